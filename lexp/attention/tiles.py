@@ -1,0 +1,151 @@
+"""Attention over tiles of query rows, each with the keys it can reach: exact, and never n x n.
+
+Shapes: B batch, H heads, T sequence, D head_dim; a group is `count` equal tiles of `rows` queries
+with `left` keys before them, folded into the batch so that one kernel call does them all.
+
+Bounded patterns (window, blockwise) need a fixed `left`: time linear in T, temporaries flat.
+Full attention keeps every earlier key, one tile after the other: temporaries rows x T.
+Positions are counted from each tile's first query. For a shift-invariant scheme that changes nothing
+but the rounding, and it is what keeps xPos exact at any distance from the origin.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from lexp.attention.rotate import rotate
+from lexp.pattern import Full, Pattern
+from lexp.position import Position
+from lexp.position.base import Pair
+
+# Up to this many tokens causal attention is one tile: the kernel masks by itself (and skips the
+# masked half), but its bias, where a scheme has one, is rows x T.
+WHOLE_TOKENS = 16384
+WHOLE_TOKENS_BIASED = 1024
+CHUNK_ROWS = 512
+# Bounded patterns: at least this many rows a tile (smaller ones waste the matrix units), and tiles
+# folded into one call up to this many query rows over the whole batch (bounds the temporaries).
+MIN_TILE_ROWS = 64
+GROUP_ROWS = 16384
+
+
+class Group(NamedTuple):
+    """`count` tiles of `rows` queries from `start`, each seeing `left` keys before its first query."""
+
+    start: int
+    rows: int
+    count: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a pattern at one length is cut, and what all tiles share: mask and rotary factors.
+
+    The shared tables cover keys -span+rows .. rows-1 counted from a tile's first query; a tile with
+    fewer keys to its left uses their right end. mask None: one tile, plain causal.
+    """
+
+    groups: tuple[Group, ...]
+    rows: int
+    mask: Tensor | None
+    q_pos: Tensor
+    k_pos: Tensor
+    factors: tuple[Tensor, Tensor] | None
+
+
+def cut(pattern: Pattern, seq_len: int, has_bias: bool) -> tuple[Group, ...]:
+    """Cover the query rows 0 .. seq_len-1 by groups of tiles, in order."""
+    lookback = pattern.lookback
+    if lookback is None:
+        whole = WHOLE_TOKENS_BIASED if has_bias else WHOLE_TOKENS
+        rows = seq_len if seq_len <= whole else CHUNK_ROWS
+        starts = range(0, seq_len, rows)
+        return tuple(Group(s, min(rows, seq_len - s), 1, s) for s in starts)
+    unit = pattern.period if pattern.period > 1 else MIN_TILE_ROWS
+    rows = math.ceil(max(lookback, MIN_TILE_ROWS) / unit) * unit
+    # The first tile has no keys to its left; every later one has all it can use.
+    groups = [Group(0, min(rows, seq_len), 1, 0)]
+    whole_tiles, rest = divmod(max(seq_len - rows, 0), rows)
+    per_group = max(1, GROUP_ROWS // rows)
+    for first in range(0, whole_tiles, per_group):
+        count = min(per_group, whole_tiles - first)
+        groups.append(Group(rows + first * rows, rows, count, lookback))
+    if rest:
+        groups.append(Group(seq_len - rest, rest, 1, lookback))
+    return tuple(groups)
+
+
+def make_tiling(
+    pattern: Pattern, seq_len: int, position: Position, device: torch.device
+) -> Tiling:
+    """Everything about (pattern, length, scheme) that does not depend on activations."""
+    groups = cut(pattern, seq_len, position.has_bias)
+    rows = groups[0].rows
+    span = rows + max(group.left for group in groups)
+    # Offset by a multiple of the period so that indices into the pattern are not negative.
+    offset = math.ceil((span - rows) / pattern.period) * pattern.period
+    query = torch.arange(rows, device=device)
+    key = torch.arange(rows - span, rows, device=device)
+    plain_causal = len(groups) == 1 and isinstance(pattern, Full)
+    mask = None if plain_causal else pattern.allowed(query[:, None] + offset, key[None, :] + offset)
+    q_pos, k_pos = query.double(), key.double()
+    factors = position.factors(q_pos, k_pos)
+    if factors is not None:
+        factors = factors[0].to(torch.complex64), factors[1].to(torch.complex64)
+    return Tiling(groups, rows, mask, q_pos.float(), k_pos.float(), factors)
+
+
+class Tiles:
+    """Fast attention for one pattern and length; make it once, call it in every layer."""
+
+    def __init__(self, pattern: Pattern, seq_len: int, position: Position, device: torch.device):
+        if not position.shift_invariant and position.has_bias:
+            raise ValueError(f"{type(position).__name__}: tiles need a shift-invariant bias")
+        self.tiling = make_tiling(pattern, seq_len, position, device)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor) -> Tensor:
+        """q, k, v [B, H, T, D] and the layer's input x [B, T, d_model] to the output [B, H, T, D]."""
+        outputs = [self._group(group, q, k, v, position, x) for group in self.tiling.groups]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _group(
+        self, group: Group, q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor
+    ) -> Tensor:
+        tiling, batch = self.tiling, q.shape[0]
+        # This group's part of the shared tables: its own queries, and keys up to its last query.
+        query = slice(0, group.rows)
+        last = tiling.k_pos.shape[0] - tiling.rows + group.rows
+        key = slice(last - group.rows - group.left, last)
+        q, k, v = fold(q, group, 0), fold(k, group, group.left), fold(v, group, group.left)
+        if tiling.factors is not None:
+            q, k = rotate(q, tiling.factors[0][query]), rotate(k, tiling.factors[1][key])
+        mask = None if tiling.mask is None else tiling.mask[query, key]
+        bias = position.bias(x)
+        if bias is not None:
+            heads = torch.arange(q.shape[1], device=q.device)[:, None, None]
+            pair = Pair(heads, tiling.q_pos[query, None], tiling.k_pos[None, key])
+            allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
+            mask = bias(pair).masked_fill(~allowed, -math.inf).to(q.dtype)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return unfold(out, group, batch)
+
+
+def fold(x: Tensor, group: Group, left: int) -> Tensor:
+    """[B, H, T, D] to [B * count, H, left + rows, D]: each tile's rows and `left` before them."""
+    start, end = group.start - left, group.start + group.rows * group.count
+    if group.count == 1:
+        return x[:, :, start:end]
+    tiles = x[:, :, start:end].unfold(2, left + group.rows, group.rows)  # [B, H, count, D, keys]
+    return tiles.permute(0, 2, 1, 4, 3).flatten(0, 1)
+
+
+def unfold(out: Tensor, group: Group, batch: int) -> Tensor:
+    """[B * count, H, rows, D] back to the group's rows in order, [B, H, count * rows, D]."""
+    if group.count == 1:
+        return out
+    return out.unflatten(0, (batch, group.count)).transpose(1, 2).flatten(2, 3)

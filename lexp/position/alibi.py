@@ -1,0 +1,44 @@
+"""ALiBi: attention with linear biases (Press et al. 2021, arXiv 2108.12409, section 3).
+
+    score(i, j) = q_i . k_j / sqrt(d) - m_h (i - j),  m_h a geometric series over heads
+
+The bias is not divided by sqrt(d).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lexp.position.base import Pair, Position
+
+
+def alibi_slopes(n_heads: int) -> list[float]:
+    """The authors' slopes: for 2^k heads the series with first term and ratio 2^(-8/n_heads).
+
+    Other head counts take the series of the power of two below, then every second slope of the
+    one above, as in the authors' released code.
+    """
+    power = 1 << (n_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8 * (h + 1) / power) for h in range(power)]
+    between = [2.0 ** (-8 * (h + 1) / (2 * power)) for h in range(0, 2 * power, 2)]
+    return (slopes + between)[:n_heads]
+
+
+class ALiBi(Position):
+    """A penalty linear in the distance, one fixed slope per head."""
+
+    has_bias = True
+
+    def __init__(self, n_heads: int):
+        super().__init__()
+        if n_heads < 1:
+            raise ValueError(f"alibi needs n_heads >= 1, got {n_heads}")
+        slopes = torch.tensor(alibi_slopes(n_heads))
+        self.slopes: Tensor
+        self.register_buffer("slopes", slopes, persistent=False)
+
+    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+        """-m_h (i - j)."""
+        slopes = self.slopes
+        return lambda pair: -slopes[pair.h] * (pair.q_pos - pair.k_pos)

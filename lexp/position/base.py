@@ -1,0 +1,49 @@
+"""What a position scheme is: hooks into the model, each with a neutral default."""
+
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Pair(NamedTuple):
+    """A (query, key) pair, or a broadcastable grid of pairs.
+
+    `h` is the head index, `q_pos` and `k_pos` the positions that the pair is given.
+    """
+
+    h: Tensor
+    q_pos: Tensor
+    k_pos: Tensor
+
+
+class Position(nn.Module):
+    """A position scheme; the base class is no scheme at all.
+
+    A scheme sees positions, never sequence lengths, attention patterns or kernels. Where
+    `shift_invariant` is promised, attention may hand in positions counted from any origin,
+    which is what keeps every scheme exact at any length.
+    """
+
+    shift_invariant: ClassVar[bool] = True
+    has_bias: ClassVar[bool] = False
+    max_len: int | None = None  # longest sequence the scheme is defined for; None: any
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Add positions to the token embeddings: x [B, T, d_model], positions [T] from 0."""
+        return x
+
+    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Complex numbers that multiply the (even, odd) channel pairs of queries and keys.
+
+        Positions [Q] and [K] give complex128 factors [Q, head_dim/2] and [K, head_dim/2];
+        the score of a pair is then the real part of (q f_q) conj(k f_k), summed over channels.
+        """
+        return None
+
+    def bias(self, x: Tensor) -> Callable[[Pair], Tensor] | None:
+        """A function from a Pair to what is added to its score, after the 1/sqrt(head_dim) scaling.
+
+        x [B, T, d_model] is the input of the attention layer, for schemes that look at content.
+        """
+        return None

@@ -1,0 +1,32 @@
+"""RoPE: rotary position embedding (Su et al. 2021, arXiv 2104.09864, equation 34).
+
+    q_n -> q_n exp(i theta n),  k_m -> k_m exp(i theta m),  theta_c = base^(-2c/d), c = 0 .. d/2-1
+
+on adjacent channel pairs read as complex numbers (the paper's layout; some code pairs c with c+d/2,
+which is the same up to a permutation of the trained weights).
+"""
+
+import torch
+from torch import Tensor
+
+from lexp.position.base import Position
+
+
+def rotary_frequencies(head_dim: int, base: float) -> Tensor:
+    """theta_c = base^(-2c/head_dim) in radians per token, float64 [head_dim/2]."""
+    if head_dim % 2:
+        raise ValueError(f"rotary positions need an even head_dim, got {head_dim}")
+    return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+
+
+class RoPE(Position):
+    """Rotates query and key pairs by an angle proportional to their position."""
+
+    def __init__(self, head_dim: int, base: float = 10000.0):
+        super().__init__()
+        self.theta = rotary_frequencies(head_dim, base).tolist()
+
+    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """exp(i theta n) for queries and keys alike."""
+        rate = 1j * torch.tensor(self.theta, dtype=torch.float64, device=q_pos.device)
+        return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)
