@@ -1,0 +1,87 @@
+"""From a config node to an object: the few lines that stand for hydra.utils.instantiate.
+
+A node names its class in `_target_` and gives every constructor argument by name, so the
+constructor's signature is the schema. Only classes of lexp are built, and of modules the user
+allows in the environment (LEXP_ALLOW=my_package,other): never from the config itself, which may have
+come with somebody else's checkpoint.
+"""
+
+import inspect
+import os
+from importlib import import_module
+from typing import Any, TypeVar
+
+from lexp.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def build(node: Any, expected: type[T] | None, where: str) -> T:
+    """Build the object a node describes; ConfigError says what is wrong with it and where.
+
+    expected: the class it must be of, checked before anything is constructed; None: any.
+    where: the node's key, for messages.
+    """
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        raise ConfigError(f"{where}: expected a node with _target_, got {node!r}")
+    target = node["_target_"]
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "name")}
+    made = _find(target, where)
+    if not inspect.isclass(made) or (expected and not issubclass(made, expected)):
+        wanted = f"a {expected.__name__}" if expected else "a class"
+        raise ConfigError(f"{where}._target_={target} is not {wanted}")
+    _check_arguments(made, arguments, where)
+    try:
+        return made(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _find(target: str, where: str) -> Any:
+    module_name, _, name = target.rpartition(".")
+    allowed = ["lexp", *filter(None, os.environ.get("LEXP_ALLOW", "").split(","))]
+    if not any(module_name == a or module_name.startswith(f"{a}.") for a in allowed):
+        raise ConfigError(
+            f"{where}._target_={target}: only classes under {', '.join(allowed)} are built "
+            "(allow more with the environment variable LEXP_ALLOW)"
+        )
+    try:
+        return getattr(import_module(module_name), name)
+    except (ImportError, AttributeError):
+        raise ConfigError(f"{where}._target_={target}: no such class") from None
+
+
+def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
+    """Names and simple types against the signature, before any constructor runs."""
+    parameters = inspect.signature(made).parameters
+    unknown = sorted(set(arguments) - set(parameters))
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in arguments
+    ]
+    if unknown or missing:
+        raise ConfigError(
+            f"{where}: {made.__name__} takes {', '.join(parameters) or 'no arguments'}"
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+        )
+    hints = inspect.get_annotations(made.__init__, eval_str=True)
+    for name, value in arguments.items():
+        if not _fits(value, hints.get(name, Any)):
+            wanted = getattr(hints[name], "__name__", str(hints[name]))
+            raise ConfigError(f"{where}.{name}={value!r}: expected {wanted}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    options = getattr(hint, "__args__", None) if not isinstance(hint, type) else (hint,)
+    for option in options or (hint,):
+        kind = getattr(option, "__origin__", option)
+        if not isinstance(kind, type):
+            return True  # Any and the like
+        if isinstance(value, bool):
+            if kind is bool:
+                return True
+        elif isinstance(value, kind) or (kind is float and isinstance(value, int)):
+            return True
+    return False

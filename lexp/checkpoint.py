@@ -1,0 +1,168 @@
+"""Checkpoints: complete or absent, digested, and free of anything that could run code.
+
+    checkpoints/step-00000300/model.safetensors   parameters
+                              optim.safetensors   AdamW's moments and step counts, by parameter name
+                              state.json          step and what else resumes
+                              manifest.json       size and SHA-256 of each file; written last
+
+Neither safetensors nor torch's own format notices a flipped bit, so the digests are checked at
+every load.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lexp.errors import CheckpointError
+from lexp.files import make_folder, sha256, storage, sync_folder, write_json
+
+KEEP = 2  # the newest, and the one before in case the newest is found damaged
+FILES = ("model.safetensors", "optim.safetensors", "state.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose digests were verified."""
+
+    path: Path
+    state: dict[str, Any]
+    model_sha256: str
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.state["step"]
+
+
+def save(root: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Path:
+    """Write a checkpoint of `state["step"]` beside the others, then delete all but the newest two."""
+    path = make_folder(root) / f"step-{state['step']:08d}"
+    with storage(path):
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{path.name}."))
+        save_file(_tensors(model), temporary / FILES[0])
+        save_file(_optimizer_tensors(model, optimizer), temporary / FILES[1])
+        for name in FILES[:2]:
+            with (temporary / name).open("rb") as file:
+                os.fsync(file.fileno())
+        write_json(temporary / FILES[2], state)
+        files = {
+            name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
+            for name in FILES
+        }
+        write_json(temporary / "manifest.json", {"format": 1, "files": files})
+        shutil.rmtree(path, ignore_errors=True)  # a damaged one of the same step
+        os.chmod(temporary, 0o755)
+        os.rename(temporary, path)
+        sync_folder(root)
+        for old in _steps(root)[:-KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def latest(root: Path) -> Checkpoint | None:
+    """The newest checkpoint that verifies, or None if there is none at all.
+
+    A damaged one is passed over with a warning; CheckpointError if all are damaged, because a
+    silent fresh start would throw the run away.
+    """
+    problems = []
+    for path in reversed(_steps(root)):
+        try:
+            checkpoint = verify(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; using {path.name} instead", stacklevel=2)
+        return checkpoint
+    if problems:
+        raise CheckpointError("no usable checkpoint: " + "; ".join(problems))
+    return None
+
+
+def verify(path: Path) -> Checkpoint:
+    """Check every file against the manifest; CheckpointError names the file that differs."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())["files"]
+        for name in FILES:
+            expected = manifest[name]
+            if (path / name).is_symlink() or (path / name).stat().st_size != expected["bytes"]:
+                raise CheckpointError(f"{path / name} is not the file that was saved")
+            if sha256(path / name) != expected["sha256"]:
+                raise CheckpointError(f"{path / name} is damaged (digest differs)")
+        state = json.loads((path / "state.json").read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is incomplete or damaged ({error})") from None
+    return Checkpoint(path, state, manifest["model.safetensors"]["sha256"])
+
+
+def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Fill the model; CheckpointError if names or shapes differ in any way."""
+    _fill(_tensors(model), _read(checkpoint, FILES[0]), checkpoint.path / FILES[0])
+
+
+def load_optimizer(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> None:
+    """Fill the optimiser's moments and step counts."""
+    stored = _read(checkpoint, FILES[1])
+    for name, parameter in model.named_parameters():
+        moments = {key: stored.pop(f"{key}/{name}", None) for key in ("exp_avg", "exp_avg_sq", "step")}
+        missing = [key for key, value in moments.items() if value is None]
+        if missing:
+            raise CheckpointError(f"{checkpoint.path / FILES[1]} lacks {missing} of {name}")
+        optimizer.state[parameter] = {
+            key: value.to(parameter.device) for key, value in moments.items() if value is not None
+        }
+    if stored:
+        raise CheckpointError(f"{checkpoint.path / FILES[1]} has unknown {sorted(stored)[:3]}")
+
+
+def clean(root: Path) -> None:
+    """Remove what killed saves left behind; only for the holder of the run's lock."""
+    for leftover in root.glob(".step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _steps(root: Path) -> list[Path]:
+    # By step number, never by file time.
+    return sorted(p for p in root.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{key}/{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _read(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    try:
+        return load_file(checkpoint.path / name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{checkpoint.path / name} cannot be read ({error})") from None
+
+
+def _fill(own: dict[str, Tensor], stored: dict[str, Tensor], path: Path) -> None:
+    names = sorted(set(own) ^ set(stored))
+    shapes = [name for name in own if name in stored and own[name].shape != stored[name].shape]
+    if names or shapes:
+        raise CheckpointError(f"{path} does not fit the model: {(names + shapes)[:3]} differ")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])

@@ -1,0 +1,145 @@
+"""The `lexp` command: `lexp COMMAND key=value ...` hands the rest to a Hydra application.
+
+Light on purpose: help and tab completion must not wait for torch. The task functions are imported
+when they are called, by name, which is also how launchers find them on a cluster node.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lexp import __version__
+from lexp.errors import EXIT_INTERRUPTED, ConfigError, LexpError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One word after `lexp`."""
+
+    summary: str
+    example: str
+    task: str
+
+
+COMMANDS = {
+    "train": Command("pretrain a model, or a sweep of them", "lexp train model=xpos", "train"),
+    "eval": Command(
+        "perplexity by inference length of a study's runs",
+        "lexp eval 'lengths=[512,2048,4096]'",
+        "evaluate",
+    ),
+}
+
+
+def main() -> None:
+    """Entry point; exits with the codes of lexp.errors."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `lexp ... | head` ends quietly
+    arguments = sys.argv[1:]
+    word = arguments[0] if arguments else ""
+    if word in ("", "-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if word else 2)
+    if word in ("-V", "--version"):
+        print(f"lexp {__version__}")
+    elif word in ("-sc", "--shell-completion"):
+        complete(arguments)
+    elif word in COMMANDS:
+        sys.exit(guarded(lambda: run(word, arguments[1:])))
+    else:
+        print(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def usage() -> str:
+    """The commands, a line and an example each."""
+    lines = ["lexp: train language models on short texts, run them on long ones", ""]
+    for word, command in COMMANDS.items():
+        lines += [f"  {word:<8}{command.summary}", f"          {command.example}"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "  lexp COMMAND --help       every group and value",
+            "  lexp COMMAND --cfg job    the composed config",
+            "  lexp COMMAND -m a=1,2     a sweep",
+            '  eval "$(lexp -sc install=bash)"    tab completion (zsh: autoload bashcompinit first)',
+        ]
+    )
+
+
+def run(word: str, arguments: list[str]) -> None:
+    """Hand a command to Hydra."""
+    import hydra
+
+    from lexp.config import register_schemas
+    from lexp.sweep import announce
+
+    register_schemas()
+    # Hydra would print what goes wrong in its own way and exit with 1; raised, it reaches `guarded`.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"lexp {word}", *arguments]
+    announce(word, arguments)
+    task = _train if word == "train" else _eval
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(task)()
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Run; what a user can act on becomes one line and its exit code, a defect keeps its traceback."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        action()
+    except LexpError as error:
+        print(f"lexp: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"lexp: {_one_line(error)}", file=sys.stderr)
+        return ConfigError.exit_code
+    except KeyboardInterrupt:
+        print("lexp: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def config_folder() -> Path:
+    """conf/ inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def complete(arguments: list[str]) -> None:
+    """Tab completion: our command words first, then whatever Hydra knows for that command."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if not arguments[1:] or not arguments[1].startswith("query="):
+        run("train", arguments)  # install= and uninstall= are the same for every command
+        return
+    if len(words) <= 2:
+        typed = words[1] if len(words) == 2 else ""
+        print("\n".join(word for word in COMMANDS if word.startswith(typed)))
+    elif words[1] in COMMANDS:
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        run(words[1], arguments)
+
+
+def _train(config: Any) -> None:
+    from lexp.tasks.train import train
+
+    train(config)
+
+
+def _eval(config: Any) -> None:
+    from lexp.tasks.evaluate import eval_
+
+    eval_(config)
+
+
+def _one_line(error: Exception) -> str:
+    from lexp.config import first_line
+
+    return first_line(error)

@@ -1,0 +1,117 @@
+"""Datasets of the Hugging Face hub (or a local folder laid out like one), read as documents."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lexp.data.corpus import Document, Split
+from lexp.errors import DataError
+from lexp.files import digest
+
+
+class Hub:
+    """Rows of a hub dataset, one document each.
+
+    path, config: as in `datasets.load_dataset`. revision: branch, tag or commit; it is resolved to a
+    commit at the first use, and the commit is part of the fingerprint.
+    train, validation, test: hub split names, rows of one (`train[1000:2000]`), or None.
+    column: the field holding the text. max_documents: the first so many of each split, or None.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        config: str | None = None,
+        revision: str | None = None,
+        train: str | None = "train",
+        validation: str | None = "validation",
+        test: str | None = "test",
+        column: str = "text",
+        max_documents: int | None = None,
+    ):
+        self.path, self.config, self.revision = path, config, revision
+        self.splits: dict[Split, str | None] = {
+            "train": train, "validation": validation, "test": test,
+        }  # fmt: skip
+        self.column = column
+        self.max_documents = max_documents
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit `revision` stands for now; for a local folder, a digest of its files."""
+        folder = Path(self.path)
+        if folder.is_dir():
+            files = sorted(p for p in folder.rglob("*") if p.is_file())
+            return digest(
+                [[p.relative_to(folder).as_posix(), _sha256_bytes(p)] for p in files]
+            )
+        from huggingface_hub import HfApi
+
+        try:
+            found = HfApi().dataset_info(self.path, revision=self.revision, timeout=10).sha
+        except Exception as error:
+            # A full commit needs no hub to be resolved: the cache may hold it.
+            if self.revision and len(self.revision) == 40:
+                return self.revision
+            raise self._unreachable(error) from None
+        return str(found)
+
+    def fingerprint(self) -> str:
+        """Digest of the dataset's commit and of every choice made from it."""
+        choices = [self.config, self.splits, self.column, self.max_documents]
+        return digest([self.path if not Path(self.path).is_dir() else "", self.commit, choices])
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """The rows of a split, streamed; nothing is run that the dataset ships as code."""
+        asked = self.splits[split]
+        if asked is None:
+            return
+        name, first, stop = parse_split(asked)
+        if self.max_documents is not None:
+            most = first + self.max_documents
+            stop = most if stop is None else min(stop, most)
+        for number, row in enumerate(itertools.islice(self._rows(name), first, stop), first):
+            if self.column not in row:
+                has = ", ".join(row)
+                raise DataError(f"{self.path}: no column {self.column!r}; it has {has}")
+            if row[self.column]:
+                yield Document(f"{self.path}/{name}:{number}", row[self.column])
+
+    def _rows(self, name: str) -> Iterator[dict[str, Any]]:
+        import datasets
+
+        local = Path(self.path).is_dir()
+        try:
+            yield from datasets.load_dataset(
+                self.path,
+                self.config,
+                split=name,
+                revision=None if local else self.commit,
+                streaming=True,
+            )
+        except Exception as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> DataError:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return DataError(
+            f"dataset {self.path} (config {self.config}, revision {self.revision}) "
+            f"cannot be loaded: {reason}"
+        )
+
+
+def parse_split(text: str) -> tuple[str, int, int | None]:
+    """`train`, `train[:1000]` or `train[1000:]` as name, first row and end row."""
+    match = re.fullmatch(r"([\w.-]+)(?:\[(\d*):(\d*)\])?", text)
+    if not match:
+        raise DataError(f"split {text!r}: expected a name, or rows of it such as train[1000:2000]")
+    name, first, stop = match.groups()
+    return name, int(first or 0), int(stop) if stop else None
+
+
+def _sha256_bytes(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

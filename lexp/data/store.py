@@ -1,0 +1,159 @@
+"""Tokenised documents on disk: written once per (corpus, tokenizer), then memory-mapped.
+
+    <cache>/<corpus>-<tokenizer>/train.tokens   ids, little-endian, uint8/16/32
+                                 train.bytes    bytes of text per token, uint16 (not for bytes)
+                                 train.json     documents: name, tokens, bytes
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lexp.data.corpus import SPLITS, Corpus, Document, Split
+from lexp.data.tokenizer import Tokenizer
+from lexp.errors import DataError
+from lexp.files import make_folder, storage, write_json
+
+# Documents are handed to the tokenizer in batches of about this many characters.
+BATCH_CHARACTERS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The documents of one split, as one memory-mapped array of ids and where each begins.
+
+    ids [n]; starts [documents + 1]; bytes_per_token [n], or None where every token is one byte.
+    """
+
+    names: tuple[str, ...]
+    ids: np.ndarray
+    starts: np.ndarray
+    bytes_per_token: np.ndarray | None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document."""
+        return np.diff(self.starts)
+
+    def window(self, document: int, first: int, n_tokens: int) -> np.ndarray:
+        """int64 ids of `n_tokens` tokens from token `first` of a document."""
+        start = self.starts[document] + first
+        return self.ids[start : start + n_tokens].astype(np.int64)
+
+    def n_bytes(self, document: int, first: int, n_tokens: int) -> int:
+        """Bytes of text that those tokens stand for."""
+        start = self.starts[document] + first
+        if self.bytes_per_token is None:
+            return n_tokens
+        return int(self.bytes_per_token[start : start + n_tokens].sum(dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tokenised corpus, with the digests that identify it."""
+
+    splits: dict[Split, Tokens]
+    fingerprint: str
+    tokenizer: Tokenizer
+
+
+def open_store(corpus: Corpus, tokenizer: Tokenizer, cache: Path) -> Store:
+    """Memory-map the tokenised corpus, tokenising it first if this is its first use."""
+    fingerprint = corpus.fingerprint()
+    folder = cache / f"{fingerprint[:16]}-{tokenizer.digest[:16]}"
+    if not folder.is_dir():
+        _write(corpus, tokenizer, folder)
+    splits = {split: _read(folder, split) for split in SPLITS}
+    return Store(splits, fingerprint, tokenizer)
+
+
+def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write beside the target and rename, so that two starting runs cannot disturb each other."""
+    make_folder(folder.parent)
+    with storage(folder):
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for split in SPLITS:
+            _write_split(corpus.documents(split), tokenizer, temporary, split)
+        with storage(folder):
+            try:
+                os.rename(temporary, folder)
+            except OSError:
+                if not folder.is_dir():  # otherwise another run was first, with the same content
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_split(
+    documents: Iterator[Document], tokenizer: Tokenizer, folder: Path, split: Split
+) -> None:
+    dtype = id_dtype(tokenizer.vocab_size)
+    rows: list[dict[str, str | int]] = []
+    all_single = True
+    with storage(folder), ExitStack() as files:
+        ids_file = files.enter_context((folder / f"{split}.tokens").open("wb"))
+        bytes_file = files.enter_context((folder / f"{split}.bytes").open("wb"))
+        for batch in _batches(documents):
+            encoded = tokenizer.encode([document.text for document in batch])
+            for document, (ids, n_bytes) in zip(batch, encoded, strict=True):
+                if len(ids) and int(ids.max()) >= tokenizer.vocab_size:
+                    raise DataError(
+                        f"{document.name}: token id {ids.max()} in a vocabulary of "
+                        f"{tokenizer.vocab_size}"
+                    )
+                ids_file.write(ids.astype(dtype).tobytes())
+                bytes_file.write(n_bytes.astype("<u2").tobytes())
+                all_single = all_single and bool((n_bytes == 1).all())
+                total = int(n_bytes.sum(dtype=np.int64))
+                rows.append({"name": document.name, "tokens": len(ids), "bytes": total})
+    if all_single:
+        (folder / f"{split}.bytes").unlink()
+    write_json(folder / f"{split}.json", {"dtype": dtype, "documents": rows})
+
+
+def _read(folder: Path, split: Split) -> Tokens:
+    index = json.loads((folder / f"{split}.json").read_text())
+    rows = index["documents"]
+    starts = np.concatenate([[0], np.cumsum([row["tokens"] for row in rows], dtype=np.int64)])
+    path = folder / f"{split}.bytes"
+    return Tokens(
+        names=tuple(row["name"] for row in rows),
+        ids=_map(folder / f"{split}.tokens", index["dtype"], int(starts[-1])),
+        starts=starts.astype(np.int64),
+        bytes_per_token=_map(path, "<u2", int(starts[-1])) if path.exists() else None,
+    )
+
+
+def _map(path: Path, dtype: str, n: int) -> np.ndarray:
+    expected = n * np.dtype(dtype).itemsize
+    found = path.stat().st_size
+    if found != expected:
+        raise DataError(f"{path} has {found} bytes, not {expected}; delete {path.parent}")
+    # An empty file cannot be mapped.
+    return np.memmap(path, dtype=dtype, mode="r") if n else np.zeros(0, dtype=dtype)
+
+
+def id_dtype(vocab_size: int) -> str:
+    """The smallest little-endian type that holds every id."""
+    return "<u1" if vocab_size <= 1 << 8 else "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

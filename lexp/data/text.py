@@ -1,0 +1,120 @@
+"""Your own files: globs of .txt, .jsonl and .parquet, one document per file, line or row."""
+
+import glob
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lexp.data.corpus import SPLITS, Document, Split, content_fingerprint
+from lexp.errors import DataError
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+class Text:
+    """Documents from files.
+
+    train, validation, test: a glob or a list of globs each (`**` crosses folders), or None.
+    column: the field of a .jsonl line or .parquet row that holds the text.
+    """
+
+    def __init__(
+        self,
+        train: str | list[str] | None = None,
+        validation: str | list[str] | None = None,
+        test: str | list[str] | None = None,
+        column: str = "text",
+    ):
+        self.globs: dict[Split, list[str]] = {}
+        for split, value in zip(SPLITS, (train, validation, test), strict=True):
+            self.globs[split] = [value] if isinstance(value, str) else list(value or [])
+        self.column = column
+
+    def files(self, split: Split) -> list[Path]:
+        """The files of a split, sorted; DataError if a glob matches nothing usable."""
+        found: set[Path] = set()
+        for pattern in self.globs[split]:
+            matches = {Path(m) for m in glob.glob(str(Path(pattern).expanduser()), recursive=True)}
+            usable = {path for path in matches if path.is_file() and path.suffix in SUFFIXES}
+            if not usable:
+                seen = f"{len(matches)} paths, none" if matches else "nothing"
+                raise DataError(
+                    f"dataset.{split}={pattern} matches {seen} that ends in {', '.join(SUFFIXES)}"
+                )
+            found |= usable
+        return sorted(found)
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """The documents of a split; DataError names file and place of what cannot be read."""
+        for path in self.files(split):
+            if path.stat().st_size == 0:
+                raise DataError(f"{path} is empty")
+            if path.suffix == ".parquet":
+                yield from _parquet(path, self.column)
+            elif path.suffix == ".jsonl":
+                yield from _jsonl(path, self.column)
+            else:
+                yield Document(path.name, decode(path.read_bytes(), path))
+
+    def fingerprint(self) -> str:
+        """Digest of all names and texts; DataError if a file is used in two splits."""
+        where: dict[Path, Split] = {}
+        for split in SPLITS:
+            for path in self.files(split):
+                first = where.setdefault(path.resolve(), split)
+                if first != split:
+                    raise DataError(f"{path} is in both dataset.{first} and dataset.{split}")
+        return content_fingerprint((split, self.documents(split)) for split in SPLITS)
+
+
+def decode(data: bytes, path: Path, first_line: int = 1) -> str:
+    """Bytes to text; DataError names file, line and byte of what is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{path}: line {line}, byte {error.start}: not UTF-8 ({error.reason})"
+        ) from None
+
+
+def _jsonl(path: Path, column: str) -> Iterator[Document]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(decode(line, path, number))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}: line {number}: not JSON ({error.msg})") from None
+            where = f"{path}: line {number}"
+            yield Document(f"{path.name}:{number}", _field(row, column, where))
+
+
+def _parquet(path: Path, column: str) -> Iterator[Document]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable parquet file ({error})") from None
+    names = file.schema_arrow.names
+    if column not in names:
+        raise DataError(f"{path}: no column {column!r}; it has {', '.join(names)}")
+    number = 0
+    for batch in file.iter_batches(columns=[column]):
+        for value in batch.column(0).to_pylist():
+            number += 1
+            text = _field({column: value}, column, f"{path}: row {number}")
+            yield Document(f"{path.name}:{number}", text)
+
+
+def _field(row: Any, column: str, where: str) -> str:
+    if not isinstance(row, dict) or column not in row:
+        has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise DataError(f"{where}: no field {column!r}; it has {has}")
+    if not isinstance(row[column], str):
+        raise DataError(f"{where}: field {column!r} is {type(row[column]).__name__}, not text")
+    return row[column]

@@ -1,0 +1,188 @@
+"""Tokenizers: text to ids, and how many bytes of text each id stands for.
+
+The byte counts make bits per byte exact for any set of scored tokens, whatever the vocabulary.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lexp.data.corpus import Corpus
+from lexp.errors import ConfigError, DataError
+from lexp.files import write_text
+
+
+class Encoded(NamedTuple):
+    """Token ids of one text and the bytes each covers, both [n]; their bytes sum to the text's."""
+
+    ids: np.ndarray
+    n_bytes: np.ndarray
+
+
+class Tokenizer(Protocol):
+    """A fixed vocabulary; `digest` changes whenever any text would be cut differently."""
+
+    vocab_size: int
+    digest: str
+
+    def encode(self, texts: list[str]) -> list[Encoded]:
+        """Cut each text into tokens; no special tokens are added."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Leave in `folder` what `load_tokenizer` needs."""
+        ...
+
+
+class Bytes:
+    """UTF-8 bytes, vocabulary 256: nothing to train, nothing to download, nothing out of range."""
+
+    vocab_size = 256
+    digest = "bytes"
+
+    def encode(self, texts: list[str]) -> list[Encoded]:
+        """One token a byte."""
+        raw = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+        return [Encoded(ids, np.ones(len(ids), dtype=np.uint16)) for ids in raw]
+
+    def save(self, folder: Path) -> None:
+        """Nothing to keep."""
+
+
+class Subwords:
+    """A `tokenizers` vocabulary, given as its JSON."""
+
+    def __init__(self, json_text: str, origin: str):
+        from tokenizers import Tokenizer as Fast
+
+        try:
+            self._fast = Fast.from_str(json_text)
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"tokenizer {origin} cannot be read: {error}") from None
+        self._fast.no_padding()
+        self._fast.no_truncation()
+        self._json = json_text
+        self.vocab_size = self._fast.get_vocab_size(with_added_tokens=True)
+        self.digest = hashlib.sha256(json_text.encode()).hexdigest()
+
+    def encode(self, texts: list[str]) -> list[Encoded]:
+        """Ids and byte counts; the bytes follow from each token's character span."""
+        encodings = self._fast.encode_batch(texts, add_special_tokens=False)
+        return [
+            Encoded(np.array(e.ids, dtype=np.uint32), bytes_per_token(text, e.offsets))
+            for text, e in zip(texts, encodings, strict=True)
+        ]
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json."""
+        write_text(folder / "tokenizer.json", self._json)
+
+
+def bytes_per_token(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
+    """Bytes of text from the end of the token before to the end of each token, uint16 [n].
+
+    Tokens that share a character (one piece of a multi-byte character each) give it to the first;
+    characters between tokens go to the next one and what follows the last to the last, so the sum
+    is always the text's.
+    """
+    if not offsets:
+        return np.zeros(0, dtype=np.uint16)
+    widths = [1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text]
+    byte_at = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
+    ends = np.maximum.accumulate(np.array([end for _, end in offsets]))
+    ends[-1] = len(text)
+    counts = np.diff(byte_at[ends], prepend=0)
+    if counts.max() > np.iinfo(np.uint16).max:
+        raise DataError(f"one token covers {counts.max()} bytes; is this a tokenizer for text?")
+    return counts.astype(np.uint16)
+
+
+class BytesSpec:
+    """tokenizer=bytes."""
+
+    def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
+        """Bytes need no corpus."""
+        return Bytes()
+
+
+class BPESpec:
+    """tokenizer=bpe: byte-level BPE trained on the train split, cached by the corpus's content."""
+
+    def __init__(self, vocab_size: int):
+        if not 257 <= vocab_size <= 1 << 20:
+            raise ConfigError(f"tokenizer.vocab_size={vocab_size}: bpe takes 257 to 1048576")
+        self.vocab_size = vocab_size
+
+    def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
+        """Read the cached vocabulary, or train it."""
+        path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}.json"
+        if not path.exists():
+            texts = (document.text for document in corpus.documents("train"))
+            write_text(path, train_bpe(texts, self.vocab_size))
+        return Subwords(path.read_text(), str(path))
+
+
+class FileSpec:
+    """tokenizer=file: a tokenizer.json of the `tokenizers` library."""
+
+    def __init__(self, path: str):
+        self.path = Path(path).expanduser()
+
+    def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
+        """Read the file."""
+        if not self.path.is_file():
+            raise DataError(f"tokenizer.path={self.path} is not a file")
+        return Subwords(self.path.read_text(), str(self.path))
+
+
+class HubSpec:
+    """tokenizer=hub: the tokenizer.json of a hub repository."""
+
+    def __init__(self, id: str, revision: str = "main"):
+        self.id, self.revision = id, revision
+
+    def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
+        """Download (or find in the hub's cache) and read it."""
+        from huggingface_hub import hf_hub_download
+
+        try:
+            path = hf_hub_download(self.id, "tokenizer.json", revision=self.revision)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise DataError(f"tokenizer {self.id}@{self.revision}: {reason}") from None
+        return Subwords(Path(path).read_text(), self.id)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that `save` left in a run folder."""
+    path = folder / "tokenizer.json"
+    return Subwords(path.read_text(), str(path)) if path.exists() else Bytes()
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> str:
+    """Train byte-level BPE and return its JSON; every byte is in the vocabulary, so any text fits."""
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    fast = Fast(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator(_counted(texts), trainer)
+    return fast.to_str()
+
+
+def _counted(texts: Iterable[str]) -> Iterator[Any]:
+    empty = True
+    for text in texts:
+        empty = False
+        yield text
+    if empty:
+        raise DataError("tokenizer=bpe is trained on the train split, and that is empty")

@@ -1,0 +1,207 @@
+"""Perplexity by inference length: cells of (run, attention, length), each kept as soon as it is known.
+
+A cell is a JSON row and, beside it, the losses of all its tokens (.npz), from which any other
+average can be taken later. Failures are cells too; nothing is dropped.
+"""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lexp import scoring
+from lexp.attention import Attend, Tiles
+from lexp.data import Tokens
+from lexp.files import digest, make_folder, storage, write_bytes, write_json
+from lexp.model import Transformer
+from lexp.pattern import Pattern
+from lexp.runtime import is_out_of_memory
+
+OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
+# Worth another try when the same command is given again: the machine may have changed.
+RETRIED = (OUT_OF_MEMORY,)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of results.csv. nll in nats per token, bpb in bits per byte, both over all targets."""
+
+    run: str
+    model: str
+    size: str
+    dataset: str
+    seed: int
+    train_len: int
+    attention: str
+    extension: str
+    protocol: str
+    length: int
+    documents: int
+    tokens: int
+    nll: float
+    ppl: float
+    bpb: float
+    seconds: float
+    status: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the numbers are numbers."""
+        return self.status == OK
+
+
+COLUMNS = tuple(field.name for field in fields(Cell))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model together with the text it is scored on.
+
+    labels: the cell columns run .. train_len. identity: digests of checkpoint, text and tokenizer,
+    and the precision: a cell is computed again if any of them changes.
+    """
+
+    folder: Path
+    labels: dict[str, Any]
+    identity: dict[str, Any]
+    model: Transformer
+    tokens: Tokens
+    targets: scoring.Targets
+    protocol: str
+    autocast: AbstractContextManager
+
+
+def evaluate(
+    subject: Subject,
+    patterns: list[Pattern],
+    lengths: list[int],
+    starting: Callable[[Pattern, int, Cell | None], None],
+    advance: Callable[[int], None],
+) -> Iterator[tuple[Cell, str]]:
+    """Yield each cell with the reason of its failure (or ""), computing only what is missing.
+
+    starting: told which cell comes next, and the cell itself if it was known already.
+    advance: told of tokens scored.
+    """
+    for pattern in patterns:
+        for length in sorted(lengths):
+            path = cell_path(subject, pattern, length)
+            known = read_cell(path)
+            if known and known[0].status in RETRIED:
+                known = None
+            starting(pattern, length, known[0] if known else None)
+            if known is None:
+                known = _compute(subject, pattern, length, path, advance)
+            yield known
+
+
+def cell_path(subject: Subject, pattern: Pattern, length: int) -> Path:
+    """Where a cell is kept: a readable name, and a hash of all it depends on."""
+    identity = {
+        **subject.identity,
+        "pattern": repr(pattern.for_train_len(subject.labels["train_len"])),
+        "protocol": subject.protocol,
+        "documents": list(subject.targets.documents),
+        "length": length,
+    }
+    stem = f"{pattern.label}-{subject.protocol}-{length}-{digest(identity)[:8]}"
+    return subject.folder / "eval" / f"{stem}.json"
+
+
+def read_cell(path: Path) -> tuple[Cell, str] | None:
+    """A cell and its reason from where it is kept; None if there is none."""
+    try:
+        stored = json.loads(path.read_text())
+        reason = stored.pop("reason")
+        numbers = {key: float(stored[key]) for key in ("nll", "ppl", "bpb")}
+        return Cell(**{**stored, **numbers}), reason
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _compute(
+    subject: Subject, pattern: Pattern, length: int, path: Path, advance: Callable[[int], None]
+) -> tuple[Cell, str]:
+    started = time.perf_counter()
+    losses, status, reason = _score(subject, pattern, length, advance)
+    seconds = time.perf_counter() - started
+    nll = ppl = bpb = math.nan
+    if losses is not None:
+        sums = scoring.total(losses, subject.targets)
+        nll, ppl, bpb = sums.nll, sums.ppl, sums.bits_per_byte
+        if not math.isfinite(nll):
+            status = NOT_FINITE
+            first = int(np.flatnonzero(~np.isfinite(losses).all(axis=0))[0])
+            reason = f"first at position {first % length} of a window"
+    cell = Cell(
+        **subject.labels,
+        attention=pattern.label,
+        extension="none",
+        protocol=subject.protocol,
+        length=length,
+        documents=len(subject.targets.documents),
+        tokens=len(subject.targets.documents) * subject.targets.n_tokens,
+        nll=nll,
+        ppl=ppl,
+        bpb=bpb,
+        seconds=round(seconds, 3),
+        status=status,
+    )
+    make_folder(path.parent)
+    if losses is not None:
+        _write_losses(path.with_suffix(".npz"), losses, subject, length)
+    row = asdict(cell)
+    for key in ("nll", "ppl", "bpb"):
+        if not math.isfinite(row[key]):
+            row[key] = str(row[key])  # JSON has no inf and nan; float() reads the text back
+    write_json(path, {**row, "reason": reason})
+    return cell, reason
+
+
+def _score(
+    subject: Subject, pattern: Pattern, length: int, advance: Callable[[int], None]
+) -> tuple[np.ndarray | None, str, str]:
+    """Losses, status and reason of a cell."""
+    position = subject.model.position
+    n_tokens = len(subject.targets.documents) * subject.targets.n_tokens
+    if position.max_len is not None and length > position.max_len:
+        advance(n_tokens)
+        return None, NOT_DEFINED, f"{type(position).__name__} ends at {position.max_len} tokens"
+    filled = pattern.for_train_len(subject.labels["train_len"])
+    device = next(subject.model.parameters()).device
+
+    def make_attend(size: int) -> Attend:
+        return Tiles(filled, size, position, device)
+
+    message = None
+    try:
+        losses = scoring.score(
+            subject.model, subject.tokens, subject.targets, length, make_attend,
+            subject.autocast, advance,
+        )  # fmt: skip
+        return losses, OK, ""
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Outside the except block: the exception's frames would keep the tensors alive.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None, OUT_OF_MEMORY, message
+
+
+def _write_losses(path: Path, losses: np.ndarray, subject: Subject, length: int) -> None:
+    """losses [documents, tokens] in nats; token t of a row has (t mod length) + 1 tokens of context."""
+    buffer = io.BytesIO()
+    names = [subject.tokens.names[d] for d in subject.targets.documents]
+    np.savez_compressed(buffer, losses=losses, documents=np.array(names), length=length)
+    with storage(path):
+        write_bytes(path, buffer.getvalue())

@@ -1,0 +1,65 @@
+"""AdamW and the learning rate over training; the optimiser is not a subject of study here."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import AdamW
+
+# Share of the peak left after a fraction p of the way from warm-up to the end.
+SHAPES: dict[str, Callable[[float, float], float]] = {
+    "cosine": lambda p, power: 0.5 * (1 + math.cos(math.pi * p)),
+    "linear": lambda p, power: 1 - p,
+    "polynomial": lambda p, power: (1 - p) ** power,
+    "constant": lambda p, power: 1.0,
+}
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """How to step: AdamW's constants, clipping, and the shape of the learning rate.
+
+    warmup: share of the steps in which the rate rises linearly. final: share of the peak at the end.
+    power: exponent of schedule=polynomial. clip: largest gradient norm, 0 for no clipping.
+    """
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    clip: float
+    schedule: str
+    warmup: float
+    final: float
+    power: float
+
+
+def learning_rate(step: int, n_steps: int, settings: OptimSettings) -> float:
+    """The rate of step 0 .. n_steps-1."""
+    n_warmup = round(settings.warmup * n_steps)
+    if step < n_warmup:
+        return settings.lr * (step + 1) / n_warmup
+    done = (step - n_warmup) / max(1, n_steps - n_warmup)
+    shape = SHAPES[settings.schedule](done, settings.power)
+    return settings.lr * (settings.final + (1 - settings.final) * shape)
+
+
+def make_optimizer(model: nn.Module, settings: OptimSettings) -> AdamW:
+    """AdamW with decay on weight matrices only: not on embeddings, norms or position parameters."""
+    decayed, rest = [], []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim >= 2 and not name.startswith(("position.", "embedding."))
+        (decayed if matrix else rest).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        fused=True,
+    )

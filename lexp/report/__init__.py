@@ -1,0 +1,7 @@
+"""What comes out of an evaluation: results.csv, tables and curves."""
+
+from lexp.report.plot import plot_curves
+from lexp.report.results import write_results
+from lexp.report.table import make_grid, to_markdown, to_rich
+
+__all__ = ["make_grid", "plot_curves", "to_markdown", "to_rich", "write_results"]

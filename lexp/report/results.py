@@ -1,0 +1,26 @@
+"""results.csv: every cell of a study, rebuilt from the cells' own files."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+from lexp.evaluate import COLUMNS, Cell, read_cell
+from lexp.files import write_text
+
+
+def write_results(study: Path) -> None:
+    """Write <study>/results.csv with all cells found in the study's runs, failures included."""
+    cells = [known[0] for path in sorted(study.glob("*/eval/*.json")) if (known := read_cell(path))]
+    cells.sort(key=lambda c: (c.run, c.attention, c.extension, c.protocol, c.documents, c.length))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for cell in cells:
+        writer.writerow([_text(getattr(cell, column)) for column in COLUMNS])
+    write_text(study / "results.csv", buffer.getvalue())
+
+
+def _text(value: Any) -> Any:
+    return "" if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,171 @@
+"""Perplexity by length as a table: one row per (variant, attention), one column per length."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, Cell
+
+SHORT = {NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one place of the table shows: a mean over seeds and half their range, or a failure."""
+
+    value: float
+    spread: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant under one attention pattern; entries by length."""
+
+    model: str
+    attention: str
+    note: str
+    entries: dict[int, Entry]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is drawn: what is shown, in which order, and under which protocol."""
+
+    title: str
+    caption: tuple[str, ...]
+    lengths: tuple[int, ...]
+    train_len: int | None
+    rows: tuple[Row, ...]
+
+    def header(self, length: int) -> str:
+        """A column's heading, the trained length marked."""
+        return f"{length} (trained)" if length == self.train_len else str(length)
+
+    def is_best(self, row: Row, length: int) -> bool:
+        """Whether no other row shows a lower number at this length (to the digits shown)."""
+        values = [r.entries[length].value for r in self.rows if length in r.entries]
+        finite = [value for value in values if math.isfinite(value)]
+        entry = row.entries.get(length)
+        return bool(entry and finite and f"{entry.value:.2f}" == f"{min(finite):.2f}")
+
+
+METRICS: dict[str, Callable[[Cell], float]] = {
+    "Perplexity per token": lambda cell: cell.ppl,
+    "Bits per byte": lambda cell: cell.bpb,
+}
+
+
+def make_grid(metric: str, results: list[tuple[Cell, str]]) -> Grid:
+    """Arrange cells, with the reasons of their failures, as a table of one metric.
+
+    Cells that differ in their seed alone are averaged; a failure of any seed is shown, not averaged
+    away.
+    """
+    cells = [cell for cell, _ in results]
+    variants = {(c.size, c.dataset, c.train_len, c.extension) for c in cells}
+    train_lens = {c.train_len for c in cells}
+    groups: dict[tuple, dict[int, list[Cell]]] = {}
+    for cell in cells:
+        key = (cell.model, cell.attention, cell.size, cell.dataset, cell.train_len, cell.extension)
+        groups.setdefault(key, {}).setdefault(cell.length, []).append(cell)
+    rows = []
+    for (model, attention, size, dataset, train_len, extension), by_length in groups.items():
+        # What all rows share is in the caption; only what tells rows apart is in the row.
+        note = f"{size} {dataset} L{train_len}" if len(variants) > 1 else ""
+        note += f" {extension}" if extension != "none" else ""
+        entries = {length: _entry(found, METRICS[metric]) for length, found in by_length.items()}
+        rows.append(Row(model, attention, note.strip(), entries))
+    return Grid(
+        title=metric,
+        caption=_caption(results),
+        lengths=tuple(sorted({c.length for c in cells})),
+        train_len=train_lens.pop() if len(train_lens) == 1 else None,
+        rows=tuple(rows),
+    )
+
+
+def to_rich(grid: Grid) -> Table:
+    """The table for a terminal; best per column in bold green."""
+    table = Table(title=grid.title, caption="\n".join(grid.caption), caption_justify="left")
+    table.add_column("model")
+    table.add_column("attention")
+    if any(row.note for row in grid.rows):
+        table.add_column("variant")
+    for length in grid.lengths:
+        style = "cyan" if length == grid.train_len else None
+        table.add_column(grid.header(length), justify="right", header_style=style)
+    before = None
+    for row in grid.rows:
+        if before is not None and row.model != before:
+            table.add_section()
+        before = row.model
+        line = [Text(row.model), Text(row.attention)]
+        if any(r.note for r in grid.rows):
+            line.append(Text(row.note))
+        for length in grid.lengths:
+            entry = row.entries.get(length)
+            style = "bold green" if grid.is_best(row, length) else ""
+            line.append(Text(entry.text if entry else "", style=style))
+        table.add_row(*line)
+    return table
+
+
+def to_markdown(grid: Grid) -> str:
+    """The table in Markdown; best per column in bold."""
+    noted = any(row.note for row in grid.rows)
+    heads = ["model", "attention", *(["variant"] if noted else []), *map(grid.header, grid.lengths)]
+    align = ["---"] * (2 + noted) + ["---:"] * len(grid.lengths)
+    lines = [f"**{grid.title}**", "", _line(heads), _line(align)]
+    for row in grid.rows:
+        texts = [row.model, row.attention, *([row.note] if noted else [])]
+        for length in grid.lengths:
+            entry = row.entries.get(length)
+            text = entry.text if entry else ""
+            texts.append(f"**{text}**" if grid.is_best(row, length) else text)
+        lines.append(_line(texts))
+    return "\n".join([*lines, "", *(f"{line}  " for line in grid.caption), ""])
+
+
+def _entry(cells: list[Cell], metric: Callable[[Cell], float]) -> Entry:
+    failed = [cell for cell in cells if not cell.ok]
+    if failed:
+        short = SHORT[failed[0].status]
+        of = f" {len(failed)}/{len(cells)}" if len(cells) > 1 and len(failed) < len(cells) else ""
+        return Entry(math.nan, 0.0, short + of)
+    values = [metric(cell) for cell in cells]
+    mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
+    text = _number(mean) + (f" ±{_number(spread)}" if len(values) > 1 else "")
+    return Entry(mean, spread, text)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}" if value < 1e6 else f"{value:.1e}"
+
+
+def _caption(results: list[tuple[Cell, str]]) -> tuple[str, ...]:
+    cells = [cell for cell, _ in results]
+    lines = []
+    for protocol in sorted({c.protocol for c in cells}):
+        same = [c for c in cells if c.protocol == protocol]
+        for dataset in sorted({c.dataset for c in same}):
+            one = next(c for c in same if c.dataset == dataset)
+            lines.append(
+                f"{protocol}: tokens 1 to {max(c.length for c in same)} of {one.documents} "
+                f"{dataset} documents in windows of each length, {one.tokens} tokens scored."
+            )
+    seeds = sorted({c.seed for c in cells})
+    sizes = ", ".join(sorted({c.size for c in cells}))
+    spread = f"; mean of seeds {', '.join(map(str, seeds))} ± half their range" * (len(seeds) > 1)
+    trained = ", ".join(str(n) for n in sorted({c.train_len for c in cells}))
+    lines.append(f"{sizes}, trained at {trained} tokens{spread}. Bold: best of its column.")
+    reasons = {(SHORT[c.status], c.model, why) for c, why in results if not c.ok}
+    lines += [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
+    return tuple(lines)
+
+
+def _line(texts: list[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"

@@ -1,0 +1,159 @@
+"""Run folders and the studies they form: what lies where, and whose it is.
+
+    outputs/<study>/<run>/config.json     every value the run was started with, data digests, versions
+                          tokenizer.json  the vocabulary, unless it is bytes
+                          metrics.jsonl   one line per step and per validation
+                          checkpoints/    the newest two, the last one being the result
+                          done.json       there when training is complete
+                          eval/           one file per evaluated cell, with its per-token losses
+
+Settings are JSON, not YAML, because they are read back from folders that may be somebody else's.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lexp import __version__
+from lexp.errors import Busy, CheckpointError, ConfigError
+from lexp.files import digest, make_folder, storage, write_json
+
+# What a run's results do not depend on: not part of its name, and free to differ when it is resumed.
+NOT_IDENTITY = ("name", "outputs", "wandb", "save_every", "probe_every", "probe_tokens", "device")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run's folder."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What the run was started with; CheckpointError if the file is not readable JSON."""
+        return _read_config(self.folder / "config.json")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether training is complete."""
+        return (self.folder / "done.json").is_file()
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of `lexp train`, as composed."""
+        return self.config["settings"]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.folder / "checkpoints"
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Mark training as complete."""
+        write_json(self.folder / "done.json", summary)
+
+
+def find_runs(study: Path) -> list[Run]:
+    """Every run of a study, by name; ConfigError lists the studies there are if this is none."""
+    runs = [Run(path.parent) for path in sorted(study.glob("*/config.json"))]
+    if not runs:
+        others = sorted({p.parent.parent.name for p in study.parent.glob("*/*/config.json")})
+        there = f"studies there: {', '.join(others)}" if others else "train one with `lexp train`"
+        raise ConfigError(f"no run in {study}; {there}")
+    return runs
+
+
+def run_name(settings: dict[str, Any]) -> str:
+    """The folder of a run: its choices, and a short hash of everything its results depend on."""
+    choices = [settings[group]["name"] for group in ("model", "size", "dataset")]
+    place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
+    return "-".join(choices + place)
+
+
+def open_run(
+    folder: Path, settings: dict[str, Any], data: dict[str, Any], precision: str
+) -> Run:
+    """Make the folder, or find it again; CheckpointError names every value that differs from then.
+
+    data: digests of corpus and tokenizer. precision: the one in use, where settings say auto.
+    """
+    run = Run(make_folder(folder))
+    path = folder / "config.json"
+    if not path.exists():
+        parts = {"settings": settings, "data": data, "precision": precision}
+        write_json(path, {**parts, "versions": versions()})
+        return run
+    then = {**_identity(run.settings), **run.config["data"], "precision": run.config["precision"]}
+    now = {**_identity(settings), **data, "precision": precision}
+    different = _differences(then, now)
+    if different:
+        raise CheckpointError(
+            f"{folder} was started with other settings: "
+            + "; ".join(f"{key}: {old} then, {new} now" for key, old, new in different)
+        )
+    return run
+
+
+def versions() -> dict[str, str]:
+    """What exactness depends on besides the settings."""
+    import torch
+
+    return {"lexp": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder; Busy names the process that already does. Freed when the holder ends."""
+    path = make_folder(folder) / "lock"
+    with storage(path):
+        file = path.open("a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise Busy(f"{folder} is in use by {file.read() or 'another process'}") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from None
+    wanted = {"settings": dict, "data": dict, "precision": str}
+    if not (
+        isinstance(value, dict) and all(isinstance(value.get(k), t) for k, t in wanted.items())
+    ):
+        raise CheckpointError(f"{path} is not the config of a run")
+    return value
+
+
+def _identity(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted({*old, *new})
+        return [
+            row
+            for name in names
+            for row in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [(key, old, new)]

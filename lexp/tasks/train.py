@@ -1,0 +1,140 @@
+"""`lexp train`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from lexp import checkpoint, runtime
+from lexp import train as loop
+from lexp.config import check_train, plain
+from lexp.data import Batches, Store
+from lexp.errors import LexpError, OutOfMemory
+from lexp.optim import OptimSettings, make_optimizer
+from lexp.record import Console, Metrics, start_mirror
+from lexp.study import Run, locked, open_run, run_name
+from lexp.tasks.common import make_model, make_store
+
+
+def train(config: DictConfig) -> None:
+    """Train one model into its run folder, or go on where it was stopped."""
+    settings = plain(config)
+    check_train(settings)
+    folder = Path(settings["outputs"]) / settings["name"] / run_name(settings)
+    try:
+        if Run(folder).is_done:
+            print(f"{folder} is complete, nothing to do", file=sys.stderr)
+            return
+        with locked(folder):
+            _train(settings, folder)
+    except LexpError as error:
+        # The other jobs of a sweep go on, and what happened to this one is to be seen now.
+        if sweep_size() > 1:
+            print(f"lexp: {folder.name}: {error}", file=sys.stderr, flush=True)
+        raise
+
+
+def sweep_size() -> int:
+    """Jobs of the sweep this process runs (1 without -m), as the command line said."""
+    return int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
+
+
+def _train(settings: dict[str, Any], folder: Path) -> None:
+    runtime.prepare_process()
+    torch.manual_seed(settings["seed"])
+    device = runtime.choose_device(settings["device"])
+    precision = runtime.choose_precision(settings["precision"], device)
+    with runtime.stop_signals() as stop:
+        store = make_store(settings["dataset"], settings["tokenizer"], Path(settings["outputs"]))
+        vocab_size = store.tokenizer.vocab_size
+        data = {
+            "fingerprint": store.fingerprint,
+            "tokenizer": store.tokenizer.digest,
+            "vocab_size": vocab_size,
+        }
+        steps = _steps(settings)
+        batches = Batches(
+            store.splits["train"], steps.train_len, steps.batch_size, settings["seed"]
+        )
+        run = open_run(folder, settings, data, precision)
+        store.tokenizer.save(folder)
+        model = make_model(settings, vocab_size).to(device)
+        checkpoint.clean(run.checkpoints)
+        found = checkpoint.latest(run.checkpoints)
+        metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
+        mirror = start_mirror(
+            settings["wandb"], folder, settings["name"], folder.name, settings
+        )
+        job = loop.Job(
+            model=model,
+            optimizer=make_optimizer(model, steps.optim),
+            batches=batches,
+            validation=store.splits["validation"],
+            settings=steps,
+            autocast=runtime.autocast(precision, device),
+            checkpoints=run.checkpoints,
+            metrics=metrics,
+            mirror=mirror,
+            stop=stop,
+            losses=torch.compile(model.losses) if settings["compile"] else model.losses,
+        )
+        if found:
+            loop.resume(job, found)
+        _describe(job, store, folder, precision, device)
+        try:
+            _run(job, folder)
+        finally:
+            metrics.close()
+            mirror.finish()
+        run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+
+
+def _run(job: loop.Job, folder: Path) -> None:
+    tokens = job.settings.step_tokens
+    message = None
+    with Console(folder.name, job.settings.n_steps * tokens, job.step * tokens) as console:
+        try:
+            loop.train(job, console)
+        except (RuntimeError, MemoryError) as error:
+            if not runtime.is_out_of_memory(error):
+                raise
+            message = str(error).splitlines()[0] if str(error) else "out of memory"
+    if message:
+        now = job.settings.accumulation
+        raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")
+
+
+def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
+    return loop.TrainSettings(
+        train_len=settings["train_len"],
+        n_steps=int(settings["tokens"]) // settings["batch_tokens"],
+        batch_size=settings["batch_tokens"] // settings["train_len"],
+        accumulation=settings["accumulation"],
+        optim=OptimSettings(lr=settings["lr"], **settings["optim"]),
+        save_every=settings["save_every"],
+        probe_every=settings["probe_every"],
+        probe_tokens=settings["probe_tokens"],
+    )
+
+
+def _describe(
+    job: loop.Job, store: Store, folder: Path, precision: str, device: torch.device
+) -> None:
+    """What is about to run, in three lines."""
+    steps, tokens = job.settings, store.splits["train"]
+    n_parameters = sum(p.numel() for p in job.model.parameters())
+    total = steps.n_steps * steps.step_tokens
+    start = f"from step {job.step}" if job.step else "from the start"
+    print(
+        f"{folder} ({start})\n"
+        f"  {n_parameters / 1e6:.2f}M parameters, {type(job.model.position).__name__}, "
+        f"{precision} on {device}\n"
+        f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
+        f"{steps.train_len}, {total / max(1, len(tokens.ids)):.2f} epochs of "
+        f"{len(tokens.names)} documents",
+        file=sys.stderr,
+        flush=True,
+    )

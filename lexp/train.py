@@ -1,0 +1,175 @@
+"""The training loop: a budget in tokens, events every so many steps, state that resumes exactly."""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lexp import checkpoint, scoring
+from lexp.attention import Attend, Tiles
+from lexp.data import Batches, Tokens
+from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
+from lexp.model import Transformer
+from lexp.optim import OptimSettings, learning_rate
+from lexp.pattern import Full
+from lexp.record import Console, Metrics, Mirror
+from lexp.runtime import StopRequest
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long, in which portions, and how often what else happens (in steps)."""
+
+    train_len: int
+    n_steps: int
+    batch_size: int
+    accumulation: int
+    optim: OptimSettings
+    save_every: int
+    probe_every: int
+    probe_tokens: int
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens predicted in one optimiser step."""
+        return self.batch_size * self.train_len
+
+
+@dataclass
+class Job:
+    """All that a training run works with; `step` counts finished optimiser steps.
+
+    losses: the model's per-token losses, compiled or not.
+    """
+
+    model: Transformer
+    optimizer: Optimizer
+    batches: Batches
+    validation: Tokens
+    settings: TrainSettings
+    autocast: AbstractContextManager
+    checkpoints: Path
+    metrics: Metrics
+    mirror: Mirror
+    stop: StopRequest
+    losses: Callable[[Tensor, Tensor, Attend], Tensor]
+    step: int = 0
+    seconds: float = 0.0
+    last_probe: dict[str, float] = field(default_factory=dict)
+
+
+def train(job: Job, console: Console) -> None:
+    """Run from `job.step` to the end, saving on the way; SystemExit if a signal asked to stop."""
+    settings = job.settings
+    device = next(job.model.parameters()).device
+    attend = Tiles(Full(), settings.train_len, job.model.position, device)
+    n_steps = settings.n_steps
+    while job.step < n_steps:
+        started = time.perf_counter()
+        rate = learning_rate(job.step, n_steps, settings.optim)
+        loss, norm = _step(job, attend, rate, device)
+        job.step += 1
+        job.seconds += time.perf_counter() - started
+        tokens = job.step * settings.step_tokens
+        values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens}
+        _log(job, "train", values)
+        console.advance(settings.step_tokens, f"loss {loss:.3f}")
+        if job.step % settings.probe_every == 0 or job.step == n_steps:
+            _probe(job, console)
+        stopping = job.stop.number is not None and job.step < n_steps
+        if job.step % settings.save_every == 0 or job.step == n_steps or stopping:
+            save(job)
+        if stopping:
+            console.say(f"stopped at step {job.step}, saved; the same command goes on from there")
+            interrupted = job.stop.number == signal.SIGINT
+            raise SystemExit(EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)
+
+
+def save(job: Job) -> None:
+    """Write a checkpoint of the finished step."""
+    state: dict[str, Any] = {
+        "step": job.step,
+        "tokens": job.step * job.settings.step_tokens,
+        "metrics_bytes": job.metrics.size,
+        "seconds": round(job.seconds, 3),
+        "probe": job.last_probe,
+    }
+    checkpoint.save(job.checkpoints, job.model, job.optimizer, state)
+
+
+def resume(job: Job, found: checkpoint.Checkpoint) -> None:
+    """Continue from a checkpoint: the step number places data order and learning rate."""
+    checkpoint.load_model(found, job.model)
+    checkpoint.load_optimizer(found, job.model, job.optimizer)
+    job.step = found.step
+    job.seconds = found.state["seconds"]
+    job.last_probe = found.state["probe"]
+
+
+def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[float, float]:
+    """One optimiser step; Diverged before the update if loss or gradient is not finite."""
+    settings = job.settings
+    batch = job.batches.batch(job.step).to(device)
+    loss = 0.0
+    for part in batch.chunk(settings.accumulation):
+        with job.autocast:
+            nats = job.losses(part[:, :-1], part[:, 1:], attend).sum()
+        nats = nats / batch[:, 1:].numel()
+        nats.backward()
+        loss += nats.item()
+    limit = settings.optim.clip or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), limit).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        job.optimizer.zero_grad()
+        found = checkpoint.latest(job.checkpoints)
+        kept = f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
+        raise Diverged(
+            f"loss {loss}, gradient norm {norm} at step {job.step + 1} of {settings.n_steps} "
+            f"(lr {rate:.2e}); {kept}"
+        )
+    for group in job.optimizer.param_groups:
+        group["lr"] = rate
+    job.optimizer.step()
+    job.optimizer.zero_grad()
+    return loss, norm
+
+
+def _probe(job: Job, console: Console) -> None:
+    """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
+    settings, model = job.settings, job.model
+    longest = int(job.validation.lengths.max(initial=0)) - 1
+    multiples = [m for m in (1, 2, 4) if m * settings.train_len <= longest] or [1]
+    n_tokens = multiples[-1] * settings.train_len
+    targets = scoring.choose_targets(job.validation, n_tokens, settings.probe_tokens)
+    device = next(model.parameters()).device
+    values = {}
+    for multiple in multiples:
+        length = multiple * settings.train_len
+        if model.position.max_len is not None and length > model.position.max_len:
+            continue
+        losses = scoring.score(
+            model,
+            job.validation,
+            targets,
+            length,
+            lambda size: Tiles(Full(), size, model.position, device),
+            job.autocast,
+        )
+        values[f"nll@{length}"] = scoring.total(losses, targets).nll
+    job.last_probe = values
+    _log(job, "validation", values)
+    by_length = ", ".join(f"{scoring.perplexity(v):.2f} at {k[4:]}" for k, v in values.items())
+    console.say(f"step {job.step}: validation perplexity {by_length}")
+
+
+def _log(job: Job, kind: str, values: dict[str, Any]) -> None:
+    job.metrics.log(event=kind, step=job.step, **values)
+    job.mirror.log(job.step, {f"{kind}/{key}": value for key, value in values.items()})
