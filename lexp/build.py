@@ -53,7 +53,11 @@ def _find(target: str, where: str) -> Any:
 
 def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
     """Names and simple types against the signature, before any constructor runs."""
-    parameters = inspect.signature(made).parameters
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
     unknown = sorted(set(arguments) - set(parameters))
     missing = [
         name

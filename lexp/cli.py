@@ -43,7 +43,7 @@ def main() -> None:
     word = arguments[0] if arguments else ""
     if word in ("", "-h", "--help", "help"):
         print(usage())
-        sys.exit(0 if word else 2)
+        return
     if word in ("-V", "--version"):
         print(f"lexp {__version__}")
     elif word in ("-sc", "--shell-completion"):
