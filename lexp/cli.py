@@ -5,6 +5,7 @@ when they are called, by name, which is also how launchers find them on a cluste
 """
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -22,15 +23,13 @@ class Command:
 
     summary: str
     example: str
-    task: str
 
 
 COMMANDS = {
-    "train": Command("pretrain a model, or a sweep of them", "lexp train model=xpos", "train"),
+    "train": Command("pretrain a model, or a sweep of them", "lexp train model=xpos"),
     "eval": Command(
         "perplexity by inference length of a study's runs",
         "lexp eval 'lengths=[512,2048,4096]'",
-        "evaluate",
     ),
 }
 
@@ -49,7 +48,7 @@ def main() -> None:
     elif word in ("-sc", "--shell-completion"):
         complete(arguments)
     elif word in COMMANDS:
-        sys.exit(guarded(lambda: run(word, arguments[1:])))
+        sys.exit(guarded(word, lambda: run(word, arguments[1:])))
     else:
         print(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
@@ -77,18 +76,24 @@ def run(word: str, arguments: list[str]) -> None:
     import hydra
 
     from lexp.config import register_schemas
-    from lexp.sweep import announce
+    from lexp.sweep import check_jobs, is_sweep
 
     register_schemas()
+    if word == "eval":
+        # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
+        arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
+    task, check = TASKS[word]
+    os.environ["LEXP_SWEEP_JOBS"] = "1"
+    if is_sweep(arguments):
+        n_jobs = check_jobs(config_folder(), word, arguments, check)
+        os.environ["LEXP_SWEEP_JOBS"] = str(n_jobs)
     # Hydra would print what goes wrong in its own way and exit with 1; raised, it reaches `guarded`.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"lexp {word}", *arguments]
-    announce(word, arguments)
-    task = _train if word == "train" else _eval
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(task)()
 
 
-def guarded(action: Callable[[], None]) -> int:
+def guarded(word: str, action: Callable[[], None]) -> int:
     """Run; what a user can act on becomes one line and its exit code, a defect keeps its traceback."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -96,15 +101,33 @@ def guarded(action: Callable[[], None]) -> int:
     try:
         action()
     except LexpError as error:
-        print(f"lexp: {_one_line(error)}", file=sys.stderr)
-        return error.exit_code
+        return _report(error)
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"lexp: {_one_line(error)}", file=sys.stderr)
-        return ConfigError.exit_code
+        return _report(ConfigError(_explain(word, error)))
     except KeyboardInterrupt:
         print("lexp: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _explain(word: str, error: Exception) -> str:
+    """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
+    from lexp.config import first_line, suggest
+    from lexp.sweep import compose_default
+
+    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    if unknown:
+        return suggest(unknown[1], compose_default(config_folder(), word))
+    choice = re.search(r"Could not load '(\w+)/([^']+)'", str(error))
+    if choice:
+        options = sorted(path.stem for path in (config_folder() / choice[1]).glob("*.yaml"))
+        return f"no {choice[1]} {choice[2]!r}; there are {', '.join(options)}"
+    return first_line(error)
+
+
+def _report(error: LexpError) -> int:
+    print(f"lexp: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def config_folder() -> Path:
@@ -127,19 +150,43 @@ def complete(arguments: list[str]) -> None:
         run(words[1], arguments)
 
 
+def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
+    """Run a task; its failure ends this process, but in a sweep not the other jobs."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    try:
+        task(config)
+    except LexpError as error:
+        code = _report(error)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        sys.exit(code)
+
+
 def _train(config: Any) -> None:
     from lexp.tasks.train import train
 
-    train(config)
+    _stop_or_go_on(train, config)
 
 
 def _eval(config: Any) -> None:
     from lexp.tasks.evaluate import eval_
 
-    eval_(config)
+    _stop_or_go_on(eval_, config)
 
 
-def _one_line(error: Exception) -> str:
-    from lexp.config import first_line
+def _check_train(config: Any) -> None:
+    from lexp.tasks.train import check
 
-    return first_line(error)
+    check(config)
+
+
+def _check_eval(config: Any) -> None:
+    from lexp.tasks.evaluate import check
+
+    check(config)
+
+
+# What Hydra calls for each command, and what checks a config without doing any work.
+TASKS = {"train": (_train, _check_train), "eval": (_eval, _check_eval)}

@@ -5,8 +5,10 @@ Hydra checks names and types against the schemas when it composes, before the fi
 composition root sees Hydra or OmegaConf.
 """
 
+import difflib
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +90,7 @@ class EvalSchema:
     dataset: Any = None
     name: str = MISSING
     outputs: str = MISSING
-    model: Any = MISSING
+    models: Any = MISSING
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
     protocol: str = MISSING
     max_tokens: float | None = MISSING
@@ -173,18 +175,50 @@ def check_eval(config: dict[str, Any]) -> None:
         problems += _at_least(config, 1, "max_tokens")
     if not config["attention"]:
         problems.append("attention=[] (at least one pattern)")
-    models = config["model"]
+    models = config["models"]
     words = models if isinstance(models, list) else [models]
     if models is not None and not (words and all(isinstance(word, str) for word in words)):
         problems.append(f"model={models} (a name, or a list of names)")
     _raise(problems)
 
 
-def first_line(error: Exception) -> str:
-    """An exception of a library as one line, its key and hint kept."""
+def first_line(error: BaseException) -> str:
+    """An exception of a library as one line: what was given and what is allowed, no search paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("object_type", "reference_type"))]
-    return "; ".join(kept) or type(error).__name__
+    kept: list[str] = []
+    for line in lines:
+        if line.startswith(("Config search path", "To append", "Set the environment", "See https")):
+            break
+        if not line.startswith(("object_type", "reference_type")):
+            kept.append(line)
+    # "Available options in 'model':" is followed by one option a line.
+    text = ""
+    for line in kept:
+        text += line if not text else (" " if text.endswith(":") else ", ") + line
+    cause = error.__cause__
+    if cause is not None and text.startswith("Error merging override"):
+        text += f": {first_line(cause)}"
+    return text or type(error).__name__
+
+
+def suggest(unknown: str, config: DictConfig) -> str:
+    """For a key that does not exist: the nearest ones that do, or all of its level."""
+    keys = list(_keys(config))
+    near = difflib.get_close_matches(unknown, keys, n=3)
+    if near:
+        return f"no key {unknown!r}; did you mean {' or '.join(near)}?"
+    level = sorted({key.split(".")[0] for key in keys})
+    return f"no key {unknown!r}; there are {', '.join(level)}"
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
+            inner = config[key]
+            if OmegaConf.is_dict(inner):
+                yield from _keys(inner, f"{name}.")
 
 
 def _raise(problems: list[str]) -> None:

@@ -66,10 +66,12 @@ def choose_targets(tokens: Tokens, n_tokens: int, max_tokens: int | None) -> Tar
     """The first documents with n_tokens + 1 tokens, as many as max_tokens allows (at least one)."""
     long_enough = np.flatnonzero(tokens.lengths > n_tokens)
     if not len(long_enough):
-        longest = int(tokens.lengths.max(initial=0))
+        if not len(tokens.lengths):
+            raise DataError("there are no documents")
+        longest = int(tokens.lengths.argmax())
         raise DataError(
-            f"no document has the {n_tokens + 1} tokens that length {n_tokens} needs: "
-            f"the longest of {len(tokens.lengths)} has {longest}"
+            f"no document has the {n_tokens + 1} tokens that length {n_tokens} needs; the longest "
+            f"of {len(tokens.lengths)} is {tokens.names[longest]} with {tokens.lengths[longest]}"
         )
     limit = len(long_enough) if max_tokens is None else max(1, max_tokens // n_tokens)
     documents = tuple(int(d) for d in long_enough[:limit])

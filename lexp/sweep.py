@@ -1,21 +1,56 @@
-"""How many jobs a `-m` command line stands for, so that progress can say which of how many."""
+"""What a `-m` command line stands for: all its jobs, composed and checked before the first one runs."""
 
-import math
-import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from lexp.errors import ConfigError
+
+# Composing takes a few hundredths of a second a job; of larger sweeps the first ones are checked.
+MAX_CHECKED = 200
 
 
-def announce(word: str, arguments: list[str]) -> None:
-    """Leave the number of jobs in LEXP_SWEEP_JOBS for the tasks of this process."""
-    os.environ["LEXP_SWEEP_JOBS"] = "1"
-    if not {"-m", "--multirun"} & set(arguments):
-        return
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+def is_sweep(arguments: list[str]) -> bool:
+    """Whether Hydra was asked for a multirun; ConfigError for flags that exclude each other."""
+    asked = bool({"-m", "--multirun"} & set(arguments))
+    if asked and {"--cfg", "-c", "--info", "-i"} & set(arguments):
+        raise ConfigError("--cfg and --info show one job: leave out -m")
+    return asked
 
+
+def check_jobs(
+    config_folder: Path, word: str, arguments: list[str], check: Callable[[DictConfig], Any]
+) -> int:
+    """Compose each job of a sweep and check it; ConfigError names the first bad one. How many there are.
+
+    Sweeps with flags of Hydra beyond -m (a config folder, another sweeper) are left to Hydra.
+    """
     words = [word for word in arguments if not word.startswith("-")]
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-        sizes = [len(list(o.sweep_string_iterator())) for o in overrides if o.is_sweep_override()]
-    except (HydraException, ValueError):
-        return  # Hydra itself says what is wrong with them
-    os.environ["LEXP_SWEEP_JOBS"] = str(math.prod(sizes))
+    flags = {word for word in arguments if word.startswith("-")} - {"-m", "--multirun"}
+    if flags or any(word.startswith("hydra") for word in words):
+        return 0
+    with initialize_config_dir(str(config_folder), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+        for overrides in jobs[:MAX_CHECKED]:
+            try:
+                check(compose(word, overrides=overrides))
+            except ConfigError as error:
+                raise ConfigError(f"job {' '.join(overrides)}: {error}") from None
+    return len(jobs)
+
+
+def compose_default(config_folder: Path, word: str) -> DictConfig:
+    """A command's config without overrides, to tell what keys there are."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder), version_base="1.3"):
+        config = compose(word)
+    OmegaConf.set_readonly(config, True)
+    return config

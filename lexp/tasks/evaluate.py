@@ -23,16 +23,23 @@ from lexp.study import Run, find_runs
 from lexp.tasks.common import make_corpus, make_model
 
 
-def eval_(config: DictConfig) -> None:
-    """Score every finished run of a study at every length and print the table."""
+def check(config: DictConfig) -> dict[str, Any]:
+    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
     settings = plain(config)
     check_eval(settings)
-    patterns = [
-        build(node, Pattern, f"attention.{key}") for key, node in settings["attention"].items()
-    ]
+    _patterns(settings)
+    if settings["dataset"] is not None:
+        make_corpus(settings["dataset"])
+    return settings
+
+
+def eval_(config: DictConfig) -> None:
+    """Score every finished run of a study at every length and print the table."""
+    settings = check(config)
+    patterns = _patterns(settings)
     study = Path(settings["outputs"]) / settings["name"]
     runtime.prepare_process()
-    subjects = [_subject(run, settings) for run in _choose_runs(study, settings["model"])]
+    subjects = [_subject(run, settings) for run in _choose_runs(study, settings["models"])]
     results = _evaluate_all(study, subjects, patterns, settings["lengths"])
     _publish(study, results)
     failed = [cell for cell, _ in results if cell.status == OUT_OF_MEMORY]
@@ -40,6 +47,11 @@ def eval_(config: DictConfig) -> None:
         raise Incomplete(
             f"{len(failed)} of {len(results)} cells ran out of memory (allow_partial=true accepts that)"
         )
+
+
+def _patterns(settings: dict[str, Any]) -> list[Pattern]:
+    nodes = settings["attention"].items()
+    return [build(node, Pattern, f"attention.{key}") for key, node in nodes]
 
 
 def _choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:

@@ -1,6 +1,5 @@
 """`lexp train`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,36 +9,36 @@ from omegaconf import DictConfig
 
 from lexp import checkpoint, runtime
 from lexp import train as loop
+from lexp.build import build
 from lexp.config import check_train, plain
 from lexp.data import Batches, Store
-from lexp.errors import LexpError, OutOfMemory
+from lexp.errors import DataError, OutOfMemory
 from lexp.optim import OptimSettings, make_optimizer
+from lexp.position import Position
 from lexp.record import Console, Metrics, start_mirror
 from lexp.study import Run, locked, open_run, run_name
-from lexp.tasks.common import make_model, make_store
+from lexp.tasks.common import make_corpus, make_model, make_store
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
+    settings = plain(config)
+    check_train(settings)
+    build(settings["model"]["position"], Position, "model.position")
+    build(settings["tokenizer"], None, "tokenizer")
+    make_corpus(settings["dataset"])
+    return settings
 
 
 def train(config: DictConfig) -> None:
     """Train one model into its run folder, or go on where it was stopped."""
-    settings = plain(config)
-    check_train(settings)
+    settings = check(config)
     folder = Path(settings["outputs"]) / settings["name"] / run_name(settings)
-    try:
-        if Run(folder).is_done:
-            print(f"{folder} is complete, nothing to do", file=sys.stderr)
-            return
-        with locked(folder):
-            _train(settings, folder)
-    except LexpError as error:
-        # The other jobs of a sweep go on, and what happened to this one is to be seen now.
-        if sweep_size() > 1:
-            print(f"lexp: {folder.name}: {error}", file=sys.stderr, flush=True)
-        raise
-
-
-def sweep_size() -> int:
-    """Jobs of the sweep this process runs (1 without -m), as the command line said."""
-    return int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
+    if Run(folder).is_done:
+        print(f"{folder} is complete, nothing to do", file=sys.stderr)
+        return
+    with locked(folder):
+        _train(settings, folder)
 
 
 def _train(settings: dict[str, Any], folder: Path) -> None:
@@ -49,6 +48,9 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
     precision = runtime.choose_precision(settings["precision"], device)
     with runtime.stop_signals() as stop:
         store = make_store(settings["dataset"], settings["tokenizer"], Path(settings["outputs"]))
+        for split in ("train", "validation"):
+            if not store.splits[split].names:
+                raise DataError(f"dataset.{split} of {settings['dataset']['name']} has no documents")
         vocab_size = store.tokenizer.vocab_size
         data = {
             "fingerprint": store.fingerprint,
@@ -59,9 +61,9 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
         batches = Batches(
             store.splits["train"], steps.train_len, steps.batch_size, settings["seed"]
         )
+        model = make_model(settings, vocab_size).to(device)
         run = open_run(folder, settings, data, precision)
         store.tokenizer.save(folder)
-        model = make_model(settings, vocab_size).to(device)
         checkpoint.clean(run.checkpoints)
         found = checkpoint.latest(run.checkpoints)
         metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
