@@ -41,3 +41,39 @@ def books() -> Path:
     if not (folder / "test").is_dir():
         pytest.skip("no books here: set LEXP_BOOKS to a folder with train/, validation/ and test/")
     return folder
+
+
+def compose(word: str, *overrides: str):
+    """A command's config, as the command line would compose it."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from lexp.cli import config_folder
+    from lexp.config import register_schemas
+
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra_compose(word, overrides=list(overrides))
+
+
+TINY = (
+    "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",
+    "train_len=16", "batch_tokens=64", "tokens=640", "save_every=4", "probe_every=5",
+    "probe_tokens=128", "precision=float32", "device=cpu", "lr=1e-2",
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiny(texts: Path, tmp_path: Path):
+    """Composes a ten-step training run on the made texts: tiny(override, ...)."""
+
+    def make(*overrides: str):
+        data = [f"dataset.{s}={texts}/{s}/*.txt" for s in ("train", "validation", "test")]
+        base = [*TINY, "dataset=text", *data, f"outputs={tmp_path}/outputs"]
+        # A later override of the same key replaces the earlier one.
+        given = {override.split("=")[0] for override in overrides}
+        return compose("train", *(b for b in base if b.split("=")[0] not in given), *overrides)
+
+    return make

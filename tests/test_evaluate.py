@@ -1,0 +1,326 @@
+"""The evaluator against a brute-force scorer; every token once; failures as cells; only what is missing."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import compose
+from lexp import scoring
+from lexp.attention import Reference, Tiles
+from lexp.data import Tokens
+from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete
+from lexp.evaluate import COLUMNS
+from lexp.model import Dims, Transformer
+from lexp.pattern import Blockwise, Full, Window
+from lexp.position import ALiBi, RoPE
+from lexp.scoring import choose_targets, perplexity, score, total, windows
+from lexp.tasks.evaluate import eval_
+from lexp.tasks.train import train
+from lexp.report.table import make_grid, to_markdown
+from test_train import Killed, flip_a_bit, folder_of, stop_after
+
+CPU = torch.device("cpu")
+
+
+def tokens_of(*lengths: int, per_token_bytes: int = 1) -> Tokens:
+    """Random documents of these lengths."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 50, sum(lengths)).astype(np.uint8)
+    counts = None if per_token_bytes == 1 else np.full(len(ids), per_token_bytes, dtype=np.uint16)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Tokens(tuple(f"d{n}" for n in range(len(lengths))), ids, starts, counts)
+
+
+def tiny_model(position) -> Transformer:
+    torch.manual_seed(0)
+    dims = Dims(n_layers=2, d_model=16, n_heads=2, head_dim=8, d_ff=32)
+    model = Transformer(dims, 50, position)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    return model
+
+
+def brute_force(model, pattern, document: list[int], n_tokens: int, length: int) -> list[float]:
+    """Each target by a forward pass of its own, in float64, over just the tokens it may see."""
+    losses = []
+    for t in range(1, n_tokens + 1):
+        first = (t - 1) // length * length
+        context = torch.tensor([document[first:t]])
+        attend = Reference(pattern, context.shape[1], model.position, CPU)
+        logits = model(context, attend)[0, -1]
+        losses.append(-logits.log_softmax(-1)[document[t]].item())
+    return losses
+
+
+BLOCK = 8
+
+
+@pytest.mark.parametrize("length", [2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 13, 40])
+@pytest.mark.parametrize("pattern", [Full(), Blockwise(BLOCK), Window(5)], ids=repr)
+@pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
+def test_scores_equal_brute_force_every_token_once(position, pattern, length):
+    model = tiny_model(position)
+    tokens = tokens_of(41, 30, 60, 0, 1, 2)
+    targets = choose_targets(tokens, 40, None)
+    assert targets.documents == (0, 2)  # those with 41 tokens or more
+    scored = []
+    found = score(
+        model, tokens, targets, length,
+        lambda size: Tiles(pattern, size, position, CPU), torch.autocast("cpu", enabled=False),
+        scored.append,
+    )  # fmt: skip
+    assert sum(scored) == found.size == 2 * 40
+    reference = model.double()
+    for row, document in enumerate(targets.documents):
+        ids = tokens.window(document, 0, 41).tolist()
+        expected = brute_force(reference, pattern, ids, 40, length)
+        np.testing.assert_allclose(found[row], expected, rtol=0, atol=2e-5)
+    sums = total(found, targets)
+    whole = [
+        x for d in targets.documents
+        for x in brute_force(reference, pattern, tokens.window(d, 0, 41).tolist(), 40, length)
+    ]  # fmt: skip
+    assert sums.nll == pytest.approx(sum(whole) / 80, abs=1e-6)
+    assert sums.ppl == pytest.approx(math.exp(sum(whole) / 80), rel=1e-6)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 2, 16, 17, 100])
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 16, 33, 1000])
+def test_windows_cover_every_target_once(n_tokens, length):
+    covered = [t for first, size in windows(n_tokens, length) for t in range(first, first + size)]
+    assert covered == list(range(n_tokens))
+    assert all(size <= length for _, size in windows(n_tokens, length))
+
+
+def test_all_lengths_score_the_same_tokens():
+    """A model that ignores context has one perplexity: nothing but context differs by length."""
+    position = RoPE(8)
+    model = tiny_model(position)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention.out.weight.zero_()
+    tokens = tokens_of(65, 80)
+    targets = choose_targets(tokens, 64, None)
+    values = [
+        score(
+            model, tokens, targets, length,
+            lambda size: Tiles(Full(), size, position, CPU), torch.autocast("cpu", enabled=False),
+        )
+        for length in (2, 5, 16, 64)
+    ]  # fmt: skip
+    for other in values[1:]:
+        np.testing.assert_allclose(other, values[0], atol=1e-6)
+
+
+def test_perplexity_is_exp_of_total_over_total_never_a_mean_of_means():
+    losses = np.array([[1.0, 1.0, 1.0], [4.0, 4.0, 7.0]], dtype=np.float32)
+    sums = total(losses, scoring.Targets((0, 1), 3, n_bytes=12))
+    assert sums.nll == 3.0 and sums.ppl == math.exp(3.0)
+    assert sums.bits_per_byte == pytest.approx(18 / math.log(2) / 12)
+    assert perplexity(1e4) == math.inf and math.isnan(perplexity(math.nan))
+
+
+def test_bytes_of_the_scored_tokens_only():
+    tokens = tokens_of(10, 20, per_token_bytes=3)
+    assert choose_targets(tokens, 9, None).n_bytes == 2 * 9 * 3
+    assert choose_targets(tokens, 9, 9).documents == (0,)
+    assert choose_targets(tokens, 9, 17).documents == (0,)
+    assert choose_targets(tokens, 9, 18).documents == (0, 1)
+    with pytest.raises(DataError, match=r"21 tokens that length 20 needs; .* d1 with 20"):
+        choose_targets(tokens, 20, None)
+
+
+# --- whole evaluations
+
+
+@pytest.fixture
+def study(tiny, tmp_path: Path):
+    """Two finished runs, and a function that evaluates them."""
+    for model in ("rope", "learned"):
+        train(tiny(f"model={model}"))
+
+    def evaluate(*overrides: str) -> list[dict[str, str]]:
+        given = {override.split("=")[0] for override in overrides}
+        base = [f"outputs={tmp_path}/outputs", "lengths=[8,16,32]", "device=cpu", "precision=float32"]
+        eval_(compose("eval", *(b for b in base if b.split("=")[0] not in given), *overrides))
+        with (tmp_path / "outputs" / "default" / "results.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    evaluate.folder = tmp_path / "outputs" / "default"
+    return evaluate
+
+
+def by_cell(rows) -> dict[tuple[str, str, int], dict[str, str]]:
+    return {(r["model"], r["attention"], int(r["length"])): r for r in rows}
+
+
+def test_results_csv_has_every_cell_failures_included(study, capsys):
+    rows = study("attention=[full,blockwise,window]")
+    assert tuple(rows[0]) == COLUMNS
+    cells = by_cell(rows)
+    assert len(rows) == len(cells) == 2 * 3 * 3
+    beyond = cells["learned", "blockwise", 32]
+    assert (beyond["status"], beyond["ppl"]) == ("not defined", "")
+    ok = cells["rope", "full", 32]
+    assert ok["status"] == "ok" and ok["protocol"] == "segments-32"
+    assert float(ok["ppl"]) == pytest.approx(math.exp(float(ok["nll"])))
+    assert float(ok["bpb"]) == pytest.approx(float(ok["nll"]) / math.log(2))  # bytes: one a token
+    assert {r["tokens"] for r in rows} == {ok["tokens"]} and int(ok["tokens"]) == 32 * 3
+    printed = capsys.readouterr().out
+    assert "16 (trained)" in printed and "n/d (learned): Learned ends at 16 tokens" in printed
+    markdown = (study.folder / "results.md").read_text()
+    assert "| learned | full |" in markdown and "n/d" in markdown
+    assert (study.folder / "results.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_within_the_trained_length_the_patterns_agree(study):
+    cells = by_cell(study("attention=[full,blockwise,window]"))
+    for model in ("rope", "learned"):
+        for length in (8, 16):
+            values = {cells[model, a, length]["nll"] for a in ("full", "blockwise", "window")}
+            assert max(map(float, values)) - min(map(float, values)) < 1e-6
+
+
+def test_the_same_command_again_computes_only_what_is_missing(study, monkeypatch):
+    computed = []
+    original = scoring.score
+
+    def counted(model, tokens, targets, length, *rest):
+        computed.append(length)
+        return original(model, tokens, targets, length, *rest)
+
+    monkeypatch.setattr(scoring, "score", counted)
+    first = study("attention=[full]")
+    assert sorted(computed) == [8, 8, 16, 16, 32]  # learned at 32 is not defined
+    assert study("attention=[full]") == first and len(computed) == 5
+    study("attention=[full,blockwise]")
+    assert len(computed) == 10
+    # Another longest length scores other tokens: nothing of the old numbers is reused.
+    rows = study("attention=[full]", "lengths=[8,16]")
+    assert len(computed) == 14
+    assert {r["protocol"] for r in rows} == {"segments-32", "segments-16"}
+
+
+def test_per_token_losses_are_kept_and_give_the_cell(study):
+    study("attention=[full]", "models=rope")
+    (path,) = (study.folder).glob("rope*/eval/full-segments-32-16-*.npz")
+    with np.load(path, allow_pickle=False) as stored:
+        losses, length = stored["losses"], int(stored["length"])
+        assert stored["documents"].tolist() == ["0.txt", "1.txt", "2.txt"]
+    assert losses.shape == (3, 32) and length == 16
+    rows = by_cell(study("attention=[full]", "models=rope"))
+    mean = losses.astype(np.float64).mean()
+    assert mean == pytest.approx(float(rows["rope", "full", 16]["nll"]), abs=1e-12)
+
+
+def test_out_of_memory_is_a_cell_and_the_others_are_kept(study, monkeypatch):
+    original = scoring.score
+
+    def failing(model, tokens, targets, length, *rest):
+        if length == 16 and isinstance(model.position, RoPE):
+            raise torch.OutOfMemoryError("no room")
+        return original(model, tokens, targets, length, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "score", failing)
+        with pytest.raises(Incomplete, match=r"1 of 6 cells ran out of memory"):
+            study("attention=[full]")
+        rows = study("attention=[full]", "allow_partial=true")
+    cells = by_cell(rows)
+    assert cells["rope", "full", 16]["status"] == "out of memory"
+    assert [cells["rope", "full", n]["status"] for n in (8, 32)] == ["ok", "ok"]
+    assert by_cell(study("attention=[full]"))["rope", "full", 16]["status"] == "ok"  # tried again
+
+
+def test_a_loss_that_is_not_finite_is_a_cell_with_its_place(study, monkeypatch, capsys):
+    original = scoring.score
+
+    def broken(model, tokens, targets, length, *rest):
+        losses = original(model, tokens, targets, length, *rest)
+        if length == 32 and isinstance(model.position, RoPE):
+            losses[1, 20:] = np.nan
+        return losses
+
+    monkeypatch.setattr(scoring, "score", broken)
+    cells = by_cell(study("attention=[full]", "models=rope"))
+    assert cells["rope", "full", 32]["status"] == "not finite"
+    assert cells["rope", "full", 32]["ppl"] == ""
+    assert "first at position 20 of a window" in capsys.readouterr().out
+
+
+def test_any_other_error_is_not_swallowed(study, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(scoring, "score", broken)
+    with pytest.raises(RuntimeError, match="a defect"):
+        study()
+
+
+def test_choices_that_do_not_exist_name_what_does(study):
+    with pytest.raises(ConfigError, match="model=xpos: .* has runs of learned, rope"):
+        study("models=xpos")
+    with pytest.raises(ConfigError, match="no run in .*nothing; studies there: default"):
+        study("name=nothing")
+    with pytest.raises(DataError, match=r"lengths: test split of text: no document has the 100001"):
+        study("lengths=[8,100000]")
+
+
+def test_unfinished_runs_are_named_and_left_out(study, tiny, monkeypatch, capsys):
+    config = tiny("model=alibi")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 6)
+        train(config)
+    rows = study("attention=[full]")
+    assert {r["model"] for r in rows} == {"rope", "learned"}
+    assert f"not finished, left out: {folder_of(config).name}" in capsys.readouterr().err
+
+
+def test_changed_text_is_refused_and_another_text_can_be_named(study, texts):
+    (texts / "test" / "0.txt").write_text("another text altogether " * 40)
+    with pytest.raises(DataError, match=r"is not what it was trained on .*dataset="):
+        study("attention=[full]")
+    rows = study("attention=[full]", "dataset=text", f"dataset.test={texts}/test/0.txt")
+    assert {r["documents"] for r in rows} == {"1"}
+
+
+def test_a_damaged_result_is_refused(study):
+    (path,) = study.folder.glob("rope*/checkpoints/step-00000010/model.safetensors")
+    flip_a_bit(path)
+    for other in study.folder.glob("rope*/checkpoints/step-00000008/model.safetensors"):
+        flip_a_bit(other)
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        study()
+
+
+def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away(study, tiny):
+    train(tiny("seed=1"))
+    rows = study("attention=[full]", "models=rope", "lengths=[16,32]")
+    from lexp.evaluate import Cell
+
+    def cell(row, **changes):
+        typed = {
+            f: type_(row[f])
+            for f, type_ in zip(COLUMNS, [str, str, str, str, int, int, str, str, str, int, int, int,
+                                          float, float, float, float, str], strict=True)
+        }  # fmt: skip
+        return Cell(**{**typed, **changes})
+
+    cells = [cell(row) for row in rows if row["protocol"] == "segments-32"]
+    grid = make_grid("Perplexity per token", [(c, "") for c in cells])
+    (line,) = grid.rows
+    values = sorted(c.ppl for c in cells if c.length == 32)
+    assert line.entries[32].value == pytest.approx(sum(values) / 2)
+    assert line.entries[32].spread == pytest.approx((values[1] - values[0]) / 2)
+    one_failed = [
+        (cell(r, status="not finite", ppl=math.nan), "why") if r["seed"] == "1" else (cell(r), "")
+        for r in rows
+        if r["protocol"] == "segments-32"
+    ]
+    text = to_markdown(make_grid("Perplexity per token", one_failed))
+    assert "not finite 1/2" in text and "why" in text

@@ -1,0 +1,381 @@
+"""Training: the schedule, exact resume, kills inside a save, signals, divergence, damage."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lexp import checkpoint, files
+from lexp import train as loop
+from lexp.data import Batches
+from lexp.errors import Busy, CheckpointError, DataError, Diverged, OutOfMemory
+from lexp.optim import OptimSettings, learning_rate
+from lexp.record.metrics import read
+from lexp.study import Run, locked
+from lexp.tasks.train import train
+
+
+def folder_of(config) -> Path:
+    from lexp.config import plain
+    from lexp.study import run_name
+
+    settings = plain(config)
+    return Path(settings["outputs"]) / settings["name"] / run_name(settings)
+
+
+def result_of(folder: Path) -> dict[str, bytes]:
+    """The bits that must not differ: final weights, optimiser, and every line of metrics.jsonl."""
+    last = checkpoint.latest(folder / "checkpoints")
+    tensors = {
+        f"{name}/{key}": value.numpy().tobytes()
+        for name in ("model.safetensors", "optim.safetensors")
+        for key, value in load_file(last.path / name).items()
+    }
+    return {**tensors, "metrics": (folder / "metrics.jsonl").read_bytes()}
+
+
+# --- the learning rate
+
+
+def optim(**changes) -> OptimSettings:
+    base = {
+        "lr": 1.0, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8, "weight_decay": 0.0, "clip": 1.0,
+        "schedule": "cosine", "warmup": 0.1, "final": 0.1, "power": 2.0,
+    }  # fmt: skip
+    return OptimSettings(**{**base, **changes})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle"),
+    [("cosine", 0.55), ("linear", 0.55), ("polynomial", 0.1 + 0.9 * 0.25), ("constant", 1.0)],
+)
+def test_learning_rate(schedule, middle):
+    settings = optim(schedule=schedule)
+    assert [learning_rate(s, 100, settings) for s in (0, 4, 9, 10)] == pytest.approx(
+        [0.1, 0.5, 1.0, 1.0]
+    )
+    assert learning_rate(55, 100, settings) == pytest.approx(middle)
+    assert learning_rate(0, 100, optim(warmup=0.0)) == 1.0
+
+
+# --- whole runs
+
+
+def test_a_run_learns_and_leaves_what_the_readme_says(tiny):
+    config = tiny("tokens=6400")
+    train(config)
+    folder = folder_of(config)
+    lines = read(folder / "metrics.jsonl")
+    losses = [line["loss"] for line in lines if line["event"] == "train"]
+    assert len(losses) == 100 and [x["step"] for x in lines if x["event"] == "train"] == list(
+        range(1, 101)
+    )
+    assert losses[0] == pytest.approx(math.log(256), abs=0.1)
+    assert losses[-1] < 3.2  # letters and spaces: far below a uniform guess
+    probes = [line for line in lines if line["event"] == "validation"]
+    assert [p["step"] for p in probes] == list(range(5, 101, 5))
+    assert set(probes[-1]) == {"event", "step", "nll@16", "nll@32", "nll@64"}
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints", "config.json", "done.json", "lock", "metrics.jsonl",
+    ]  # fmt: skip
+    kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    assert kept == ["step-00000096", "step-00000100"]
+    assert sorted(p.name for p in (folder / "checkpoints" / kept[1]).iterdir()) == [
+        "manifest.json", "model.safetensors", "optim.safetensors", "state.json",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_started_again_does_nothing_and_says_so(tiny, capsys):
+    config = tiny()
+    train(config)
+    before = {p: p.stat().st_mtime_ns for p in folder_of(config).rglob("*")}
+    train(config)
+    assert "is complete, nothing to do" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in folder_of(config).rglob("*")} == before
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside this process: nothing may catch it."""
+
+
+def stop_after(monkeypatch, n_steps: int) -> None:
+    """Break off the next run when step n_steps + 1 asks for its batch."""
+    original = Batches.batch
+
+    def batch(self, step):
+        if step == n_steps:
+            raise Killed
+        return original(self, step)
+
+    monkeypatch.setattr(Batches, "batch", batch)
+
+
+@pytest.mark.parametrize("n_steps", range(1, 10))
+def test_resume_at_any_step_is_bit_equal(tiny, monkeypatch, tmp_path, n_steps):
+    whole = tiny(f"outputs={tmp_path}/whole", "save_every=1")
+    train(whole)
+    broken = tiny(f"outputs={tmp_path}/broken", "save_every=1")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, n_steps)
+        train(broken)
+    assert checkpoint.latest(folder_of(broken) / "checkpoints").step == n_steps
+    train(broken)
+    assert result_of(folder_of(broken)) == result_of(folder_of(whole))
+
+
+@pytest.mark.parametrize("model", ["learned", "alibi", "xpos"])
+def test_resume_between_saves_repeats_the_lost_steps_bit_equal(tiny, monkeypatch, tmp_path, model):
+    """Killed at step 7 with saves every 4: step 4 is resumed, no metrics line is there twice."""
+    choices = (f"model={model}", "accumulation=2", "tokenizer=bpe", "tokenizer.vocab_size=300")
+    whole = tiny(*choices, f"outputs={tmp_path}/whole")
+    train(whole)
+    broken = tiny(*choices, f"outputs={tmp_path}/broken")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 7)
+        train(broken)
+    assert checkpoint.latest(folder_of(broken) / "checkpoints").step == 4
+    train(broken)
+    assert result_of(folder_of(broken)) == result_of(folder_of(whole))
+
+
+def test_what_is_resumed_matters(tiny, monkeypatch, tmp_path):
+    """The negative control: with the optimiser's moments forgotten, the bits differ."""
+    whole = tiny(f"outputs={tmp_path}/whole")
+    train(whole)
+    broken = tiny(f"outputs={tmp_path}/broken")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 7)
+        train(broken)
+    monkeypatch.setattr(checkpoint, "load_optimizer", lambda *arguments: None)
+    train(broken)
+    assert result_of(folder_of(broken)) != result_of(folder_of(whole))
+
+
+SAVE_POINTS = ["save_file", "write_json", "sha256", "os.rename", "sync_folder", "shutil.rmtree"]
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("point", SAVE_POINTS)
+def test_sigkill_inside_a_save_loses_at_most_the_interval(tiny, monkeypatch, tmp_path, point, call):
+    """A child process is killed at each call a save makes, before and after; the run then ends equal."""
+    whole = tiny(f"outputs={tmp_path}/whole")
+    train(whole)
+    for moment in ("before", "after"):
+        broken = tiny(f"outputs={tmp_path}/{moment}")
+        child = os.fork()
+        if child == 0:
+            _kill_at(point, call, moment)
+            try:
+                train(broken)
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), f"{point} was not called {call} times: nothing was killed"
+        # Saves are at steps 4, 8 and 10. What the save before had finished is still there.
+        found = checkpoint.latest(folder_of(broken) / "checkpoints")
+        reached = read(folder_of(broken) / "metrics.jsonl")[-1]["step"]
+        assert (found.step if found else 0) >= {4: 0, 8: 4, 10: 8}[reached]
+        train(broken)
+        assert result_of(folder_of(broken)) == result_of(folder_of(whole))
+        leftovers = list((folder_of(broken) / "checkpoints").glob(".*"))
+        assert leftovers == []
+
+
+def _kill_at(point: str, call: int, moment: str) -> None:
+    """Make the call-th use of a function by `checkpoint.save` fatal."""
+    module_name, _, name = point.rpartition(".")
+    owner = getattr(checkpoint, module_name) if module_name else checkpoint
+    original = getattr(owner, name)
+    seen = 0
+
+    def fatal(*arguments, **keywords):
+        nonlocal seen
+        seen += 1
+        if seen == call and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **keywords)
+        if seen == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, fatal)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)],
+)
+def test_a_signal_saves_at_the_next_step_and_the_run_resumes_bit_equal(
+    tiny, monkeypatch, tmp_path, number, code
+):
+    whole = tiny(f"outputs={tmp_path}/whole")
+    train(whole)
+    broken = tiny(f"outputs={tmp_path}/broken")
+    with monkeypatch.context() as patch:
+        original = Batches.batch
+
+        def batch(self, step):
+            if step == 5:
+                os.kill(os.getpid(), number)
+            return original(self, step)
+
+        patch.setattr(Batches, "batch", batch)
+        with pytest.raises(SystemExit) as stopped:
+            train(broken)
+    assert stopped.value.code == code
+    assert checkpoint.latest(folder_of(broken) / "checkpoints").step == 6
+    assert signal.getsignal(number) is not None
+    train(broken)
+    ours, theirs = result_of(folder_of(broken)), result_of(folder_of(whole))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, monkeypatch, bad):
+    config = tiny()
+    original = loop.Transformer.losses
+
+    def losses(self, tokens, targets, attend):
+        values = original(self, tokens, targets, attend)
+        calls.append(1)
+        # Nine calls: six steps, and a probe of three lengths at step 5.
+        return values * bad if len(calls) == 10 else values
+
+    calls: list[int] = []
+    monkeypatch.setattr(loop.Transformer, "losses", losses)
+    with pytest.raises(Diverged, match=r"at step 7 of 10 .*checkpoint of step 4 is kept"):
+        train(config)
+    last = checkpoint.latest(folder_of(config) / "checkpoints")
+    weights = load_file(last.path / "model.safetensors")
+    assert last.step == 4 and all(w.isfinite().all() for w in weights.values())
+    assert not Run(folder_of(config)).is_done
+
+
+def test_running_out_of_memory_is_said_in_a_line(tiny, monkeypatch):
+    def losses(self, tokens, targets, attend):
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    monkeypatch.setattr(loop.Transformer, "losses", losses)
+    with pytest.raises(OutOfMemory, match="9 GiB.*accumulation"):
+        train(tiny())
+
+
+def test_accumulation_changes_memory_not_the_result(tiny):
+    one, two = tiny("accumulation=1"), tiny("accumulation=4")
+    train(one)
+    train(two)
+    first, second = (
+        [x["loss"] for x in read(folder_of(c) / "metrics.jsonl") if x["event"] == "train"]
+        for c in (one, two)
+    )
+    assert first == pytest.approx(second, abs=2e-4)
+
+
+def test_another_process_in_the_folder_is_named(tiny):
+    config = tiny()
+    with locked(folder_of(config)), pytest.raises(Busy, match=f"process {os.getpid()}"):
+        train(config)
+    train(config)
+
+
+def test_changed_data_under_an_unfinished_run_is_refused(tiny, monkeypatch, texts):
+    config = tiny()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 5)
+        train(config)
+    (texts / "train" / "0.txt").write_text("something else entirely " * 99)
+    with pytest.raises(CheckpointError, match=r"started with other settings: fingerprint: .* then"):
+        train(config)
+
+
+def test_edited_settings_of_a_run_are_named(tiny, monkeypatch):
+    config = tiny()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 5)
+        train(config)
+    path = folder_of(config) / "config.json"
+    stored = json.loads(path.read_text())
+    stored["settings"]["lr"] = 0.5
+    stored["settings"]["optim"]["clip"] = 9.0
+    path.write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match=r"lr: 0.5 then, 0.01 now; optim.clip: 9.0 then, 1.0"):
+        train(config)
+
+
+def test_missing_splits_are_named(tiny):
+    with pytest.raises(DataError, match="dataset.validation of text has no documents"):
+        train(tiny("dataset.validation=null"))
+
+
+# --- damaged checkpoints
+
+
+def broken_off(tiny, monkeypatch):
+    """A run with checkpoints of steps 4 and 8, broken off at step 9."""
+    config = tiny()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_after(patch, 9)
+        train(config)
+    return config, folder_of(config) / "checkpoints"
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "flipped": flip_a_bit,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", [*checkpoint.FILES, "manifest.json"])
+def test_damage_is_found_and_the_checkpoint_before_used(tiny, monkeypatch, name, damage):
+    config, root = broken_off(tiny, monkeypatch)
+    DAMAGES[damage](root / "step-00000008" / name)
+    with pytest.warns(UserWarning, match="step-00000008.*using step-00000004 instead"):
+        found = checkpoint.latest(root)
+    assert found.step == 4
+    with pytest.warns(UserWarning, match="step-00000008"):
+        train(config)
+    assert Run(folder_of(config)).is_done
+
+
+def test_all_damaged_is_an_error_never_a_fresh_start(tiny, monkeypatch):
+    config, root = broken_off(tiny, monkeypatch)
+    for step in (4, 8):
+        flip_a_bit(root / f"step-{step:08d}" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        train(config)
+
+
+def test_a_checkpoint_of_another_shape_is_named(tiny, monkeypatch):
+    _, root = broken_off(tiny, monkeypatch)
+    found = checkpoint.latest(root)
+    model = torch.nn.Linear(3, 3)
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        checkpoint.load_model(found, model)
+
+
+def test_writes_are_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(files.StorageError, match=r"a.json: No space left on device"):
+        files.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
