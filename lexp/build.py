@@ -2,8 +2,8 @@
 
 A node names its class in `_target_` and gives every constructor argument by name, so the
 constructor's signature is the schema. Only classes of lexp are built, and of modules the user
-allows in the environment (LEXP_ALLOW=my_package,other): never from the config itself, which may have
-come with somebody else's checkpoint.
+allows in the environment (LEXP_ALLOW=my_package,other): never from the config itself, which may
+have come with somebody else's checkpoint.
 """
 
 import inspect
@@ -16,10 +16,10 @@ from lexp.errors import ConfigError
 T = TypeVar("T")
 
 
-def build(node: Any, expected: type[T] | None, where: str) -> T:
+def build(node: Any, expected: type[T], where: str) -> T:
     """Build the object a node describes; ConfigError says what is wrong with it and where.
 
-    expected: the class it must be of, checked before anything is constructed; None: any.
+    expected: the class it must be of, checked before anything is constructed.
     where: the node's key, for messages.
     """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
@@ -27,9 +27,8 @@ def build(node: Any, expected: type[T] | None, where: str) -> T:
     target = node["_target_"]
     arguments = {key: value for key, value in node.items() if key not in ("_target_", "name")}
     made = _find(target, where)
-    if not inspect.isclass(made) or (expected and not issubclass(made, expected)):
-        wanted = f"a {expected.__name__}" if expected else "a class"
-        raise ConfigError(f"{where}._target_={target} is not {wanted}")
+    if not inspect.isclass(made) or not issubclass(made, expected):
+        raise ConfigError(f"{where}._target_={target} is not a {expected.__name__}")
     _check_arguments(made, arguments, where)
     try:
         return made(**arguments)
@@ -70,7 +69,7 @@ def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
             + (f"; missing: {', '.join(missing)}" if missing else "")
         )
-    hints = inspect.get_annotations(made.__init__, eval_str=True)
+    hints = {name: parameter.annotation for name, parameter in parameters.items()}
     for name, value in arguments.items():
         if not _fits(value, hints.get(name, Any)):
             wanted = getattr(hints[name], "__name__", str(hints[name]))

@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 def save(root: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Path:
-    """Write a checkpoint of `state["step"]` beside the others, then delete all but the newest two."""
+    """Write a checkpoint of `state["step"]` beside the others, then drop all but the newest two."""
     path = make_folder(root) / f"step-{state['step']:08d}"
     with storage(path):
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{path.name}."))
@@ -117,7 +117,9 @@ def load_optimizer(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimize
     """Fill the optimiser's moments and step counts."""
     stored = _read(checkpoint, FILES[1])
     for name, parameter in model.named_parameters():
-        moments = {key: stored.pop(f"{key}/{name}", None) for key in ("exp_avg", "exp_avg_sq", "step")}
+        moments = {
+            key: stored.pop(f"{key}/{name}", None) for key in ("exp_avg", "exp_avg_sq", "step")
+        }
         missing = [key for key, value in moments.items() if value is None]
         if missing:
             raise CheckpointError(f"{checkpoint.path / FILES[1]} lacks {missing} of {name}")

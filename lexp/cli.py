@@ -66,7 +66,7 @@ def usage() -> str:
             "  lexp COMMAND --help       every group and value",
             "  lexp COMMAND --cfg job    the composed config",
             "  lexp COMMAND -m a=1,2     a sweep",
-            '  eval "$(lexp -sc install=bash)"    tab completion (zsh: autoload bashcompinit first)',
+            '  eval "$(lexp -sc install=bash)"    tab completion, zsh: autoload bashcompinit',
         ]
     )
 
@@ -87,14 +87,14 @@ def run(word: str, arguments: list[str]) -> None:
     if is_sweep(arguments):
         n_jobs = check_jobs(config_folder(), word, arguments, check)
         os.environ["LEXP_SWEEP_JOBS"] = str(n_jobs)
-    # Hydra would print what goes wrong in its own way and exit with 1; raised, it reaches `guarded`.
+    # Hydra would print what goes wrong its own way and exit with 1; raised, it reaches `guarded`.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"lexp {word}", *arguments]
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(task)()
 
 
 def guarded(word: str, action: Callable[[], None]) -> int:
-    """Run; what a user can act on becomes one line and its exit code, a defect keeps its traceback."""
+    """Run; what a user can act on becomes a line and an exit code, a defect keeps its traceback."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -112,9 +112,13 @@ def guarded(word: str, action: Callable[[], None]) -> int:
 
 def _explain(word: str, error: Exception) -> str:
     """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
+    from hydra.errors import OverrideParseException
+
     from lexp.config import first_line, suggest
     from lexp.sweep import compose_default
 
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: {first_line(error)}"
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown:
         return suggest(unknown[1], compose_default(config_folder(), word))

@@ -25,6 +25,7 @@ SCHEDULES = ("cosine", "linear", "polynomial", "constant")
 PROTOCOLS = ("segments",)
 MAX_LENGTH = 1 << 24  # positions beyond are not exact in float32, and no text is that long
 
+
 @dataclass
 class OptimSchema:
     """optim.* of `lexp train`."""
@@ -140,7 +141,7 @@ def check_train(config: dict[str, Any]) -> None:
         *_one_of(config, "device", DEVICES),
         *_one_of(config, "precision", PRECISIONS),
         *_one_of(config, "wandb", WANDB_MODES),
-        *_one_of(optim, "schedule", SCHEDULES),
+        *_one_of({"optim.schedule": optim["schedule"]}, "optim.schedule", SCHEDULES),
         *_path_word(config, "name"),
     ]
     for key in ("weight_decay", "clip"):
@@ -183,7 +184,7 @@ def check_eval(config: dict[str, Any]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """An exception of a library as one line: what was given and what is allowed, no search paths."""
+    """An exception of a library as one line: what was given, what is allowed, no search paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept: list[str] = []
     for line in lines:

@@ -1,7 +1,8 @@
 """What can go wrong for a user, each with the exit code that schedulers and sweeps act on.
 
 Every one of these is shown as a single line without a traceback, so the message names what was
-given, where, and what is allowed. Anything else that escapes is a defect of lexp and keeps its traceback.
+given, where, and what is allowed. Anything else that escapes is a defect of lexp and keeps its
+traceback.
 """
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: state saved, please start the same command again

@@ -1,4 +1,4 @@
-"""Perplexity by inference length: cells of (run, attention, length), each kept as soon as it is known.
+"""Perplexity by inference length: cells of (run, attention, length), kept as soon as known.
 
 A cell is a JSON row and, beside it, the losses of all its tokens (.npz), from which any other
 average can be taken later. Failures are cells too; nothing is dropped.
@@ -199,7 +199,7 @@ def _score(
 
 
 def _write_losses(path: Path, losses: np.ndarray, subject: Subject, length: int) -> None:
-    """losses [documents, tokens] in nats; token t of a row has (t mod length) + 1 tokens of context."""
+    """losses [documents, tokens] in nats; token t of a row has (t mod length) + 1 of context."""
     buffer = io.BytesIO()
     names = [subject.tokens.names[d] for d in subject.targets.documents]
     np.savez_compressed(buffer, losses=losses, documents=np.array(names), length=length)

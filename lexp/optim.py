@@ -20,7 +20,7 @@ SHAPES: dict[str, Callable[[float, float], float]] = {
 class OptimSettings:
     """How to step: AdamW's constants, clipping, and the shape of the learning rate.
 
-    warmup: share of the steps in which the rate rises linearly. final: share of the peak at the end.
+    warmup: share of the steps in which the rate rises. final: share of the peak at the end.
     power: exponent of schedule=polynomial. clip: largest gradient norm, 0 for no clipping.
     """
 
@@ -48,7 +48,8 @@ def learning_rate(step: int, n_steps: int, settings: OptimSettings) -> float:
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> AdamW:
     """AdamW with decay on weight matrices only: not on embeddings, norms or position parameters."""
-    decayed, rest = [], []
+    decayed: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim >= 2 and not name.startswith(("position.", "embedding."))
         (decayed if matrix else rest).append(parameter)

@@ -1,6 +1,6 @@
 """Attention patterns: which keys a query may see. A pattern knows indices, never activations.
 
-`allowed` is the definition. `lookback` and `period` say how it can be computed without an n x n mask.
+`allowed` is the definition; `lookback` and `period` say how to compute it without an n x n mask.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Pattern:
 
     @property
     def lookback(self) -> int | None:
-        """Keys before index s that queries from s on can see, s a multiple of `period`; None: all."""
+        """Keys before index s that queries from s on see, s a multiple of `period`; None: all."""
         return None
 
     @property

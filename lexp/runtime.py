@@ -5,11 +5,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import FrameType
+from typing import Any
 
 import torch
+from torch.backends import mps
 
 from lexp.errors import ConfigError
-
 
 
 def prepare_process() -> None:
@@ -19,11 +20,11 @@ def prepare_process() -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for device=auto|cpu|cuda|mps; ConfigError if this machine has none of that kind."""
+    """The device for device=auto|cpu|cuda|mps; ConfigError if this machine has none such."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if name in available and not available[name]():
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps.is_available()}
+    if not available[name]:
         raise ConfigError(f"device={name}: this machine has none; allowed here: auto, cpu")
     return torch.device(name)
 
@@ -59,7 +60,7 @@ def stop_signals() -> Iterator[StopRequest]:
     Schedulers send the first before they kill; the work then stops at its next whole step.
     """
     request = StopRequest()
-    before = {}
+    before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         request.number = number

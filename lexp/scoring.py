@@ -75,9 +75,7 @@ def choose_targets(tokens: Tokens, n_tokens: int, max_tokens: int | None) -> Tar
         )
     limit = len(long_enough) if max_tokens is None else max(1, max_tokens // n_tokens)
     documents = tuple(int(d) for d in long_enough[:limit])
-    return Targets(
-        documents, n_tokens, sum(tokens.n_bytes(d, 1, n_tokens) for d in documents)
-    )
+    return Targets(documents, n_tokens, sum(tokens.n_bytes(d, 1, n_tokens) for d in documents))
 
 
 def windows(n_tokens: int, length: int) -> list[tuple[int, int]]:
@@ -99,7 +97,9 @@ def score(
     make_attend: attention for a window of a given size. advance: told the tokens scored so far.
     """
     device = next(model.parameters()).device
-    losses = np.full((len(targets.documents), targets.n_tokens), np.nan, dtype=np.float32)
+    losses: np.ndarray = np.full(
+        (len(targets.documents), targets.n_tokens), np.nan, dtype=np.float32
+    )
     places = [
         (row, first, size)
         for row in range(len(targets.documents))

@@ -1,6 +1,6 @@
 """Run folders and the studies they form: what lies where, and whose it is.
 
-    outputs/<study>/<run>/config.json     every value the run was started with, data digests, versions
+    outputs/<study>/<run>/config.json     every value it was started with, data digests, versions
                           tokenizer.json  the vocabulary, unless it is bytes
                           metrics.jsonl   one line per step and per validation
                           checkpoints/    the newest two, the last one being the result
@@ -25,7 +25,7 @@ from lexp import __version__
 from lexp.errors import Busy, CheckpointError, ConfigError
 from lexp.files import digest, make_folder, storage, write_json
 
-# What a run's results do not depend on: not part of its name, and free to differ when it is resumed.
+# What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 NOT_IDENTITY = ("name", "outputs", "wandb", "save_every", "probe_every", "probe_tokens", "device")
 
 
@@ -82,9 +82,7 @@ def run_name(settings: dict[str, Any]) -> str:
     return "-".join(choices + place)
 
 
-def open_run(
-    folder: Path, settings: dict[str, Any], data: dict[str, Any], precision: str
-) -> Run:
+def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], precision: str) -> Run:
     """Make the folder, or find it again; CheckpointError names every value that differs from then.
 
     data: digests of corpus and tokenizer. precision: the one in use, where settings say auto.

@@ -1,4 +1,4 @@
-"""What a `-m` command line stands for: all its jobs, composed and checked before the first one runs."""
+"""What a `-m` command line stands for: its jobs, composed and checked before the first one runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def is_sweep(arguments: list[str]) -> bool:
 def check_jobs(
     config_folder: Path, word: str, arguments: list[str], check: Callable[[DictConfig], Any]
 ) -> int:
-    """Compose each job of a sweep and check it; ConfigError names the first bad one. How many there are.
+    """Compose and check each job of a sweep; ConfigError names the first bad one. Their number.
 
     Sweeps with flags of Hydra beyond -m (a config folder, another sweeper) are left to Hydra.
     """

@@ -11,13 +11,13 @@ import torch
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
 
-WORDS = "the of and to in is that it was for on are with as his they at be this from or one".split()
+COMMON = "the of and to in is that it was for on are with as his they at be this from or one"
 
 
 def make_text(seed: int, n_words: int) -> str:
     """Text with some structure, the same on every machine."""
     rng = random.Random(seed)
-    words = [rng.choice(WORDS) for _ in range(n_words)]
+    words = [rng.choice(COMMON.split()) for _ in range(n_words)]
     return " ".join(words) + f"\nünïcode {seed} ✓ 中文\n"
 
 
@@ -35,7 +35,7 @@ def texts(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def books() -> Path:
-    """Real books, where LEXP_BOOKS names their folder or the developers' data lies beside the repo."""
+    """Real books, where LEXP_BOOKS names their folder or the data lies beside the repository."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "books"
     folder = Path(os.environ.get("LEXP_BOOKS", beside))
     if not (folder / "test").is_dir():

@@ -22,7 +22,7 @@ sinusoidal = learned = nope
 
 
 def sinusoidal_embedding(position: int, channel: int, d_model: int) -> float:
-    """Vaswani et al. 2017, section 3.5: PE(pos, 2i) = sin(pos/10000^(2i/d)), PE(pos, 2i+1) = cos."""
+    """Vaswani et al. 2017, section 3.5: PE(t, 2i) = sin(t/10000^(2i/d)), PE(t, 2i+1) = cos."""
     angle = position / 10000 ** (2 * (channel // 2) / d_model)
     return math.sin(angle) if channel % 2 == 0 else math.cos(angle)
 
@@ -39,7 +39,9 @@ def rope(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
             out += [x[2 * i] * c - x[2 * i + 1] * s, x[2 * i] * s + x[2 * i + 1] * c]
         return torch.stack(out)
 
-    rows = [[rotated(q[i], i) @ rotated(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)]
+    rows = [
+        [rotated(q[i], i) @ rotated(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)
+    ]
     return torch.stack([torch.stack(row) for row in rows])
 
 
@@ -61,7 +63,10 @@ def xpos(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
             out.append(turned * zeta ** (sign * m / 512))
         return torch.stack(out)
 
-    rows = [[mapped(q[i], i, 1) @ mapped(k[j], j, -1) / math.sqrt(d) for j in range(n)] for i in range(n)]
+    rows = [
+        [mapped(q[i], i, 1) @ mapped(k[j], j, -1) / math.sqrt(d) for j in range(n)]
+        for i in range(n)
+    ]
     return torch.stack([torch.stack(row) for row in rows])
 
 
@@ -89,7 +94,7 @@ def alibi(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
 
 
 def attention(scores: Tensor, v: Tensor, allowed: list[list[bool]]) -> Tensor:
-    """Softmax over the allowed keys of each query, one query at a time; [T, T], [T, D] to [T, D]."""
+    """Softmax over the allowed keys of each query in turn; [T, T], [T, D] to [T, D]."""
     out = []
     for i in range(len(scores)):
         keys = [j for j in range(len(scores)) if allowed[i][j]]
@@ -99,7 +104,7 @@ def attention(scores: Tensor, v: Tensor, allowed: list[list[bool]]) -> Tensor:
 
 
 def blockwise_allowed(n: int, block: int) -> list[list[bool]]:
-    """Sun et al. 2022, section 3.2 as the authors' code does it: cut, and pair with the block before."""
+    """Sun et al. 2022, section 3.2, as the authors' code cuts it: a block and the one before."""
     allowed = [[False] * n for _ in range(n)]
     for start in range(0, n, block):
         for i in range(start, min(start + block, n)):

@@ -1,9 +1,9 @@
 """Patterns against hand-made masks; tiles against the dense reference, values and gradients."""
 
+import oracles
 import pytest
 import torch
 
-import oracles
 from lexp.attention import Reference, Tiles
 from lexp.attention.tiles import CHUNK_ROWS, WHOLE_TOKENS_BIASED, cut
 from lexp.pattern import Blockwise, Full, Window
@@ -154,7 +154,7 @@ def test_bounded_patterns_take_linear_work_and_flat_temporaries():
 
 
 def test_blockwise_forgets_what_is_out_of_reach():
-    """Per-position locality: only keys of a query's own block and the one before move its output."""
+    """Locality: only keys of a query's own block and the one before move its output."""
     position, n, block = RoPE(HEAD_DIM), 160, 32
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=generator)

@@ -1,4 +1,4 @@
-"""Corpora, tokenizers, the store and batches: exact bytes, named errors, an order that is a function."""
+"""Corpora, tokenizers, the store and batches: exact bytes, named errors, a fixed order."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexp.data import Batches, open_store
+from lexp.data import Batches, Corpus, open_store
 from lexp.data.corpus import SPLITS, Document
 from lexp.data.hub import Hub, parse_split
 from lexp.data.stdlib import Stdlib, split_of
@@ -24,7 +24,7 @@ from lexp.data.tokenizer import (
 from lexp.errors import ConfigError, DataError
 
 
-class Lists:
+class Lists(Corpus):
     """A corpus from lists of texts."""
 
     def __init__(self, **splits: list[str]):
@@ -150,9 +150,10 @@ def test_hub_reads_a_dataset_with_slices_and_limits(local_hub: Path):
     assert texts_of(corpus, "test") == ["train 4"]
     other = Hub(str(local_hub), column="page", train="train[1:4]", test="train[4:]")
     assert corpus.fingerprint() != other.fingerprint()
-    assert other.fingerprint() == Hub(
-        str(local_hub), column="page", train="train[1:4]", test="train[4:]"
-    ).fingerprint()
+    assert (
+        other.fingerprint()
+        == Hub(str(local_hub), column="page", train="train[1:4]", test="train[4:]").fingerprint()
+    )
 
 
 def test_hub_names_a_missing_column_split_or_dataset(local_hub: Path):
@@ -287,7 +288,7 @@ def test_batches_are_a_pure_function_of_seed_and_step(tmp_path: Path):
 
 def test_an_epoch_predicts_each_token_at_most_once_within_documents(tmp_path: Path):
     # Every byte is unique to its place: document number and offset can be read off the ids.
-    first = "".join(map(chr, range(0, 100)))
+    first = "".join(map(chr, range(100)))
     second = "".join(map(chr, range(100, 128)))
     tokens = store_of(tmp_path, [first, second, "short"])
     batches = Batches(tokens, 9, 1, seed=0)

@@ -1,4 +1,4 @@
-"""The evaluator against a brute-force scorer; every token once; failures as cells; only what is missing."""
+"""The evaluator against brute force; every token once; failures as cells; nothing done twice."""
 
 import csv
 import math
@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from conftest import compose
+from test_train import Killed, flip_a_bit, folder_of, stop_after
+
 from lexp import scoring
 from lexp.attention import Reference, Tiles
 from lexp.data import Tokens
 from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete
-from lexp.evaluate import COLUMNS
+from lexp.evaluate import COLUMNS, Cell
 from lexp.model import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
+from lexp.report.table import make_grid, to_markdown
 from lexp.scoring import choose_targets, perplexity, score, total, windows
 from lexp.tasks.evaluate import eval_
 from lexp.tasks.train import train
-from lexp.report.table import make_grid, to_markdown
-from test_train import Killed, flip_a_bit, folder_of, stop_after
 
 CPU = torch.device("cpu")
 
@@ -146,7 +146,12 @@ def study(tiny, tmp_path: Path):
 
     def evaluate(*overrides: str) -> list[dict[str, str]]:
         given = {override.split("=")[0] for override in overrides}
-        base = [f"outputs={tmp_path}/outputs", "lengths=[8,16,32]", "device=cpu", "precision=float32"]
+        base = [
+            f"outputs={tmp_path}/outputs",
+            "lengths=[8,16,32]",
+            "device=cpu",
+            "precision=float32",
+        ]
         eval_(compose("eval", *(b for b in base if b.split("=")[0] not in given), *overrides))
         with (tmp_path / "outputs" / "default" / "results.csv").open(newline="") as file:
             return list(csv.DictReader(file))
@@ -301,15 +306,14 @@ def test_a_damaged_result_is_refused(study):
 def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away(study, tiny):
     train(tiny("seed=1"))
     rows = study("attention=[full]", "models=rope", "lengths=[16,32]")
-    from lexp.evaluate import Cell
 
     def cell(row, **changes):
-        typed = {
-            f: type_(row[f])
-            for f, type_ in zip(COLUMNS, [str, str, str, str, int, int, str, str, str, int, int, int,
-                                          float, float, float, float, str], strict=True)
-        }  # fmt: skip
-        return Cell(**{**typed, **changes})
+        whole = ("seed", "train_len", "length", "documents", "tokens")
+        types = {
+            **dict.fromkeys(whole, int),
+            **dict.fromkeys(("nll", "ppl", "bpb", "seconds"), float),
+        }
+        return Cell(**{**{key: types.get(key, str)(row[key]) for key in COLUMNS}, **changes})
 
     cells = [cell(row) for row in rows if row["protocol"] == "segments-32"]
     grid = make_grid("Perplexity per token", [(c, "") for c in cells])

@@ -3,11 +3,11 @@
 import math
 from pathlib import Path
 
+import oracles
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-import oracles
 from lexp.attention import Reference, Tiles
 from lexp.build import build
 from lexp.model import Dims, Transformer
@@ -97,9 +97,7 @@ def test_sinusoidal_is_the_papers_wave():
     position = Sinusoidal(D_MODEL)
     at = [0, 1, 7, 500, 100_000]
     found = position.embed(torch.zeros(len(at), D_MODEL, dtype=torch.float64), torch.tensor(at))
-    expected = [
-        [oracles.sinusoidal_embedding(p, c, D_MODEL) for c in range(D_MODEL)] for p in at
-    ]
+    expected = [[oracles.sinusoidal_embedding(p, c, D_MODEL) for c in range(D_MODEL)] for p in at]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
     x = torch.ones(1, D_MODEL)
     assert torch.allclose(
@@ -124,7 +122,9 @@ def test_alibi_slopes(n_heads):
 
 def test_alibi_penalises_distance():
     bias = ALiBi(4).bias(torch.zeros(1))
-    far, near = (bias(Pair(torch.arange(4), torch.tensor(9.0), torch.tensor(k))) for k in (1.0, 8.0))
+    far, near = (
+        bias(Pair(torch.arange(4), torch.tensor(9.0), torch.tensor(k))) for k in (1.0, 8.0)
+    )
     assert (far < near).all()
 
 

@@ -162,7 +162,7 @@ SAVE_POINTS = ["save_file", "write_json", "sha256", "os.rename", "sync_folder", 
 @pytest.mark.parametrize("call", [1, 2, 3])
 @pytest.mark.parametrize("point", SAVE_POINTS)
 def test_sigkill_inside_a_save_loses_at_most_the_interval(tiny, monkeypatch, tmp_path, point, call):
-    """A child process is killed at each call a save makes, before and after; the run then ends equal."""
+    """A child is killed before and after each call a save makes; resumed, the run ends equal."""
     whole = tiny(f"outputs={tmp_path}/whole")
     train(whole)
     for moment in ("before", "after"):

@@ -24,7 +24,7 @@ class Reference:
         self.factors = position.factors(self.positions, self.positions)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor) -> Tensor:
-        """q, k, v [B, H, T, D] and the layer's input x [B, T, d_model] to the output [B, H, T, D]."""
+        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
         if self.factors is not None:
             q, k = rotate(q, self.factors[0]), rotate(k, self.factors[1])
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])

@@ -1,12 +1,12 @@
 """Attention over tiles of query rows, each with the keys it can reach: exact, and never n x n.
 
-Shapes: B batch, H heads, T sequence, D head_dim; a group is `count` equal tiles of `rows` queries
+Shapes: B batch, H heads, T sequence, D head_dim; a group is `n_tiles` equal tiles of `rows` queries
 with `left` keys before them, folded into the batch so that one kernel call does them all.
 
 Bounded patterns (window, blockwise) need a fixed `left`: time linear in T, temporaries flat.
 Full attention keeps every earlier key, one tile after the other: temporaries rows x T.
-Positions are counted from each tile's first query. For a shift-invariant scheme that changes nothing
-but the rounding, and it is what keeps xPos exact at any distance from the origin.
+Positions are counted from each tile's first query. For a shift-invariant scheme that changes
+nothing but the rounding, and it is what keeps xPos exact at any distance from the origin.
 """
 
 import math
@@ -34,11 +34,11 @@ GROUP_ROWS = 16384
 
 
 class Group(NamedTuple):
-    """`count` tiles of `rows` queries from `start`, each seeing `left` keys before its first query."""
+    """`n_tiles` tiles of `rows` queries from `start`, each with `left` keys before its first."""
 
     start: int
     rows: int
-    count: int
+    n_tiles: int
     left: int
 
 
@@ -80,9 +80,7 @@ def cut(pattern: Pattern, seq_len: int, has_bias: bool) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def make_tiling(
-    pattern: Pattern, seq_len: int, position: Position, device: torch.device
-) -> Tiling:
+def make_tiling(pattern: Pattern, seq_len: int, position: Position, device: torch.device) -> Tiling:
     """Everything about (pattern, length, scheme) that does not depend on activations."""
     groups = cut(pattern, seq_len, position.has_bias)
     rows = groups[0].rows
@@ -109,7 +107,7 @@ class Tiles:
         self.tiling = make_tiling(pattern, seq_len, position, device)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor) -> Tensor:
-        """q, k, v [B, H, T, D] and the layer's input x [B, T, d_model] to the output [B, H, T, D]."""
+        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
         outputs = [self._group(group, q, k, v, position, x) for group in self.tiling.groups]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
@@ -140,8 +138,8 @@ class Tiles:
 
 def fold(x: Tensor, group: Group, left: int) -> Tensor:
     """[B, H, T, D] to [B * count, H, left + rows, D]: each tile's rows and `left` before them."""
-    start, end = group.start - left, group.start + group.rows * group.count
-    if group.count == 1:
+    start, end = group.start - left, group.start + group.rows * group.n_tiles
+    if group.n_tiles == 1:
         return x[:, :, start:end]
     tiles = x[:, :, start:end].unfold(2, left + group.rows, group.rows)  # [B, H, count, D, keys]
     return tiles.permute(0, 2, 1, 4, 3).flatten(0, 1)
@@ -149,6 +147,6 @@ def fold(x: Tensor, group: Group, left: int) -> Tensor:
 
 def unfold(out: Tensor, group: Group, batch: int) -> Tensor:
     """[B * count, H, rows, D] back to the group's rows in order, [B, H, count * rows, D]."""
-    if group.count == 1:
+    if group.n_tiles == 1:
         return out
-    return out.unflatten(0, (batch, group.count)).transpose(1, 2).flatten(2, 3)
+    return out.unflatten(0, (batch, group.n_tiles)).transpose(1, 2).flatten(2, 3)

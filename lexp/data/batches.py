@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step), so that the step number is all there is to resume."""
+"""Training batches: a pure function of (seed, step), so the step is all there is to resume."""
 
 import numpy as np
 import torch

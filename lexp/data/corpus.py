@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -15,16 +15,16 @@ class Document(NamedTuple):
     text: str
 
 
-class Corpus(Protocol):
+class Corpus:
     """Documents by split; a split that was not given is empty."""
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of a split, in a fixed order; DataError names what cannot be read."""
-        ...
+        raise NotImplementedError
 
     def fingerprint(self) -> str:
         """Hex digest that changes whenever any document or split changes."""
-        ...
+        raise NotImplementedError
 
 
 def content_fingerprint(splits: Iterable[tuple[Split, Iterable[Document]]]) -> str:

@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lexp.data.corpus import Document, Split
+from lexp.data.corpus import Corpus, Document, Split
 from lexp.errors import DataError
 from lexp.files import digest
 
 
-class Hub:
+class Hub(Corpus):
     """Rows of a hub dataset, one document each.
 
-    path, config: as in `datasets.load_dataset`. revision: branch, tag or commit; it is resolved to a
-    commit at the first use, and the commit is part of the fingerprint.
+    path, config: as in `datasets.load_dataset`. revision: branch, tag or commit; it is resolved to
+    a commit at the first use, and the commit is part of the fingerprint.
     train, validation, test: hub split names, rows of one (`train[1000:2000]`), or None.
     column: the field holding the text. max_documents: the first so many of each split, or None.
     """
@@ -46,9 +46,7 @@ class Hub:
         folder = Path(self.path)
         if folder.is_dir():
             files = sorted(p for p in folder.rglob("*") if p.is_file())
-            return digest(
-                [[p.relative_to(folder).as_posix(), _sha256_bytes(p)] for p in files]
-            )
+            return digest([[p.relative_to(folder).as_posix(), _sha256_bytes(p)] for p in files])
         from huggingface_hub import HfApi
 
         try:

@@ -11,18 +11,18 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from lexp.data.corpus import SPLITS, Document, Split, content_fingerprint
+from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
 from lexp.errors import DataError
 
 # test: some distributions leave it out. encodings, ensurepip, config-*: generated tables and
-# bundled wheels. site- and dist-packages: not the standard library. pydoc_data: read as texts below.
+# bundled wheels. site- and dist-packages: not the standard library. pydoc_data: texts, see below.
 LEFT_OUT = {
     "test", "tests", "idle_test", "encodings", "ensurepip", "site-packages", "dist-packages",
     "pydoc_data", "__pycache__",
 }  # fmt: skip
 
 
-class Stdlib:
+class Stdlib(Corpus):
     """One document per source file and per language-reference topic."""
 
     def documents(self, split: Split) -> Iterator[Document]:

@@ -1,8 +1,8 @@
 """Tokenised documents on disk: written once per (corpus, tokenizer), then memory-mapped.
 
-    <cache>/<corpus>-<tokenizer>/train.tokens   ids, little-endian, uint8/16/32
-                                 train.bytes    bytes of text per token, uint16 (not for bytes)
-                                 train.json     documents: name, tokens, bytes
+<cache>/<corpus>-<tokenizer>/train.tokens   ids, little-endian, uint8/16/32
+                             train.bytes    bytes of text per token, uint16 (not for bytes)
+                             train.json     documents: name, tokens, bytes
 """
 
 import json
@@ -44,12 +44,12 @@ class Tokens:
 
     def window(self, document: int, first: int, n_tokens: int) -> np.ndarray:
         """int64 ids of `n_tokens` tokens from token `first` of a document."""
-        start = self.starts[document] + first
+        start = int(self.starts[document]) + first
         return self.ids[start : start + n_tokens].astype(np.int64)
 
     def n_bytes(self, document: int, first: int, n_tokens: int) -> int:
         """Bytes of text that those tokens stand for."""
-        start = self.starts[document] + first
+        start = int(self.starts[document]) + first
         if self.bytes_per_token is None:
             return n_tokens
         return int(self.bytes_per_token[start : start + n_tokens].sum(dtype=np.int64))

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lexp.data.corpus import SPLITS, Document, Split, content_fingerprint
+from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
 from lexp.errors import DataError
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
-class Text:
+class Text(Corpus):
     """Documents from files.
 
     train, validation, test: a glob or a list of globs each (`**` crosses folders), or None.

@@ -90,7 +90,9 @@ def bytes_per_token(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
     """
     if not offsets:
         return np.zeros(0, dtype=np.uint16)
-    widths = [1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text]
+    widths = [
+        1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text
+    ]
     byte_at = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
     ends = np.maximum.accumulate(np.array([end for _, end in offsets]))
     ends[-1] = len(text)
@@ -100,7 +102,15 @@ def bytes_per_token(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
     return counts.astype(np.uint16)
 
 
-class BytesSpec:
+class TokenizerSpec:
+    """What a tokenizer config describes: a vocabulary, perhaps still to be trained or fetched."""
+
+    def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
+        """The tokenizer; `cache` is where trained vocabularies are kept."""
+        raise NotImplementedError
+
+
+class BytesSpec(TokenizerSpec):
     """tokenizer=bytes."""
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
@@ -108,7 +118,7 @@ class BytesSpec:
         return Bytes()
 
 
-class BPESpec:
+class BPESpec(TokenizerSpec):
     """tokenizer=bpe: byte-level BPE trained on the train split, cached by the corpus's content."""
 
     def __init__(self, vocab_size: int):
@@ -125,7 +135,7 @@ class BPESpec:
         return Subwords(path.read_text(), str(path))
 
 
-class FileSpec:
+class FileSpec(TokenizerSpec):
     """tokenizer=file: a tokenizer.json of the `tokenizers` library."""
 
     def __init__(self, path: str):
@@ -138,7 +148,7 @@ class FileSpec:
         return Subwords(self.path.read_text(), str(self.path))
 
 
-class HubSpec:
+class HubSpec(TokenizerSpec):
     """tokenizer=hub: the tokenizer.json of a hub repository."""
 
     def __init__(self, id: str, revision: str = "main"):
@@ -163,7 +173,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> str:
-    """Train byte-level BPE and return its JSON; every byte is in the vocabulary, so any text fits."""
+    """Train byte-level BPE and return its JSON; with every byte in it, it fits any text."""
     from tokenizers import Tokenizer as Fast
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

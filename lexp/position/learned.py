@@ -1,6 +1,6 @@
 """Learned absolute position embeddings (Radford et al. 2019, GPT-2).
 
-    x_t + P[t],  P a trained table with one row per trained position
+x_t + P[t],  P a trained table with one row per trained position
 """
 
 import torch

@@ -4,9 +4,9 @@
     score(n, m) contains zeta^(n-m),  zeta = exp(xi),  zeta_c = (2c/d + gamma) / (1 + gamma)
 
 The paper prints zeta^n and leaves gamma open. The authors' code (torchscale) uses gamma = 0.4 and
-zeta^(n / scale_base) with scale_base = 512; only with the latter does the paper's remark on fp16 hold,
-so that is our default and `scale_base=1` the printed formula.
-The code centres positions on the middle of the sequence and still overflows at 72k tokens in float32.
+zeta^(n / scale_base) with scale_base = 512; only with the latter does the paper's remark on fp16
+hold, so that is our default and `scale_base=1` the printed formula.
+The code centres positions on the middle of the sequence and overflows at 72k tokens in float32.
 We promise shift invariance instead: attention counts from each tile's first query, so keys far in
 the past underflow towards their true value, zero, and nothing overflows at any length.
 """

@@ -9,7 +9,7 @@ from lexp.files import storage
 
 
 class Metrics:
-    """Appends lines; reopened at the byte a checkpoint remembers, so that no step is there twice."""
+    """Appends lines; reopened at the byte a checkpoint remembers, so no step is there twice."""
 
     def __init__(self, path: Path, resume_at: int = 0):
         self._path = path

@@ -37,7 +37,7 @@ class NoMirror:
 class WandbMirror:
     """wandb=offline|online; every failure of it is one warning and an end to the mirroring.
 
-    An online run that the server does not answer in time goes on offline (`wandb sync` sends it later).
+    An online run that the server does not answer in time goes on offline (`wandb sync` sends it).
     """
 
     def __init__(self, mode: str, folder: Path, project: str, name: str, config: dict[str, Any]):
@@ -72,7 +72,7 @@ class WandbMirror:
             while (item := self._queue.get()) is not None:
                 step, values = item
                 run.log(values, step=step)
-            run.finish(quiet=True)
+            run.finish()
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warnings.warn(f"wandb is off for this run: {reason}", stacklevel=2)

@@ -56,7 +56,9 @@ def plot_curves(cells: list[Cell], path: Path) -> None:
     axes.set_ylabel("perplexity per token")
     axes.grid(True, which="major", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [Line2D([], [], color=COLOURS[i % len(COLOURS)], label=m) for i, m in enumerate(models)]
+    handles = [
+        Line2D([], [], color=COLOURS[i % len(COLOURS)], label=m) for i, m in enumerate(models)
+    ]
     handles += [
         Line2D([], [], color="0.3", linestyle=STYLES[i % len(STYLES)], label=a)
         for i, a in enumerate(attentions)
@@ -77,5 +79,7 @@ def _curve(axes, cells: list[Cell], lengths: list[int], colour: str, style: str)
         means.append(sum(values) / len(values) if complete else math.nan)
         lows.append(min(values) if complete else math.nan)
         highs.append(max(values) if complete else math.nan)
-    axes.plot(lengths, means, color=colour, linestyle=style, marker="o", markersize=3, linewidth=1.6)
+    axes.plot(
+        lengths, means, color=colour, linestyle=style, marker="o", markersize=3, linewidth=1.6
+    )
     axes.fill_between(lengths, lows, highs, color=colour, alpha=0.15, linewidth=0)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lexp.evaluate import COLUMNS, Cell, read_cell
+from lexp.evaluate import COLUMNS, read_cell
 from lexp.files import write_text
 
 

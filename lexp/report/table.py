@@ -143,7 +143,9 @@ def _entry(cells: list[Cell], metric: Callable[[Cell], float]) -> Entry:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}" if value < 1e6 else f"{value:.1e}"
+    return (
+        f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}" if value < 1e6 else f"{value:.1e}"
+    )
 
 
 def _caption(results: list[tuple[Cell, str]]) -> tuple[str, ...]:

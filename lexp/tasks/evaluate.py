@@ -45,7 +45,8 @@ def eval_(config: DictConfig) -> None:
     failed = [cell for cell, _ in results if cell.status == OUT_OF_MEMORY]
     if failed and not settings["allow_partial"]:
         raise Incomplete(
-            f"{len(failed)} of {len(results)} cells ran out of memory (allow_partial=true accepts that)"
+            f"{len(failed)} of {len(results)} cells ran out of memory "
+            "(allow_partial=true accepts that)"
         )
 
 
@@ -62,9 +63,7 @@ def _choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:
         there = sorted({run.settings["model"]["name"] for run in runs})
         unknown = sorted(set(wanted) - set(there))
         if unknown:
-            raise ConfigError(
-                f"model={','.join(unknown)}: {study} has runs of {', '.join(there)}"
-            )
+            raise ConfigError(f"model={','.join(unknown)}: {study} has runs of {', '.join(there)}")
         runs = [run for run in runs if run.settings["model"]["name"] in wanted]
     unfinished = [run.name for run in runs if not run.is_done]
     if unfinished:

@@ -1,10 +1,13 @@
 """`lexp train`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lexp import checkpoint, runtime
@@ -12,6 +15,7 @@ from lexp import train as loop
 from lexp.build import build
 from lexp.config import check_train, plain
 from lexp.data import Batches, Store
+from lexp.data.tokenizer import TokenizerSpec
 from lexp.errors import DataError, OutOfMemory
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
@@ -25,7 +29,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     settings = plain(config)
     check_train(settings)
     build(settings["model"]["position"], Position, "model.position")
-    build(settings["tokenizer"], None, "tokenizer")
+    build(settings["tokenizer"], TokenizerSpec, "tokenizer")
     make_corpus(settings["dataset"])
     return settings
 
@@ -50,7 +54,9 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
         store = make_store(settings["dataset"], settings["tokenizer"], Path(settings["outputs"]))
         for split in ("train", "validation"):
             if not store.splits[split].names:
-                raise DataError(f"dataset.{split} of {settings['dataset']['name']} has no documents")
+                raise DataError(
+                    f"dataset.{split} of {settings['dataset']['name']} has no documents"
+                )
         vocab_size = store.tokenizer.vocab_size
         data = {
             "fingerprint": store.fingerprint,
@@ -67,9 +73,7 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
         checkpoint.clean(run.checkpoints)
         found = checkpoint.latest(run.checkpoints)
         metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-        mirror = start_mirror(
-            settings["wandb"], folder, settings["name"], folder.name, settings
-        )
+        mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
         job = loop.Job(
             model=model,
             optimizer=make_optimizer(model, steps.optim),
@@ -97,7 +101,9 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
 def _run(job: loop.Job, folder: Path) -> None:
     tokens = job.settings.step_tokens
     message = None
-    with Console(folder.name, job.settings.n_steps * tokens, job.step * tokens) as console:
+    with Console(
+        f"{_place_in_sweep()}{folder.name}", job.settings.n_steps * tokens, job.step * tokens
+    ) as console:
         try:
             loop.train(job, console)
         except (RuntimeError, MemoryError) as error:
@@ -107,6 +113,14 @@ def _run(job: loop.Job, folder: Path) -> None:
     if message:
         now = job.settings.accumulation
         raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")
+
+
+def _place_in_sweep() -> str:
+    """`run 2 of 6: ` where Hydra runs this as one job of several."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return ""
+    n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "0"))
+    return f"run {HydraConfig.get().job.num + 1}{f' of {n_jobs}' if n_jobs else ''}: "
 
 
 def _steps(settings: dict[str, Any]) -> loop.TrainSettings:

@@ -1,0 +1,135 @@
+"""The record: metrics are the truth, wandb only mirrors them and can do no harm."""
+
+import math
+import sys
+import time
+import types
+import warnings
+from pathlib import Path
+
+import pytest
+
+from lexp.record import Metrics, start_mirror
+from lexp.record.console import Console, duration
+from lexp.record.metrics import read
+
+
+def test_metrics_are_cut_back_to_what_the_checkpoint_knew(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path)
+    metrics.log(step=1, loss=0.1 + 0.2)
+    size = metrics.size
+    metrics.log(step=2, loss=math.nan)
+    metrics.close()
+    assert read(path) == [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": "nan"}]
+    metrics = Metrics(path, resume_at=size)
+    metrics.log(step=2, loss=1.0)
+    metrics.close()
+    assert [line["step"] for line in read(path)] == [1, 2] and read(path)[1]["loss"] == 1.0
+
+
+def test_durations_as_people_say_them():
+    assert [duration(s) for s in (4.4, 65, 3600 * 2 + 600)] == ["4 s", "1 min 05 s", "2 h 10 min"]
+
+
+def test_a_log_file_gets_lines_with_share_rate_and_time_left(capsys, monkeypatch):
+    monkeypatch.setattr("lexp.record.console.LOG_EVERY_S", 0.0)
+    with Console("training", total=1000) as console:
+        time.sleep(0.01)
+        console.advance(250, "loss 2.0")
+        console.say("half a line")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("training  25%") and "left" in lines[0] and "loss 2.0" in lines[0]
+    assert lines[1] == "half a line"
+
+
+def fake_wandb(monkeypatch, **functions) -> types.ModuleType:
+    module = types.ModuleType("wandb")
+    module.Settings = lambda **keywords: keywords
+    for name, function in functions.items():
+        setattr(module, name, function)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return module
+
+
+class FakeRun:
+    def __init__(self):
+        self.logged, self.finished = [], False
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.finished = True
+
+
+def test_off_imports_nothing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
+    mirror = start_mirror("off", tmp_path, "study", "run", {})
+    mirror.log(1, {"x": 1})
+    mirror.finish()
+
+
+def test_offline_passes_every_number_on_in_order(monkeypatch, tmp_path):
+    run, asked = FakeRun(), {}
+    fake_wandb(monkeypatch, init=lambda **keywords: asked.update(keywords) or run)
+    mirror = start_mirror("offline", tmp_path, "study", "run", {"lr": 1})
+    for step in range(100):
+        mirror.log(step, {"loss": step})
+    mirror.finish()
+    assert run.logged == [(s, {"loss": s}) for s in range(100)] and run.finished
+    assert asked["mode"] == "offline" and asked["group"] == "study" and asked["config"] == {"lr": 1}
+
+
+def test_online_without_a_server_goes_on_offline(monkeypatch, tmp_path):
+    run, modes = FakeRun(), []
+
+    def init(mode, **keywords):
+        modes.append(mode)
+        if mode == "online":
+            raise ConnectionError("no route to host")
+        return run
+
+    fake_wandb(monkeypatch, init=init)
+    with pytest.warns(UserWarning, match="goes on offline: no route to host"):
+        mirror = start_mirror("online", tmp_path, "study", "run", {})
+        mirror.log(1, {"loss": 1})
+        mirror.finish()
+    assert modes == ["online", "offline"] and run.logged == [(1, {"loss": 1})]
+
+
+def test_a_broken_wandb_is_one_warning(monkeypatch, tmp_path):
+    def init(**keywords):
+        raise RuntimeError("broken\ntraceback")
+
+    fake_wandb(monkeypatch, init=init)
+    with pytest.warns(UserWarning, match="wandb is off for this run: broken$") as caught:
+        mirror = start_mirror("offline", tmp_path, "study", "run", {})
+        for step in range(10):
+            mirror.log(step, {})
+        mirror.finish()
+    assert len(caught) == 1
+
+
+def test_a_hanging_server_costs_a_bounded_time(monkeypatch, tmp_path):
+    fake_wandb(monkeypatch, init=lambda **keywords: time.sleep(60))
+    monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", 0.2)
+    started = time.monotonic()
+    mirror = start_mirror("offline", tmp_path, "study", "run", {})
+    for step in range(1000):
+        mirror.log(step, {"loss": 1.0})
+    assert time.monotonic() - started < 2
+    with pytest.warns(UserWarning, match="does not answer"):
+        mirror.finish()
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+def test_the_real_wandb_writes_an_offline_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mirror = start_mirror("offline", tmp_path, "study", "run", {"lr": 1})
+        mirror.log(1, {"train/loss": 2.0})
+        mirror.finish()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
