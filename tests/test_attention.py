@@ -138,7 +138,7 @@ def test_groups_cover_every_query_once_in_order(n, pattern, has_bias):
     rows = 0
     for group in cut(pattern, n, has_bias):
         assert group.start == rows and group.left <= group.start
-        rows += group.rows * group.count
+        rows += group.rows * group.n_tiles
     assert rows == n
 
 
@@ -146,9 +146,9 @@ def test_bounded_patterns_take_linear_work_and_flat_temporaries():
     for pattern in (Window(128), Blockwise(64)):
         for n in (1 << 13, 1 << 16, 1 << 20):
             groups = cut(pattern, n, True)
-            scores = sum(g.rows * g.count * (g.rows + g.left) for g in groups)
+            scores = sum(g.rows * g.n_tiles * (g.rows + g.left) for g in groups)
             assert scores <= 4 * 128 * n
-            assert max(g.rows * g.count for g in groups) <= 16384
+            assert max(g.rows * g.n_tiles for g in groups) <= 16384
     assert max(g.rows for g in cut(Full(), 1 << 16, False)) == CHUNK_ROWS
     assert WHOLE_TOKENS_BIASED < 1 << 16
 

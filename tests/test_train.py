@@ -177,9 +177,11 @@ def test_sigkill_inside_a_save_loses_at_most_the_interval(tiny, monkeypatch, tmp
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), f"{point} was not called {call} times: nothing was killed"
         # Saves are at steps 4, 8 and 10. What the save before had finished is still there.
+        # (os.rename and shutil.rmtree are first met when the texts are tokenised: no metrics yet.)
         found = checkpoint.latest(folder_of(broken) / "checkpoints")
-        reached = read(folder_of(broken) / "metrics.jsonl")[-1]["step"]
-        assert (found.step if found else 0) >= {4: 0, 8: 4, 10: 8}[reached]
+        metrics = folder_of(broken) / "metrics.jsonl"
+        reached = read(metrics)[-1]["step"] if metrics.exists() else 0
+        assert (found.step if found else 0) >= {0: 0, 4: 0, 8: 4, 10: 8}[reached]
         train(broken)
         assert result_of(folder_of(broken)) == result_of(folder_of(whole))
         leftovers = list((folder_of(broken) / "checkpoints").glob(".*"))
