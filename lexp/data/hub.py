@@ -39,6 +39,7 @@ class Hub(Corpus):
         }  # fmt: skip
         self.column = column
         self.max_documents = max_documents
+        self._failure: DataError | None = None
 
     @cached_property
     def commit(self) -> str:
@@ -52,10 +53,11 @@ class Hub(Corpus):
         try:
             found = HfApi().dataset_info(self.path, revision=self.revision, timeout=10).sha
         except Exception as error:
-            # A full commit needs no hub to be resolved: the cache may hold it.
-            if self.revision and len(self.revision) == 40:
+            # A full commit needs no hub to be resolved: its texts may lie tokenised here.
+            self._failure = self._unreachable(error)
+            if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision):
                 return self.revision
-            raise self._unreachable(error) from None
+            raise self._failure from None
         return str(found)
 
     def fingerprint(self) -> str:
@@ -82,13 +84,15 @@ class Hub(Corpus):
     def _rows(self, name: str) -> Iterator[dict[str, Any]]:
         import datasets
 
-        local = Path(self.path).is_dir()
+        local, commit = Path(self.path).is_dir(), self.commit
+        if self._failure:  # the hub's own client would try again for half a minute
+            raise self._failure
         try:
             yield from datasets.load_dataset(
                 self.path,
                 self.config,
                 split=name,
-                revision=None if local else self.commit,
+                revision=None if local else commit,
                 streaming=True,
             )
         except Exception as error:

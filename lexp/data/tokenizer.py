@@ -156,10 +156,14 @@ class HubSpec(TokenizerSpec):
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Download (or find in the hub's cache) and read it."""
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
         try:
-            path = hf_hub_download(self.id, "tokenizer.json", revision=self.revision)
+            path = try_to_load_from_cache(self.id, "tokenizer.json", revision=self.revision)
+            if not isinstance(path, str):
+                # Fails at once without a network, where the download would try for half a minute.
+                HfApi().model_info(self.id, revision=self.revision, timeout=10)
+                path = hf_hub_download(self.id, "tokenizer.json", revision=self.revision)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(f"tokenizer {self.id}@{self.revision}: {reason}") from None

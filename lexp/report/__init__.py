@@ -2,6 +2,8 @@
 
 from lexp.report.plot import plot_curves
 from lexp.report.results import write_results
-from lexp.report.table import make_grid, to_markdown, to_rich
+from lexp.report.table import METRICS, caption, make_grid, to_markdown, to_rich
 
-__all__ = ["make_grid", "plot_curves", "to_markdown", "to_rich", "write_results"]
+__all__ = [
+    "METRICS", "caption", "make_grid", "plot_curves", "to_markdown", "to_rich", "write_results",
+]  # fmt: skip

@@ -33,10 +33,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn: what is shown, in which order, and under which protocol."""
+    """A table before it is drawn: what is shown, and in which order."""
 
     title: str
-    caption: tuple[str, ...]
     lengths: tuple[int, ...]
     train_len: int | None
     rows: tuple[Row, ...]
@@ -59,13 +58,12 @@ METRICS: dict[str, Callable[[Cell], float]] = {
 }
 
 
-def make_grid(metric: str, results: list[tuple[Cell, str]]) -> Grid:
-    """Arrange cells, with the reasons of their failures, as a table of one metric.
+def make_grid(metric: str, cells: list[Cell]) -> Grid:
+    """Arrange cells as a table of one metric.
 
     Cells that differ in their seed alone are averaged; a failure of any seed is shown, not averaged
     away.
     """
-    cells = [cell for cell, _ in results]
     variants = {(c.size, c.dataset, c.train_len, c.extension) for c in cells}
     train_lens = {c.train_len for c in cells}
     groups: dict[tuple, dict[int, list[Cell]]] = {}
@@ -81,7 +79,6 @@ def make_grid(metric: str, results: list[tuple[Cell, str]]) -> Grid:
         rows.append(Row(model, attention, note.strip(), entries))
     return Grid(
         title=metric,
-        caption=_caption(results),
         lengths=tuple(sorted({c.length for c in cells})),
         train_len=train_lens.pop() if len(train_lens) == 1 else None,
         rows=tuple(rows),
@@ -89,8 +86,8 @@ def make_grid(metric: str, results: list[tuple[Cell, str]]) -> Grid:
 
 
 def to_rich(grid: Grid) -> Table:
-    """The table for a terminal; best per column in bold green."""
-    table = Table(title=grid.title, caption="\n".join(grid.caption), caption_justify="left")
+    """The table for a terminal, without its caption; best per column in bold green."""
+    table = Table(title=grid.title)
     table.add_column("model")
     table.add_column("attention")
     if any(row.note for row in grid.rows):
@@ -115,7 +112,7 @@ def to_rich(grid: Grid) -> Table:
 
 
 def to_markdown(grid: Grid) -> str:
-    """The table in Markdown; best per column in bold."""
+    """The table in Markdown, without its caption; best per column in bold."""
     noted = any(row.note for row in grid.rows)
     heads = ["model", "attention", *(["variant"] if noted else []), *map(grid.header, grid.lengths)]
     align = ["---"] * (2 + noted) + ["---:"] * len(grid.lengths)
@@ -127,7 +124,7 @@ def to_markdown(grid: Grid) -> str:
             text = entry.text if entry else ""
             texts.append(f"**{text}**" if grid.is_best(row, length) else text)
         lines.append(_line(texts))
-    return "\n".join([*lines, "", *(f"{line}  " for line in grid.caption), ""])
+    return "\n".join([*lines, ""])
 
 
 def _entry(cells: list[Cell], metric: Callable[[Cell], float]) -> Entry:
@@ -148,7 +145,8 @@ def _number(value: float) -> str:
     )
 
 
-def _caption(results: list[tuple[Cell, str]]) -> tuple[str, ...]:
+def caption(results: list[tuple[Cell, str]]) -> list[str]:
+    """What stands below a table: protocol, what was scored, seeds, and the reasons of failures."""
     cells = [cell for cell, _ in results]
     lines = []
     for protocol in sorted({c.protocol for c in cells}):
@@ -166,7 +164,7 @@ def _caption(results: list[tuple[Cell, str]]) -> tuple[str, ...]:
     lines.append(f"{sizes}, trained at {trained} tokens{spread}. Bold: best of its column.")
     reasons = {(SHORT[c.status], c.model, why) for c, why in results if not c.ok}
     lines += [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
-    return tuple(lines)
+    return lines
 
 
 def _line(texts: list[str]) -> str:

@@ -1,6 +1,7 @@
 """`lexp eval`."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,23 @@ from rich.console import Console as Rich
 from lexp import checkpoint, runtime, scoring
 from lexp.build import build
 from lexp.config import check_eval, check_types, plain
-from lexp.data import Tokens, open_store
+from lexp.data import Store, open_store
 from lexp.data.tokenizer import load_tokenizer
 from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete
 from lexp.evaluate import OUT_OF_MEMORY, Cell, Subject, evaluate
 from lexp.files import write_text
 from lexp.pattern import Pattern
 from lexp.record import Console
-from lexp.report import make_grid, plot_curves, to_markdown, to_rich, write_results
-from lexp.report.table import METRICS
+from lexp.report import (
+    METRICS,
+    caption,
+    make_grid,
+    plot_curves,
+    to_markdown,
+    to_rich,
+    write_results,
+)
+from lexp.scoring import choose_targets
 from lexp.study import Run, find_runs
 from lexp.tasks.common import make_corpus, make_model
 
@@ -39,8 +48,9 @@ def eval_(config: DictConfig) -> None:
     patterns = _patterns(settings)
     study = Path(settings["outputs"]) / settings["name"]
     runtime.prepare_process()
-    subjects = [_subject(run, settings) for run in _choose_runs(study, settings["models"])]
-    results = _evaluate_all(study, subjects, patterns, settings["lengths"])
+    # All texts first: what is wrong with one of them is known before any work is done.
+    texts = [_open_text(run, settings) for run in _choose_runs(study, settings["models"])]
+    results = _evaluate_all(study, texts, patterns, settings)
     _publish(study, results)
     failed = [cell for cell, _ in results if cell.status == OUT_OF_MEMORY]
     if failed and not settings["allow_partial"]:
@@ -74,85 +84,115 @@ def _choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:
     return finished
 
 
-def _subject(run: Run, settings: dict[str, Any]) -> Subject:
-    """Load a run's final checkpoint and the text to score it on."""
-    device = runtime.choose_device(settings["device"])
-    precision = runtime.choose_precision(settings["precision"], device)
+@dataclass(frozen=True)
+class Text:
+    """A finished run and what it is to be scored on."""
+
+    run: Run
+    dataset: str
+    store: Store
+    targets: scoring.Targets
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens scored in each cell."""
+        return len(self.targets.documents) * self.targets.n_tokens
+
+
+def _open_text(run: Run, settings: dict[str, Any]) -> Text:
+    """The test split for a run, in its own tokens; DataError if the longest length does not fit."""
     check_types(run.settings)
-    found = checkpoint.latest(run.checkpoints)
-    if found is None:
-        raise CheckpointError(f"{run.folder} is marked as done and has no checkpoint")
     tokenizer = load_tokenizer(run.folder)
     if tokenizer.digest != run.config["data"]["tokenizer"]:
         raise CheckpointError(f"{run.folder}/tokenizer.json is not the one of training")
-    model = make_model(run.settings, tokenizer.vocab_size).to(device).eval()
-    checkpoint.load_model(found, model)
-
     dataset = settings["dataset"] or run.settings["dataset"]
-    cache = Path(settings["outputs"]) / ".cache"
-    store = open_store(make_corpus(dataset), tokenizer, cache)
+    store = open_store(make_corpus(dataset), tokenizer, Path(settings["outputs"]) / ".cache")
     trained_on = run.config["data"]["fingerprint"]
     if settings["dataset"] is None and store.fingerprint != trained_on:
         raise DataError(
             f"{run.name}: dataset {dataset['name']} is not what it was trained on (fingerprint "
             f"{store.fingerprint[:8]}, then {trained_on[:8]}); name another one with dataset="
         )
-    tokens: Tokens = store.splits["test"]
     max_tokens = None if settings["max_tokens"] is None else int(settings["max_tokens"])
     try:
-        targets = scoring.choose_targets(tokens, max(settings["lengths"]), max_tokens)
+        targets = choose_targets(store.splits["test"], max(settings["lengths"]), max_tokens)
     except DataError as error:
         raise DataError(f"lengths: test split of {dataset['name']}: {error}") from None
+    return Text(run, dataset["name"], store, targets)
+
+
+def _load_subject(text: Text, settings: dict[str, Any]) -> Subject:
+    """Load the final checkpoint of a text's run."""
+    run = text.run
+    device = runtime.choose_device(settings["device"])
+    precision = runtime.choose_precision(settings["precision"], device)
+    found = checkpoint.latest(run.checkpoints)
+    if found is None:
+        raise CheckpointError(f"{run.folder} is marked as done and has no checkpoint")
+    model = make_model(run.settings, text.store.tokenizer.vocab_size).to(device).eval()
+    checkpoint.load_model(found, model)
     return Subject(
         folder=run.folder,
         labels={
             "run": run.name,
             "model": run.settings["model"]["name"],
             "size": run.settings["size"]["name"],
-            "dataset": dataset["name"],
+            "dataset": text.dataset,
             "seed": run.settings["seed"],
             "train_len": run.settings["train_len"],
         },
         identity={
             "checkpoint": found.model_sha256,
-            "fingerprint": store.fingerprint,
-            "tokenizer": tokenizer.digest,
+            "fingerprint": text.store.fingerprint,
+            "tokenizer": text.store.tokenizer.digest,
             "precision": precision,
         },
         model=model,
-        tokens=tokens,
-        targets=targets,
-        protocol=f"{settings['protocol']}-{targets.n_tokens}",
+        tokens=text.store.splits["test"],
+        targets=text.targets,
+        protocol=f"{settings['protocol']}-{text.targets.n_tokens}",
         autocast=runtime.autocast(precision, device),
     )
 
 
 def _evaluate_all(
-    study: Path, subjects: list[Subject], patterns: list[Pattern], lengths: list[int]
+    study: Path, texts: list[Text], patterns: list[Pattern], settings: dict[str, Any]
 ) -> list[tuple[Cell, str]]:
-    """All cells in order; results.csv is brought up to date after each run."""
-    results = []
-    per_cell = [len(s.targets.documents) * s.targets.n_tokens for s in subjects]
-    total = sum(per_cell) * len(patterns) * len(lengths)
+    """All cells in order, one model in memory at a time; results.csv follows each new cell."""
+    lengths = settings["lengths"]
+    results: list[tuple[Cell, str]] = []
+    total = sum(text.n_tokens for text in texts) * len(patterns) * len(lengths)
     with Console("evaluating", total) as console:
-        for subject, n_tokens in zip(subjects, per_cell, strict=True):
-            name = subject.labels["run"]
+        for text in texts:
+            new = 0
 
             def starting(pattern: Pattern, length: int, known: Cell | None) -> None:
-                console.advance(n_tokens if known else 0, f"{name} {pattern.label} {length}")  # noqa: B023
+                nonlocal new
+                new += known is None
+                note = f"{text.run.name} {pattern.label} {length}"  # noqa: B023
+                console.advance(text.n_tokens if known else 0, note)  # noqa: B023
 
-            for known in evaluate(subject, patterns, lengths, starting, console.advance):
-                results.append(known)
-            write_results(study)
+            subject = _load_subject(text, settings)
+            for result in evaluate(subject, patterns, lengths, starting, console.advance):
+                results.append(result)
+                if new:
+                    write_results(study)
+                    new = 0
+    write_results(study)
     return results
 
 
 def _publish(study: Path, results: list[tuple[Cell, str]]) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
-    grids = [make_grid(metric, results) for metric in METRICS]
-    rich = Rich()
+    cells = [cell for cell, _ in results]
+    grids = [make_grid(metric, cells) for metric in METRICS]
+    notes = caption(results)
+    # A pipe or log file has no width: wide enough for any table is better than a cut one.
+    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
     for grid in grids:
         rich.print(to_rich(grid))
-    write_text(study / "results.md", "\n".join(to_markdown(grid) for grid in grids))
-    plot_curves([cell for cell, _ in results], study / "results.png")
+    rich.print("\n".join(notes), markup=False)
+    paragraphs = [*map(to_markdown, grids), "  \n".join(notes)]
+    write_text(study / "results.md", "\n".join(paragraphs) + "\n")
+    plot_curves(cells, study / "results.png")
     print(f"{study}/results.csv, results.md, results.png", file=sys.stderr)
