@@ -43,6 +43,15 @@ def test_a_log_file_gets_lines_with_share_rate_and_time_left(capsys, monkeypatch
     assert lines[1] == "half a line"
 
 
+def test_the_time_left_counts_the_runs_of_the_sweep_that_follow(capsys, monkeypatch):
+    monkeypatch.setattr("lexp.record.console.LOG_EVERY_S", 0.0)
+    clock = iter([100.0, 100.0, *[110.0] * 20])
+    monkeypatch.setattr("lexp.record.console.time.monotonic", lambda: next(clock))
+    with Console("run 1 of 3: x", total=1000, following=2) as console:
+        console.advance(500)
+    assert "0.1k tokens/s, 10 s left (all: 50 s left)" in capsys.readouterr().err
+
+
 def fake_wandb(monkeypatch, **functions) -> types.ModuleType:
     module = types.ModuleType("wandb")
     module.Settings = lambda **keywords: keywords

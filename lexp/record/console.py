@@ -17,14 +17,16 @@ class Console:
     """Progress of one piece of work measured in tokens: what, how far, how fast, how long still.
 
     title: said in front of every line. total: tokens to do. done: tokens done before, by an earlier
-    start. Use as a context manager.
+    start. following: pieces of work of the same size that come after this one. Use as a context
+    manager.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0):
+    def __init__(self, title: str, total: int, done: int = 0, following: int = 0):
         self._rich = Rich(stderr=True, highlight=False)
         self._title, self._total, self._done = title, total, done
         self._first, self._start, self._last_line = done, time.monotonic(), time.monotonic()
         self._note = ""
+        self._following = following
         self._progress: Progress | None = None
         if self._rich.is_terminal:
             self._progress = Progress(
@@ -74,13 +76,15 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     def rate(self) -> str:
-        """Tokens per second since the start, and the time left at that rate."""
+        """Tokens per second since the start, and the time left at that rate, here and in all."""
         elapsed = time.monotonic() - self._start
         if self._done == self._first or elapsed <= 0:
             return ""
         per_s = (self._done - self._first) / elapsed
         left_s = max(0, self._total - self._done) / per_s
         ending = f"{duration(left_s)} left" if left_s else f"took {duration(elapsed)}"
+        if self._following:
+            ending += f" (all: {duration(left_s + self._following * self._total / per_s)} left)"
         return f"{per_s / 1000:.1f}k tokens/s, {ending}"
 
 

@@ -101,9 +101,10 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
 def _run(job: loop.Job, folder: Path) -> None:
     tokens = job.settings.step_tokens
     message = None
-    with Console(
-        f"{_place_in_sweep()}{folder.name}", job.settings.n_steps * tokens, job.step * tokens
-    ) as console:
+    number, n_jobs = _place_in_sweep()
+    title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
+    total, done = job.settings.n_steps * tokens, job.step * tokens
+    with Console(title, total, done, following=n_jobs - number) as console:
         try:
             loop.train(job, console)
         except (RuntimeError, MemoryError) as error:
@@ -115,12 +116,12 @@ def _run(job: loop.Job, folder: Path) -> None:
         raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")
 
 
-def _place_in_sweep() -> str:
-    """`run 2 of 6: ` where Hydra runs this as one job of several."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return ""
-    n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "0"))
-    return f"run {HydraConfig.get().job.num + 1}{f' of {n_jobs}' if n_jobs else ''}: "
+def _place_in_sweep() -> tuple[int, int]:
+    """Which job this is and of how many; 1 of 1 outside a sweep, or where its size is not known."""
+    n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
+    if n_jobs <= 1 or not HydraConfig.initialized():
+        return 1, 1
+    return HydraConfig.get().job.num + 1, n_jobs
 
 
 def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
