@@ -22,7 +22,7 @@ def plot_curves(cells: list[Cell], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     models = list(dict.fromkeys(c.model for c in cells))
     attentions = list(dict.fromkeys(c.attention for c in cells))
@@ -46,12 +46,11 @@ def plot_curves(cells: list[Cell], path: Path) -> None:
     axes.set_yscale("log")
     axes.set_xticks(lengths, [str(n) for n in lengths])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_ylim()
-    if high / low < 10:  # a decade has one labelled tick; closer curves need more
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    else:
-        axes.yaxis.set_minor_formatter(NullFormatter())
+    marks = range(1, 10) if high / low < 5 else (1, 2, 3, 5) if high / low < 200 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=marks, numticks=20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("inference length (tokens)")
     axes.set_ylabel("perplexity per token")
     axes.grid(True, which="major", color="0.92")
