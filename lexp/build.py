@@ -7,6 +7,7 @@ have come with somebody else's checkpoint.
 """
 
 import inspect
+import math
 import os
 from importlib import import_module
 from typing import Any, TypeVar
@@ -46,8 +47,8 @@ def _find(target: str, where: str) -> Any:
         )
     try:
         return getattr(import_module(module_name), name)
-    except (ImportError, AttributeError):
-        raise ConfigError(f"{where}._target_={target}: no such class") from None
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}._target_={target}: {error}") from None
 
 
 def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
@@ -77,6 +78,8 @@ def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     options = getattr(hint, "__args__", None) if not isinstance(hint, type) else (hint,)
     for option in options or (hint,):
         kind = getattr(option, "__origin__", option)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lexp.errors import CheckpointError
+from lexp.errors import CheckpointError, StorageError
 from lexp.files import make_folder, sha256, storage, sync_folder, write_json
 
 KEEP = 2  # the newest, and the one before in case the newest is found damaged
@@ -51,6 +51,20 @@ def save(root: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, An
     path = make_folder(root) / f"step-{state['step']:08d}"
     with storage(path):
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{path.name}."))
+    try:
+        _write(temporary, path, model, optimizer, state)
+    except SafetensorError as error:  # how that library reports a full disk
+        raise StorageError(f"cannot write {path}: {error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # renamed away, unless something failed
+    return path
+
+
+def _write(
+    temporary: Path, path: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]
+) -> None:
+    root = path.parent
+    with storage(path):
         save_file(_tensors(model), temporary / FILES[0])
         save_file(_optimizer_tensors(model, optimizer), temporary / FILES[1])
         for name in FILES[:2]:
@@ -68,7 +82,6 @@ def save(root: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, An
         sync_folder(root)
         for old in _steps(root)[:-KEEP]:
             shutil.rmtree(old, ignore_errors=True)
-    return path
 
 
 def latest(root: Path) -> Checkpoint | None:
@@ -103,6 +116,8 @@ def verify(path: Path) -> Checkpoint:
             if sha256(path / name) != expected["sha256"]:
                 raise CheckpointError(f"{path / name} is damaged (digest differs)")
         state = json.loads((path / "state.json").read_text())
+        if not isinstance(state["step"], int):
+            raise CheckpointError(f"{path / 'state.json'} has no step")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is incomplete or damaged ({error})") from None
     return Checkpoint(path, state, manifest["model.safetensors"]["sha256"])

@@ -4,6 +4,7 @@ Light on purpose: help and tab completion must not wait for torch. The task func
 when they are called, by name, which is also how launchers find them on a cluster node.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lexp import __version__
-from lexp.errors import EXIT_INTERRUPTED, ConfigError, LexpError
+from lexp.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point; exits with the codes of lexp.errors."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `lexp ... | head` ends quietly
     arguments = sys.argv[1:]
+    shown = {"--help", "-h", "--cfg", "-c", "--info", "-i", "-sc", "--shell-completion"}
+    if hasattr(signal, "SIGPIPE") and shown & set(arguments):
+        # `lexp train --cfg job | head` ends quietly; a run must not end because nobody reads on.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     word = arguments[0] if arguments else ""
     if word in ("", "-h", "--help", "help"):
         print(usage())
@@ -82,6 +85,11 @@ def run(word: str, arguments: list[str]) -> None:
     if word == "eval":
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
         arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
+    for argument in arguments if word == "train" else []:
+        if re.match(r"(model|size|dataset|tokenizer)=\[", argument):
+            name, _, value = argument.partition("=")
+            raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
+    sys.stderr = Unbroken(sys.stderr)
     task, check = TASKS[word]
     os.environ["LEXP_SWEEP_JOBS"] = "1"
     if is_sweep(arguments):
@@ -97,13 +105,20 @@ def guarded(word: str, action: Callable[[], None]) -> int:
     """Run; what a user can act on becomes a line and an exit code, a defect keeps its traceback."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         action()
     except LexpError as error:
-        return _report(error)
+        return error.exit_code if error.reported else _report(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _report(ConfigError(_explain(word, error)))
+    except BrokenPipeError:  # the reader of a table has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (YAMLError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise
+        return _report((StorageError if isinstance(error, OSError) else ConfigError)(str(error)))
     except KeyboardInterrupt:
         print("lexp: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -132,6 +147,27 @@ def _explain(word: str, error: Exception) -> str:
 def _report(error: LexpError) -> int:
     print(f"lexp: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     return error.exit_code
+
+
+class Unbroken:
+    """A stream that goes on when its reader has gone: a run must not end for want of one."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if anybody reads."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if anybody reads."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def config_folder() -> Path:
@@ -164,6 +200,7 @@ def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
     except LexpError as error:
         code = _report(error)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
+            error.reported = True
             raise
         sys.exit(code)
 

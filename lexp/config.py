@@ -23,6 +23,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 WANDB_MODES = ("off", "offline", "online")
 SCHEDULES = ("cosine", "linear", "polynomial", "constant")
 PROTOCOLS = ("segments",)
+BETAS = ("beta1", "beta2")
+MAX_TOKENS = 1e15
 MAX_LENGTH = 1 << 24  # positions beyond are not exact in float32, and no text is that long
 
 
@@ -122,6 +124,9 @@ def check_types(settings: dict[str, Any]) -> None:
 
     Nothing in them is interpolated: they may be somebody else's.
     """
+    for group in ("model", "size", "dataset", "tokenizer"):
+        if not isinstance(settings.get(group), dict):
+            raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
     try:
         OmegaConf.merge(OmegaConf.structured(TrainSchema), OmegaConf.create(settings))
     except OmegaConfBaseException as error:
@@ -137,18 +142,24 @@ def check_train(config: dict[str, Any]) -> None:
         *_at_least(config, 0, "seed"),
         *_positive(config, "lr", "tokens"),
         *_positive(optim, "eps", "power"),
-        *_share(optim, "beta1", "beta2", "warmup", "final"),
+        *_share(optim, "warmup", "final"),
+        *[f"optim.{k}={optim[k]} (from 0 to below 1)" for k in BETAS if not 0 <= optim[k] < 1],
         *_one_of(config, "device", DEVICES),
         *_one_of(config, "precision", PRECISIONS),
         *_one_of(config, "wandb", WANDB_MODES),
         *_one_of({"optim.schedule": optim["schedule"]}, "optim.schedule", SCHEDULES),
-        *_path_word(config, "name"),
+        *_path_word("name", config["name"]),
     ]
+    for group in ("model", "size", "dataset", "tokenizer"):
+        # They are part of folder names.
+        problems += _path_word(f"{group}.name", config[group].get("name"))
     for key in ("weight_decay", "clip"):
         if not (math.isfinite(optim[key]) and optim[key] >= 0):
             problems.append(f"optim.{key}={optim[key]} (a finite number from 0)")
     if config["seed"] >= 1 << 63:
         problems.append(f"seed={config['seed']} (below 2^63)")
+    if config["tokens"] > MAX_TOKENS:
+        problems.append(f"tokens={config['tokens']:g} (at most {MAX_TOKENS:g})")
     if config["train_len"] > MAX_LENGTH:
         problems.append(f"train_len={config['train_len']} (at most {MAX_LENGTH})")
     _raise(problems)
@@ -169,12 +180,14 @@ def check_eval(config: dict[str, Any]) -> None:
         *_one_of(config, "device", DEVICES),
         *_one_of(config, "precision", PRECISIONS),
         *_one_of(config, "protocol", PROTOCOLS),
-        *_path_word(config, "name"),
+        *_path_word("name", config["name"]),
         *_lengths(config["lengths"]),
     ]
     if config["max_tokens"] is not None:
         problems += _at_least(config, 1, "max_tokens")
-    if not config["attention"]:
+        if math.isinf(config["max_tokens"]):
+            problems.append("max_tokens=inf (null for all)")
+    if not isinstance(config["attention"], dict) or not config["attention"]:
         problems.append("attention=[] (at least one pattern)")
     models = config["models"]
     words = models if isinstance(models, list) else [models]
@@ -247,10 +260,10 @@ def _one_of(config: dict[str, Any], key: str, allowed: tuple[str, ...]) -> list[
     return [] if config[key] in allowed else [f"{key}={config[key]} (one of {', '.join(allowed)})"]
 
 
-def _path_word(config: dict[str, Any], key: str) -> list[str]:
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config[key]):
+def _path_word(key: str, value: Any) -> list[str]:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         return []
-    return [f"{key}={config[key]!r} (letters, digits, '.', '_' and '-', at most 100)"]
+    return [f"{key}={value!r} (letters, digits, '.', '_' and '-', at most 100)"]
 
 
 def _lengths(lengths: list[Any]) -> list[str]:

@@ -13,12 +13,17 @@ class LexpError(Exception):
     """A problem the user can act on."""
 
     exit_code = 1
+    reported = False  # already shown, when it happened in one job of a sweep
 
 
 class ConfigError(LexpError):
     """A bad config value, override or combination."""
 
     exit_code = 2
+
+
+class NotDefined(ConfigError):
+    """A combination without a meaning; in an evaluation a cell, not a failure."""
 
 
 class DataError(LexpError):

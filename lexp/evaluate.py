@@ -20,19 +20,26 @@ import torch
 from lexp import scoring
 from lexp.attention import Attend, Tiles
 from lexp.data import Tokens
+from lexp.errors import NotDefined
 from lexp.files import digest, make_folder, storage, write_bytes, write_json
 from lexp.model import Transformer
 from lexp.pattern import Pattern
 from lexp.runtime import is_out_of_memory
 
 OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
+# Raised whenever a change of the code changes numbers: cells of another version are not reused.
+NUMERICS = 1
 # Worth another try when the same command is given again: the machine may have changed.
 RETRIED = (OUT_OF_MEMORY,)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of results.csv. nll in nats per token, bpb in bits per byte, both over all targets."""
+    """A row of results.csv. nll in nats per token, bpb in bits per byte, both over all targets.
+
+    text: fingerprint of what was scored, 8 digits. variant: hash of the run's settings without
+    the seed; cells of one variant and several seeds may be averaged.
+    """
 
     run: str
     model: str
@@ -51,6 +58,10 @@ class Cell:
     bpb: float
     seconds: float
     status: str
+    tokenizer: str
+    precision: str
+    text: str
+    variant: str
 
     @property
     def ok(self) -> bool:
@@ -65,8 +76,8 @@ COLUMNS = tuple(field.name for field in fields(Cell))
 class Subject:
     """A trained model together with the text it is scored on.
 
-    labels: the cell columns run .. train_len. identity: digests of checkpoint, text and tokenizer,
-    and the precision: a cell is computed again if any of them changes.
+    labels: the cell columns that are the run's and the text's. identity: digests of checkpoint,
+    text and tokenizer, model settings, precision: a cell is computed again if any changes.
     """
 
     folder: Path
@@ -107,6 +118,7 @@ def cell_path(subject: Subject, pattern: Pattern, length: int) -> Path:
     """Where a cell is kept: a readable name, and a hash of all it depends on."""
     identity = {
         **subject.identity,
+        "numerics": NUMERICS,
         "pattern": repr(pattern.for_train_len(subject.labels["train_len"])),
         "protocol": subject.protocol,
         "documents": list(subject.targets.documents),
@@ -188,6 +200,8 @@ def _score(
             subject.autocast, advance,
         )  # fmt: skip
         return losses, OK, ""
+    except NotDefined as error:
+        return None, NOT_DEFINED, str(error)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

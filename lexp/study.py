@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from lexp.errors import Busy, CheckpointError, ConfigError
 from lexp.files import digest, make_folder, storage, write_json
 
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
+GROUPS = ("model", "size", "dataset", "tokenizer")
 NOT_IDENTITY = ("name", "outputs", "wandb", "save_every", "probe_every", "probe_tokens", "device")
 
 
@@ -71,15 +73,57 @@ def find_runs(study: Path) -> list[Run]:
     if not runs:
         others = sorted({p.parent.parent.name for p in study.parent.glob("*/*/config.json")})
         there = f"studies there: {', '.join(others)}" if others else "train one with `lexp train`"
-        raise ConfigError(f"no run in {study}; {there}")
+        raise ConfigError(f"no run in {study.resolve()}; {there}")
     return runs
 
 
 def run_name(settings: dict[str, Any]) -> str:
     """The folder of a run: its choices, and a short hash of everything its results depend on."""
-    choices = [settings[group]["name"] for group in ("model", "size", "dataset")]
+    choices = [settings[group]["name"] for group in GROUPS[:3]]
     place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
     return "-".join(choices + place)
+
+
+def variant(settings: dict[str, Any]) -> str:
+    """A short hash of all a run's results depend on but its seed."""
+    return digest({k: v for k, v in _identity(settings).items() if k != "seed"})[:8]
+
+
+def variant_notes(runs: list[Run]) -> dict[str, str]:
+    """By variant: what tells it from the other variants of the same model, such as `gamma=0.1`."""
+    flat = {variant(run.settings): _telling(run.settings) for run in runs}
+    notes = {}
+    for name, own in flat.items():
+        rivals = [other for other in flat.values() if other["model"] == own["model"]]
+        keys = [key for key in own if any(r.get(key) != own[key] for r in rivals)]
+        # A choice's name stands for all that it sets.
+        choices = set(keys) & set(GROUPS)
+        keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
+        notes[name] = ", ".join(f"{key.split('.')[-1]}={own[key]}" for key in keys)
+    return notes
+
+
+def _telling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, choices first; without the seed and without what a size brings."""
+    choices = {group: settings[group]["name"] for group in GROUPS}
+    sizes = {"max_len", *settings["size"]}
+    rest = {
+        key: value
+        for key, value in _flat(_identity(settings))
+        if key != "seed"
+        and not key.endswith(".name")
+        and not (key.startswith("model.position.") and key.split(".")[-1] in sizes)
+        and not (key in sizes and value == settings["size"][key])
+    }
+    return {**choices, **rest}
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, value
 
 
 def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], precision: str) -> Run:
@@ -102,6 +146,22 @@ def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], preci
             + "; ".join(f"{key}: {old} then, {new} now" for key, old, new in different)
         )
     return run
+
+
+def warn_of_other_versions(run: Run) -> None:
+    """Say once that a run was begun with other versions, where bits may differ from then on."""
+    then, now = run.config.get("versions", {}), versions()
+    other = [
+        f"{name} {then.get(name)} then, {now[name]} now"
+        for name in now
+        if then.get(name) != now[name]
+    ]
+    if other:
+        warnings.warn(
+            f"{run.name} goes on with other versions, exactness is not promised: "
+            + "; ".join(other),
+            stacklevel=2,
+        )
 
 
 def versions() -> dict[str, str]:
@@ -134,9 +194,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
-    wanted = {"settings": dict, "data": dict, "precision": str}
+    wanted = {"settings": dict, "data": dict, "precision": str, "versions": dict}
     if not (
-        isinstance(value, dict) and all(isinstance(value.get(k), t) for k, t in wanted.items())
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), kind) for key, kind in wanted.items())
+        and all(isinstance(value["data"].get(key), str) for key in ("fingerprint", "tokenizer"))
     ):
         raise CheckpointError(f"{path} is not the config of a run")
     return value

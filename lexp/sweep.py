@@ -1,5 +1,6 @@
 """What a `-m` command line stands for: its jobs, composed and checked before the first one runs."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,16 @@ def check_jobs(
 ) -> int:
     """Compose and check each job of a sweep; ConfigError names the first bad one. Their number.
 
-    Sweeps with flags of Hydra beyond -m (a config folder, another sweeper) are left to Hydra.
+    Overrides of Hydra itself (launchers, sweepers) are for Hydra; `--config-dir` is followed.
     """
-    words = [word for word in arguments if not word.startswith("-")]
-    flags = {word for word in arguments if word.startswith("-")} - {"-m", "--multirun"}
-    if flags or any(word.startswith("hydra") for word in words):
-        return 0
+    words, folders = _split(arguments)
+    if any(word.startswith("hydra/sweeper=") for word in words):
+        return 0  # another sweeper makes other jobs
+    words = [word for word in words if not re.match(r"[+~]*hydra[./]", word)]
+    if folders:
+        words.append(
+            f"hydra.searchpath=[{','.join(f'file://{Path(f).resolve()}' for f in folders)}]"
+        )
     with initialize_config_dir(str(config_folder), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
@@ -45,6 +50,18 @@ def check_jobs(
             except ConfigError as error:
                 raise ConfigError(f"job {' '.join(overrides)}: {error}") from None
     return len(jobs)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and the config folders named by --config-dir."""
+    words, folders, rest = [], [], iter(arguments)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folders.append(value if equals else next(rest, ""))
+        elif not word.startswith("-"):
+            words.append(word)
+    return words, folders
 
 
 def compose_default(config_folder: Path, word: str) -> DictConfig:

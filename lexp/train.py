@@ -35,7 +35,6 @@ class TrainSettings:
     optim: OptimSettings
     save_every: int
     probe_every: int
-    probe_tokens: int
 
     @property
     def step_tokens(self) -> int:
@@ -54,6 +53,7 @@ class Job:
     optimizer: Optimizer
     batches: Batches
     validation: Tokens
+    targets: scoring.Targets
     settings: TrainSettings
     autocast: AbstractContextManager
     checkpoints: Path
@@ -63,7 +63,7 @@ class Job:
     losses: Callable[[Tensor, Tensor, Attend], Tensor]
     step: int = 0
     seconds: float = 0.0
-    last_probe: dict[str, float] = field(default_factory=dict)
+    last_probe: dict[str, float | str] = field(default_factory=dict)
 
 
 def train(job: Job, console: Console) -> None:
@@ -94,7 +94,10 @@ def train(job: Job, console: Console) -> None:
 
 
 def save(job: Job) -> None:
-    """Write a checkpoint of the finished step."""
+    """Write a checkpoint of the finished step; Diverged, and nothing written, if not finite."""
+    bad = [n for n, p in job.model.named_parameters() if not bool(p.isfinite().all())]
+    if bad:
+        raise Diverged(f"{bad[0]} is not finite after step {job.step}; {_kept(job)}")
     state: dict[str, Any] = {
         "step": job.step,
         "tokens": job.step * job.settings.step_tokens,
@@ -129,11 +132,9 @@ def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[
     norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), limit).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         job.optimizer.zero_grad()
-        found = checkpoint.latest(job.checkpoints)
-        kept = f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
         raise Diverged(
             f"loss {loss}, gradient norm {norm} at step {job.step + 1} of {settings.n_steps} "
-            f"(lr {rate:.2e}); {kept}"
+            f"(lr {rate:.2e}); {_kept(job)}"
         )
     for group in job.optimizer.param_groups:
         group["lr"] = rate
@@ -142,17 +143,27 @@ def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[
     return loss, norm
 
 
+def _kept(job: Job) -> str:
+    found = checkpoint.latest(job.checkpoints)
+    return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
+
+
+def probe_targets(validation: Tokens, train_len: int, max_tokens: int) -> scoring.Targets:
+    """What probes score: 4x, 2x or 1x train_len tokens, as the documents allow; else DataError."""
+    longest = int(validation.lengths.max(initial=0)) - 1
+    multiple = max([m for m in (1, 2, 4) if m * train_len <= longest], default=1)
+    return scoring.choose_targets(validation, multiple * train_len, max_tokens)
+
+
 def _probe(job: Job, console: Console) -> None:
     """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
-    settings, model = job.settings, job.model
-    longest = int(job.validation.lengths.max(initial=0)) - 1
-    multiples = [m for m in (1, 2, 4) if m * settings.train_len <= longest] or [1]
-    n_tokens = multiples[-1] * settings.train_len
-    targets = scoring.choose_targets(job.validation, n_tokens, settings.probe_tokens)
+    settings, model, targets = job.settings, job.model, job.targets
     device = next(model.parameters()).device
     values = {}
-    for multiple in multiples:
+    for multiple in (1, 2, 4):
         length = multiple * settings.train_len
+        if length > targets.n_tokens:
+            continue
         if model.position.max_len is not None and length > model.position.max_len:
             continue
         losses = scoring.score(
@@ -164,7 +175,8 @@ def _probe(job: Job, console: Console) -> None:
             job.autocast,
         )
         values[f"nll@{length}"] = scoring.total(losses, targets).nll
-    job.last_probe = values
+    # As text where JSON has no number for it; a probe that is not finite is no reason to stop.
+    job.last_probe = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
     _log(job, "validation", values)
     by_length = ", ".join(f"{scoring.perplexity(v):.2f} at {k[4:]}" for k, v in values.items())
     console.say(f"step {job.step}: validation perplexity {by_length}")

@@ -6,6 +6,7 @@ import torch
 
 from lexp.attention import Reference, Tiles
 from lexp.attention.tiles import CHUNK_ROWS, WHOLE_TOKENS_BIASED, cut
+from lexp.errors import NotDefined
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, NoPE, RoPE, XPos
 
@@ -109,7 +110,7 @@ def test_chunked_full_attention_equals_the_reference(scheme, monkeypatch):
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
     monkeypatch.setattr("lexp.attention.tiles.CHUNK_ROWS", 64)
     position, n = SCHEMES[scheme], 333
-    assert len(cut(Full(), n, position.has_bias)) == 6
+    assert len(cut(Full(), n, position)) == 6
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=generator, dtype=torch.float64)
     expected = Reference(Full(), n, position, CPU)(q, k, v, position, q)
@@ -136,7 +137,7 @@ def test_bfloat16_error_is_bounded(scheme):
 @pytest.mark.parametrize("n", [1, 64, 100, 5000, 70_001])
 def test_groups_cover_every_query_once_in_order(n, pattern, has_bias):
     rows = 0
-    for group in cut(pattern, n, has_bias):
+    for group in cut(pattern, n, ALiBi(2) if has_bias else NoPE()):
         assert group.start == rows and group.left <= group.start
         rows += group.rows * group.n_tiles
     assert rows == n
@@ -145,11 +146,11 @@ def test_groups_cover_every_query_once_in_order(n, pattern, has_bias):
 def test_bounded_patterns_take_linear_work_and_flat_temporaries():
     for pattern in (Window(128), Blockwise(64)):
         for n in (1 << 13, 1 << 16, 1 << 20):
-            groups = cut(pattern, n, True)
+            groups = cut(pattern, n, ALiBi(2))
             scores = sum(g.rows * g.n_tiles * (g.rows + g.left) for g in groups)
             assert scores <= 4 * 128 * n
             assert max(g.rows * g.n_tiles for g in groups) <= 16384
-    assert max(g.rows for g in cut(Full(), 1 << 16, False)) == CHUNK_ROWS
+    assert max(g.rows for g in cut(Full(), 1 << 16, NoPE())) == CHUNK_ROWS
     assert WHOLE_TOKENS_BIASED < 1 << 16
 
 
@@ -165,3 +166,36 @@ def test_blockwise_forgets_what_is_out_of_reach():
     v[:, :, 40] += 1
     moved = (attend(q, k, v, position, q) != before).any(-1).any(1)[0]
     assert not moved[:40].any() and moved[40:96].all() and not moved[96:].any()
+
+
+@pytest.mark.parametrize("gamma", [0.01, 0.4])
+@pytest.mark.parametrize("scale_base", [1, 64, 512])
+@pytest.mark.parametrize("pattern", [Full(), Window(40), Blockwise(8)], ids=repr)
+def test_xpos_of_any_constants_neither_overflows_nor_drifts(pattern, scale_base, gamma):
+    """Steep decays leave float32 within a few tokens; tiles are kept short enough for them."""
+    position, n = XPos(HEAD_DIM, gamma=gamma, scale_base=scale_base), 3000
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 1, n, HEAD_DIM, generator=generator)
+    found = Tiles(pattern, n, position, CPU)(q, k, v, position, q)
+    # The formula in float64 over distances, which cannot overflow.
+    for i in (n // 2, n - 1):
+        distance = (i - torch.arange(i + 1)).double()[:, None]
+        c = torch.arange(HEAD_DIM // 2, dtype=torch.float64)
+        zeta = (2 * c / HEAD_DIM + gamma) / (1 + gamma)
+        angle = distance * 10000 ** (-2 * c / HEAD_DIM)
+        q_i, keys = q[0, 0, i].double().view(-1, 2), k[0, 0, : i + 1].double().view(i + 1, -1, 2)
+        dot, cross = (q_i * keys).sum(-1), q_i[:, 0] * keys[..., 1] - q_i[:, 1] * keys[..., 0]
+        turned = dot * angle.cos() + cross * angle.sin()
+        scores = (zeta ** (distance / scale_base) * turned).sum(-1) / HEAD_DIM**0.5
+        allowed = pattern.allowed(torch.tensor(i), torch.arange(i + 1))
+        weights = scores.masked_fill(~allowed, -torch.inf).softmax(0)
+        expected = weights @ v[0, 0, : i + 1].double()
+        torch.testing.assert_close(found[0, 0, i].double(), expected, rtol=0, atol=2e-5)
+
+
+def test_a_tile_too_long_for_the_scheme_is_not_defined():
+    position = XPos(HEAD_DIM, scale_base=1)
+    with pytest.raises(
+        NotDefined, match=r"XPos overflows over 31 positions, blockwise-64 takes 64"
+    ):
+        Tiles(Blockwise(64), 300, position, CPU)

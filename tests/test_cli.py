@@ -158,3 +158,26 @@ def test_a_users_own_config_folder(tmp_path, texts):
                   *data(texts), cwd=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "outputs/default").glob("slow_rope-*/done.json"))
+
+
+def test_a_sweep_with_a_config_folder_or_a_launcher_is_checked_too(tmp_path, texts):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "bad.yaml").write_text(
+        "name: bad\nposition:\n  _target_: lexp.position.RoPE\n  head_dim: 7\n"
+    )
+    for extra, culprit in (
+        (["--config-dir", str(tmp_path / "mine"), "model=rope,bad"], "job model=bad"),
+        (["hydra/launcher=basic", "optim.warmup=0.5,2"], "job optim.warmup=2"),
+    ):
+        result = lexp("train", "-m", *extra, *TINY, *data(texts), cwd=tmp_path)
+        assert result.returncode == 2 and culprit in result.stderr, result.stderr
+        assert not (tmp_path / "outputs").exists()
+
+
+def test_a_reader_that_goes_away_does_not_end_a_run(texts, tmp_path):
+    command = f"{sys.executable} -m lexp train {' '.join([*TINY, *data(texts)])} 2>&1 | head -c 1"
+    subprocess.run(
+        command, shell=True, cwd=tmp_path, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert list((tmp_path / "outputs/default").glob("*/done.json"))

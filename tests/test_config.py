@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import compose
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from lexp.build import build
@@ -11,7 +12,7 @@ from lexp.config import check_types, plain
 from lexp.errors import ConfigError
 from lexp.pattern import Blockwise, Pattern
 from lexp.position import Position, RoPE, XPos
-from lexp.study import run_name
+from lexp.study import Run, open_run, run_name, variant, variant_notes
 from lexp.tasks import evaluate as eval_task
 from lexp.tasks import train as train_task
 
@@ -71,7 +72,7 @@ TRAIN_REFUSED = {
     "accumulation=0": "accumulation=0",
     "seed=-1": "seed=-1",
     "seed=99999999999999999999": "seed=",
-    "optim.beta1=1.5": "optim.beta1=1.5 (from 0 to 1)",
+    "optim.beta1=1.5": "optim.beta1=1.5 (from 0 to below 1)",
     "optim.clip=-1": "optim.clip=-1.0",
     "optim.schedule=sawtooth": "optim.schedule=sawtooth (one of cosine, linear",
     "precision=fp7": "precision=fp7 (one of auto, float32, bfloat16)",
@@ -80,10 +81,20 @@ TRAIN_REFUSED = {
     "name=../x": "name='../x'",
     "name=''": "name=''",
     "model.position.base=abc": "model.position.base='abc': expected float",
-    "model.position.head_dim=7": "even head_dim, got 7",
+    "model.position.head_dim=7": "even head_dim and a base above 0, got 7",
     "model.position.head_dim=true": "model.position.head_dim=True: expected int",
     "+model.position.foo=1": "RoPE takes head_dim, base; unknown: foo",
     "~model.position.head_dim": "missing: head_dim",
+    "model.position.base=nan": "model.position.base=nan",
+    "model.position.base=0": "base above 0",
+    "size.n_layers=0": "size: model sizes must be at least 1",
+    "optim.beta2=1": "optim.beta2=1.0 (from 0 to below 1)",
+    "model.name=../../elsewhere": "model.name='../../elsewhere'",
+    "model.name=a/b": "model.name='a/b'",
+    "dataset.name=null": "dataset.name=None",
+    "+foo=1": "foo",
+    "+size.foo=1": "foo",
+    "+optim.foo=1": "foo",
 }
 
 
@@ -104,6 +115,7 @@ EVAL_REFUSED = {
     "lengths=[1]": ["1 (whole"],
     "protocol=sliding": ["protocol=sliding (one of segments)"],
     "max_tokens=0": ["max_tokens=0"],
+    "max_tokens=inf": ["max_tokens=inf"],
     "models=7": ["model=7"],
     "models=[]": ["model=[]"],
     "attention.blockwise.block=0": ["attention.blockwise: block must be at least 1, got 0"],
@@ -191,3 +203,30 @@ def test_settings_from_a_run_folder_are_checked_and_never_interpolated():
         check_types({**settings, "size": {**settings["size"], "n_layers": "many"}})
     with pytest.raises(ConfigError, match="surprise"):
         check_types({**settings, "surprise": 1})
+
+
+def test_a_dataset_that_does_not_exist_is_refused_by_eval_too():
+    with pytest.raises(MissingConfigException, match="dataset/stdlb"):
+        compose("eval", "dataset=stdlb")
+    assert compose("eval").dataset is None
+
+
+def test_variants_of_a_model_are_told_apart_by_what_differs(tmp_path):
+    def run(*overrides: str) -> Run:
+        settings = train_task.check(compose("train", *overrides))
+        data = {"fingerprint": "f", "tokenizer": "bytes"}
+        return open_run(tmp_path / run_name(settings), settings, data, "float32")
+
+    runs = [
+        run("model=xpos"),
+        run("model=xpos", "seed=1"),
+        run("model=xpos", "model.position.gamma=0.1"),
+        run("model=xpos", "tokenizer=bpe"),
+        run("model=xpos", "size=mini"),
+        run("model=rope"),
+    ]
+    names = [variant(r.settings) for r in runs]
+    assert names[0] == names[1] and len(set(names)) == 5
+    notes = variant_notes(runs)
+    assert "gamma=0.1" in notes[names[2]] and "tokenizer=bpe" in notes[names[3]]
+    assert notes[names[4]].startswith("size=mini") and notes[names[5]] == ""

@@ -95,6 +95,8 @@ BAD_FILES = {
     "number.jsonl": (b'{"text": 7}\n', ["number.jsonl", "line 1", "int"]),
     "list.jsonl": (b"[1]\n", ["list.jsonl", "line 1", "list"]),
     "not.parquet": (b"PAR0", ["not.parquet", "parquet"]),
+    "half.jsonl": (b'{"text": "ok \\ud800"}\n', ["half.jsonl", "line 1", "surrogates"]),
+    "deep.jsonl": (b"[" * 100_000, ["deep.jsonl", "line 1"]),
 }
 
 
@@ -258,6 +260,18 @@ def test_store_is_complete_or_absent(tmp_path: Path):
     with pytest.raises(DataError, match="broken file"):
         open_store(Breaking(train=["x"]), Bytes(), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_damaged_index_is_named(tmp_path: Path):
+    corpus = Lists(train=["hello world"])
+    open_store(corpus, Bytes(), tmp_path)
+    (path,) = tmp_path.glob("*/train.json")
+    path.write_text("{")
+    with pytest.raises(DataError, match=r"train.json is damaged .*delete"):
+        open_store(corpus, Bytes(), tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"train.json is damaged .*delete"):
+        open_store(corpus, Bytes(), tmp_path)
 
 
 def test_a_truncated_store_is_named(tmp_path: Path):

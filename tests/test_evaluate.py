@@ -1,7 +1,10 @@
 """The evaluator against brute force; every token once; failures as cells; nothing done twice."""
 
 import csv
+import json
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +16,14 @@ from test_train import Killed, flip_a_bit, folder_of, stop_after
 from lexp import scoring
 from lexp.attention import Reference, Tiles
 from lexp.data import Tokens
-from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete
-from lexp.evaluate import COLUMNS, Cell
+from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
+from lexp.evaluate import COLUMNS, Cell, Subject, cell_path
 from lexp.model import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
 from lexp.report.table import caption, make_grid, to_markdown
 from lexp.scoring import choose_targets, perplexity, score, total, windows
+from lexp.tasks import evaluate as evaluate_task
 from lexp.tasks.evaluate import eval_
 from lexp.tasks.train import train
 
@@ -123,6 +127,14 @@ def test_perplexity_is_exp_of_total_over_total_never_a_mean_of_means():
     assert sums.nll == 3.0 and sums.ppl == math.exp(3.0)
     assert sums.bits_per_byte == pytest.approx(18 / math.log(2) / 12)
     assert perplexity(1e4) == math.inf and math.isnan(perplexity(math.nan))
+
+
+def test_bytes_are_those_of_the_targets_not_of_the_inputs():
+    tokens = tokens_of(4, 4)
+    counts = np.array([100, 1, 2, 3, 100, 10, 20, 30], dtype=np.uint16)
+    tokens = Tokens(tokens.names, tokens.ids, tokens.starts, counts)
+    assert choose_targets(tokens, 3, None).n_bytes == 1 + 2 + 3 + 10 + 20 + 30
+    assert choose_targets(tokens, 2, None).n_bytes == 1 + 2 + 10 + 20
 
 
 def test_bytes_of_the_scored_tokens_only():
@@ -316,7 +328,7 @@ def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away
         return Cell(**{**{key: types.get(key, str)(row[key]) for key in COLUMNS}, **changes})
 
     cells = [cell(row) for row in rows if row["protocol"] == "segments-32"]
-    grid = make_grid("Perplexity per token", cells)
+    grid = make_grid("Perplexity per token", cells, {})
     (line,) = grid.rows
     values = sorted(c.ppl for c in cells if c.length == 32)
     assert line.entries[32].value == pytest.approx(sum(values) / 2)
@@ -326,6 +338,104 @@ def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away
         for r in rows
         if r["protocol"] == "segments-32"
     ]
-    text = to_markdown(make_grid("Perplexity per token", [c for c, _ in one_failed]))
+    text = to_markdown(make_grid("Perplexity per token", [c for c, _ in one_failed], {}))
     assert "not finite 1/2" in text
     assert "not finite (rope): why." in caption(one_failed)
+
+
+IDENTITY = ["checkpoint", "fingerprint", "tokenizer", "precision", "model", "size"]
+
+
+@pytest.mark.parametrize("key", IDENTITY)
+def test_a_cell_depends_on_everything_that_makes_its_number(tmp_path, key):
+    position = RoPE(8)
+    tokens = tokens_of(33)
+    base = Subject(
+        tmp_path, {"train_len": 16}, dict.fromkeys(IDENTITY, "a"), tiny_model(position), tokens,
+        choose_targets(tokens, 32, None), "segments-32", nullcontext(),
+    )  # fmt: skip
+    path = cell_path(base, Full(), 16)
+    other = replace(base, identity={**base.identity, key: "b"})
+    assert cell_path(other, Full(), 16) != path
+    assert cell_path(base, Full(), 8) != path
+    assert cell_path(base, Blockwise(), 16) != cell_path(base, Blockwise(4), 16)
+    # Half the trained length is what an open block means: the same cell by another name.
+    same = {cell_path(base, p, 16).stem.rsplit("-", 1)[1] for p in (Blockwise(), Blockwise(8))}
+    assert len(same) == 1
+
+
+def test_real_subjects_carry_that_identity(study, monkeypatch):
+    seen = []
+    original = evaluate_task.evaluate
+    monkeypatch.setattr(
+        evaluate_task, "evaluate", lambda s, *rest: (seen.append(s), original(s, *rest))[1]
+    )
+    study("attention=[full]")
+    for subject in seen:
+        assert set(subject.identity) == set(IDENTITY) and all(subject.identity.values())
+    assert seen[0].identity["model"]["position"]["_target_"].startswith("lexp.position.")
+
+
+def test_settings_of_a_run_changed_by_hand_give_new_cells_not_old_ones(study):
+    before = study("attention=[full]", "models=rope")
+    (path,) = study.folder.glob("rope*/config.json")
+    stored = json.loads(path.read_text())
+    stored["settings"]["model"]["position"]["base"] = 3.0
+    path.write_text(json.dumps(stored))
+    after = study("attention=[full]", "models=rope")
+    assert len(after) == 2 * len(before)  # both kinds, told apart by their variant
+    assert len({row["variant"] for row in after}) == 2
+    assert len({row["nll"] for row in after}) > len({row["nll"] for row in before})
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(study, tiny, capsys):
+    train(tiny("lr=2e-2"))
+    train(tiny("tokenizer=bpe", "tokenizer.vocab_size=300"))
+    study("attention=[full]", "models=rope", "lengths=[8,16]")
+    out = capsys.readouterr().out
+    rows = [line for line in out.splitlines() if "│ rope" in line]
+    assert len(rows) == 2 * 3 and "±" not in out
+    assert any("lr=0.02" in row for row in rows) and any("tokenizer=bpe" in row for row in rows)
+    # No best among numbers per token of two vocabularies; bits per byte can be compared.
+    per_token, per_byte = (study.folder / "results.md").read_text().split("**Bits per byte**")
+    bold = [line for line in per_token.splitlines() if line.startswith("| rope") and "**" in line]
+    assert not bold and "| **" in per_byte
+
+
+def test_one_damaged_run_does_not_hide_the_others(study, capsys):
+    for path in study.folder.glob("learned*/checkpoints/*/model.safetensors"):
+        flip_a_bit(path)
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        study("attention=[full]", "lengths=[8,16]")
+    assert "│ rope" in capsys.readouterr().out
+    (path,) = study.folder.glob("learned*/config.json")
+    path.write_text("[]")
+    with pytest.raises(CheckpointError, match="is not the config of a run"):
+        study("attention=[full]", "lengths=[8,16]")
+
+
+EDITS = [
+    ("train_len", -4),
+    ("model", 3),
+    ("size", {}),
+    ("seed", "x"),
+    ("dataset", None),
+    ("lr", "a"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), EDITS)
+def test_a_run_folder_of_somebody_else_is_checked_before_it_is_used(study, key, value):
+    (path,) = study.folder.glob("rope*/config.json")
+    stored = json.loads(path.read_text())
+    stored["settings"][key] = value
+    path.write_text(json.dumps(stored))
+    with pytest.raises(LexpError) as error:
+        study("attention=[full]")
+    assert error.value.exit_code in (2, 4) and key in str(error.value)
+
+
+def test_a_study_in_which_nothing_is_defined_still_prints_its_table(study, capsys):
+    study("attention=[full]", "models=learned", "lengths=[32,33]")
+    assert capsys.readouterr().out.count("n/d") >= 4
+    assert (study.folder / "results.png").exists()

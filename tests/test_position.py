@@ -194,6 +194,26 @@ def test_causality_changing_a_token_leaves_all_logits_before_it_bit_equal(scheme
         assert not torch.equal(after[0, t], before[0, t])
 
 
+@pytest.mark.parametrize("pattern", [Full(), Blockwise(8), Window(20)], ids=repr)
+@pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"learned"}))
+def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkeypatch):
+    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS", 100)
+    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
+    torch.manual_seed(0)
+    position, n = make(scheme), 333
+    model = Transformer(dims(), 50, position)
+    attend = Tiles(pattern, n, position, CPU)
+    assert len(attend.tiling.groups) > 1 or pattern == Full()
+    tokens = torch.randint(0, 50, (1, n))
+    before = model(tokens, attend)
+    for t in (1, 64, 200, n - 1):
+        changed = tokens.clone()
+        changed[0, t] = (changed[0, t] + 1) % 50
+        after = model(changed, attend)
+        assert torch.equal(after[0, :t], before[0, :t])
+        assert not torch.equal(after[0, t], before[0, t])
+
+
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"nope"}))
 def test_position_matters(scheme):
     """Swapping two earlier tokens changes the last prediction by more than rounding."""

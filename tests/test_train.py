@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lexp import checkpoint, files
 from lexp import train as loop
 from lexp.data import Batches
-from lexp.errors import Busy, CheckpointError, DataError, Diverged, OutOfMemory
+from lexp.errors import Busy, CheckpointError, DataError, Diverged, OutOfMemory, StorageError
 from lexp.optim import OptimSettings, learning_rate
 from lexp.record.metrics import read
 from lexp.study import Run, locked
@@ -381,3 +381,96 @@ def test_writes_are_whole_or_not_at_all(tmp_path, monkeypatch):
         files.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- what a review found
+
+
+def test_a_state_that_is_not_finite_is_never_saved(tiny):
+    """An update can overflow although its loss and gradient did not."""
+    config = tiny("lr=1e38", "optim.warmup=0", "optim.clip=0", "save_every=1")
+    with pytest.raises(Diverged, match=r"after step 1; nothing was saved yet"):
+        train(config)
+    assert checkpoint.latest(folder_of(config) / "checkpoints") is None
+
+
+def test_a_full_disk_is_a_storage_error_that_leaves_nothing_behind(tiny, monkeypatch):
+    from safetensors import SafetensorError
+
+    config = tiny()
+
+    def full(tensors, path):
+        if path.name == "optim.safetensors":
+            raise SafetensorError("I/O error: No space left on device")
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(StorageError, match=r"step-00000004: .*No space left"):
+        train(config)
+    assert list((folder_of(config) / "checkpoints").iterdir()) == []
+
+
+def test_validation_texts_too_short_are_known_before_the_first_step(tiny, texts):
+    (texts / "validation" / "0.txt").write_text("short")
+    (texts / "validation" / "1.txt").write_text("short too")
+    config = tiny()
+    with pytest.raises(DataError, match=r"validation split: no document has the 17 tokens"):
+        train(config)
+    assert not folder_of(config).exists() or not (folder_of(config) / "metrics.jsonl").exists()
+
+
+def test_other_versions_are_said_on_resume(tiny, monkeypatch):
+    config, _ = broken_off(tiny, monkeypatch)
+    path = folder_of(config) / "config.json"
+    stored = json.loads(path.read_text())
+    stored["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(stored))
+    with pytest.warns(UserWarning, match=r"other versions.*torch 1.0 then"):
+        train(config)
+
+
+def test_decay_is_for_matrices_and_clipping_limits_the_step():
+    from lexp.model import Dims, Transformer
+    from lexp.optim import make_optimizer
+    from lexp.position import Learned
+
+    model = Transformer(Dims(1, 8, 1, 8, 8), 11, Learned(4, 8))
+    groups = make_optimizer(model, optim(weight_decay=0.3)).param_groups
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed = {names[id(p)] for g in groups if g["weight_decay"] == 0.3 for p in g["params"]}
+    rest = {names[id(p)] for g in groups if g["weight_decay"] == 0.0 for p in g["params"]}
+    assert decayed | rest == set(names.values()) and not decayed & rest
+    assert rest == {n for n in names.values() if "norm" in n or "embedding" in n or "position" in n}
+
+
+def test_gradients_are_clipped(tiny, monkeypatch):
+    """The step sees a gradient of at most optim.clip, whatever the logged norm."""
+    seen = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *arguments):
+        grads = [p.grad.flatten() for g in self.param_groups for p in g["params"]]
+        seen.append(torch.cat(grads).norm().item())
+        return original(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    config = tiny("optim.clip=0.01")
+    train(config)
+    logged = [x["grad_norm"] for x in read(folder_of(config) / "metrics.jsonl") if "loss" in x]
+    assert min(logged) > 0.02
+    assert seen == pytest.approx([0.01] * 10, rel=1e-3)
+
+
+def test_the_probe_scores_the_same_tokens_at_each_length(tiny, monkeypatch):
+    from lexp import scoring
+
+    seen = []
+    original = scoring.score
+
+    def counted(model, tokens, targets, *rest):
+        seen.append(targets)
+        return original(model, tokens, targets, *rest)
+
+    monkeypatch.setattr(scoring, "score", counted)
+    train(tiny())
+    assert len(seen) == 6 and len(set(seen)) == 1 and seen[0].n_tokens == 64

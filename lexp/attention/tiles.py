@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from lexp.attention.rotate import rotate
+from lexp.errors import NotDefined
 from lexp.pattern import Full, Pattern
 from lexp.position import Position
 from lexp.position.base import Pair
@@ -28,7 +29,7 @@ WHOLE_TOKENS = 16384
 WHOLE_TOKENS_BIASED = 1024
 CHUNK_ROWS = 512
 # Bounded patterns: at least this many rows a tile (smaller ones waste the matrix units), and tiles
-# folded into one call up to this many query rows over the whole batch (bounds the temporaries).
+# folded into one call up to this many query rows a sequence (bounds the temporaries).
 MIN_TILE_ROWS = 64
 GROUP_ROWS = 16384
 
@@ -58,23 +59,37 @@ class Tiling:
     factors: tuple[Tensor, Tensor] | None
 
 
-def cut(pattern: Pattern, seq_len: int, has_bias: bool) -> tuple[Group, ...]:
-    """Cover the query rows 0 .. seq_len-1 by groups of tiles, in order."""
+def cut(pattern: Pattern, seq_len: int, position: Position) -> tuple[Group, ...]:
+    """Cover the query rows 0 .. seq_len-1 by groups of tiles, in order.
+
+    NotDefined if the scheme's numbers do not last for the tile that the pattern needs.
+    """
     lookback = pattern.lookback
+    most = position.max_span or seq_len + MIN_TILE_ROWS + pattern.period + (lookback or 0)
     if lookback is None:
-        whole = WHOLE_TOKENS_BIASED if has_bias else WHOLE_TOKENS
-        rows = seq_len if seq_len <= whole else CHUNK_ROWS
+        whole = WHOLE_TOKENS_BIASED if position.has_bias else WHOLE_TOKENS
+        rows = seq_len if seq_len <= min(whole, most) else min(CHUNK_ROWS, most)
         starts = range(0, seq_len, rows)
         return tuple(Group(s, min(rows, seq_len - s), 1, s) for s in starts)
     unit = pattern.period if pattern.period > 1 else MIN_TILE_ROWS
     rows = math.ceil(max(lookback, MIN_TILE_ROWS) / unit) * unit
-    # The first tile has no keys to its left; every later one has all it can use.
-    groups = [Group(0, min(rows, seq_len), 1, 0)]
-    whole_tiles, rest = divmod(max(seq_len - rows, 0), rows)
+    if rows > most:
+        rows = most // pattern.period * pattern.period
+    if rows < 1:
+        raise NotDefined(
+            f"{type(position).__name__} overflows over {most} positions, "
+            f"{pattern.label} takes {pattern.period} at once"
+        )
+    groups, start = [], 0
+    # The first tiles have fewer keys to their left; every later one has all it can use.
+    while start < min(lookback, seq_len):
+        groups.append(Group(start, min(rows, seq_len - start), 1, start))
+        start += rows
+    whole_tiles, rest = divmod(max(seq_len - start, 0), rows)
     per_group = max(1, GROUP_ROWS // rows)
     for first in range(0, whole_tiles, per_group):
         count = min(per_group, whole_tiles - first)
-        groups.append(Group(rows + first * rows, rows, count, lookback))
+        groups.append(Group(start + first * rows, rows, count, lookback))
     if rest:
         groups.append(Group(seq_len - rest, rest, 1, lookback))
     return tuple(groups)
@@ -82,8 +97,8 @@ def cut(pattern: Pattern, seq_len: int, has_bias: bool) -> tuple[Group, ...]:
 
 def make_tiling(pattern: Pattern, seq_len: int, position: Position, device: torch.device) -> Tiling:
     """Everything about (pattern, length, scheme) that does not depend on activations."""
-    groups = cut(pattern, seq_len, position.has_bias)
-    rows = groups[0].rows
+    groups = cut(pattern, seq_len, position)
+    rows = max(group.rows for group in groups)
     span = rows + max(group.left for group in groups)
     # Offset by a multiple of the period so that indices into the pattern are not negative.
     offset = math.ceil((span - rows) / pattern.period) * pattern.period
@@ -91,11 +106,12 @@ def make_tiling(pattern: Pattern, seq_len: int, position: Position, device: torc
     key = torch.arange(rows - span, rows, device=device)
     plain_causal = len(groups) == 1 and isinstance(pattern, Full)
     mask = None if plain_causal else pattern.allowed(query[:, None] + offset, key[None, :] + offset)
-    q_pos, k_pos = query.double(), key.double()
-    factors = position.factors(q_pos, k_pos)
+    # In double precision on the CPU, which every machine has; then in what the model computes in.
+    factors = position.factors(query.double().cpu(), key.double().cpu())
     if factors is not None:
-        factors = factors[0].to(torch.complex64), factors[1].to(torch.complex64)
-    return Tiling(groups, rows, mask, q_pos.float(), k_pos.float(), factors)
+        q_factors, k_factors = (table.to(torch.complex64).to(device) for table in factors)
+        factors = q_factors, k_factors
+    return Tiling(groups, rows, mask, query.float(), key.float(), factors)
 
 
 class Tiles:

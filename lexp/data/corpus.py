@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from lexp.errors import DataError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -18,6 +20,11 @@ class Document(NamedTuple):
 class Corpus:
     """Documents by split; a split that was not given is empty."""
 
+    @property
+    def commit(self) -> str | None:
+        """The version of a remote dataset that the texts are from; None for local ones."""
+        return None
+
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of a split, in a fixed order; DataError names what cannot be read."""
         raise NotImplementedError
@@ -27,11 +34,27 @@ class Corpus:
         raise NotImplementedError
 
 
+def text_field(row: Any, column: str, where: str) -> str:
+    """The text of a row; DataError names the place if there is none that can be encoded."""
+    if not isinstance(row, dict) or column not in row:
+        has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
+        raise DataError(f"{where}: no column {column!r}; it has {has}")
+    text = row[column]
+    if not isinstance(text, str):
+        raise DataError(f"{where}: column {column!r} is {type(text).__name__}, not text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, as some web dumps have
+        raise DataError(f"{where}: character {error.start}: {error.reason}") from None
+    return text
+
+
 def content_fingerprint(splits: Iterable[tuple[Split, Iterable[Document]]]) -> str:
     """Hex digest over split names, document names and texts."""
     whole = hashlib.sha256()
     for split, documents in splits:
         for document in documents:
             text = hashlib.sha256(document.text.encode()).hexdigest()
-            whole.update(f"{split}\0{document.name}\0{text}\n".encode())
+            line = f"{split}\0{document.name}\0{text}\n"
+            whole.update(line.encode(errors="surrogateescape"))  # file names need not be UTF-8
     return whole.hexdigest()

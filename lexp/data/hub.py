@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lexp.data.corpus import Corpus, Document, Split
+from lexp.data.corpus import Corpus, Document, Split, text_field
 from lexp.errors import DataError
 from lexp.files import digest
 
@@ -41,9 +41,13 @@ class Hub(Corpus):
         self.max_documents = max_documents
         self._failure: DataError | None = None
 
-    @cached_property
+    @property
     def commit(self) -> str:
         """The commit `revision` stands for now; for a local folder, a digest of its files."""
+        return self._commit
+
+    @cached_property
+    def _commit(self) -> str:
         folder = Path(self.path)
         if folder.is_dir():
             files = sorted(p for p in folder.rglob("*") if p.is_file())
@@ -75,11 +79,9 @@ class Hub(Corpus):
             most = first + self.max_documents
             stop = most if stop is None else min(stop, most)
         for number, row in enumerate(itertools.islice(self._rows(name), first, stop), first):
-            if self.column not in row:
-                has = ", ".join(row)
-                raise DataError(f"{self.path}: no column {self.column!r}; it has {has}")
-            if row[self.column]:
-                yield Document(f"{self.path}/{name}:{number}", row[self.column])
+            text = text_field(row, self.column, f"{self.path}/{name}:{number}")
+            if text:
+                yield Document(f"{self.path}/{name}:{number}", text)
 
     def _rows(self, name: str) -> Iterator[dict[str, Any]]:
         import datasets

@@ -83,6 +83,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
         for split in SPLITS:
             _write_split(corpus.documents(split), tokenizer, temporary, split)
         with storage(folder):
+            os.chmod(temporary, 0o755)  # mkdtemp makes it private
             try:
                 os.rename(temporary, folder)
             except OSError:
@@ -120,8 +121,11 @@ def _write_split(
 
 
 def _read(folder: Path, split: Split) -> Tokens:
-    index = json.loads((folder / f"{split}.json").read_text())
-    rows = index["documents"]
+    try:
+        index = json.loads((folder / f"{split}.json").read_text())
+        rows = index["documents"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / split}.json is damaged ({error}); delete {folder}") from None
     starts = np.concatenate([[0], np.cumsum([row["tokens"] for row in rows], dtype=np.int64)])
     path = folder / f"{split}.bytes"
     return Tokens(

@@ -4,9 +4,8 @@ import glob
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
+from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint, text_field
 from lexp.errors import DataError
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -48,14 +47,20 @@ class Text(Corpus):
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of a split; DataError names file and place of what cannot be read."""
         for path in self.files(split):
-            if path.stat().st_size == 0:
-                raise DataError(f"{path} is empty")
-            if path.suffix == ".parquet":
-                yield from _parquet(path, self.column)
-            elif path.suffix == ".jsonl":
-                yield from _jsonl(path, self.column)
-            else:
-                yield Document(path.name, decode(path.read_bytes(), path))
+            try:
+                yield from self._read(path)
+            except OSError as error:
+                raise DataError(f"{path}: {error.strerror or error}") from None
+
+    def _read(self, path: Path) -> Iterator[Document]:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty")
+        if path.suffix == ".parquet":
+            yield from _parquet(path, self.column)
+        elif path.suffix == ".jsonl":
+            yield from _jsonl(path, self.column)
+        else:
+            yield Document(path.name, decode(path.read_bytes(), path))
 
     def fingerprint(self) -> str:
         """Digest of all names and texts; DataError if a file is used in two splits."""
@@ -82,14 +87,18 @@ def decode(data: bytes, path: Path, first_line: int = 1) -> str:
 def _jsonl(path: Path, column: str) -> Iterator[Document]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark is not JSON
             if not line.strip():
                 continue
             try:
                 row = json.loads(decode(line, path, number))
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}: line {number}: not JSON ({error.msg})") from None
+            except RecursionError:
+                raise DataError(f"{path}: line {number}: JSON nested too deeply") from None
             where = f"{path}: line {number}"
-            yield Document(f"{path.name}:{number}", _field(row, column, where))
+            yield Document(f"{path.name}:{number}", text_field(row, column, where))
 
 
 def _parquet(path: Path, column: str) -> Iterator[Document]:
@@ -107,14 +116,5 @@ def _parquet(path: Path, column: str) -> Iterator[Document]:
     for batch in file.iter_batches(columns=[column]):
         for value in batch.column(0).to_pylist():
             number += 1
-            text = _field({column: value}, column, f"{path}: row {number}")
+            text = text_field({column: value}, column, f"{path}: row {number}")
             yield Document(f"{path.name}:{number}", text)
-
-
-def _field(row: Any, column: str, where: str) -> str:
-    if not isinstance(row, dict) or column not in row:
-        has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
-        raise DataError(f"{where}: no field {column!r}; it has {has}")
-    if not isinstance(row[column], str):
-        raise DataError(f"{where}: field {column!r} is {type(row[column]).__name__}, not text")
-    return row[column]

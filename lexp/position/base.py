@@ -28,6 +28,7 @@ class Position(nn.Module):
     shift_invariant: ClassVar[bool] = True
     has_bias: ClassVar[bool] = False
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
+    max_span: int | None = None  # most positions `factors` may be asked for at once; None: any
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         """Add positions to the token embeddings: x [B, T, d_model], positions [T] from 0."""
@@ -44,6 +45,8 @@ class Position(nn.Module):
     def bias(self, x: Tensor) -> Callable[[Pair], Tensor] | None:
         """A function from a Pair to what is added to its score, after the 1/sqrt(head_dim) scaling.
 
+        It is also asked about pairs that are masked afterwards, keys later than the query included:
+        values and gradients must be finite there too (clamp distances at 0 before a log or power).
         x [B, T, d_model] is the input of the attention layer, for schemes that look at content.
         """
         return None

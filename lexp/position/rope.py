@@ -14,8 +14,10 @@ from lexp.position.base import Position
 
 def rotary_frequencies(head_dim: int, base: float) -> Tensor:
     """theta_c = base^(-2c/head_dim) in radians per token, float64 [head_dim/2]."""
-    if head_dim % 2:
-        raise ValueError(f"rotary positions need an even head_dim, got {head_dim}")
+    if head_dim % 2 or base <= 0:
+        raise ValueError(
+            f"rotary positions need an even head_dim and a base above 0, got {head_dim} and {base}"
+        )
     return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
 
 

@@ -7,8 +7,9 @@ The paper prints zeta^n and leaves gamma open. The authors' code (torchscale) us
 zeta^(n / scale_base) with scale_base = 512; only with the latter does the paper's remark on fp16
 hold, so that is our default and `scale_base=1` the printed formula.
 The code centres positions on the middle of the sequence and overflows at 72k tokens in float32.
-We promise shift invariance instead: attention counts from each tile's first query, so keys far in
-the past underflow towards their true value, zero, and nothing overflows at any length.
+We promise shift invariance and a `max_span` instead: attention counts from each tile's first query
+and keeps tiles that short, so keys far in the past underflow towards their true value, zero, and
+nothing overflows at any length.
 """
 
 import torch
@@ -33,6 +34,8 @@ class XPos(Position):
         self.theta = rotary_frequencies(head_dim, base).tolist()
         fraction = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
         self.xi = (((fraction + gamma) / (1 + gamma)).log() / scale_base).tolist()
+        # Factors stay within e^40, and their products within float32, over this many positions.
+        self.max_span = max(1, int(40 / -min(self.xi)))
 
     def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """exp((xi + i theta) n) for queries, exp((-xi + i theta) m) for keys."""

@@ -39,6 +39,7 @@ class Grid:
     lengths: tuple[int, ...]
     train_len: int | None
     rows: tuple[Row, ...]
+    comparable: bool
 
     def header(self, length: int) -> str:
         """A column's heading, the trained length marked."""
@@ -49,40 +50,48 @@ class Grid:
         values = [r.entries[length].value for r in self.rows if length in r.entries]
         finite = [value for value in values if math.isfinite(value)]
         entry = row.entries.get(length)
-        return bool(entry and finite and f"{entry.value:.2f}" == f"{min(finite):.2f}")
+        if not (self.comparable and entry and finite):
+            return False
+        return f"{entry.value:.2f}" == f"{min(finite):.2f}"
 
 
+TOKEN_METRIC = "Perplexity per token"
 METRICS: dict[str, Callable[[Cell], float]] = {
-    "Perplexity per token": lambda cell: cell.ppl,
+    TOKEN_METRIC: lambda cell: cell.ppl,
     "Bits per byte": lambda cell: cell.bpb,
 }
 
 
-def make_grid(metric: str, cells: list[Cell]) -> Grid:
-    """Arrange cells as a table of one metric.
+def make_grid(metric: str, cells: list[Cell], notes: dict[str, str]) -> Grid:
+    """Arrange cells as a table of one metric; notes: by variant, what tells it apart.
 
     Cells that differ in their seed alone are averaged; a failure of any seed is shown, not averaged
-    away.
+    away. Numbers per token of different vocabularies, or of different texts, are not compared.
     """
-    variants = {(c.size, c.dataset, c.train_len, c.extension) for c in cells}
-    train_lens = {c.train_len for c in cells}
     groups: dict[tuple, dict[int, list[Cell]]] = {}
     for cell in cells:
-        key = (cell.model, cell.attention, cell.size, cell.dataset, cell.train_len, cell.extension)
-        groups.setdefault(key, {}).setdefault(cell.length, []).append(cell)
+        groups.setdefault(row_key(cell), {}).setdefault(cell.length, []).append(cell)
     rows = []
-    for (model, attention, size, dataset, train_len, extension), by_length in groups.items():
-        # What all rows share is in the caption; only what tells rows apart is in the row.
-        note = f"{size} {dataset} L{train_len}" if len(variants) > 1 else ""
-        note += f" {extension}" if extension != "none" else ""
+    for by_length in groups.values():
+        one = next(iter(by_length.values()))[0]
+        note = notes.get(one.variant, "")
+        note += f" {one.extension}" if one.extension != "none" else ""
         entries = {length: _entry(found, METRICS[metric]) for length, found in by_length.items()}
-        rows.append(Row(model, attention, note.strip(), entries))
+        rows.append(Row(one.model, one.attention, note.strip(), entries))
+    texts = {(c.text, c.tokenizer if metric == TOKEN_METRIC else "") for c in cells}
+    train_lens = {c.train_len for c in cells}
     return Grid(
         title=metric,
         lengths=tuple(sorted({c.length for c in cells})),
         train_len=train_lens.pop() if len(train_lens) == 1 else None,
         rows=tuple(rows),
+        comparable=len(texts) == 1,
     )
+
+
+def row_key(cell: Cell) -> tuple:
+    """Cells of one row (of one curve): the same in everything but seed and length."""
+    return cell.model, cell.variant, cell.text, cell.attention, cell.extension, cell.precision
 
 
 def to_rich(grid: Grid) -> Table:

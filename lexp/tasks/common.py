@@ -1,11 +1,13 @@
 """What training and evaluation set up alike."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from lexp.build import build
 from lexp.data import Corpus, Store, open_store
 from lexp.data.tokenizer import TokenizerSpec
+from lexp.errors import ConfigError
 from lexp.files import make_folder
 from lexp.model import Dims, Transformer
 from lexp.position import Position
@@ -16,18 +18,25 @@ def make_corpus(node: dict[str, Any]) -> Corpus:
     return build(node, Corpus, "dataset")
 
 
-def make_store(dataset: dict[str, Any], tokenizer: dict[str, Any], outputs: Path) -> Store:
-    """The tokenised corpus; the vocabulary is trained or fetched if this is its first use."""
+def make_store(
+    dataset: dict[str, Any], tokenizer: dict[str, Any], outputs: Path
+) -> tuple[Corpus, Store]:
+    """A corpus, tokenised; the vocabulary is trained or fetched if this is its first use."""
     corpus, cache = make_corpus(dataset), make_folder(outputs / ".cache")
     spec = build(tokenizer, TokenizerSpec, "tokenizer")
-    return open_store(corpus, spec.load(corpus, cache), cache)
+    return corpus, open_store(corpus, spec.load(corpus, cache), cache)
+
+
+def make_dims(settings: dict[str, Any]) -> Dims:
+    """The model's sizes; ConfigError if one is below 1."""
+    names = [field.name for field in fields(Dims)]
+    try:
+        return Dims(**{name: settings["size"][name] for name in names})
+    except ValueError as error:
+        raise ConfigError(f"size: {error}") from None
 
 
 def make_model(settings: dict[str, Any], vocab_size: int) -> Transformer:
     """The model that the settings of a run describe, freshly initialised."""
-    size = settings["size"]
-    dims = Dims(
-        **{key: size[key] for key in ("n_layers", "d_model", "n_heads", "head_dim", "d_ff")}
-    )
     position = build(settings["model"]["position"], Position, "model.position")
-    return Transformer(dims, vocab_size, position)
+    return Transformer(make_dims(settings), vocab_size, position)

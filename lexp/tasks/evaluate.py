@@ -10,10 +10,10 @@ from rich.console import Console as Rich
 
 from lexp import checkpoint, runtime, scoring
 from lexp.build import build
-from lexp.config import check_eval, check_types, plain
+from lexp.config import check_eval, check_train, check_types, plain
 from lexp.data import Store, open_store
 from lexp.data.tokenizer import load_tokenizer
-from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete
+from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
 from lexp.evaluate import OUT_OF_MEMORY, Cell, Subject, evaluate
 from lexp.files import write_text
 from lexp.pattern import Pattern
@@ -28,7 +28,7 @@ from lexp.report import (
     write_results,
 )
 from lexp.scoring import choose_targets
-from lexp.study import Run, find_runs
+from lexp.study import Run, find_runs, variant, variant_notes
 from lexp.tasks.common import make_corpus, make_model
 
 
@@ -49,9 +49,21 @@ def eval_(config: DictConfig) -> None:
     study = Path(settings["outputs"]) / settings["name"]
     runtime.prepare_process()
     # All texts first: what is wrong with one of them is known before any work is done.
-    texts = [_open_text(run, settings) for run in _choose_runs(study, settings["models"])]
-    results = _evaluate_all(study, texts, patterns, settings)
-    _publish(study, results)
+    runs, problems = _choose_runs(study, settings["models"]), []
+    texts = []
+    for run in runs:
+        try:
+            texts.append(_open_text(run, settings))
+        except LexpError as error:
+            problems.append(error)
+    results = _evaluate_all(study, texts, patterns, settings, problems)
+    if results:
+        _publish(study, results, variant_notes([text.run for text in texts]))
+    # What is wrong with one run does not keep the others from being scored, nor go unsaid.
+    for problem in problems[:-1]:
+        print(f"lexp: {problem}", file=sys.stderr)
+    if problems:
+        raise problems[-1]
     failed = [cell for cell, _ in results if cell.status == OUT_OF_MEMORY]
     if failed and not settings["allow_partial"]:
         raise Incomplete(
@@ -70,11 +82,11 @@ def _choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:
     runs = find_runs(study)
     wanted = [models] if isinstance(models, str) else models
     if wanted is not None:
-        there = sorted({run.settings["model"]["name"] for run in runs})
+        there = sorted({model_of(run) for run in runs})
         unknown = sorted(set(wanted) - set(there))
         if unknown:
             raise ConfigError(f"model={','.join(unknown)}: {study} has runs of {', '.join(there)}")
-        runs = [run for run in runs if run.settings["model"]["name"] in wanted]
+        runs = [run for run in runs if model_of(run) in wanted]
     unfinished = [run.name for run in runs if not run.is_done]
     if unfinished:
         print(f"not finished, left out: {', '.join(unfinished)}", file=sys.stderr)
@@ -82,6 +94,12 @@ def _choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:
     if not finished:
         raise ConfigError(f"no finished run in {study}")
     return finished
+
+
+def model_of(run: Run) -> str:
+    """The name of a run's model, from a config that is still to be checked."""
+    model = run.settings.get("model")
+    return str(model.get("name")) if isinstance(model, dict) else "?"
 
 
 @dataclass(frozen=True)
@@ -101,7 +119,11 @@ class Text:
 
 def _open_text(run: Run, settings: dict[str, Any]) -> Text:
     """The test split for a run, in its own tokens; DataError if the longest length does not fit."""
-    check_types(run.settings)
+    try:
+        check_types(run.settings)
+        check_train(run.settings)
+    except ConfigError as error:  # the folder may be somebody else's, or have been edited
+        raise CheckpointError(f"{run.folder}/config.json: {error}") from None
     tokenizer = load_tokenizer(run.folder)
     if tokenizer.digest != run.config["data"]["tokenizer"]:
         raise CheckpointError(f"{run.folder}/tokenizer.json is not the one of training")
@@ -140,8 +162,14 @@ def _load_subject(text: Text, settings: dict[str, Any]) -> Subject:
             "dataset": text.dataset,
             "seed": run.settings["seed"],
             "train_len": run.settings["train_len"],
+            "tokenizer": run.settings["tokenizer"]["name"],
+            "precision": precision,
+            "text": text.store.fingerprint[:8],
+            "variant": variant(run.settings),
         },
         identity={
+            "model": run.settings["model"],
+            "size": run.settings["size"],
             "checkpoint": found.model_sha256,
             "fingerprint": text.store.fingerprint,
             "tokenizer": text.store.tokenizer.digest,
@@ -156,13 +184,22 @@ def _load_subject(text: Text, settings: dict[str, Any]) -> Subject:
 
 
 def _evaluate_all(
-    study: Path, texts: list[Text], patterns: list[Pattern], settings: dict[str, Any]
+    study: Path,
+    texts: list[Text],
+    patterns: list[Pattern],
+    settings: dict[str, Any],
+    problems: list[LexpError],
 ) -> list[tuple[Cell, str]]:
-    """All cells in order, one model in memory at a time; results.csv follows each new cell."""
+    """All cells in order, one model in memory at a time; results.csv follows each new cell.
+
+    What keeps a run from being loaded is added to `problems`.
+    """
     lengths = settings["lengths"]
     results: list[tuple[Cell, str]] = []
     total = sum(text.n_tokens for text in texts) * len(patterns) * len(lengths)
     with Console("evaluating", total) as console:
+        n_cells = len(texts) * len(patterns) * len(lengths)
+        console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to score")
         for text in texts:
             new = 0
 
@@ -172,7 +209,11 @@ def _evaluate_all(
                 note = f"{text.run.name} {pattern.label} {length}"  # noqa: B023
                 console.advance(text.n_tokens if known else 0, note)  # noqa: B023
 
-            subject = _load_subject(text, settings)
+            try:
+                subject = _load_subject(text, settings)
+            except LexpError as error:
+                problems.append(error)
+                continue
             for result in evaluate(subject, patterns, lengths, starting, console.advance):
                 results.append(result)
                 if new:
@@ -182,10 +223,10 @@ def _evaluate_all(
     return results
 
 
-def _publish(study: Path, results: list[tuple[Cell, str]]) -> None:
+def _publish(study: Path, results: list[tuple[Cell, str]], variants: dict[str, str]) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
     cells = [cell for cell, _ in results]
-    grids = [make_grid(metric, cells) for metric in METRICS]
+    grids = [make_grid(metric, cells, variants) for metric in METRICS]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -194,5 +235,5 @@ def _publish(study: Path, results: list[tuple[Cell, str]]) -> None:
     rich.print("\n".join(notes), markup=False)
     paragraphs = [*map(to_markdown, grids), "  \n".join(notes)]
     write_text(study / "results.md", "\n".join(paragraphs) + "\n")
-    plot_curves(cells, study / "results.png")
+    plot_curves(cells, variants, study / "results.png")
     print(f"{study}/results.csv, results.md, results.png", file=sys.stderr)

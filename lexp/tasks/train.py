@@ -12,21 +12,24 @@ from omegaconf import DictConfig
 from lexp import checkpoint, runtime
 from lexp import train as loop
 from lexp.build import build
-from lexp.config import check_train, plain
+from lexp.config import check_train, check_types, plain
 from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.errors import DataError, OutOfMemory
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.record import Console, Metrics, start_mirror
-from lexp.study import Run, locked, open_run, run_name
-from lexp.tasks.common import make_corpus, make_model, make_store
+from lexp.scoring import Targets
+from lexp.study import Run, locked, open_run, run_name, warn_of_other_versions
+from lexp.tasks.common import make_corpus, make_dims, make_model, make_store
 
 
 def check(config: DictConfig) -> dict[str, Any]:
     """The settings as plain values; ConfigError before any work if one of them is not allowed."""
     settings = plain(config)
+    check_types(settings)
     check_train(settings)
+    make_dims(settings)
     build(settings["model"]["position"], Position, "model.position")
     build(settings["tokenizer"], TokenizerSpec, "tokenizer")
     make_corpus(settings["dataset"])
@@ -40,44 +43,52 @@ def train(config: DictConfig) -> None:
     if Run(folder).is_done:
         print(f"{folder} is complete, nothing to do", file=sys.stderr)
         return
+    message = ""
     with locked(folder):
-        _train(settings, folder)
+        try:
+            _train(settings, folder)
+        except (RuntimeError, MemoryError) as error:
+            if not runtime.is_out_of_memory(error):
+                raise
+            message = str(error).splitlines()[0] if str(error) else "out of memory"
+    if message:
+        now = settings["accumulation"]
+        raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")
 
 
 def _train(settings: dict[str, Any], folder: Path) -> None:
     runtime.prepare_process()
-    torch.manual_seed(settings["seed"])
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
+    # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
+    corpus, store = make_store(
+        settings["dataset"], settings["tokenizer"], Path(settings["outputs"])
+    )
+    steps = _steps(settings)
+    batches, targets = _portion(settings, store, steps)
+    data = {
+        "fingerprint": store.fingerprint,
+        "commit": corpus.commit,
+        "tokenizer": store.tokenizer.digest,
+        "vocab_size": store.tokenizer.vocab_size,
+    }
+    torch.manual_seed(settings["seed"])
+    model = make_model(settings, store.tokenizer.vocab_size).to(device)
+    run = open_run(folder, settings, data, precision)
+    store.tokenizer.save(folder)
+    checkpoint.clean(run.checkpoints)
+    found = checkpoint.latest(run.checkpoints)
+    if found:
+        warn_of_other_versions(run)
+    metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
+    mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
     with runtime.stop_signals() as stop:
-        store = make_store(settings["dataset"], settings["tokenizer"], Path(settings["outputs"]))
-        for split in ("train", "validation"):
-            if not store.splits[split].names:
-                raise DataError(
-                    f"dataset.{split} of {settings['dataset']['name']} has no documents"
-                )
-        vocab_size = store.tokenizer.vocab_size
-        data = {
-            "fingerprint": store.fingerprint,
-            "tokenizer": store.tokenizer.digest,
-            "vocab_size": vocab_size,
-        }
-        steps = _steps(settings)
-        batches = Batches(
-            store.splits["train"], steps.train_len, steps.batch_size, settings["seed"]
-        )
-        model = make_model(settings, vocab_size).to(device)
-        run = open_run(folder, settings, data, precision)
-        store.tokenizer.save(folder)
-        checkpoint.clean(run.checkpoints)
-        found = checkpoint.latest(run.checkpoints)
-        metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-        mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
         job = loop.Job(
             model=model,
             optimizer=make_optimizer(model, steps.optim),
             batches=batches,
             validation=store.splits["validation"],
+            targets=targets,
             settings=steps,
             autocast=runtime.autocast(precision, device),
             checkpoints=run.checkpoints,
@@ -88,31 +99,34 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
         )
         if found:
             loop.resume(job, found)
-        _describe(job, store, folder, precision, device)
+        print(_description(job, folder, f"{precision} on {device}"), file=sys.stderr, flush=True)
+        number, n_jobs = _place_in_sweep()
+        title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
+        total, done = steps.n_steps * steps.step_tokens, job.step * steps.step_tokens
         try:
-            _run(job, folder)
+            with Console(title, total, done, following=n_jobs - number) as console:
+                loop.train(job, console)
         finally:
             metrics.close()
             mirror.finish()
-        run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+    run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
 
 
-def _run(job: loop.Job, folder: Path) -> None:
-    tokens = job.settings.step_tokens
-    message = None
-    number, n_jobs = _place_in_sweep()
-    title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
-    total, done = job.settings.n_steps * tokens, job.step * tokens
-    with Console(title, total, done, following=n_jobs - number) as console:
-        try:
-            loop.train(job, console)
-        except (RuntimeError, MemoryError) as error:
-            if not runtime.is_out_of_memory(error):
-                raise
-            message = str(error).splitlines()[0] if str(error) else "out of memory"
-    if message:
-        now = job.settings.accumulation
-        raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")
+def _portion(
+    settings: dict[str, Any], store: Store, steps: loop.TrainSettings
+) -> tuple[Batches, Targets]:
+    """Training batches and the tokens probes score; DataError before any training."""
+    for split in ("train", "validation"):
+        if not store.splits[split].names:
+            raise DataError(f"dataset.{split} of {settings['dataset']['name']} has no documents")
+    batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings["seed"])
+    try:
+        targets = loop.probe_targets(
+            store.splits["validation"], steps.train_len, settings["probe_tokens"]
+        )
+    except DataError as error:
+        raise DataError(f"validation split: {error}") from None
+    return batches, targets
 
 
 def _place_in_sweep() -> tuple[int, int]:
@@ -132,25 +146,23 @@ def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
         optim=OptimSettings(lr=settings["lr"], **settings["optim"]),
         save_every=settings["save_every"],
         probe_every=settings["probe_every"],
-        probe_tokens=settings["probe_tokens"],
     )
 
 
-def _describe(
-    job: loop.Job, store: Store, folder: Path, precision: str, device: torch.device
-) -> None:
-    """What is about to run, in three lines."""
-    steps, tokens = job.settings, store.splits["train"]
+def _description(job: loop.Job, folder: Path, machine: str) -> str:
+    """What is about to run, in three or four lines."""
+    steps, batches = job.settings, job.batches
     n_parameters = sum(p.numel() for p in job.model.parameters())
     total = steps.n_steps * steps.step_tokens
-    start = f"from step {job.step}" if job.step else "from the start"
-    print(
-        f"{folder} ({start})\n"
-        f"  {n_parameters / 1e6:.2f}M parameters, {type(job.model.position).__name__}, "
-        f"{precision} on {device}\n"
+    lines = [
+        f"{folder} ({f'from step {job.step}' if job.step else 'from the start'})",
+        f"  {n_parameters / 1e6:.2f}M parameters, {type(job.model.position).__name__}, {machine}",
         f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
-        f"{steps.train_len}, {total / max(1, len(tokens.ids)):.2f} epochs of "
-        f"{len(tokens.names)} documents",
-        file=sys.stderr,
-        flush=True,
-    )
+        f"{steps.train_len}, {total / (batches.n_windows * steps.train_len):.2f} epochs",
+    ]
+    if batches.n_left_out_tokens:
+        lines.append(
+            f"  left out: {batches.n_left_out_tokens} tokens in documents shorter than "
+            f"{steps.train_len + 1}"
+        )
+    return "\n".join(lines)
