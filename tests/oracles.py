@@ -1,16 +1,21 @@
 """The papers' formulas in float64 with naive loops, one function per scheme, named as its config.
 
-Each takes queries and keys of one head [T, D] (and what else the paper's formula needs) and returns
-the T x T scores before masking and softmax. Nothing here calls lexp.
+Each takes queries and keys of one head [T, D], the head's index and their number, and the scheme's
+learned parameters by name, and returns the T x T scores before masking and softmax.
+Nothing here calls lexp.
 """
 
 import math
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+Params = dict[str, Tensor]
 
-def nope(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
+
+def nope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
     """q.k / sqrt(d)."""
     n, d = q.shape
     rows = [[q[i] @ k[j] / math.sqrt(d) for j in range(n)] for i in range(n)]
@@ -27,7 +32,7 @@ def sinusoidal_embedding(position: int, channel: int, d_model: int) -> float:
     return math.sin(angle) if channel % 2 == 0 else math.cos(angle)
 
 
-def rope(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
+def rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
     """Su et al. 2021, equations 14, 15 and 34: each adjacent pair is rotated by m theta_i."""
     n, d = q.shape
 
@@ -45,7 +50,7 @@ def rope(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
     return torch.stack([torch.stack(row) for row in rows])
 
 
-def xpos(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
+def xpos(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
     """Sun et al. 2022, Algorithm 1 with the authors' gamma = 0.4 and zeta^(m/512).
 
     Q (C + rot S) T and K (C + rot S) T^-1 with rot(x) = (-x1, x0, -x3, x2, ...).
@@ -85,11 +90,89 @@ ALIBI_SLOPES = {
 }  # fmt: skip
 
 
-def alibi(q: Tensor, k: Tensor, head: int, n_heads: int) -> Tensor:
+def alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
     """Press et al. 2021, section 3: q.k / sqrt(d) + m (j - i), m by head."""
-    n, d = q.shape
     m = ALIBI_SLOPES[n_heads][head]
-    rows = [[q[i] @ k[j] / math.sqrt(d) + m * (j - i) for j in range(n)] for i in range(n)]
+    return with_bias(q, k, lambda i, j: torch.tensor(m * (j - i), dtype=q.dtype))
+
+
+def with_bias(q: Tensor, k: Tensor, bias: Callable[[int, int], Tensor]) -> Tensor:
+    """q.k / sqrt(d) + bias(i, j) on the causal triangle, 0 elsewhere (it is masked)."""
+    n, d = q.shape
+    zero = torch.zeros((), dtype=q.dtype)
+    rows = [
+        torch.stack([q[i] @ k[j] / math.sqrt(d) + bias(i, j) if j <= i else zero for j in range(n)])
+        for i in range(n)
+    ]
+    return torch.stack(rows)
+
+
+def t5(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Raffel et al. 2020: 32 buckets, 16 exact, 16 logarithmic up to 128, the last for the rest."""
+
+    def bucket(distance: int) -> int:
+        if distance < 16:
+            return distance
+        return min(31, 16 + math.floor(16 * math.log(distance / 16) / math.log(128 / 16)))
+
+    return with_bias(q, k, lambda i, j: learned["weight"][head, bucket(i - j)])
+
+
+def kerple_log(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Chi et al. 2022a, equation 4: -r1 log(1 + r2 |i - j|), parameters at least 0.01."""
+    r1, r2 = (learned[name][head].clamp(min=0.01) for name in ("r1", "r2"))
+    return with_bias(q, k, lambda i, j: -r1 * (1 + r2 * (i - j)).log())
+
+
+def kerple_power(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Chi et al. 2022a, equation 3: -r1 |i - j|^r2, 0 < r2 <= 2."""
+    r1, r2 = learned["r1"][head].clamp(min=0.01), learned["r2"][head].clamp(min=0.01, max=2)
+    return with_bias(q, k, lambda i, j: -r1 * (r2 * math.log(i - j)).exp() if i > j else 0 * r1)
+
+
+def sandwich(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Chi et al. 2022b: (sum_{k=1}^{64} cos((i-j) / 10000^(2k/128)) - 64) / (8 h / H), h from 1."""
+
+    def penalty(i: int, j: int) -> Tensor:
+        waves = sum(math.cos((i - j) / 10000 ** (2 * c / 128)) for c in range(1, 65))
+        return torch.tensor((waves - 64) / (8 * (head + 1) / n_heads), dtype=q.dtype)
+
+    return with_bias(q, k, penalty)
+
+
+def tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Wennberg and Henter 2021, equation 6: sum_s a_s exp(-|b_s| (j - i - c_s)^2)."""
+    a, b, c = (learned[name][:, head] for name in ("amplitude", "sharpness", "centre"))
+    return with_bias(
+        q, k,
+        lambda i, j: sum(a[s] * (-b[s].abs() * (j - i - c[s]) ** 2).exp() for s in range(len(a))),
+    )  # fmt: skip
+
+
+def p_rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Barbero et al. 2024: RoPE, the slowest quarter of the frequencies set to zero."""
+    n, d = q.shape
+
+    def rotated(x: Tensor, m: int) -> Tensor:
+        out = []
+        for i in range(d // 2):
+            angle = m * 10000 ** (-2 * i / d) if i < 0.75 * d / 2 else 0.0
+            pair = torch.complex(x[2 * i], x[2 * i + 1]) * complex(math.cos(angle), math.sin(angle))
+            out += [pair.real, pair.imag]
+        return torch.stack(out)
+
+    rows = [[rotated(q[i], i) @ rotated(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def xpos_decay(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Sun et al. 2022, Table 4, "xPos without rotation": each pair's product times zeta^(i - j)."""
+    n, d = q.shape
+    zeta = torch.tensor([(c // 2 / (d / 2) + 0.4) / 1.4 for c in range(d)], dtype=q.dtype)
+    rows = [
+        [(q[i] * k[j] * zeta ** ((i - j) / 512)).sum() / math.sqrt(d) for j in range(n)]
+        for i in range(n)
+    ]
     return torch.stack([torch.stack(row) for row in rows])
 
 

@@ -34,7 +34,8 @@ def test_lexp_alone_lists_the_commands_with_an_example_each():
 def test_help_shows_groups_and_values():
     result = lexp("train", "--help")
     assert result.returncode == 0
-    assert "model: alibi, learned, nope, rope, sinusoidal, xpos" in result.stdout
+    models = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")))
+    assert f"model: {models}" in result.stdout
     assert "train_len: ${size.train_len}" in result.stdout
 
 

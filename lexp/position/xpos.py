@@ -43,3 +43,11 @@ class XPos(Position):
         xi = torch.tensor(self.xi, dtype=torch.float64, device=q_pos.device)
         q_rate, k_rate = torch.complex(xi, theta), torch.complex(-xi, theta)
         return torch.exp(q_pos[:, None] * q_rate), torch.exp(k_pos[:, None] * k_rate)
+
+
+class XPosDecay(XPos):
+    """xPos without its rotation: the decay alone, LEX's ablation (its Table 4)."""
+
+    def __init__(self, head_dim: int, gamma: float = 0.4, scale_base: float = 512.0):
+        super().__init__(head_dim, gamma=gamma, scale_base=scale_base)
+        self.theta = [0.0] * len(self.theta)

@@ -1,0 +1,60 @@
+"""KERPLE: kernelized relative positions (Chi et al. 2022, arXiv 2205.09921, equations 3 and 4).
+
+    log:    score(i, j) = q_i . k_j / sqrt(d) - r1 log(1 + r2 (i - j)),  r1, r2 > 0
+    power:  score(i, j) = q_i . k_j / sqrt(d) - r1 (i - j)^r2,           r1 > 0, 0 < r2 <= 2
+
+The paper divides the bias by sqrt(d) as well, the authors' code does not; we follow the code, which
+made the published numbers. Initialisation and clamping are the code's too.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lexp.position.base import Pair, Position
+
+LEAST = 1e-2  # the parameters are kept positive by clamping here when they are used
+
+
+class KerpleLog(Position):
+    """A learned logarithmic penalty: two scalars per head, shared by all layers."""
+
+    has_bias = True
+
+    def __init__(self, n_heads: int):
+        super().__init__()
+        self.r1 = nn.Parameter(torch.rand(n_heads) * 2)
+        self.r2 = nn.Parameter(torch.rand(n_heads))
+
+    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+        """-r1 log(1 + r2 (i - j))."""
+        r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST)
+
+        def penalty(pair: Pair) -> Tensor:
+            distance = (pair.q_pos - pair.k_pos).clamp(min=0)
+            return -r1[pair.h] * torch.log1p(r2[pair.h] * distance)
+
+        return penalty
+
+
+class KerplePower(Position):
+    """A learned power of the distance as penalty: two scalars per head, shared by all layers."""
+
+    has_bias = True
+
+    def __init__(self, n_heads: int):
+        super().__init__()
+        self.r1 = nn.Parameter(torch.rand(n_heads))
+        self.r2 = nn.Parameter(torch.rand(n_heads) * 2)
+
+    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+        """-r1 (i - j)^r2."""
+        r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST, max=2)
+
+        def penalty(pair: Pair) -> Tensor:
+            # Pairs that are masked anyway must not put a NaN into the gradient.
+            distance = (pair.q_pos - pair.k_pos).clamp(min=0)
+            return -r1[pair.h] * distance ** r2[pair.h]
+
+        return penalty
