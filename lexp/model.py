@@ -6,6 +6,7 @@ no dropout, no biases, GELU, untied head, one attention function handed in from 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -73,11 +74,17 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A causal language model over token ids; one position scheme shared by all layers."""
+    """A causal language model over token ids.
 
-    def __init__(self, dims: Dims, vocab_size: int, position: Position):
+    make_position builds the position scheme: once, shared by all layers, or anew for each layer
+    where the scheme says that its parameters are `per_layer`.
+    """
+
+    def __init__(self, dims: Dims, vocab_size: int, make_position: Callable[[], Position]):
         super().__init__()
-        self.position = position
+        first = make_position()
+        others = [make_position() for _ in range(dims.n_layers - 1)] if first.per_layer else []
+        self.positions = nn.ModuleList([first, *others])
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
         self.blocks = nn.ModuleList(Block(dims) for _ in range(dims.n_layers))
         self.norm = nn.LayerNorm(dims.d_model, bias=False)
@@ -88,18 +95,25 @@ class Transformer(nn.Module):
         # GPT-2: normal(0, 0.02), and layers that write to the residual stream scaled down by
         # the square root of how many there are, so that its variance does not grow with depth.
         for name, parameter in self.named_parameters():
-            if name.startswith("position.") or parameter.ndim < 2:
+            if name.startswith("positions.") or parameter.ndim < 2:
                 continue
             writes_residual = name.endswith(("attention.out.weight", "mlp_out.weight"))
             std = 0.02 / math.sqrt(2 * n_layers) if writes_residual else 0.02
             nn.init.normal_(parameter, std=std)
 
+    @property
+    def position(self) -> Position:
+        """The scheme (that of the first layer, where each has its own)."""
+        position = self.positions[0]
+        assert isinstance(position, Position)
+        return position
+
     def hidden(self, tokens: Tensor, attend: Attend) -> Tensor:
         """Token ids [B, T] to final normed hidden states [B, T, d_model]."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.position.embed(self.embedding(tokens), positions)
-        for block in self.blocks:
-            x = block(x, self.position, attend)
+        for n, block in enumerate(self.blocks):
+            x = block(x, self.positions[n % len(self.positions)], attend)
         return self.norm(x)
 
     def forward(self, tokens: Tensor, attend: Attend) -> Tensor:

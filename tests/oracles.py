@@ -1,12 +1,12 @@
 """The papers' formulas in float64 with naive loops, one function per scheme, named as its config.
 
-Each takes queries and keys of one head [T, D], the head's index and their number, and the scheme's
-learned parameters by name, and returns the T x T scores before masking and softmax.
+Each takes queries and keys of one head [T, D], the head's index and their number, the scheme's
+learned parameters by name, and the layer's input x [T, d_model], and returns the T x T scores
+before masking and softmax.
 Nothing here calls lexp.
 """
 
 import math
-
 from collections.abc import Callable
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 Params = dict[str, Tensor]
 
 
-def nope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def nope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """q.k / sqrt(d)."""
     n, d = q.shape
     rows = [[q[i] @ k[j] / math.sqrt(d) for j in range(n)] for i in range(n)]
@@ -32,7 +32,7 @@ def sinusoidal_embedding(position: int, channel: int, d_model: int) -> float:
     return math.sin(angle) if channel % 2 == 0 else math.cos(angle)
 
 
-def rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Su et al. 2021, equations 14, 15 and 34: each adjacent pair is rotated by m theta_i."""
     n, d = q.shape
 
@@ -50,7 +50,7 @@ def rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tens
     return torch.stack([torch.stack(row) for row in rows])
 
 
-def xpos(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def xpos(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Sun et al. 2022, Algorithm 1 with the authors' gamma = 0.4 and zeta^(m/512).
 
     Q (C + rot S) T and K (C + rot S) T^-1 with rot(x) = (-x1, x0, -x3, x2, ...).
@@ -90,7 +90,7 @@ ALIBI_SLOPES = {
 }  # fmt: skip
 
 
-def alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Press et al. 2021, section 3: q.k / sqrt(d) + m (j - i), m by head."""
     m = ALIBI_SLOPES[n_heads][head]
     return with_bias(q, k, lambda i, j: torch.tensor(m * (j - i), dtype=q.dtype))
@@ -107,7 +107,7 @@ def with_bias(q: Tensor, k: Tensor, bias: Callable[[int, int], Tensor]) -> Tenso
     return torch.stack(rows)
 
 
-def t5(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def t5(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Raffel et al. 2020: 32 buckets, 16 exact, 16 logarithmic up to 128, the last for the rest."""
 
     def bucket(distance: int) -> int:
@@ -118,19 +118,21 @@ def t5(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor
     return with_bias(q, k, lambda i, j: learned["weight"][head, bucket(i - j)])
 
 
-def kerple_log(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def kerple_log(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Chi et al. 2022a, equation 4: -r1 log(1 + r2 |i - j|), parameters at least 0.01."""
     r1, r2 = (learned[name][head].clamp(min=0.01) for name in ("r1", "r2"))
     return with_bias(q, k, lambda i, j: -r1 * (1 + r2 * (i - j)).log())
 
 
-def kerple_power(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def kerple_power(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
     """Chi et al. 2022a, equation 3: -r1 |i - j|^r2, 0 < r2 <= 2."""
     r1, r2 = learned["r1"][head].clamp(min=0.01), learned["r2"][head].clamp(min=0.01, max=2)
     return with_bias(q, k, lambda i, j: -r1 * (r2 * math.log(i - j)).exp() if i > j else 0 * r1)
 
 
-def sandwich(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def sandwich(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Chi et al. 2022b: (sum_{k=1}^{64} cos((i-j) / 10000^(2k/128)) - 64) / (8 h / H), h from 1."""
 
     def penalty(i: int, j: int) -> Tensor:
@@ -140,7 +142,7 @@ def sandwich(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> 
     return with_bias(q, k, penalty)
 
 
-def tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Wennberg and Henter 2021, equation 6: sum_s a_s exp(-|b_s| (j - i - c_s)^2)."""
     a, b, c = (learned[name][:, head] for name in ("amplitude", "sharpness", "centre"))
     return with_bias(
@@ -149,7 +151,26 @@ def tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tens
     )  # fmt: skip
 
 
-def p_rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def fox(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """Lin et al. 2025, equation 3: the log of the product of the gates of tokens j+1 .. i."""
+
+    def faded(i: int, j: int) -> Tensor:
+        total = torch.zeros((), dtype=q.dtype)
+        for t in range(j + 1, i + 1):
+            z = learned["gate.weight"][head] @ x[t] + learned["gate.bias"][head]
+            total = total + torch.log(1 / (1 + torch.exp(-z)))
+        return total
+
+    return with_bias(q, k, faded)
+
+
+def cable(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """Veisi et al. 2025: b_i - b_j with b_t the sum of -softplus(W x_l) up to t."""
+    steps = [-torch.log(1 + torch.exp(learned["gate.weight"][head] @ row)) for row in x]
+    return with_bias(q, k, lambda i, j: sum(steps[: i + 1]) - sum(steps[: j + 1]))
+
+
+def p_rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Barbero et al. 2024: RoPE, the slowest quarter of the frequencies set to zero."""
     n, d = q.shape
 
@@ -161,11 +182,13 @@ def p_rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Te
             out += [pair.real, pair.imag]
         return torch.stack(out)
 
-    rows = [[rotated(q[i], i) @ rotated(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)]
+    rows = [
+        [rotated(q[i], i) @ rotated(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)
+    ]
     return torch.stack([torch.stack(row) for row in rows])
 
 
-def xpos_decay(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+def xpos_decay(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Sun et al. 2022, Table 4, "xPos without rotation": each pair's product times zeta^(i - j)."""
     n, d = q.shape
     zeta = torch.tensor([(c // 2 / (d / 2) + 0.4) / 1.4 for c in range(d)], dtype=q.dtype)

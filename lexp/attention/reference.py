@@ -30,7 +30,10 @@ class Reference:
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         bias = position.bias(x)
         if bias is not None:
+            batch = torch.arange(q.shape[0], device=q.device)[:, None, None, None]
             heads = torch.arange(q.shape[1], device=q.device)[:, None, None]
+            index = self.positions.long()
             pos = self.positions.to(q.dtype)
-            scores = scores + bias(Pair(h=heads, q_pos=pos[:, None], k_pos=pos[None, :]))
+            grid = Pair(batch, heads, index[:, None], index[None, :], pos[:, None], pos[None, :])
+            scores = scores + bias(grid)
         return scores.masked_fill(~self.allowed, -math.inf).softmax(-1) @ v

@@ -21,7 +21,7 @@ from lexp.attention.rotate import rotate
 from lexp.errors import NotDefined
 from lexp.pattern import Full, Pattern
 from lexp.position import Position
-from lexp.position.base import Pair
+from lexp.position.base import Bias, Pair
 
 # Up to this many tokens causal attention is one tile: the kernel masks by itself (and skips the
 # masked half), but its bias, where a scheme has one, is rows x T.
@@ -124,12 +124,11 @@ class Tiles:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
-        outputs = [self._group(group, q, k, v, position, x) for group in self.tiling.groups]
+        bias = position.bias(x)
+        outputs = [self._group(group, q, k, v, bias) for group in self.tiling.groups]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
-    def _group(
-        self, group: Group, q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor
-    ) -> Tensor:
+    def _group(self, group: Group, q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tensor:
         tiling, batch = self.tiling, q.shape[0]
         # This group's part of the shared tables: its own queries, and keys up to its last query.
         query = slice(0, group.rows)
@@ -139,17 +138,31 @@ class Tiles:
         if tiling.factors is not None:
             q, k = rotate(q, tiling.factors[0][query]), rotate(k, tiling.factors[1][key])
         mask = None if tiling.mask is None else tiling.mask[query, key]
-        bias = position.bias(x)
         if bias is not None:
-            heads = torch.arange(q.shape[1], device=q.device)[:, None, None]
-            pair = Pair(heads, tiling.q_pos[query, None], tiling.k_pos[None, key])
+            pair = grid(group, batch, q.shape[1], tiling.q_pos[query], tiling.k_pos[key])
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
             # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
             # It takes a float32 bias beside bfloat16 queries, the CUDA kernels do not.
             dtype = torch.float32 if q.device.type == "cpu" else q.dtype
-            mask = bias(pair).masked_fill(~allowed, -math.inf)[None].to(dtype)
+            added = bias(pair).masked_fill(~allowed, -math.inf).to(dtype)
+            mask = added if added.ndim == 4 else added[None]
         out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return unfold(out, group, batch)
+
+
+def grid(group: Group, batch: int, n_heads: int, q_pos: Tensor, k_pos: Tensor) -> Pair:
+    """All pairs of a group's tiles; what is the same in each of them broadcasts."""
+    device = q_pos.device
+    tile = torch.arange(group.n_tiles, device=device).repeat(batch)[:, None, None, None]
+    first = group.start + tile * group.rows
+    return Pair(
+        b=torch.arange(batch, device=device).repeat_interleave(group.n_tiles)[:, None, None, None],
+        h=torch.arange(n_heads, device=device)[:, None, None],
+        i=first + torch.arange(group.rows, device=device)[:, None],
+        j=first + torch.arange(-group.left, group.rows, device=device),
+        q_pos=q_pos[:, None],
+        k_pos=k_pos[None, :],
+    )
 
 
 def fold(x: Tensor, group: Group, left: int) -> Tensor:

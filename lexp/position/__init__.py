@@ -2,6 +2,8 @@
 
 from lexp.position.alibi import ALiBi
 from lexp.position.base import Pair, Position
+from lexp.position.cable import CABLE
+from lexp.position.fox import FoX
 from lexp.position.kerple import KerpleLog, KerplePower
 from lexp.position.learned import Learned
 from lexp.position.nope import NoPE
@@ -14,6 +16,6 @@ from lexp.position.tisa import TISA
 from lexp.position.xpos import XPos, XPosDecay
 
 __all__ = [
-    "T5", "TISA", "ALiBi", "KerpleLog", "KerplePower", "Learned", "NoPE", "PRoPE", "Pair",
-    "Position", "RoPE", "Sandwich", "Sinusoidal", "XPos", "XPosDecay",
+    "CABLE", "T5", "TISA", "ALiBi", "FoX", "KerpleLog", "KerplePower", "Learned", "NoPE", "PRoPE",
+    "Pair", "Position", "RoPE", "Sandwich", "Sinusoidal", "XPos", "XPosDecay",
 ]  # fmt: skip

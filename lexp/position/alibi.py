@@ -5,12 +5,10 @@
 The bias is not divided by sqrt(d).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from lexp.position.base import Pair, Position
+from lexp.position.base import Bias, Position
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
@@ -38,7 +36,7 @@ class ALiBi(Position):
         self.slopes: Tensor
         self.register_buffer("slopes", slopes, persistent=False)
 
-    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+    def bias(self, x: Tensor) -> Bias:
         """-m_h (i - j)."""
         slopes = self.slopes
         return lambda pair: -slopes[pair.h] * (pair.q_pos - pair.k_pos)

@@ -9,12 +9,19 @@ from torch import Tensor, nn
 class Pair(NamedTuple):
     """A (query, key) pair, or a broadcastable grid of pairs.
 
-    `h` is the head index, `q_pos` and `k_pos` the positions that the pair is given.
+    `b` and `h` are batch and head index, `i` and `j` the indices of query and key in the sequence,
+    `q_pos` and `k_pos` the positions that the pair is given, counted from any origin.
     """
 
+    b: Tensor
     h: Tensor
+    i: Tensor
+    j: Tensor
     q_pos: Tensor
     k_pos: Tensor
+
+
+Bias = Callable[[Pair], Tensor]
 
 
 class Position(nn.Module):
@@ -27,6 +34,7 @@ class Position(nn.Module):
 
     shift_invariant: ClassVar[bool] = True
     has_bias: ClassVar[bool] = False
+    per_layer: ClassVar[bool] = False  # True: every layer has parameters of its own
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
     max_span: int | None = None  # most positions `factors` may be asked for at once; None: any
 
@@ -42,7 +50,7 @@ class Position(nn.Module):
         """
         return None
 
-    def bias(self, x: Tensor) -> Callable[[Pair], Tensor] | None:
+    def bias(self, x: Tensor) -> Bias | None:
         """A function from a Pair to what is added to its score, after the 1/sqrt(head_dim) scaling.
 
         It is also asked about pairs that are masked afterwards, keys later than the query included:

@@ -7,12 +7,10 @@ The paper divides the bias by sqrt(d) as well, the authors' code does not; we fo
 made the published numbers. Initialisation and clamping are the code's too.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from lexp.position.base import Pair, Position
+from lexp.position.base import Bias, Pair, Position
 
 LEAST = 1e-2  # the parameters are kept positive by clamping here when they are used
 
@@ -27,7 +25,7 @@ class KerpleLog(Position):
         self.r1 = nn.Parameter(torch.rand(n_heads) * 2)
         self.r2 = nn.Parameter(torch.rand(n_heads))
 
-    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+    def bias(self, x: Tensor) -> Bias:
         """-r1 log(1 + r2 (i - j))."""
         r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST)
 
@@ -48,7 +46,7 @@ class KerplePower(Position):
         self.r1 = nn.Parameter(torch.rand(n_heads))
         self.r2 = nn.Parameter(torch.rand(n_heads) * 2)
 
-    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+    def bias(self, x: Tensor) -> Bias:
         """-r1 (i - j)^r2."""
         r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST, max=2)
 

@@ -1,23 +1,22 @@
 """Sandwich (Chi et al. 2022, "Dissecting Transformer Length Extrapolation", arXiv 2212.10356).
 
-    score(i, j) = q_i . k_j / sqrt(d) + (sum_{k=1}^{dim/2} cos((i - j) / 10000^(2k/dim)) - dim/2) / (8 h / H)
+    score(i, j) = q_i . k_j / sqrt(d) + (s(i - j) - dim/2) / (8 h / H),  heads h = 1 .. H
+    s(delta) = sum_{k=1}^{dim/2} cos(delta / 10000^(2k/dim))
 
-for heads h = 1 .. H: the inner product of two sinusoidal embeddings, zero at distance 0, decaying
+the inner product of two sinusoidal embeddings, zero at distance 0, decaying
 about as -log. No parameters.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from lexp.position.base import Pair, Position
+from lexp.position.base import Bias, Pair, Position
 
 
 class Sandwich(Position):
     """A fixed penalty made of cosines, compressed more in later heads.
 
-    dim: the dimension of the imagined sinusoidal embeddings, even; it sets the scale of the penalty.
+    dim: of the imagined sinusoidal embeddings, even; it sets the scale of the penalty.
     """
 
     has_bias = True
@@ -28,7 +27,7 @@ class Sandwich(Position):
             raise ValueError(f"sandwich needs an even dim >= 2, got {dim}")
         self.n_heads, self.dim, self.base = n_heads, dim, base
 
-    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+    def bias(self, x: Tensor) -> Bias:
         """(sum of cosines - dim/2) / (8 h / H)."""
 
         def penalty(pair: Pair) -> Tensor:

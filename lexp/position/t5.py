@@ -2,18 +2,17 @@
 
     score(i, j) = q_i . k_j / sqrt(d) + w[h, bucket(i - j)]
 
-Half of the buckets hold one distance each, the others grow logarithmically up to max_distance and the
-last one takes all that is farther. T5 itself leaves out 1/sqrt(d) and folds it into its initialisation;
-here the trunk is the same for all schemes, so it stays.
+Half of the buckets hold one distance each, the others grow logarithmically up to max_distance and
+the last one takes all that is farther. T5 itself leaves out 1/sqrt(d) and folds it into its
+initialisation; here the trunk is the same for all schemes, so it stays.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from lexp.position.base import Pair, Position
+from lexp.position.base import Bias, Position
 
 
 class T5(Position):
@@ -45,7 +44,7 @@ class T5(Position):
         found = torch.where(distance < exact, distance.double(), log_bucket)
         return found.clamp(max=self.n_buckets - 1).long()
 
-    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+    def bias(self, x: Tensor) -> Bias:
         """w[h, bucket(i - j)]."""
         weight = self.weight
         return lambda pair: weight[pair.h, self.bucket(pair.q_pos - pair.k_pos)]

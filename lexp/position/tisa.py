@@ -1,4 +1,4 @@
-"""TISA: translation-invariant self-attention (Wennberg and Henter 2021, arXiv 2106.01950, section 4.1).
+"""TISA: translation-invariant self-attention (Wennberg and Henter 2021, arXiv 2106.01950).
 
     score(i, j) = q_i . k_j / sqrt(d) + sum_s a_s exp(-|b_s| (j - i - c_s)^2)
 
@@ -8,12 +8,10 @@ The paper is about bidirectional models; in a causal one the bumps that start in
 can only act by their tails. `fold=true` starts them at -|c| instead.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from lexp.position.base import Pair, Position
+from lexp.position.base import Bias, Pair, Position
 
 
 class TISA(Position):
@@ -34,7 +32,7 @@ class TISA(Position):
         self.sharpness = nn.Parameter(0.1 + 0.01 * torch.randn(shape))  # b
         self.centre = nn.Parameter(-centre.abs() if fold else centre)  # c
 
-    def bias(self, x: Tensor) -> Callable[[Pair], Tensor]:
+    def bias(self, x: Tensor) -> Bias:
         """sum_s a_s exp(-|b_s| (j - i - c_s)^2)."""
         amplitude, sharpness, centre = self.amplitude, self.sharpness.abs(), self.centre
 

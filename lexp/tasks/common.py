@@ -1,6 +1,7 @@
 """What training and evaluation set up alike."""
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +39,6 @@ def make_dims(settings: dict[str, Any]) -> Dims:
 
 def make_model(settings: dict[str, Any], vocab_size: int) -> Transformer:
     """The model that the settings of a run describe, freshly initialised."""
-    position = build(settings["model"]["position"], Position, "model.position")
-    return Transformer(make_dims(settings), vocab_size, position)
+    node = settings["model"]["position"]
+    make_position = partial(build, node, Position, "model.position")
+    return Transformer(make_dims(settings), vocab_size, make_position)
