@@ -236,8 +236,9 @@ def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkey
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS", 100)
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
     torch.manual_seed(0)
-    position, n = make(scheme), 333
-    model = Transformer(dims(), 50, position)
+    n = 333
+    model = Transformer(dims(), 50, lambda: make(scheme))
+    position = model.position
     attend = Tiles(pattern, n, position, CPU)
     assert len(attend.tiling.groups) > 1 or pattern == Full()
     tokens = torch.randint(0, 50, (1, n))

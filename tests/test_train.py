@@ -434,7 +434,7 @@ def test_decay_is_for_matrices_and_clipping_limits_the_step():
     from lexp.optim import make_optimizer
     from lexp.position import Learned
 
-    model = Transformer(Dims(1, 8, 1, 8, 8), 11, Learned(4, 8))
+    model = Transformer(Dims(1, 8, 1, 8, 8), 11, lambda: Learned(4, 8))
     groups = make_optimizer(model, optim(weight_decay=0.3)).param_groups
     names = {id(p): n for n, p in model.named_parameters()}
     decayed = {names[id(p)] for g in groups if g["weight_decay"] == 0.3 for p in g["params"]}
