@@ -65,16 +65,16 @@ def cut(pattern: Pattern, seq_len: int, position: Position) -> tuple[Group, ...]
     NotDefined if the scheme's numbers do not last for the tile that the pattern needs.
     """
     lookback = pattern.lookback
-    most = position.max_span or seq_len + MIN_TILE_ROWS + pattern.period + (lookback or 0)
+    most = position.max_span or math.inf
     if lookback is None:
         whole = WHOLE_TOKENS_BIASED if position.has_bias else WHOLE_TOKENS
-        rows = seq_len if seq_len <= min(whole, most) else min(CHUNK_ROWS, most)
+        rows = seq_len if seq_len <= min(whole, most) else int(min(CHUNK_ROWS, most))
         starts = range(0, seq_len, rows)
         return tuple(Group(s, min(rows, seq_len - s), 1, s) for s in starts)
     unit = pattern.period if pattern.period > 1 else MIN_TILE_ROWS
     rows = math.ceil(max(lookback, MIN_TILE_ROWS) / unit) * unit
     if rows > most:
-        rows = most // pattern.period * pattern.period
+        rows = int(most // pattern.period) * pattern.period
     if rows < 1:
         raise NotDefined(
             f"{type(position).__name__} overflows over {most} positions, "

@@ -98,7 +98,10 @@ def _choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:
 
 def model_of(run: Run) -> str:
     """The name of a run's model, from a config that is still to be checked."""
-    model = run.settings.get("model")
+    try:
+        model = run.settings.get("model")
+    except CheckpointError:
+        return "?"
     return str(model.get("name")) if isinstance(model, dict) else "?"
 
 
