@@ -53,6 +53,7 @@ REFUSED = {
     "train lr=abc": ["lr=abc", "Float"],
     "train lr": ["lr"],
     "train lr=-1": ["lr=-1.0"],
+    "train model=[rope,xpos]": ["one choice a run", "-m model=rope,xpos"],
     "train --cfg job -m": ["leave out -m"],
     "train -m model=rope,xpos lr=1e-3,abc": ["lr=abc"],
     "train -m model=rope,xpos lr=1e-3,0": ["job model=rope lr=0", "lr=0.0"],

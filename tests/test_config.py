@@ -163,6 +163,11 @@ def test_a_module_the_user_allows_is_built_and_one_a_config_asks_for_is_not(tmp_
         build(node, Position, "model.position")
     monkeypatch.setenv("LEXP_ALLOW", "my_scheme")
     assert type(build(node, Position, "model.position")).__name__ == "Mine"
+    # A module that fails to import says why, not that the class is missing.
+    (tmp_path / "broken_scheme.py").write_text("import torchh\n")
+    monkeypatch.setenv("LEXP_ALLOW", "broken_scheme")
+    with pytest.raises(ConfigError, match="No module named 'torchh'"):
+        build({"_target_": "broken_scheme.Mine"}, Position, "model.position")
 
 
 @pytest.mark.parametrize("node", [None, 3, "lexp.position.RoPE", [], {}, {"_target_": 3}])

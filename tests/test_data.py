@@ -1,6 +1,7 @@
 """Corpora, tokenizers, the store and batches: exact bytes, named errors, a fixed order."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,24 @@ def test_bad_files_are_named_with_their_place(tmp_path: Path, name):
     with pytest.raises(DataError) as error:
         Text(train=str(tmp_path / "*")).fingerprint()
     assert all(part in str(error.value) for part in expected), str(error.value)
+
+
+def test_a_byte_order_mark_and_odd_file_names_are_no_obstacle(tmp_path: Path):
+    (tmp_path / "bom.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}')
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("three")
+    corpus = Text(train=str(tmp_path / "*"))
+    assert texts_of(corpus, "train") == ["one", "two", "three"]
+    assert corpus.fingerprint() == corpus.fingerprint()
+
+
+def test_a_hub_row_that_is_not_text_is_named(local_hub: Path):
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    table = pa.table({"page": [["a", "list"]]})
+    parquet.write_table(table, local_hub / "data" / "test-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"'page' is list, not text|cannot be loaded"):
+        list(Hub(str(local_hub), column="page").documents("test"))
 
 
 def test_parquet_without_the_column(tmp_path: Path):
