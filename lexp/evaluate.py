@@ -21,7 +21,7 @@ from lexp import scoring
 from lexp.attention import Attend, Tiles
 from lexp.data import Tokens
 from lexp.errors import NotDefined
-from lexp.files import digest, make_folder, storage, write_bytes, write_json
+from lexp.files import digest, make_folder, write_bytes, write_json
 from lexp.model import Transformer
 from lexp.pattern import Pattern
 from lexp.runtime import is_out_of_memory
@@ -217,5 +217,4 @@ def _write_losses(path: Path, losses: np.ndarray, subject: Subject, length: int)
     buffer = io.BytesIO()
     names = [subject.tokens.names[d] for d in subject.targets.documents]
     np.savez_compressed(buffer, losses=losses, documents=np.array(names), length=length)
-    with storage(path):
-        write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())

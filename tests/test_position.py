@@ -214,20 +214,25 @@ def dims(n_heads: int = 4) -> Dims:
     return Dims(n_layers=2, d_model=D_MODEL, n_heads=n_heads, head_dim=HEAD_DIM, d_ff=64)
 
 
+def assert_causal(model: Transformer, attend: Tiles, n: int, changed_at: tuple[int, ...]) -> None:
+    """Changing token t leaves all logits before t bit-equal, and moves those at t."""
+    tokens = torch.randint(0, 50, (1, n))
+    before = model(tokens, attend)
+    for t in changed_at:
+        changed = tokens.clone()
+        changed[0, t] = (changed[0, t] + 1) % 50
+        after = model(changed, attend)
+        assert torch.equal(after[0, :t], before[0, :t])
+        assert not torch.equal(after[0, t], before[0, t])
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_causality_changing_a_token_leaves_all_logits_before_it_bit_equal(scheme):
     torch.manual_seed(0)
     model = Transformer(dims(), 50, lambda: make(scheme))
     position = model.position
     attend = Tiles(Full(), TRAIN_LEN, position, CPU)
-    tokens = torch.randint(0, 50, (1, TRAIN_LEN))
-    before = model(tokens, attend)
-    for t in (0, 1, 31, TRAIN_LEN - 1):
-        changed = tokens.clone()
-        changed[0, t] = (changed[0, t] + 1) % 50
-        after = model(changed, attend)
-        assert torch.equal(after[0, :t], before[0, :t])
-        assert not torch.equal(after[0, t], before[0, t])
+    assert_causal(model, attend, TRAIN_LEN, (0, 1, 31, TRAIN_LEN - 1))
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(8), Window(20)], ids=repr)
@@ -241,14 +246,7 @@ def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkey
     position = model.position
     attend = Tiles(pattern, n, position, CPU)
     assert len(attend.tiling.groups) > 1 or pattern == Full()
-    tokens = torch.randint(0, 50, (1, n))
-    before = model(tokens, attend)
-    for t in (1, 64, 200, n - 1):
-        changed = tokens.clone()
-        changed[0, t] = (changed[0, t] + 1) % 50
-        after = model(changed, attend)
-        assert torch.equal(after[0, :t], before[0, :t])
-        assert not torch.equal(after[0, t], before[0, t])
+    assert_causal(model, attend, n, (1, 64, 200, n - 1))
 
 
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"nope"}))

@@ -77,6 +77,7 @@ def test_off_imports_nothing(monkeypatch, tmp_path):
     mirror = start_mirror("off", tmp_path, "study", "run", {})
     mirror.log(1, {"x": 1})
     mirror.finish()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_offline_passes_every_number_on_in_order(monkeypatch, tmp_path):
