@@ -214,20 +214,10 @@ def _score(
 ) -> tuple[np.ndarray | None, str, str]:
     """Losses, status and reason of a cell."""
     n_tokens = len(subject.targets.documents) * subject.targets.n_tokens
-    train_len = subject.labels["train_len"]
     device = next(subject.model.parameters()).device
     message = None
     try:
-        lengths = Lengths(train_len, length, method.longest)
-        model = method.extension.extend(subject.model, lengths, subject.sample)
-        pattern = subject.fit(method.pattern, length)
-        if method.extension.full_only and not isinstance(pattern, Full):
-            raise NotDefined(f"{method.extension.name} is measured under full attention")
-        refuse_beyond(model, length)
-
-        def attend_at(size: int) -> Attend:
-            return make_attend(pattern, size, model.schemes, device)
-
+        model, attend_at = prepare(subject, method, length)
         losses = scoring.score(
             model, subject.tokens, subject.targets, length, attend_at, subject.autocast, advance
         )
@@ -243,6 +233,23 @@ def _score(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return None, OUT_OF_MEMORY, message
+
+
+def prepare(
+    subject: Subject, method: Method, length: int
+) -> tuple[Transformer, Callable[[int], Attend]]:
+    """The model as a method runs it at a length, and attention for windows of any size up to it.
+
+    NotDefined with the reason if the method has no meaning there.
+    """
+    lengths = Lengths(subject.labels["train_len"], length, method.longest)
+    model = method.extension.extend(subject.model, lengths, subject.sample)
+    pattern = subject.fit(method.pattern, length)
+    if method.extension.full_only and not isinstance(pattern, Full):
+        raise NotDefined(f"{method.extension.name} is measured under full attention")
+    refuse_beyond(model, length)
+    device = next(model.parameters()).device
+    return model, lambda size: make_attend(pattern, size, model.schemes, device)
 
 
 def refuse_beyond(model: Transformer, length: int) -> None:

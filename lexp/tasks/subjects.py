@@ -1,0 +1,165 @@
+"""From a study to models that can be scored: which runs, on what text, by which methods."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lexp import checkpoint, runtime, scoring
+from lexp.build import build
+from lexp.config import check_train, check_types
+from lexp.data import Store, open_store
+from lexp.data.tokenizer import load_tokenizer
+from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined
+from lexp.evaluate import Method, Subject
+from lexp.extension import Extension
+from lexp.pattern import Pattern
+from lexp.scoring import choose_targets
+from lexp.study import Run, find_runs, variant
+from lexp.tasks.common import make_corpus, make_model, training_pattern
+
+
+def make_methods(settings: dict[str, Any]) -> list[Method]:
+    """Every pattern with every extension."""
+    longest = max(settings["lengths"])
+    patterns = [build(n, Pattern, f"attention.{key}") for key, n in settings["attention"].items()]
+    extensions = [
+        build(n, Extension, f"extension.{key}") for key, n in settings["extension"].items()
+    ]
+    return [Method(p, e, longest) for p in patterns for e in extensions]
+
+
+def choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:
+    """The finished runs asked for; ConfigError if there are none, a line on those left out."""
+    runs = find_runs(study)
+    wanted = [models] if isinstance(models, str) else models
+    if wanted is not None:
+        there = sorted({model_of(run) for run in runs})
+        unknown = sorted(set(wanted) - set(there))
+        if unknown:
+            raise ConfigError(f"model={','.join(unknown)}: {study} has runs of {', '.join(there)}")
+        runs = [run for run in runs if model_of(run) in wanted]
+    unfinished = [run.name for run in runs if not run.is_done]
+    if unfinished:
+        print(f"not finished, left out: {', '.join(unfinished)}", file=sys.stderr)
+    finished = [run for run in runs if run.is_done]
+    if not finished:
+        raise ConfigError(f"no finished run in {study}")
+    return finished
+
+
+def model_of(run: Run) -> str:
+    """The name of a run's model, from a config that is still to be checked."""
+    try:
+        model = run.settings.get("model")
+    except CheckpointError:
+        return "?"
+    return str(model.get("name")) if isinstance(model, dict) else "?"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A finished run and what it is to be scored on."""
+
+    run: Run
+    dataset: str
+    store: Store
+    targets: scoring.Targets
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens scored in each cell."""
+        return len(self.targets.documents) * self.targets.n_tokens
+
+
+def open_text(run: Run, settings: dict[str, Any]) -> Text:
+    """The test split for a run, in its own tokens; DataError if the longest length does not fit."""
+    try:
+        check_types(run.settings)
+        check_train(run.settings)
+    except ConfigError as error:  # the folder may be somebody else's, or have been edited
+        raise CheckpointError(f"{run.folder}/config.json: {error}") from None
+    tokenizer = load_tokenizer(run.folder)
+    if tokenizer.digest != run.config["data"]["tokenizer"]:
+        raise CheckpointError(f"{run.folder}/tokenizer.json is not the one of training")
+    dataset = settings["dataset"] or run.settings["dataset"]
+    store = open_store(make_corpus(dataset), tokenizer, Path(settings["outputs"]) / ".cache")
+    trained_on = run.config["data"]["fingerprint"]
+    if settings["dataset"] is None and store.fingerprint != trained_on:
+        raise DataError(
+            f"{run.name}: dataset {dataset['name']} is not what it was trained on (fingerprint "
+            f"{store.fingerprint[:8]}, then {trained_on[:8]}); name another one with dataset="
+        )
+    max_tokens = None if settings["max_tokens"] is None else int(settings["max_tokens"])
+    try:
+        targets = choose_targets(store.splits["test"], max(settings["lengths"]), max_tokens)
+    except DataError as error:
+        raise DataError(f"lengths: test split of {dataset['name']}: {error}") from None
+    return Text(run, dataset["name"], store, targets)
+
+
+def load_subject(text: Text, settings: dict[str, Any]) -> Subject:
+    """Load the final checkpoint of a text's run."""
+    run = text.run
+    device = runtime.choose_device(settings["device"])
+    precision = runtime.choose_precision(settings["precision"], device)
+    found = checkpoint.latest(run.checkpoints)
+    if found is None:
+        raise CheckpointError(f"{run.folder} is marked as done and has no checkpoint")
+    model = make_model(run.settings, text.store.tokenizer.vocab_size).to(device).eval()
+    checkpoint.load_model(found, model)
+    return Subject(
+        folder=run.folder,
+        labels={
+            "run": run.name,
+            "model": run.settings["model"]["name"],
+            "size": run.settings["size"]["name"],
+            "dataset": text.dataset,
+            "seed": run.settings["seed"],
+            "train_len": run.settings["train_len"],
+            "tokenizer": run.settings["tokenizer"]["name"],
+            "precision": precision,
+            "text": text.store.fingerprint[:8],
+            "variant": variant(run.settings),
+        },
+        identity={
+            "model": run.settings["model"],
+            "size": run.settings["size"],
+            "checkpoint": found.model_sha256,
+            "fingerprint": text.store.fingerprint,
+            "tokenizer": text.store.tokenizer.digest,
+            "precision": precision,
+        },
+        model=model,
+        tokens=text.store.splits["test"],
+        targets=text.targets,
+        protocol=f"{settings['protocol']}-{text.targets.n_tokens}",
+        autocast=runtime.autocast(precision, device),
+        sample=partial(_sample, text, settings),
+        trained=training_pattern(run.settings),
+    )
+
+
+def _sample(text: Text, settings: dict[str, Any], n: int, length: int) -> Tensor:
+    """Windows of the texts a run was trained on, its long enough documents in turns, [n, length].
+
+    NotDefined if no document is that long.
+    """
+    store = text.store
+    if settings["dataset"] is not None:
+        own = make_corpus(text.run.settings["dataset"])
+        store = open_store(own, store.tokenizer, Path(settings["outputs"]) / ".cache")
+    train = store.splits["train"]
+    long_enough = [d for d, size in enumerate(train.lengths) if size >= length]
+    if not long_enough:
+        raise NotDefined(f"no training document has {length} tokens")
+    places = []
+    for number in range(n):
+        d, turn = long_enough[number % len(long_enough)], number // len(long_enough)
+        first = min(turn * length, int(train.lengths[d]) - length)
+        places.append(torch.from_numpy(train.window(d, first, length).astype("int64")))
+    return torch.stack(places)
