@@ -22,7 +22,6 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 WANDB_MODES = ("off", "offline", "online")
 SCHEDULES = ("cosine", "linear", "polynomial", "constant")
-PROTOCOLS = ("segments",)
 BETAS = ("beta1", "beta2")
 MAX_TOKENS = 1e15
 MAX_LENGTH = 1 << 24  # positions beyond are not exact in float32, and no text is that long
@@ -92,12 +91,12 @@ class EvalSchema:
 
     attention: Any = field(default_factory=dict)  # one key a choice; none chosen is said clearly
     extension: Any = field(default_factory=dict)
+    protocol: Any = field(default_factory=dict)
     dataset: Any = None
     name: str = MISSING
     outputs: str = MISSING
     models: Any = MISSING
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
-    protocol: str = MISSING
     max_tokens: float | None = MISSING
     allow_partial: bool = MISSING
     device: str = MISSING
@@ -181,7 +180,6 @@ def check_eval(config: dict[str, Any]) -> None:
     problems = [
         *_one_of(config, "device", DEVICES),
         *_one_of(config, "precision", PRECISIONS),
-        *_one_of(config, "protocol", PROTOCOLS),
         *_path_word("name", config["name"]),
         *_lengths(config["lengths"]),
     ]
@@ -189,7 +187,7 @@ def check_eval(config: dict[str, Any]) -> None:
         problems += _at_least(config, 1, "max_tokens")
         if math.isinf(config["max_tokens"]):
             problems.append("max_tokens=inf (null for all)")
-    for group in ("attention", "extension"):
+    for group in ("attention", "extension", "protocol"):
         if not isinstance(config[group], dict) or not config[group]:
             problems.append(f"{group}=[] (at least one of its choices)")
     models = config["models"]

@@ -20,6 +20,8 @@ from lexp.position import Position
 # Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), and
 # again in the backward pass, so that they never exist for a whole long sequence or batch.
 MAX_LOGITS = 1 << 24
+# Without gradients, longer texts go through the feed-forward layer so many tokens at a time.
+MLP_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,15 @@ class Block(nn.Module):
     ) -> Tensor:
         """x [B, T, d_model] to the same shape."""
         x = x + self.attention(self.norm_attention(x), position, attend, drawn)
-        return x + self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))
+        if torch.is_grad_enabled() or x.shape[1] <= MLP_ROWS:
+            return x + self.mlp(x)
+        for rows in x.split(MLP_ROWS, dim=1):
+            rows += self.mlp(rows)
+        return x
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """What the feed-forward layer adds to x [B, T, d_model]."""
+        return self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))
 
 
 class Transformer(nn.Module):
@@ -119,12 +129,13 @@ class Transformer(nn.Module):
         """The schemes that layers take in turns."""
         return [position for position in self.positions if isinstance(position, Position)]
 
-    def hidden(self, tokens: Tensor, attend: Attend) -> Tensor:
-        """Token ids [B, T] to final normed hidden states [B, T, d_model]."""
+    def hidden(self, tokens: Tensor, attend: Attend, first: int = 0) -> Tensor:
+        """Token ids [B, T] to final normed hidden states [B, T, d_model]; first: their index."""
         drawn = self.position.draw(tokens.shape[1])
         if drawn is not None:
             drawn = drawn.to(tokens.device)
-        positions = torch.arange(tokens.shape[1], device=tokens.device) if drawn is None else drawn
+        indices = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        positions = indices if drawn is None else drawn
         x = self.position.embed(self.embedding(tokens), positions)
         for n, block in enumerate(self.blocks):
             x = block(x, self.positions[n % len(self.positions)], attend, drawn)
@@ -134,9 +145,12 @@ class Transformer(nn.Module):
         """Token ids [B, T] to logits [B, T, V]."""
         return self.head(self.hidden(tokens, attend))
 
-    def losses(self, tokens: Tensor, targets: Tensor, attend: Attend) -> Tensor:
-        """Negative log-likelihood in nats of each target [B, T], float32 [B, T]."""
-        hidden = self.hidden(tokens, attend).flatten(0, 1)
+    def losses(self, tokens: Tensor, targets: Tensor, attend: Attend, first: int = 0) -> Tensor:
+        """Negative log-likelihood in nats of the targets of the last tokens, float32 [B, n].
+
+        tokens [B, T]; targets [B, n], n <= T; first: index of tokens[:, 0] in its text.
+        """
+        hidden = self.hidden(tokens, attend, first)[:, -targets.shape[1] :].flatten(0, 1)
         rows = max(1, MAX_LOGITS // self.head.out_features)
         if len(hidden) <= rows:
             return self._nll(hidden, targets.flatten()).view_as(targets)

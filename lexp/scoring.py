@@ -1,128 +1,163 @@
-"""Per-token losses of documents at an inference length: the one place where perplexity comes from.
+"""Losses of the targets of windows: every forward pass of every evaluation happens here.
 
-Protocol `segments` (Sun et al. 2022, section 4.2): the first N tokens of every document that has
-them are cut into non-overlapping windows, so that every length scores the same tokens. A window's
-targets are its tokens shifted by one, the last one reaching into the next window: tokens
-1 .. N of the document are each scored exactly once at every length, and token 0 never
-(it has no context). That takes N + 1 tokens of a document. The last window may be shorter.
+Exact at any length. A window too long for one pass is read in pieces where the pattern is bounded:
+n_layers * lookback tokens before a piece are all that its last layer depends on, so a piece with
+that much in front of it gives what the whole window would, in time linear in the window and in
+memory that does not depend on it. Full attention takes the window whole, in chunks of rows.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from lexp.attention import Attend
+from lexp.attention import Attend, make_attend
 from lexp.data import Tokens
-from lexp.errors import DataError
 from lexp.model import Transformer
+from lexp.pattern import Banded, Pattern
+from lexp.protocol import Window
 
-# Tokens scored in one forward pass; more than one window where the length is below this.
+# Tokens in one forward pass: more than one window where the length is below this.
 BATCH_TOKENS = 16384
 
 
-@dataclass(frozen=True)
-class Targets:
-    """The tokens to be scored: 1 .. n_tokens of each of these documents."""
+class Piece(NamedTuple):
+    """One forward pass over tokens first .. first + size - 1 of a document, the last ones scored.
 
-    documents: tuple[int, ...]
-    n_tokens: int
-    n_bytes: int
-
-
-@dataclass(frozen=True)
-class Score:
-    """Sums over scored tokens: nats in float64, and the text they stand for."""
-
-    nats: float
-    n_tokens: int
-    n_bytes: int
-
-    @property
-    def nll(self) -> float:
-        """Mean nats per token."""
-        return self.nats / self.n_tokens
-
-    @property
-    def ppl(self) -> float:
-        """exp(total nats / total tokens)."""
-        return perplexity(self.nll)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Total bits / total bytes of the scored text."""
-        return self.nats / math.log(2) / self.n_bytes
-
-
-def perplexity(nll: float) -> float:
-    """exp(nll); inf where that overflows, nan where it is nan."""
-    return math.inf if nll > 700 else math.exp(nll)
-
-
-def choose_targets(tokens: Tokens, n_tokens: int, max_tokens: int | None) -> Targets:
-    """The first documents with n_tokens + 1 tokens, as many as max_tokens allows (at least one)."""
-    long_enough = np.flatnonzero(tokens.lengths > n_tokens)
-    if not len(long_enough):
-        if not len(tokens.lengths):
-            raise DataError("there are no documents")
-        longest = int(tokens.lengths.argmax())
-        raise DataError(
-            f"no document has the {n_tokens + 1} tokens that length {n_tokens} needs; the longest "
-            f"of {len(tokens.lengths)} is {tokens.names[longest]} with {tokens.lengths[longest]}"
-        )
-    limit = len(long_enough) if max_tokens is None else max(1, max_tokens // n_tokens)
-    documents = tuple(int(d) for d in long_enough[:limit])
-    return Targets(documents, n_tokens, sum(tokens.n_bytes(d, 1, n_tokens) for d in documents))
-
-
-def windows(n_tokens: int, length: int) -> list[tuple[int, int]]:
-    """(first, size) of the non-overlapping windows that cover n_tokens."""
-    return [(first, min(length, n_tokens - first)) for first in range(0, n_tokens, length)]
-
-
-def score(
-    model: Transformer,
-    tokens: Tokens,
-    targets: Targets,
-    length: int,
-    make_attend: Callable[[int], Attend],
-    autocast: AbstractContextManager,
-    advance: Callable[[int], None] = lambda n_tokens: None,
-) -> np.ndarray:
-    """Nats of each target at one inference length, float32 [documents, n_tokens].
-
-    make_attend: attention for a window of a given size. advance: told the tokens scored so far.
+    offset: index of its first token in its window. place: of its first scored target in the result.
     """
-    device = next(model.parameters()).device
-    losses: np.ndarray = np.full(
-        (len(targets.documents), targets.n_tokens), np.nan, dtype=np.float32
-    )
-    places = [
-        (row, first, size)
-        for row in range(len(targets.documents))
-        for first, size in windows(targets.n_tokens, length)
-    ]
-    for size in sorted({size for _, _, size in places}, reverse=True):
-        attend = make_attend(size)
-        same = [(row, first) for row, first, s in places if s == size]
-        per_batch = max(1, BATCH_TOKENS // size)
-        for begin in range(0, len(same), per_batch):
-            batch = same[begin : begin + per_batch]
-            ids = np.stack(
-                [tokens.window(targets.documents[row], first, size + 1) for row, first in batch]
-            )
-            window = torch.from_numpy(ids).to(device)
-            with torch.inference_mode(), autocast:
-                nats = model.losses(window[:, :-1], window[:, 1:], attend).cpu().numpy()
-            for (row, first), values in zip(batch, nats, strict=True):
-                losses[row, first : first + size] = values
-            advance(len(batch) * size)
-    return losses
+
+    document: int
+    first: int
+    size: int
+    n_scored: int
+    offset: int
+    place: int
 
 
-def total(losses: np.ndarray, targets: Targets) -> Score:
-    """Sum per-token losses in float64; not finite if any of them is not."""
-    return Score(float(losses.sum(dtype=np.float64)), losses.size, targets.n_bytes)
+class Partial(Protocol):
+    """Where an unfinished cell's losses are kept between starts."""
+
+    def load(self) -> tuple[np.ndarray, int] | None:
+        """Losses [n] and how many forward passes they come from."""
+
+    def save(self, nats: np.ndarray, n_done: int) -> None:
+        """Keep losses [n] after so many passes; may choose not to."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model under a pattern, ready to score text.
+
+    autocast: the precision. batch_tokens: most tokens of a pass that could be several.
+    """
+
+    model: Transformer
+    pattern: Pattern
+    autocast: AbstractContextManager
+    batch_tokens: int = BATCH_TOKENS
+
+    def score(
+        self,
+        tokens: Tokens,
+        windows: Sequence[Window],
+        advance: Callable[[int], None] = lambda n_tokens: None,
+        partial: Partial | None = None,
+    ) -> np.ndarray:
+        """Nats of each target, window by window, float32 [n].
+
+        advance: told of tokens read since. partial: where to go on from, and to keep progress.
+        """
+        nats: np.ndarray = np.full(sum(w.n_scored for w in windows), np.nan, dtype=np.float32)
+        passes = batches(self.pieces(windows), self.batch_tokens)
+        n_done = 0
+        known = partial.load() if partial else None
+        if known is not None and known[0].shape == nats.shape:
+            nats, n_done = known
+            advance(sum(sum(piece.size for piece in batch) for batch in passes[:n_done]))
+        ready: tuple[int, Attend] | None = None
+        for number, batch in enumerate(passes[n_done:], n_done + 1):
+            size = batch[0].size
+            if ready is None or ready[0] != size:
+                ready = size, make_attend(self.pattern, size, self.model.schemes, self.device)
+            found = self._pass(tokens, batch, ready[1])
+            for piece, values in zip(batch, found, strict=True):
+                nats[piece.place : piece.place + piece.n_scored] = values
+            advance(sum(piece.size for piece in batch))
+            if partial is not None:
+                partial.save(nats, number)
+        return nats
+
+    def pieces(self, windows: Sequence[Window]) -> list[Piece]:
+        """Windows as forward passes: most in one, long ones of a bounded pattern in several."""
+        pieces, place = [], 0
+        for window in windows:
+            for offset, end, n_scored in self._cuts(window):
+                pieces.append(
+                    Piece(window.document, window.first + offset, end - offset, n_scored, offset,
+                          place)
+                )  # fmt: skip
+                place += n_scored
+        return pieces
+
+    def _cuts(self, window: Window) -> Iterator[tuple[int, int, int]]:
+        """(begin, end, n_scored) of a window's passes, in tokens from its beginning."""
+        reach = self._reach()
+        chunk = max(self.batch_tokens, 4 * (reach or 0) * len(self.model.blocks))
+        if reach is None or window.size <= 2 * chunk:
+            yield 0, window.size, window.n_scored
+            return
+        start = window.size - window.n_scored
+        while start < window.size:
+            end = min(start + chunk, window.size)
+            yield self._begin(start, reach), end, end - start
+            start = end
+
+    def _begin(self, start: int, reach: int) -> int:
+        """The first token on which the losses from `start` on depend, or one before it.
+
+        Patterns repeat with their period: a piece begins where a period of the window does.
+        """
+        period = self.pattern.period if isinstance(self.pattern, Banded) else 1
+        for _ in self.model.blocks:
+            start = start // period * period - reach
+        return max(0, start) // period * period
+
+    def _reach(self) -> int | None:
+        """Tokens before a period that one layer reads for it; None if that is all of them."""
+        lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
+        schemes = self.model.schemes
+        # Schemes that draw positions, or read indices as FIRE does, need the window as a whole.
+        whole = any(p.draws or (p.relative and not p.shift_invariant) for p in schemes)
+        if lookback is None or whole:
+            return None
+        return lookback + max(p.n_earlier for p in schemes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> np.ndarray:
+        """Losses [pieces, n_scored] of pieces of one shape."""
+        size, n_scored, offset = batch[0].size, batch[0].n_scored, batch[0].offset
+        ids = np.stack([tokens.window(piece.document, piece.first, size + 1) for piece in batch])
+        read = torch.from_numpy(ids).to(self.device)
+        with torch.inference_mode(), self.autocast:
+            targets = read[:, size + 1 - n_scored :]
+            return self.model.losses(read[:, :-1], targets, attend, offset).cpu().numpy()
+
+
+def batches(pieces: list[Piece], batch_tokens: int) -> list[list[Piece]]:
+    """Pieces of one shape together, up to batch_tokens, the largest first."""
+    alike: dict[tuple[int, int, int], list[Piece]] = {}
+    for piece in pieces:
+        alike.setdefault((piece.size, piece.n_scored, piece.offset), []).append(piece)
+    found = []
+    for shape in sorted(alike, reverse=True):
+        same, each = alike[shape], max(1, batch_tokens // shape[0])
+        found += [same[begin : begin + each] for begin in range(0, len(same), each)]
+    return found

@@ -9,19 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lexp import checkpoint, scoring
+from lexp import checkpoint
 from lexp.attention import Attend, make_attend
 from lexp.data import Batches, Tokens
 from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
+from lexp.losses import perplexity
 from lexp.model import Transformer
 from lexp.optim import OptimSettings, learning_rate
 from lexp.pattern import Pattern
+from lexp.protocol import Segments, Span
 from lexp.record import Console, Metrics, Mirror
 from lexp.runtime import StopRequest
+from lexp.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Job:
     optimizer: Optimizer
     batches: Batches
     validation: Tokens
-    targets: scoring.Targets
+    spans: tuple[Span, ...]
     settings: TrainSettings
     autocast: AbstractContextManager
     checkpoints: Path
@@ -150,39 +154,32 @@ def _kept(job: Job) -> str:
     return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
 
 
-def probe_targets(validation: Tokens, train_len: int, max_tokens: int) -> scoring.Targets:
+def probe_spans(validation: Tokens, train_len: int, max_tokens: int) -> tuple[Span, ...]:
     """What probes score: 4x, 2x or 1x train_len tokens, as the documents allow; else DataError."""
     longest = int(validation.lengths.max(initial=0)) - 1
     multiple = max([m for m in (1, 2, 4) if m * train_len <= longest], default=1)
-    return scoring.choose_targets(validation, multiple * train_len, max_tokens)
+    return Segments().spans(validation, [multiple * train_len], max_tokens)
 
 
 def _probe(job: Job, console: Console) -> None:
     """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
-    settings, model, targets = job.settings, job.model, job.targets
-    device = next(model.parameters()).device
+    settings, model = job.settings, job.model
     values = {}
     model.eval()  # schemes that draw positions do so otherwise in training
     for multiple in (1, 2, 4):
         length = multiple * settings.train_len
-        if length > targets.n_tokens:
+        if length > job.spans[0].n_tokens:
             continue
         if model.position.max_len is not None and length > model.position.max_len:
             continue
-        losses = scoring.score(
-            model,
-            job.validation,
-            targets,
-            length,
-            lambda size: make_attend(job.pattern, size, model.schemes, device),
-            job.autocast,
-        )
-        values[f"nll@{length}"] = scoring.total(losses, targets).nll
+        windows = [window for span in job.spans for window in Segments().windows(span, length)]
+        nats = Scorer(model, job.pattern, job.autocast).score(job.validation, windows)
+        values[f"nll@{length}"] = float(nats.mean(dtype=np.float64))
     model.train()
     # As text where JSON has no number for it; a probe that is not finite is no reason to stop.
     job.last_probe = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
     _log(job, "validation", values)
-    by_length = ", ".join(f"{scoring.perplexity(v):.2f} at {k[4:]}" for k, v in values.items())
+    by_length = ", ".join(f"{perplexity(v):.2f} at {k[4:]}" for k, v in values.items())
     console.say(f"step {job.step}: validation perplexity {by_length}")
 
 

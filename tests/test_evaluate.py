@@ -13,18 +13,20 @@ import torch
 from conftest import compose
 from test_train import Killed, flip_a_bit, folder_of, stop_after
 
-from lexp import checkpoint, scoring
-from lexp.attention import Reference, Tiles, make_attend
+from lexp import checkpoint
+from lexp.attention import Reference, make_attend
 from lexp.data import Tokens
 from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
-from lexp.evaluate import COLUMNS, Cell, Method, Subject, cell_path
+from lexp.evaluate import COLUMNS, Cell, Exam, Method, Subject, cell_path
 from lexp.extension import NTK, Extension
+from lexp.losses import Losses, collect, read_losses
 from lexp.model import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
+from lexp.protocol import Prefix, Segments, Span
 from lexp.record.metrics import read
-from lexp.report.table import caption, make_grid, to_markdown
-from lexp.scoring import choose_targets, perplexity, score, total, windows
+from lexp.report.table import TOKEN_METRIC, caption, make_grid, to_markdown
+from lexp.scoring import Scorer
 from lexp.study import Run
 from lexp.tasks import evaluate as evaluate_task
 from lexp.tasks.common import make_model
@@ -74,81 +76,65 @@ BLOCK = 8
 def test_scores_equal_brute_force_every_token_once(position, pattern, length):
     model = tiny_model(position)
     tokens = tokens_of(41, 30, 60, 0, 1, 2)
-    targets = choose_targets(tokens, 40, None)
-    assert targets.documents == (0, 2)  # those with 41 tokens or more
-    scored = []
-    found = score(
-        model, tokens, targets, length,
-        lambda size: Tiles(pattern, size, position, CPU), torch.autocast("cpu", enabled=False),
-        scored.append,
-    )  # fmt: skip
-    assert sum(scored) == found.size == 2 * 40
+    spans = Segments().spans(tokens, [40], None)
+    assert [span.document for span in spans] == [0, 2]  # those with 41 tokens or more
+    found = losses_of(model, pattern, tokens, spans, length)
+    assert len(found.nats) == 2 * 40 and found.names == ("d0", "d2")
     reference = model.double()
-    for row, document in enumerate(targets.documents):
-        ids = tokens.window(document, 0, 41).tolist()
+    whole = []
+    for row, span in enumerate(spans):
+        ids = tokens.window(span.document, 0, 41).tolist()
         expected = brute_force(reference, pattern, ids, 40, length)
-        np.testing.assert_allclose(found[row], expected, rtol=0, atol=2e-5)
-    sums = total(found, targets)
-    whole = [
-        x for d in targets.documents
-        for x in brute_force(reference, pattern, tokens.window(d, 0, 41).tolist(), 40, length)
-    ]  # fmt: skip
-    assert sums.nll == pytest.approx(sum(whole) / 80, abs=1e-6)
-    assert sums.ppl == pytest.approx(math.exp(sum(whole) / 80), rel=1e-6)
+        own = found.document == row
+        np.testing.assert_allclose(found.nats[own], expected, rtol=0, atol=2e-5)
+        assert found.position[own].tolist() == list(range(1, 41))
+        assert found.context[own].tolist() == [(t - 1) % length + 1 for t in range(1, 41)]
+        whole += expected
+    assert found.nll == pytest.approx(sum(whole) / 80, abs=1e-6)
+    assert found.ppl == pytest.approx(math.exp(sum(whole) / 80), rel=1e-6)
 
 
-@pytest.mark.parametrize("n_tokens", [1, 2, 16, 17, 100])
-@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 16, 33, 1000])
-def test_windows_cover_every_target_once(n_tokens, length):
-    covered = [t for first, size in windows(n_tokens, length) for t in range(first, first + size)]
-    assert covered == list(range(n_tokens))
-    assert all(size <= length for _, size in windows(n_tokens, length))
+def losses_of(model, pattern, tokens, spans, length, protocol=None) -> Losses:
+    protocol = protocol or Segments()
+    windows = [w for span in spans for w in protocol.windows(span, length)]
+    nats = Scorer(model, pattern, nullcontext()).score(tokens, windows)
+    return collect(tokens, windows, nats, length, "segments-40")
 
 
 def test_all_lengths_score_the_same_tokens():
     """A model that ignores context has one perplexity: nothing but context differs by length."""
-    position = RoPE(8)
-    model = tiny_model(position)
+    model = tiny_model(RoPE(8))
     with torch.no_grad():
         for block in model.blocks:
             block.attention.out.weight.zero_()
     tokens = tokens_of(65, 80)
-    targets = choose_targets(tokens, 64, None)
-    values = [
-        score(
-            model, tokens, targets, length,
-            lambda size: Tiles(Full(), size, position, CPU), torch.autocast("cpu", enabled=False),
-        )
-        for length in (2, 5, 16, 64)
-    ]  # fmt: skip
+    spans = Segments().spans(tokens, [64], None)
+    values = [losses_of(model, Full(), tokens, spans, n) for n in (2, 5, 16, 64)]
     for other in values[1:]:
-        np.testing.assert_allclose(other, values[0], atol=1e-6)
-
-
-def test_perplexity_is_exp_of_total_over_total_never_a_mean_of_means():
-    losses = np.array([[1.0, 1.0, 1.0], [4.0, 4.0, 7.0]], dtype=np.float32)
-    sums = total(losses, scoring.Targets((0, 1), 3, n_bytes=12))
-    assert sums.nll == 3.0 and sums.ppl == math.exp(3.0)
-    assert sums.bits_per_byte == pytest.approx(18 / math.log(2) / 12)
-    assert perplexity(1e4) == math.inf and math.isnan(perplexity(math.nan))
+        np.testing.assert_allclose(other.nats, values[0].nats, atol=1e-6)
+        np.testing.assert_array_equal(other.position, values[0].position)
 
 
 def test_bytes_are_those_of_the_targets_not_of_the_inputs():
     tokens = tokens_of(4, 4)
     counts = np.array([100, 1, 2, 3, 100, 10, 20, 30], dtype=np.uint16)
     tokens = Tokens(tokens.names, tokens.ids, tokens.starts, counts)
-    assert choose_targets(tokens, 3, None).n_bytes == 1 + 2 + 3 + 10 + 20 + 30
-    assert choose_targets(tokens, 2, None).n_bytes == 1 + 2 + 10 + 20
+    model = tiny_model(RoPE(8))
+    for n, expected in ((3, [1, 2, 3, 10, 20, 30]), (2, [1, 2, 10, 20])):
+        spans = Segments().spans(tokens, [n], None)
+        found = losses_of(model, Full(), tokens, spans, n)
+        assert found.n_bytes.tolist() == expected
+        bits = found.nats.sum(dtype=np.float64) / math.log(2) / sum(expected)
+        assert found.bits_per_byte == pytest.approx(bits)
 
 
-def test_bytes_of_the_scored_tokens_only():
-    tokens = tokens_of(10, 20, per_token_bytes=3)
-    assert choose_targets(tokens, 9, None).n_bytes == 2 * 9 * 3
-    assert choose_targets(tokens, 9, 9).documents == (0,)
-    assert choose_targets(tokens, 9, 17).documents == (0,)
-    assert choose_targets(tokens, 9, 18).documents == (0, 1)
+def test_max_tokens_chooses_whole_documents():
+    tokens = tokens_of(10, 20)
+    assert Segments().spans(tokens, [9], 9) == ((0, 1, 9),)
+    assert Segments().spans(tokens, [9], 17) == ((0, 1, 9),)
+    assert Segments().spans(tokens, [9], 18) == ((0, 1, 9), (1, 1, 9))
     with pytest.raises(DataError, match=r"21 tokens that length 20 needs; .* d1 with 20"):
-        choose_targets(tokens, 20, None)
+        Segments().spans(tokens, [20], None)
 
 
 # --- whole evaluations
@@ -209,13 +195,13 @@ def test_within_the_trained_length_the_patterns_agree(study):
 
 def test_the_same_command_again_computes_only_what_is_missing(study, monkeypatch):
     computed = []
-    original = scoring.score
+    original = Scorer.score
 
-    def counted(model, tokens, targets, length, *rest):
-        computed.append(length)
-        return original(model, tokens, targets, length, *rest)
+    def counted(self, tokens, windows, *rest):
+        computed.append(windows[0].size)
+        return original(self, tokens, windows, *rest)
 
-    monkeypatch.setattr(scoring, "score", counted)
+    monkeypatch.setattr(Scorer, "score", counted)
     first = study("attention=[full]")
     assert sorted(computed) == [8, 8, 16, 16, 32]  # learned at 32 is not defined
     assert study("attention=[full]") == first and len(computed) == 5
@@ -311,25 +297,28 @@ def test_a_model_trained_in_a_window_is_evaluated_in_it_as_trained(study, tiny):
 def test_per_token_losses_are_kept_and_give_the_cell(study):
     study("attention=[full]", "models=rope")
     (path,) = (study.folder).glob("rope*/eval/full-segments-32-16-*.npz")
-    with np.load(path, allow_pickle=False) as stored:
-        losses, length = stored["losses"], int(stored["length"])
-        assert stored["documents"].tolist() == ["0.txt", "1.txt", "2.txt"]
-    assert losses.shape == (3, 32) and length == 16
+    losses = read_losses(path)
+    assert losses.names == ("0.txt", "1.txt", "2.txt") and losses.length == 16
+    assert losses.position.tolist() == 3 * list(range(1, 33))
     rows = by_cell(study("attention=[full]", "models=rope"))
-    mean = losses.astype(np.float64).mean()
-    assert mean == pytest.approx(float(rows["rope", "full", 16]["nll"]), abs=1e-12)
+    assert losses.nll == pytest.approx(float(rows["rope", "full", 16]["nll"]), abs=1e-12)
+    # As the documentation reads it, without lexp.
+    with np.load(path) as cell:
+        mean = cell["nats"][cell["context"] > 8].mean()
+        assert str(cell["bos"]) == "none" and str(cell["protocol"]) == "segments-32"
+    assert mean == pytest.approx(losses.only(losses.context > 8).nll, abs=1e-6)
 
 
 def test_out_of_memory_is_a_cell_and_the_others_are_kept(study, monkeypatch):
-    original = scoring.score
+    original = Scorer.score
 
-    def failing(model, tokens, targets, length, *rest):
-        if length == 16 and isinstance(model.position, RoPE):
+    def failing(self, tokens, windows, *rest):
+        if windows[0].size == 16 and isinstance(self.model.position, RoPE):
             raise torch.OutOfMemoryError("no room")
-        return original(model, tokens, targets, length, *rest)
+        return original(self, tokens, windows, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "score", failing)
+        patch.setattr(Scorer, "score", failing)
         with pytest.raises(Incomplete, match=r"1 of 6 cells ran out of memory"):
             study("attention=[full]")
         rows = study("attention=[full]", "allow_partial=true")
@@ -340,26 +329,26 @@ def test_out_of_memory_is_a_cell_and_the_others_are_kept(study, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_is_a_cell_with_its_place(study, monkeypatch, capsys):
-    original = scoring.score
+    original = Scorer.score
 
-    def broken(model, tokens, targets, length, *rest):
-        losses = original(model, tokens, targets, length, *rest)
-        if length == 32 and isinstance(model.position, RoPE):
-            losses[1, 20:] = np.nan
-        return losses
+    def broken(self, tokens, windows, *rest):
+        nats = original(self, tokens, windows, *rest)
+        if windows[0].size == 32 and isinstance(self.model.position, RoPE):
+            nats[32 + 20 : 64] = np.nan
+        return nats
 
-    monkeypatch.setattr(scoring, "score", broken)
+    monkeypatch.setattr(Scorer, "score", broken)
     cells = by_cell(study("attention=[full]", "models=rope"))
     assert cells["rope", "full", 32]["status"] == "not finite"
     assert cells["rope", "full", 32]["ppl"] == ""
-    assert "first at position 20 of a window" in capsys.readouterr().out
+    assert "first at context 21" in capsys.readouterr().out
 
 
 def test_any_other_error_is_not_swallowed(study, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(scoring, "score", broken)
+    monkeypatch.setattr(Scorer, "score", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         study()
 
@@ -413,7 +402,7 @@ def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away
         return Cell(**{**{key: types.get(key, str)(row[key]) for key in COLUMNS}, **changes})
 
     cells = [cell(row) for row in rows if row["protocol"] == "segments-32"]
-    grid = make_grid("Perplexity per token", cells, {})
+    grid = make_grid(TOKEN_METRIC, cells, {})
     (line,) = grid.rows
     values = sorted(c.ppl for c in cells if c.length == 32)
     assert line.entries[32].value == pytest.approx(sum(values) / 2)
@@ -423,7 +412,7 @@ def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away
         for r in rows
         if r["protocol"] == "segments-32"
     ]
-    text = to_markdown(make_grid("Perplexity per token", [c for c, _ in one_failed], {}))
+    text = to_markdown(make_grid(TOKEN_METRIC, [c for c, _ in one_failed], {}))
     assert "not finite 1/2" in text
     assert "not finite (rope): why." in caption(one_failed)
 
@@ -441,22 +430,25 @@ def test_a_cell_depends_on_everything_that_makes_its_number(tmp_path, key):
     tokens = tokens_of(33)
     base = Subject(
         tmp_path, {"train_len": 16}, dict.fromkeys(IDENTITY, "a"), tiny_model(position), tokens,
-        choose_targets(tokens, 32, None), "segments-32", nullcontext(),
-        lambda n, length: None, Full(),
+        nullcontext(), lambda n, length: None, Full(),
     )  # fmt: skip
-    path = cell_path(base, plain(Full()), 16)
-    other = replace(base, identity={**base.identity, key: "b"})
-    assert cell_path(other, plain(Full()), 16) != path
-    assert cell_path(base, plain(Full()), 8) != path
-    assert cell_path(base, plain(Blockwise()), 16) != cell_path(base, plain(Blockwise(4)), 16)
+    exam = Exam(Segments(), (8, 16, 32), Segments().spans(tokens, [32], None))
+
+    def path(method: Method, length: int = 16, subject=base, exam=exam) -> Path:
+        return cell_path(subject, exam, method, length)
+
+    full = path(plain(Full()))
+    assert path(plain(Full()), subject=replace(base, identity={**base.identity, key: "b"})) != full
+    assert path(plain(Full()), 8) != full
+    assert path(plain(Full()), exam=replace(exam, spans=(Span(0, 1, 31),))) != full
+    assert path(plain(Full()), exam=replace(exam, protocol=Prefix())) != full
+    assert path(plain(Blockwise())) != path(plain(Blockwise(4)))
     # Half the trained length is what an open block means: the same cell by another name.
-    same = {
-        cell_path(base, plain(p), 16).stem.rsplit("-", 1)[1] for p in (Blockwise(), Blockwise(8))
-    }
+    same = {path(plain(p)).stem.rsplit("-", 1)[1] for p in (Blockwise(), Blockwise(8))}
     assert len(same) == 1
     other = Method(Full(), NTK(), 32)
-    assert cell_path(base, other, 16) not in (path, cell_path(base, replace(other, longest=64), 16))
-    assert cell_path(base, other, 16) != cell_path(base, replace(other, extension=NTK(2.0)), 16)
+    assert path(other) not in (full, path(replace(other, longest=64)))
+    assert path(other) != path(replace(other, extension=NTK(2.0)))
 
 
 def test_real_subjects_carry_that_identity(study, monkeypatch):
@@ -492,7 +484,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(study, tiny, 
     assert len(rows) == 2 * 3 and "±" not in out
     assert any("lr=0.02" in row for row in rows) and any("tokenizer=bpe" in row for row in rows)
     # No best among numbers per token of two vocabularies; bits per byte can be compared.
-    per_token, per_byte = (study.folder / "results.md").read_text().split("**Bits per byte**")
+    per_token, per_byte = (
+        (study.folder / "results.md").read_text().split("**Bits per byte, segments-16**")
+    )
     bold = [line for line in per_token.splitlines() if line.startswith("| rope") and "**" in line]
     assert not bold and "| **" in per_byte
 

@@ -38,6 +38,11 @@ class Extension:
     full_only: ClassVar[bool] = False
 
     @property
+    def follows_length(self) -> bool:
+        """Whether the model it makes depends on the length of the text at hand."""
+        return False
+
+    @property
     def label(self) -> str:
         """The name in tables, with values only where the user gave some."""
         return label_of(self.name, self)
@@ -104,6 +109,10 @@ class ByFactor(OfParts):
             return
         if isinstance(self.factor, str) or not (1 <= self.factor < math.inf):
             raise ValueError(f"factor must be null, length or a number from 1, got {self.factor}")
+
+    @property
+    def follows_length(self) -> bool:
+        return self.factor == "length"
 
     def factor_for(self, lengths: Lengths) -> float:
         """s for a length."""

@@ -77,6 +77,7 @@ class DynamicNTK(Frequencies):
     """
 
     name = "dynamic_ntk"
+    follows_length = True
 
     def ratios(self, theta: list[float], lengths: Lengths) -> list[float]:
         """s^(-c/(n-1)) with the s of this length."""

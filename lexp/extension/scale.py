@@ -58,6 +58,7 @@ class UniformScale(OfSchemes):
     scale: float | None = None
 
     name = "uniform_scale"
+    follows_length = True
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 0 < self.scale < math.inf:
@@ -82,6 +83,7 @@ class DroPE(OfSchemes):
     c: float = 0.412
 
     name = "drope"
+    follows_length = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.c < math.inf:

@@ -39,6 +39,7 @@ class VectorReplacement(Extension):
     n_texts: int = 32
 
     name = "vector_replacement"
+    follows_length = True
     full_only = True
 
     def __post_init__(self) -> None:

@@ -44,6 +44,7 @@ class Position(nn.Module):
     has_scale: bool = False  # scale() gives numbers
     draws: bool = False  # draw() gives positions
     per_layer: bool = False  # every layer has parameters of its own
+    n_earlier: int = 0  # inputs before a token that bias() and weigh() read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
     max_span: int | None = None  # most positions `factors` may be asked for at once; None: any
 

@@ -20,6 +20,7 @@ class Wrapper(Position):
         self.has_scale = inner.has_scale
         self.draws = inner.draws
         self.per_layer = inner.per_layer
+        self.n_earlier = inner.n_earlier
         self.max_len = inner.max_len
         self.max_span = inner.max_span
 
@@ -73,6 +74,7 @@ class Together(Position):
         self.has_weigh = any(part.has_weigh for part in schemes)
         self.has_scale = any(part.has_scale for part in schemes)
         self.per_layer = any(part.per_layer for part in schemes)
+        self.n_earlier = max(part.n_earlier for part in schemes)
         self.max_len = min((p.max_len for p in schemes if p.max_len is not None), default=None)
         self.max_span = min((p.max_span for p in schemes if p.max_span is not None), default=None)
 

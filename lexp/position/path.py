@@ -30,6 +30,7 @@ class PaTH(Position):
 
     has_weigh = True
     per_layer = True
+    n_earlier = 2  # by the convolution
 
     def __init__(self, d_model: int, head_dim: int, n_heads: int, rank: int = 32):
         super().__init__()

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, Cell
+from lexp.protocol import BOS, describe
 
 SHORT = {NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM"}
 
@@ -93,7 +94,7 @@ def make_grid(metric: str, cells: list[Cell], notes: dict[str, str]) -> Grid:
     texts = {(c.text, c.tokenizer if metric == TOKEN_METRIC else "") for c in cells}
     train_lens = {c.train_len for c in cells}
     return Grid(
-        title=metric,
+        title=f"{metric}, {cells[0].protocol}",
         lengths=tuple(sorted({c.length for c in cells})),
         train_len=train_lens.pop() if len(train_lens) == 1 else None,
         rows=tuple(rows),
@@ -168,10 +169,12 @@ def caption(results: list[tuple[Cell, str]]) -> list[str]:
     for protocol in sorted({c.protocol for c in cells}):
         same = [c for c in cells if c.protocol == protocol]
         for dataset in sorted({c.dataset for c in same}):
-            one = next(c for c in same if c.dataset == dataset)
+            scored = sorted({c.tokens for c in same if c.dataset == dataset})
+            documents = next(c.documents for c in same if c.dataset == dataset)
+            counts = f"{scored[0]}" + f" to {scored[-1]}" * (len(scored) > 1)
             lines.append(
-                f"{protocol}: tokens 1 to {max(c.length for c in same)} of {one.documents} "
-                f"{dataset} documents in windows of each length, {one.tokens} tokens scored."
+                f"{protocol}: {describe(protocol)}; {counts} tokens of {documents} {dataset} "
+                f"documents scored; perplexity is exp(total nats / total tokens), BOS: {BOS}."
             )
     seeds = sorted({c.seed for c in cells})
     sizes = ", ".join(sorted({c.size for c in cells}))

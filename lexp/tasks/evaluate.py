@@ -10,7 +10,7 @@ from rich.console import Console as Rich
 from lexp import runtime
 from lexp.config import check_eval, plain
 from lexp.errors import Incomplete, LexpError
-from lexp.evaluate import OUT_OF_MEMORY, Cell, Method, evaluate
+from lexp.evaluate import OUT_OF_MEMORY, Cell, Exam, Method, Result, evaluate
 from lexp.files import write_text
 from lexp.record import Console
 from lexp.report import (
@@ -24,7 +24,14 @@ from lexp.report import (
 )
 from lexp.study import variant_notes
 from lexp.tasks.common import make_corpus
-from lexp.tasks.subjects import Text, choose_runs, load_subject, make_methods, open_text
+from lexp.tasks.subjects import (
+    Text,
+    choose_runs,
+    load_subject,
+    make_methods,
+    make_protocols,
+    open_text,
+)
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -32,6 +39,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     settings = plain(config)
     check_eval(settings)
     make_methods(settings)
+    make_protocols(settings)
     if settings["dataset"] is not None:
         make_corpus(settings["dataset"])
     return settings
@@ -73,44 +81,50 @@ def _evaluate_all(
     methods: list[Method],
     settings: dict[str, Any],
     problems: list[LexpError],
-) -> list[tuple[Cell, str]]:
+) -> list[Result]:
     """All cells in order, one model in memory at a time; results.csv follows each new cell.
 
     What keeps a run from being loaded is added to `problems`.
     """
-    lengths = settings["lengths"]
-    results: list[tuple[Cell, str]] = []
-    total = sum(text.n_tokens for text in texts) * len(methods) * len(lengths)
+    results: list[Result] = []
+    exams = [exam for text in texts for exam in text.exams]
+    n_cells = sum(len(methods) * len(exam.lengths) for exam in exams)
+    total = len(methods) * sum(exam.n_read(n) for exam in exams for n in exam.lengths)
     with Console("evaluating", total) as console:
-        n_cells = len(texts) * len(methods) * len(lengths)
-        console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to score")
+        console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to read")
         for text in texts:
             new = 0
 
-            def starting(method: Method, length: int, known: Cell | None) -> None:
+            def starting(exam: Exam, method: Method, length: int, known: Cell | None) -> None:
                 nonlocal new
                 new += known is None
-                note = f"{text.run.name} {method.label} {length}"  # noqa: B023
-                console.advance(text.n_tokens if known else 0, note)  # noqa: B023
+                note = f"{text.run.name} {exam.protocol.name} {method.label} {length}"  # noqa: B023
+                console.advance(exam.n_read(length) if known else 0, note)
 
             try:
                 subject = load_subject(text, settings)
             except LexpError as error:
                 problems.append(error)
                 continue
-            for result in evaluate(subject, methods, lengths, starting, console.advance):
-                results.append(result)
-                if new:
-                    write_results(study)
-                    new = 0
+            for exam in text.exams:
+                for result in evaluate(subject, exam, methods, starting, console.advance):
+                    results.append(result)
+                    if new:
+                        write_results(study)
+                        new = 0
     write_results(study)
     return results
 
 
-def _publish(study: Path, results: list[tuple[Cell, str]], variants: dict[str, str]) -> None:
+def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
     cells = [cell for cell, _ in results]
-    grids = [make_grid(metric, cells, variants) for metric in METRICS]
+    protocols = list(dict.fromkeys(cell.protocol for cell in cells))
+    grids = [
+        make_grid(metric, [cell for cell in cells if cell.protocol == protocol], variants)
+        for protocol in protocols
+        for metric in METRICS
+    ]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -119,5 +133,9 @@ def _publish(study: Path, results: list[tuple[Cell, str]], variants: dict[str, s
     rich.print("\n".join(notes), markup=False)
     paragraphs = [*map(to_markdown, grids), "  \n".join(notes)]
     write_text(study / "results.md", "\n".join(paragraphs) + "\n")
-    plot_curves(cells, variants, study / "results.png")
-    print(f"{study}/results.csv, results.md, results.png", file=sys.stderr)
+    pictures = []
+    for protocol in protocols:
+        pictures.append("results.png" if len(protocols) == 1 else f"results-{protocol}.png")
+        own = [cell for cell in cells if cell.protocol == protocol]
+        plot_curves(own, variants, study / pictures[-1])
+    print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)

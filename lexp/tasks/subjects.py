@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lexp import checkpoint, runtime, scoring
+from lexp import checkpoint, runtime
 from lexp.build import build
 from lexp.config import check_train, check_types
 from lexp.data import Store, open_store
 from lexp.data.tokenizer import load_tokenizer
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined
-from lexp.evaluate import Method, Subject
+from lexp.evaluate import Exam, Method, Subject
 from lexp.extension import Extension
 from lexp.pattern import Pattern
-from lexp.scoring import choose_targets
+from lexp.protocol import Protocol
 from lexp.study import Run, find_runs, variant
 from lexp.tasks.common import make_corpus, make_model, training_pattern
 
@@ -31,6 +31,12 @@ def make_methods(settings: dict[str, Any]) -> list[Method]:
         build(n, Extension, f"extension.{key}") for key, n in settings["extension"].items()
     ]
     return [Method(p, e, longest) for p in patterns for e in extensions]
+
+
+def make_protocols(settings: dict[str, Any]) -> list[Protocol]:
+    """The protocols asked for, their sizes filled in; ConfigError if one does not fit lengths."""
+    made = [build(node, Protocol, f"protocol.{key}") for key, node in settings["protocol"].items()]
+    return [protocol.fit(settings["lengths"]) for protocol in made]
 
 
 def choose_runs(study: Path, models: str | list[str] | None) -> list[Run]:
@@ -68,12 +74,7 @@ class Text:
     run: Run
     dataset: str
     store: Store
-    targets: scoring.Targets
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens scored in each cell."""
-        return len(self.targets.documents) * self.targets.n_tokens
+    exams: tuple[Exam, ...]
 
 
 def open_text(run: Run, settings: dict[str, Any]) -> Text:
@@ -95,11 +96,15 @@ def open_text(run: Run, settings: dict[str, Any]) -> Text:
             f"{store.fingerprint[:8]}, then {trained_on[:8]}); name another one with dataset="
         )
     max_tokens = None if settings["max_tokens"] is None else int(settings["max_tokens"])
+    lengths = tuple(sorted(settings["lengths"]))
     try:
-        targets = choose_targets(store.splits["test"], max(settings["lengths"]), max_tokens)
+        exams = tuple(
+            Exam(protocol, lengths, protocol.spans(store.splits["test"], lengths, max_tokens))
+            for protocol in make_protocols(settings)
+        )
     except DataError as error:
         raise DataError(f"lengths: test split of {dataset['name']}: {error}") from None
-    return Text(run, dataset["name"], store, targets)
+    return Text(run, dataset["name"], store, exams)
 
 
 def load_subject(text: Text, settings: dict[str, Any]) -> Subject:
@@ -136,8 +141,6 @@ def load_subject(text: Text, settings: dict[str, Any]) -> Subject:
         },
         model=model,
         tokens=text.store.splits["test"],
-        targets=text.targets,
-        protocol=f"{settings['protocol']}-{text.targets.n_tokens}",
         autocast=runtime.autocast(precision, device),
         sample=partial(_sample, text, settings),
         trained=training_pattern(run.settings),

@@ -20,8 +20,8 @@ from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, Out
 from lexp.model import Transformer
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
+from lexp.protocol import Span
 from lexp.record import Console, Metrics, start_mirror
-from lexp.scoring import Targets
 from lexp.study import Run, locked, open_run, run_name, warn_of_other_versions
 from lexp.tasks.common import (
     make_corpus,
@@ -88,7 +88,7 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
         settings["dataset"], settings["tokenizer"], Path(settings["outputs"])
     )
     steps = _steps(settings)
-    batches, targets = _portion(settings, store, steps)
+    batches, spans = _portion(settings, store, steps)
     data: dict[str, Any] = {
         "fingerprint": store.fingerprint,
         "commit": corpus.commit,
@@ -114,7 +114,7 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
             optimizer=make_optimizer(model, steps.optim),
             batches=batches,
             validation=store.splits["validation"],
-            targets=targets,
+            spans=spans,
             settings=steps,
             autocast=runtime.autocast(precision, device),
             checkpoints=run.checkpoints,
@@ -165,19 +165,19 @@ def _start_from(settings: dict[str, Any], model: Transformer, tokenizer: str) ->
 
 def _portion(
     settings: dict[str, Any], store: Store, steps: loop.TrainSettings
-) -> tuple[Batches, Targets]:
+) -> tuple[Batches, tuple[Span, ...]]:
     """Training batches and the tokens probes score; DataError before any training."""
     for split in ("train", "validation"):
         if not store.splits[split].names:
             raise DataError(f"dataset.{split} of {settings['dataset']['name']} has no documents")
     batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings["seed"])
     try:
-        targets = loop.probe_targets(
+        spans = loop.probe_spans(
             store.splits["validation"], steps.train_len, settings["probe_tokens"]
         )
     except DataError as error:
         raise DataError(f"validation split: {error}") from None
-    return batches, targets
+    return batches, spans
 
 
 def _place_in_sweep() -> tuple[int, int]:

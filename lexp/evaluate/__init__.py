@@ -1,0 +1,32 @@
+"""Evaluation: every cell of a study, computed once and kept."""
+
+from lexp.evaluate.cell import (
+    COLUMNS,
+    NOT_DEFINED,
+    NOT_FINITE,
+    OK,
+    OUT_OF_MEMORY,
+    Cell,
+    Result,
+    read_cell,
+)
+from lexp.evaluate.run import evaluate
+from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare, refuse_beyond
+
+__all__ = [
+    "COLUMNS",
+    "NOT_DEFINED",
+    "NOT_FINITE",
+    "OK",
+    "OUT_OF_MEMORY",
+    "Cell",
+    "Exam",
+    "Method",
+    "Result",
+    "Subject",
+    "cell_path",
+    "evaluate",
+    "prepare",
+    "read_cell",
+    "refuse_beyond",
+]

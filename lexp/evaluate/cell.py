@@ -1,0 +1,86 @@
+"""A cell: one number of the table, with all that made it, as a JSON row in a run's folder."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from lexp.files import write_json
+from lexp.protocol import BOS
+
+OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
+# Raised whenever a change of the code changes numbers: cells of another version are not reused.
+NUMERICS = 2
+# Worth another try when the same command is given again: the machine may have changed.
+RETRIED = (OUT_OF_MEMORY,)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row of results.csv. nll in nats per token, bpb in bits per byte, both over all targets.
+
+    text: fingerprint of what was scored, 8 digits. variant: hash of the run's settings without
+    the seed; cells of one variant and several seeds may be averaged.
+    """
+
+    run: str
+    model: str
+    size: str
+    dataset: str
+    seed: int
+    train_len: int
+    attention: str
+    extension: str
+    protocol: str
+    length: int
+    documents: int
+    tokens: int
+    nll: float
+    ppl: float
+    bpb: float
+    seconds: float
+    status: str
+    tokenizer: str
+    precision: str
+    text: str
+    variant: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the numbers are numbers."""
+        return self.status == OK
+
+
+COLUMNS = tuple(field.name for field in fields(Cell))
+
+
+Result = tuple[Cell, str]
+
+
+def write_cell(path: Path, cell: Cell, reason: str) -> None:
+    """Write a cell's row with the reason of its failure, or ""."""
+    row = asdict(cell)
+    for key in ("nll", "ppl", "bpb"):
+        if not math.isfinite(row[key]):
+            row[key] = str(row[key])  # JSON has no inf and nan; float() reads the text back
+    write_json(path, {**row, "bos": BOS, "reason": reason})
+
+
+def known_cell(path: Path) -> Result | None:
+    """A cell that need not be computed: it is there, with its losses, and not to be tried again."""
+    known = read_cell(path)
+    if known is None or known[0].status in RETRIED:
+        return None
+    return known if not known[0].ok or path.with_suffix(".npz").is_file() else None
+
+
+def read_cell(path: Path) -> Result | None:
+    """A cell and its reason from where it is kept; None if there is none."""
+    try:
+        stored = json.loads(path.read_text())
+        reason = stored.pop("reason")
+        stored.pop("bos")
+        numbers = {key: float(stored[key]) for key in ("nll", "ppl", "bpb")}
+        return Cell(**{**stored, **numbers}), reason
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,42 @@
+"""Progress within a cell, so that a start that was cut off is not lost."""
+
+import io
+import time
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from lexp.files import write_bytes
+
+# An unfinished cell's losses are written this often.
+SAVE_EVERY_S = 10.0
+
+
+class PartialFile:
+    """Losses of an unfinished cell, written now and then, so that the next start goes on there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._last = time.monotonic()
+
+    def load(self) -> tuple[np.ndarray, int] | None:
+        """Losses [n] and how many forward passes they come from; None if there are none."""
+        try:
+            with np.load(self.path) as stored:
+                return stored["nats"], int(stored["n_done"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+
+    def save(self, nats: np.ndarray, n_done: int) -> None:
+        """Keep them, unless that was done a moment ago."""
+        if time.monotonic() - self._last < SAVE_EVERY_S:
+            return
+        self._last = time.monotonic()
+        buffer = io.BytesIO()
+        np.savez(buffer, nats=nats, n_done=n_done)
+        write_bytes(self.path, buffer.getvalue())
+
+    def remove(self) -> None:
+        """The cell is complete."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,161 @@
+"""Perplexity by inference length: cells of (run, protocol, method, length), kept as soon as known.
+
+A cell is a JSON row and, beside it, the losses of all its tokens (.npz, see lexp.losses): any other
+average can be taken later. Failures are cells too; nothing is dropped.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lexp.errors import NotDefined
+from lexp.evaluate.cell import (
+    NOT_DEFINED,
+    NOT_FINITE,
+    OK,
+    OUT_OF_MEMORY,
+    Cell,
+    Result,
+    known_cell,
+    write_cell,
+)
+from lexp.evaluate.partial import PartialFile
+from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare
+from lexp.files import make_folder
+from lexp.losses import Losses, collect, read_losses
+from lexp.runtime import is_out_of_memory
+from lexp.scoring import Partial, Scorer
+
+Starting = Callable[[Exam, Method, int, Cell | None], None]
+Advance = Callable[[int], None]
+
+
+def evaluate(
+    subject: Subject, exam: Exam, methods: list[Method], starting: Starting, advance: Advance
+) -> Iterator[Result]:
+    """Yield each cell with the reason of its failure (or ""), computing only what is missing.
+
+    Lengths ascend, so that what runs out of memory comes last. starting: told which cell comes
+    next, and the cell itself if it was known already. advance: told of tokens read.
+    """
+    for method in methods:
+        if exam.protocol.nested and not depends_on_length(subject, exam, method):
+            yield from _nested(subject, exam, method, starting, advance)
+            continue
+        for length in sorted(exam.lengths):
+            path = cell_path(subject, exam, method, length)
+            known = known_cell(path)
+            starting(exam, method, length, known[0] if known else None)
+            yield known or _compute(subject, exam, method, length, path, advance)
+
+
+def depends_on_length(subject: Subject, exam: Exam, method: Method) -> bool:
+    """Whether a text's beginning is read otherwise when more of it follows."""
+    patterns = {repr(subject.fit(method.pattern, length)) for length in exam.lengths}
+    draws = any(position.draws for position in subject.model.schemes)
+    return len(patterns) > 1 or draws or method.extension.follows_length
+
+
+def _nested(
+    subject: Subject, exam: Exam, method: Method, starting: Starting, advance: Advance
+) -> Iterator[Result]:
+    """One pass at the longest length that succeeds gives the cells of all shorter ones."""
+    results: dict[int, Result] = {}
+    whole: Losses | None = None
+    for length in sorted(exam.lengths, reverse=True):
+        path = cell_path(subject, exam, method, length)
+        known = known_cell(path)
+        starting(exam, method, length, known[0] if known else None)
+        if known is None and whole is not None:
+            advance(exam.n_read(length))
+            beginning = whole.only(whole.context <= length, length)
+            known = _keep(subject, exam, method, length, path, Outcome(beginning, OK, "", 0.0))
+        results[length] = known or _compute(subject, exam, method, length, path, advance)
+        if whole is None and results[length][0].ok:
+            whole = read_losses(path.with_suffix(".npz"))
+    for length in sorted(results):
+        yield results[length]
+
+
+class Outcome(NamedTuple):
+    """What came of a cell: losses, or none and why; seconds it took."""
+
+    losses: Losses | None
+    status: str
+    reason: str
+    seconds: float
+
+
+def _compute(
+    subject: Subject, exam: Exam, method: Method, length: int, path: Path, advance: Advance
+) -> Result:
+    make_folder(path.parent)
+    started = time.perf_counter()
+    partial = PartialFile(path.with_suffix(".part"))
+    losses, status, reason = _score(subject, exam, method, length, advance, partial)
+    seconds = round(time.perf_counter() - started, 3)
+    result = _keep(subject, exam, method, length, path, Outcome(losses, status, reason, seconds))
+    partial.remove()
+    return result
+
+
+def _keep(
+    subject: Subject, exam: Exam, method: Method, length: int, path: Path, outcome: Outcome
+) -> Result:
+    """Write a cell's files, losses first; a loss that is not finite is a failure with its place."""
+    losses, status, reason, seconds = outcome
+    nll = ppl = bpb = math.nan
+    if losses is not None:
+        nll, ppl, bpb = losses.nll, losses.ppl, losses.bits_per_byte
+        if not math.isfinite(nll):
+            status = NOT_FINITE
+            reason = f"first at context {losses.context[~np.isfinite(losses.nats)].min()}"
+    cell = Cell(
+        **subject.labels,
+        attention=method.pattern.label,
+        extension=method.extension.label,
+        protocol=exam.label,
+        length=length,
+        documents=len({span.document for span in exam.spans}),
+        tokens=sum(window.n_scored for window in exam.windows(length)),
+        nll=nll,
+        ppl=ppl,
+        bpb=bpb,
+        seconds=seconds,
+        status=status,
+    )
+    make_folder(path.parent)
+    if losses is not None:
+        losses.write(path.with_suffix(".npz"))
+    write_cell(path, cell, reason)
+    return cell, reason
+
+
+def _score(
+    subject: Subject, exam: Exam, method: Method, length: int, advance: Advance, partial: Partial
+) -> tuple[Losses | None, str, str]:
+    """Losses, status and reason of a cell."""
+    device = next(subject.model.parameters()).device
+    message = None
+    windows = exam.windows(length)
+    try:
+        model, pattern = prepare(subject, method, length)
+        scorer = Scorer(model, pattern, subject.autocast)
+        nats = scorer.score(subject.tokens, windows, advance, partial)
+        return collect(subject.tokens, windows, nats, length, exam.label), OK, ""
+    except NotDefined as error:
+        advance(exam.n_read(length))
+        return None, NOT_DEFINED, str(error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Outside the except block: the exception's frames would keep the tensors alive.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None, OUT_OF_MEMORY, message
