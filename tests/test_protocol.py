@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from test_config import choices
 from test_evaluate import brute_force, tiny_model, tokens_of
 from test_position import SCHEMES, dims, make
@@ -195,7 +196,7 @@ def test_extensions_say_truly_whether_they_follow_the_length(name, tmp_path):
     node = compose("eval", f"extension=[{name}]").extension[name]
     if name == "longrope":
         node.divisors = [1.0, 1.5, 2.0, 4.0]
-    extension = build(dict(node), Extension, "extension")
+    extension = build(OmegaConf.to_container(node), Extension, "extension")
     differing = []
     for scheme in ("rope", "nope", "fire", "alibi"):
         torch.manual_seed(0)
