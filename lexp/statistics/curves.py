@@ -97,7 +97,7 @@ def key_tokens(short: Losses, long: Losses, alpha: float = ALPHA, beta: float = 
     """LongPPL's long-range targets by a judge's losses, bool [n] in the order of long.
 
     Such a target gains more than alpha nats of log-likelihood from long instead of short context,
-    and has more than beta with the long one. Fang et al. 2024, arXiv 2410.23771, section 3.
+    and has more than beta with the long one. Fang et al. 2024, arXiv 2410.23771.
 
     A target is also chosen when the judge was lucky on it with the long context or unlucky
     with the short one. So the judge's own losses on its choice show a gain where there is none
@@ -106,7 +106,7 @@ def key_tokens(short: Losses, long: Losses, alpha: float = ALPHA, beta: float = 
     """
     _, in_short = aligned(long, short)
     before = short.nats[in_short].astype(np.float64)
-    after = long.nats.astype(np.float64)
+    after: np.ndarray = long.nats.astype(np.float64)
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         raise ValueError("a judge's losses are finite")
     return (before - after > alpha) & (-after > beta)

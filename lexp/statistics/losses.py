@@ -62,8 +62,8 @@ def aligned(a: Losses, b: Losses, common: bool = False) -> tuple[np.ndarray, np.
     codes_a, codes_b = _codes(a, b)
     order = np.argsort(codes_b, kind="stable")
     known = codes_b[order]
-    place = np.searchsorted(known, codes_a)
-    inside = place < len(known)
+    place = np.asarray(np.searchsorted(known, codes_a))
+    inside: np.ndarray = place < len(known)
     inside[inside] = known[place[inside]] == codes_a[inside]
     if not common and not (inside.all() and len(a) == len(b)):
         n_common = int(inside.sum())

@@ -89,8 +89,10 @@ def reach(
         possible = tested if going["possible"] else possible
         if not any(going.values()):
             break
-    ends = (sure, possible) if known else (None, None)
-    return Reach(length, *ends, length == longest, delta, level, longest, reason)
+    censored = length == longest
+    if not known:
+        return Reach(length, None, None, censored, delta, level, longest, reason)
+    return Reach(length, sure, possible, censored, delta, level, longest, reason)
 
 
 def gain(

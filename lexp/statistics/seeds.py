@@ -93,19 +93,19 @@ def independent(
     The default: the same number gives two architectures no common randomness that would help.
     ValueError if there are no runs, or if they were not scored on the same tokens.
     """
+    over_documents = _over_documents(a, b, level, draws, seed)
     of_a, of_b = _values(a), _values(b)
     centre = _mean(of_a) - _mean(of_b)
     reason = _no_spread(of_a) or _no_spread(of_b)
     if reason:
         interval, p = Interval(math.nan, math.nan, level, reason), math.nan
     else:
-        v_a, v_b = np.var(of_a, ddof=1) / len(of_a), np.var(of_b, ddof=1) / len(of_b)
+        v_a, v_b = (float(np.var(v, ddof=1)) / len(v) for v in (of_a, of_b))
         error, freedom = math.sqrt(v_a + v_b), math.inf
         if error > 0:
             freedom = (v_a + v_b) ** 2 / (v_a**2 / (len(of_a) - 1) + v_b**2 / (len(of_b) - 1))
         interval = _around(centre, error, freedom, level)
         p = _two_sided(centre, error, freedom)
-    over_documents = _over_documents(a, b, level, draws, seed)
     return Difference(centre, of_a, of_b, interval, p, WELCH, over_documents)
 
 
@@ -124,13 +124,13 @@ def paired_by_seed(
     """
     if set(a) != set(b):
         raise ValueError(f"seeds {sorted(a)} and {sorted(b)} are no pairs")
+    over_documents = _over_documents(a, b, level, draws, seed)
     of_a, of_b = _values(a), _values(b)
     differences = [x - y for x, y in zip(of_a, of_b, strict=True)]
     interval, p = t_interval(differences, level), math.nan
     if not interval.reason:
         error = math.sqrt(np.var(differences, ddof=1) / len(differences))
         p = _two_sided(_mean(differences), error, len(differences) - 1)
-    over_documents = _over_documents(a, b, level, draws, seed)
     return Difference(_mean(differences), of_a, of_b, interval, p, PAIRED, over_documents)
 
 
@@ -148,7 +148,7 @@ def _average(runs: Mapping[int, Losses]) -> Losses:
     if not runs:
         raise ValueError("no runs to average over")
     first, *others = (runs[n] for n in sorted(runs))
-    total = first.nats.astype(np.float64)
+    total: np.ndarray = first.nats.astype(np.float64)
     for other in others:
         with np.errstate(invalid="ignore"):
             total = total + other.nats[aligned(first, other)[1]]
