@@ -167,13 +167,13 @@ def test_few_documents_have_the_jackknifes_t_interval():
     assert e.method == "jackknife t"
 
 
-@pytest.mark.parametrize("n", [2, 5, 10])
+@pytest.mark.parametrize("n", [2, 10, 20])
 def test_equal_documents_give_about_students_interval(n):
     losses = make((20,) * n)
     means = losses.nats.reshape(n, 20).mean(axis=1)
     low, high = stats.t.interval(0.95, n - 1, means.mean(), stats.sem(means))
     e = estimate(losses)
-    assert 0.9 < (e.high - e.low) / (high - low) < 1.8
+    assert 0.9 < (e.high - e.low) / (high - low) < 1.3
     if n == 2:
         assert (e.low, e.high) == pytest.approx((low, high))
 
@@ -186,7 +186,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(n):
         sums = m * (3 + draw.normal(0, 0.3, n) + 3 * (draw.gamma(m / 3) / (m / 3) - 1))
         half, _ = half_width(sums, m.astype(float), 0.95, 400, 0)
         held += abs(sums.sum() / m.sum() - 3) <= half
-    # Percentile intervals hold it in 76, 86 and 89 % of these.
+    # Percentile intervals hold it in 75, 88 and 90 % of these.
     assert 0.92 <= held / repeats <= 0.985
 
 

@@ -8,26 +8,26 @@ scripts/interval_coverage.py compares it with its rivals: how often, in per cent
 holds the truth, by the number of documents G. 2000 repetitions, so +-1; documents differ with a
 standard deviation of 0.3 nats, tokens with 3, skewed. Sizes are spread log-normally, by a factor
 of 2.2 either way. Inflated: percentiles times sqrt(G / (G - 1)); cluster t: the linearised
-error; equal tails: the bootstrap-t that is not symmetric.
+error; equal tail: the bootstrap-t that is not symmetric.
 
-    documents           G  percentile    inflated         BCa   cluster t jackknife t equal tails   used here
-    one size            5        83.7        87.0        83.9        94.6        94.6        94.8        97.4
-                       10        90.5        91.8        90.2        94.3        94.3        94.5        95.5
-                       20        92.1        93.2        92.1        95.1        95.1        94.7        95.3
-                       50        93.7        94.0        94.0        94.8        94.8        94.5        94.8
-    spread sizes        5        82.2        85.5        82.0        90.5        92.3        92.2        94.8
-                       10        89.4        90.6        88.4        91.5        93.2        93.7        94.0
-                       20        92.1        93.0        91.0        93.5        94.5        94.3        95.0
-                       50        93.6        94.0        92.8        94.0        94.5        94.5        95.0
-    longer is harder    5        79.1        83.0        78.3        89.6        91.3        91.1        93.3
-                       10        85.7        87.8        85.7        90.6        92.5        92.3        93.2
-                       20        89.2        90.0        89.6        91.5        92.8        93.2        93.7
-                       50        91.7        92.1        90.5        92.8        93.5        93.5        94.3
+    documents         G percentile   inflated        BCa  cluster t  jackknife equal tail  used here
+    one size          5       83.7       87.0       83.9       94.6       94.6       94.8       97.4
+                     10       90.5       91.8       90.2       94.3       94.3       94.5       95.5
+                     20       92.1       93.2       92.1       95.1       95.1       94.7       95.3
+                     50       93.7       94.0       94.0       94.8       94.8       94.5       94.8
+    spread sizes      5       82.2       85.5       82.0       90.5       92.3       92.2       94.8
+                     10       89.4       90.6       88.4       91.5       93.2       93.7       94.0
+                     20       92.1       93.0       91.0       93.5       94.5       94.3       95.0
+                     50       93.6       94.0       92.8       94.0       94.5       94.5       95.0
+    longer is harder  5       79.1       83.0       78.3       89.6       91.3       91.1       93.3
+                     10       85.7       87.8       85.7       90.6       92.5       92.3       93.2
+                     20       89.2       90.0       89.6       91.5       92.8       93.2       93.7
+                     50       91.7       92.1       90.5       92.8       93.5       93.5       94.3
 
 Percentiles and BCa, the usual choices, are far too short at ten documents. The price of holding
-at five is a width of 1.4 times the t intervals' there, 1.1 times at ten and none from twenty on.
-Below five, draws of one document alone make the bootstrap-t endless, and the runner-up, the
-jackknife's t interval, is used.
+is the width: 1.4 to 1.5 times the jackknife's at five, 1.1 times at ten, less above. Below five,
+draws of one document alone make the bootstrap-t endless, and the runner-up, the jackknife's t
+interval, is used: 92.5 to 95.4 % at two to four.
 """
 
 import math
