@@ -200,6 +200,12 @@ def test_a_hundred_tokens_of_one_mean_are_one_draw():
     assert e.high - e.value > 5 * naive
 
 
+def test_a_level_that_the_documents_cannot_give():
+    """Of five, one is drawn five times in 0.16 % of draws: no error, and no 99.99 % interval."""
+    e = estimate(make((9, 30, 14, 8, 20)), level=0.9999, draws=20_000)
+    assert (e.low, e.high) == (-math.inf, math.inf) and "too few documents" in e.reason
+
+
 def test_order_units_and_names_change_nothing():
     losses = make()
     e = ends(estimate(losses))
@@ -444,6 +450,10 @@ def test_reach_ends_at_the_first_length_that_is_worse():
     given[256] = plus(given[256], 0.002)
     r = reach(given, 64, 0.1)
     assert (r.length, r.sure, r.possible) == (128, 128, 256)
+    # That 512 is fine does not mend 256, and leaves it possible that 256 is fine too.
+    given[512] = plus(given[512], -0.3)
+    r = reach(given, 64, 0.1)
+    assert (r.length, r.sure, r.possible, r.censored) == (128, 128, 1024, False)
 
 
 def test_a_reach_to_the_longest_length_is_censored():

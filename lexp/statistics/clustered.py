@@ -89,7 +89,8 @@ def mean(
         return Estimate(value, math.nan, math.nan, n_documents, level, n_tokens, "", reason)
     value = float(sums.sum() / n_tokens)
     half, method = half_width(sums, sizes, level, draws, seed)
-    return Estimate(value, value - half, value + half, n_documents, level, n_tokens, method)
+    reason = "" if math.isfinite(half) else "too few documents for an interval of this level"
+    return Estimate(value, value - half, value + half, n_documents, level, n_tokens, method, reason)
 
 
 def paired(

@@ -35,7 +35,7 @@ def geometric_edges(longest: int, per_octave: int = 2) -> np.ndarray:
         raise ValueError(f"at least 1 token and 1 bin an octave, not {longest} and {per_octave}")
     n = math.ceil(per_octave * math.log2(longest + 1))
     inner = np.round(2.0 ** (np.arange(n) / per_octave)).astype(np.int64)
-    return np.unique(np.append(inner[inner <= longest], longest + 1))
+    return np.unique(np.append(inner, longest + 1))
 
 
 def by_context(
