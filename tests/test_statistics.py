@@ -32,7 +32,7 @@ from lexp.statistics import (
     smallest_difference,
     t_interval,
 )
-from lexp.statistics.clustered import half_width
+from lexp.statistics.clustered import _bootstrap_t, half_width
 
 SIZES = (3, 40, 7, 25, 11, 18, 60)
 
@@ -204,6 +204,10 @@ def test_a_level_that_the_documents_cannot_give():
     """Of five, one is drawn five times in 0.16 % of draws: no error, and no 99.99 % interval."""
     e = estimate(make((9, 30, 14, 8, 20)), level=0.9999, draws=20_000)
     assert (e.low, e.high) == (-math.inf, math.inf) and "too few documents" in e.reason
+    alone = (random(0).multinomial(5, [0.2] * 5, size=20_000) == 5).any(axis=1).sum()
+    for k in range(10):  # whatever rounding leaves of an error of zero
+        residuals, sizes = random(k).normal(size=5), random(k).integers(9, 99, 5).astype(float)
+        assert np.isinf(_bootstrap_t(residuals, sizes, 20_000, 0)).sum() == alone > 0
 
 
 def test_order_units_and_names_change_nothing():
