@@ -1,0 +1,152 @@
+"""How far a model goes without breaking, and whether it uses what is there: two claims.
+
+A model may hold its loss at any length by ignoring what is far, so reach alone proves no use of
+context; `gain` and `against_window` ask for that.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, paired
+from lexp.statistics.losses import Losses, same_tokens
+
+USES_MORE = "uses more"
+NO_BETTER = "no better than a window"
+WORSE = "worse than a window"
+NOT_KNOWN = "not known"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The longest length up to which a model is not worse than at its trained length by delta.
+
+    length: by the paired difference itself; sure: by the upper end of its interval; possible: by
+    the lower end. None where there is no answer, with the reason. censored: length is the
+    longest tested, so read it as "at least"; sure and possible likewise where they equal longest.
+    reason: why there is no answer, or why a length could not be compared, or "".
+    """
+
+    length: int | None
+    sure: int | None
+    possible: int | None
+    censored: bool
+    delta: float
+    level: float
+    longest: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AgainstWindow:
+    """A method minus the same model's plain window of the trained length, on the same tokens."""
+
+    difference: Estimate
+    verdict: str
+
+
+def reach(
+    losses_by_length: Mapping[int, Losses | str],
+    train_len: int,
+    delta: float,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Reach:
+    """Go up from the trained length until the loss is worse by more than delta nats per token.
+
+    A length that failed stands with its reason in place of losses and ends the reach, as does a
+    loss that is not finite. Lengths are tested in order and the first that fails ends it, so
+    `sure` needs no correction for many lengths: it is too long with probability
+    (1 - level) / 2 at most, as far as the intervals hold. ValueError if delta is negative.
+    """
+    if not delta >= 0:
+        raise ValueError(f"delta is a loss one would accept, in nats, not {delta}")
+    longest = max(losses_by_length, default=train_len)
+    trained = losses_by_length.get(train_len)
+    if reason := _no_start(losses_by_length, train_len):
+        return Reach(None, None, None, False, delta, level, longest, reason)
+    assert isinstance(trained, Losses)
+    length = sure = possible = train_len
+    going = {"length": True, "sure": True, "possible": True}
+    start = paired(trained, trained, level=level, draws=draws, seed=seed)
+    known, reason = math.isfinite(start.low), start.reason
+    for tested in sorted(n for n in losses_by_length if n > train_len):
+        at = losses_by_length[tested]
+        if isinstance(at, str):
+            reason = reason or f"{tested}: {at}"
+            break
+        d = paired(at, trained, level=level, draws=draws, seed=seed)
+        if not math.isfinite(d.value):
+            reason = reason or f"{tested}: {d.reason}"
+            break
+        # Once a length was worse, a longer one that is not does not count.
+        going["length"] &= d.value <= delta
+        going["sure"] &= d.high <= delta
+        going["possible"] &= d.low <= delta
+        length = tested if going["length"] else length
+        sure = tested if going["sure"] else sure
+        possible = tested if going["possible"] else possible
+        if not any(going.values()):
+            break
+    censored = length == longest
+    if not known:
+        return Reach(length, None, None, censored, delta, level, longest, reason)
+    return Reach(length, sure, possible, censored, delta, level, longest, reason)
+
+
+def gain(
+    losses_by_length: Mapping[int, Losses | str],
+    train_len: int,
+    at: int,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Estimate:
+    """Nats per token that context beyond the trained length saves: loss(train_len) - loss(at).
+
+    nan with the reason if one of the two failed. KeyError if one was not evaluated; ValueError
+    if they did not score the same tokens.
+    """
+    short, long = losses_by_length[train_len], losses_by_length[at]
+    for length, losses in ((train_len, short), (at, long)):
+        if isinstance(losses, str):
+            nan = math.nan
+            return Estimate(nan, nan, nan, 0, level, reason=f"{length}: {losses}")
+    assert isinstance(short, Losses) and isinstance(long, Losses)
+    return paired(short, long, level=level, draws=draws, seed=seed)
+
+
+def against_window(
+    losses: Losses,
+    window_losses: Losses,
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> AgainstWindow:
+    """Whether a method beats the window of the trained length: only then it used longer context.
+
+    Both at the same length on the same tokens, ValueError otherwise. The verdict is the side of
+    zero on which the whole interval lies; "not known" where there is no interval.
+    """
+    d = paired(losses, window_losses, level=level, draws=draws, seed=seed)
+    if d.value == math.inf:
+        return AgainstWindow(d, WORSE)
+    if not (math.isfinite(d.low) and math.isfinite(d.high)):
+        return AgainstWindow(d, NOT_KNOWN)
+    verdict = USES_MORE if d.high < 0 else WORSE if d.low > 0 else NO_BETTER
+    return AgainstWindow(d, verdict)
+
+
+def _no_start(losses_by_length: Mapping[int, Losses | str], train_len: int) -> str:
+    """Why no reach can be told at all, or ""."""
+    if train_len not in losses_by_length:
+        return f"the trained length {train_len} was not evaluated"
+    trained = losses_by_length[train_len]
+    if isinstance(trained, str):
+        return f"the trained length {train_len}: {trained}"
+    for length, losses in sorted(losses_by_length.items()):
+        if length > train_len and isinstance(losses, Losses) and not same_tokens(trained, losses):
+            return f"{train_len} and {length} were not scored on the same tokens"
+    start = paired(trained, trained, draws=1)
+    return "" if start.value == 0 else f"the trained length {train_len}: {start.reason}"

@@ -1,0 +1,186 @@
+"""Seeds as an axis of their own: another training run is another draw, another token is not.
+
+Two intervals stand beside each other because they answer two questions. Over seeds, documents
+held fixed: would other training runs do the same on these texts? Over documents, seeds held
+fixed: would these runs do the same on other texts? Neither contains the other.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, mean
+from lexp.statistics.losses import Losses, aligned, difference
+
+WELCH, PAIRED = "Welch t", "paired t, seeds matched by number"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval over seeds, in nats per token; nan with a reason where there is none."""
+
+    low: float
+    high: float
+    level: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AcrossSeeds:
+    """A variant's mean over its seeds.
+
+    seeds: each seed's own value, in ascending order of numbers. over_documents: documents
+    drawn jointly for all seeds; its value is the mean.
+    """
+
+    mean: float
+    seeds: tuple[float, ...]
+    numbers: tuple[int, ...]
+    over_seeds: Interval
+    over_documents: Estimate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two variants' difference a - b of the means over their seeds.
+
+    a, b: each seed's own value. p: two-sided, of the test over seeds that is named; nan with the
+    reason in over_seeds. over_documents: on the same tokens, documents drawn jointly for all.
+    """
+
+    mean: float
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    over_seeds: Interval
+    p: float
+    test: str
+    over_documents: Estimate
+
+
+def across(
+    runs: Mapping[int, Losses], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> AcrossSeeds:
+    """The mean over runs of one variant that differ in their seed, by number.
+
+    ValueError if there are none, or if they were not scored on the same tokens.
+    """
+    values, averaged = _values(runs), _average(runs)
+    over_documents = mean(averaged.nats, averaged.document, level, draws, seed)
+    over_seeds = t_interval(values, level)
+    return AcrossSeeds(_mean(values), values, tuple(sorted(runs)), over_seeds, over_documents)
+
+
+def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Student's t interval of the mean of independent values; nan below two of them."""
+    if reason := _no_spread(values):
+        return Interval(math.nan, math.nan, level, reason)
+    error = math.sqrt(np.var(values, ddof=1) / len(values))
+    return _around(_mean(values), error, len(values) - 1, level)
+
+
+def independent(
+    a: Mapping[int, Losses],
+    b: Mapping[int, Losses],
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Difference:
+    """a - b where every run is an independent draw, equal seed numbers or not: Welch's t.
+
+    The default: the same number gives two architectures no common randomness that would help.
+    ValueError if there are no runs, or if they were not scored on the same tokens.
+    """
+    over_documents = _over_documents(a, b, level, draws, seed)
+    of_a, of_b = _values(a), _values(b)
+    centre = _mean(of_a) - _mean(of_b)
+    reason = _no_spread(of_a) or _no_spread(of_b)
+    if reason:
+        interval, p = Interval(math.nan, math.nan, level, reason), math.nan
+    else:
+        v_a, v_b = (float(np.var(v, ddof=1)) / len(v) for v in (of_a, of_b))
+        error, freedom = math.sqrt(v_a + v_b), math.inf
+        if error > 0:
+            freedom = (v_a + v_b) ** 2 / (v_a**2 / (len(of_a) - 1) + v_b**2 / (len(of_b) - 1))
+        interval = _around(centre, error, freedom, level)
+        p = _two_sided(centre, error, freedom)
+    return Difference(centre, of_a, of_b, interval, p, WELCH, over_documents)
+
+
+def paired_by_seed(
+    a: Mapping[int, Losses],
+    b: Mapping[int, Losses],
+    level: float = LEVEL,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Difference:
+    """a - b with runs of equal seed number taken as pairs: the paired t-test of Chi et al. 2022.
+
+    KERPLE (arXiv 2205.09921) reports it over five seeds. It is right only where equal numbers
+    mean shared randomness, such as the same order of the data.
+    ValueError if the numbers differ, there are none, or the tokens are not the same.
+    """
+    if set(a) != set(b):
+        raise ValueError(f"seeds {sorted(a)} and {sorted(b)} are no pairs")
+    over_documents = _over_documents(a, b, level, draws, seed)
+    of_a, of_b = _values(a), _values(b)
+    differences = [x - y for x, y in zip(of_a, of_b, strict=True)]
+    interval, p = t_interval(differences, level), math.nan
+    if not interval.reason:
+        error = math.sqrt(np.var(differences, ddof=1) / len(differences))
+        p = _two_sided(_mean(differences), error, len(differences) - 1)
+    return Difference(_mean(differences), of_a, of_b, interval, p, PAIRED, over_documents)
+
+
+def _values(runs: Mapping[int, Losses]) -> tuple[float, ...]:
+    """Each run's mean, seeds ascending."""
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return tuple(
+            float(runs[n].nats.mean(dtype=np.float64)) if len(runs[n]) else math.nan
+            for n in sorted(runs)
+        )
+
+
+def _average(runs: Mapping[int, Losses]) -> Losses:
+    """The mean over runs token by token, in the first run's order."""
+    if not runs:
+        raise ValueError("no runs to average over")
+    first, *others = (runs[n] for n in sorted(runs))
+    total: np.ndarray = first.nats.astype(np.float64)
+    for other in others:
+        with np.errstate(invalid="ignore"):
+            total = total + other.nats[aligned(first, other)[1]]
+    return Losses(total / len(runs), first.document, first.position)
+
+
+def _over_documents(
+    a: Mapping[int, Losses], b: Mapping[int, Losses], level: float, draws: int, seed: int
+) -> Estimate:
+    d = difference(_average(a), _average(b))
+    return mean(d.nats, d.document, level, draws, seed)
+
+
+def _no_spread(values: Sequence[float]) -> str:
+    """Why no interval can be taken over these values, or ""."""
+    if not all(math.isfinite(v) for v in values):
+        return "a seed's loss is not finite"
+    return "one seed alone has no interval" if len(values) < 2 else ""
+
+
+def _around(centre: float, error: float, freedom: float, level: float) -> Interval:
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error if error > 0 else 0.0
+    return Interval(centre - half, centre + half, level)
+
+
+def _two_sided(centre: float, error: float, freedom: float) -> float:
+    """p of |t|; values without any spread are either the same or surely not."""
+    if error == 0:
+        return 1.0 if centre == 0 else 0.0
+    return 2 * float(stats.t.sf(abs(centre) / error, freedom))
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Also of inf and nan, without a warning."""
+    return sum(values) / len(values)
