@@ -3,23 +3,51 @@
 from lexp.statistics.clustered import Estimate, mean, paired
 from lexp.statistics.comparisons import Adjusted, SignFlips, holm, sign_flips
 from lexp.statistics.curves import Bin, by_context, geometric_edges, key_tokens, last
-from lexp.statistics.losses import Losses, aligned, difference, from_rows, same_tokens
 from lexp.statistics.power import Variances, decompose, smallest_difference
 from lexp.statistics.reach import AgainstWindow, Reach, against_window, gain, reach
+from lexp.statistics.scored import Scored, aligned, difference, same_tokens
 from lexp.statistics.seeds import (
     AcrossSeeds,
     Difference,
     Interval,
     across,
+    average,
     independent,
     paired_by_seed,
     t_interval,
 )
 
 __all__ = [
-    "AcrossSeeds", "Adjusted", "AgainstWindow", "Bin", "Difference", "Estimate", "Interval",
-    "Losses", "Reach", "SignFlips", "Variances", "across", "against_window", "aligned",
-    "by_context", "decompose", "difference", "from_rows", "gain", "geometric_edges", "holm",
-    "independent", "key_tokens", "last", "mean", "paired", "paired_by_seed", "reach",
-    "same_tokens", "sign_flips", "smallest_difference", "t_interval",
+    "AcrossSeeds",
+    "Adjusted",
+    "AgainstWindow",
+    "Bin",
+    "Difference",
+    "Estimate",
+    "Interval",
+    "Reach",
+    "Scored",
+    "SignFlips",
+    "Variances",
+    "across",
+    "against_window",
+    "aligned",
+    "average",
+    "by_context",
+    "decompose",
+    "difference",
+    "gain",
+    "geometric_edges",
+    "holm",
+    "independent",
+    "key_tokens",
+    "last",
+    "mean",
+    "paired",
+    "paired_by_seed",
+    "reach",
+    "same_tokens",
+    "sign_flips",
+    "smallest_difference",
+    "t_interval",
 ]  # fmt: skip

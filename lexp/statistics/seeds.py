@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, mean
-from lexp.statistics.losses import Losses, aligned, difference
+from lexp.statistics.scored import Scored, aligned, difference
 
 WELCH, PAIRED = "Welch t", "paired t, seeds matched by number"
 
@@ -61,13 +61,13 @@ class Difference:
 
 
 def across(
-    runs: Mapping[int, Losses], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+    runs: Mapping[int, Scored], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> AcrossSeeds:
     """The mean over runs of one variant that differ in their seed, by number.
 
     ValueError if there are none, or if they were not scored on the same tokens.
     """
-    values, averaged = _values(runs), _average(runs)
+    values, averaged = _values(runs), average(runs)
     over_documents = mean(averaged.nats, averaged.document, level, draws, seed)
     over_seeds = t_interval(values, level)
     return AcrossSeeds(_mean(values), values, tuple(sorted(runs)), over_seeds, over_documents)
@@ -82,8 +82,8 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def independent(
-    a: Mapping[int, Losses],
-    b: Mapping[int, Losses],
+    a: Mapping[int, Scored],
+    b: Mapping[int, Scored],
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
@@ -110,8 +110,8 @@ def independent(
 
 
 def paired_by_seed(
-    a: Mapping[int, Losses],
-    b: Mapping[int, Losses],
+    a: Mapping[int, Scored],
+    b: Mapping[int, Scored],
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
@@ -134,7 +134,7 @@ def paired_by_seed(
     return Difference(_mean(differences), of_a, of_b, interval, p, PAIRED, over_documents)
 
 
-def _values(runs: Mapping[int, Losses]) -> tuple[float, ...]:
+def _values(runs: Mapping[int, Scored]) -> tuple[float, ...]:
     """Each run's mean, seeds ascending."""
     with np.errstate(invalid="ignore"):  # inf - inf
         return tuple(
@@ -143,8 +143,11 @@ def _values(runs: Mapping[int, Losses]) -> tuple[float, ...]:
         )
 
 
-def _average(runs: Mapping[int, Losses]) -> Losses:
-    """The mean over runs token by token, in the first run's order."""
+def average(runs: Mapping[int, Scored]) -> Scored:
+    """The mean over runs token by token, in the first run's order.
+
+    ValueError if there are none, or if they were not scored on the same tokens.
+    """
     if not runs:
         raise ValueError("no runs to average over")
     first, *others = (runs[n] for n in sorted(runs))
@@ -152,13 +155,13 @@ def _average(runs: Mapping[int, Losses]) -> Losses:
     for other in others:
         with np.errstate(invalid="ignore"):
             total = total + other.nats[aligned(first, other)[1]]
-    return Losses(total / len(runs), first.document, first.position)
+    return Scored(total / len(runs), first.document, first.position)
 
 
 def _over_documents(
-    a: Mapping[int, Losses], b: Mapping[int, Losses], level: float, draws: int, seed: int
+    a: Mapping[int, Scored], b: Mapping[int, Scored], level: float, draws: int, seed: int
 ) -> Estimate:
-    d = difference(_average(a), _average(b))
+    d = difference(average(a), average(b))
     return mean(d.nats, d.document, level, draws, seed)
 
 

@@ -1,0 +1,131 @@
+"""What a study holds: its newest cells, put in order for tables, curves and claims."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lexp.evaluate import Cell, read_cell
+from lexp.losses import Losses, read_losses
+from lexp.statistics import Scored
+
+
+@dataclass(frozen=True)
+class Known:
+    """A cell, the reason of its failure or "", and where its losses are."""
+
+    cell: Cell
+    reason: str
+    path: Path
+
+    def losses(self) -> Losses:
+        """Its losses; DataError if the file is missing or damaged."""
+        return read_losses(self.path.with_suffix(".npz"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A variant under one method and protocol: cells by length, then by seed.
+
+    note: what tells the variant from others of its model, such as `lr=0.01`, or "".
+    """
+
+    model: str
+    note: str
+    attention: str
+    extension: str
+    protocol: str
+    train_len: int
+    variant: str
+    text: str
+    cells: dict[int, dict[int, Known]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The model, with what tells its variant apart."""
+        return " ".join(filter(None, (self.model, self.note)))
+
+    @property
+    def method(self) -> str:
+        """Pattern and extension, the latter only where there is one."""
+        return " ".join([self.attention] + [self.extension] * (self.extension != "none"))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Ascending."""
+        return sorted(self.cells)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that any length has."""
+        return sorted({seed for by_seed in self.cells.values() for seed in by_seed})
+
+    def failure(self, length: int) -> str:
+        """Why a length has no number for every seed, or ""."""
+        known = self.cells[length]
+        reasons = [
+            f"{k.cell.status}{f' ({k.reason})' if k.reason else ''}"
+            for k in known.values()
+            if not k.cell.ok
+        ]
+        missing = [str(seed) for seed in self.seeds if seed not in known]
+        if missing:
+            reasons.append(f"seed {', '.join(missing)} was not scored")
+        return reasons[0] if reasons else ""
+
+
+class Numbers:
+    """One number for each document's name, so that tokens of different cells can be matched."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def scored(self, losses: Losses) -> Scored:
+        """Losses with documents numbered alike in all cells of a study."""
+        ids = [self._known.setdefault(name, len(self._known)) for name in losses.names]
+        document = np.array(ids, dtype=np.int64)[losses.document]
+        return Scored(losses.nats, document, losses.position)
+
+
+def read_study(study: Path) -> list[Known]:
+    """The newest cell of each (run, protocol, method, length, text, precision), in their order."""
+    newest: dict[tuple, tuple[float, Known]] = {}
+    for path in sorted(study.glob("*/eval/*.json")):
+        found = read_cell(path)
+        if found is None:
+            continue
+        c = found[0]
+        key = (c.run, c.attention, c.extension, c.protocol, c.length, c.text, c.precision)
+        written = path.stat().st_mtime
+        if key not in newest or newest[key][0] < written:
+            newest[key] = written, Known(*found, path)
+    return [newest[key][1] for key in sorted(newest, key=str)]
+
+
+def lines(known: list[Known], notes: dict[str, str]) -> list[Line]:
+    """Cells that differ in seed and length alone together; notes: by variant."""
+    found: dict[tuple, Line] = {}
+    for one in known:
+        c = one.cell
+        key = (c.model, c.variant, c.protocol, c.attention, c.extension, c.text, c.precision)
+        line = found.setdefault(
+            key,
+            Line(
+                c.model, notes.get(c.variant, ""), c.attention, c.extension, c.protocol,
+                c.train_len, c.variant, c.text,
+            ),
+        )  # fmt: skip
+        line.cells.setdefault(c.length, {})[c.seed] = one
+    return sorted(found.values(), key=lambda n: (n.protocol, n.model, n.note, _rank(n.method)))
+
+
+def protocols(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
+    """Lines by protocol: unlike numbers never share a table."""
+    for protocol in sorted({line.protocol for line in found}):
+        yield protocol, [line for line in found if line.protocol == protocol]
+
+
+def _rank(method: str) -> tuple[int, str]:
+    order = ("full", "blockwise", "window")
+    return (order.index(method) if method in order else len(order)), method
