@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 860, 420
-LEFT, RIGHT, TOP, BOTTOM = 58, 18, 26, 48
+LEFT, RIGHT, TOP, BOTTOM = 58, 18, 44, 48
 
 
 @dataclass(frozen=True)

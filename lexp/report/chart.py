@@ -120,12 +120,13 @@ def _grid(chart: Chart, x: Axis, y: Axis, ticks: Sequence[float]) -> Iterator[st
     yield '</g><g class="ticks x">'
     last = -math.inf
     for value in ticks:
-        at, label = x.place(value), number(value)
+        place, label = x.place(value), number(value)
         # Labels that would run into each other are left out, their ticks are not.
-        hidden = ' class="hide"' if at - last < 7 * len(label) + 10 else ""
-        last = last if hidden else at
-        yield (f'<g class="tick" data-x="{value!r}" transform="translate({_px(at)} {floor})">'
-               f'<line y2="5"/><text y="19"{hidden}>{label}</text></g>')  # fmt: skip
+        hidden = place - last < 7 * len(label) + 10
+        last = last if hidden else place
+        kind = ' class="hide"' if hidden else ""
+        yield (f'<g class="tick" data-x="{value!r}" transform="translate({_px(place)} {floor})">'
+               f'<line y2="5"/><text y="19"{kind}>{label}</text></g>')  # fmt: skip
     yield (
         f'</g><path class="axis" d="M{LEFT} {floor}H{right}"/>'
         f'<text class="label x" x="{(LEFT + right) / 2:g}" y="{HEIGHT - 8}">'
@@ -138,8 +139,8 @@ def _marks(chart: Chart, x: Axis) -> Iterator[str]:
     for at, label in chart.marks:
         place = _px(x.place(at))
         yield (f'<g class="mark" data-x="{float(at)!r}" transform="translate({place} 0)">'
-               f'<line y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-               f'<text x="4" y="{HEIGHT - BOTTOM - 6}">{text(label)}</text></g>')  # fmt: skip
+               f'<line y1="{TOP - 16}" y2="{HEIGHT - BOTTOM}"/>'
+               f'<text x="4" y="{TOP - 8}">{text(label)}</text></g>')  # fmt: skip
 
 
 def _curve(

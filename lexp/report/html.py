@@ -28,8 +28,11 @@ def render(page: Page) -> str:
         " img-src data:; base-uri 'none'; form-action 'none'"
     )
     charts = [item for s in page.sections for item in s.items if isinstance(item, Chart)]
-    names = list(dict.fromkeys(curve.name for chart in charts for curve in chart.curves))
     groups = list(dict.fromkeys(curve.group for chart in charts for curve in chart.curves))
+    # A name has one look on the whole page. Charts of few curves choose first, so that the first
+    # seven colours are theirs.
+    charts.sort(key=lambda chart: len(chart.curves))
+    names = list(dict.fromkeys(curve.name for chart in charts for curve in chart.curves))
     titles = [section.title for section in page.sections]
     titles += ["Provenance"] if page.provenance else []
     contents = [f'<li><a href="#s{n}">{text(title)}</a></li>' for n, title in enumerate(titles)]
@@ -91,7 +94,9 @@ def _table(sheet: Sheet) -> str:
     heads = [_cell("th", Field(head), n, sheet, "col") for n, head in enumerate(sheet.heads)]
     rows = []
     for r, row in enumerate(sheet.rows):
-        kinds = [("th", "row") if n == 0 and sheet.n_labels else ("td", "") for n in range(len(row))]
+        kinds = [
+            ("th", "row") if n == 0 and sheet.n_labels else ("td", "") for n in range(len(row))
+        ]
         cells = [_cell(kinds[n][0], field, n, sheet, kinds[n][1]) for n, field in enumerate(row)]
         rows.append(f"<tr{' class=group' * sheet.begins_group(r)}>{''.join(cells)}</tr>")
     notes = "".join(f"<li>{text(note)}</li>" for note in sheet.notes)
@@ -127,7 +132,8 @@ def _chart(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]
     if len(chart.curves) > 1:
         tools = (
             '<label class="whole"><input type="checkbox"> whole range</label>'
-            '<span class="count"></span>' + tools
+            '<span class="count"></span>'
+            '<button type="button" class="all" hidden>Show all</button>' + tools
         )
     if len(chart.curves) > FEW:
         tools = (
@@ -176,9 +182,7 @@ def _details(value: Mapping[str, Any]) -> str:
     parts = []
     for key, inner in value.items():
         if isinstance(inner, Mapping):
-            parts.append(
-                f"<details><summary>{text(str(key))}</summary>{_details(inner)}</details>"
-            )
+            parts.append(f"<details><summary>{text(str(key))}</summary>{_details(inner)}</details>")
         elif isinstance(inner, list | tuple) and any(isinstance(v, Mapping) for v in inner):
             listed = {str(n): v for n, v in enumerate(inner, 1)}
             parts.append(

@@ -3,7 +3,8 @@
 // from attributes and go into text nodes.
 (() => {
 "use strict";
-const LEFT = 58, RIGHT = 18, TOP = 26, BOTTOM = 48;
+const LEFT = 58, RIGHT = 18, TOP = 44, BOTTOM = 48;
+const MANY = 60;
 const OVER = "M0-5L4.2 2.4H-4.2z", UNDER = "M0 5L4.2-2.4H-4.2z";
 const tip = document.getElementById("tip");
 const all = (root, query) => Array.from(root.querySelectorAll(query));
@@ -73,6 +74,7 @@ function setUp(figure) {
   const whole = figure.querySelector(".whole input"), filter = figure.querySelector(".filter");
   let shown = curves, at = null;
 
+  const press = (key, on) => key.setAttribute("aria-pressed", String(on));
   const pressed = key => key.getAttribute("aria-pressed") === "true";
   function choose() {
     const off = { n: new Set(), g: new Set() };
@@ -86,6 +88,7 @@ function setUp(figure) {
       for (const key of keys) if (key.dataset.n !== undefined) key.classList.toggle("hide", !names.has(key.dataset.n));
     }
     const count = figure.querySelector(".count");
+    if (count) figure.querySelector(".all").hidden = shown.length === curves.length;
     if (count) count.textContent = shown.length === curves.length ? `${curves.length} curves` : `${shown.length} of ${curves.length} curves`;
     point(null);
     layOut();
@@ -108,7 +111,6 @@ function setUp(figure) {
     set(".label.x", { x: (LEFT + right) / 2, y: height - 8 });
     set(".none", { x: width / 2, y: height / 2 });
     set(".mark line", { y2: floor });
-    set(".mark text", { y: floor - 6 });
     for (const mark of all(svg, ".mark")) mark.setAttribute("transform", `translate(${px(xOf(read(mark.dataset.x)))} 0)`);
     let last = -Infinity;
     for (const tick of all(svg, ".ticks.x .tick")) {
@@ -192,10 +194,10 @@ function setUp(figure) {
     const kind = key.dataset.n === undefined ? "g" : "n";
     const same = keys.filter(other => (other.dataset.n === undefined ? "g" : "n") === kind);
     key.title = "click: hide or show; double-click: only this, or all";
-    key.addEventListener("click", () => { key.setAttribute("aria-pressed", String(!pressed(key))); choose(); });
+    key.addEventListener("click", () => { press(key, !pressed(key)); choose(); });
     key.addEventListener("dblclick", () => {
       const alone = same.every(other => pressed(other) === (other === key));
-      for (const other of same) other.setAttribute("aria-pressed", String(alone || other === key));
+      for (const other of same) press(other, alone || other === key);
       choose();
     });
     const hot = on => {
@@ -206,7 +208,16 @@ function setUp(figure) {
     key.addEventListener("pointerleave", () => hot(false));
   }
   if (filter) filter.addEventListener("input", choose);
+  const showAll = figure.querySelector(".all");
+  if (showAll) showAll.addEventListener("click", () => {
+    for (const key of keys) press(key, true);
+    if (filter) filter.value = "";
+    choose();
+  });
   if (whole) whole.addEventListener("change", layOut);
+  // So many curves that none could be followed: begin with the first line style's.
+  const styles = keys.filter(key => key.dataset.g !== undefined);
+  if (curves.length > MANY) styles.forEach((key, n) => press(key, n === 0));
   choose();
   return layOut;
 }
@@ -214,7 +225,7 @@ function setUp(figure) {
 function drawYTicks(group, values, yOf, right) {
   group.replaceChildren(...values.map(value => {
     const make = (tag, values) => {
-      const el = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      const el = document.createElementNS(group.namespaceURI, tag);
       for (const k in values) el.setAttribute(k, values[k]);
       return el;
     };
