@@ -1,5 +1,6 @@
 """From values to places on a chart; assets/page.js has the same rules, to redraw by."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def y_axis(values: Sequence[float], log: bool) -> Axis:
     most = ts[int(0.95 * (len(ts) - 1))]
     if len(ts) >= 10 and most > low and high - low > 2 * (most - low):
         high = most + 0.25 * (most - low)
-    room = 0.04 * (high - low) or (0.05 if log else 0.5)
+    room = 0.04 * (high - low) or (0.05 if log else max(0.5, abs(low) / 20))
     return Axis(10 if log else 0, low - room, high + room, HEIGHT - BOTTOM, TOP)
 
 
@@ -63,9 +64,9 @@ def y_ticks(axis: Axis) -> list[float]:
     """Round values: 1, 2, 5 of every decade over a wide log axis, even steps elsewhere."""
     if axis.base and axis.high - axis.low > math.log10(4):
         span = axis.high - axis.low
-        subs = (1, 2, 3, 5, 7) if span < 1 else (1, 2, 5) if span < 3 else (1,)
-        decades = range(math.floor(axis.low), math.ceil(axis.high) + 1)
-        every = max(1, math.ceil(span / 8)) if span >= 3 else 1
+        subs = (1, 2, 3, 5, 7) if span < 1 else (1, 2, 5) if span < 3.5 else (1,)
+        decades = range(math.floor(axis.low), min(math.ceil(axis.high), 307) + 1)
+        every = max(1, math.ceil(span / 8)) if span >= 3.5 else 1
         found = [s * 10.0**n for n in decades if n % every == 0 for s in subs]
         return [v for v in found if axis.side(v) == 0]
     low, high = (10**axis.low, 10**axis.high) if axis.base else (axis.low, axis.high)
@@ -79,10 +80,19 @@ def y_ticks(axis: Axis) -> list[float]:
 def x_ticks(values: Sequence[float], log: bool) -> list[float]:
     """The values themselves if they are few, otherwise powers of two or round numbers."""
     few = sorted(set(values))
-    if len(few) <= 12 or not log:
-        return few if len(few) <= 12 else y_ticks(x_axis(few, False))
-    powers = range(math.floor(math.log2(few[0])), math.ceil(math.log2(few[-1])) + 1)
-    return [2.0**n for n in powers]
+    if len(few) <= 12 and not _crowded(few, log):
+        return few
+    axis = x_axis(few, log)
+    if not log:
+        return y_ticks(axis)
+    return [2.0**n for n in range(math.ceil(axis.low), math.floor(axis.high) + 1)]
+
+
+def _crowded(values: Sequence[float], log: bool) -> bool:
+    """Whether labels at these places would not all be read."""
+    axis = x_axis(values, log)
+    places = [axis.place(value) for value in values]
+    return any(b - a < 30 for a, b in itertools.pairwise(places))
 
 
 def number(value: float) -> str:

@@ -59,7 +59,9 @@ def draw(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]) 
     bounds = [v for p in points for v in (p.y, p.low, p.high) if math.isfinite(v)]
     y = y_axis(bounds, chart.log_y)
     common = sorted({p.x for c in chart.curves if not c.own_x for p in c.points})
-    ticks = x_ticks(common or [p.x for p in points], chart.log_x)
+    xs = sorted({p.x for p in points})
+    spanned = bool(common) and (common[0], common[-1]) == (xs[0], xs[-1])
+    ticks = x_ticks(common if spanned else xs, chart.log_x)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="group"'
         f' tabindex="0" aria-label="{text(chart.title)}: {len(chart.curves)} curves;'

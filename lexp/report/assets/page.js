@@ -25,16 +25,16 @@ function yRange(values, log, whole) {
   const low = ts[0], most = ts[Math.floor(0.95 * (ts.length - 1))];
   let high = ts[ts.length - 1];
   if (!whole && ts.length >= 10 && most > low && high - low > 2 * (most - low)) high = most + 0.25 * (most - low);
-  const room = 0.04 * (high - low) || (log ? 0.05 : 0.5);
+  const room = 0.04 * (high - low) || (log ? 0.05 : Math.max(0.5, Math.abs(low) / 20));
   return [low - room, high + room];
 }
 
 function yTicks(low, high, log) {
   if (log && high - low > Math.log10(4)) {
     const span = high - low, found = [];
-    const subs = span < 1 ? [1, 2, 3, 5, 7] : span < 3 ? [1, 2, 5] : [1];
-    const every = span >= 3 ? Math.max(1, Math.ceil(span / 8)) : 1;
-    for (let n = Math.floor(low); n <= Math.ceil(high); n++)
+    const subs = span < 1 ? [1, 2, 3, 5, 7] : span < 3.5 ? [1, 2, 5] : [1];
+    const every = span >= 3.5 ? Math.max(1, Math.ceil(span / 8)) : 1;
+    for (let n = Math.floor(low); n <= Math.min(Math.ceil(high), 307); n++)
       if (n % every === 0) for (const s of subs) {
         const t = Math.log10(s) + n;
         if (t >= low - 1e-12 && t <= high + 1e-12) found.push(s * 10 ** n);
@@ -137,6 +137,7 @@ function setUp(figure) {
     if (!found) return;
     found.el.classList.add("at");
     found.curve.g.classList.add("hot");
+    found.curve.g.parentNode.append(found.curve.g); // above the others
     tip.replaceChildren(...lines(found), ...also(more));
     const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
     const x = box.left + found.px * scale, y = box.top + found.py * scale;
@@ -193,7 +194,7 @@ function setUp(figure) {
   for (const key of keys) {
     const kind = key.dataset.n === undefined ? "g" : "n";
     const same = keys.filter(other => (other.dataset.n === undefined ? "g" : "n") === kind);
-    key.title = "click: hide or show; double-click: only this, or all";
+    key.title = `${key.textContent} (click: hide or show; double-click: only this, or all)`;
     key.addEventListener("click", () => { press(key, !pressed(key)); choose(); });
     key.addEventListener("dblclick", () => {
       const alone = same.every(other => pressed(other) === (other === key));
@@ -219,7 +220,7 @@ function setUp(figure) {
   const styles = keys.filter(key => key.dataset.g !== undefined);
   if (curves.length > MANY) styles.forEach((key, n) => press(key, n === 0));
   choose();
-  return layOut;
+  return { layOut, leave: () => { if (at) point(null); } };
 }
 
 function drawYTicks(group, values, yOf, right) {
@@ -291,12 +292,12 @@ async function copy(button) {
 
 document.documentElement.classList.add("js");
 for (const button of all(document, ".copy")) button.addEventListener("click", () => copy(button));
-const redraws = all(document, ".chart").map(setUp);
+const charts = all(document, ".chart").map(setUp);
 let waiting = 0;
 window.addEventListener("resize", () => {
   cancelAnimationFrame(waiting);
-  waiting = requestAnimationFrame(() => { for (const redraw of redraws) redraw(); });
+  waiting = requestAnimationFrame(() => { for (const chart of charts) chart.layOut(); });
 });
-window.addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
+window.addEventListener("scroll", () => { for (const chart of charts) chart.leave(); }, { passive: true });
 window.addEventListener("beforeprint", () => { for (const d of all(document, "details")) d.open = true; });
 })();
