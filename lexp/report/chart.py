@@ -140,9 +140,11 @@ def _grid(chart: Chart, x: Axis, y: Axis, ticks: Sequence[float]) -> Iterator[st
 def _marks(chart: Chart, x: Axis) -> Iterator[str]:
     for at, label in chart.marks:
         place = _px(x.place(at))
+        left = x.place(at) + 4 + 7 * len(label) > WIDTH  # of the line, where the right has no room
+        side = 'x="-4" text-anchor="end"' if left else 'x="4" text-anchor="start"'
         yield (f'<g class="mark" data-x="{float(at)!r}" transform="translate({place} 0)">'
                f'<line y1="{TOP - 16}" y2="{HEIGHT - BOTTOM}"/>'
-               f'<text x="4" y="{TOP - 8}">{text(label)}</text></g>')  # fmt: skip
+               f'<text {side} y="{TOP - 8}">{text(label)}</text></g>')  # fmt: skip
 
 
 def _curve(

@@ -6,6 +6,8 @@ from lexp.report.sheet import Field, Sheet, printable
 
 # More rows than this do not fit a page.
 LONG = 40
+# Letters of a row that fit the 345 points of an article's line, by size of type.
+SIZES = ((56, r"\small"), (70, r"\footnotesize"), (88, r"\scriptsize"), (10**9, r"\tiny"))
 HEADER = r"""% \usepackage{booktabs}  \usepackage{longtable}  \usepackage[T1]{fontenc}
 """
 # ruff: noqa: RUF001 - look-alikes are what is translated here
@@ -25,7 +27,7 @@ SPECIAL = {
 def to_latex(sheets: tuple[Sheet, ...]) -> str:
     r"""One table per sheet: caption from title and notes, best in \textbf, failures in \textit.
 
-    More than LONG rows make a longtable, which breaks over pages.
+    More than LONG rows make a longtable, which breaks over pages; wide tables are set smaller.
     """
     return "\n".join([HEADER, *map(_table, sheets)])
 
@@ -59,20 +61,31 @@ def _table(sheet: Sheet) -> str:
         if sheet.begins_group(n):
             body.append(r"\addlinespace")
         body.append(" & ".join(map(_field, row)) + r" \\")
+    size = _size(sheet)
     if len(sheet.rows) > LONG:
         lines = [
-            r"\begingroup\small", rf"\begin{{longtable}}{{{columns}}}", caption + r"\\",
+            rf"\begingroup{size}", rf"\begin{{longtable}}{{{columns}}}", caption + r"\\",
             r"\toprule", head, r"\midrule", r"\endfirsthead",
             r"\toprule", head, r"\midrule", r"\endhead",
             *body, r"\bottomrule", r"\end{longtable}", r"\endgroup",
         ]  # fmt: skip
     else:
         lines = [
-            r"\begin{table}", r"\centering\small", caption, rf"\begin{{tabular}}{{{columns}}}",
+            r"\begin{table}", rf"\centering{size}", caption + r"\vspace{4pt}", rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule", head, r"\midrule", *body, r"\bottomrule",
             r"\end{tabular}", r"\end{table}",
         ]  # fmt: skip
     return "\n".join([*lines, ""])
+
+
+def _size(sheet: Sheet) -> str:
+    widths = [
+        max(len(text) for text in (head, *(row[n].text for row in sheet.rows)))
+        for n, head in enumerate(sheet.heads)
+    ]
+    letters = sum(widths) + 2 * len(widths)
+    size = next(size for most, size in SIZES if letters <= most)
+    return size if size == SIZES[0][1] else size + r"\setlength{\tabcolsep}{3pt}"
 
 
 def _field(field: Field) -> str:

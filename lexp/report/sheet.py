@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -43,8 +44,14 @@ class Sheet:
                 raise ValueError(f"{self.title}: {len(row)} fields under {len(self.heads)} heads")
 
     def begins_group(self, n: int) -> bool:
-        """Whether row n is the first of another model than the row above it."""
-        return n > 0 and self.n_labels > 1 and self.rows[n][0].text != self.rows[n - 1][0].text
+        """Whether row n is the first of another model than the row above it.
+
+        Never where every row is of another model: what separates them all separates none.
+        """
+        names = [row[0].text for row in self.rows] if self.n_labels > 1 else []
+        if n == 0 or all(a != b for a, b in itertools.pairwise(names)):
+            return False
+        return names[n] != names[n - 1]
 
 
 def printable(text: str) -> str:

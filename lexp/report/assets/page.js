@@ -111,7 +111,13 @@ function setUp(figure) {
     set(".label.x", { x: (LEFT + right) / 2, y: height - 8 });
     set(".none", { x: width / 2, y: height / 2 });
     set(".mark line", { y2: floor });
-    for (const mark of all(svg, ".mark")) mark.setAttribute("transform", `translate(${px(xOf(read(mark.dataset.x)))} 0)`);
+    for (const mark of all(svg, ".mark")) {
+      const text = mark.querySelector("text"), place = xOf(read(mark.dataset.x));
+      const left = place + 4 + 7 * text.textContent.length > width;
+      mark.setAttribute("transform", `translate(${px(place)} 0)`);
+      text.setAttribute("x", left ? -4 : 4);
+      text.setAttribute("text-anchor", left ? "end" : "start");
+    }
     let last = -Infinity;
     for (const tick of all(svg, ".ticks.x .tick")) {
       const text = tick.querySelector("text"), place = xOf(read(tick.dataset.x));
