@@ -137,6 +137,10 @@ def test_drawn_again_at_the_same_size_a_chart_is_the_same(tmp_path):
             places = zip(coordinates(a), coordinates(b), strict=True)
             assert all(abs(p - q) < 0.11 for p, q in places), (a, b)
             assert a.get("class") == b.get("class")
+    edges = [
+        [t for t in tree.texts if "triangle" in t[1] and t[0] == "p"] for tree in (before, after)
+    ]
+    assert edges[0] == edges[1] and "2 points lie outside" in edges[0][0][1]
     ticks = [[t for tag, t in tree.texts if tag == "text"] for tree in (before, after)]
     assert ticks[0] == ticks[1]
 

@@ -55,9 +55,7 @@ def shown(value: float) -> str:
 def draw(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]) -> str:
     """The chart's <svg>. names, groups: all of the page, so that a model has one colour on it."""
     points = [point for curve in chart.curves for point in curve.points]
-    x = x_axis([p.x for p in points] + [at for at, _ in chart.marks], chart.log_x)
-    bounds = [v for p in points for v in (p.y, p.low, p.high) if math.isfinite(v)]
-    y = y_axis(bounds, chart.log_y)
+    x, y = axes(chart)
     common = sorted({p.x for c in chart.curves if not c.own_x for p in c.points})
     xs = sorted({p.x for p in points})
     spanned = bool(common) and (common[0], common[-1]) == (xs[0], xs[-1])
@@ -77,6 +75,24 @@ def draw(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]) 
     if not points:
         parts.append(f'<text class="none" x="{WIDTH // 2}" y="{HEIGHT // 2}">no data</text>')
     return "\n".join([*parts, "</svg>"])
+
+
+def axes(chart: Chart) -> tuple[Axis, Axis]:
+    """The axes as first drawn, for all curves."""
+    points = [point for curve in chart.curves for point in curve.points]
+    bounds = [v for p in points for v in (p.y, p.low, p.high) if math.isfinite(v)]
+    x = x_axis([p.x for p in points] + [at for at, _ in chart.marks], chart.log_x)
+    return x, y_axis(bounds, chart.log_y)
+
+
+def outside(chart: Chart) -> str:
+    """What is to be said of numbers that lie off the axis, if there are any."""
+    _, y = axes(chart)
+    ys = [p.y for c in chart.curves for p in c.points if math.isfinite(p.y)]
+    n = sum(y.side(value) != 0 for value in ys)
+    if n == 1:
+        return "1 point lies outside the axis and is drawn as a triangle at its edge."
+    return f"{n} points lie outside the axis and are drawn as triangles at its edge." if n else ""
 
 
 def numbers(chart: Chart) -> str:

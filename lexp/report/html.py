@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from lexp.report.chart import N_DASHES, draw, look, numbers, text
+from lexp.report.chart import N_DASHES, draw, look, numbers, outside, text
 from lexp.report.page import Chart, Item, Page, Picture, Section
 from lexp.report.sheet import Field, Sheet, to_csv
 
@@ -145,12 +145,13 @@ def _chart(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]
         keys += _legend("g", [(groups.index(g), g, _dash(groups.index(g))) for g in own_groups])
     keys += _legend("n", [(names.index(n), n, _marker(names.index(n))) for n in own_names])
     note = f'<p class="note">{text(chart.note)}</p>' if chart.note else ""
+    edge = outside(chart)
     return (
         f'\n<figure class="chart" data-log-x="{int(chart.log_x)}" data-log-y="{int(chart.log_y)}"'
         f' data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
         f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'
         f'<div class="plot">{draw(chart, ident, names, groups)}</div>'
-        f'<p class="edge" hidden></p>{keys}{note}</figure>'
+        f'<p class="edge"{"" if edge else " hidden"}>{edge}</p>{keys}{note}</figure>'
     )
 
 

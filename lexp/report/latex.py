@@ -71,7 +71,8 @@ def _table(sheet: Sheet) -> str:
         ]  # fmt: skip
     else:
         lines = [
-            r"\begin{table}", rf"\centering{size}", caption + r"\vspace{4pt}", rf"\begin{{tabular}}{{{columns}}}",
+            r"\begin{table}", rf"\centering{size}", caption + r"\vspace{4pt}",
+            rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule", head, r"\midrule", *body, r"\bottomrule",
             r"\end{tabular}", r"\end{table}",
         ]  # fmt: skip

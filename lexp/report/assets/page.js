@@ -170,7 +170,7 @@ function setUp(figure) {
   }
   const points = () => shown.flatMap(c => c.points);
   const together = p => points().filter(q => q !== p && Math.hypot(q.px - p.px, q.py - p.py) < 4);
-  svg.addEventListener("pointermove", event => {
+  const pointed = event => {
     const box = svg.getBoundingClientRect(), scale = svg.viewBox.baseVal.width / box.width;
     const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
     let best = null, distance = 30;
@@ -179,7 +179,9 @@ function setUp(figure) {
       if (far < distance) [best, distance] = [p, far];
     }
     if (best !== at) point(best, best ? together(best) : []);
-  });
+  };
+  svg.addEventListener("pointermove", pointed);
+  svg.addEventListener("pointerdown", pointed); // a finger does not move before it is there
   svg.addEventListener("pointerleave", () => point(null));
   svg.addEventListener("blur", () => point(null));
   svg.addEventListener("keydown", event => {
