@@ -22,11 +22,14 @@ def wheel(tmp_path_factory) -> Path:
     return path
 
 
-def test_every_config_is_in_the_wheel_and_nothing_lands_beside_lexp(wheel):
+def test_every_config_and_data_file_is_in_the_wheel_and_nothing_beside_lexp(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"lexp/conf/{path.relative_to(ROOT / 'conf').as_posix()}" in names
+    for path in (ROOT / "lexp" / "report").rglob("*.*"):
+        if path.suffix in (".css", ".js", ".csv"):
+            assert path.relative_to(ROOT).as_posix() in names
     tops = {name.split("/")[0] for name in names}
     assert tops == {"lexp", next(t for t in tops if t.endswith(".dist-info"))}
 
