@@ -97,6 +97,7 @@ class Transformer(nn.Module):
 
     def __init__(self, dims: Dims, vocab_size: int, make_position: Callable[[], Position]):
         super().__init__()
+        self.dims = dims
         made = make_position()
         schemes = made.layers()
         if made.per_layer:

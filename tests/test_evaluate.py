@@ -25,7 +25,8 @@ from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
 from lexp.protocol import Prefix, Segments, Span
 from lexp.record.metrics import read
-from lexp.report.table import TOKEN_METRIC, caption, make_grid, to_markdown
+from lexp.report.sheet import to_markdown
+from lexp.report.table import TOKEN_METRIC, caption, make_grid, to_sheet
 from lexp.scoring import Scorer
 from lexp.study import Run
 from lexp.tasks import evaluate as evaluate_task
@@ -412,7 +413,7 @@ def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away
         for r in rows
         if r["protocol"] == "segments-32"
     ]
-    text = to_markdown(make_grid(TOKEN_METRIC, [c for c, _ in one_failed], {}))
+    text = to_markdown(to_sheet(make_grid(TOKEN_METRIC, [c for c, _ in one_failed], {})))
     assert "not finite 1/2" in text
     assert "not finite (rope): why." in caption(one_failed)
 

@@ -21,7 +21,7 @@ FLOORS = [
     {"extension"},
     {"data", "optim", "checkpoint", "record", "runtime"},
     {"protocol", "study"},
-    {"losses", "scoring"},
+    {"losses", "scoring", "memory"},
     {"train", "evaluate"},
     {"report"},
     {"config", "build"},

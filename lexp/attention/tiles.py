@@ -28,6 +28,8 @@ from lexp.position.base import Bias, Pair
 WHOLE_TOKENS = 16384
 WHOLE_TOKENS_BIASED = 1024
 CHUNK_ROWS = 512
+# Beyond that a tile has fewer rows, so that its mask stays below so many numbers (of one head).
+MAX_MASK, MAX_MASK_BIASED = 1 << 26, 1 << 24
 # Bounded patterns: at least this many rows a tile (smaller ones waste the matrix units), and tiles
 # folded into one call up to this many query rows a sequence (bounds the temporaries).
 MIN_TILE_ROWS = 64
@@ -68,7 +70,9 @@ def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[Group, ...]:
     most = position.max_span or math.inf
     if lookback is None:
         whole = WHOLE_TOKENS_BIASED if position.has_bias else WHOLE_TOKENS
-        rows = seq_len if seq_len <= min(whole, most) else int(min(CHUNK_ROWS, most))
+        most_numbers = MAX_MASK_BIASED if position.has_bias else MAX_MASK
+        chunk = min(CHUNK_ROWS, most, max(1, most_numbers // seq_len))
+        rows = seq_len if seq_len <= min(whole, most) else int(chunk)
         starts = range(0, seq_len, rows)
         return tuple(Group(s, min(rows, seq_len - s), 1, s) for s in starts)
     unit = pattern.period if pattern.period > 1 else MIN_TILE_ROWS

@@ -28,6 +28,8 @@ from lexp.evaluate.partial import PartialFile
 from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare
 from lexp.files import make_folder
 from lexp.losses import Losses, collect, read_losses
+from lexp.memory import available_bytes, needed_bytes, spelled
+from lexp.protocol import Window
 from lexp.runtime import is_out_of_memory
 from lexp.scoring import Partial, Scorer
 
@@ -80,6 +82,18 @@ def _nested(
             whole = read_losses(path.with_suffix(".npz"))
     for length in sorted(results):
         yield results[length]
+
+
+def _too_little_memory(scorer: Scorer, windows: list[Window], precision: str) -> str:
+    """Why a pass cannot fit, or "": the operating system kills a process rather than tell it."""
+    free = available_bytes(scorer.device)
+    size = max(piece.size for piece in scorer.pieces(windows))
+    n_tokens = max(size, min(scorer.batch_tokens, size * len(windows)))
+    item = 2 if precision == "bfloat16" else 4
+    needed = needed_bytes(scorer.model, scorer.pattern, n_tokens, size, item)
+    if free is None or needed <= free:
+        return ""
+    return f"needs about {spelled(needed)}, {spelled(free)} are free"
 
 
 class Outcome(NamedTuple):
@@ -146,6 +160,9 @@ def _score(
     try:
         model, pattern = prepare(subject, method, length)
         scorer = Scorer(model, pattern, subject.autocast)
+        if short := _too_little_memory(scorer, windows, subject.labels["precision"]):
+            advance(exam.n_read(length))
+            return None, OUT_OF_MEMORY, short
         nats = scorer.score(subject.tokens, windows, advance, partial)
         return collect(subject.tokens, windows, nats, length, exam.label), OK, ""
     except NotDefined as error:

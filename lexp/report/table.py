@@ -4,11 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
-
 from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, Cell
 from lexp.protocol import BOS, describe
+from lexp.report.sheet import Field, Sheet
 
 SHORT = {NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM"}
 
@@ -107,41 +105,20 @@ def row_key(cell: Cell) -> tuple:
     return cell.model, cell.variant, cell.text, cell.attention, cell.extension, cell.precision
 
 
-def to_rich(grid: Grid) -> Table:
-    """The table for a terminal, without its caption; best per column in bold green."""
-    table = Table(title=grid.title)
-    for name in grid.labels:
-        table.add_column(name)
-    for length in grid.lengths:
-        style = "cyan" if length == grid.train_len else None
-        table.add_column(grid.header(length), justify="right", header_style=style)
-    before = None
+def to_sheet(grid: Grid, notes: tuple[str, ...] = ()) -> Sheet:
+    """The grid ready to be drawn, best per column marked."""
+    labels = grid.labels
+    rows = []
     for row in grid.rows:
-        if before is not None and row.model != before:
-            table.add_section()
-        before = row.model
-        line = [Text(label(row)) for label in grid.labels.values()]
+        fields = [Field(label(row)) for label in labels.values()]
         for length in grid.lengths:
             entry = row.entries.get(length)
-            style = "bold green" if grid.is_best(row, length) else ""
-            line.append(Text(entry.text if entry else "", style=style))
-        table.add_row(*line)
-    return table
-
-
-def to_markdown(grid: Grid) -> str:
-    """The table in Markdown, without its caption; best per column in bold."""
-    heads = [*grid.labels, *map(grid.header, grid.lengths)]
-    align = ["---"] * len(grid.labels) + ["---:"] * len(grid.lengths)
-    lines = [f"**{grid.title}**", "", _line(heads), _line(align)]
-    for row in grid.rows:
-        texts = [label(row) for label in grid.labels.values()]
-        for length in grid.lengths:
-            entry = row.entries.get(length)
-            text = entry.text if entry else ""
-            texts.append(f"**{text}**" if grid.is_best(row, length) else text)
-        lines.append(_line(texts))
-    return "\n".join([*lines, ""])
+            failed = entry is not None and not math.isfinite(entry.value)
+            style = "best" if grid.is_best(row, length) else "failed" if failed else ""
+            fields.append(Field(entry.text if entry else "", style))
+        rows.append(tuple(fields))
+    heads = (*labels, *map(grid.header, grid.lengths))
+    return Sheet(grid.title, heads, tuple(rows), len(labels), notes)
 
 
 def _entry(cells: list[Cell], metric: Callable[[Cell], float]) -> Entry:
@@ -184,7 +161,3 @@ def caption(results: list[tuple[Cell, str]]) -> list[str]:
     reasons = {(SHORT[c.status], c.model, why) for c, why in results if not c.ok}
     lines += [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
     return lines
-
-
-def _line(texts: list[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"

@@ -20,6 +20,7 @@ from lexp.report import (
     plot_curves,
     to_markdown,
     to_rich,
+    to_sheet,
     write_results,
 )
 from lexp.study import variant_notes
@@ -120,18 +121,18 @@ def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> No
     """Print the tables; write them as Markdown, with the curves beside them."""
     cells = [cell for cell, _ in results]
     protocols = list(dict.fromkeys(cell.protocol for cell in cells))
-    grids = [
-        make_grid(metric, [cell for cell in cells if cell.protocol == protocol], variants)
+    sheets = [
+        to_sheet(make_grid(metric, [cell for cell in cells if cell.protocol == protocol], variants))
         for protocol in protocols
         for metric in METRICS
     ]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
-    for grid in grids:
-        rich.print(to_rich(grid))
+    for sheet in sheets:
+        rich.print(to_rich(sheet))
     rich.print("\n".join(notes), markup=False)
-    paragraphs = [*map(to_markdown, grids), "  \n".join(notes)]
+    paragraphs = [*map(to_markdown, sheets), "  \n".join(notes)]
     write_text(study / "results.md", "\n".join(paragraphs) + "\n")
     pictures = []
     for protocol in protocols:
