@@ -32,6 +32,9 @@ COMMANDS = {
         "perplexity by inference length of a study's runs",
         "lexp eval 'lengths=[512,2048,4096]'",
     ),
+    "report": Command(
+        "tables, curves and claims of a study as one page", "lexp report name=default"
+    ),
     "list": Command(
         "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
     ),
@@ -87,7 +90,7 @@ def run(word: str, arguments: list[str]) -> None:
     from lexp.sweep import check_jobs, is_sweep
 
     register_schemas()
-    if word == "eval":
+    if word in ("eval", "report"):
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
         arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
     for argument in arguments if word == "train" else []:
@@ -222,6 +225,12 @@ def _eval(config: Any) -> None:
     _stop_or_go_on(eval_, config)
 
 
+def _report_study(config: Any) -> None:
+    from lexp.tasks.report import report
+
+    _stop_or_go_on(report, config)
+
+
 def _check_train(config: Any) -> None:
     from lexp.tasks.train import check
 
@@ -230,6 +239,12 @@ def _check_train(config: Any) -> None:
 
 def _check_eval(config: Any) -> None:
     from lexp.tasks.evaluate import check
+
+    check(config)
+
+
+def _check_report(config: Any) -> None:
+    from lexp.tasks.report import check
 
     check(config)
 
@@ -246,4 +261,8 @@ def _list(words: list[str]) -> None:
 
 
 # What Hydra calls for each command, and what checks a config without doing any work.
-TASKS = {"train": (_train, _check_train), "eval": (_eval, _check_eval)}
+TASKS = {
+    "train": (_train, _check_train),
+    "eval": (_eval, _check_eval),
+    "report": (_report_study, _check_report),
+}

@@ -103,11 +103,24 @@ class EvalSchema:
     precision: str = MISSING
 
 
+@dataclass
+class ReportSchema:
+    """The root of `lexp report`."""
+
+    name: str = MISSING
+    outputs: str = MISSING
+    models: Any = MISSING
+    delta: float = MISSING
+    last_k: int | None = MISSING
+    baseline: str | None = MISSING
+
+
 def register_schemas() -> None:
     """Make the schemas known to Hydra; safe to call again."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSchema)
     store.store(name="eval_schema", node=EvalSchema)
+    store.store(name="report_schema", node=ReportSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -190,10 +203,16 @@ def check_eval(config: dict[str, Any]) -> None:
     for group in ("attention", "extension", "protocol"):
         if not isinstance(config[group], dict) or not config[group]:
             problems.append(f"{group}=[] (at least one of its choices)")
-    models = config["models"]
-    words = models if isinstance(models, list) else [models]
-    if models is not None and not (words and all(isinstance(word, str) for word in words)):
-        problems.append(f"model={models} (a name, or a list of names)")
+    _raise([*problems, *_models(config["models"])])
+
+
+def check_report(config: dict[str, Any]) -> None:
+    """Check what the claims of a report rest on; one ConfigError names everything wrong."""
+    problems = [*_path_word("name", config["name"]), *_models(config["models"])]
+    if not (math.isfinite(config["delta"]) and config["delta"] >= 0):
+        problems.append(f"delta={config['delta']} (nats per token, a finite number from 0)")
+    if config["last_k"] is not None:
+        problems += _at_least(config, 1, "last_k")
     _raise(problems)
 
 
@@ -265,6 +284,13 @@ def _path_word(key: str, value: Any) -> list[str]:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         return []
     return [f"{key}={value!r} (letters, digits, '.', '_' and '-', at most 100)"]
+
+
+def _models(models: Any) -> list[str]:
+    words = models if isinstance(models, list) else [models]
+    if models is None or (words and all(isinstance(word, str) for word in words)):
+        return []
+    return [f"model={models} (a name, or a list of names)"]
 
 
 def _lengths(lengths: list[Any]) -> list[str]:

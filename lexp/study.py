@@ -172,6 +172,18 @@ def versions() -> dict[str, str]:
     return {"lexp": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
+def source_commit() -> str:
+    """The commit of the checkout that lexp runs from; "" if it was installed from elsewhere."""
+    git = Path(__file__).resolve().parents[1] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        return (git / head.removeprefix("ref: ")).read_text().strip()
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder; Busy names the process that already does. Freed when the holder ends."""

@@ -533,7 +533,7 @@ def test_the_verdict_against_the_window():
     given = lengths(n1=0.0, n2=-0.2, n3=0.2, n4=0.0)
     window = given.pop(1)
     verdicts = [against_window(given[n], window).verdict for n in (2, 3, 4)]
-    assert verdicts == ["uses more", "worse than a window", "no better than a window"]
+    assert verdicts == ["better than a window", "worse than a window", "no better than a window"]
     same = against_window(window, window)
     assert same.verdict == "no better than a window" and same.difference.high == 0
     assert against_window(plus(window, math.inf), window).verdict == "worse than a window"

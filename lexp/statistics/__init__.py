@@ -18,6 +18,7 @@ from lexp.statistics.seeds import (
 )
 
 __all__ = [
+    "BETTER",
     "AcrossSeeds",
     "Adjusted",
     "AgainstWindow",

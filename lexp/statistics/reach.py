@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, paired
 from lexp.statistics.scored import Scored, same_tokens
 
-USES_MORE = "uses more"
+BETTER = "better than a window"
 NO_BETTER = "no better than a window"
 WORSE = "worse than a window"
 NOT_KNOWN = "not known"
@@ -126,6 +126,9 @@ def against_window(
 ) -> AgainstWindow:
     """Whether a method beats the window of the trained length: only then it used longer context.
 
+    The converse does not hold: a pattern that sees no more than the window can beat it otherwise,
+    by leaving out distances that were hardly trained.
+
     Both at the same length on the same tokens, ValueError otherwise. The verdict is the side of
     zero on which the whole interval lies; "not known" where there is no interval.
     """
@@ -134,7 +137,7 @@ def against_window(
         return AgainstWindow(d, WORSE)
     if not (math.isfinite(d.low) and math.isfinite(d.high)):
         return AgainstWindow(d, NOT_KNOWN)
-    verdict = USES_MORE if d.high < 0 else WORSE if d.low > 0 else NO_BETTER
+    verdict = BETTER if d.high < 0 else WORSE if d.low > 0 else NO_BETTER
     return AgainstWindow(d, verdict)
 
 

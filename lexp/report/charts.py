@@ -1,0 +1,101 @@
+"""The curves of a report, drawn from losses."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lexp.losses import perplexity
+from lexp.report.claims import mean_losses
+from lexp.report.gather import Line, Numbers
+from lexp.report.page import Chart, Curve, Point
+from lexp.report.published import load_published, overlay
+from lexp.statistics import Scored, by_context, geometric_edges, mean
+
+
+def length_chart(lines: Sequence[Line]) -> Chart:
+    """Perplexity against length, mean over seeds, with intervals over documents."""
+    numbers, curves = Numbers(), []
+    for line in lines:
+        points = []
+        for length, losses in mean_losses(line, numbers).items():
+            if not isinstance(losses, Scored):
+                points.append(Point(length, math.nan, note=losses))
+                continue
+            found = mean(losses.nats, losses.document)
+            low, value, high = (_ppl(x) for x in (found.low, found.value, found.high))
+            seeds = ", ".join(f"{s}: {k.cell.ppl:.2f}" for s, k in line.cells[length].items())
+            note = f"seeds {seeds}" if len(line.cells[length]) > 1 else ""
+            points.append(Point(length, value, low, high, note))
+        curves.append(Curve(line.name, line.method, tuple(points)))
+    marks = tuple((float(n), "trained") for n in sorted({line.train_len for line in lines}))
+    return Chart(
+        f"Perplexity by inference length, {lines[0].protocol}", "inference length (tokens)",
+        "perplexity per token", True, True, tuple(curves), marks,
+        "Mean over seeds; bands are 95 % intervals over documents.",
+    )  # fmt: skip
+
+
+def position_chart(lines: Sequence[Line]) -> Chart:
+    """Loss of single tokens against the context they had, at the longest length of each line."""
+    curves = []
+    for line in lines:
+        good = [length for length in line.lengths if not line.failure(length)]
+        if not good:
+            continue
+        edges = geometric_edges(max(good), per_octave=3)
+        by_bin: list[list[float]] = [[] for _ in edges[1:]]
+        for known in line.cells[max(good)].values():
+            losses = known.losses()
+            context: np.ndarray = losses.context.astype(np.int64)
+            found = by_context(losses.nats, losses.document, context, edges, draws=1)
+            for n, one in enumerate(found):
+                by_bin[n].append(one.loss.value if one.n_tokens else math.nan)
+        points = [
+            Point(math.sqrt(float(first) * float(below - 1)), sum(values) / len(values),
+                  note=f"context {first} to {below - 1}")
+            for first, below, values in zip(edges[:-1], edges[1:], by_bin, strict=True)
+            if all(math.isfinite(v) for v in values)
+        ]  # fmt: skip
+        curves.append(Curve(line.name, f"{line.method} at {max(good)}", tuple(points), own_x=True))
+    marks = tuple((float(n), "trained") for n in sorted({line.train_len for line in lines}))
+    return Chart(
+        f"Loss by context, {lines[0].protocol}", "tokens before the target in its window",
+        "nats per token", True, False, tuple(curves), marks,
+        "Mean over seeds, of all targets with that much context; three bins an octave.",
+    )  # fmt: skip
+
+
+def published_chart(lines: Sequence[Line]) -> Chart | None:
+    """Curves divided by their value at the trained length, beside printed ones of the same schemes.
+
+    None where no paper has one of these models.
+    """
+    models = {line.model for line in lines}
+    rows = [row for row in load_published() if row.model in models]
+    if not rows:
+        return None
+    numbers, curves = Numbers(), []
+    for line in lines:
+        means = mean_losses(line, numbers)
+        trained = means.get(line.train_len)
+        if line.model not in {row.model for row in rows} or not isinstance(trained, Scored):
+            continue
+        start = float(trained.nats.mean(dtype=np.float64))
+        points = tuple(
+            Point(length / line.train_len, _ppl(float(found.nats.mean(dtype=np.float64)) - start))
+            for length, found in means.items()
+            if isinstance(found, Scored)
+        )
+        curves.append(Curve(line.name, f"ours, {line.method}", points, own_x=True))
+    curves += overlay(rows, lines[0].train_len)
+    return Chart(
+        "Beside published curves", "length / trained length",
+        "perplexity / perplexity at the trained length", True, True, tuple(curves), ((1.0, "1"),),
+        "Ratios, because values of other texts, sizes and vocabularies cannot be compared; each "
+        "printed curve says what its protocol and text were.",
+    )  # fmt: skip
+
+
+def _ppl(nll: float) -> float:
+    return perplexity(nll) if math.isfinite(nll) else nll

@@ -1,0 +1,135 @@
+"""`lexp report`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console as Rich
+
+from lexp import __version__
+from lexp.config import check_report, plain
+from lexp.errors import ConfigError
+from lexp.files import make_folder, write_text
+from lexp.report.charts import length_chart, position_chart, published_chart
+from lexp.report.claims import claims
+from lexp.report.gather import Line, lines, protocols, read_study
+from lexp.report.html import render
+from lexp.report.latex import to_latex
+from lexp.report.page import Chart, Page, Section
+from lexp.report.sheet import Sheet, to_csv, to_markdown, to_rich
+from lexp.report.sheets import (
+    cost_sheet,
+    differences_sheet,
+    failures_sheet,
+    last_sheet,
+    reach_sheet,
+    seeds_sheet,
+)
+from lexp.report.table import METRICS, caption, make_grid, to_sheet
+from lexp.study import Run, find_runs, source_commit, variant_notes
+from lexp.tasks.subjects import model_of
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
+    settings = plain(config)
+    check_report(settings)
+    return settings
+
+
+def report(config: DictConfig) -> None:
+    """Gather a study's cells into tables, curves and one self-contained page."""
+    settings = check(config)
+    study = Path(settings["outputs"]) / settings["name"]
+    runs = _runs(study, settings["models"])
+    names = {run.name for run in runs}
+    known = [one for one in read_study(study) if one.cell.run in names]
+    if not known:
+        raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
+    found = lines(known, variant_notes(runs))
+    sections = [
+        _section(protocol, own, settings, {k.path: k.reason for k in known})
+        for protocol, own in protocols(found)
+    ]
+    if failures := failures_sheet(found):
+        sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
+    summary = (
+        f"{len(runs)} runs, {len(known)} cells. Every number carries the protocol that made it; "
+        "protocols are never mixed in a table."
+    )
+    page = Page(f"lexp: {settings['name']}", summary, tuple(sections), provenance(runs))
+    _write(study, page)
+    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
+    for section in sections:
+        for item in section.items:
+            if isinstance(item, Sheet) and not item.title.startswith(("Cost", "Seeds")):
+                rich.print(to_rich(item))
+                rich.print("\n".join(item.notes), markup=False)
+    print(f"{study}/report/report.html, report.md, report.tex, *.csv", file=sys.stderr)
+
+
+def _section(
+    protocol: str, own: list[Line], settings: dict[str, Any], reasons: dict[Path, str]
+) -> Section:
+    """All tables and curves of one protocol."""
+    cells = [k for line in own for by_seed in line.cells.values() for k in by_seed.values()]
+    notes = {line.variant: line.note for line in own}
+    below = tuple(caption([(k.cell, reasons[k.path]) for k in cells]))
+    sheets = [
+        to_sheet(make_grid(metric, [k.cell for k in cells], notes), below) for metric in METRICS
+    ]
+    shortest = min(line.lengths[0] for line in own)
+    sheets.append(last_sheet(own, settings["last_k"] or max(1, shortest // 2)))
+    made = claims(own, settings["delta"])
+    if made:
+        sheets.append(reach_sheet(made))
+    longest = max(length for line in own for length in line.lengths)
+    baseline = settings["baseline"] or own[0].name
+    if baseline not in {line.name for line in own}:
+        names = ", ".join(sorted({line.name for line in own}))
+        raise ConfigError(f"baseline={baseline}: there are {names}")
+    more = [differences_sheet(own, longest, baseline), seeds_sheet(own, longest), cost_sheet(own)]
+    charts: list[Chart | None] = [length_chart(own), position_chart(own)]
+    if made:
+        charts.append(published_chart(own))
+    items = [item for item in (charts[0], *sheets, *charts[1:], *more) if item is not None]
+    return Section(protocol, below[0], tuple(items))
+
+
+def provenance(runs: list[Run]) -> dict[str, Any]:
+    """What made the numbers: code, and every run's settings, data digests and versions."""
+    return {
+        "report made by": {"lexp": __version__, "commit": source_commit() or "not a checkout"},
+        **{run.name: run.config for run in runs},
+    }
+
+
+def _runs(study: Path, models: str | list[str] | None) -> list[Run]:
+    runs = find_runs(study)
+    wanted = [models] if isinstance(models, str) else models
+    if wanted is None:
+        return runs
+    there = sorted({model_of(run) for run in runs})
+    unknown = sorted(set(wanted) - set(there))
+    if unknown:
+        raise ConfigError(f"model={','.join(unknown)}: {study} has runs of {', '.join(there)}")
+    return [run for run in runs if model_of(run) in wanted]
+
+
+def _write(study: Path, page: Page) -> None:
+    """The page, and its tables as Markdown, LaTeX and one CSV each."""
+    folder = make_folder(study / "report")
+    for old in folder.glob("*.csv"):  # of tables that are there no longer
+        old.unlink()
+    sheets = [item for s in page.sections for item in s.items if isinstance(item, Sheet)]
+    write_text(folder / "report.html", render(page))
+    text = [f"# {page.title}", page.summary]
+    for section in page.sections:
+        text += [f"## {section.title}", section.text]
+        text += [to_markdown(item) for item in section.items if isinstance(item, Sheet)]
+    write_text(folder / "report.md", "\n\n".join(text) + "\n")
+    write_text(folder / "report.tex", to_latex(tuple(sheets)))
+    for sheet in sheets:
+        stem = "".join(c if c.isalnum() else "-" for c in sheet.title.lower())
+        write_text(folder / f"{stem}.csv", to_csv(sheet))
