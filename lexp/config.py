@@ -112,6 +112,8 @@ class ReportSchema:
     models: Any = MISSING
     delta: float = MISSING
     last_k: int | None = MISSING
+    key_alpha: float = MISSING
+    judge: str | None = MISSING
     baseline: str | None = MISSING
 
 
@@ -211,6 +213,7 @@ def check_report(config: dict[str, Any]) -> None:
     problems = [*_path_word("name", config["name"]), *_models(config["models"])]
     if not (math.isfinite(config["delta"]) and config["delta"] >= 0):
         problems.append(f"delta={config['delta']} (nats per token, a finite number from 0)")
+    problems += _positive(config, "key_alpha")
     if config["last_k"] is not None:
         problems += _at_least(config, 1, "last_k")
     _raise(problems)

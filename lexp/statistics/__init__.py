@@ -2,9 +2,9 @@
 
 from lexp.statistics.clustered import Estimate, mean, paired
 from lexp.statistics.comparisons import Adjusted, SignFlips, holm, sign_flips
-from lexp.statistics.curves import Bin, by_context, geometric_edges, key_tokens, last
+from lexp.statistics.curves import BETA, Bin, by_context, geometric_edges, key_tokens, last
 from lexp.statistics.power import Variances, decompose, smallest_difference
-from lexp.statistics.reach import AgainstWindow, Reach, against_window, gain, reach
+from lexp.statistics.reach import BETTER, AgainstWindow, Reach, against_window, gain, reach
 from lexp.statistics.scored import Scored, aligned, difference, same_tokens
 from lexp.statistics.seeds import (
     AcrossSeeds,
@@ -18,6 +18,7 @@ from lexp.statistics.seeds import (
 )
 
 __all__ = [
+    "BETA",
     "BETTER",
     "AcrossSeeds",
     "Adjusted",

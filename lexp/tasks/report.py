@@ -15,6 +15,7 @@ from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
 from lexp.report.gather import Line, lines, protocols, read_study
 from lexp.report.html import render
+from lexp.report.keys import key_sheet
 from lexp.report.latex import to_latex
 from lexp.report.page import Chart, Page, Section
 from lexp.report.sheet import Sheet, to_csv, to_markdown, to_rich
@@ -29,6 +30,9 @@ from lexp.report.sheets import (
 from lexp.report.table import METRICS, caption, make_grid, to_sheet
 from lexp.study import Run, find_runs, source_commit, variant_notes
 from lexp.tasks.subjects import model_of
+
+# Protocols whose windows are scored whole, so that targets have every amount of context.
+WIDE = ("segments", "prefix")
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -47,6 +51,8 @@ def report(config: DictConfig) -> None:
     known = [one for one in read_study(study) if one.cell.run in names]
     if not known:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
+    scored = {one.cell.run for one in known}
+    runs = [run for run in runs if run.name in scored]
     found = lines(known, variant_notes(runs))
     sections = [
         _section(protocol, own, settings, {k.path: k.reason for k in known})
@@ -84,13 +90,17 @@ def _section(
     made = claims(own, settings["delta"])
     if made:
         sheets.append(reach_sheet(made))
+        keys = key_sheet(own, settings["key_alpha"], settings["judge"])
+        sheets += [keys] if keys else []
     longest = max(length for line in own for length in line.lengths)
     baseline = settings["baseline"] or own[0].name
     if baseline not in {line.name for line in own}:
         names = ", ".join(sorted({line.name for line in own}))
         raise ConfigError(f"baseline={baseline}: there are {names}")
     more = [differences_sheet(own, longest, baseline), seeds_sheet(own, longest), cost_sheet(own)]
-    charts: list[Chart | None] = [length_chart(own), position_chart(own)]
+    charts: list[Chart | None] = [length_chart(own)]
+    if protocol.startswith(WIDE):
+        charts.append(position_chart(own))
     if made:
         charts.append(published_chart(own))
     items = [item for item in (charts[0], *sheets, *charts[1:], *more) if item is not None]
