@@ -98,6 +98,7 @@ class EvalSchema:
     models: Any = MISSING
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
     max_tokens: float | None = MISSING
+    workers: Any = MISSING
     allow_partial: bool = MISSING
     device: str = MISSING
     precision: str = MISSING
@@ -205,6 +206,9 @@ def check_eval(config: dict[str, Any]) -> None:
     for group in ("attention", "extension", "protocol"):
         if not isinstance(config[group], dict) or not config[group]:
             problems.append(f"{group}=[] (at least one of its choices)")
+    workers = config["workers"]
+    if workers != "auto" and (type(workers) is not int or workers < 1):
+        problems.append(f"workers={workers} (auto, or a whole number from 1)")
     _raise([*problems, *_models(config["models"])])
 
 

@@ -10,7 +10,7 @@ from rich.console import Console as Rich
 from lexp import runtime
 from lexp.config import check_eval, plain
 from lexp.errors import Incomplete, LexpError
-from lexp.evaluate import OUT_OF_MEMORY, Cell, Exam, Method, Result, evaluate
+from lexp.evaluate import OUT_OF_MEMORY, Method, Result
 from lexp.files import write_text
 from lexp.record import Console
 from lexp.report import (
@@ -28,11 +28,11 @@ from lexp.tasks.common import make_corpus
 from lexp.tasks.subjects import (
     Text,
     choose_runs,
-    load_subject,
     make_methods,
     make_protocols,
     open_text,
 )
+from lexp.tasks.workers import Progress, choose_workers, events_here, events_of_workers
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -83,38 +83,34 @@ def _evaluate_all(
     settings: dict[str, Any],
     problems: list[LexpError],
 ) -> list[Result]:
-    """All cells in order, one model in memory at a time; results.csv follows each new cell.
+    """All cells, one model in memory at a time in each process; results.csv follows each new cell.
 
-    What keeps a run from being loaded is added to `problems`.
+    What keeps a run from being scored is added to `problems`.
     """
     results: list[Result] = []
     exams = [exam for text in texts for exam in text.exams]
     n_cells = sum(len(methods) * len(exam.lengths) for exam in exams)
     total = len(methods) * sum(exam.n_read(n) for exam in exams for n in exam.lengths)
+    n_workers = choose_workers(settings["workers"], texts, total)
     with Console("evaluating", total) as console:
-        console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to read")
-        for text in texts:
-            new = 0
-
-            def starting(exam: Exam, method: Method, length: int, known: Cell | None) -> None:
-                nonlocal new
-                new += known is None
-                note = f"{text.run.name} {exam.protocol.name} {method.label} {length}"  # noqa: B023
-                console.advance(exam.n_read(length) if known else 0, note)
-
-            try:
-                subject = load_subject(text, settings)
-            except LexpError as error:
-                problems.append(error)
-                continue
-            for exam in text.exams:
-                for result in evaluate(subject, exam, methods, starting, console.advance):
-                    results.append(result)
-                    if new:
-                        write_results(study)
-                        new = 0
+        by = f", {n_workers} at once" if n_workers > 1 else ""
+        console.say(f"{n_cells} cells of {len(texts)} runs{by}, {total / 1e6:.2f}M tokens to read")
+        here = n_workers == 1
+        events = (
+            events_here(texts, settings) if here else events_of_workers(texts, settings, n_workers)
+        )
+        for event in events:
+            if isinstance(event, LexpError):
+                problems.append(event)
+            elif isinstance(event, Progress):
+                console.advance(event.n_tokens, event.note)
+            else:
+                results.append(event.result)
+                if event.is_new:
+                    write_results(study)
     write_results(study)
-    return results
+    order = {text.run.name: n for n, text in enumerate(texts)}
+    return sorted(results, key=lambda result: order[result[0].run])
 
 
 def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> None:
