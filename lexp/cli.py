@@ -32,6 +32,10 @@ COMMANDS = {
         "perplexity by inference length of a study's runs",
         "lexp eval 'lengths=[512,2048,4096]'",
     ),
+    "probe": Command(
+        "passkey, recall and copying by inference length: is what stands far back made use of",
+        "lexp probe 'probes=[passkey,copy]' 'lengths=[128,512]'",
+    ),
     "list": Command(
         "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
     ),
@@ -87,7 +91,7 @@ def run(word: str, arguments: list[str]) -> None:
     from lexp.sweep import check_jobs, is_sweep
 
     register_schemas()
-    if word == "eval":
+    if word in ("eval", "probe"):
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
         arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
     for argument in arguments if word == "train" else []:
@@ -134,7 +138,7 @@ def _explain(word: str, error: Exception) -> str:
     """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
     from hydra.errors import OverrideParseException
 
-    from lexp.config import first_line, suggest
+    from lexp.messages import first_line, suggest
     from lexp.sweep import compose_default
 
     if isinstance(error, OverrideParseException):
@@ -222,6 +226,12 @@ def _eval(config: Any) -> None:
     _stop_or_go_on(eval_, config)
 
 
+def _probe(config: Any) -> None:
+    from lexp.tasks.probe import probe
+
+    _stop_or_go_on(probe, config)
+
+
 def _check_train(config: Any) -> None:
     from lexp.tasks.train import check
 
@@ -230,6 +240,12 @@ def _check_train(config: Any) -> None:
 
 def _check_eval(config: Any) -> None:
     from lexp.tasks.evaluate import check
+
+    check(config)
+
+
+def _check_probe(config: Any) -> None:
+    from lexp.tasks.probe import check
 
     check(config)
 
@@ -246,4 +262,8 @@ def _list(words: list[str]) -> None:
 
 
 # What Hydra calls for each command, and what checks a config without doing any work.
-TASKS = {"train": (_train, _check_train), "eval": (_eval, _check_eval)}
+TASKS = {
+    "train": (_train, _check_train),
+    "eval": (_eval, _check_eval),
+    "probe": (_probe, _check_probe),
+}

@@ -5,10 +5,8 @@ Hydra checks names and types against the schemas when it composes, before the fi
 composition root sees Hydra or OmegaConf.
 """
 
-import difflib
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lexp.errors import ConfigError
+from lexp.messages import first_line
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -87,8 +86,8 @@ class TrainSchema:
 
 
 @dataclass
-class EvalSchema:
-    """The root of `lexp eval`."""
+class MethodsSchema:
+    """What `lexp eval` and `lexp probe` share: which runs, by which methods, how long, on what."""
 
     attention: Any = field(default_factory=dict)  # one key a choice; none chosen is said clearly
     extension: Any = field(default_factory=dict)
@@ -97,11 +96,26 @@ class EvalSchema:
     outputs: str = MISSING
     models: Any = MISSING
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
-    protocol: str = MISSING
-    max_tokens: float | None = MISSING
     allow_partial: bool = MISSING
     device: str = MISSING
     precision: str = MISSING
+
+
+@dataclass
+class EvalSchema(MethodsSchema):
+    """The root of `lexp eval`."""
+
+    protocol: str = MISSING
+    max_tokens: float | None = MISSING
+
+
+@dataclass
+class ProbeSchema(MethodsSchema):
+    """The root of `lexp probe`."""
+
+    probes: Any = field(default_factory=dict)
+    samples: int = MISSING
+    seed: int = MISSING
 
 
 def register_schemas() -> None:
@@ -109,6 +123,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSchema)
     store.store(name="eval_schema", node=EvalSchema)
+    store.store(name="probe_schema", node=ProbeSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -178,64 +193,42 @@ def check_train(config: dict[str, Any]) -> None:
 
 def check_eval(config: dict[str, Any]) -> None:
     """Check lengths and choices; one ConfigError names everything that is wrong."""
-    problems = [
-        *_one_of(config, "device", DEVICES),
-        *_one_of(config, "precision", PRECISIONS),
-        *_one_of(config, "protocol", PROTOCOLS),
-        *_path_word("name", config["name"]),
-        *_lengths(config["lengths"]),
-    ]
+    problems = [*_methods(config), *_one_of(config, "protocol", PROTOCOLS)]
     if config["max_tokens"] is not None:
         problems += _at_least(config, 1, "max_tokens")
         if math.isinf(config["max_tokens"]):
             problems.append("max_tokens=inf (null for all)")
-    for group in ("attention", "extension"):
-        if not isinstance(config[group], dict) or not config[group]:
-            problems.append(f"{group}=[] (at least one of its choices)")
+    _raise(problems)
+
+
+def check_probe(config: dict[str, Any]) -> None:
+    """Check lengths and choices; one ConfigError names everything that is wrong."""
+    problems = [*_methods(config), *_chosen(config, "probes")]
+    _raise(problems + _at_least(config, 2, "samples") + _at_least(config, 0, "seed"))
+
+
+def _methods(config: dict[str, Any]) -> list[str]:
+    """What is wrong with the values that `MethodsSchema` declares."""
+    problems = [
+        *_one_of(config, "device", DEVICES),
+        *_one_of(config, "precision", PRECISIONS),
+        *_path_word("name", config["name"]),
+        *_lengths(config["lengths"]),
+        *_chosen(config, "attention", "extension"),
+    ]
     models = config["models"]
     words = models if isinstance(models, list) else [models]
     if models is not None and not (words and all(isinstance(word, str) for word in words)):
         problems.append(f"model={models} (a name, or a list of names)")
-    _raise(problems)
+    return problems
 
 
-def first_line(error: BaseException) -> str:
-    """An exception of a library as one line: what was given, what is allowed, no search paths."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept: list[str] = []
-    for line in lines:
-        if line.startswith(("Config search path", "To append", "Set the environment", "See https")):
-            break
-        if not line.startswith(("object_type", "reference_type")):
-            kept.append(line)
-    # "Available options in 'model':" is followed by one option a line.
-    text = ""
-    for line in kept:
-        text += line if not text else (" " if text.endswith(":") else ", ") + line
-    cause = error.__cause__
-    if cause is not None and text.startswith("Error merging override"):
-        text += f": {first_line(cause)}"
-    return text or type(error).__name__
-
-
-def suggest(unknown: str, config: DictConfig) -> str:
-    """For a key that does not exist: the nearest ones that do, or all of its level."""
-    keys = list(_keys(config))
-    near = difflib.get_close_matches(unknown, keys, n=3)
-    if near:
-        return f"no key {unknown!r}; did you mean {' or '.join(near)}?"
-    level = sorted({key.split(".")[0] for key in keys})
-    return f"no key {unknown!r}; there are {', '.join(level)}"
-
-
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        name = f"{prefix}{key}"
-        yield name
-        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
-            inner = config[key]
-            if OmegaConf.is_dict(inner):
-                yield from _keys(inner, f"{name}.")
+def _chosen(config: dict[str, Any], *groups: str) -> list[str]:
+    return [
+        f"{group}=[] (at least one of its choices)"
+        for group in groups
+        if not isinstance(config[group], dict) or not config[group]
+    ]
 
 
 def _raise(problems: list[str]) -> None:

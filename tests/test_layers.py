@@ -22,7 +22,9 @@ FLOORS = [
     {"data", "optim", "checkpoint", "record", "runtime"},
     {"scoring", "study"},
     {"train", "evaluate"},
+    {"probes"},
     {"report"},
+    {"messages"},
     {"config", "build"},
     {"tasks", "sweep"},
     {"cli"},
@@ -33,7 +35,7 @@ STRANGERS = [{"position", "pattern"}, {"data", "optim", "checkpoint", "record", 
              {"train", "evaluate"}, {"scoring", "study"}]  # fmt: skip
 FENCES = {
     "hydra": {"cli", "config", "build", "tasks", "sweep"},
-    "omegaconf": {"cli", "config", "build", "tasks", "sweep"},
+    "omegaconf": {"cli", "messages", "config", "build", "tasks", "sweep"},
     "wandb": {"record"},
     "rich": {"record", "report", "tasks"},
     "datasets": {"data"},

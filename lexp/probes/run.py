@@ -1,0 +1,151 @@
+"""Probes of one trained model by every method at every length, computing only what is missing."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lexp.errors import NotDefined
+from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OK, OUT_OF_MEMORY, Method, Subject, prepare
+from lexp.extension import Extension
+from lexp.files import digest
+from lexp.probes.base import Example, Material, Probe, make_examples
+from lexp.probes.cells import MEASURES, ProbeCell, Result, measure, read_result, write_result
+from lexp.probes.score import Scores, score_examples
+from lexp.runtime import is_out_of_memory
+
+# Raised whenever a change of the code changes numbers: cells of another version are not reused.
+NUMERICS = 1
+LABELS = (
+    "run", "model", "size", "dataset", "seed", "train_len", "tokenizer", "precision", "text",
+    "variant",
+)  # fmt: skip
+
+
+# Examples of a probe by length: the same for all methods, made when first asked for.
+Made = dict[int, list[Example]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every subject; `seed` draws the examples."""
+
+    probes: list[Probe]
+    methods: list[Method]
+    lengths: list[int]
+    samples: int
+    seed: int
+
+
+def run_probes(
+    subject: Subject,
+    material: Material,
+    plan: Plan,
+    starting: Callable[[Probe, Method, int, bool], None],
+    advance: Callable[[int], None],
+) -> Iterator[Result]:
+    """Yield each cell, computing only what is missing.
+
+    starting: told which cell comes next, and whether it is known. advance: told of tokens read.
+    """
+    for probe in plan.probes:
+        made: Made = {}
+        for method in plan.methods:
+            for length in sorted(plan.lengths):
+                path = result_path(subject, probe, method, length, plan)
+                known = read_result(path)
+                if known and known.cell.status == OUT_OF_MEMORY:
+                    known = None  # the machine may have changed
+                starting(probe, method, length, known is not None)
+                if known is None:
+                    known = _compute(subject, material, plan, probe, method, length, made, advance)
+                    write_result(path, known)
+                yield known
+
+
+def result_path(subject: Subject, probe: Probe, method: Method, length: int, plan: Plan) -> Path:
+    """Where a cell is kept: a readable name, and a hash of all it depends on."""
+    identity: dict[str, Any] = {
+        **subject.identity,
+        "numerics": NUMERICS,
+        "pattern": repr(subject.fit(method.pattern, length)),
+        "probe": repr(probe),
+        "samples": plan.samples,
+        "seed": plan.seed,
+        "length": length,
+    }
+    if type(method.extension) is not Extension:
+        identity |= {"extension": repr(method.extension), "longest": method.longest}
+    stem = f"{probe.label}-{method.label}-{length}-{digest(identity)[:8]}".replace(" ", "-")
+    return subject.folder / "probes" / f"{stem}.json"
+
+
+def _compute(
+    subject: Subject,
+    material: Material,
+    plan: Plan,
+    probe: Probe,
+    method: Method,
+    length: int,
+    made: Made,
+    advance: Callable[[int], None],
+) -> Result:
+    started = time.perf_counter()
+    scores, status, reason = _score(subject, material, plan, probe, method, length, made, advance)
+    measures = dict.fromkeys(MEASURES, math.nan)
+    if scores is not None and scores.finite:
+        measures = measure(scores)
+    elif scores is not None:
+        bad = ~(np.isfinite(scores.nll) & np.isfinite(scores.control_nll))
+        status, reason = NOT_FINITE, f"first in example {scores.example[np.flatnonzero(bad)[0]]}"
+    cell = ProbeCell(
+        **{key: subject.labels[key] for key in LABELS},
+        attention=method.pattern.label,
+        extension=method.extension.label,
+        probe=probe.label,
+        length=length,
+        samples=plan.samples,
+        probe_seed=plan.seed,
+        chance=1 / probe.n_candidates if probe.n_candidates > 1 else math.nan,
+        **measures,
+        seconds=round(time.perf_counter() - started, 3),
+        status=status,
+    )
+    return Result(cell, reason, scores)
+
+
+def _score(
+    subject: Subject,
+    material: Material,
+    plan: Plan,
+    probe: Probe,
+    method: Method,
+    length: int,
+    made: Made,
+    advance: Callable[[int], None],
+) -> tuple[Scores | None, str, str]:
+    """Scores, status and reason of a cell."""
+    message = None
+    try:
+        model, attend_at = prepare(subject, method, length)
+        if length not in made:
+            made[length] = make_examples(probe, material, length, plan.samples, plan.seed)
+        attend = attend_at(length)
+        scores = score_examples(probe, model, made[length], attend, subject.autocast, advance)
+        return scores, OK, ""
+    except NotDefined as error:
+        advance(plan.samples * probe.n_passes * length)
+        return None, NOT_DEFINED, str(error)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Outside the except block: the exception's frames would keep the tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None, OUT_OF_MEMORY, message
