@@ -40,5 +40,5 @@ class Copy(Probe):
         if (occurrences(tokens, cue), occurrences(control, cue)) != (2, 1):
             return None
         steps = np.arange(self.cue, self.span)
-        nothing = np.zeros((0, len(steps)), dtype=np.int64)
+        nothing: np.ndarray = np.zeros((0, len(steps)), dtype=np.int64)
         return Example(tokens, control, length + 1 - self.span + steps, steps, nothing)

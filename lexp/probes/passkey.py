@@ -56,10 +56,10 @@ class Passkey(Probe):
         text = material.text(room_for(self, length, len(needle) + len(end)), rng)
         tokens, (start,) = lay_out(text, [int(rng.integers(len(text) + 1))], [needle], end)
         steps = np.arange(len(value))
-        source = start + len(material.encode(NEEDLE)) + len(lead) + steps
+        source: np.ndarray = start + len(material.encode(NEEDLE)) + len(lead) + steps
         control = tokens.copy()
         control[source] = wrong
         if occurrences(tokens, value) != 2 or any(occurrences(tokens, v) for v in (wrong, *others)):
             return None
-        answer = length + 1 - len(value) + steps
+        answer: np.ndarray = length + 1 - len(value) + steps
         return Example(tokens, control, answer, source, np.array(others).reshape(-1, len(value)))

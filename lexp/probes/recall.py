@@ -65,7 +65,7 @@ class Recall(Probe):
         places = np.sort(rng.integers(len(text) + 1, size=self.pairs)).tolist()
         tokens, starts = lay_out(text, places, needles, end)
         steps = np.arange(len(end) - len(keys[asked]))
-        source = starts[asked] + len(keys[asked]) + steps
+        source: np.ndarray = starts[asked] + len(keys[asked]) + steps
         control = tokens.copy()
         control[source] = wrong
         for n in range(self.pairs):

@@ -42,11 +42,24 @@ class Plan:
     seed: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """A cell's place in a plan."""
+
+    probe: Probe
+    method: Method
+    length: int
+
+    def n_tokens(self, plan: Plan) -> int:
+        """Tokens a model reads for it."""
+        return plan.samples * self.probe.n_passes * self.length
+
+
 def run_probes(
     subject: Subject,
     material: Material,
     plan: Plan,
-    starting: Callable[[Probe, Method, int, bool], None],
+    starting: Callable[[Place, bool], None],
     advance: Callable[[int], None],
 ) -> Iterator[Result]:
     """Yield each cell, computing only what is missing.
@@ -57,19 +70,21 @@ def run_probes(
         made: Made = {}
         for method in plan.methods:
             for length in sorted(plan.lengths):
-                path = result_path(subject, probe, method, length, plan)
+                place = Place(probe, method, length)
+                path = result_path(subject, place, plan)
                 known = read_result(path)
                 if known and known.cell.status == OUT_OF_MEMORY:
                     known = None  # the machine may have changed
-                starting(probe, method, length, known is not None)
+                starting(place, known is not None)
                 if known is None:
-                    known = _compute(subject, material, plan, probe, method, length, made, advance)
+                    known = _compute(subject, material, plan, place, made, advance)
                     write_result(path, known)
                 yield known
 
 
-def result_path(subject: Subject, probe: Probe, method: Method, length: int, plan: Plan) -> Path:
+def result_path(subject: Subject, place: Place, plan: Plan) -> Path:
     """Where a cell is kept: a readable name, and a hash of all it depends on."""
+    probe, method, length = place.probe, place.method, place.length
     identity: dict[str, Any] = {
         **subject.identity,
         "numerics": NUMERICS,
@@ -89,29 +104,28 @@ def _compute(
     subject: Subject,
     material: Material,
     plan: Plan,
-    probe: Probe,
-    method: Method,
-    length: int,
+    place: Place,
     made: Made,
     advance: Callable[[int], None],
 ) -> Result:
     started = time.perf_counter()
-    scores, status, reason = _score(subject, material, plan, probe, method, length, made, advance)
-    measures = dict.fromkeys(MEASURES, math.nan)
+    scores, status, reason = _score(subject, material, plan, place, made, advance)
+    measures: dict[str, Any] = dict.fromkeys(MEASURES, math.nan)
     if scores is not None and scores.finite:
-        measures = measure(scores)
+        measures = {**measure(scores)}
     elif scores is not None:
         bad = ~(np.isfinite(scores.nll) & np.isfinite(scores.control_nll))
         status, reason = NOT_FINITE, f"first in example {scores.example[np.flatnonzero(bad)[0]]}"
+    n_candidates = place.probe.n_candidates
     cell = ProbeCell(
         **{key: subject.labels[key] for key in LABELS},
-        attention=method.pattern.label,
-        extension=method.extension.label,
-        probe=probe.label,
-        length=length,
+        attention=place.method.pattern.label,
+        extension=place.method.extension.label,
+        probe=place.probe.label,
+        length=place.length,
         samples=plan.samples,
         probe_seed=plan.seed,
-        chance=1 / probe.n_candidates if probe.n_candidates > 1 else math.nan,
+        chance=1 / n_candidates if n_candidates > 1 else math.nan,
         **measures,
         seconds=round(time.perf_counter() - started, 3),
         status=status,
@@ -123,23 +137,21 @@ def _score(
     subject: Subject,
     material: Material,
     plan: Plan,
-    probe: Probe,
-    method: Method,
-    length: int,
+    place: Place,
     made: Made,
     advance: Callable[[int], None],
 ) -> tuple[Scores | None, str, str]:
     """Scores, status and reason of a cell."""
-    message = None
+    probe, length, message = place.probe, place.length, None
     try:
-        model, attend_at = prepare(subject, method, length)
+        model, attend_at = prepare(subject, place.method, length)
         if length not in made:
             made[length] = make_examples(probe, material, length, plan.samples, plan.seed)
         attend = attend_at(length)
         scores = score_examples(probe, model, made[length], attend, subject.autocast, advance)
         return scores, OK, ""
     except NotDefined as error:
-        advance(plan.samples * probe.n_passes * length)
+        advance(place.n_tokens(plan))
         return None, NOT_DEFINED, str(error)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

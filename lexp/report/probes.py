@@ -1,4 +1,4 @@
-"""Probes as tables: one a probe, a row per (variant, method), a column per length; and probes.csv."""
+"""Probes as tables: one a probe, a row per (variant, method), a column per length; their CSV."""
 
 import csv
 import io
@@ -137,17 +137,17 @@ def probes_caption(results: list[Result]) -> list[str]:
     cells = [result.cell for result in results]
     seeds = sorted({c.seed for c in cells})
     chances = {c.probe: c.chance for c in cells if not math.isnan(c.chance)}
+    chance = "".join(f", {name} by chance {100 * x:.3g}" for name, x in chances.items())
+    trained = ", ".join(str(n) for n in sorted({c.train_len for c in cells}))
+    spread = f"; mean of seeds {', '.join(map(str, seeds))} ± half their range" * (len(seeds) > 1)
     lines = [
-        "First line, in %: whole answers right / answer tokens right / the answer likelier than all "
-        "candidates" + "".join(f", {p} by chance {100 * x:.3g}" for p, x in chances.items()) + ".",
+        "First line, in %: whole answers right / answer tokens right / the answer likelier than "
+        f"all candidates{chance}.",
         "Second line: gain in nats per answer token, its loss after the control (another answer "
         "planted) less its loss after the right one, with its 95 % interval over examples. Bold: "
         "all of that above 0, so the model made use of what was planted.",
-        f"{cells[0].samples} examples a cell, the same for all rows; trained at "
-        + ", ".join(str(n) for n in sorted({c.train_len for c in cells}))
-        + " tokens"
-        + f"; mean of seeds {', '.join(map(str, seeds))} ± half their range" * (len(seeds) > 1)
-        + ".",
+        f"{cells[0].samples} examples a cell, the same for all rows; trained at {trained} tokens"
+        f"{spread}.",
     ]
     reasons = {(SHORT[r.cell.status], r.cell.model, r.reason) for r in results if not r.cell.ok}
     return lines + [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
@@ -168,14 +168,14 @@ def _entry(results: list[Result]) -> ProbeEntry:
     # Seeds answered the same examples: their mean gain per example is what is resampled.
     gains = np.mean([r.scores.example_gain for r in results if r.scores is not None], axis=0)
     low, high = interval(gains)
-    second = f"{gains.mean():+.2f} [{low:.2f}, {high:.2f}]"
+    second = f"{gains.mean():+.3f} [{low:.3f}, {high:.3f}]"
     return ProbeEntry((" / ".join(shares), second), used=low > 0)
 
 
 def _share(values: list[float]) -> str:
     """A mean in percent, and half the range of several."""
     if any(math.isnan(value) for value in values):
-        return "–"
+        return "-"
     spread = f"±{50 * (max(values) - min(values)):.0f}" if len(values) > 1 else ""
     return f"{100 * sum(values) / len(values):.0f}{spread}"
 

@@ -11,11 +11,11 @@ from lexp import runtime
 from lexp.build import build
 from lexp.config import check_probe, plain
 from lexp.errors import Incomplete, LexpError
-from lexp.evaluate import OUT_OF_MEMORY, Method
+from lexp.evaluate import OUT_OF_MEMORY
 from lexp.files import write_text
 from lexp.probes import Material, Probe
 from lexp.probes.cells import Result
-from lexp.probes.run import Plan, run_probes
+from lexp.probes.run import Place, Plan, run_probes
 from lexp.record import Console
 from lexp.report.probes import (
     make_tables,
@@ -100,10 +100,10 @@ def _probe_all(
         console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to read")
         for text in texts:
 
-            def starting(probe: Probe, method: Method, length: int, known: bool) -> None:
-                done = plan.samples * probe.n_passes * length if known else 0
-                note = f"{text.run.name} {probe.label} {method.label} {length}"  # noqa: B023
-                console.advance(done, note)
+            def starting(place: Place, known: bool) -> None:
+                words = text.run.name, place.probe.label, place.method.label  # noqa: B023
+                note = f"{' '.join(words)} {place.length}"
+                console.advance(place.n_tokens(plan) if known else 0, note)
 
             try:
                 subject = load_subject(text, settings)
