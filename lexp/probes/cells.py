@@ -6,15 +6,14 @@ A cell is a JSON row and, beside it, the arrays of all its examples (.npz).
 import io
 import json
 import math
-import zipfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lexp.evaluate import NOT_FINITE, OK
-from lexp.files import make_folder, write_bytes, write_json
+from lexp.evaluate import OK
+from lexp.files import make_folder, sha256, write_bytes, write_json
 from lexp.probes.score import ARRAYS, Scores
 
 RESAMPLES = 2000
@@ -87,14 +86,17 @@ def read_result(path: Path) -> Result | None:
     """A cell from where it is kept; None if it is not there, or not whole."""
     try:
         stored = json.loads(path.read_text())
-        reason = stored.pop("reason")
+        reason, arrays_sha256 = stored.pop("reason"), stored.pop("arrays_sha256")
         numbers = {key: _number(stored[key]) for key in (*MEASURES, "chance")}
         cell, scores = ProbeCell(**{**stored, **numbers}), None
-        if cell.status in (OK, NOT_FINITE):
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        if arrays_sha256 is not None:
+            beside = path.with_suffix(".npz")
+            if sha256(beside) != arrays_sha256:
+                return None
+            with np.load(beside, allow_pickle=False) as arrays:
                 scores = Scores(**{name: arrays[name] for name in ARRAYS})
         return Result(cell, reason, scores)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -126,14 +128,16 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def write_result(path: Path, result: Result) -> None:
-    """The arrays first: a row that can be read has them beside it."""
+    """The arrays first, their digest in the row: a row that can be read has them beside it."""
     make_folder(path.parent)
+    arrays_sha256 = None
     if result.scores is not None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **{name: getattr(result.scores, name) for name in ARRAYS})
         write_bytes(path.with_suffix(".npz"), buffer.getvalue())
+        arrays_sha256 = sha256(path.with_suffix(".npz"))
     row = {k: None if v != v else v for k, v in asdict(result.cell).items()}  # JSON has no nan
-    write_json(path, {**row, "reason": result.reason})
+    write_json(path, {**row, "reason": result.reason, "arrays_sha256": arrays_sha256})
 
 
 def _number(value: Any) -> float:
