@@ -93,7 +93,7 @@ def read_result(path: Path) -> Result | None:
             beside = path.with_suffix(".npz")
             if sha256(beside) != arrays_sha256:
                 return None
-            with np.load(beside, allow_pickle=False) as arrays:
+            with np.load(beside) as arrays:
                 scores = Scores(**{name: arrays[name] for name in ARRAYS})
         return Result(cell, reason, scores)
     except (OSError, ValueError, TypeError, KeyError):
