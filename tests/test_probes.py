@@ -402,6 +402,32 @@ def test_the_same_model_with_a_short_reach_knows_no_pass_key():
     assert not scores.correct.any() and (scores.gain[scores.distance > 60] == 0).all()
 
 
+def test_a_transformer_taught_to_repeat_is_found_to_copy_and_not_past_what_it_sees():
+    torch.manual_seed(0)
+    rng, length, position = np.random.default_rng(0), 64, RoPE(32)
+    model = Transformer(Dims(2, 64, 2, 32, 128), 256, lambda: position)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
+    attend = make_attend(Full(), length, [position], CPU)
+    letters = np.unique(BYTES.tokens.ids).astype(np.int64)
+    for _ in range(400):  # breaks off after about 100
+        half = rng.choice(letters, size=(32, 33))
+        tokens = torch.from_numpy(np.concatenate([half, half], axis=1)[:, : length + 1])
+        loss = model.losses(tokens[:, :-1], tokens[:, 1:], attend)[:, 36:].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < 0.02:
+            break
+    kind = Copy(cue=4)
+    _, scores = scores_of(kind, model.eval(), Full(), length, 20)
+    assert (scores.rank == 1).mean() > 0.95 and scores.correct.mean() > 0.5
+    assert scores.example_gain.min() > 2 and (scores.control_rank == 1).mean() < 0.3
+    _, scores = scores_of(
+        kind, model, Window(3), length, 20
+    )  # two layers see 4 back, the span ends 5 back
+    assert (scores.gain == 0).all() and (scores.rank == 1).mean() < 0.3
+
+
 # --- whole studies
 
 

@@ -56,8 +56,10 @@ ARRAYS = tuple(field.name for field in fields(Scores))
 
 @dataclass(frozen=True)
 class Answer:
-    """What a pass says of one example: nll and rank [A] of its answer tokens; likelihoods [A, V]
-    only where candidates are read off them."""
+    """What a pass says of one example: nll and rank [A] of its answer tokens.
+
+    log_probs [A, V] only where candidates are read off them.
+    """
 
     nll: Tensor
     rank: Tensor
@@ -135,7 +137,8 @@ def _rank_of_answer(right: Answer, others: list[Answer]) -> np.ndarray:
     if not others:
         return np.zeros(0, dtype=np.int64)
     total = right.nll.sum()
-    return np.array([1 + sum(int(other.nll.sum() <= total) for other in others)])
+    # What is not a number counts against the answer too.
+    return np.array([1 + sum(not other.nll.sum() > total for other in others)])
 
 
 def _rank_of_tokens(right: Answer, example: Example) -> np.ndarray:

@@ -149,8 +149,14 @@ def probes_caption(results: list[Result]) -> list[str]:
         f"{cells[0].samples} examples a cell, the same for all rows; trained at {trained} tokens"
         f"{spread}.",
     ]
-    reasons = {(SHORT[r.cell.status], r.cell.model, r.reason) for r in results if not r.cell.ok}
-    return lines + [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
+    reasons: dict[tuple[str, str], set[str]] = {}
+    for result in (r for r in results if not r.cell.ok):
+        key = SHORT[result.cell.status], result.reason
+        reasons.setdefault(key, set()).add(result.cell.model)
+    return lines + [
+        f"{short} ({', '.join(sorted(models))}): {why}."
+        for (short, why), models in sorted(reasons.items())
+    ]
 
 
 def _entry(results: list[Result]) -> ProbeEntry:
