@@ -220,6 +220,43 @@ def test_values_in_the_text_are_never_drawn_and_a_text_full_of_them_is_said():
         make_examples(Passkey(digits=1), full, 97, 1, 0)
 
 
+def crowded() -> Material:
+    """Documents in which accidents happen: half of all numbers of two digits, keys, repetitions."""
+    rng = np.random.default_rng(0)
+    numbers = " ".join(str(n) for n in rng.permutation(1000)[:500])
+    keys = "".join(f"\n{''.join(rng.choice(list('bcdfghjklmnpqrstvwxz'), 3))}:" for _ in range(900))
+    texts = [numbers, keys, make_text(0, 30)[:150] * 6]
+    ids = [one.ids for one in Bytes().encode(texts)]
+    starts = np.cumsum([0, *map(len, ids)])
+    return Material(Tokens(("a", "b", "c"), np.concatenate(ids), starts, None), Bytes())
+
+
+@pytest.mark.parametrize("kind", [Passkey(2, 3), Recall(digits=3), MQAR(), Copy()], ids=repr)
+def test_accidents_are_drawn_again(kind, monkeypatch):
+    accidents = []
+    original = type(kind).attempt
+
+    def counted(*arguments):
+        made = original(*arguments)
+        accidents.append(made is None)
+        return made
+
+    monkeypatch.setattr(type(kind), "attempt", counted)
+    for example in make_examples(kind, crowded(), 240, 150, 0):
+        text = read(BYTES, example.tokens)
+        if isinstance(kind, Passkey):
+            assert text.count(read(BYTES, example.tokens[example.answer])) == 2
+            assert not any(read(BYTES, other) in text for other in example.others)
+        elif isinstance(kind, Recall):
+            assert text.count(text[-8:]) == 2 and text.count(text[-3:]) == 2
+            assert all(text.count(read(BYTES, other)) == 1 for other in example.others)
+        elif isinstance(kind, MQAR):
+            assert all(text.count(text[place - 5 : place]) == 2 for place in example.answer)
+        else:
+            assert text.count(text[:8]) == 2
+    assert sum(accidents) > 3 and len(accidents) == sum(accidents) + 150
+
+
 def test_a_vocabulary_that_marks_new_words_plants_the_mark_and_does_not_score_it():
     class Marked(Bytes):
         def encode(self, texts):
