@@ -636,7 +636,8 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
     share, gain = line.entries[130].lines
     tokens = [float(row["token_accuracy"]) for row in rows]
     assert share.split(" / ")[1] == f"{50 * sum(tokens):.0f}±{50 * abs(tokens[0] - tokens[1]):.0f}"
-    assert gain.startswith(f"{sum(float(row['gain']) for row in rows) / 2:+.3f} [")
+    mean = round(sum(float(row["gain"]) for row in rows) / 2, 3) + 0.0
+    assert gain.startswith(f"{mean:+.3f} [")
     assert "mean of seeds 0, 1" in " ".join(probes_caption(results))
     failed = replace(results[1], cell=replace(results[1].cell, status="not finite"), reason="why")
     (table,) = make_tables([results[0], failed], {})
@@ -645,6 +646,11 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
     sure = [replace(r, scores=replace(r.scores, gain=r.scores.gain * 0 + 1.5)) for r in results]
     (table,) = make_tables(sure, {})
     assert "<br>+1.500 [1.500, 1.500]** |" in probes_to_markdown(table)
+    tiny_gains = [
+        replace(r, scores=replace(r.scores, gain=r.scores.gain * 0 + 1e-6)) for r in results
+    ]
+    (table,) = make_tables(tiny_gains, {})
+    assert "<br>+0.000 [0.000, 0.000] |" in probes_to_markdown(table)
 
 
 def test_a_cell_depends_on_everything_that_makes_its_number(study, monkeypatch):

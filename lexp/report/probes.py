@@ -145,7 +145,7 @@ def probes_caption(results: list[Result]) -> list[str]:
         f"all candidates{chance}.",
         "Second line: gain in nats per answer token, its loss after the control (another answer "
         "planted) less its loss after the right one, with its 95 % interval over examples. Bold: "
-        "all of that above 0, so the model made use of what was planted.",
+        "all of that above 0 (of cells that use nothing, one in 40 by chance).",
         f"{cells[0].samples} examples a cell, the same for all rows; trained at {trained} tokens"
         f"{spread}.",
     ]
@@ -173,8 +173,9 @@ def _entry(results: list[Result]) -> ProbeEntry:
     ]
     # Seeds answered the same examples: their mean gain per example is what is resampled.
     gains = np.mean([r.scores.example_gain for r in results if r.scores is not None], axis=0)
-    low, high = interval(gains)
-    second = f"{gains.mean():+.3f} [{low:.3f}, {high:.3f}]"
+    # To the digits shown: a millionth of a nat may be sure and is no use. Plus 0: no minus zero.
+    mean, low, high = (round(x, 3) + 0.0 for x in (float(gains.mean()), *interval(gains)))
+    second = f"{mean:+.3f} [{low:.3f}, {high:.3f}]"
     return ProbeEntry((" / ".join(shares), second), used=low > 0)
 
 
