@@ -32,6 +32,10 @@ COMMANDS = {
         "perplexity by inference length of a study's runs",
         "lexp eval 'lengths=[512,2048,4096]'",
     ),
+    "probe": Command(
+        "passkey, recall and copying by inference length: is what stands far back made use of",
+        "lexp probe 'probes=[passkey,copy]' 'lengths=[128,512]'",
+    ),
     "report": Command(
         "tables, curves and claims of a study as one page", "lexp report name=default"
     ),
@@ -90,7 +94,7 @@ def run(word: str, arguments: list[str]) -> None:
     from lexp.sweep import check_jobs, is_sweep
 
     register_schemas()
-    if word in ("eval", "report"):
+    if word in ("eval", "probe", "report"):
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
         arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
     for argument in arguments if word == "train" else []:
@@ -137,7 +141,7 @@ def _explain(word: str, error: Exception) -> str:
     """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
     from hydra.errors import OverrideParseException
 
-    from lexp.config import first_line, suggest
+    from lexp.messages import first_line, suggest
     from lexp.sweep import compose_default
 
     if isinstance(error, OverrideParseException):
@@ -225,6 +229,12 @@ def _eval(config: Any) -> None:
     _stop_or_go_on(eval_, config)
 
 
+def _probe(config: Any) -> None:
+    from lexp.tasks.probe import probe
+
+    _stop_or_go_on(probe, config)
+
+
 def _report_study(config: Any) -> None:
     from lexp.tasks.report import report
 
@@ -239,6 +249,12 @@ def _check_train(config: Any) -> None:
 
 def _check_eval(config: Any) -> None:
     from lexp.tasks.evaluate import check
+
+    check(config)
+
+
+def _check_probe(config: Any) -> None:
+    from lexp.tasks.probe import check
 
     check(config)
 
@@ -265,4 +281,5 @@ TASKS = {
     "train": (_train, _check_train),
     "eval": (_eval, _check_eval),
     "report": (_report_study, _check_report),
+    "probe": (_probe, _check_probe),
 }

@@ -1,14 +1,9 @@
-"""Config schemas (types only; values live in conf/) and the checks that types cannot express.
+"""Config schemas: types only; values live in conf/, and what types cannot express in lexp.checks.
 
 Hydra checks names and types against the schemas when it composes, before the first job of a sweep.
-`read_train` and `read_eval` turn a composed config into plain frozen settings; nothing below the
-composition root sees Hydra or OmegaConf.
+Nothing below the composition root sees Hydra or OmegaConf.
 """
 
-import difflib
-import math
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lexp.errors import ConfigError
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16")
-WANDB_MODES = ("off", "offline", "online")
-SCHEDULES = ("cosine", "linear", "polynomial", "constant")
-BETAS = ("beta1", "beta2")
-MAX_TOKENS = 1e15
-MAX_LENGTH = 1 << 24  # positions beyond are not exact in float32, and no text is that long
+from lexp.messages import first_line
 
 
 @dataclass
@@ -86,19 +74,16 @@ class TrainSchema:
 
 
 @dataclass
-class EvalSchema:
-    """The root of `lexp eval`."""
+class MethodsSchema:
+    """What `lexp eval` and `lexp probe` share: which runs, by which methods, how long, on what."""
 
     attention: Any = field(default_factory=dict)  # one key a choice; none chosen is said clearly
     extension: Any = field(default_factory=dict)
-    protocol: Any = field(default_factory=dict)
     dataset: Any = None
     name: str = MISSING
     outputs: str = MISSING
     models: Any = MISSING
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
-    max_tokens: float | None = MISSING
-    workers: Any = MISSING
     allow_partial: bool = MISSING
     device: str = MISSING
     precision: str = MISSING
@@ -118,11 +103,30 @@ class ReportSchema:
     baseline: str | None = MISSING
 
 
+@dataclass
+class EvalSchema(MethodsSchema):
+    """The root of `lexp eval`."""
+
+    protocol: Any = field(default_factory=dict)
+    max_tokens: float | None = MISSING
+    workers: Any = MISSING
+
+
+@dataclass
+class ProbeSchema(MethodsSchema):
+    """The root of `lexp probe`."""
+
+    probes: Any = field(default_factory=dict)
+    samples: int = MISSING
+    seed: int = MISSING
+
+
 def register_schemas() -> None:
     """Make the schemas known to Hydra; safe to call again."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSchema)
     store.store(name="eval_schema", node=EvalSchema)
+    store.store(name="probe_schema", node=ProbeSchema)
     store.store(name="report_schema", node=ReportSchema)
 
 
@@ -148,171 +152,3 @@ def check_types(settings: dict[str, Any]) -> None:
         OmegaConf.merge(OmegaConf.structured(TrainSchema), OmegaConf.create(settings))
     except OmegaConfBaseException as error:
         raise ConfigError(first_line(error)) from None
-
-
-def check_train(config: dict[str, Any]) -> None:
-    """Check ranges and combinations; one ConfigError names everything that is wrong."""
-    optim = config["optim"]
-    problems = [
-        *_at_least(config, 1, "train_len", "batch_tokens", "accumulation", "save_every"),
-        *_at_least(config, 1, "probe_every", "probe_tokens"),
-        *_at_least(config, 0, "seed"),
-        *_positive(config, "lr", "tokens"),
-        *_positive(optim, "eps", "power"),
-        *_share(optim, "warmup", "final"),
-        *[f"optim.{k}={optim[k]} (from 0 to below 1)" for k in BETAS if not 0 <= optim[k] < 1],
-        *_one_of(config, "device", DEVICES),
-        *_one_of(config, "precision", PRECISIONS),
-        *_one_of(config, "wandb", WANDB_MODES),
-        *_one_of({"optim.schedule": optim["schedule"]}, "optim.schedule", SCHEDULES),
-        *_path_word("name", config["name"]),
-    ]
-    for group in ("model", "size", "dataset", "tokenizer"):
-        # They are part of folder names.
-        problems += _path_word(f"{group}.name", config[group].get("name"))
-    for key in ("weight_decay", "clip"):
-        if not (math.isfinite(optim[key]) and optim[key] >= 0):
-            problems.append(f"optim.{key}={optim[key]} (a finite number from 0)")
-    if config["seed"] >= 1 << 63:
-        problems.append(f"seed={config['seed']} (below 2^63)")
-    if config["tokens"] > MAX_TOKENS:
-        problems.append(f"tokens={config['tokens']:g} (at most {MAX_TOKENS:g})")
-    if config["train_len"] > MAX_LENGTH:
-        problems.append(f"train_len={config['train_len']} (at most {MAX_LENGTH})")
-    _raise(problems)
-    portion = config["train_len"] * config["accumulation"]
-    if config["batch_tokens"] % portion:
-        problems.append(
-            f"batch_tokens={config['batch_tokens']} (a multiple of train_len * accumulation = "
-            f"{portion})"
-        )
-    if config["tokens"] < config["batch_tokens"]:
-        problems.append(f"tokens={config['tokens']:g} (at least batch_tokens)")
-    _raise(problems)
-
-
-def check_eval(config: dict[str, Any]) -> None:
-    """Check lengths and choices; one ConfigError names everything that is wrong."""
-    problems = [
-        *_one_of(config, "device", DEVICES),
-        *_one_of(config, "precision", PRECISIONS),
-        *_path_word("name", config["name"]),
-        *_lengths(config["lengths"]),
-    ]
-    if config["max_tokens"] is not None:
-        problems += _at_least(config, 1, "max_tokens")
-        if math.isinf(config["max_tokens"]):
-            problems.append("max_tokens=inf (null for all)")
-    for group in ("attention", "extension", "protocol"):
-        if not isinstance(config[group], dict) or not config[group]:
-            problems.append(f"{group}=[] (at least one of its choices)")
-    workers = config["workers"]
-    if workers != "auto" and (type(workers) is not int or workers < 1):
-        problems.append(f"workers={workers} (auto, or a whole number from 1)")
-    _raise([*problems, *_models(config["models"])])
-
-
-def check_report(config: dict[str, Any]) -> None:
-    """Check what the claims of a report rest on; one ConfigError names everything wrong."""
-    problems = [*_path_word("name", config["name"]), *_models(config["models"])]
-    if not (math.isfinite(config["delta"]) and config["delta"] >= 0):
-        problems.append(f"delta={config['delta']} (nats per token, a finite number from 0)")
-    problems += _positive(config, "key_alpha")
-    if config["last_k"] is not None:
-        problems += _at_least(config, 1, "last_k")
-    _raise(problems)
-
-
-def first_line(error: BaseException) -> str:
-    """An exception of a library as one line: what was given, what is allowed, no search paths."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept: list[str] = []
-    for line in lines:
-        if line.startswith(("Config search path", "To append", "Set the environment", "See https")):
-            break
-        if not line.startswith(("object_type", "reference_type")):
-            kept.append(line)
-    # "Available options in 'model':" is followed by one option a line.
-    text = ""
-    for line in kept:
-        text += line if not text else (" " if text.endswith(":") else ", ") + line
-    cause = error.__cause__
-    if cause is not None and text.startswith("Error merging override"):
-        text += f": {first_line(cause)}"
-    return text or type(error).__name__
-
-
-def suggest(unknown: str, config: DictConfig) -> str:
-    """For a key that does not exist: the nearest ones that do, or all of its level."""
-    keys = list(_keys(config))
-    near = difflib.get_close_matches(unknown, keys, n=3)
-    if near:
-        return f"no key {unknown!r}; did you mean {' or '.join(near)}?"
-    level = sorted({key.split(".")[0] for key in keys})
-    return f"no key {unknown!r}; there are {', '.join(level)}"
-
-
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        name = f"{prefix}{key}"
-        yield name
-        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
-            inner = config[key]
-            if OmegaConf.is_dict(inner):
-                yield from _keys(inner, f"{name}.")
-
-
-def _raise(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError("not allowed: " + ", ".join(problems))
-
-
-def _at_least(config: dict[str, Any], least: int, *keys: str) -> list[str]:
-    return [f"{key}={config[key]} (at least {least})" for key in keys if not config[key] >= least]
-
-
-def _positive(config: dict[str, Any], *keys: str) -> list[str]:
-    return [
-        f"{key}={config[key]} (a finite number above 0)"
-        for key in keys
-        if not (math.isfinite(config[key]) and config[key] > 0)
-    ]
-
-
-def _share(config: dict[str, Any], *keys: str) -> list[str]:
-    return [f"optim.{k}={config[k]} (from 0 to 1)" for k in keys if not 0 <= config[k] <= 1]
-
-
-def _one_of(config: dict[str, Any], key: str, allowed: tuple[str, ...]) -> list[str]:
-    return [] if config[key] in allowed else [f"{key}={config[key]} (one of {', '.join(allowed)})"]
-
-
-def _path_word(key: str, value: Any) -> list[str]:
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
-        return []
-    return [f"{key}={value!r} (letters, digits, '.', '_' and '-', at most 100)"]
-
-
-def _models(models: Any) -> list[str]:
-    words = models if isinstance(models, list) else [models]
-    if models is None or (words and all(isinstance(word, str) for word in words)):
-        return []
-    return [f"model={models} (a name, or a list of names)"]
-
-
-def _lengths(lengths: list[Any]) -> list[str]:
-    if not lengths:
-        return ["lengths=[] (at least one)"]
-    bad = [
-        value
-        for value in lengths
-        if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= MAX_LENGTH
-    ]
-    problems = []
-    if bad:
-        shown = ", ".join(map(str, bad))
-        problems.append(f"lengths: {shown} (whole numbers from 2 to {MAX_LENGTH})")
-    twice = sorted({str(value) for value in lengths if lengths.count(value) > 1})
-    if twice:
-        problems.append(f"lengths: {', '.join(twice)} (each once)")
-    return problems

@@ -6,6 +6,7 @@
                           checkpoints/    the newest two, the last one being the result
                           done.json       there when training is complete
                           eval/           one file per evaluated cell, with its per-token losses
+                          probes/         one file per cell of `lexp probe`
 
 Settings are JSON, not YAML, because they are read back from folders that may be somebody else's.
 """

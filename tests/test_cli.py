@@ -26,7 +26,7 @@ def test_lexp_alone_lists_the_commands_with_an_example_each():
     for arguments in ([], ["--help"], ["help"]):
         result = lexp(*arguments)
         assert result.returncode == 0
-        for word in ("train", "eval"):
+        for word in ("train", "eval", "probe"):
             assert f"  {word} " in result.stdout and f"lexp {word} " in result.stdout
     assert lexp("--version").stdout.strip() == "lexp 0.1.0"
 
@@ -45,7 +45,7 @@ def test_cfg_job_shows_the_composed_config():
 
 
 REFUSED = {
-    "frobnicate": ["no command 'frobnicate'", "train, eval"],
+    "frobnicate": ["no command 'frobnicate'", "train, eval, probe"],
     "train modle=xpos": ["no key 'modle'", "did you mean model"],
     "train model.position.bsae=2": ["model.position.base"],
     "train model=xxpos": ["model/xxpos", "xpos"],
@@ -66,6 +66,13 @@ REFUSED = {
     "eval extension=[]": ["extension=[] (at least one of its choices)"],
     "eval extension=[longrope]": ["divisors=[...]"],
     "eval extension=[pi] extension.pi.factor=0.2": ["factor must be", "0.2"],
+    "probe probes=[]": ["probes=[] (at least one of its choices)"],
+    "probe probes=[passky]": ["no probes 'passky'", "copy, mqar, passkey, recall"],
+    "probe probes=[passkey] probes.passkey.digits=0": ["probes.passkey", "1 to 20 digits, got 0"],
+    "probe samples=1 seed=-1": ["samples=1 (at least 2)", "seed=-1"],
+    "probe lengths=[0] attention=[]": ["lengths: 0", "attention=[]"],
+    "probe model=rope name=nothing-there": ["no run in"],
+    "probe sampels=3": ["did you mean samples"],
     "train model=rope_alibi model.position.schemes=[1,2]": [
         "model.position.schemes[0]",
         "_target_",
@@ -142,11 +149,12 @@ def test_a_failing_job_is_reported_and_the_others_of_the_sweep_run(texts, tmp_pa
     ("typed", "offered"),
     [
         ("lexp tr", ["train"]),
-        ("lexp ", ["train", "eval"]),
+        ("lexp ", ["train", "eval", "probe"]),
         ("lexp train model=x", ["model=xpos"]),
         ("lexp train -m model=", ["model=alibi", "model=xpos"]),
         ("lexp train optim.be", ["optim.beta1=", "optim.beta2="]),
         ("lexp eval leng", ["lengths."]),
+        ("lexp probe samp", ["samples="]),
         ("lexp eval attention=[f", []),
     ],
 )

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from rich.console import Console as Rich
 
 from lexp import runtime
-from lexp.config import check_eval, plain
+from lexp.checks import check_eval
+from lexp.config import plain
 from lexp.errors import Incomplete, LexpError
 from lexp.evaluate import OUT_OF_MEMORY, Method, Result
 from lexp.files import write_text

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from rich.console import Console as Rich
 
 from lexp import __version__
-from lexp.config import check_report, plain
+from lexp.checks import check_report
+from lexp.config import plain
 from lexp.errors import ConfigError
 from lexp.files import make_folder, write_text
 from lexp.report.charts import length_chart, position_chart, published_chart

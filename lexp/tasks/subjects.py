@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lexp import checkpoint, runtime
 from lexp.build import build
-from lexp.config import check_train, check_types
+from lexp.checks import check_train
+from lexp.config import check_types
 from lexp.data import Store, open_store
 from lexp.data.tokenizer import load_tokenizer
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined

@@ -13,7 +13,8 @@ from lexp import checkpoint, runtime
 from lexp import train as loop
 from lexp.attention import refuse_meaningless
 from lexp.build import build
-from lexp.config import check_train, check_types, plain
+from lexp.checks import check_train
+from lexp.config import check_types, plain
 from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory

@@ -1,0 +1,15 @@
+"""Small-model probes of use, not only of survival: is what stands far back made use of?
+
+A probe plants something in real text and asks for it at the end. It knows texts and a tokenizer,
+nothing of models; `score` puts a model's answers beside the right ones, `cells` keeps the results.
+"""
+
+from lexp.probes.base import Example, Form, Material, Probe, make_examples
+from lexp.probes.copy import Copy
+from lexp.probes.mqar import MQAR
+from lexp.probes.passkey import Passkey
+from lexp.probes.recall import Recall
+
+__all__ = [
+    "MQAR", "Copy", "Example", "Form", "Material", "Passkey", "Probe", "Recall", "make_examples",
+]  # fmt: skip

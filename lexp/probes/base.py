@@ -1,0 +1,187 @@
+"""What a probe is: examples of an exact length, each with a control that lacks the information."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from lexp.data import Tokens
+from lexp.data.tokenizer import Tokenizer
+from lexp.errors import NotDefined
+from lexp.labels import label_of
+
+# Draws before a probe gives up: an accident (the text holds the number drawn) is rare in any one.
+TRIES = 200
+
+
+@dataclass(frozen=True)
+class Form:
+    """Random words: `size` characters, each of them equally likely."""
+
+    alphabet: str
+    size: int
+
+    def draw(self, rng: Generator) -> str:
+        """One word."""
+        return "".join(self.alphabet[n] for n in rng.integers(len(self.alphabet), size=self.size))
+
+
+DIGITS = "0123456789"
+# Keys of consonants hardly ever stand in a text by accident.
+CONSONANTS = "bcdfghjklmnpqrstvwxz"
+CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What examples are made of: documents, and the tokenizer that cut them."""
+
+    tokens: Tokens
+    tokenizer: Tokenizer
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of a piece of text by itself, int64 [n].
+
+        Pieces are cut one by one, so that a value has the same tokens wherever it stands.
+        """
+        return self.tokenizer.encode([text])[0].ids.astype(np.int64)
+
+    def text(self, n_tokens: int, rng: Generator) -> np.ndarray:
+        """A stretch of a document, every document that is long enough being equally likely."""
+        long_enough = np.flatnonzero(self.tokens.lengths >= n_tokens)
+        if not len(long_enough):
+            raise NotDefined(f"no test document has {n_tokens} tokens")
+        document = int(rng.choice(long_enough))
+        first = int(rng.integers(self.tokens.lengths[document] - n_tokens + 1))
+        return self.tokens.window(document, first, n_tokens)
+
+    def lead(self, form: Form) -> np.ndarray:
+        """Tokens every word of a form begins with (a vocabulary's mark of a new word), mostly none.
+
+        They say nothing of the value and belong to what stands before it.
+        """
+        first, last = (self.encode(form.alphabet[n] * form.size) for n in (0, -1))
+        size = min(len(first), len(last))
+        return first[: int((first[:size] == last[:size]).cumprod().sum())]
+
+    def values(
+        self, form: Form, n: int, rng: Generator, like: np.ndarray | None = None
+    ) -> np.ndarray:
+        """n different words of a form as tokens without the lead, all of one size, int64 [n, A].
+
+        like: a value; they then have its size and differ from it in every token.
+        """
+        skip = len(self.lead(form))
+        found: list[np.ndarray] = []
+        for _ in range(TRIES * n):
+            value = self.encode(form.draw(rng))[skip:]
+            size = len(like if like is not None else found[0] if found else value)
+            fits = len(value) == size and (like is None or not (value == like).any())
+            if fits and not any((value == other).all() for other in found):
+                found.append(value)
+            if len(found) == n:
+                return np.stack(found)
+        raise NotDefined(f"in this vocabulary too few words like {form.draw(rng)} are of one size")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question, with its answer in it and with another.
+
+    tokens, control [length + 1]: a model reads the first `length`; token t is predicted from the t
+    before it. They differ in the needle only. answer [A]: places of the answer's tokens; source
+    [A]: where the needle holds the same ones. others [K, A]: other answers of the same form.
+    depth: place of the first source as a share of the length.
+    """
+
+    tokens: np.ndarray
+    control: np.ndarray
+    answer: np.ndarray
+    source: np.ndarray
+    others: np.ndarray
+
+    @property
+    def depth(self) -> float:
+        """0 at the beginning, 1 at the end."""
+        return float(self.source.min() / (len(self.tokens) - 1))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A kind of question; its values are the constructor's arguments.
+
+    one_token: whether each answer token is an answer by itself, ranked among others at its place
+    at no cost. Elsewhere each other answer takes a forward pass of its own.
+    """
+
+    name: ClassVar[str]
+    one_token: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """The name in tables, with values only where the user gave some."""
+        return label_of(self.name, self)
+
+    @property
+    def n_candidates(self) -> int:
+        """Answers among which the right one is ranked; 1 for a probe without that measure."""
+        return 1
+
+    @property
+    def n_passes(self) -> int:
+        """Forward passes an example takes: itself, its control, and its other answers."""
+        return 2 + (0 if self.one_token else self.n_candidates - 1)
+
+    def attempt(self, material: Material, length: int, rng: Generator) -> Example | None:
+        """An example, or None if by accident it is ambiguous; NotDefined if there can be none."""
+        raise NotImplementedError
+
+
+def make_examples(
+    probe: Probe, material: Material, length: int, samples: int, seed: int
+) -> list[Example]:
+    """Examples that depend on nothing but texts, tokenizer and these arguments."""
+    examples = []
+    for index in range(samples):
+        word = f"{seed} {probe.name} {length} {index}"
+        rng = np.random.default_rng(list(hashlib.sha256(word.encode()).digest()))
+        attempts = (probe.attempt(material, length, rng) for _ in range(TRIES))
+        example = next((made for made in attempts if made is not None), None)
+        if example is None:
+            raise NotDefined(f"the test texts hold what {probe.name} would plant, in any draw")
+        examples.append(example)
+    return examples
+
+
+def room_for(probe: Probe, length: int, n_planted: int) -> int:
+    """Tokens of text beside those planted; NotDefined if not even these fit."""
+    if n_planted > length + 1:
+        raise NotDefined(f"{probe.label} takes {n_planted - 1} tokens, the length is {length}")
+    return length + 1 - n_planted
+
+
+def lay_out(
+    text: np.ndarray, places: Iterable[int], needles: list[np.ndarray], end: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
+    """Needles put into a text before its tokens `places` (ascending), and what stands at the end.
+
+    Also where each needle begins.
+    """
+    pieces: list[np.ndarray] = []
+    starts, before, size = [], 0, 0
+    for place, needle in zip(places, needles, strict=True):
+        starts.append(place + size)
+        pieces += [text[before:place], needle]
+        before, size = place, size + len(needle)
+    return np.concatenate([*pieces, text[before:], end]), starts
+
+
+def occurrences(tokens: np.ndarray, piece: np.ndarray) -> int:
+    """How often a piece stands in a text, overlaps included."""
+    if len(piece) > len(tokens):
+        return 0
+    windows = np.lib.stride_tricks.sliding_window_view(tokens, len(piece))
+    return int((windows == piece).all(axis=1).sum())

@@ -1,0 +1,132 @@
+"""`lexp probe`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console as Rich
+
+from lexp import runtime
+from lexp.build import build
+from lexp.checks import check_probe
+from lexp.config import plain
+from lexp.errors import Incomplete, LexpError
+from lexp.evaluate import OUT_OF_MEMORY
+from lexp.files import write_text
+from lexp.probes import Material, Probe
+from lexp.probes.cells import Result
+from lexp.probes.run import Place, Plan, run_probes
+from lexp.record import Console
+from lexp.report.probes import (
+    make_tables,
+    probes_caption,
+    probes_to_markdown,
+    probes_to_rich,
+    write_probes,
+)
+from lexp.study import variant_notes
+from lexp.tasks.common import make_corpus
+from lexp.tasks.subjects import Text, choose_runs, load_subject, make_methods, open_text
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
+    settings = plain(config)
+    check_probe(settings)
+    make_plan(settings)
+    if settings["dataset"] is not None:
+        make_corpus(settings["dataset"])
+    # What runs are opened with is what evaluation asks for; nothing is scored by a protocol here.
+    return {**settings, "protocol": {}, "max_tokens": None}
+
+
+def make_plan(settings: dict[str, Any]) -> Plan:
+    """What is asked of every run."""
+    return Plan(
+        probes=[build(node, Probe, f"probes.{key}") for key, node in settings["probes"].items()],
+        methods=make_methods(settings),
+        lengths=settings["lengths"],
+        samples=settings["samples"],
+        seed=settings["seed"],
+    )
+
+
+def probe(config: DictConfig) -> None:
+    """Ask every finished run of a study every probe at every length and print the tables."""
+    settings = check(config)
+    plan = make_plan(settings)
+    study = Path(settings["outputs"]) / settings["name"]
+    runtime.prepare_process()
+    # All texts first: what is wrong with one of them is known before any work is done.
+    runs, problems = choose_runs(study, settings["models"]), []
+    texts = []
+    for run in runs:
+        try:
+            texts.append(open_text(run, settings))
+        except LexpError as error:
+            problems.append(error)
+    results = _probe_all(study, texts, plan, settings, problems)
+    if results:
+        _publish(study, results, variant_notes([text.run for text in texts]))
+    # What is wrong with one run does not keep the others from being asked, nor go unsaid.
+    for problem in problems[:-1]:
+        print(f"lexp: {problem}", file=sys.stderr)
+    if problems:
+        raise problems[-1]
+    failed = [result for result in results if result.cell.status == OUT_OF_MEMORY]
+    if failed and not settings["allow_partial"]:
+        raise Incomplete(
+            f"{len(failed)} of {len(results)} cells ran out of memory "
+            "(allow_partial=true accepts that)"
+        )
+
+
+def _probe_all(
+    study: Path,
+    texts: list[Text],
+    plan: Plan,
+    settings: dict[str, Any],
+    problems: list[LexpError],
+) -> list[Result]:
+    """All cells in order, one model in memory at a time; probes.csv follows each run.
+
+    What keeps a run from being loaded is added to `problems`.
+    """
+    results: list[Result] = []
+    passes = sum(probe.n_passes for probe in plan.probes) * plan.samples
+    total = len(texts) * len(plan.methods) * sum(plan.lengths) * passes
+    with Console("probing", total) as console:
+        n_cells = len(texts) * len(plan.methods) * len(plan.lengths) * len(plan.probes)
+        console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to read")
+        for text in texts:
+
+            def starting(place: Place, known: bool) -> None:
+                words = text.run.name, place.probe.label, place.method.label  # noqa: B023
+                note = f"{' '.join(words)} {place.length}"
+                console.advance(place.n_tokens(plan) if known else 0, note)
+
+            try:
+                subject = load_subject(text, settings)
+            except LexpError as error:
+                problems.append(error)
+                continue
+            material = Material(subject.tokens, text.store.tokenizer)
+            results += run_probes(subject, material, plan, starting, console.advance)
+            write_probes(study)
+    write_probes(study)
+    return results
+
+
+def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> None:
+    """Print the tables; write them as Markdown."""
+    tables = make_tables(results, variants)
+    notes = probes_caption(results)
+    # A pipe or log file has no width: wide enough for any table is better than a cut one.
+    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
+    for table in tables:
+        rich.print(probes_to_rich(table))
+    rich.print("\n".join(notes), markup=False)
+    paragraphs = [*map(probes_to_markdown, tables), "  \n".join(notes)]
+    write_text(study / "probes.md", "\n".join(paragraphs) + "\n")
+    print(f"{study}/probes.csv, probes.md", file=sys.stderr)
