@@ -109,6 +109,7 @@ class EvalSchema(MethodsSchema):
 
     protocol: Any = field(default_factory=dict)
     max_tokens: float | None = MISSING
+    plan: bool = MISSING
     workers: Any = MISSING
 
 

@@ -24,7 +24,8 @@ from lexp.position import RoPE
 from lexp.probes import MQAR, Copy, Form, Material, Passkey, Recall, make_examples
 from lexp.probes.cells import COLUMNS, interval
 from lexp.probes.score import score_examples
-from lexp.report.probes import make_tables, probes_caption, probes_to_markdown
+from lexp.report.probes import probe_sheets, probes_caption
+from lexp.report.sheet import Field
 from lexp.tasks import probe as probe_task
 from lexp.tasks.probe import probe
 from lexp.tasks.train import train
@@ -624,33 +625,35 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
 ):
     train(tiny("seed=1"))
     seen = []
-    original = probe_task.make_tables
+    original = probe_task.probe_sheets
     monkeypatch.setattr(
-        probe_task, "make_tables", lambda r, notes: (seen.append(r), original(r, notes))[1]
+        probe_task, "probe_sheets", lambda r, notes: (seen.append(r), original(r, notes))[1]
     )
     rows = study("models=rope", "probes=[copy]", "lengths=[130]")
     assert {row["seed"] for row in rows} == {"0", "1"}
     (results,) = seen
-    (table,) = make_tables(results, {})
-    (line,) = table.rows
-    share, gain = line.entries[130].lines
+
+    def shown(given) -> list[Field]:
+        """The one place of each of the two tables: shares, gain."""
+        sheets = probe_sheets(given, {})
+        assert [sheet.title for sheet in sheets] == ["copy: answers right", "copy: gain"]
+        return [sheet.rows[0][2] for sheet in sheets]
+
+    share, gain = (field.text for field in shown(results))
     tokens = [float(row["token_accuracy"]) for row in rows]
     assert share.split(" / ")[1] == f"{50 * sum(tokens):.0f}±{50 * abs(tokens[0] - tokens[1]):.0f}"
     mean = round(sum(float(row["gain"]) for row in rows) / 2, 3) + 0.0
     assert gain.startswith(f"{mean:+.3f} [")
     assert "mean of seeds 0, 1" in " ".join(probes_caption(results))
     failed = replace(results[1], cell=replace(results[1].cell, status="not finite"), reason="why")
-    (table,) = make_tables([results[0], failed], {})
-    assert table.rows[0].entries[130].lines == ("not finite 1/2",)
+    assert shown([results[0], failed]) == [Field("not finite 1/2", "failed")] * 2
     assert "not finite (rope): why." in probes_caption([results[0], failed])
     sure = [replace(r, scores=replace(r.scores, gain=r.scores.gain * 0 + 1.5)) for r in results]
-    (table,) = make_tables(sure, {})
-    assert "<br>+1.500 [1.500, 1.500]** |" in probes_to_markdown(table)
+    assert shown(sure)[1] == Field("+1.500 [1.500, 1.500]", "best")
     tiny_gains = [
         replace(r, scores=replace(r.scores, gain=r.scores.gain * 0 + 1e-6)) for r in results
     ]
-    (table,) = make_tables(tiny_gains, {})
-    assert "<br>+0.000 [0.000, 0.000] |" in probes_to_markdown(table)
+    assert shown(tiny_gains)[1] == Field("+0.000 [0.000, 0.000]", "")
 
 
 def test_a_cell_depends_on_everything_that_makes_its_number(study, monkeypatch):

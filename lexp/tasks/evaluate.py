@@ -26,6 +26,7 @@ from lexp.report import (
 )
 from lexp.study import variant_notes
 from lexp.tasks.common import make_corpus
+from lexp.tasks.plan import plan
 from lexp.tasks.subjects import (
     Text,
     choose_runs,
@@ -61,6 +62,11 @@ def eval_(config: DictConfig) -> None:
             texts.append(open_text(run, settings))
         except LexpError as error:
             problems.append(error)
+    if settings["plan"]:
+        plan(texts, methods, settings, Rich(width=None if sys.stdout.isatty() else 200))
+        if problems:
+            raise problems[-1]
+        return
     results = _evaluate_all(study, texts, methods, settings, problems)
     if results:
         _publish(study, results, variant_notes([text.run for text in texts]))

@@ -18,13 +18,8 @@ from lexp.probes import Material, Probe
 from lexp.probes.cells import Result
 from lexp.probes.run import Place, Plan, run_probes
 from lexp.record import Console
-from lexp.report.probes import (
-    make_tables,
-    probes_caption,
-    probes_to_markdown,
-    probes_to_rich,
-    write_probes,
-)
+from lexp.report.probes import probe_sheets, probes_caption, write_probes
+from lexp.report.sheet import to_markdown, to_rich
 from lexp.study import variant_notes
 from lexp.tasks.common import make_corpus
 from lexp.tasks.subjects import Text, choose_runs, load_subject, make_methods, open_text
@@ -120,13 +115,13 @@ def _probe_all(
 
 def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> None:
     """Print the tables; write them as Markdown."""
-    tables = make_tables(results, variants)
+    sheets = probe_sheets(results, variants)
     notes = probes_caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
-    for table in tables:
-        rich.print(probes_to_rich(table))
+    for sheet in sheets:
+        rich.print(to_rich(sheet))
     rich.print("\n".join(notes), markup=False)
-    paragraphs = [*map(probes_to_markdown, tables), "  \n".join(notes)]
+    paragraphs = [*map(to_markdown, sheets), "  \n".join(notes)]
     write_text(study / "probes.md", "\n".join(paragraphs) + "\n")
     print(f"{study}/probes.csv, probes.md", file=sys.stderr)

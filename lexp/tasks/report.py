@@ -19,6 +19,7 @@ from lexp.report.html import render
 from lexp.report.keys import key_sheet
 from lexp.report.latex import to_latex
 from lexp.report.page import Chart, Page, Section
+from lexp.report.probes import probe_sheets, probes_caption, read_probes
 from lexp.report.sheet import Sheet, to_csv, to_markdown, to_rich
 from lexp.report.sheets import (
     cost_sheet,
@@ -54,11 +55,15 @@ def report(config: DictConfig) -> None:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
     scored = {one.cell.run for one in known}
     runs = [run for run in runs if run.name in scored]
-    found = lines(known, variant_notes(runs))
+    notes = variant_notes(runs)
+    found = lines(known, notes)
     sections = [
         _section(protocol, own, settings, {k.path: k.reason for k in known})
         for protocol, own in protocols(found)
     ]
+    if probed := read_probes(study, names):
+        sheets = probe_sheets(probed, notes)
+        sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(sheets)))
     if failures := failures_sheet(found):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
     summary = (

@@ -1,0 +1,187 @@
+"""`lexp eval plan=true`: what an evaluation will take and what it can show, before it is run."""
+
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console as Rich
+
+from lexp.errors import LexpError, NotDefined
+from lexp.evaluate import Exam, Method, Subject, cell_path, prepare
+from lexp.evaluate.cell import known_cell
+from lexp.evaluate.run import depends_on_length
+from lexp.losses import collect
+from lexp.memory import available_bytes, needed_bytes, spelled
+from lexp.pattern import Banded
+from lexp.protocol import Segments
+from lexp.record.console import duration
+from lexp.report.sheet import Field, Sheet, to_rich
+from lexp.scoring import Scorer
+from lexp.statistics import Scored, decompose, difference, smallest_difference
+from lexp.tasks.subjects import Text, load_subject
+
+# The pilot reads so many tokens of a run to measure its speed and how its losses vary.
+PILOT_TOKENS = 16384
+PILOT_WINDOW = 1024
+
+
+# Seconds per token read, and per squared token of a window.
+Speed = tuple[float, float]
+
+
+@dataclass
+class Need:
+    """Of one protocol and method over all runs: cells, those known, tokens, seconds, bytes."""
+
+    n_cells: int = 0
+    n_known: int = 0
+    n_tokens: int = 0
+    seconds: float = 0.0
+    n_bytes: int = 0
+    not_defined: int = 0
+
+
+def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], rich: Rich) -> None:
+    """Print cells, tokens, time and memory by protocol and method, and what could be shown."""
+    needs: dict[tuple[str, str], Need] = {}
+    speeds: dict[tuple[str, str], Speed] = {}
+    pilots: dict[str, dict[int, Scored]] = {}
+    free = None
+    for text in texts:
+        try:
+            subject = load_subject(text, settings)
+        except LexpError as error:
+            rich.print(f"{text.run.name}: {error}", markup=False)
+            continue
+        free = available_bytes(next(subject.model.parameters()).device)
+        for exam, method in itertools.product(text.exams, methods):
+            need = needs.setdefault((exam.label, method.label), Need())
+            _add(need, subject, exam, method, speeds)
+        by_seed = pilots.setdefault(subject.labels["variant"], {})
+        by_seed[subject.labels["seed"]] = pilot(subject)
+    rich.print(to_rich(_sheet(needs)))
+    rest = sum(need.seconds for need in needs.values())
+    most = max((need.n_bytes for need in needs.values()), default=0)
+    there = f" of {spelled(free)} free" if free else ""
+    rich.print(
+        f"About {duration(rest)} in one process, {spelled(most)} of memory at most{there}; "
+        "times are what a pilot on this machine took, scaled.", markup=False,
+    )  # fmt: skip
+    for exam in texts[0].exams if texts else []:
+        rich.print(f"{exam.label}: {showable(exam, pilots)}", markup=False)
+
+
+def _add(
+    need: Need, subject: Subject, exam: Exam, method: Method, speeds: dict[tuple[str, str], Speed]
+) -> None:
+    """Count a run's cells of one protocol and method; a variant's runs are equally fast."""
+    key = subject.labels["variant"], method.label
+    shared = exam.protocol.nested and not depends_on_length(subject, exam, method)
+    for length in exam.lengths:
+        need.n_cells += 1
+        if known_cell(cell_path(subject, exam, method, length)):
+            need.n_known += 1
+            continue
+        try:
+            model, pattern = prepare(subject, method, length)
+        except NotDefined:
+            need.not_defined += 1
+            continue
+        scorer = Scorer(model, pattern, subject.autocast)
+        windows = exam.windows(length)
+        if key not in speeds:
+            speeds[key] = _speed(scorer, subject, max(exam.lengths))
+        if shared and length < max(exam.lengths):
+            continue  # the longest length's pass gives it
+        linear, quadratic = speeds[key]
+        pieces = scorer.pieces(windows)
+        need.n_tokens += sum(piece.size for piece in pieces)
+        need.seconds += sum(linear * p.size + quadratic * p.size**2 for p in pieces)
+        size = max(piece.size for piece in pieces)
+        in_flight = max(size, min(scorer.batch_tokens, size * len(pieces)))
+        item = 2 if subject.labels["precision"] == "bfloat16" else 4
+        need.n_bytes = max(need.n_bytes, needed_bytes(model, pattern, in_flight, size, item))
+
+
+def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
+    """Seconds per token, and per squared token of a window where every key is seen."""
+    large = min(longest, PILOT_WINDOW)
+    seconds = []
+    for size in (large, max(2, large // 4)):
+        windows = Segments().spans(subject.tokens, [min(longest, 4 * large)], None)[:1]
+        read = [w for span in windows for w in Segments().windows(span, size)]
+        scorer.score(subject.tokens, read[:1])  # tables are made once, memory is warm
+        started = time.perf_counter()
+        scorer.score(subject.tokens, read)
+        seconds.append((time.perf_counter() - started) / sum(w.size for w in read))
+    if isinstance(scorer.pattern, Banded) and scorer.pattern.lookback is not None:
+        return max(seconds), 0.0
+    quadratic = max(0.0, (seconds[0] - seconds[1]) / (large - max(2, large // 4)))
+    return max(0.0, seconds[1] - quadratic * max(2, large // 4)), quadratic
+
+
+def pilot(subject: Subject) -> Scored:
+    """Losses under plain attention at the trained length, a stretch of each document."""
+    train_len = subject.labels["train_len"]
+    sizes = subject.tokens.lengths
+    each = max(train_len, PILOT_TOKENS // max(1, int((sizes > train_len).sum())))
+    n_tokens = min(each, int(sizes.max()) - 1)
+    spans = Segments().spans(subject.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
+    windows = [w for span in spans for w in Segments().windows(span, train_len)]
+    nats = Scorer(subject.model, subject.trained, subject.autocast).score(subject.tokens, windows)
+    losses = collect(subject.tokens, windows, nats, train_len, "pilot")
+    return Scored(losses.nats, losses.document.astype(np.int64), losses.position)
+
+
+def showable(exam: Exam, pilots: dict[str, dict[int, Scored]]) -> str:
+    """The smallest difference between two variants that the planned tokens can show, in words."""
+    documents = len({span.document for span in exam.spans})
+    tokens = sum(span.n_tokens for span in exam.spans) / documents
+    pairs = [
+        difference(a[min(a)], b[min(b)], common=True)
+        for a, b in itertools.pairwise(pilots.values())
+    ]
+    if not pairs:
+        return "one variant alone is compared with nothing"
+    if documents < 2:
+        return "one document alone says nothing about other documents"
+    try:
+        found = [decompose(pair) for pair in pairs]
+    except ValueError as error:
+        return f"what could be shown is not known ({error})"
+    means = [[float(run.nats.mean()) for run in by_seed.values()] for by_seed in pilots.values()]
+    varied = [float(np.var(own, ddof=1)) for own in means if len(own) > 1]
+
+    def spelled_range(seed_variance: float = 0.0, n_seeds: int = 1) -> str:
+        least = [
+            smallest_difference(v.tau2, v.sigma2, documents, tokens, seed_variance, n_seeds)
+            for v in found
+        ]
+        one = f"{min(least):.4f}"
+        return one if len(least) == 1 else f"{one} (the most alike pair) to {max(least):.4f}"
+
+    text = (
+        f"{documents} documents of {tokens:.0f} scored tokens show differences from "
+        f"{spelled_range()} nats per token between these very runs (80 % power, two-sided 5 %)"
+    )
+    if not varied:
+        return f"{text}; how seeds vary is not known with one of each"
+    n_seeds = min(len(own) for own in means)
+    return (
+        f"{text}; between variants of {n_seeds} seeds each, "
+        f"{spelled_range(float(np.mean(varied)), n_seeds)}"
+    )
+
+
+def _sheet(needs: dict[tuple[str, str], Need]) -> Sheet:
+    rows = []
+    for (protocol, method), need in needs.items():
+        values = (
+            need.n_cells, need.n_known, need.not_defined, f"{need.n_tokens / 1e6:.2f}M",
+            duration(need.seconds), spelled(need.n_bytes),
+        )  # fmt: skip
+        rows.append((Field(protocol), Field(method), *(Field(str(value)) for value in values)))
+    heads = ("protocol", "method", "cells", "known", "not defined", "to read", "time", "memory")
+    return Sheet("What this evaluation takes", heads, tuple(rows), 2)
