@@ -122,7 +122,11 @@ EVAL_REFUSED = {
     "lengths=[1000000000000]": ["1000000000000"],
     "lengths=[true]": ["True"],
     "lengths=[1]": ["1 (whole"],
-    "protocol=sliding": ["protocol=sliding (one of segments)"],
+    "protocol=[]": ["protocol=[] (at least one of its choices)"],
+    "protocol=[sliding] protocol.sliding.stride=65": ["stride=65 is more than the shortest"],
+    "protocol=[fixed] protocol.fixed.block=0": ["protocol.fixed: block must be at least 1, got 0"],
+    "workers=0": ["workers=0 (auto, or a whole number from 1)"],
+    "workers=some": ["workers=some"],
     "max_tokens=0": ["max_tokens=0"],
     "max_tokens=inf": ["max_tokens=inf"],
     "models=7": ["model=7"],
@@ -136,7 +140,7 @@ EVAL_REFUSED = {
 @pytest.mark.parametrize("override", EVAL_REFUSED)
 def test_values_lexp_eval_refuses(override):
     with pytest.raises(ConfigError) as error:
-        eval_task.check(compose("eval", override))
+        eval_task.check(compose("eval", *override.split(" ")))
     assert all(part in str(error.value) for part in EVAL_REFUSED[override]), str(error.value)
 
 

@@ -531,7 +531,7 @@ def test_every_cell_is_a_row_and_the_arrays_beside_it_give_its_numbers(study, ca
     assert "n/d (rope): passkey takes 82 tokens, the length is 64." in printed
     assert "n/d (learned): Learned ends at 16 tokens." in printed
     markdown = (study.folder / "probes.md").read_text()
-    assert "**recall**" in markdown and "| rope | blockwise | n/d |" in markdown
+    assert "**recall: gain**" in markdown and "| rope | blockwise | n/d |" in markdown
 
 
 def test_the_cell_is_that_of_the_library_called_by_hand(study, texts):
@@ -581,7 +581,10 @@ def test_extensions_and_models_on_the_command_line(study, capsys):
     gains = {r["gain"] for r in rows if r["model"] == "rope" and r["status"] == "ok"}
     assert len(gains) == 2
     out = capsys.readouterr().out
-    assert "extension" in out and "vector_replacement is for models without encodings" in out
+    assert (
+        "full vector_replacement" in out
+        and "vector_replacement is for models without encodings" in out
+    )
     with pytest.raises(ConfigError, match="model=xpos: .* has runs of learned, rope"):
         study("models=xpos")
     with pytest.raises(DataError, match="no document has"):
