@@ -32,8 +32,9 @@ def check(config: DictConfig) -> dict[str, Any]:
     make_plan(settings)
     if settings["dataset"] is not None:
         make_corpus(settings["dataset"])
-    # What runs are opened with is what evaluation asks for; nothing is scored by a protocol here.
-    return {**settings, "protocol": {}, "max_tokens": None}
+    # Runs are opened as for evaluation, which also finds documents that are long enough.
+    whole = {"_target_": "lexp.protocol.Segments"}
+    return {**settings, "protocol": {"probes": whole}, "max_tokens": None}
 
 
 def make_plan(settings: dict[str, Any]) -> Plan:
