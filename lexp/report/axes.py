@@ -54,7 +54,7 @@ def y_axis(values: Sequence[float], log: bool) -> Axis:
     ts = ts or [0.0, 1.0]
     low, high = ts[0], ts[-1]
     most = ts[int(0.95 * (len(ts) - 1))]
-    if len(ts) >= 10 and most > low and high - low > 2 * (most - low):
+    if len(ts) >= 10 and most > low and high - low > 5 * (most - low):
         high = most + 0.25 * (most - low)
     room = 0.04 * (high - low) or (0.05 if log else max(0.5, abs(low) / 20))
     return Axis(10 if log else 0, low - room, high + room, HEIGHT - BOTTOM, TOP)

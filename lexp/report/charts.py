@@ -44,6 +44,8 @@ def position_chart(lines: Sequence[Line]) -> Chart:
         if not good:
             continue
         edges = geometric_edges(max(good), per_octave=3)
+        if len(edges) > 2 and edges[-1] - edges[-2] < (edges[-2] - edges[-3]) / 2:
+            edges = np.delete(edges, -2)  # a last bin of a few tokens would be noise
         by_bin: list[list[float]] = [[] for _ in edges[1:]]
         for known in line.cells[max(good)].values():
             losses = known.losses()

@@ -24,7 +24,7 @@ function yRange(values, log, whole) {
   if (!ts.length) ts = [0, 1];
   const low = ts[0], most = ts[Math.floor(0.95 * (ts.length - 1))];
   let high = ts[ts.length - 1];
-  if (!whole && ts.length >= 10 && most > low && high - low > 2 * (most - low)) high = most + 0.25 * (most - low);
+  if (!whole && ts.length >= 10 && most > low && high - low > 5 * (most - low)) high = most + 0.25 * (most - low);
   const room = 0.04 * (high - low) || (log ? 0.05 : Math.max(0.5, Math.abs(low) / 20));
   return [low - room, high + room];
 }
