@@ -1,0 +1,149 @@
+"""What evaluation costs: by length for bounded and full attention, and as a prefix sweep.
+
+    python scripts/bench_eval.py [--longest 1048576] [--full 32768] [--threads 1] [--out FILE.md]
+
+A model of size=nano with fresh weights reads random bytes; each figure is the median of --repeats
+runs, interleaved. Growth is the exponent of time between neighbouring lengths. Memory is what this
+process's peak grew by since the length before, after a first pass had warmed it up.
+"""
+
+import argparse
+import math
+import platform
+import resource
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lexp import __version__
+from lexp.data import Tokens
+from lexp.model import Dims, Transformer
+from lexp.pattern import Blockwise, Full, Pattern, Window
+from lexp.position import RoPE
+from lexp.protocol import Prefix
+from lexp.runtime import prepare_process
+from lexp.scoring import Scorer
+
+TRAIN_LEN = 256
+
+
+def text_of(n_tokens: int) -> Tokens:
+    """One document of random bytes."""
+    ids = np.random.default_rng(0).integers(0, 256, n_tokens + 1).astype(np.uint8)
+    return Tokens(("random",), ids, np.array([0, n_tokens + 1]), None)
+
+
+def seconds(scorer: Scorer, tokens: Tokens, lengths: list[int]) -> float:
+    """Time of reading the text's beginning at each of these lengths."""
+    (span,) = Prefix().spans(tokens, [max(lengths)], None)
+    started = time.perf_counter()
+    for length in lengths:
+        scorer.score(tokens, list(Prefix().windows(span, length)))
+    return time.perf_counter() - started
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def by_length(
+    model: Transformer,
+    pattern: Pattern,
+    lengths: list[int],
+    repeats: int,
+    autocast: AbstractContextManager,
+) -> list[str]:
+    """Rows: pattern, length, time, tokens per second, growth, memory."""
+    scorer, texts = Scorer(model, pattern, autocast), {n: text_of(n) for n in lengths}
+    seconds(scorer, texts[lengths[0]], [lengths[0]])
+    rows, before, held = [], None, peak_mib()
+    times: dict[int, list[float]] = {n: [] for n in lengths}
+    grown = {}
+    for turn in range(repeats):
+        for n in lengths:
+            times[n].append(seconds(scorer, texts[n], [n]))
+            if turn == 0:
+                grown[n], held = peak_mib() - held, peak_mib()
+    for n in lengths:
+        took = statistics.median(times[n])
+        exponent = "" if before is None else f"{math.log(took / before[1], n / before[0]):.2f}"
+        rows.append(
+            f"| {pattern.label} | {n} | {took:.2f} | {n / took / 1000:.1f}k | {exponent} | "
+            f"{grown[n]:.0f} |"
+        )
+        before = n, took
+    return rows
+
+
+def prefix_ratio(
+    model: Transformer,
+    pattern: Pattern,
+    longest: int,
+    repeats: int,
+    autocast: AbstractContextManager,
+) -> str:
+    """A sweep over lengths in one pass, as `lexp eval` makes it, and pass by pass, over the longest."""
+    lengths = [longest // 2**k for k in range(5, -1, -1)]
+    scorer, text = Scorer(model, pattern, autocast), text_of(longest)
+    (span,) = Prefix().spans(text, lengths, None)
+    alone, shared, each = [], [], []
+    for _ in range(repeats):
+        alone.append(seconds(scorer, text, [longest]))
+        started = time.perf_counter()
+        nats = scorer.score(text, list(Prefix().windows(span, longest)))
+        for length in lengths:
+            nats[:length].mean(dtype=np.float64)
+        shared.append(time.perf_counter() - started)
+        each.append(seconds(scorer, text, lengths))
+    one = statistics.median(alone)
+    return (
+        f"| {pattern.label} | {lengths[0]} .. {longest} | {one:.2f} s | "
+        f"{statistics.median(shared) / one:.2f}x | {statistics.median(each) / one:.2f}x |"
+    )
+
+
+def main() -> None:
+    """Print the tables; write them too where --out says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--longest", type=int, default=1 << 17)
+    parser.add_argument("--full", type=int, default=1 << 14)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--float32", action="store_true", help="no bfloat16")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    prepare_process()
+    autocast = nullcontext() if given.float32 else torch.autocast("cpu", dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    model = Transformer(Dims(4, 128, 4, 32, 512), 256, lambda: RoPE(32)).eval()
+    lengths = [4096 * 4**k for k in range(20) if 4096 * 4**k <= given.longest]
+    full = [n for n in (4096, 8192, 16384, 32768, 65536) if n <= given.full]
+    lines = [
+        f"lexp {__version__}, torch {torch.__version__}, {platform.machine()}, {given.threads} "
+        f"thread(s), {'float32' if given.float32 else 'bfloat16'}; size=nano, RoPE, trained length "
+        f"{TRAIN_LEN}, median of {given.repeats}.",
+        "",
+        "| attention | tokens | seconds | tokens/s | growth | MiB more |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *by_length(model, Blockwise(TRAIN_LEN // 2), lengths, given.repeats, autocast),
+        *by_length(model, Window(TRAIN_LEN), lengths, given.repeats, autocast),
+        *by_length(model, Full(), full, given.repeats, autocast),
+        "",
+        "| attention | prefix sweep | longest alone | one pass | a pass for each length |",
+        "| --- | --- | ---: | ---: | ---: |",
+        prefix_ratio(model, Full(), given.full, given.repeats, autocast),
+        prefix_ratio(model, Blockwise(TRAIN_LEN // 2), given.longest, given.repeats, autocast),
+    ]
+    print("\n".join(lines))
+    if given.out:
+        given.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
