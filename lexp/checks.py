@@ -6,6 +6,7 @@ from typing import Any
 
 from lexp.errors import ConfigError
 
+STATES = ("trained", "random")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 WANDB_MODES = ("off", "offline", "online")
@@ -73,6 +74,14 @@ def check_probe(config: dict[str, Any]) -> None:
     """Check lengths and choices; one ConfigError names everything that is wrong."""
     problems = [*_methods(config), *_chosen(config, "probes")]
     _raise(problems + _at_least(config, 2, "samples") + _at_least(config, 0, "seed"))
+
+
+def check_analyze(config: dict[str, Any]) -> None:
+    """Check lengths and choices; one ConfigError names everything that is wrong."""
+    problems = [*_methods(config), *_chosen(config, "instruments")]
+    if not config["states"] or set(config["states"]) - set(STATES):
+        problems.append(f"states={config['states']} (of {', '.join(STATES)})")
+    _raise(problems + _at_least(config, 1, "texts"))
 
 
 def check_report(config: dict[str, Any]) -> None:

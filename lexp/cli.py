@@ -11,11 +11,11 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lexp import __version__
 from lexp.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
+from lexp.files import config_folder
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ COMMANDS = {
     "probe": Command(
         "passkey, recall and copying by inference length: is what stands far back made use of",
         "lexp probe 'probes=[passkey,copy]' 'lengths=[128,512]'",
+    ),
+    "analyze": Command(
+        "instruments that show why a model extrapolates, or does not",
+        "lexp analyze 'instruments=[heads]' 'lengths=[128,512,2048]'",
     ),
     "report": Command(
         "tables, curves and claims of a study as one page", "lexp report name=default"
@@ -94,7 +98,7 @@ def run(word: str, arguments: list[str]) -> None:
     from lexp.sweep import check_jobs, is_sweep
 
     register_schemas()
-    if word in ("eval", "probe", "report"):
+    if word in ("eval", "probe", "analyze", "report"):
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
         arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
     for argument in arguments if word == "train" else []:
@@ -182,12 +186,6 @@ class Unbroken:
         return getattr(self._stream, name)
 
 
-def config_folder() -> Path:
-    """conf/ inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
-
-
 def complete(arguments: list[str]) -> None:
     """Tab completion: our command words first, then whatever Hydra knows for that command."""
     words = os.environ.get("COMP_LINE", "").split(" ")
@@ -235,6 +233,12 @@ def _probe(config: Any) -> None:
     _stop_or_go_on(probe, config)
 
 
+def _analyze(config: Any) -> None:
+    from lexp.tasks.analyze import analyze
+
+    _stop_or_go_on(analyze, config)
+
+
 def _report_study(config: Any) -> None:
     from lexp.tasks.report import report
 
@@ -255,6 +259,12 @@ def _check_eval(config: Any) -> None:
 
 def _check_probe(config: Any) -> None:
     from lexp.tasks.probe import check
+
+    check(config)
+
+
+def _check_analyze(config: Any) -> None:
+    from lexp.tasks.analyze import check
 
     check(config)
 
@@ -280,6 +290,7 @@ def _list(words: list[str]) -> None:
 TASKS = {
     "train": (_train, _check_train),
     "eval": (_eval, _check_eval),
+    "analyze": (_analyze, _check_analyze),
     "report": (_report_study, _check_report),
     "probe": (_probe, _check_probe),
 }

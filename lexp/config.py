@@ -104,6 +104,15 @@ class ReportSchema:
 
 
 @dataclass
+class AnalyzeSchema(MethodsSchema):
+    """The root of `lexp analyze`."""
+
+    instruments: Any = field(default_factory=dict)
+    texts: int = MISSING
+    states: list[str] = MISSING
+
+
+@dataclass
 class EvalSchema(MethodsSchema):
     """The root of `lexp eval`."""
 
@@ -127,6 +136,7 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainSchema)
     store.store(name="eval_schema", node=EvalSchema)
+    store.store(name="analyze_schema", node=AnalyzeSchema)
     store.store(name="probe_schema", node=ProbeSchema)
     store.store(name="report_schema", node=ReportSchema)
 

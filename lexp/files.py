@@ -1,4 +1,4 @@
-"""The only writer of files that matter: complete or absent, never half."""
+"""The only writer of files that matter: complete or absent, never half; and where configs are."""
 
 import contextlib
 import hashlib
@@ -81,3 +81,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def config_folder() -> Path:
+    """conf/ inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"

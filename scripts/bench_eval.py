@@ -87,7 +87,7 @@ def prefix_ratio(
     repeats: int,
     autocast: AbstractContextManager,
 ) -> str:
-    """A sweep over lengths in one pass, as `lexp eval` makes it, and pass by pass, over the longest."""
+    """A sweep over lengths in one pass and pass by pass, as multiples of the longest alone."""
     lengths = [longest // 2**k for k in range(5, -1, -1)]
     scorer, text = Scorer(model, pattern, autocast), text_of(longest)
     (span,) = Prefix().spans(text, lengths, None)

@@ -49,8 +49,8 @@ def compose(word: str, *overrides: str):
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from lexp.cli import config_folder
     from lexp.config import register_schemas
+    from lexp.files import config_folder
 
     register_schemas()
     GlobalHydra.instance().clear()

@@ -25,6 +25,7 @@ FLOORS = [
     {"train", "evaluate"},
     {"probes"},
     {"report"},
+    {"analyze"},
     {"messages"},
     {"config", "checks", "build"},
     {"tasks", "sweep"},

@@ -6,6 +6,7 @@ all of them at once. Scores are in float32 and exist for one tile at a time.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -45,22 +46,31 @@ class Strips:
 
         drawn: positions of the tokens, where they are not 0 .. T-1.
         """
-        dtype = v.dtype
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
         # Autocast would round scores to bfloat16 between the two products, which no kernel does.
         with torch.autocast(q.device.type, enabled=False):
-            q, k, v, x = (t.to(wide) for t in (q, k, v, x))
+            outputs = [
+                made.weights @ v[:, :, made.keys].to(made.weights.dtype)
+                for made in self.tiles(q, k, position, x, drawn)
+            ]
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)).to(v.dtype)
+
+    def tiles(
+        self, q: Tensor, k: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None
+    ) -> Iterator["Tile"]:
+        """Scores and weights of all queries, a tile at a time; each is gone before the next."""
+        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+        with torch.autocast(q.device.type, enabled=False):
+            q, k, x = (t.to(wide) for t in (q, k, x))
             ready = prepare(q, k, position, self.n_keys.to(wide))
             bias, weigh = position.bias(x), position.weigh(x)
-            whole = Whole(*ready, v, q, k, position, bias, weigh, self.n_keys, drawn)
-            outputs = []
-            start = 0
-            while start < self.seq_len:
-                end = min(start + self._rows(q, position, start), self.seq_len)
-                outputs.append(tile(whole, self.pattern.branches, start, end))
-                start = end
-            out = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-        return out.to(dtype)
+            whole = Whole(*ready, q, k, position, bias, weigh, self.n_keys, drawn)
+        start = 0
+        while start < self.seq_len:
+            end = min(start + self._rows(q, position, start), self.seq_len)
+            with torch.autocast(q.device.type, enabled=False):
+                made = make_tile(whole, self.pattern.branches, start, end)
+            yield made
+            start = end
 
     def _rows(self, q: Tensor, position: Position, start: int) -> int:
         """Query rows of the tile that begins at `start`."""
@@ -76,7 +86,6 @@ class Whole(NamedTuple):
 
     q: Tensor
     k: Tensor
-    v: Tensor
     q_raw: Tensor
     k_raw: Tensor
     position: Position
@@ -91,8 +100,22 @@ class Whole(NamedTuple):
         return math.sqrt(self.q_raw.shape[-1])
 
 
-def tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) -> Tensor:
-    """The output of queries start .. end-1, [B, H, rows, D]."""
+class Tile(NamedTuple):
+    """Queries start .. start + Q - 1 and the keys in their reach, indices keys [K].
+
+    scores [B, H, Q, K]: before softmax, biases added; meaningless where allowed [Q, K] is not.
+    weights [B, H, Q, K]: what values are multiplied by, 0 there.
+    """
+
+    start: int
+    keys: Tensor
+    scores: Tensor
+    allowed: Tensor
+    weights: Tensor
+
+
+def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) -> Tile:
+    """The tile of queries start .. end-1."""
     i = torch.arange(start, end, device=whole.q.device)
     ranges = [(branch, *branch.keys(start, end)) for branch in branches]
     strips = [
@@ -121,7 +144,7 @@ def tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) -> Te
         weights = whole.weigh(scores, whole.q_raw[:, :, start:end], keys, pair, allowed)
     else:
         weights = scores.masked_fill(~allowed, -math.inf).softmax(-1)
-    return weights @ whole.v[:, :, j]
+    return Tile(start, j, scores, allowed, weights)
 
 
 def strip(

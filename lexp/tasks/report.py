@@ -1,17 +1,23 @@
 """`lexp report`."""
 
 import sys
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig
 from rich.console import Console as Rich
 
 from lexp import __version__
+from lexp.analyze.base import Instrument, Labelled
+from lexp.analyze.run import read_looks
+from lexp.build import build
 from lexp.checks import check_report
 from lexp.config import plain
 from lexp.errors import ConfigError
-from lexp.files import make_folder, write_text
+from lexp.evaluate import OK
+from lexp.files import config_folder, make_folder, write_text
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
 from lexp.report.gather import Line, lines, protocols, read_study
@@ -64,6 +70,7 @@ def report(config: DictConfig) -> None:
     if probed := read_probes(study, names):
         sheets = probe_sheets(probed, notes)
         sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(sheets)))
+    sections += _analysis(study, names)
     if failures := failures_sheet(found):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
     summary = (
@@ -79,6 +86,30 @@ def report(config: DictConfig) -> None:
                 rich.print(to_rich(item))
                 rich.print("\n".join(item.notes), markup=False)
     print(f"{study}/report/report.html, report.md, report.tex, *.csv", file=sys.stderr)
+
+
+def _analysis(study: Path, runs: Container[str]) -> list[Section]:
+    """A section for each instrument whose findings are there."""
+    found: dict[str, list[Labelled]] = {}
+    for one in read_looks(study):
+        if one.run in runs and one.status == OK:
+            found.setdefault(one.instrument, []).append(one.labelled)
+    sections = []
+    instruments = all_instruments()
+    for label, own in found.items():
+        instrument = instruments[label.split("-")[0]]
+        words = (sys.modules[type(instrument).__module__].__doc__ or "").strip()
+        sections.append(Section(f"Instrument: {label}", words, tuple(instrument.show(own))))
+    return sections
+
+
+def all_instruments() -> dict[str, Instrument]:
+    """Every instrument that lexp ships, by name; what it shows does not depend on its settings."""
+    instruments = {}
+    for path in sorted((config_folder() / "instruments").glob("*.yaml")):
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        instruments[path.stem] = build(node[path.stem], Instrument, f"instruments.{path.stem}")
+    return instruments
 
 
 def _section(

@@ -1,0 +1,92 @@
+"""What an instrument is: it looks at a model on texts of a length and brings back numbers.
+
+One file an instrument, with formula and source in its docstring. An instrument streams: it never
+keeps an n x n matrix, and gives the same numbers however the work is cut.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from lexp.labels import label_of
+from lexp.model import Transformer
+from lexp.pattern import Pattern
+from lexp.report.page import Chart, Picture
+from lexp.report.sheet import Sheet
+
+# A number with all that names it: {"layer": 0, "head": 2, "distance": 16, "value": 0.3}.
+Row = dict[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class View:
+    """What an instrument looks at: a model under a pattern, and texts of one length.
+
+    model: as the method runs it at this length. texts: token ids, int64 [n, seq_len], the first
+    seq_len tokens of n test documents. train_len: of the run. state: `trained`, or `random` for
+    the same model freshly initialised. step: of the checkpoint.
+    """
+
+    model: Transformer
+    pattern: Pattern
+    texts: Tensor
+    train_len: int
+    state: str
+    step: int
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens of each text."""
+        return int(self.texts.shape[1])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an instrument brings back from a view: rows for CSV, arrays for pictures."""
+
+    rows: tuple[Row, ...]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A finding and what it is of."""
+
+    model: str
+    method: str
+    state: str
+    seed: int
+    length: int
+    train_len: int
+    step: int
+    finding: Finding
+
+    @property
+    def name(self) -> str:
+        """The model, and whether it is trained."""
+        return self.model if self.state == "trained" else f"{self.model} ({self.state})"
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A way of looking at a model. Its fields are its settings."""
+
+    name: ClassVar[str]
+    # Whether it looks at many checkpoints of a run, not at the last alone.
+    over_training: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """The name, with values only where the user gave some."""
+        return label_of(self.name, self)
+
+    def look(self, view: View) -> Finding:
+        """Numbers of one view; NotDefined with the reason where there are none."""
+        raise NotImplementedError
+
+    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+        """Tables, curves and pictures of all findings together, for the report."""
+        raise NotImplementedError

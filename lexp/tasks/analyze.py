@@ -1,0 +1,171 @@
+"""`lexp analyze`."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console as Rich
+from torch import Tensor
+
+from lexp import runtime
+from lexp.analyze.base import Instrument
+from lexp.analyze.run import Look, look, read_looks
+from lexp.build import build
+from lexp.checks import check_analyze
+from lexp.config import plain
+from lexp.errors import Incomplete, LexpError
+from lexp.evaluate import NOT_DEFINED, OK, OUT_OF_MEMORY, Subject
+from lexp.files import make_folder, write_bytes, write_text
+from lexp.protocol import long_enough
+from lexp.record import Console
+from lexp.report.figure import chart_png
+from lexp.report.page import Chart, Picture
+from lexp.report.sheet import Sheet, to_csv, to_rich
+from lexp.tasks.common import make_corpus, make_model
+from lexp.tasks.subjects import Text, choose_runs, load_subject, make_methods, open_text
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
+    settings = plain(config)
+    check_analyze(settings)
+    make_methods(settings)
+    make_instruments(settings)
+    if settings["dataset"] is not None:
+        make_corpus(settings["dataset"])
+    # Runs are opened as for evaluation, which also finds documents that are long enough.
+    whole = {"_target_": "lexp.protocol.Segments"}
+    return {**settings, "protocol": {"analysis": whole}, "max_tokens": None}
+
+
+def make_instruments(settings: dict[str, Any]) -> list[Instrument]:
+    """The instruments asked for."""
+    return [
+        build(n, Instrument, f"instruments.{key}") for key, n in settings["instruments"].items()
+    ]
+
+
+def analyze(config: DictConfig) -> None:
+    """Look at every finished run of a study with every instrument; show and keep what they find."""
+    settings = check(config)
+    instruments = make_instruments(settings)
+    study = Path(settings["outputs"]) / settings["name"]
+    runtime.prepare_process()
+    runs, problems = choose_runs(study, settings["models"]), []
+    texts = []
+    for run in runs:
+        try:
+            texts.append(open_text(run, settings))
+        except LexpError as error:
+            problems.append(error)
+    looks = _look_at_all(texts, instruments, settings, problems)
+    if looks:
+        _publish(study, instruments, looks)
+    for problem in problems[:-1]:
+        print(f"lexp: {problem}", file=sys.stderr)
+    if problems:
+        raise problems[-1]
+    failed = [one for one in looks if one.status == OUT_OF_MEMORY]
+    if failed and not settings["allow_partial"]:
+        raise Incomplete(f"{len(failed)} of {len(looks)} findings ran out of memory")
+
+
+def _look_at_all(
+    texts: list[Text],
+    instruments: list[Instrument],
+    settings: dict[str, Any],
+    problems: list[LexpError],
+) -> list[Look]:
+    """All findings, one model in memory at a time."""
+    methods, lengths = make_methods(settings), sorted(settings["lengths"])
+    each = len(methods) * len(instruments) * len(settings["states"]) * settings["texts"]
+    looks: list[Look] = []
+    with Console("analyzing", each * sum(lengths) * len(texts)) as console:
+        for text in texts:
+            try:
+                subject = load_subject(text, settings)
+            except LexpError as error:
+                problems.append(error)
+                continue
+            for state, seen in _states(subject, text, settings):
+                for length in lengths:
+                    ids = first_tokens(seen, length, settings["texts"])
+                    for method in methods:
+                        for instrument in instruments:
+                            words = text.run.name, state, instrument.label, method.label
+                            console.advance(0, f"{' '.join(words)} {length}")
+                            looks.append(look(seen, instrument, method, ids, state, -1))
+                            console.advance(settings["texts"] * length)
+    return looks
+
+
+def _states(
+    subject: Subject, text: Text, settings: dict[str, Any]
+) -> Iterator[tuple[str, Subject]]:
+    """The trained model, and the same freshly initialised from the run's seed."""
+    for state in settings["states"]:
+        if state == "trained":
+            yield state, subject
+            continue
+        torch.manual_seed(text.run.settings["seed"])
+        fresh = make_model(text.run.settings, text.store.tokenizer.vocab_size).eval()
+        yield state, replace(subject, model=fresh.to(next(subject.model.parameters()).device))
+
+
+def first_tokens(subject: Subject, length: int, n_texts: int) -> Tensor:
+    """The first tokens of the first documents that are long enough, int64 [n, length]."""
+    documents = long_enough(subject.tokens, length)[:n_texts]
+    rows = [torch.from_numpy(subject.tokens.window(d, 0, length)) for d in documents]
+    return torch.stack(rows)
+
+
+def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> None:
+    """Print the tables; write CSV of all numbers and the pictures."""
+    folder = make_folder(study / "analysis")
+    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
+    for instrument in instruments:
+        own = [one for one in looks if one.instrument == instrument.label]
+        write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
+        good = [one.labelled for one in own if one.status == OK]
+        for number, item in enumerate(instrument.show(good) if good else [], 1):
+            stem = folder / f"{instrument.label}-{number}"
+            if isinstance(item, Sheet):
+                rich.print(to_rich(item))
+                rich.print("\n".join(item.notes), markup=False)
+                write_text(stem.with_suffix(".csv"), to_csv(item))
+            else:
+                write_bytes(stem.with_suffix(".png"), png_of(item))
+        for reason in sorted({f"{o.labelled.model}: {o.reason}" for o in own if o.status != OK}):
+            word = "not defined" if any(o.status == NOT_DEFINED for o in own) else "failed"
+            rich.print(f"{instrument.label} {word} for {reason}", markup=False)
+    print(f"{folder}: a CSV and pictures for each instrument", file=sys.stderr)
+
+
+def png_of(item: Chart | Picture) -> bytes:
+    """A chart or picture as a PNG file."""
+    return chart_png(item) if isinstance(item, Chart) else item.png
+
+
+def rows_csv(looks: Iterator[Look], instrument: Instrument) -> str:
+    """Every number of every finding of an instrument, with all that names it; failures too."""
+    own = [one for one in looks if one.instrument == instrument.label]
+    keys = list(
+        dict.fromkeys(key for one in own for row in one.labelled.finding.rows for key in row)
+    )
+    fixed = ("run", "model", "method", "state", "seed", "length", "train_len", "step", "status")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*fixed, *keys])
+    for one in own:
+        named = one.labelled
+        start = [one.run, named.model, named.method, named.state, named.seed, named.length,
+                 named.train_len, named.step, one.status]  # fmt: skip
+        for row in named.finding.rows or ({},):
+            writer.writerow([*start, *(row.get(key, "") for key in keys)])
+    return buffer.getvalue()
