@@ -1,7 +1,10 @@
 """Protocols: which targets, how much context, and one forward pass wherever one is enough."""
 
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -321,3 +324,65 @@ def test_a_damaged_partial_file_is_a_fresh_start(tmp_path):
     path = tmp_path / "cell.part"
     path.write_bytes(b"PK nothing of the kind")
     assert PartialFile(path).load() is None
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_full_attention_over_chunks_is_the_brute_force(scheme, monkeypatch):
+    """Rows of masks and of the feed-forward layer as few as for a text of a million tokens."""
+    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS", 10)
+    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 10)
+    monkeypatch.setattr("lexp.attention.tiles.MAX_MASK", 200)
+    monkeypatch.setattr("lexp.attention.tiles.MAX_MASK_BIASED", 100)
+    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 7)
+    monkeypatch.setattr("lexp.model.MLP_ROWS", 9)
+    monkeypatch.setattr("lexp.model.MAX_LOGITS", 400)
+    torch.manual_seed(0)
+    tokens, n = tokens_of(61), 60
+    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    (window,) = Prefix().windows(Prefix().spans(tokens, [n], None)[0], n)
+    found = Scorer(model, Full(), nullcontext()).score(tokens, [window])
+    reference = model.double()
+    ids = torch.from_numpy(tokens.window(0, 0, n + 1))[None]
+
+    def dense(q, k, v, position, x, drawn=None):
+        return Reference(Full(), n, position, torch.device("cpu"))(q, k, v, position, x, drawn)
+
+    with torch.no_grad():
+        monkeypatch.setattr("lexp.model.MLP_ROWS", 1000)
+        expected = -reference(ids[:, :-1], dense)[0].log_softmax(-1)[range(n), ids[0, 1:]]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+GROWTH = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from test_evaluate import tokens_of
+import subprocess
+import sys
+from contextlib import nullcontext
+from lexp.model import Dims, Transformer
+from lexp.pattern import Blockwise
+from lexp.position import RoPE
+from lexp.protocol import Prefix
+from lexp.scoring import Scorer
+import torch
+torch.set_num_threads(1)
+model = Transformer(Dims(2, 64, 2, 32, 128), 50, lambda: RoPE(32)).eval()
+peaks = []
+for n in (1 << 15, 1 << 16, 1 << 18):
+    tokens = tokens_of(n + 1)
+    (window,) = Prefix().windows(Prefix().spans(tokens, [n], None)[0], n)
+    Scorer(model, Blockwise(64), nullcontext()).score(tokens, [window])
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peaks[2] - peaks[1])
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_text_where_the_pattern_is_bounded():
+    """From 65 thousand to 262 thousand tokens: a hidden state of all would be 48 MiB more."""
+    code = GROWTH.format(tests=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert float(done.stdout) < 24
