@@ -53,7 +53,7 @@ def choose_workers(asked: int | str, texts: list[Text], n_tokens: int) -> int:
     One per GPU, or one per core of a CPU for small models; never more than runs.
     """
     if isinstance(asked, int):
-        return min(asked, len(texts))
+        return max(1, min(asked, len(texts)))
     if n_tokens < WORTH_IT_TOKENS or len(texts) < 2:
         return 1
     if torch.cuda.is_available():
