@@ -29,7 +29,7 @@ from lexp.report.sheet import to_markdown
 from lexp.report.table import TOKEN_METRIC, caption, make_grid, to_sheet
 from lexp.scoring import Scorer
 from lexp.study import Run
-from lexp.tasks import evaluate as evaluate_task
+from lexp.tasks import workers
 from lexp.tasks.common import make_model
 from lexp.tasks.evaluate import eval_
 from lexp.tasks.train import train
@@ -454,9 +454,9 @@ def test_a_cell_depends_on_everything_that_makes_its_number(tmp_path, key):
 
 def test_real_subjects_carry_that_identity(study, monkeypatch):
     seen = []
-    original = evaluate_task.evaluate
+    original = workers.evaluate
     monkeypatch.setattr(
-        evaluate_task, "evaluate", lambda s, *rest: (seen.append(s), original(s, *rest))[1]
+        workers, "evaluate", lambda s, *rest: (seen.append(s), original(s, *rest))[1]
     )
     study("attention=[full]")
     for subject in seen:
