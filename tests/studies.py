@@ -104,10 +104,14 @@ class Study:
         return self.folder / "report"
 
     def table(self, title: str) -> list[dict[str, str]]:
-        """The rows of a table of the report that was written, by heading."""
+        """The rows of a table of the report that was written, by heading.
+
+        Without the apostrophe that keeps a spreadsheet from computing what begins with a sign.
+        """
         stem = "".join(c if c.isalnum() else "-" for c in title.lower())
         text = (self.folder / "report" / f"{stem}.csv").read_text()
-        return list(csv.DictReader(io.StringIO(text)))
+        rows = csv.DictReader(io.StringIO(text))
+        return [{head: value.removeprefix("'") for head, value in row.items()} for row in rows]
 
     def named(self, title: str) -> dict[tuple[str, str], dict[str, str]]:
         """The same by model and method, each of which stands there once."""
