@@ -130,11 +130,13 @@ def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
 
 
 def pilot(subject: Subject) -> Scored:
-    """Losses under plain attention at the trained length, a stretch of each document."""
+    """Losses under plain attention at the trained length, a stretch of most documents."""
     train_len = subject.labels["train_len"]
-    sizes = subject.tokens.lengths
-    each = max(train_len, PILOT_TOKENS // max(1, int((sizes > train_len).sum())))
-    n_tokens = min(each, int(sizes.max()) - 1)
+    targets: np.ndarray = subject.tokens.lengths - 1
+    whole = targets[targets >= train_len]  # documents that fill a window
+    n_tokens = int(targets.max())
+    if len(whole):
+        n_tokens = min(max(train_len, PILOT_TOKENS // len(whole)), int(np.median(whole)))
     spans = Segments().spans(subject.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
     windows = [w for span in spans for w in Segments().windows(span, train_len)]
     nats = Scorer(subject.model, subject.trained, subject.autocast).score(subject.tokens, windows)
