@@ -14,6 +14,7 @@ names     documents; length, protocol, bos: what the cell was
 
 import io
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,11 @@ from lexp.data import Tokens
 from lexp.errors import DataError
 from lexp.files import write_bytes
 from lexp.protocol import BOS, Window
+
+# What NumPy and zipfile raise, between them, for a file that is cut short or has other bits in it.
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,16 @@ def read_losses(path: Path) -> Losses:
                 stored["bytes"], tuple(str(name) for name in stored["names"]),
                 int(stored["length"]), str(stored["protocol"]),
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise DataError(f"{path} is not a file of losses ({error})") from None
-    columns = (losses.nats, losses.document, losses.position, losses.context, losses.n_bytes)
-    if {column.shape for column in columns} != {losses.nats.shape} or losses.nats.ndim != 1:
+    except DAMAGE as error:
+        why = str(error) or type(error).__name__
+        raise DataError(f"{path} is not a file of losses ({why})") from None
+    whole = (losses.document, losses.position, losses.context, losses.n_bytes)
+    if {column.shape for column in whole} != {losses.nats.shape} or losses.nats.ndim != 1:
         raise DataError(f"{path} is not a file of losses (arrays of unlike lengths)")
+    if losses.nats.dtype.kind != "f" or any(column.dtype.kind not in "iu" for column in whole):
+        raise DataError(f"{path} is not a file of losses (arrays of other types)")
+    if not np.isin(losses.document, np.arange(len(losses.names))).all():
+        raise DataError(f"{path} is not a file of losses (a document without a name)")
     return losses
 
 

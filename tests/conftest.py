@@ -77,3 +77,19 @@ def tiny(texts: Path, tmp_path: Path):
         return compose("train", *(b for b in base if b.split("=")[0] not in given), *overrides)
 
     return make
+
+
+@pytest.fixture
+def evaluated(tiny, tmp_path: Path) -> Path:
+    """A trained study of two models with two seeds, scored under two protocols and methods."""
+    from lexp.tasks.evaluate import eval_
+    from lexp.tasks.train import train
+
+    for model in ("rope", "learned"):
+        for seed in (0, 1):
+            train(tiny(f"model={model}", f"seed={seed}"))
+    eval_(compose(
+        "eval", f"outputs={tmp_path}/outputs", "lengths=[8,16,32]", "attention=[full,window]",
+        "protocol=[segments,prefix]", "device=cpu", "precision=float32",
+    ))  # fmt: skip
+    return tmp_path / "outputs" / "default"

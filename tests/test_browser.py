@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import compose
 from pages import PAYLOADS, chart, curves, page, plain
 from test_html import Tree
 
 from lexp.report.html import render
 from lexp.report.page import Page, Section
 from lexp.report.sheet import Sheet, printable, to_csv
+from lexp.tasks.report import report
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -242,3 +244,21 @@ def test_only_tables_scroll_sideways(tmp_path, width):
         say([root.scrollWidth - root.clientWidth, wide.map(e => e.outerHTML)]);
     """), width)  # fmt: skip
     assert seen.result == [0, []]
+
+
+def test_the_report_of_a_trained_study_renders_in_silence(evaluated, tmp_path):
+    report(compose("report", f"outputs={evaluated.parent}"))
+    seen = visit(tmp_path, (evaluated / "report" / "report.html").read_text(encoding="utf-8"))
+    assert seen.console == [] and seen.requests == []
+    tree = Tree(seen.dom)
+    assert tree.all("html")[0]["class"] == "js"
+    # Both protocols' curves by length and by context, two models under two methods each, and
+    # printed curves beside ours.
+    assert len(tree.all("figure", "chart")) == 5
+    assert len(tree.all("g", "curve")) > 4 * 4
+    failed = [a for a in tree.all("path", "failed") if a.get("data-x") == "32"]
+    assert len(failed) == 4 and all("Learned ends at 16" in a["data-note"] for a in failed)
+    drawn = [a for a in tree.all("path", "line") if a["d"]]
+    assert len(drawn) >= 4 * 4
+    for title in ("segments-32", "prefix-32", "Failures", "Provenance"):
+        assert any(tag == "h2" and text == title for tag, text in tree.texts)

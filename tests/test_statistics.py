@@ -721,3 +721,17 @@ def test_a_judge_gains_on_its_own_choice_from_noise_alone():
     other = paired(noisy[2].where(chosen), noisy[3].where(chosen))
     assert own.low > 2.0
     assert other.low < 0 < other.high and abs(other.value) < 0.3
+
+
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("n_documents", [2, 3, 4, 6, 10, 100])
+def test_the_smallest_difference_is_found_as_often_as_said(n_documents, power):
+    """Of t statistics drawn around it, with the variance given, so many are significant."""
+    found = smallest_difference(0.04, 0.0, n_documents, 1, power=power)
+    random, freedom = np.random.default_rng(0), n_documents - 1
+    far = found / math.sqrt(0.04 / n_documents)
+    t = (random.standard_normal(200_000) + far) / np.sqrt(
+        random.chisquare(freedom, 200_000) / freedom
+    )
+    critical = stats.t.ppf(0.975, freedom)
+    assert (np.abs(t) > critical).mean() == pytest.approx(power, abs=0.006)

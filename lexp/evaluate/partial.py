@@ -3,11 +3,11 @@
 import io
 import time
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from lexp.files import write_bytes
+from lexp.losses import DAMAGE
 
 # An unfinished cell's losses are written this often.
 SAVE_EVERY_S = 10.0
@@ -25,7 +25,7 @@ class PartialFile:
         try:
             with np.load(self.path) as stored:
                 return stored["nats"], int(stored["n_done"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        except DAMAGE:
             return None
 
     def save(self, nats: np.ndarray, n_done: int) -> None:

@@ -90,8 +90,8 @@ def _window_of(line: Line, found: list[Line]) -> Line | None:
         other for other in found
         if other.attention in ("window", f"window-{line.train_len}")
         and other.extension == "none"
-        and (other.variant, other.protocol, other.text)
-        == (line.variant, line.protocol, line.text)
+        and (other.variant, other.protocol, other.text, other.precision)
+        == (line.variant, line.protocol, line.text, line.precision)
     ]  # fmt: skip
     return same[0] if same and same[0] is not line else None
 
@@ -106,6 +106,7 @@ def _common_length(line: Line, window: Line | None, means: dict[int, Scored | st
         and length in window.cells
         and not window.failure(length)
         and set(window.cells[length]) == set(line.cells[length])
+        and line.same_amount(length, window, length)
     ]  # fmt: skip
     return max(both, default=None)
 

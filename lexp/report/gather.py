@@ -1,14 +1,14 @@
 """What a study holds: its newest cells, put in order for tables, curves and claims."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from lexp.evaluate import Cell, read_cell
 from lexp.losses import Losses, read_losses
-from lexp.statistics import Scored
+from lexp.statistics import Scored, difference
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Line:
     """A variant under one method and protocol: cells by length, then by seed.
 
     note: what tells the variant from others of its model, such as `lr=0.01`, or "".
+    where: what tells text and precision from others of the study, or "".
     """
 
     model: str
@@ -39,6 +40,9 @@ class Line:
     train_len: int
     variant: str
     text: str
+    precision: str
+    tokenizer: str
+    where: str = ""
     cells: dict[int, dict[int, Known]] = field(default_factory=dict)
 
     @property
@@ -48,8 +52,14 @@ class Line:
 
     @property
     def method(self) -> str:
-        """Pattern and extension, the latter only where there is one."""
-        return " ".join([self.attention] + [self.extension] * (self.extension != "none"))
+        """Pattern, extension if there is one, and where, if it is not the same everywhere."""
+        extension = "" if self.extension == "none" else self.extension
+        return " ".join(filter(None, (self.attention, extension, self.where)))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the model as it is: full attention, no extension."""
+        return (self.attention, self.extension) == ("full", "none")
 
     @property
     def lengths(self) -> list[int]:
@@ -72,7 +82,21 @@ class Line:
         missing = [str(seed) for seed in self.seeds if seed not in known]
         if missing:
             reasons.append(f"seed {', '.join(missing)} was not scored")
+        if len({self._amount(k) for k in known.values()}) > 1:
+            reasons.append("seeds were not scored on the same tokens")
         return reasons[0] if reasons else ""
+
+    def same_amount(self, length: int, other: "Line", at: int) -> bool:
+        """Whether all cells of both, each at its length, have one number of tokens.
+
+        Cells of one protocol and text differ in their tokens only by max_tokens.
+        """
+        cells = [*self.cells[length].values(), *other.cells[at].values()]
+        return len({self._amount(k) for k in cells}) == 1
+
+    @staticmethod
+    def _amount(known: Known) -> tuple[int, int]:
+        return known.cell.documents, known.cell.tokens
 
 
 class Numbers:
@@ -86,6 +110,32 @@ class Numbers:
         ids = [self._known.setdefault(name, len(self._known)) for name in losses.names]
         document = np.array(ids, dtype=np.int64)[losses.document]
         return Scored(losses.nats, document, losses.position)
+
+
+def same_text(a: Line, b: Line) -> bool:
+    """Whether tokens of both lines are the same stretches of one text: only then do they compare.
+
+    The first targets of a document have the same places in any vocabulary, and other bytes.
+    """
+    if (a.text, a.tokenizer) != (b.text, b.tokenizer):
+        return False
+    if a.variant == b.variant:
+        return True
+    numbers = Numbers()
+    ours, theirs = _widths(a, numbers), _widths(b, numbers)
+    if ours is None or theirs is None:
+        return False
+    return not difference(ours, theirs, common=True).nats.any()
+
+
+def _widths(line: Line, numbers: Numbers) -> Scored | None:
+    """Bytes of each token, in the place of its loss; None where no cell has tokens."""
+    for known in (k for by_seed in line.cells.values() for k in by_seed.values()):
+        if known.cell.ok:
+            losses = known.losses()
+            scored = numbers.scored(losses)
+            return replace(scored, nats=losses.n_bytes.astype(np.float64))
+    return None
 
 
 def read_study(study: Path) -> list[Known]:
@@ -106,18 +156,22 @@ def read_study(study: Path) -> list[Known]:
 def lines(known: list[Known], notes: dict[str, str]) -> list[Line]:
     """Cells that differ in seed and length alone together; notes: by variant."""
     found: dict[tuple, Line] = {}
+    texts = {one.cell.text for one in known}
+    precisions = {one.cell.precision for one in known}
     for one in known:
         c = one.cell
         key = (c.model, c.variant, c.protocol, c.attention, c.extension, c.text, c.precision)
+        where = [f"on {c.dataset} {c.text}"] * (len(texts) > 1)
+        where += [f"in {c.precision}"] * (len(precisions) > 1)
         line = found.setdefault(
             key,
             Line(
                 c.model, notes.get(c.variant, ""), c.attention, c.extension, c.protocol,
-                c.train_len, c.variant, c.text,
+                c.train_len, c.variant, c.text, c.precision, c.tokenizer, " ".join(where),
             ),
         )  # fmt: skip
         line.cells.setdefault(c.length, {})[c.seed] = one
-    return sorted(found.values(), key=lambda n: (n.protocol, n.model, n.note, _rank(n.method)))
+    return sorted(found.values(), key=lambda n: (n.protocol, n.model, n.note, _rank(n)))
 
 
 def protocols(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
@@ -126,6 +180,6 @@ def protocols(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
         yield protocol, [line for line in found if line.protocol == protocol]
 
 
-def _rank(method: str) -> tuple[int, str]:
-    order = ("full", "blockwise", "window")
-    return (order.index(method) if method in order else len(order)), method
+def _rank(line: Line) -> tuple[int, str]:
+    order, method = ("full", "blockwise", "window"), line.method.removesuffix(line.where).rstrip()
+    return (order.index(method) if method in order else len(order)), line.method

@@ -7,8 +7,7 @@ its luck is not the judged run's, or any run that the user names.
 import math
 from collections.abc import Sequence
 
-from lexp.errors import ConfigError
-from lexp.report.gather import Known, Line, Numbers
+from lexp.report.gather import Known, Line, Numbers, same_text
 from lexp.report.sheet import Field, Sheet
 from lexp.statistics import BETA, Scored, key_tokens
 
@@ -17,13 +16,9 @@ def key_sheet(lines: Sequence[Line], alpha: float, judge: str | None) -> Sheet |
     """Mean loss on long-range tokens by length; None where no judge has a short and a long context.
 
     alpha: nats that a token must gain between the shortest length and the trained one.
-    ConfigError if the judge named is not there.
     """
     numbers, rows, own_judges = Numbers(), [], False
-    judges = [n for n in lines if n.method == "full" and _contexts(n)]
-    if judge is not None and not any(judge in _runs(line) for line in judges):
-        names = sorted({name for line in judges for name in _runs(line)})
-        raise ConfigError(f"judge={judge}: scored with full attention are {', '.join(names)}")
+    judges = _judges(lines)
     lengths = sorted({length for line in lines for length in line.lengths})
     for line in lines:
         counts: list[int] = []
@@ -62,21 +57,39 @@ def key_sheet(lines: Sequence[Line], alpha: float, judge: str | None) -> Sheet |
     return Sheet(f"Long-range tokens, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
 
 
+def judging_runs(lines: Sequence[Line]) -> list[str]:
+    """The runs that can choose tokens: scored in full at the trained length and a shorter one."""
+    return sorted({run for line in _judges(lines) for run in _runs(line)})
+
+
+def _judges(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line.is_plain and _contexts(line)]
+
+
 def _contexts(line: Line) -> tuple[int, int] | None:
-    """The shortest length and the trained one, if there are two."""
-    below = [n for n in line.lengths if n < line.train_len and not line.failure(n)]
-    good = line.train_len in line.cells and not line.failure(line.train_len)
-    return (min(below), line.train_len) if below and good else None
+    """The shortest length and the trained one, if there are two, of the same tokens."""
+    if line.train_len not in line.cells or line.failure(line.train_len):
+        return None
+    below = [
+        n for n in line.lengths
+        if n < line.train_len
+        and not line.failure(n)
+        and line.same_amount(n, line, line.train_len)
+    ]  # fmt: skip
+    return (min(below), line.train_len) if below else None
 
 
 def _judge_of(
     line: Line, seed: int, judges: list[Line], named: str | None
 ) -> tuple[Line, str] | None:
     """The line and the run whose losses choose the tokens for a seed."""
-    if named is not None:
-        return next((j, named) for j in judges if named in _runs(j))
     for candidate in judges:
-        if (candidate.variant, candidate.text) == (line.variant, line.text):
+        if named is not None:
+            if named in _runs(candidate) and same_text(line, candidate):
+                return candidate, named
+        elif (candidate.variant, candidate.text, candidate.precision) == (
+            line.variant, line.text, line.precision,
+        ):  # fmt: skip
             others = [s for s in candidate.seeds if s != seed] or [seed]
             return candidate, _run(candidate, others[0])
     return None
@@ -100,7 +113,9 @@ def _mean_at(known: Known, keys: set[tuple[int, int]], numbers: Numbers) -> floa
     scored = numbers.scored(known.losses())
     places = zip(scored.document.tolist(), scored.position.tolist(), strict=True)
     chosen = [n for n, place in enumerate(places) if place in keys]
-    return float(scored.nats[chosen].mean(dtype="float64")) if chosen else math.nan
+    if len(chosen) < len(keys):  # scored on fewer tokens
+        return math.nan
+    return float(scored.nats[chosen].mean(dtype="float64"))
 
 
 def _run(line: Line, seed: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lexp.losses import perplexity
 from lexp.report.claims import Claim, mean_losses, seed_losses
-from lexp.report.gather import Line, Numbers
+from lexp.report.gather import Line, Numbers, same_text
 from lexp.report.sheet import Field, Sheet
 from lexp.statistics import (
     BETTER,
@@ -108,14 +108,14 @@ def differences_sheet(lines: Sequence[Line], length: int, baseline: str) -> Shee
         same = [n for n in lines if n.method == method and _has(n, length)]
         base = next((n for n in same if n.name == baseline), None)
         for line in same if base else []:
-            if line is base or base is None or line.text != base.text:
+            if line is base or base is None or not same_text(line, base):
                 continue
             ours, theirs = (mean_losses(n, numbers)[length] for n in (line, base))
             if not isinstance(ours, Scored) or not isinstance(theirs, Scored):
                 continue
             try:
                 d = difference(ours, theirs)
-            except ValueError:  # tokens of another vocabulary
+            except ValueError:  # scored on more or on fewer tokens
                 continue
             key = f"{line.name} {line.method}"
             tests[key] = line, mean(d.nats, d.document), sign_flips(d)

@@ -28,6 +28,8 @@ class Row:
     attention: str
     extension: str
     note: str
+    text: str
+    precision: str
     entries: dict[int, Entry]
 
 
@@ -51,6 +53,10 @@ class Grid:
             named["extension"] = lambda row: "" if row.extension == "none" else row.extension
         if any(row.note for row in self.rows):
             named["variant"] = lambda row: row.note
+        if len({row.text for row in self.rows}) > 1:
+            named["text"] = lambda row: row.text
+        if len({row.precision for row in self.rows}) > 1:
+            named["precision"] = lambda row: row.precision
         return named
 
     def header(self, length: int) -> str:
@@ -88,7 +94,10 @@ def make_grid(metric: str, cells: list[Cell], notes: dict[str, str]) -> Grid:
         one = next(iter(by_length.values()))[0]
         note = notes.get(one.variant, "")
         entries = {length: _entry(found, METRICS[metric]) for length, found in by_length.items()}
-        rows.append(Row(one.model, one.attention, one.extension, note, entries))
+        text = f"{one.dataset} {one.text}"
+        rows.append(
+            Row(one.model, one.attention, one.extension, note, text, one.precision, entries)
+        )
     texts = {(c.text, c.tokenizer if metric == TOKEN_METRIC else "") for c in cells}
     train_lens = {c.train_len for c in cells}
     return Grid(

@@ -104,8 +104,10 @@ def _noncentrality(freedom: float, power: float, level: float) -> float:
     critical = float(stats.t.ppf((1 + level) / 2, freedom))
 
     def missing(far: float) -> float:
-        found = stats.nct.sf(critical, freedom, far) + stats.nct.cdf(-critical, freedom, far)
-        return float(found) - power
+        other_side = float(stats.nct.cdf(-critical, freedom, far))
+        # SciPy has no number for it where it is below rounding.
+        other_side = 0.0 if math.isnan(other_side) else other_side
+        return float(stats.nct.sf(critical, freedom, far)) + other_side - power
 
     upper = critical
     while missing(upper) < 0:

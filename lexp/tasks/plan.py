@@ -29,6 +29,8 @@ PILOT_WINDOW = 1024
 
 # Seconds per token read, and per squared token of a window.
 Speed = tuple[float, float]
+# By text and vocabulary, whose tokens alone compare; by variant; by seed.
+Pilots = dict[tuple[str, str], dict[str, dict[int, Scored]]]
 
 
 @dataclass
@@ -47,7 +49,7 @@ def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], ric
     """Print cells, tokens, time and memory by protocol and method, and what could be shown."""
     needs: dict[tuple[str, str], Need] = {}
     speeds: dict[tuple[str, str], Speed] = {}
-    pilots: dict[str, dict[int, Scored]] = {}
+    pilots: Pilots = {}
     free = None
     for text in texts:
         try:
@@ -59,7 +61,8 @@ def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], ric
         for exam, method in itertools.product(text.exams, methods):
             need = needs.setdefault((exam.label, method.label), Need())
             _add(need, subject, exam, method, speeds)
-        by_seed = pilots.setdefault(subject.labels["variant"], {})
+        read = text.store.fingerprint, text.store.tokenizer.digest
+        by_seed = pilots.setdefault(read, {}).setdefault(subject.labels["variant"], {})
         by_seed[subject.labels["seed"]] = pilot(subject)
     rich.print(to_rich(_sheet(needs)))
     rest = sum(need.seconds for need in needs.values())
@@ -79,10 +82,12 @@ def _add(
     """Count a run's cells of one protocol and method; a variant's runs are equally fast."""
     key = subject.labels["variant"], method.label
     shared = exam.protocol.nested and not depends_on_length(subject, exam, method)
-    for length in exam.lengths:
+    given = False
+    for length in sorted(exam.lengths, reverse=True):
         need.n_cells += 1
-        if known_cell(cell_path(subject, exam, method, length)):
+        if known := known_cell(cell_path(subject, exam, method, length)):
             need.n_known += 1
+            given |= shared and known[0].ok
             continue
         try:
             model, pattern = prepare(subject, method, length)
@@ -91,10 +96,11 @@ def _add(
             continue
         scorer = Scorer(model, pattern, subject.autocast)
         windows = exam.windows(length)
+        if given:
+            continue  # a longer length's pass gives it
+        given = shared
         if key not in speeds:
-            speeds[key] = _speed(scorer, subject, max(exam.lengths))
-        if shared and length < max(exam.lengths):
-            continue  # the longest length's pass gives it
+            speeds[key] = _speed(scorer, subject, length)
         linear, quadratic = speeds[key]
         pieces = scorer.pieces(windows)
         need.n_tokens += sum(piece.size for piece in pieces)
@@ -108,8 +114,9 @@ def _add(
 def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
     """Seconds per token, and per squared token of a window where every key is seen."""
     large = min(longest, PILOT_WINDOW)
+    small = max(1, large // 4)
     seconds = []
-    for size in (large, max(2, large // 4)):
+    for size in (large, small):
         windows = Segments().spans(subject.tokens, [min(longest, 4 * large)], None)[:1]
         read = [w for span in windows for w in Segments().windows(span, size)]
         scorer.score(subject.tokens, read[:1])  # tables are made once, memory is warm
@@ -118,16 +125,18 @@ def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
         seconds.append((time.perf_counter() - started) / sum(w.size for w in read))
     if isinstance(scorer.pattern, Banded) and scorer.pattern.lookback is not None:
         return max(seconds), 0.0
-    quadratic = max(0.0, (seconds[0] - seconds[1]) / (large - max(2, large // 4)))
-    return max(0.0, seconds[1] - quadratic * max(2, large // 4)), quadratic
+    quadratic = max(0.0, (seconds[0] - seconds[1]) / (large - small))
+    return max(0.0, seconds[1] - quadratic * small), quadratic
 
 
 def pilot(subject: Subject) -> Scored:
-    """Losses under plain attention at the trained length, a stretch of each document."""
+    """Losses under plain attention at the trained length, a stretch of most documents."""
     train_len = subject.labels["train_len"]
-    sizes = subject.tokens.lengths
-    each = max(train_len, PILOT_TOKENS // max(1, int((sizes > train_len).sum())))
-    n_tokens = min(each, int(sizes.max()) - 1)
+    targets: np.ndarray = subject.tokens.lengths - 1
+    whole = targets[targets >= train_len]  # documents that fill a window
+    n_tokens = int(targets.max())
+    if len(whole):
+        n_tokens = min(max(train_len, PILOT_TOKENS // len(whole)), int(np.median(whole)))
     spans = Segments().spans(subject.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
     windows = [w for span in spans for w in Segments().windows(span, train_len)]
     nats = Scorer(subject.model, subject.trained, subject.autocast).score(subject.tokens, windows)
@@ -135,23 +144,29 @@ def pilot(subject: Subject) -> Scored:
     return Scored(losses.nats, losses.document.astype(np.int64), losses.position)
 
 
-def showable(exam: Exam, pilots: dict[str, dict[int, Scored]]) -> str:
+def showable(exam: Exam, pilots: Pilots) -> str:
     """The smallest difference between two variants that the planned tokens can show, in words."""
     documents = len({span.document for span in exam.spans})
     tokens = sum(span.n_tokens for span in exam.spans) / documents
     pairs = [
         difference(a[min(a)], b[min(b)], common=True)
-        for a, b in itertools.pairwise(pilots.values())
+        for variants in pilots.values()
+        for a, b in itertools.pairwise(variants.values())
     ]
     if not pairs:
-        return "one variant alone is compared with nothing"
+        several = "variants of unlike texts or vocabularies are not compared"
+        return several if len(pilots) > 1 else "one variant alone is compared with nothing"
     if documents < 2:
         return "one document alone says nothing about other documents"
     try:
         found = [decompose(pair) for pair in pairs]
     except ValueError as error:
         return f"what could be shown is not known ({error})"
-    means = [[float(run.nats.mean()) for run in by_seed.values()] for by_seed in pilots.values()]
+    means = [
+        [float(run.nats.mean()) for run in by_seed.values()]
+        for variants in pilots.values()
+        for by_seed in variants.values()
+    ]
     varied = [float(np.var(own, ddof=1)) for own in means if len(own) > 1]
 
     def spelled_range(seed_variance: float = 0.0, n_seeds: int = 1) -> str:

@@ -19,10 +19,10 @@ from lexp.errors import ConfigError
 from lexp.evaluate import OK
 from lexp.files import config_folder, make_folder, write_text
 from lexp.report.charts import length_chart, position_chart, published_chart
-from lexp.report.claims import claims
-from lexp.report.gather import Line, lines, protocols, read_study
+from lexp.report.claims import UNPAIRED, claims
+from lexp.report.gather import Known, Line, lines, protocols, read_study
 from lexp.report.html import render
-from lexp.report.keys import key_sheet
+from lexp.report.keys import judging_runs, key_sheet
 from lexp.report.latex import to_latex
 from lexp.report.page import Chart, Page, Section
 from lexp.report.probes import probe_sheets, probes_caption, read_probes
@@ -37,7 +37,7 @@ from lexp.report.sheets import (
 )
 from lexp.report.table import METRICS, caption, make_grid, to_sheet
 from lexp.study import Run, find_runs, source_commit, variant_notes
-from lexp.tasks.subjects import model_of
+from lexp.tasks.subjects import check_run, model_of
 
 # Protocols whose windows are scored whole, so that targets have every amount of context.
 WIDE = ("segments", "prefix")
@@ -56,13 +56,18 @@ def report(config: DictConfig) -> None:
     study = Path(settings["outputs"]) / settings["name"]
     runs = _runs(study, settings["models"])
     names = {run.name for run in runs}
-    known = [one for one in read_study(study) if one.cell.run in names]
+    stored = read_study(study)
+    _say_orphans(study, stored)
+    known = [one for one in stored if one.cell.run in names]
     if not known:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
     scored = {one.cell.run for one in known}
     runs = [run for run in runs if run.name in scored]
+    for run in runs:
+        check_run(run)
     notes = variant_notes(runs)
     found = lines(known, notes)
+    _check_names(found, settings)
     sections = [
         _section(protocol, own, settings, {k.path: k.reason for k in known})
         for protocol, own in protocols(found)
@@ -131,9 +136,6 @@ def _section(
         sheets += [keys] if keys else []
     longest = max(length for line in own for length in line.lengths)
     baseline = settings["baseline"] or own[0].name
-    if baseline not in {line.name for line in own}:
-        names = ", ".join(sorted({line.name for line in own}))
-        raise ConfigError(f"baseline={baseline}: there are {names}")
     more = [differences_sheet(own, longest, baseline), seeds_sheet(own, longest), cost_sheet(own)]
     charts: list[Chart | None] = [length_chart(own)]
     if protocol.startswith(WIDE):
@@ -150,6 +152,28 @@ def provenance(runs: list[Run]) -> dict[str, Any]:
         "report made by": {"lexp": __version__, "commit": source_commit() or "not a checkout"},
         **{run.name: run.config for run in runs},
     }
+
+
+def _say_orphans(study: Path, stored: list[Known]) -> None:
+    """Name the runs whose cells are there and whose config is not."""
+    there = {run.name for run in find_runs(study)}
+    lost = sorted({one.cell.run for one in stored} - there)
+    if lost:
+        print(f"no such run any more, its cells left out: {', '.join(lost)}", file=sys.stderr)
+
+
+def _check_names(found: list[Line], settings: dict[str, Any]) -> None:
+    """ConfigError if the baseline or the judge is under no protocol; both may be under some."""
+    baseline, judge = settings["baseline"], settings["judge"]
+    names = sorted({line.name for line in found})
+    if baseline is not None and baseline not in names:
+        raise ConfigError(f"baseline={baseline}: there are {', '.join(names)}")
+    runs = judging_runs([line for line in found if not line.protocol.startswith(UNPAIRED)])
+    if judge is not None and judge not in runs:
+        raise ConfigError(
+            f"judge={judge}: scored with full attention at its trained length and a shorter one "
+            f"are {', '.join(runs) or 'no runs'}"
+        )
 
 
 def _runs(study: Path, models: str | list[str] | None) -> list[Run]:

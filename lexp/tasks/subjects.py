@@ -78,13 +78,18 @@ class Text:
     exams: tuple[Exam, ...]
 
 
-def open_text(run: Run, settings: dict[str, Any]) -> Text:
-    """The test split for a run, in its own tokens; DataError if the longest length does not fit."""
+def check_run(run: Run) -> None:
+    """CheckpointError if the config of a folder, somebody else's or edited, is not allowed."""
     try:
         check_types(run.settings)
         check_train(run.settings)
-    except ConfigError as error:  # the folder may be somebody else's, or have been edited
+    except ConfigError as error:
         raise CheckpointError(f"{run.folder}/config.json: {error}") from None
+
+
+def open_text(run: Run, settings: dict[str, Any]) -> Text:
+    """The test split for a run, in its own tokens; DataError if the longest length does not fit."""
+    check_run(run)
     tokenizer = load_tokenizer(run.folder)
     if tokenizer.digest != run.config["data"]["tokenizer"]:
         raise CheckpointError(f"{run.folder}/tokenizer.json is not the one of training")

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -53,7 +54,7 @@ def choose_workers(asked: int | str, texts: list[Text], n_tokens: int) -> int:
     One per GPU, or one per core of a CPU for small models; never more than runs.
     """
     if isinstance(asked, int):
-        return min(asked, len(texts))
+        return max(1, min(asked, len(texts)))
     if n_tokens < WORTH_IT_TOKENS or len(texts) < 2:
         return 1
     if torch.cuda.is_available():
@@ -155,9 +156,18 @@ def _death(process: BaseProcess) -> str:
     return f"its process ended with {code}"
 
 
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers; nobody would read what they send."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "started by events_of_workers"
+    parent.join()
+    os._exit(1)
+
+
 def _work(number: int, n_threads: int, settings: dict[str, Any], tasks: Any, events: Any) -> None:
     """What a process does: take a run, score it, tell, until no run is left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     n_devices = torch.cuda.device_count()
     if n_devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(number % n_devices)
