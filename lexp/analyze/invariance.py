@@ -35,6 +35,7 @@ from lexp.analyze.watch import Seen, watched
 from lexp.attention import strips
 from lexp.attention.strips import Tile
 from lexp.errors import NotDefined
+from lexp.model import Block
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Field, Sheet
 
@@ -140,7 +141,8 @@ def embedding_rows(view: View) -> list[Row]:
         p = position_embeddings(view)
     except NotDefined:
         return []
-    block, n_heads = view.model.blocks[0], view.model.dims.n_heads
+    n_heads, block = view.model.dims.n_heads, view.model.blocks[0]
+    assert isinstance(block, Block)
     with torch.no_grad():
         normed = (p - p.mean(-1, keepdim=True)) * block.norm_attention.weight.double()
         q, k, _ = (normed @ block.attention.qkv.weight.double().T).chunk(3, dim=-1)

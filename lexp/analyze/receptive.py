@@ -177,4 +177,4 @@ def chart(kinds: dict[Kind, list[Labelled]], longest: int) -> Chart:
 def places(n: int, per_doubling: int = 16) -> list[int]:
     """Indices 0 .. n-1 at equal steps of the logarithm, ends included: enough for a curve."""
     steps = np.arange(0, np.log2(n) + 1e-9, 1 / per_doubling)
-    return sorted({*(int(round(2**s)) - 1 for s in steps), n - 1})
+    return sorted({*(round(2 ** float(s)) - 1 for s in steps), n - 1})

@@ -83,7 +83,7 @@ class Spectrum(Instrument):
         for plane in turning:
             rows.append({"measure": "plane", "component": plane.first + 1, "value": plane.variance,
                          "circle": plane.circle, "period": plane.period})  # fmt: skip
-        shown = projections[:, :N_SHOWN].astype(np.float32)
+        shown: np.ndarray = projections[:, :N_SHOWN].astype(np.float32)
         return Finding(tuple(rows), {"shares": shares, "projections": shown})
 
     def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
