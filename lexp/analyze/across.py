@@ -17,9 +17,9 @@ class Kind(NamedTuple):
 
 
 def by_kind(found: Sequence[Labelled]) -> dict[Kind, list[Labelled]]:
-    """Findings of all seeds under what they are of, lengths ascending."""
+    """Findings of all seeds under what they are of, in the order of models and lengths."""
     kinds: dict[Kind, list[Labelled]] = {}
-    for one in sorted(found, key=lambda one: one.length):
+    for one in sorted(found, key=lambda one: (one.name, one.length)):
         kinds.setdefault(Kind(one.name, one.method, one.length), []).append(one)
     return kinds
 

@@ -201,8 +201,8 @@ def cumulative_chart(kinds: dict[Kind, list[Labelled]]) -> Chart:
             Curve(name_of(kind, kinds), f"{kind.length} tokens", tuple(points), own_x=True)
         )
     return Chart(
-        "Position embeddings: variance held by leading components",
-        "components", "cumulative variance (%)", True, False, tuple(curves),
+        "Variance of position embeddings",
+        "leading components", "cumulative variance (%)", True, False, tuple(curves),
     )  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def projections_chart(kind: Kind, one: Labelled) -> Chart:
         for n in range(values.shape[1])
     )  # fmt: skip
     return Chart(
-        f"Position embeddings of {kind.name}: leading components",
+        f"Position embeddings of {kind.name}, {kind.length} tokens",
         "position (token)", "projection", False, False, curves,
         ((one.train_len, "trained"),) if kind.length > one.train_len else (),
     )  # fmt: skip
