@@ -25,17 +25,25 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lexp.analyze.absolute import position_embeddings
-from lexp.analyze.across import against_length, by_kind, finite_mean, trained_marks
+from lexp.analyze.across import (
+    against_length,
+    by_kind,
+    finite_mean,
+    longest_of_each,
+    trained_marks,
+)
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
 from lexp.analyze.watch import Seen, watched
 from lexp.attention import strips
 from lexp.attention.strips import Tile
 from lexp.errors import NotDefined
 from lexp.model import Block
+from lexp.report.figure import heat_maps
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Field, Sheet
 
@@ -94,7 +102,7 @@ class Invariance(Instrument):
         if view.seq_len < 3:
             raise NotDefined("translation invariance needs texts of 3 tokens or more")
         n_layers, n_heads = view.model.dims.n_layers, view.model.dims.n_heads
-        per_text, means = [], []
+        per_text = []
         for text in view.texts:
             layers = [
                 Diagonals.empty(n_heads, view.seq_len, view.texts.device) for _ in range(n_layers)
@@ -108,18 +116,16 @@ class Invariance(Instrument):
 
             watched(view.model, text[None], view.pattern, on_tile)
             per_text.append(torch.stack([layer.r2() for layer in layers]))
-            means.append(torch.stack([layer.mean for layer in layers]))
         r2 = torch.stack(per_text).mean(0).tolist()
         rows: list[Row] = [
             {"measure": "scores", "layer": layer, "head": head, "value": r2[layer][head]}
             for layer in range(n_layers)
             for head in range(n_heads)
         ]
-        curves = torch.stack(means).mean(0).float().cpu().numpy()
-        return Finding((*rows, *embedding_rows(view)), {"mean_by_distance": curves})
+        return Finding((*rows, *embedding_rows(view)))
 
     def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
-        """A table by model, method and length; a chart against length for each layer."""
+        """A table by model, method and length; a chart against length for each layer; every head."""
         n_layers = 1 + max(int(r["layer"]) for one in found for r in one.finding.rows)
         charts = [
             Chart(
@@ -132,7 +138,7 @@ class Invariance(Instrument):
             )
             for layer in range(n_layers)
         ]  # fmt: skip
-        return [table(found, n_layers), *charts]
+        return [table(found, n_layers), *charts, every_head(found, n_layers)]
 
 
 def embedding_rows(view: View) -> list[Row]:
@@ -179,6 +185,25 @@ def values_of(one: Labelled, measure: str, layer: int | None = None) -> list[flo
 def layer_mean(one: Labelled, layer: int) -> float:
     """Mean R^2 of the scores of a layer's heads."""
     return finite_mean(values_of(one, "scores", layer))
+
+
+def every_head(found: Sequence[Labelled], n_layers: int) -> Picture:
+    """R^2 of each layer and head, of each model at its longest length under the first method."""
+    n_heads = 1 + max(int(row["head"]) for one in found for row in one.finding.rows)
+    panels = []
+    for kind, ones in longest_of_each(by_kind(found)).items():
+        if kind.method != found[0].method:
+            continue
+        r2 = np.full((len(ones), n_layers, n_heads), np.nan)
+        for seed, one in enumerate(ones):
+            for row in one.finding.rows:
+                if row["measure"] == "scores":
+                    r2[seed, int(row["layer"]), int(row["head"])] = row["value"]
+        panels.append((f"{kind.name}, {kind.length} tokens", r2.mean(0)))
+    return heat_maps(
+        f"Toeplitz R² of every head, {found[0].method} attention", panels, "head", "layer",
+        "Mean over texts and seeds.", (0.5, n_heads + 0.5, n_layers + 0.5, 0.5),
+    )  # fmt: skip
 
 
 def table(found: Sequence[Labelled], n_layers: int) -> Sheet:
