@@ -125,7 +125,7 @@ class Invariance(Instrument):
         return Finding((*rows, *embedding_rows(view)))
 
     def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
-        """A table by model, method and length; a chart against length for each layer; every head."""
+        """A table, a chart against length for each layer, and a picture of every head."""
         n_layers = 1 + max(int(r["layer"]) for one in found for r in one.finding.rows)
         charts = [
             Chart(
