@@ -165,7 +165,8 @@ def of_products(left: Tensor, right: Tensor) -> list[float]:
     n_heads, n, _ = left.shape
     found = Diagonals.empty(n_heads, n, left.device)
     index = torch.arange(n, device=left.device)
-    for rows in index.split(strips.MAX_ROWS):
+    most = max(1, min(strips.MAX_ROWS, strips.MAX_SCORES["cpu"] // (n_heads * n)))
+    for rows in index.split(most):
         end = int(rows[-1])  # the keys before the last query
         distance = rows[:, None] - index[:end]
         products = left[:, rows] @ right[:, :end].transpose(-1, -2)
