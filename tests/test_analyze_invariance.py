@@ -8,6 +8,7 @@ import torch
 from conftest import compose
 from test_analyze import ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
+from test_position import SCHEMES, dims, make
 
 from lexp.analyze.base import Labelled
 from lexp.analyze.invariance import Diagonals, Invariance, of_products
@@ -15,6 +16,7 @@ from lexp.analyze.receptive import Receptive, gradients, reachable, reached
 from lexp.analyze.spectrum import Spectrum, circularity, components, dimensions, planes
 from lexp.attention import Reference
 from lexp.errors import NotDefined
+from lexp.model import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
 from lexp.position import ALiBi, Learned, NoPE, RoPE, Sinusoidal
 from lexp.report.page import Chart
@@ -266,6 +268,18 @@ def test_nothing_is_felt_beyond_the_reach_of_all_layers(position, pattern, n):
         r["measure"]: r["value"] for r in Receptive().look(view(model, pattern, ids(2, n))).rows
     }
     assert 0 <= rows["distance_50"] <= rows["distance_90"] <= rows["distance_99"] <= reach
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_is_looked_at_and_feels_what_is_reachable(scheme):
+    torch.manual_seed(0)
+    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    n, pattern = 40, Blockwise(3)
+    found = Invariance().look(view(model, pattern, ids(1, n)))
+    assert all(r["value"] <= 1 for r in found.rows)
+    sizes = gradients(model, pattern, ids(1, n)[0]).norm(dim=-1).flip(0)
+    beyond = sizes[reachable(pattern, n - 1, model) + 1 :]
+    assert len(beyond) > 0 and (beyond <= 1e-6 * sizes.sum()).all()
 
 
 def test_the_distance_that_holds_a_share_and_texts_weigh_the_same():
