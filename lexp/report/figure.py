@@ -73,8 +73,8 @@ def heat_maps(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    columns = min(4, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    rows = math.ceil(len(panels) / 4)
+    columns = math.ceil(len(panels) / rows)
     finite = np.concatenate([panel[np.isfinite(panel)].ravel() for _, panel in panels])
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if symmetric:
@@ -95,6 +95,8 @@ def heat_maps(
             extent=extent, aspect="auto", interpolation="nearest",
         )  # fmt: skip
         axes.set_title(name, fontsize=9)
+        if place + columns >= len(panels):  # nothing below that would carry the shared labels
+            axes.tick_params(labelbottom=True)
     figure.supxlabel(x_label, fontsize=10)
     figure.supylabel(y_label, fontsize=10)
     figure.suptitle(title, fontsize=11)
