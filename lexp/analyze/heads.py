@@ -50,7 +50,7 @@ class Heads(Instrument):
             n_queries += view.seq_len - 1
 
             def on_tile(seen: Seen, tile: Tile) -> None:
-                sums[:, seen.layer] += measures(tile).sum(-1)
+                sums[:, seen.layer] += measures(tile).sum(-1).cpu()
 
             watched(view.model, text[None], view.pattern, on_tile)
         means = (sums / n_queries).tolist()
@@ -87,7 +87,7 @@ def measures(tile: Tile) -> Tensor:
     """Every measure of every query of a tile but the text's first, float64 [measures, H, Q]."""
     allowed = tile.allowed
     weights = tile.weights[0].double()
-    queries = torch.arange(tile.start, tile.start + weights.shape[1])
+    queries = torch.arange(tile.start, tile.start + weights.shape[1], device=weights.device)
     shares = weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
     entropy = -(shares * shares.clamp(min=1e-300).log()).sum(-1)
     n_keys = allowed.sum(-1).double()
