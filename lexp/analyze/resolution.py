@@ -13,18 +13,19 @@ then the mean over layers. The paper leaves open, and every row says how it is h
     scores       as softmax sees them, q.k / sqrt(d) with the bias; or q.k alone, for models
                  without a bias. R depends on their scale far more than on the scheme.
     heads        R of each head's s^, then the mean; or R of the mean s^ of a layer's heads
-    N            N + 1 is the farthest distance in sight, so nothing is made up past the end; a
-                 pattern's mean is over pairs it allows, distances it never allows weigh 0
+    N            the farthest distance in sight; e^s is 0 past it, where there is no key. A pattern's
+                 mean is over pairs it allows, and distances that it never allows weigh 0
 
-With p = e^s / sum e^s this is sum p[n]^2 - sum p[n] p[n+1] < 1 but for what the one weight past N
-takes away. The paper's Table 3 prints 1.08: absolute values cannot be compared with it.
+With p = e^s / sum e^s this is sum p[n]^2 - p[n] p[n+1], which is
+(p[0]^2 + p[N]^2 + sum (p[n] - p[n+1])^2) / 2 and lies between 0 and 1: 1 where all weight is at one
+distance, 1 / (N+1)^2 for constant scores. The paper's Table 3 prints 1.08: its absolute values are
+of another scale and cannot be compared.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,8 +66,6 @@ class Resolution(Instrument):
         for text in view.texts:
             watched(view.model, text[None], view.pattern, on_tile)
         means = sums.means()
-        if int((sums.counts[0] > 0).sum()) < 2:
-            raise NotDefined("one distance in sight has no other to be told from")
         # d as attention divides by it, whatever a scheme makes of the channels.
         root = math.sqrt(view.model.dims.head_dim)
         rows = measured_rows(means, SOFTMAX)
@@ -87,11 +86,10 @@ class Resolution(Instrument):
 def resolution(scores: Tensor) -> float:
     """R of expected scores s[n] by distance, float64 [T]; NaN where a distance is not in sight."""
     seen = torch.isfinite(scores).nonzero().flatten()
-    scores = scores[: int(seen[-1]) + 1]
     weights = (scores - scores[seen].max()).exp().nan_to_num(0.0)
-    near, next_to_it = weights[:-1], weights[1:]
-    # Not the last weight: what it would be told from is out of sight.
-    return float((near * (near - next_to_it)).sum() / near.sum() ** 2)
+    # The farthest key has none behind it.
+    following = torch.cat([weights[1:], weights.new_zeros(1)])
+    return float((weights * (weights - following)).sum() / weights.sum() ** 2)
 
 
 def layer_schemes(view: View) -> list[Position]:
