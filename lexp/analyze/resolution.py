@@ -13,8 +13,8 @@ then the mean over layers. The paper leaves open, and every row says how it is h
     scores       as softmax sees them, q.k / sqrt(d) with the bias; or q.k alone, for models
                  without a bias. R depends on their scale far more than on the scheme.
     heads        R of each head's s^, then the mean; or R of the mean s^ of a layer's heads
-    N            the farthest distance in sight; e^s is 0 past it, where there is no key. A pattern's
-                 mean is over pairs it allows, and distances that it never allows weigh 0
+    N            the farthest distance in sight; e^s is 0 past it, where there is no key. Under a
+                 pattern means are over pairs it allows, and distances it never allows weigh 0
 
 With p = e^s / sum e^s this is sum p[n]^2 - p[n] p[n+1], which is
 (p[0]^2 + p[N]^2 + sum (p[n] - p[n+1])^2) / 2 and lies between 0 and 1: 1 where all weight is at one

@@ -1,5 +1,6 @@
 """Tables and charts of attention resolution."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ PUBLISHED = {
     ("xpos", "blockwise"): (0.98, 1.08),
     ("xpos", "full"): (0.98, 0.54),
 }
+# Charts end where a distance has e^-10 of the weight of the query's own token.
+LEAST = -10.0
 NOTES = (
     "† Sun et al. 2022, Table 3, trained at 1024 tokens. Not comparable in absolute value: the "
     "formula is bounded by 1 and the table has 1.08, so the scores behind it had another scale. "
@@ -84,6 +87,12 @@ def charts(found: Sequence[Labelled]) -> list[Chart]:
     return made
 
 
+def named(one: Labelled, among: Sequence[Labelled]) -> str:
+    """The model, and its seed where several models have that name."""
+    several = len({other.seed for other in among if other.name == one.name}) > 1
+    return f"{one.name} s{one.seed}" if several else one.name
+
+
 def marks_of(found: Sequence[Labelled]) -> tuple[tuple[float, str], ...]:
     """A line at every trained length."""
     return tuple((float(n), "trained") for n in sorted({one.train_len for one in found}))
@@ -97,7 +106,7 @@ def r_chart(found: Sequence[Labelled]) -> Chart:
         first = rows[0]["scores"]
         values = [float(row["value"]) for row in rows if row["scores"] == first]
         point = Point(one.length, float(np.mean(values)), note=f"seed {one.seed}")
-        curves.setdefault((f"{one.name} s{one.seed}", one.method), []).append(point)
+        curves.setdefault((named(one, found), one.method), []).append(point)
     return Chart(
         "Attention resolution", "length (tokens)", "R", True, True,
         tuple(Curve(*key, tuple(points)) for key, points in curves.items()), marks_of(found),
@@ -112,10 +121,12 @@ def measured_chart(found: Sequence[Labelled], of: str) -> Chart:
         mean = np.asarray(one.finding.arrays["scores"]).mean((0, 1))
         mean = mean[np.isfinite(mean)]
         points = binned(mean - mean[0])
-        curves.append(Curve(f"{one.name} s{one.seed}", one.method, points, own_x=True))
+        end = next((n for n, point in enumerate(points) if point.y < LEAST), len(points))
+        curves.append(Curve(named(one, found), one.method, points[:end], own_x=True))
     return Chart(
         f"Expected scores by distance ({of})", "distance + 1 (tokens)", "s[n] - s[0]", True, False,
-        tuple(curves), marks_of(found), "Mean over layers, heads, texts and pairs.",
+        tuple(curves), marks_of(found),
+        f"Mean over layers, heads, texts, pairs and neighbouring distances; to {LEAST:g}.",
     )  # fmt: skip
 
 
@@ -127,10 +138,7 @@ def theory_chart(found: Sequence[Labelled]) -> list[Chart]:
         layers = theory[np.isfinite(theory[:, 0])]
         whole = len(layers) and np.isfinite(layers).all()
         if whole and one.name not in curves:
-            points = tuple(
-                Point(float(n + 1), float(layers[0, n] / layers[0, 0]))
-                for n in spaced(theory.shape[1], 24)
-            )
+            points = binned(layers[0] / layers[0, 0])
             curves[one.name] = Curve(one.name, "", points, own_x=True)
     if not curves:
         return []
@@ -138,7 +146,8 @@ def theory_chart(found: Sequence[Labelled]) -> list[Chart]:
         Chart(
             "Expected score curves in theory", "distance + 1 (tokens)", "g[n] / g[0]", True, False,
             tuple(curves.values()), marks_of(found),
-            "g[n] = sum over channel pairs of cos(n theta) zeta^n, from each scheme's constants.",
+            "g[n] = sum over channel pairs of cos(n theta) zeta^n, from each scheme's constants; "
+            "means of neighbouring distances.",
         )
     ]  # fmt: skip
 
@@ -147,6 +156,5 @@ def binned(values: np.ndarray) -> tuple[Point, ...]:
     """Values by distance for a logarithmic axis: means of ever more distances each."""
     starts = [*spaced(len(values)), len(values)]
     return tuple(
-        Point((a + b - 1) / 2 + 1, float(values[a:b].mean()))
-        for a, b in zip(starts[:-1], starts[1:], strict=True)
+        Point((a + b - 1) / 2 + 1, float(values[a:b].mean())) for a, b in itertools.pairwise(starts)
     )
