@@ -154,7 +154,10 @@ def theory_chart(found: Sequence[Labelled]) -> list[Chart]:
 
 def binned(values: np.ndarray) -> tuple[Point, ...]:
     """Values by distance for a logarithmic axis: means of ever more distances each."""
-    starts = [*spaced(len(values)), len(values)]
+    starts = spaced(len(values), 4)
+    # The last bin ends with the values and is no smaller than the one before it, as far distances
+    # have few pairs.
+    starts = [*(starts[:-1] if len(starts) > 1 else starts), len(values)]
     return tuple(
         Point((a + b - 1) / 2 + 1, float(values[a:b].mean())) for a, b in itertools.pairwise(starts)
     )
