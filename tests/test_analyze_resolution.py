@@ -14,8 +14,16 @@ from test_position import dims, make
 
 from lexp.analyze.base import Labelled
 from lexp.analyze.curves import Curves, span
-from lexp.analyze.resolution import EACH, MEAN, RAW, SOFTMAX, THEORY, Resolution
-from lexp.analyze.resolution import expected_curve, resolution
+from lexp.analyze.resolution import (
+    EACH,
+    MEAN,
+    RAW,
+    SOFTMAX,
+    THEORY,
+    Resolution,
+    expected_curve,
+    resolution,
+)
 from lexp.attention import Reference
 from lexp.errors import NotDefined
 from lexp.model import Transformer
@@ -52,7 +60,11 @@ def test_r_has_its_closed_forms_and_bounds():
 
 
 # Computed apart from this code from the printed formulas, head_dim 64, 1024 distances.
-KNOWN = {"rope": (RoPE(64), 0.4116), "xpos": (XPos(64), 0.4207), "printed": (XPos(64, scale_base=1.0), 1.0)}  # fmt: skip
+KNOWN = {
+    "rope": (RoPE(64), 0.4116),
+    "xpos": (XPos(64), 0.4207),
+    "printed": (XPos(64, scale_base=1.0), 1.0),
+}
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -66,12 +78,13 @@ def test_theory_has_the_known_values(name):
     ("slope", "expected"), [(0.5, 0.0964), (0.25, 0.0275), (2**-4, 0.00189), (2**-8, 7.9e-6)]
 )
 def test_a_line_has_the_known_resolution(slope, expected):
-    """p_n = (1 - q) q^n gives R = (1 - q)^2 / (1 + q), q = e^-slope."""
-    q = math.exp(-slope)
-    closed = (1 - q) ** 2 * (1 - q) / (1 - q**2)
-    found = resolution(-slope * torch.arange(1024, dtype=torch.float64))
-    assert closed == pytest.approx(expected, rel=0.02)
-    assert found == pytest.approx(closed, rel=0.05)
+    """Sums of geometric series: p_n = (1 - q) q^n / (1 - q^N), q = e^-slope."""
+    q, n = math.exp(-slope), 1024
+    norm = (1 - q) ** 2 / (1 - q**n) ** 2 / (1 - q**2)
+    closed = norm * (1 - q ** (2 * n) - q * (1 - q ** (2 * n - 2)))
+    found = resolution(-slope * torch.arange(n, dtype=torch.float64))
+    assert found == pytest.approx(closed, rel=1e-9)
+    assert found == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("scale_base", [1.0, 512.0])

@@ -27,10 +27,12 @@ from lexp.model import Transformer
 from lexp.pattern import Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
+from lexp.report.page import Chart, Picture
+from lexp.report.sheet import Sheet
 
 SHARES = (0.95, 0.99)
-# Rows of queries whose biases exist at once, where all pairs are needed.
-ROWS = 128
+# Rows of queries whose biases exist at once, where all pairs are needed, and biases in all.
+ROWS, MAX_BIASES = 128, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Curves(Instrument):
                         rows.append({"measure": "bias", **place, "distance": n, "value": value})
         return Finding(tuple(rows), {"bias": curves.numpy()})
 
-    def show(self, found: Sequence[Labelled]) -> list:
+    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
         """A table of spans, and for each model a chart of all its heads."""
         return [sheet(found, SHARES), *charts(found)]
 
@@ -121,11 +123,12 @@ def mean_curves(view: View) -> Tensor:
     """b_h(n) averaged over texts and pairs, float64 [layers, heads, T]."""
     dims, n = view.model.dims, view.seq_len
     sums = ByDistance(dims.n_layers, dims.n_heads, n)
+    rows = max(1, min(ROWS, MAX_BIASES // (dims.n_heads * n)))
 
     def on_layer(seen: Seen) -> None:
         bias: Bias | None = seen.position.bias(seen.x)
-        for start in range(0, n, ROWS):
-            end = min(start + ROWS, n)
+        for start in range(0, n, rows):
+            end = min(start + rows, n)
             for pair, allowed in grids(view.pattern, start, end, dims.n_heads, seen.x, seen.drawn):
                 values = seen.x.new_zeros(()) if bias is None else bias(pair)
                 values = values.expand(1, dims.n_heads, *allowed.shape)[0]

@@ -25,7 +25,8 @@ NOTES = (
     "formula is bounded by 1 and the table has 1.08, so the scores behind it had another scale. "
     "Which rows but LEX's had blockwise attention is not stated; they stand at full.",
     "R by layer, then the mean over layers and seeds. each head: R of each head's curve, then the "
-    "mean; mean of heads: R of a layer's mean curve.",
+    "mean; mean of heads: R of a layer's mean curve; theory: R of g[n] over the distances in "
+    "sight, from each scheme's constants and head size.",
 )
 
 
