@@ -291,6 +291,7 @@ def test_biases_that_read_content_are_averaged(pattern, rows, monkeypatch):
         for text in texts:
             model.hidden(text[None], attend)
     finding = Curves().look(view(model, pattern, texts))
+    assert {row["measure"] for row in finding.rows} == {"bias"}
     depth = len(model.blocks)
     assert finding.arrays["bias"].shape == (depth, 4, n)
     for layer in range(depth):

@@ -8,7 +8,8 @@
 for ALiBi with slope m over T keys: w(n) proportional to e^(-m n), so r is the least whole number
 with 1 - e^(-m (r+1)) >= share (1 - e^(-m T)); without any bias r = ceil(share T) - 1.
 A bias that depends on what is read (FoX, CABLE) is averaged over the texts and all pairs at each
-distance. Where a pattern moves positions, distances are still those of the tokens.
+distance; it has no span, as softmax of a mean is no mean of softmaxes. Where a pattern moves
+positions, distances are still those of the tokens.
 """
 
 import math
@@ -48,12 +49,13 @@ class Curves(Instrument):
         """
         schemes = view.model.schemes
         refuse_without_bias(schemes)
-        if any(reads_content(scheme, view) for scheme in schemes):
+        mean = any(reads_content(scheme, view) for scheme in schemes)
+        if mean:
             curves = mean_curves(view)
         else:
             curves = torch.stack([fixed_curve(scheme, view) for scheme in schemes])
-        # What is no softmax weighs pairs one by one: the curve means something, a span does not.
-        shares = () if any(scheme.has_weigh for scheme in schemes) else SHARES
+        # Without softmax a curve still means something, a span does not.
+        shares = () if mean or any(scheme.has_weigh for scheme in schemes) else SHARES
         rows: list[Row] = []
         for layer, heads in enumerate(curves):
             name = "all" if len(curves) == 1 else layer

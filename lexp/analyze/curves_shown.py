@@ -9,10 +9,10 @@ from lexp.analyze.distances import spaced
 from lexp.report.page import Chart, Curve, Point
 from lexp.report.sheet import Field, Sheet
 
-# A table lists this many heads one by one, and a chart this many curves.
-MOST_HEADS, MOST_CURVES = 8, 32
-# Charts end where a distance has e^-10 of the weight of the one with most.
-LEAST = -10.0
+# A table lists this many heads and layers one by one, and a chart this many curves.
+MOST_HEADS, MOST_LAYERS, MOST_CURVES = 8, 4, 32
+# Curves end where a distance has e^-10 or e^10 times the weight of the nearest.
+MOST = 10.0
 
 
 def sheet(found: Sequence[Labelled], shares: Sequence[float]) -> Sheet:
@@ -21,10 +21,12 @@ def sheet(found: Sequence[Labelled], shares: Sequence[float]) -> Sheet:
     spans: dict[tuple[str, ...], dict[int, list[int]]] = {}
     for one in found:
         name = named(one, found)
+        layers = len(one.finding.arrays["bias"])
         for share in shares:
             for row in one.finding.rows:
                 if row["measure"] == f"span {share:g}":
-                    key = (name, one.method, str(row["layer"]), f"{100 * share:g} %")
+                    layer = str(row["layer"]) if layers <= MOST_LAYERS else f"{layers} layers"
+                    key = (name, one.method, layer, f"{100 * share:g} %")
                     spans.setdefault(key, {}).setdefault(one.length, []).append(int(row["value"]))
     rows = tuple(
         tuple(Field(t) for t in (*key, *(listed(by_length.get(n, [])) for n in lengths)))
@@ -91,13 +93,14 @@ def chart(name: str, one: Labelled) -> Chart:
     return Chart(
         f"Bias of {name} by distance ({one.method}, {length} tokens)", "distance + 1 (tokens)",
         "bias", True, False, tuple(curves), ((float(one.train_len), "trained"),),
-        f"Added to q.k / sqrt(d); as far as the greatest minus {-LEAST:g}.{few}",
+        f"Added to q.k / sqrt(d). Curves end {MOST:g} from where they begin.{few}",
     )  # fmt: skip
 
 
 def points_of(bias: np.ndarray) -> tuple[Point, ...]:
-    """A head's curve, without what weighs next to nothing."""
+    """A head's curve as far as it is within MOST of its first value."""
     seen = np.flatnonzero(np.isfinite(bias))
-    most = bias[seen].max()
-    at = [n for n in spaced(int(seen[-1]) + 1, 24) if np.isfinite(bias[n])]
-    return tuple(Point(n + 1.0, float(bias[n])) for n in at if bias[n] >= most + LEAST)
+    far = np.flatnonzero(np.abs(bias - bias[seen[0]]) > MOST)
+    end = min(seen[-1] + 1, far[0] if len(far) else len(bias))
+    at = [n for n in spaced(int(end), 24) if np.isfinite(bias[n])]
+    return tuple(Point(n + 1.0, float(bias[n])) for n in at)
