@@ -10,7 +10,7 @@ import torch
 from conftest import compose
 from test_analyze import CPU, ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
-from test_position import dims, make
+from test_position import SCHEMES, dims, make
 
 from lexp.analyze.base import Labelled
 from lexp.analyze.curves import Curves, span
@@ -328,6 +328,22 @@ def labelled(position, instrument, method, pattern, length) -> Labelled:
     finding = instrument.look(view(model, pattern, ids(1, length)))
     name = {RoPE: "rope", ALiBi: "alibi", TISA: "tisa"}.get(type(position), "sandwich")
     return Labelled(name, method, "trained", 0, length, 16, -1, finding)
+
+
+@pytest.mark.parametrize("pattern", [Full(), Blockwise(4)], ids=repr)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_has_numbers_or_a_reason(scheme, pattern):
+    torch.manual_seed(0)
+    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    for instrument in (Resolution(), Curves()):
+        try:
+            finding = instrument.look(view(model, pattern, ids(1, 12)))
+        except NotDefined as reason:
+            assert str(reason)
+            continue
+        assert finding.rows and all(math.isfinite(float(r["value"])) for r in finding.rows)
+        one = Labelled(scheme, "full", "trained", 0, 12, 8, -1, finding)
+        assert instrument.show([one])
 
 
 def test_tables_stand_beside_the_published_values_and_charts_can_be_drawn():

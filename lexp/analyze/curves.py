@@ -72,7 +72,8 @@ class Curves(Instrument):
 
     def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
         """A table of spans, and for each model a chart of all its heads."""
-        return [sheet(found, SHARES), *charts(found)]
+        spans = sheet(found, SHARES)
+        return [*([spans] if spans.rows else []), *charts(found)]
 
 
 def refuse_without_bias(schemes: Sequence[Position]) -> None:
