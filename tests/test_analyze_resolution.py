@@ -28,7 +28,7 @@ from lexp.attention import Reference
 from lexp.errors import NotDefined
 from lexp.model import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
-from lexp.position import TISA, ALiBi, NoPE, RoPE, Sandwich, XPos, XPosDecay
+from lexp.position import FIRE, TISA, ALiBi, NoPE, RoPE, Sandwich, XPos, XPosDecay
 from lexp.position.alibi import alibi_slopes
 from lexp.report.figure import chart_png
 from lexp.report.page import Chart
@@ -269,6 +269,13 @@ def test_curves_follow_the_pattern():
     assert np.isfinite(moved).all()
     np.testing.assert_allclose(moved[:4], -alibi_slopes(2)[0] * np.arange(4))
     assert moved[-1] > -alibi_slopes(2)[0] * 19
+
+
+def test_a_local_index_counts_the_keys_in_sight():
+    model = tiny_model(FIRE(2, 16, threshold=2, index="local")).double().eval()
+    blockwise = Curves().look(view(model, Blockwise(4), ids(1, 16))).arrays["bias"]
+    short = Curves().look(view(model, Full(), ids(1, 8))).arrays["bias"]
+    np.testing.assert_allclose(blockwise[..., :8], short, rtol=1e-12)
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4)], ids=repr)
