@@ -272,7 +272,7 @@ def test_curves_follow_the_pattern():
 
 
 def test_a_local_index_counts_the_keys_in_sight():
-    model = tiny_model(FIRE(2, 16, threshold=2, index="local")).double().eval()
+    model = tiny_model(FIRE(2, 16, threshold=1, index="local")).double().eval()
     blockwise = Curves().look(view(model, Blockwise(4), ids(1, 16))).arrays["bias"]
     for scheme in model.schemes:
         scheme.index = "global"
