@@ -19,6 +19,8 @@ def chart_png(chart: Chart) -> bytes:
 
     names = list(dict.fromkeys(curve.name for curve in chart.curves))
     groups = list(dict.fromkeys(curve.group for curve in chart.curves))
+    # All curves of a chart have markers, or none, however short one of them is.
+    size = 3 if max((len(curve.points) for curve in chart.curves), default=0) <= 40 else 0
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     for curve in chart.curves:
         n = names.index(curve.name)
@@ -30,7 +32,6 @@ def chart_png(chart: Chart) -> bytes:
         xs = [point.x for point in curve.points]
         ys = [point.y if math.isfinite(point.y) else math.nan for point in curve.points]
         label = " ".join(filter(None, (curve.name, curve.group if len(groups) > 1 else "")))
-        size = 3 if len(xs) <= 40 else 0
         axes.plot(xs, ys, markersize=size, linewidth=1.5, label=label, **look)
         axes.fill_between(
             xs, [p.low for p in curve.points], [p.high for p in curve.points],

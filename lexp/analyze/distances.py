@@ -1,0 +1,45 @@
+"""Means over all pairs at each distance, added up tile by tile."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class ByDistance:
+    """Sums in float64 over the pairs at each distance i - j, of every layer and head.
+
+    O(layers x heads x length) memory, whatever is added.
+    """
+
+    n_layers: int
+    n_heads: int
+    length: int
+    sums: Tensor = field(init=False)
+    counts: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = self.n_layers, self.n_heads, self.length
+        self.sums = torch.zeros(shape, dtype=torch.float64)
+        self.counts = torch.zeros(self.n_layers, self.length, dtype=torch.int64)
+
+    def add(self, layer: int, values: Tensor, distance: Tensor, allowed: Tensor) -> None:
+        """values [H, Q, K] of pairs at distance [Q, K]; only those allowed [Q, K] are added."""
+        at = distance[allowed].cpu()
+        # One head at a time: a float64 copy of one head's tile, not of all.
+        for head, own in enumerate(values):
+            self.sums[layer, head].index_add_(0, at, own[allowed].double().cpu())
+        self.counts[layer] += torch.bincount(at, minlength=self.length)
+
+    def means(self) -> Tensor:
+        """Means [layers, heads, length], NaN at distances without a pair."""
+        return self.sums / self.counts[:, None]
+
+
+def spaced(length: int, per_octave: int = 8) -> list[int]:
+    """Distances 0 .. length-1 for a logarithmic axis: every one at first, then ever fewer."""
+    n = max(2, int(np.log2(max(2, length)) * per_octave))
+    steps = np.geomspace(1, max(1, length), n)
+    return sorted({min(length, round(step)) - 1 for step in steps})
