@@ -122,7 +122,7 @@ class Variance(Instrument):
         for one in shown:
             for of in KINDS:
                 own = {
-                    int(r["layer"]): f"{r['value']:.2f} ± {r['error']:.2f}"
+                    int(r["layer"]): f"{r['value']:.2f} ± {r['error']:.2f}".replace("-", "\u2212")
                     for r in one.finding.rows
                     if (r["measure"], r["inputs"], r.get("of")) == ("slope", INPUTS[inputs], of)
                 }
@@ -212,13 +212,15 @@ def points(values: Sequence[float] | np.ndarray) -> tuple[Point, ...]:
 def curves(shown: Sequence[Labelled], inputs: int, layer: int) -> Chart:
     """Relative variance of every model's output in a layer against m, beside 1 / m."""
     found = []
+    n_seeds, n_methods = len({o.seed for o in shown}), len({o.method for o in shown})
     for one in shown:
         variance, single = one.finding.arrays["variance"], one.finding.arrays["single"]
         if layer >= single.shape[1]:
             continue
-        name = f"{one.name} s{one.seed}"
+        name = one.model if n_seeds == 1 else f"{one.model} s{one.seed}"
+        group = one.state if n_methods == 1 else f"{one.state} {one.method}"
         own = variance[inputs, KINDS.index("output"), layer] / single[inputs, layer]
-        found.append(Curve(name, one.method, points(own)))
+        found.append(Curve(name, group, points(own)))
     n = shown[0].length
     found.append(Curve("1/m", "theory", points(1 / np.arange(1, n + 1))))
     marks = tuple((float(length), "trained") for length in sorted({o.train_len for o in shown}))
@@ -256,7 +258,8 @@ def derived(theory: Derivation, words: str) -> Chart:
     for n, (measured, expected) in enumerate(zip(theory.simulated, theory.theory, strict=True)):
         found.append(Curve(f"layer {n}", "simulated", points(measured)))
         found.append(Curve(f"layer {n}", "theory", points(expected)))
-    found.append(Curve("layer 0", "corrected", points(theory.corrected)))
+        if n == 0:
+            found.append(Curve(f"layer {n}", "corrected", points(theory.corrected)))
     return Chart(
         "Derivation: variance of attention output", "position m (tokens)", "Var(o_m)", True, True,
         tuple(found), (),

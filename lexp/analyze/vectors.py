@@ -1,0 +1,208 @@
+"""Positional vectors: what hidden states have in common at a position (Dong et al. 2024).
+
+"Exploring Context Window of Large Language Models via Decomposed Positional Vectors", NeurIPS,
+arXiv 2405.18009. Of the residual stream h_t^a of text a = 1 .. N at position t, layer by layer:
+
+    p_t = mean_a h_t^a             positional vector
+    u = mean_{t < L} p_t           L the trained length (the paper: over all t; so lengths compare)
+    m_t = p_t - u                  positional basis;   h_t^a - p_t: content
+
+A mean of N texts keeps 1 / N of the content's variance, which the paper's 32,000 samples make
+small and a few texts do not. What is squared here is therefore taken across different texts only,
+with g_t^a = h_t^a - mean_{t' < L} h_t'^a, and has no such share in expectation:
+
+    |m_t|^2 = sum_{a != b} g_t^a . g_t^b / (N (N - 1))     (0 where chance makes it negative)
+    drift   |m_t| / median_{t' < L} |m_t'|                 1: as trained positions are
+    norm    |p_t|, of the plain mean
+    share   mean_t |p_t - mean_t' p_t'|^2 / mean_{t, a} |h_t^a - mean h|^2, the share of variance
+            that position explains, the numerator across texts as above
+    cosine  of m_s and m_t, of plain means: content that is left in m lowers it off the diagonal
+
+Positions of the cosine map are at most MAX_MAP, evenly spread; memory grows with n, not n^2.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
+from lexp.analyze.variance import points
+from lexp.analyze.watch import hidden_states
+from lexp.errors import NotDefined
+from lexp.report.figure import heat_maps
+from lexp.report.page import Chart, Curve, Picture
+from lexp.report.sheet import Field, Sheet
+
+MAX_MAP = 256
+# Maps of one picture stand in rows of so many.
+N_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Vectors(Instrument):
+    """Mean hidden state of each position: size, drift past the trained length, similarity."""
+
+    name = "vectors"
+
+    def look(self, view: View) -> Finding:
+        """Arrays norm, drift [layers + 1, n], cosine [layers + 1, P, P], positions [P]; rows."""
+        if len(view.texts) < 2:
+            raise NotDefined("positional vectors need at least 2 texts (texts=2 or more)")
+        n_states = view.model.dims.n_layers + 1
+        sums = [Sums(view) for _ in range(n_states)]
+        for text in view.texts:
+            for own, state in zip(sums, hidden_states(view.model, text[None], view.pattern)):
+                own.add(state[0].double())
+        positions = np.unique(np.linspace(0, view.seq_len - 1, MAX_MAP).round().astype(int))
+        norm, drift = (np.stack([getattr(s, of)() for s in sums]) for of in ("norm", "drift"))
+        cosine = np.stack([s.cosine(positions) for s in sums]).astype(np.float32)
+        rows: list[Row] = [
+            {"measure": "share", "layer": n, "value": s.share()} for n, s in enumerate(sums)
+        ]
+        # In octaves, as lengths are: from the trained length down to 1, and up.
+        first = 0
+        for last in sorted({*(1 << p for p in range(view.seq_len.bit_length())), view.seq_len}):
+            for of, values in (("norm", norm), ("drift", drift)):
+                rows += [
+                    {"measure": of, "layer": n, "from": first, "to": last - 1,
+                     "value": float(values[n, first:last].mean())}
+                    for n in range(n_states)
+                ]  # fmt: skip
+            first = last
+        rows.append({"measure": "texts", "value": len(view.texts)})
+        arrays = {"norm": norm, "drift": drift, "cosine": cosine, "positions": positions}
+        return Finding(tuple(rows), arrays)
+
+    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+        """Shares of all lengths; drift and norm in the middle and last layer; cosine maps."""
+        longest = max(one.length for one in found)
+        shown = [one for one in found if one.length == longest]
+        n_layers = max(len(one.finding.arrays["norm"]) for one in found) - 1
+        items: list[Sheet | Chart | Picture] = [shares(found, n_layers)]
+        for layer in sorted({1, (n_layers + 1) // 2, n_layers}):
+            items += [curves(shown, of, layer) for of in ("drift", "norm")]
+        for of in dict.fromkeys((one.state, one.method) for one in shown):
+            own = [one for one in shown if (one.state, one.method) == of]
+            items.append(maps(own, f"{of[0]} models" + f", {of[1]}" * (of[1] != "full")))
+        return items
+
+
+class Sums:
+    """What is kept of a layer's states, text by text; states float64 [n, d_model]."""
+
+    def __init__(self, view: View):
+        self.trained = min(view.train_len, view.seq_len)
+        n, d_model = view.seq_len, view.model.dims.d_model
+        self.n_texts = 0
+        self.sum = torch.zeros(n, d_model, dtype=torch.float64, device=view.texts.device)
+        self.squares = self.sum.new_zeros(n)  # of states, then of what is left without their mean
+        self.centred = self.sum.new_zeros(n)
+        self.mean_squares = 0.0  # of each text's mean of those
+
+    def add(self, state: Tensor) -> None:
+        """Take in the states of one text."""
+        self.n_texts += 1
+        self.sum += state
+        self.squares += state.square().sum(-1)
+        centred = state - state[: self.trained].mean(0)
+        self.centred += centred.square().sum(-1)
+        self.mean_squares += float(centred.mean(0).square().sum())
+
+    def basis(self) -> Tensor:
+        """m_t, from plain means, [n, d_model]."""
+        mean = self.sum / self.n_texts
+        return mean - mean[: self.trained].mean(0)
+
+    def _across(self, basis: Tensor, own: Tensor) -> Tensor:
+        """Mean over pairs of different texts of the product of what `basis` is the mean of."""
+        n = self.n_texts
+        return (n * n * basis.square().sum(-1) - own) / (n * (n - 1))
+
+    def norm(self) -> np.ndarray:
+        """|p_t|, [n]."""
+        return (self.sum / self.n_texts).norm(dim=-1).cpu().numpy()
+
+    def drift(self) -> np.ndarray:
+        """|m_t| by its median over trained positions, [n]; NaN where that is 0."""
+        sizes = self._across(self.basis(), self.centred).clamp(min=0).sqrt().cpu().numpy()
+        usual = float(np.median(sizes[: self.trained]))
+        return sizes / usual if usual > 0 else np.full_like(sizes, math.nan)
+
+    def share(self) -> float:
+        """Of the variance of states, what position explains; 0 where there is none to see."""
+        basis = self.basis()
+        own = torch.tensor(self.mean_squares, dtype=torch.float64, device=basis.device)
+        explained = self._across(basis, self.centred).mean() - self._across(basis.mean(0), own)
+        mean = self.sum.mean(0) / self.n_texts
+        whole = self.squares.mean() / self.n_texts - mean.square().sum()
+        return max(0.0, float(explained / whole)) if whole > 0 else 0.0
+
+    def cosine(self, positions: np.ndarray) -> np.ndarray:
+        """Of m_s with m_t at these positions, [P, P]."""
+        chosen = self.basis()[torch.from_numpy(positions).to(self.sum.device)]
+        chosen = chosen / chosen.norm(dim=-1, keepdim=True).clamp(min=1e-300)
+        return (chosen @ chosen.T).cpu().numpy()
+
+
+def n_texts(found: Sequence[Labelled]) -> str:
+    """From how many texts the findings are, as a warning."""
+    counts = sorted({int(r["value"]) for f in found for r in f.finding.rows
+                     if r["measure"] == "texts"})  # fmt: skip
+    return f"From {' and '.join(map(str, counts))} texts; the paper has 32,000 samples."
+
+
+def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
+    """The share of variance that position explains, of every model, length and layer."""
+    rows = []
+    for one in sorted(found, key=lambda f: (f.name, f.seed, f.method, f.length)):
+        own = {
+            int(r["layer"]): f"{r['value']:.3f}"
+            for r in one.finding.rows
+            if r["measure"] == "share"
+        }
+        names = one.name, f"s{one.seed}", one.method, str(one.length)
+        rows.append((*map(Field, names), *(Field(own.get(n, "")) for n in range(n_layers + 1))))
+    layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
+    note = "Share of the variance of hidden states that position explains, without chance's part. "
+    return Sheet("Variance explained by position", ("model", "seed", "method", "length", *layers),
+                 tuple(rows), 4, (note + n_texts(found),))  # fmt: skip
+
+
+def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
+    """Drift or norm behind a layer (1: the first) against position, a curve for each model."""
+    n_seeds, n_methods = len({o.seed for o in shown}), len({o.method for o in shown})
+    found = []
+    for one in shown:
+        values = one.finding.arrays[of]
+        if layer >= len(values) or not np.isfinite(values[layer]).any():
+            continue
+        name = one.model if n_seeds == 1 else f"{one.model} s{one.seed}"
+        group = one.state if n_methods == 1 else f"{one.state} {one.method}"
+        # Where chance left nothing of a vector, a logarithm would show its depth, not its size.
+        found.append(Curve(name, group, points(np.maximum(values[layer], 1e-2))))
+    marks = tuple((float(n), "trained") for n in sorted({o.train_len for o in shown}))
+    words = {"drift": "distance to trained mean, relative", "norm": "norm of the vector"}[of]
+    title = {"drift": "Drift of positional vectors", "norm": "Norm of positional vectors"}[of]
+    return Chart(
+        f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, True,
+        tuple(found), marks, n_texts(shown),
+    )  # fmt: skip
+
+
+def maps(own: Sequence[Labelled], words: str) -> Picture:
+    """Cosine maps: a row for each model, layers from the first to the last."""
+    panels = []
+    for one in own:
+        cosine = one.finding.arrays["cosine"][1:]
+        chosen = np.linspace(0, len(cosine) - 1, min(N_COLUMNS, len(cosine))).round().astype(int)
+        panels += [(f"{one.model} s{one.seed}, layer {n}", cosine[n]) for n in chosen]
+    n, trained = own[0].length, sorted({one.train_len for one in own})
+    title = f"Cosine of positional vectors, {words} (trained on {', '.join(map(str, trained))})"
+    return heat_maps(
+        title, panels, "position (tokens)", "position (tokens)",
+        "Mean of trained positions taken away. " + n_texts(own), (0, n, n, 0), True,
+    )  # fmt: skip
