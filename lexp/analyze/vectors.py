@@ -1,28 +1,33 @@
 """Positional vectors: what hidden states have in common at a position (Dong et al. 2024).
 
 "Exploring Context Window of Large Language Models via Decomposed Positional Vectors", NeurIPS,
-arXiv 2405.18009. Of the residual stream h_t^a of text a = 1 .. N at position t, layer by layer:
+arXiv 2405.18009. Of the residual stream h_t^a of sample a = 1 .. N at position t, layer by layer:
 
     p_t = mean_a h_t^a             positional vector
     u = mean_{t < L} p_t           L the trained length (the paper: over all t; so lengths compare)
     m_t = p_t - u                  positional basis;   h_t^a - p_t: content
 
-A mean of N texts keeps 1 / N of the content's variance, which the paper's 32,000 samples make
-small and a few texts do not. What is squared here is therefore taken across different texts only,
-with g_t^a = h_t^a - mean_{t' < L} h_t'^a, and has no such share in expectation:
+A sample is a text rolled around: its end, then its beginning, `shifts` of them evenly spread over
+each text and other places for other texts. What documents begin alike with ("Chapter 1") would
+otherwise pass for position; the price is a seam somewhere in each sample.
+
+A mean of N samples keeps 1 / N of the content's variance, which the paper's 32,000 make small and
+a few do not. What is squared here is therefore taken across different samples only, with
+g_t^a = h_t^a - mean_{t' < L} h_t'^a, and has no such share in expectation:
 
     |m_t|^2 = sum_{a != b} g_t^a . g_t^b / (N (N - 1))     (0 where chance makes it negative)
     drift   |m_t| / median_{t' < L} |m_t'|                 1: as trained positions are
     norm    |p_t|, of the plain mean
     share   mean_t |p_t - mean_t' p_t'|^2 / mean_{t, a} |h_t^a - mean h|^2, the share of variance
-            that position explains, the numerator across texts as above
+            that position explains, the numerator across samples as above
     cosine  of m_s and m_t, of plain means: content that is left in m lowers it off the diagonal
 
-Positions of the cosine map are at most MAX_MAP, evenly spread; memory grows with n, not n^2.
+Where there are more than MAX_MAP positions the map is of the means of as many stretches of m.
+Memory grows with n, not n^2.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,29 +42,37 @@ from lexp.report.figure import heat_maps
 from lexp.report.page import Chart, Curve, Picture
 from lexp.report.sheet import Field, Sheet
 
-MAX_MAP = 256
+MAX_MAP = 128
 # Maps of one picture stand in rows of so many.
 N_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class Vectors(Instrument):
-    """Mean hidden state of each position: size, drift past the trained length, similarity."""
+    """Mean hidden state of each position: size, drift past the trained length, similarity.
 
+    shifts: samples made of each text.
+    """
+
+    shifts: int = 8
     name = "vectors"
 
+    def __post_init__(self) -> None:
+        if self.shifts < 1:
+            raise ValueError(f"shifts must be at least 1, got {self.shifts}")
+
     def look(self, view: View) -> Finding:
-        """Arrays norm, drift [layers + 1, n], cosine [layers + 1, P, P], positions [P]; rows."""
+        """Arrays norm, drift [layers + 1, n], cosine [layers + 1, P, P]; rows of octaves' means."""
         if len(view.texts) < 2:
-            raise NotDefined("positional vectors need at least 2 texts (texts=2 or more)")
+            raise NotDefined("positional vectors need several texts: texts=2 or more")
         n_states = view.model.dims.n_layers + 1
         sums = [Sums(view) for _ in range(n_states)]
-        for text in view.texts:
-            for own, state in zip(sums, hidden_states(view.model, text[None], view.pattern)):
+        for sample in rolled(view.texts, self.shifts):
+            states = hidden_states(view.model, sample[None], view.pattern)
+            for own, state in zip(sums, states, strict=True):
                 own.add(state[0].double())
-        positions = np.unique(np.linspace(0, view.seq_len - 1, MAX_MAP).round().astype(int))
         norm, drift = (np.stack([getattr(s, of)() for s in sums]) for of in ("norm", "drift"))
-        cosine = np.stack([s.cosine(positions) for s in sums]).astype(np.float32)
+        cosine = np.stack([s.cosine() for s in sums]).astype(np.float32)
         rows: list[Row] = [
             {"measure": "share", "layer": n, "value": s.share()} for n, s in enumerate(sums)
         ]
@@ -73,9 +86,8 @@ class Vectors(Instrument):
                     for n in range(n_states)
                 ]  # fmt: skip
             first = last
-        rows.append({"measure": "texts", "value": len(view.texts)})
-        arrays = {"norm": norm, "drift": drift, "cosine": cosine, "positions": positions}
-        return Finding(tuple(rows), arrays)
+        rows.append({"measure": "samples", "value": len(view.texts) * self.shifts})
+        return Finding(tuple(rows), {"norm": norm, "drift": drift, "cosine": cosine})
 
     def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
         """Shares of all lengths; drift and norm in the middle and last layer; cosine maps."""
@@ -92,20 +104,20 @@ class Vectors(Instrument):
 
 
 class Sums:
-    """What is kept of a layer's states, text by text; states float64 [n, d_model]."""
+    """What is kept of a layer's states, sample by sample; states float64 [n, d_model]."""
 
     def __init__(self, view: View):
         self.trained = min(view.train_len, view.seq_len)
         n, d_model = view.seq_len, view.model.dims.d_model
-        self.n_texts = 0
+        self.n_samples = 0
         self.sum = torch.zeros(n, d_model, dtype=torch.float64, device=view.texts.device)
-        self.squares = self.sum.new_zeros(n)  # of states, then of what is left without their mean
-        self.centred = self.sum.new_zeros(n)
-        self.mean_squares = 0.0  # of each text's mean of those
+        self.squares = self.sum.new_zeros(n)  # |h_t^a|^2
+        self.centred = self.sum.new_zeros(n)  # |g_t^a|^2
+        self.mean_squares = 0.0  # |mean_t g_t^a|^2
 
     def add(self, state: Tensor) -> None:
-        """Take in the states of one text."""
-        self.n_texts += 1
+        """Take in the states of one sample."""
+        self.n_samples += 1
         self.sum += state
         self.squares += state.square().sum(-1)
         centred = state - state[: self.trained].mean(0)
@@ -114,17 +126,17 @@ class Sums:
 
     def basis(self) -> Tensor:
         """m_t, from plain means, [n, d_model]."""
-        mean = self.sum / self.n_texts
+        mean = self.sum / self.n_samples
         return mean - mean[: self.trained].mean(0)
 
     def _across(self, basis: Tensor, own: Tensor) -> Tensor:
-        """Mean over pairs of different texts of the product of what `basis` is the mean of."""
-        n = self.n_texts
+        """Mean over pairs of different samples of the product of what `basis` is the mean of."""
+        n = self.n_samples
         return (n * n * basis.square().sum(-1) - own) / (n * (n - 1))
 
     def norm(self) -> np.ndarray:
         """|p_t|, [n]."""
-        return (self.sum / self.n_texts).norm(dim=-1).cpu().numpy()
+        return (self.sum / self.n_samples).norm(dim=-1).cpu().numpy()
 
     def drift(self) -> np.ndarray:
         """|m_t| by its median over trained positions, [n]; NaN where that is 0."""
@@ -137,22 +149,30 @@ class Sums:
         basis = self.basis()
         own = torch.tensor(self.mean_squares, dtype=torch.float64, device=basis.device)
         explained = self._across(basis, self.centred).mean() - self._across(basis.mean(0), own)
-        mean = self.sum.mean(0) / self.n_texts
-        whole = self.squares.mean() / self.n_texts - mean.square().sum()
+        mean = self.sum.mean(0) / self.n_samples
+        whole = self.squares.mean() / self.n_samples - mean.square().sum()
         return max(0.0, float(explained / whole)) if whole > 0 else 0.0
 
-    def cosine(self, positions: np.ndarray) -> np.ndarray:
-        """Of m_s with m_t at these positions, [P, P]."""
-        chosen = self.basis()[torch.from_numpy(positions).to(self.sum.device)]
+    def cosine(self) -> np.ndarray:
+        """Of m_s with m_t, [P, P]; P = min(n, MAX_MAP) stretches."""
+        stretches = self.basis().tensor_split(min(len(self.sum), MAX_MAP))
+        chosen = torch.stack([stretch.mean(0) for stretch in stretches])
         chosen = chosen / chosen.norm(dim=-1, keepdim=True).clamp(min=1e-300)
         return (chosen @ chosen.T).cpu().numpy()
 
 
-def n_texts(found: Sequence[Labelled]) -> str:
-    """From how many texts the findings are, as a warning."""
-    counts = sorted({int(r["value"]) for f in found for r in f.finding.rows
-                     if r["measure"] == "texts"})  # fmt: skip
-    return f"From {' and '.join(map(str, counts))} texts; the paper has 32,000 samples."
+def rolled(texts: Tensor, shifts: int) -> Iterator[Tensor]:
+    """Each of texts [N, n], `shifts` times, rolled by steps that no two samples share if n does."""
+    n_samples, n = len(texts) * shifts, texts.shape[1]
+    for a, text in enumerate(texts):
+        for shift in range(shifts):
+            yield text.roll(-((shift * len(texts) + a) * n // n_samples))
+
+
+def n_samples(found: Sequence[Labelled]) -> str:
+    """From how many samples the findings are, as a warning."""
+    counts = {int(r["value"]) for f in found for r in f.finding.rows if r["measure"] == "samples"}
+    return f"From {' and '.join(map(str, sorted(counts)))} samples of text; the paper has 32,000."
 
 
 def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
@@ -169,7 +189,7 @@ def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
     layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
     note = "Share of the variance of hidden states that position explains, without chance's part. "
     return Sheet("Variance explained by position", ("model", "seed", "method", "length", *layers),
-                 tuple(rows), 4, (note + n_texts(found),))  # fmt: skip
+                 tuple(rows), 4, (note + n_samples(found),))  # fmt: skip
 
 
 def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
@@ -189,7 +209,7 @@ def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
     title = {"drift": "Drift of positional vectors", "norm": "Norm of positional vectors"}[of]
     return Chart(
         f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, True,
-        tuple(found), marks, n_texts(shown),
+        tuple(found), marks, n_samples(shown),
     )  # fmt: skip
 
 
@@ -199,10 +219,11 @@ def maps(own: Sequence[Labelled], words: str) -> Picture:
     for one in own:
         cosine = one.finding.arrays["cosine"][1:]
         chosen = np.linspace(0, len(cosine) - 1, min(N_COLUMNS, len(cosine))).round().astype(int)
-        panels += [(f"{one.model} s{one.seed}, layer {n}", cosine[n]) for n in chosen]
+        name = one.model if len({o.seed for o in own}) == 1 else f"{one.model} s{one.seed}"
+        panels += [(f"{name}, layer {n}", cosine[n]) for n in chosen]
     n, trained = own[0].length, sorted({one.train_len for one in own})
-    title = f"Cosine of positional vectors, {words} (trained on {', '.join(map(str, trained))})"
+    title = f"Cosine of positional vectors, {words} (trained to {', '.join(map(str, trained))})"
     return heat_maps(
         title, panels, "position (tokens)", "position (tokens)",
-        "Mean of trained positions taken away. " + n_texts(own), (0, n, n, 0), True,
+        "Mean of trained positions taken away. " + n_samples(own), (0, n, n, 0), True,
     )  # fmt: skip
