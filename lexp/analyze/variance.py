@@ -31,12 +31,13 @@ import torch
 from torch import Tensor
 
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
+from lexp.analyze.curves import curves_of, marks, points
 from lexp.analyze.derivation import Derivation, derivation, slope
 from lexp.analyze.watch import Seen, watched
 from lexp.attention.strips import Tile
 from lexp.errors import NotDefined
 from lexp.model import Transformer
-from lexp.report.page import Chart, Curve, Picture, Point
+from lexp.report.page import Chart, Curve, Picture
 from lexp.report.sheet import Field, Sheet
 
 INPUTS = ("text", "normal")
@@ -196,37 +197,20 @@ def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
         handle.remove()
 
 
-def binned(values: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """Values of m = 1 .. n as geometric means over quarter octaves: (m, value) pairs."""
-    m, y = np.arange(1, len(values) + 1), np.maximum(np.asarray(values, dtype=float), 1e-300)
-    bins = np.round(4 * np.log2(m)).astype(int)
-    pairs = [(np.log(m[bins == b]).mean(), np.log(y[bins == b]).mean()) for b in np.unique(bins)]
-    return [(math.exp(x), math.exp(v)) for x, v in pairs]
-
-
-def points(values: Sequence[float] | np.ndarray) -> tuple[Point, ...]:
-    """The same as points of a chart."""
-    return tuple(Point(x, y) for x, y in binned(values))
-
-
 def curves(shown: Sequence[Labelled], inputs: int, layer: int) -> Chart:
     """Relative variance of every model's output in a layer against m, beside 1 / m."""
-    found = []
-    n_seeds, n_methods = len({o.seed for o in shown}), len({o.method for o in shown})
-    for one in shown:
+
+    def relative(one: Labelled) -> np.ndarray | None:
         variance, single = one.finding.arrays["variance"], one.finding.arrays["single"]
         if layer >= single.shape[1]:
-            continue
-        name = one.model if n_seeds == 1 else f"{one.model} s{one.seed}"
-        group = one.state if n_methods == 1 else f"{one.state} {one.method}"
-        own = variance[inputs, KINDS.index("output"), layer] / single[inputs, layer]
-        found.append(Curve(name, group, points(own)))
-    n = shown[0].length
-    found.append(Curve("1/m", "theory", points(1 / np.arange(1, n + 1))))
-    marks = tuple((float(length), "trained") for length in sorted({o.train_len for o in shown}))
+            return None
+        return variance[inputs, KINDS.index("output"), layer] / single[inputs, layer]
+
+    found = curves_of(shown, [relative(one) for one in shown])
+    theory = Curve("1/m", "theory", points(1 / np.arange(1, shown[0].length + 1)))
     return Chart(
         f"Attention output, layer {layer}, {INPUTS[inputs]} inputs", "position m (tokens)",
-        "variance / variance of one value", True, True, tuple(found), marks,
+        "variance / variance of one value", True, True, (*found, theory), marks(shown),
         NOTE + {"text": "", "normal": "Embeddings are drawn independently."}[INPUTS[inputs]],
     )  # fmt: skip
 

@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
-from lexp.analyze.variance import points
+from lexp.analyze.curves import curves_of, marks
 from lexp.analyze.watch import hidden_states
 from lexp.errors import NotDefined
 from lexp.report.figure import heat_maps
-from lexp.report.page import Chart, Curve, Picture
+from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Field, Sheet
 
 MAX_MAP = 128
@@ -194,22 +194,19 @@ def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
 
 def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
     """Drift or norm behind a layer (1: the first) against position, a curve for each model."""
-    n_seeds, n_methods = len({o.seed for o in shown}), len({o.method for o in shown})
-    found = []
-    for one in shown:
-        values = one.finding.arrays[of]
-        if layer >= len(values) or not np.isfinite(values[layer]).any():
-            continue
-        name = one.model if n_seeds == 1 else f"{one.model} s{one.seed}"
-        group = one.state if n_methods == 1 else f"{one.state} {one.method}"
+
+    def values(one: Labelled) -> np.ndarray | None:
+        own = one.finding.arrays[of]
+        if layer >= len(own) or not np.isfinite(own[layer]).any():
+            return None
         # Where chance left nothing of a vector, a logarithm would show its depth, not its size.
-        found.append(Curve(name, group, points(np.maximum(values[layer], 1e-2))))
-    marks = tuple((float(n), "trained") for n in sorted({o.train_len for o in shown}))
+        return np.maximum(own[layer], 1e-2)
+
     words = {"drift": "distance to trained mean, relative", "norm": "norm of the vector"}[of]
     title = {"drift": "Drift of positional vectors", "norm": "Norm of positional vectors"}[of]
     return Chart(
         f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, True,
-        tuple(found), marks, n_samples(shown),
+        curves_of(shown, [values(one) for one in shown]), marks(shown), n_samples(shown),
     )  # fmt: skip
 
 
