@@ -10,16 +10,23 @@ from lexp.report.page import Curve, Point
 
 
 def binned(values: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """Values of m = 1 .. n as geometric means over quarter octaves: (m, value) pairs."""
-    m, y = np.arange(1, len(values) + 1), np.maximum(np.asarray(values, dtype=float), 1e-300)
+    """Means of values of m = 1 .. n over quarter octaves: (geometric mean of m, mean) pairs."""
+    m, y = np.arange(1, len(values) + 1), np.asarray(values, dtype=float)
     bins = np.round(4 * np.log2(m)).astype(int)
-    pairs = [(np.log(m[bins == b]).mean(), np.log(y[bins == b]).mean()) for b in np.unique(bins)]
-    return [(math.exp(x), math.exp(v)) for x, v in pairs]
+    return [
+        (math.exp(np.log(m[bins == b]).mean()), float(y[bins == b].mean())) for b in np.unique(bins)
+    ]
 
 
 def points(values: Sequence[float] | np.ndarray) -> tuple[Point, ...]:
-    """The same as points of a chart."""
-    return tuple(Point(x, y) for x, y in binned(values))
+    """Positive values as points of a chart: geometric means."""
+    logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-300))
+    return tuple(Point(x, math.exp(y)) for x, y in binned(logs))
+
+
+def root_points(squares: np.ndarray) -> tuple[Point, ...]:
+    """Roots of means of squares, which chance may have made negative: 0 there."""
+    return tuple(Point(x, math.sqrt(max(0.0, y))) for x, y in binned(squares))
 
 
 def names(shown: Sequence[Labelled]) -> list[tuple[str, str]]:
@@ -34,10 +41,12 @@ def names(shown: Sequence[Labelled]) -> list[tuple[str, str]]:
     ]
 
 
-def curves_of(shown: Sequence[Labelled], values: Sequence[np.ndarray | None]) -> tuple[Curve, ...]:
-    """A curve for each that has values of m = 1 .. n."""
+def curves_of(
+    shown: Sequence[Labelled], values: Sequence[tuple[Point, ...] | None]
+) -> tuple[Curve, ...]:
+    """A curve for each that has points."""
     return tuple(
-        Curve(*named, points(own))
+        Curve(*named, own)
         for named, own in zip(names(shown), values, strict=True)
         if own is not None
     )

@@ -37,7 +37,7 @@ from lexp.analyze.watch import Seen, watched
 from lexp.attention.strips import Tile
 from lexp.errors import NotDefined
 from lexp.model import Transformer
-from lexp.report.page import Chart, Curve, Picture
+from lexp.report.page import Chart, Curve, Picture, Point
 from lexp.report.sheet import Field, Sheet
 
 INPUTS = ("text", "normal")
@@ -112,9 +112,7 @@ class Variance(Instrument):
         n_layers = max(one.finding.arrays["single"].shape[1] for one in shown)
         for layer in sorted({0, n_layers // 2, n_layers - 1}):
             items += [curves(shown, n, layer) for n in range(len(INPUTS))]
-        words = (
-            f"d {self.d_model}, {self.n_heads} heads, sigma {self.sigma:g}, {self.seq_len} tokens"
-        )
+        words = f"d {self.d_model}, H {self.n_heads}, sigma {self.sigma:g}, n {self.seq_len}"
         return [*items, properties(theory, words), derived(theory, words)]
 
     def _slopes(self, shown: Sequence[Labelled], inputs: int) -> Sheet:
@@ -200,11 +198,11 @@ def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
 def curves(shown: Sequence[Labelled], inputs: int, layer: int) -> Chart:
     """Relative variance of every model's output in a layer against m, beside 1 / m."""
 
-    def relative(one: Labelled) -> np.ndarray | None:
+    def relative(one: Labelled) -> tuple[Point, ...] | None:
         variance, single = one.finding.arrays["variance"], one.finding.arrays["single"]
         if layer >= single.shape[1]:
             return None
-        return variance[inputs, KINDS.index("output"), layer] / single[inputs, layer]
+        return points(variance[inputs, KINDS.index("output"), layer] / single[inputs, layer])
 
     found = curves_of(shown, [relative(one) for one in shown])
     theory = Curve("1/m", "theory", points(1 / np.arange(1, shown[0].length + 1)))

@@ -7,16 +7,17 @@ arXiv 2405.18009. Of the residual stream h_t^a of sample a = 1 .. N at position 
     u = mean_{t < L} p_t           L the trained length (the paper: over all t; so lengths compare)
     m_t = p_t - u                  positional basis;   h_t^a - p_t: content
 
-A sample is a text rolled around: its end, then its beginning, `shifts` of them evenly spread over
-each text and other places for other texts. What documents begin alike with ("Chapter 1") would
-otherwise pass for position; the price is a seam somewhere in each sample.
+A sample is a text rolled around to begin at a random place, `shifts` of them of each text. What
+documents begin alike with ("Chapter 1") would otherwise pass for position; the price is a seam
+somewhere in each sample. (Places evenly spread would repeat content at even distances.)
 
 A mean of N samples keeps 1 / N of the content's variance, which the paper's 32,000 make small and
 a few do not. What is squared here is therefore taken across different samples only, with
 g_t^a = h_t^a - mean_{t' < L} h_t'^a, and has no such share in expectation:
 
-    |m_t|^2 = sum_{a != b} g_t^a . g_t^b / (N (N - 1))     (0 where chance makes it negative)
-    drift   |m_t| / median_{t' < L} |m_t'|                 1: as trained positions are
+    |m_t|^2 = sum_{a != b} g_t^a . g_t^b / (N (N - 1))     (chance may make it negative)
+    drift   |m_t| / sqrt(mean_{t' < L, a} |g_t'^a|^2), in units of the spread of trained states;
+            where the square is negative, after any averaging, 0
     norm    |p_t|, of the plain mean
     share   mean_t |p_t - mean_t' p_t'|^2 / mean_{t, a} |h_t^a - mean h|^2, the share of variance
             that position explains, the numerator across samples as above
@@ -35,11 +36,11 @@ import torch
 from torch import Tensor
 
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
-from lexp.analyze.curves import curves_of, marks
+from lexp.analyze.curves import curves_of, marks, points, root_points
 from lexp.analyze.watch import hidden_states
 from lexp.errors import NotDefined
 from lexp.report.figure import heat_maps
-from lexp.report.page import Chart, Picture
+from lexp.report.page import Chart, Picture, Point
 from lexp.report.sheet import Field, Sheet
 
 MAX_MAP = 128
@@ -62,7 +63,7 @@ class Vectors(Instrument):
             raise ValueError(f"shifts must be at least 1, got {self.shifts}")
 
     def look(self, view: View) -> Finding:
-        """Arrays norm, drift [layers + 1, n], cosine [layers + 1, P, P]; rows of octaves' means."""
+        """Arrays norm, drift2 (squared) [layers + 1, n], cosine [layers + 1, P, P]; rows."""
         if len(view.texts) < 2:
             raise NotDefined("positional vectors need several texts: texts=2 or more")
         n_states = view.model.dims.n_layers + 1
@@ -71,7 +72,7 @@ class Vectors(Instrument):
             states = hidden_states(view.model, sample[None], view.pattern)
             for own, state in zip(sums, states, strict=True):
                 own.add(state[0].double())
-        norm, drift = (np.stack([getattr(s, of)() for s in sums]) for of in ("norm", "drift"))
+        norm, drift2 = (np.stack([getattr(s, of)() for s in sums]) for of in ("norm", "drift2"))
         cosine = np.stack([s.cosine() for s in sums]).astype(np.float32)
         rows: list[Row] = [
             {"measure": "share", "layer": n, "value": s.share()} for n, s in enumerate(sums)
@@ -79,15 +80,14 @@ class Vectors(Instrument):
         # In octaves, as lengths are: from the trained length down to 1, and up.
         first = 0
         for last in sorted({*(1 << p for p in range(view.seq_len.bit_length())), view.seq_len}):
-            for of, values in (("norm", norm), ("drift", drift)):
-                rows += [
-                    {"measure": of, "layer": n, "from": first, "to": last - 1,
-                     "value": float(values[n, first:last].mean())}
-                    for n in range(n_states)
-                ]  # fmt: skip
+            for n in range(n_states):
+                drift = math.sqrt(max(0.0, float(drift2[n, first:last].mean())))
+                for of, value in (("norm", float(norm[n, first:last].mean())), ("drift", drift)):
+                    rows.append({"measure": of, "layer": n, "from": first, "to": last - 1,
+                                 "value": value})  # fmt: skip
             first = last
         rows.append({"measure": "samples", "value": len(view.texts) * self.shifts})
-        return Finding(tuple(rows), {"norm": norm, "drift": drift, "cosine": cosine})
+        return Finding(tuple(rows), {"norm": norm, "drift2": drift2, "cosine": cosine})
 
     def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
         """Shares of all lengths; drift and norm in the middle and last layer; cosine maps."""
@@ -96,7 +96,7 @@ class Vectors(Instrument):
         n_layers = max(len(one.finding.arrays["norm"]) for one in found) - 1
         items: list[Sheet | Chart | Picture] = [shares(found, n_layers)]
         for layer in sorted({1, (n_layers + 1) // 2, n_layers}):
-            items += [curves(shown, of, layer) for of in ("drift", "norm")]
+            items += [curves(shown, of, layer) for of in ("drift2", "norm")]
         for of in dict.fromkeys((one.state, one.method) for one in shown):
             own = [one for one in shown if (one.state, one.method) == of]
             items.append(maps(own, f"{of[0]} models" + f", {of[1]}" * (of[1] != "full")))
@@ -138,11 +138,11 @@ class Sums:
         """|p_t|, [n]."""
         return (self.sum / self.n_samples).norm(dim=-1).cpu().numpy()
 
-    def drift(self) -> np.ndarray:
-        """|m_t| by its median over trained positions, [n]; NaN where that is 0."""
-        sizes = self._across(self.basis(), self.centred).clamp(min=0).sqrt().cpu().numpy()
-        usual = float(np.median(sizes[: self.trained]))
-        return sizes / usual if usual > 0 else np.full_like(sizes, math.nan)
+    def drift2(self) -> np.ndarray:
+        """Square of drift, [n]; 0 where trained states do not differ at all."""
+        usual = float(self.centred[: self.trained].mean()) / self.n_samples
+        squares = self._across(self.basis(), self.centred).cpu().numpy()
+        return squares / usual if usual > 0 else np.zeros_like(squares)
 
     def share(self) -> float:
         """Of the variance of states, what position explains; 0 where there is none to see."""
@@ -162,11 +162,11 @@ class Sums:
 
 
 def rolled(texts: Tensor, shifts: int) -> Iterator[Tensor]:
-    """Each of texts [N, n], `shifts` times, rolled by steps that no two samples share if n does."""
-    n_samples, n = len(texts) * shifts, texts.shape[1]
-    for a, text in enumerate(texts):
-        for shift in range(shifts):
-            yield text.roll(-((shift * len(texts) + a) * n // n_samples))
+    """Each of texts [N, n], `shifts` times, rolled to begin at random places, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    for text in texts:
+        for start in torch.randint(texts.shape[1], (shifts,), generator=generator).tolist():
+            yield text.roll(-start)
 
 
 def n_samples(found: Sequence[Labelled]) -> str:
@@ -180,7 +180,7 @@ def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
     rows = []
     for one in sorted(found, key=lambda f: (f.name, f.seed, f.method, f.length)):
         own = {
-            int(r["layer"]): f"{r['value']:.3f}"
+            int(r["layer"]): f"{r['value']:.2%}"
             for r in one.finding.rows
             if r["measure"] == "share"
         }
@@ -193,19 +193,19 @@ def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
 
 
 def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
-    """Drift or norm behind a layer (1: the first) against position, a curve for each model."""
+    """Drift (drift2) or norm behind a layer (1: the first) against position, a curve for each model."""
 
-    def values(one: Labelled) -> np.ndarray | None:
+    def values(one: Labelled) -> tuple[Point, ...] | None:
         own = one.finding.arrays[of]
-        if layer >= len(own) or not np.isfinite(own[layer]).any():
+        if layer >= len(own):
             return None
-        # Where chance left nothing of a vector, a logarithm would show its depth, not its size.
-        return np.maximum(own[layer], 1e-2)
+        return root_points(own[layer]) if drifts else points(own[layer])
 
-    words = {"drift": "distance to trained mean, relative", "norm": "norm of the vector"}[of]
-    title = {"drift": "Drift of positional vectors", "norm": "Norm of positional vectors"}[of]
+    drifts = of == "drift2"
+    words = "distance to trained mean / spread" if drifts else "norm of the vector"
+    title = "Drift of positional vectors" if drifts else "Norm of positional vectors"
     return Chart(
-        f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, True,
+        f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, not drifts,
         curves_of(shown, [values(one) for one in shown]), marks(shown), n_samples(shown),
     )  # fmt: skip
 
