@@ -42,10 +42,7 @@ from lexp.report.sheet import Field, Sheet
 
 INPUTS = ("text", "normal")
 KINDS = ("output", "heads", "equal")
-NOTE = (
-    "Variance over channels, relative to that of one value alone; a mean of m independent values"
-    " is the line 1/m. "
-)
+NOTE = "Variance over channels by that of one value; a mean of m independent values is 1/m. "
 
 
 @dataclass(frozen=True)

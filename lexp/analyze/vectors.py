@@ -193,7 +193,7 @@ def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
 
 
 def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
-    """Drift (drift2) or norm behind a layer (1: the first) against position, a curve for each model."""
+    """Drift (drift2) or norm behind a layer (1: the first) against position, for each model."""
 
     def values(one: Labelled) -> tuple[Point, ...] | None:
         own = one.finding.arrays[of]
