@@ -187,7 +187,7 @@ def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
         names = one.name, f"s{one.seed}", one.method, str(one.length)
         rows.append((*map(Field, names), *(Field(own.get(n, "")) for n in range(n_layers + 1))))
     layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
-    note = "Share of the variance of hidden states that position explains, without chance's part. "
+    note = "Share of hidden states' variance; embedded: what the texts have in common by chance. "
     return Sheet("Variance explained by position", ("model", "seed", "method", "length", *layers),
                  tuple(rows), 4, (note + n_samples(found),))  # fmt: skip
 
@@ -206,7 +206,8 @@ def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
     title = "Drift of positional vectors" if drifts else "Norm of positional vectors"
     return Chart(
         f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, not drifts,
-        curves_of(shown, [values(one) for one in shown]), marks(shown), n_samples(shown),
+        curves_of(shown, [values(one) for one in shown]), marks(shown),
+        "Curves of random models show what is chance. " * drifts + n_samples(shown),
     )  # fmt: skip
 
 
