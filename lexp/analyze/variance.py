@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
-from lexp.analyze.curves import curves_of, marks, points
+from lexp.analyze.charts import curves_of, marks, points
 from lexp.analyze.derivation import Derivation, derivation, slope
 from lexp.analyze.watch import Seen, watched
 from lexp.attention.strips import Tile

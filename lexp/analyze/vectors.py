@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
-from lexp.analyze.curves import curves_of, marks, points, root_points
+from lexp.analyze.charts import curves_of, marks, points, root_points
 from lexp.analyze.watch import hidden_states
 from lexp.errors import NotDefined
 from lexp.report.figure import heat_maps
