@@ -19,8 +19,8 @@ from lexp.analyze.run import Look, look, read_looks
 from lexp.build import build
 from lexp.checks import check_analyze
 from lexp.config import plain
-from lexp.errors import Incomplete, LexpError
-from lexp.evaluate import NOT_DEFINED, OK, OUT_OF_MEMORY, Subject
+from lexp.errors import LexpError
+from lexp.evaluate import NOT_DEFINED, OK, Subject
 from lexp.files import make_folder, write_bytes, write_text
 from lexp.protocol import long_enough
 from lexp.record import Console
@@ -28,7 +28,7 @@ from lexp.report.figure import chart_png
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Sheet, to_csv, to_rich
 from lexp.tasks.common import make_corpus, make_model
-from lexp.tasks.subjects import Text, choose_runs, load_subject, make_methods, open_text
+from lexp.tasks.subjects import Text, load_subject, make_methods, open_texts, say_what_failed
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -57,23 +57,11 @@ def analyze(config: DictConfig) -> None:
     instruments = make_instruments(settings)
     study = Path(settings["outputs"]) / settings["name"]
     runtime.prepare_process()
-    runs, problems = choose_runs(study, settings["models"]), []
-    texts = []
-    for run in runs:
-        try:
-            texts.append(open_text(run, settings))
-        except LexpError as error:
-            problems.append(error)
+    texts, problems = open_texts(study, settings)
     looks = _look_at_all(texts, instruments, settings, problems)
     if looks:
         _publish(study, instruments, looks)
-    for problem in problems[:-1]:
-        print(f"lexp: {problem}", file=sys.stderr)
-    if problems:
-        raise problems[-1]
-    failed = [one for one in looks if one.status == OUT_OF_MEMORY]
-    if failed and not settings["allow_partial"]:
-        raise Incomplete(f"{len(failed)} of {len(looks)} findings ran out of memory")
+    say_what_failed(problems, [one.status for one in looks], settings)
 
 
 def _look_at_all(

@@ -10,8 +10,8 @@ from rich.console import Console as Rich
 from lexp import runtime
 from lexp.checks import check_eval
 from lexp.config import plain
-from lexp.errors import Incomplete, LexpError
-from lexp.evaluate import OUT_OF_MEMORY, Method, Result
+from lexp.errors import LexpError
+from lexp.evaluate import Method, Result
 from lexp.files import write_text
 from lexp.record import Console
 from lexp.report import (
@@ -27,13 +27,7 @@ from lexp.report import (
 from lexp.study import variant_notes
 from lexp.tasks.common import make_corpus
 from lexp.tasks.plan import plan
-from lexp.tasks.subjects import (
-    Text,
-    choose_runs,
-    make_methods,
-    make_protocols,
-    open_text,
-)
+from lexp.tasks.subjects import Text, make_methods, make_protocols, open_texts, say_what_failed
 from lexp.tasks.workers import Progress, choose_workers, events_here, events_of_workers
 
 
@@ -54,14 +48,7 @@ def eval_(config: DictConfig) -> None:
     methods = make_methods(settings)
     study = Path(settings["outputs"]) / settings["name"]
     runtime.prepare_process()
-    # All texts first: what is wrong with one of them is known before any work is done.
-    runs, problems = choose_runs(study, settings["models"]), []
-    texts = []
-    for run in runs:
-        try:
-            texts.append(open_text(run, settings))
-        except LexpError as error:
-            problems.append(error)
+    texts, problems = open_texts(study, settings)
     if settings["plan"]:
         plan(texts, methods, settings, Rich(width=None if sys.stdout.isatty() else 200))
         if problems:
@@ -70,17 +57,7 @@ def eval_(config: DictConfig) -> None:
     results = _evaluate_all(study, texts, methods, settings, problems)
     if results:
         _publish(study, results, variant_notes([text.run for text in texts]))
-    # What is wrong with one run does not keep the others from being scored, nor go unsaid.
-    for problem in problems[:-1]:
-        print(f"lexp: {problem}", file=sys.stderr)
-    if problems:
-        raise problems[-1]
-    failed = [cell for cell, _ in results if cell.status == OUT_OF_MEMORY]
-    if failed and not settings["allow_partial"]:
-        raise Incomplete(
-            f"{len(failed)} of {len(results)} cells ran out of memory "
-            "(allow_partial=true accepts that)"
-        )
+    say_what_failed(problems, [cell.status for cell, _ in results], settings)
 
 
 def _evaluate_all(

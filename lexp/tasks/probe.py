@@ -11,8 +11,7 @@ from lexp import runtime
 from lexp.build import build
 from lexp.checks import check_probe
 from lexp.config import plain
-from lexp.errors import Incomplete, LexpError
-from lexp.evaluate import OUT_OF_MEMORY
+from lexp.errors import LexpError
 from lexp.files import write_text
 from lexp.probes import Material, Probe
 from lexp.probes.cells import Result
@@ -22,7 +21,7 @@ from lexp.report.probes import probe_sheets, probes_caption, write_probes
 from lexp.report.sheet import to_markdown, to_rich
 from lexp.study import variant_notes
 from lexp.tasks.common import make_corpus
-from lexp.tasks.subjects import Text, choose_runs, load_subject, make_methods, open_text
+from lexp.tasks.subjects import Text, load_subject, make_methods, open_texts, say_what_failed
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -54,28 +53,11 @@ def probe(config: DictConfig) -> None:
     plan = make_plan(settings)
     study = Path(settings["outputs"]) / settings["name"]
     runtime.prepare_process()
-    # All texts first: what is wrong with one of them is known before any work is done.
-    runs, problems = choose_runs(study, settings["models"]), []
-    texts = []
-    for run in runs:
-        try:
-            texts.append(open_text(run, settings))
-        except LexpError as error:
-            problems.append(error)
+    texts, problems = open_texts(study, settings)
     results = _probe_all(study, texts, plan, settings, problems)
     if results:
         _publish(study, results, variant_notes([text.run for text in texts]))
-    # What is wrong with one run does not keep the others from being asked, nor go unsaid.
-    for problem in problems[:-1]:
-        print(f"lexp: {problem}", file=sys.stderr)
-    if problems:
-        raise problems[-1]
-    failed = [result for result in results if result.cell.status == OUT_OF_MEMORY]
-    if failed and not settings["allow_partial"]:
-        raise Incomplete(
-            f"{len(failed)} of {len(results)} cells ran out of memory "
-            "(allow_partial=true accepts that)"
-        )
+    say_what_failed(problems, [result.cell.status for result in results], settings)
 
 
 def _probe_all(

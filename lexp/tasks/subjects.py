@@ -15,8 +15,15 @@ from lexp.checks import check_train
 from lexp.config import check_types
 from lexp.data import Store, open_store
 from lexp.data.tokenizer import load_tokenizer
-from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined
-from lexp.evaluate import Exam, Method, Subject
+from lexp.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Incomplete,
+    LexpError,
+    NotDefined,
+)
+from lexp.evaluate import OUT_OF_MEMORY, Exam, Method, Subject
 from lexp.extension import Extension
 from lexp.pattern import Pattern
 from lexp.protocol import Protocol
@@ -111,6 +118,39 @@ def open_text(run: Run, settings: dict[str, Any]) -> Text:
     except DataError as error:
         raise DataError(f"lengths: test split of {dataset['name']}: {error}") from None
     return Text(run, dataset["name"], store, exams)
+
+
+def open_texts(study: Path, settings: dict[str, Any]) -> tuple[list[Text], list[LexpError]]:
+    """The finished runs asked for with their texts, and what keeps others from being opened.
+
+    All texts first: what is wrong with one of them is known before any work is done.
+    """
+    texts: list[Text] = []
+    problems: list[LexpError] = []
+    for run in choose_runs(study, settings["models"]):
+        try:
+            texts.append(open_text(run, settings))
+        except LexpError as error:
+            problems.append(error)
+    return texts, problems
+
+
+def say_what_failed(
+    problems: list[LexpError], statuses: list[str], settings: dict[str, Any]
+) -> None:
+    """Raise for what went wrong, after everything else is done and shown.
+
+    What is wrong with one run does not keep the others from being scored, nor go unsaid.
+    """
+    for problem in problems[:-1]:
+        print(f"lexp: {problem}", file=sys.stderr)
+    if problems:
+        raise problems[-1]
+    failed = statuses.count(OUT_OF_MEMORY)
+    if failed and not settings["allow_partial"]:
+        raise Incomplete(
+            f"{failed} of {len(statuses)} cells ran out of memory (allow_partial=true accepts that)"
+        )
 
 
 def load_subject(text: Text, settings: dict[str, Any]) -> Subject:
