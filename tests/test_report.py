@@ -672,3 +672,21 @@ def test_the_report_of_a_trained_study_has_the_evaluations_numbers(evaluated):
     assert "reach-and-gain--prefix-32.csv" not in names
     text = (evaluated / "report" / "report.html").read_text()
     assert "Learned ends at 16 tokens" in text
+
+
+def test_methods_are_compared_with_the_same_models_plain_attention(study):
+    """BCA half a nat better for one model, a quarter worse for the other; one family of two."""
+    base = bumpy()
+    for model, shift in (("rope", -0.5), ("alibi", 0.25)):
+        run = study.run(model)
+        study.line(run, shifted(base))
+        study.line(run, shifted(base, at1024=shift), attention="blockwise")
+    study.report()
+    rows = study.named(f"Differences of methods at {LONGEST}, segments-{LONGEST}")
+    assert {key: row["minus full"][:7] for key, row in rows.items()} == {
+        ("rope", "blockwise"): "-0.5000",
+        ("alibi", "blockwise"): "+0.2500",
+    }
+    # Six documents that all agree: 2 of 64 sign flips, twice that for two comparisons.
+    assert {row["p"] for row in rows.values()} == {"0.0312"}
+    assert {row["p (Holm)"] for row in rows.values()} == {"0.0625"}

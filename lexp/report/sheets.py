@@ -103,26 +103,48 @@ def reach_sheet(claims: Sequence[Claim]) -> Sheet:
 
 def differences_sheet(lines: Sequence[Line], length: int, baseline: str) -> Sheet | None:
     """Paired differences of models to a baseline at a length, for each method; None if none."""
+    pairs = [
+        (line, base)
+        for base in lines
+        for line in lines
+        if base.name == baseline and line.method == base.method and line is not base
+    ]
+    family = f"models against {baseline} at {length}, every method"
+    return _paired_sheet(f"Differences at {length}", pairs, length, baseline, family)
+
+
+def methods_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
+    """Paired differences of each model's methods to its plain attention; None if none."""
+    pairs = [
+        (line, base)
+        for base in lines
+        for line in lines
+        if base.is_plain and line.variant == base.variant and line is not base
+    ]
+    family = f"methods against full attention at {length}"
+    return _paired_sheet(f"Differences of methods at {length}", pairs, length, "full", family)
+
+
+def _paired_sheet(
+    title: str, pairs: Sequence[tuple[Line, Line]], length: int, other: str, family: str
+) -> Sheet | None:
+    """What the first line of each pair loses above the second; None if no pair compares."""
     numbers, rows, p_values, tests = Numbers(), [], {}, {}
-    for method in dict.fromkeys(line.method for line in lines):
-        same = [n for n in lines if n.method == method and _has(n, length)]
-        base = next((n for n in same if n.name == baseline), None)
-        for line in same if base else []:
-            if line is base or base is None or not same_text(line, base):
-                continue
-            ours, theirs = (mean_losses(n, numbers)[length] for n in (line, base))
-            if not isinstance(ours, Scored) or not isinstance(theirs, Scored):
-                continue
-            try:
-                d = difference(ours, theirs)
-            except ValueError:  # scored on more or on fewer tokens
-                continue
-            key = f"{line.name} {line.method}"
-            tests[key] = line, mean(d.nats, d.document), sign_flips(d)
-            p_values[key] = tests[key][2].p
+    for line, base in pairs:
+        if not (_has(line, length) and _has(base, length) and same_text(line, base)):
+            continue
+        ours, theirs = (mean_losses(n, numbers)[length] for n in (line, base))
+        if not isinstance(ours, Scored) or not isinstance(theirs, Scored):
+            continue
+        try:
+            d = difference(ours, theirs)
+        except ValueError:  # scored on more or on fewer tokens
+            continue
+        key = f"{line.name} {line.method}"
+        tests[key] = line, mean(d.nats, d.document), sign_flips(d)
+        p_values[key] = tests[key][2].p
     if not tests:
         return None
-    family = f"models against {baseline} at {length}, every method"
     adjusted = {one.name: one for one in holm(p_values, family)}
     for key, (line, estimate, test) in tests.items():
         one = adjusted[key]
@@ -138,14 +160,14 @@ def differences_sheet(lines: Sequence[Line], length: int, baseline: str) -> Shee
     _, _, test = next(iter(tests.values()))
     how = "all" if test.exact else "at random"
     notes = (
-        f"Nats per token above {baseline} on the same tokens, mean over seeds, with a 95 % "
+        f"Nats per token above {other} on the same tokens, mean over seeds, with a 95 % "
         "interval over documents. p by flipping the sign of whole documents "
         f"({how} {test.n_flips}; the smallest possible is {test.smallest_p:.4f}); Holm's "
         f"correction over {len(tests)} comparisons ({family}). Seeds are held fixed here.",
     )
-    heads = (*LABELS, f"minus {baseline}", "p", "p (Holm)")
-    title = f"Differences at {length}, {lines[0].protocol}"
-    return Sheet(title, heads, tuple(rows), 2, notes)
+    heads = (*LABELS, f"minus {other}", "p", "p (Holm)")
+    protocol = pairs[0][0].protocol
+    return Sheet(f"{title}, {protocol}", heads, tuple(rows), 2, notes)
 
 
 def seeds_sheet(lines: Sequence[Line], length: int) -> Sheet | None:

@@ -32,6 +32,7 @@ from lexp.report.sheets import (
     differences_sheet,
     failures_sheet,
     last_sheet,
+    methods_sheet,
     reach_sheet,
     seeds_sheet,
 )
@@ -136,7 +137,12 @@ def _section(
         sheets += [keys] if keys else []
     longest = max(length for line in own for length in line.lengths)
     baseline = settings["baseline"] or own[0].name
-    more = [differences_sheet(own, longest, baseline), seeds_sheet(own, longest), cost_sheet(own)]
+    more = [
+        differences_sheet(own, longest, baseline),
+        methods_sheet(own, longest),
+        seeds_sheet(own, longest),
+        cost_sheet(own),
+    ]
     charts: list[Chart | None] = [length_chart(own)]
     if protocol.startswith(WIDE):
         charts.append(position_chart(own))
