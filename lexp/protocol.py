@@ -147,6 +147,7 @@ class Fixed(Protocol):
     def spans(
         self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
     ) -> tuple[Span, ...]:
+        """Blocks with N - block tokens before them, spread over each document."""
         longest, block = max(lengths), self.block
         assert block is not None, "filled in by fit"
         documents = long_enough(tokens, longest)

@@ -75,8 +75,6 @@ class Instrument:
     """A way of looking at a model. Its fields are its settings."""
 
     name: ClassVar[str]
-    # Whether it looks at many checkpoints of a run, not at the last alone.
-    over_training: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

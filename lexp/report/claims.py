@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 from lexp.report.gather import Line, Numbers
 from lexp.statistics import (
-    AcrossSeeds,
     AgainstWindow,
     Estimate,
     Reach,
     Scored,
-    across,
     against_window,
     average,
     gain,
@@ -109,8 +107,3 @@ def _common_length(line: Line, window: Line | None, means: dict[int, Scored | st
         and line.same_amount(length, window, length)
     ]  # fmt: skip
     return max(both, default=None)
-
-
-def across_seeds(line: Line, length: int, numbers: Numbers) -> AcrossSeeds:
-    """Mean over seeds with both intervals; the line must have no failure there."""
-    return across(seed_losses(line, length, numbers))
