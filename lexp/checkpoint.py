@@ -4,6 +4,7 @@
                               optim.safetensors   AdamW's moments and step counts, by parameter name
                               state.json          step and what else resumes
                               manifest.json       size and SHA-256 of each file; written last
+                              kept                there if later saves are to leave it alone
 
 Neither safetensors nor torch's own format notices a flipped bit, so the digests are checked at
 every load.
@@ -29,6 +30,7 @@ from lexp.errors import CheckpointError, StorageError
 from lexp.files import make_folder, sha256, storage, sync_folder, write_json
 
 KEEP = 2  # the newest, and the one before in case the newest is found damaged
+KEPT = "kept"
 FILES = ("model.safetensors", "optim.safetensors", "state.json")
 
 
@@ -46,12 +48,19 @@ class Checkpoint:
         return self.state["step"]
 
 
-def save(root: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> Path:
-    """Write a checkpoint of `state["step"]` beside the others, then drop all but the newest two."""
+def save(
+    root: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any], keep: bool = False
+) -> Path:
+    """Write a checkpoint of `state["step"]` beside the others, then drop all but the newest two.
+
+    keep: never drop this one.
+    """
     path = make_folder(root) / f"step-{state['step']:08d}"
     with storage(path):
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{path.name}."))
     try:
+        if keep:
+            (temporary / KEPT).touch()
         _write(temporary, path, model, optimizer, state)
     except SafetensorError as error:  # how that library reports a full disk
         raise StorageError(f"cannot write {path}: {error}") from None
@@ -81,7 +90,21 @@ def _write(
         os.rename(temporary, path)
         sync_folder(root)
         for old in _steps(root)[:-KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
+            if not (old / KEPT).exists():
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def at_steps(root: Path, steps: list[int] | None) -> list[Checkpoint]:
+    """The checkpoints of these steps, or all, oldest first.
+
+    CheckpointError if one is damaged, or is not there, with those that are.
+    """
+    there = {int(path.name.removeprefix("step-")): path for path in _steps(root)}
+    missing = sorted(set(steps or ()) - set(there))
+    if missing:
+        shown = ", ".join(map(str, there)) or "none"
+        raise CheckpointError(f"{root} has no checkpoint of step {missing[0]}, of {shown}")
+    return [verify(there[step]) for step in (sorted(there) if steps is None else sorted(steps))]
 
 
 def latest(root: Path) -> Checkpoint | None:

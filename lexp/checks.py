@@ -23,6 +23,7 @@ def check_train(config: dict[str, Any]) -> None:
         *_at_least(config, 1, "train_len", "batch_tokens", "accumulation", "save_every"),
         *_at_least(config, 1, "probe_every", "probe_tokens"),
         *_at_least(config, 0, "seed"),
+        *_steps("keep", config.get("keep")),
         *_positive(config, "lr", "tokens"),
         *_positive(optim, "eps", "power"),
         *_share(optim, "warmup", "final"),
@@ -81,6 +82,11 @@ def check_analyze(config: dict[str, Any]) -> None:
     problems = [*_methods(config), *_chosen(config, "instruments")]
     if not config["states"] or set(config["states"]) - set(STATES):
         problems.append(f"states={config['states']} (of {', '.join(STATES)})")
+    if config["checkpoints"] not in ("last", "all"):
+        if isinstance(config["checkpoints"], list) and config["checkpoints"]:
+            problems += _steps("checkpoints", config["checkpoints"])
+        else:
+            problems.append(f"checkpoints={config['checkpoints']} (last, all, or a list of steps)")
     _raise(problems + _at_least(config, 1, "texts"))
 
 
@@ -134,6 +140,13 @@ def _positive(config: dict[str, Any], *keys: str) -> list[str]:
 
 def _share(config: dict[str, Any], *keys: str) -> list[str]:
     return [f"optim.{k}={config[k]} (from 0 to 1)" for k in keys if not 0 <= config[k] <= 1]
+
+
+def _steps(key: str, given: Any) -> list[str]:
+    steps = given if isinstance(given, list) else [given]
+    if given is None or all(type(step) is int and step >= 1 for step in steps):
+        return []
+    return [f"{key}={given} (a whole number from 1, or a list of such)"]
 
 
 def _one_of(config: dict[str, Any], key: str, allowed: tuple[str, ...]) -> list[str]:

@@ -65,6 +65,7 @@ class TrainSchema:
     lr: float = MISSING
     optim: OptimSchema = MISSING
     save_every: int = MISSING
+    keep: Any = None
     probe_every: int = MISSING
     probe_tokens: int = MISSING
     device: str = MISSING
@@ -109,6 +110,7 @@ class AnalyzeSchema(MethodsSchema):
 
     instruments: Any = field(default_factory=dict)
     texts: int = MISSING
+    checkpoints: Any = MISSING
     states: list[str] = MISSING
 
 

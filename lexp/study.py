@@ -30,7 +30,9 @@ from lexp.files import digest, make_folder, storage, write_json
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 GROUPS = ("model", "size", "dataset", "tokenizer")
 LATER = ("init_from",)
-NOT_IDENTITY = ("name", "outputs", "wandb", "save_every", "probe_every", "probe_tokens", "device")
+NOT_IDENTITY = (
+    "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,10 @@ from lexp.scoring import Scorer
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long, in which portions, and how often what else happens (in steps)."""
+    """How long, in which portions, and how often what else happens (in steps).
+
+    keep: steps whose checkpoints are kept for good.
+    """
 
     train_len: int
     n_steps: int
@@ -38,6 +41,7 @@ class TrainSettings:
     accumulation: int
     optim: OptimSettings
     save_every: int
+    keep: frozenset[int]
     probe_every: int
 
     @property
@@ -88,10 +92,12 @@ def train(job: Job, console: Console) -> None:
         values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens}
         _log(job, "train", values)
         console.advance(settings.step_tokens, f"loss {loss:.3f}")
-        if job.step % settings.probe_every == 0 or job.step == n_steps:
+        keeping = job.step in settings.keep
+        # What is kept is looked at later, against its own loss.
+        if job.step % settings.probe_every == 0 or job.step == n_steps or keeping:
             _probe(job, console)
         stopping = job.stop.number is not None and job.step < n_steps
-        if job.step % settings.save_every == 0 or job.step == n_steps or stopping:
+        if job.step % settings.save_every == 0 or job.step == n_steps or stopping or keeping:
             save(job)
         if stopping:
             console.say(f"stopped at step {job.step}, saved; the same command goes on from there")
@@ -111,7 +117,8 @@ def save(job: Job) -> None:
         "seconds": round(job.seconds, 3),
         "probe": job.last_probe,
     }
-    checkpoint.save(job.checkpoints, job.model, job.optimizer, state)
+    keep = job.step in job.settings.keep
+    checkpoint.save(job.checkpoints, job.model, job.optimizer, state, keep)
 
 
 def resume(job: Job, found: checkpoint.Checkpoint) -> None:

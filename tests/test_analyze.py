@@ -28,7 +28,7 @@ def ids(n: int, length: int, seed: int = 0) -> torch.Tensor:
 
 
 def view(model: Transformer, pattern, texts: torch.Tensor) -> View:
-    return View(model, pattern, texts, 16, "trained", -1)
+    return View(model, pattern, texts, 16, "trained")
 
 
 def weights_of(model: Transformer, pattern, text: torch.Tensor) -> list[torch.Tensor]:

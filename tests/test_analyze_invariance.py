@@ -10,7 +10,7 @@ from test_analyze import ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.analyze.base import Labelled
+from lexp.analyze.base import Labelled, Moment
 from lexp.analyze.invariance import Diagonals, Invariance, of_products
 from lexp.analyze.receptive import Receptive, gradients, reachable, reached
 from lexp.analyze.spectrum import Spectrum, circularity, components, dimensions, planes
@@ -296,7 +296,7 @@ def test_the_distance_that_holds_a_share_and_texts_weigh_the_same():
 def test_findings_are_shown(instrument):
     found = [
         Labelled(
-            "sinusoidal", method, "trained", seed, n, 16, -1,
+            "sinusoidal", method, Moment("trained", 80, 2.0), seed, n, 16,
             instrument.look(view(tiny_model(Sinusoidal(16)).eval(), pattern, ids(1, n))),
         )
         for method, pattern in (("full", Full()), ("blockwise", Blockwise(8)))

@@ -12,7 +12,7 @@ from test_analyze import CPU, ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.analyze.base import Labelled
+from lexp.analyze.base import Labelled, Moment
 from lexp.analyze.curves import Curves, span
 from lexp.analyze.resolution import (
     EACH,
@@ -336,7 +336,7 @@ def labelled(position, instrument, method, pattern, length) -> Labelled:
     model = tiny_model(position).eval()
     finding = instrument.look(view(model, pattern, ids(1, length)))
     name = {RoPE: "rope", ALiBi: "alibi", TISA: "tisa"}.get(type(position), "sandwich")
-    return Labelled(name, method, "trained", 0, length, 16, -1, finding)
+    return Labelled(name, method, Moment("trained", 80, 2.0), 0, length, 16, finding)
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4)], ids=repr)
@@ -351,7 +351,7 @@ def test_every_scheme_has_numbers_or_a_reason(scheme, pattern):
             assert str(reason)
             continue
         assert finding.rows and all(math.isfinite(float(r["value"])) for r in finding.rows)
-        one = Labelled(scheme, "full", "trained", 0, 12, 8, -1, finding)
+        one = Labelled(scheme, "full", Moment("trained", 80, 2.0), 0, 12, 8, finding)
         assert instrument.show([one])
 
 

@@ -9,7 +9,7 @@ from test_analyze import CPU, ids, run, view, weights_of
 from test_evaluate import study, tiny_model  # noqa: F401
 
 from lexp.analyze import derivation as derived
-from lexp.analyze.base import Labelled
+from lexp.analyze.base import Labelled, Moment
 from lexp.analyze.derivation import Derivation, derivation, slope
 from lexp.analyze.variance import Variance, embedded, variances
 from lexp.analyze.vectors import Vectors, rolled
@@ -268,7 +268,7 @@ def test_maps_are_bounded(monkeypatch):
 
 
 def labelled(finding, state: str, length: int) -> Labelled:
-    return Labelled("nope", "full", state, 0, length, 16, -1, finding)
+    return Labelled("nope", "full", Moment(state, 80, 2.0), 0, length, 16, finding)
 
 
 @pytest.mark.parametrize("instrument", [SMALL, Vectors(shifts=1)], ids=lambda i: i.name)

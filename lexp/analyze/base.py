@@ -22,12 +22,24 @@ Row = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
+class Moment:
+    """When in its training a model is looked at.
+
+    state: `trained`, or `random` for the same model freshly initialised (step 0). loss: in nats per
+    token on the validation split at the trained length, NaN where it was not measured.
+    """
+
+    state: str
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
 class View:
     """What an instrument looks at: a model under a pattern, and texts of one length.
 
     model: as the method runs it at this length. texts: token ids, int64 [n, seq_len], the first
-    seq_len tokens of n test documents. train_len: of the run. state: `trained`, or `random` for
-    the same model freshly initialised. step: of the checkpoint.
+    seq_len tokens of n test documents. train_len: of the run. state: of the Moment.
     """
 
     model: Transformer
@@ -35,7 +47,6 @@ class View:
     texts: Tensor
     train_len: int
     state: str
-    step: int
 
     @property
     def seq_len(self) -> int:
@@ -57,12 +68,16 @@ class Labelled:
 
     model: str
     method: str
-    state: str
+    moment: Moment
     seed: int
     length: int
     train_len: int
-    step: int
     finding: Finding
+
+    @property
+    def state(self) -> str:
+        """Whether the model is trained."""
+        return self.moment.state
 
     @property
     def name(self) -> str:
@@ -86,5 +101,9 @@ class Instrument:
         raise NotImplementedError
 
     def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
-        """Tables, curves and pictures of all findings together, for the report."""
+        """Tables, curves and pictures of all findings together, one for each model and place."""
         raise NotImplementedError
+
+    def summary(self, one: Labelled) -> dict[str, float]:
+        """What is followed over training: a few numbers by name; none unless it says so."""
+        return {}

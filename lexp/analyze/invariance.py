@@ -140,6 +140,14 @@ class Invariance(Instrument):
         ]  # fmt: skip
         return [table(found, n_layers), *charts, every_head(found, n_layers)]
 
+    def summary(self, one: Labelled) -> dict[str, float]:
+        """Mean R^2 of all heads' scores, and of the embeddings where there are some."""
+        means = {
+            "Toeplitz R² of scores": finite_mean(values_of(one, "scores")),
+            "Toeplitz R² of P Pᵀ": finite_mean(values_of(one, "gram")),
+        }
+        return {name: value for name, value in means.items() if math.isfinite(value)}
+
 
 def embedding_rows(view: View) -> list[Row]:
     """R^2 of P P^T and of every head's position-position term; none without embeddings P."""

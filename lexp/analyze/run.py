@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexp.analyze.base import Finding, Instrument, Labelled, View
+from lexp.analyze.base import Finding, Instrument, Labelled, Moment, View
 from lexp.errors import NotDefined
 from lexp.evaluate import (
     NOT_DEFINED,
@@ -48,22 +48,20 @@ def look(
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    state: str,
-    step: int,
+    moment: Moment,
 ) -> Look:
     """A finding, from its file if it is known."""
     length = int(texts.shape[1])
-    path = look_path(subject, instrument, method, texts, state, step)
+    path = look_path(subject, instrument, method, texts, moment)
     known = read_look(path)
     if known is not None and known.status != OUT_OF_MEMORY:
         return known
     started = time.perf_counter()
-    finding, status, reason = _look(subject, instrument, method, texts, state, step)
+    finding, status, reason = _look(subject, instrument, method, texts, moment)
     labels = subject.labels
     labelled = Labelled(
-        labels["model"], method.label, state, labels["seed"], length, labels["train_len"], step,
-        finding,
-    )  # fmt: skip
+        labels["model"], method.label, moment, labels["seed"], length, labels["train_len"], finding
+    )
     seconds = round(time.perf_counter() - started, 3)
     found = Look(instrument.label, labels["run"], labelled, status, reason, seconds)
     write_look(path, found)
@@ -75,13 +73,12 @@ def _look(
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    state: str,
-    step: int,
+    moment: Moment,
 ) -> tuple[Finding, str, str]:
     try:
         model, pattern = prepare(subject, method, int(texts.shape[1]))
         device = next(model.parameters()).device
-        view = View(model, pattern, texts.to(device), subject.labels["train_len"], state, step)
+        view = View(model, pattern, texts.to(device), subject.labels["train_len"], moment.state)
         return instrument.look(view), OK, ""
     except NotDefined as error:
         return Finding(()), NOT_DEFINED, str(error)
@@ -99,17 +96,17 @@ def look_path(
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    state: str,
-    step: int,
+    moment: Moment,
 ) -> Path:
     """Where a finding is kept: a readable name, and a hash of all it depends on."""
     length = int(texts.shape[1])
     identity: dict[str, Any] = {
         **subject.identity, "version": VERSION, "instrument": repr(instrument), "length": length,
         "pattern": repr(subject.fit(method.pattern, length)), "extension": repr(method.extension),
-        "longest": method.longest, "texts": digest(texts.tolist()), "state": state, "step": step,
+        "longest": method.longest, "texts": digest(texts.tolist()),
+        "state": moment.state, "step": moment.step,
     }  # fmt: skip
-    stem = f"{instrument.label}-{method.label}-{state}-{length}-{digest(identity)[:8]}"
+    stem = f"{instrument.label}-{method.label}-{moment.state}-{length}-{digest(identity)[:8]}"
     return subject.folder / "analysis" / f"{stem.replace(' ', '-')}.json"
 
 
@@ -125,9 +122,10 @@ def write_look(path: Path, found: Look) -> None:
         path,
         {
             "instrument": found.instrument, "run": found.run, "model": one.model,
-            "method": one.method, "state": one.state, "seed": one.seed, "length": one.length,
-            "train_len": one.train_len, "step": one.step, "status": found.status,
-            "reason": found.reason, "seconds": found.seconds, "rows": rows,
+            "method": one.method, "state": one.state, "step": one.moment.step,
+            "loss": _plain(one.moment.loss), "seed": one.seed, "length": one.length,
+            "train_len": one.train_len, "status": found.status, "reason": found.reason,
+            "seconds": found.seconds, "rows": rows,
         },
     )  # fmt: skip
 
@@ -139,9 +137,10 @@ def read_look(path: Path) -> Look | None:
         with np.load(path.with_suffix(".npz")) as arrays:
             kept = {key: arrays[key] for key in arrays.files}
         rows = tuple({k: _read(v) for k, v in row.items()} for row in stored["rows"])
+        moment = Moment(stored["state"], stored["step"], float(_read(stored["loss"])))
         labelled = Labelled(
-            stored["model"], stored["method"], stored["state"], stored["seed"], stored["length"],
-            stored["train_len"], stored["step"], Finding(rows, kept),
+            stored["model"], stored["method"], moment, stored["seed"], stored["length"],
+            stored["train_len"], Finding(rows, kept),
         )  # fmt: skip
         return Look(
             stored["instrument"], stored["run"], labelled, stored["status"], stored["reason"],
@@ -159,7 +158,8 @@ def read_looks(study: Path) -> Iterator[Look]:
         if found is None:
             continue
         one = found.labelled
-        key = (found.instrument, found.run, one.method, one.state, one.length, one.step)
+        when = one.moment.state, one.moment.step
+        key = (found.instrument, found.run, one.method, one.length, *when)
         written = path.stat().st_mtime
         if key not in newest or newest[key][0] < written:
             newest[key] = written, found

@@ -4,6 +4,7 @@ from lexp.statistics.clustered import Estimate, mean, paired
 from lexp.statistics.comparisons import Adjusted, SignFlips, holm, sign_flips
 from lexp.statistics.curves import BETA, Bin, by_context, geometric_edges, key_tokens, last
 from lexp.statistics.power import Variances, decompose, smallest_difference
+from lexp.statistics.ranks import rank_correlation
 from lexp.statistics.reach import BETTER, AgainstWindow, Reach, against_window, gain, reach
 from lexp.statistics.scored import Scored, aligned, difference, same_tokens
 from lexp.statistics.seeds import (
@@ -47,6 +48,7 @@ __all__ = [
     "mean",
     "paired",
     "paired_by_seed",
+    "rank_correlation",
     "reach",
     "same_tokens",
     "sign_flips",

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,10 +16,12 @@ from rich.console import Console as Rich
 from torch import Tensor
 
 from lexp import runtime
-from lexp.analyze.base import Instrument
+from lexp.analyze.base import Instrument, Moment
+from lexp.analyze.over_training import shown
 from lexp.analyze.run import Look, look, read_looks
 from lexp.build import build
-from lexp.checks import check_analyze
+from lexp.checkpoint import Checkpoint, at_steps
+from lexp.checks import STATES, check_analyze
 from lexp.config import plain
 from lexp.errors import LexpError
 from lexp.evaluate import NOT_DEFINED, OK, Subject
@@ -28,7 +32,7 @@ from lexp.report.figure import chart_png
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Sheet, to_csv, to_rich
 from lexp.tasks.common import make_corpus, make_model
-from lexp.tasks.subjects import Text, load_subject, make_methods, open_texts, say_what_failed
+from lexp.tasks.subjects import Text, final, load_subject, make_methods, open_texts, say_what_failed
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -72,38 +76,54 @@ def _look_at_all(
 ) -> list[Look]:
     """All findings, one model in memory at a time."""
     methods, lengths = make_methods(settings), sorted(settings["lengths"])
-    each = len(methods) * len(instruments) * len(settings["states"]) * settings["texts"]
+    chosen: list[tuple[Text, list[Checkpoint]]] = []
+    for text in texts:
+        try:
+            chosen.append((text, _checkpoints(text, settings)))
+        except LexpError as error:
+            problems.append(error)
+    trained, random = (state in settings["states"] for state in STATES)
+    n_moments = sum(len(found) * trained + random for _, found in chosen)
+    each = len(methods) * len(instruments) * settings["texts"]
     looks: list[Look] = []
-    with Console("analyzing", each * sum(lengths) * len(texts)) as console:
-        for text in texts:
+    with Console("analyzing", each * sum(lengths) * n_moments) as console:
+        for text, found in chosen:
             try:
-                subject = load_subject(text, settings)
+                for moment, subject in _moments(text, found, settings):
+                    for length in lengths:
+                        ids = first_tokens(subject, length, settings["texts"])
+                        for method, instrument in itertools.product(methods, instruments):
+                            words = text.run.name, moment.state, instrument.label, method.label
+                            console.advance(0, f"{' '.join(words)} {length}")
+                            looks.append(look(subject, instrument, method, ids, moment))
+                            console.advance(settings["texts"] * length)
             except LexpError as error:
                 problems.append(error)
-                continue
-            for state, seen in _states(subject, text, settings):
-                for length in lengths:
-                    ids = first_tokens(seen, length, settings["texts"])
-                    for method in methods:
-                        for instrument in instruments:
-                            words = text.run.name, state, instrument.label, method.label
-                            console.advance(0, f"{' '.join(words)} {length}")
-                            looks.append(look(seen, instrument, method, ids, state, -1))
-                            console.advance(settings["texts"] * length)
     return looks
 
 
-def _states(
-    subject: Subject, text: Text, settings: dict[str, Any]
-) -> Iterator[tuple[str, Subject]]:
-    """The trained model, and the same freshly initialised from the run's seed."""
-    for state in settings["states"]:
-        if state == "trained":
-            yield state, subject
-            continue
+def _checkpoints(text: Text, settings: dict[str, Any]) -> list[Checkpoint]:
+    """The checkpoints of a run that are asked for, oldest first."""
+    asked = settings["checkpoints"]
+    if asked == "last":
+        return [final(text.run)]
+    return at_steps(text.run.checkpoints, None if asked == "all" else asked)
+
+
+def _moments(
+    text: Text, checkpoints: list[Checkpoint], settings: dict[str, Any]
+) -> Iterator[tuple[Moment, Subject]]:
+    """The model at each of the checkpoints, and the same freshly initialised."""
+    nll = f"nll@{text.run.settings['train_len']}"
+    for found in checkpoints if "trained" in settings["states"] else ():
+        loss = float(found.state["probe"].get(nll, math.nan))
+        yield Moment("trained", found.step, loss), load_subject(text, settings, found)
+    if "random" in settings["states"]:
+        subject = load_subject(text, settings, checkpoints[-1])
         torch.manual_seed(text.run.settings["seed"])
         fresh = make_model(text.run.settings, text.store.tokenizer.vocab_size).eval()
-        yield state, replace(subject, model=fresh.to(next(subject.model.parameters()).device))
+        device = next(subject.model.parameters()).device
+        yield Moment("random", 0, math.nan), replace(subject, model=fresh.to(device))
 
 
 def first_tokens(subject: Subject, length: int, n_texts: int) -> Tensor:
@@ -121,7 +141,7 @@ def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> N
         own = [one for one in looks if one.instrument == instrument.label]
         write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
         good = [one.labelled for one in own if one.status == OK]
-        for number, item in enumerate(instrument.show(good) if good else [], 1):
+        for number, item in enumerate(shown(instrument, good), 1):
             stem = folder / f"{instrument.label}-{number}"
             if isinstance(item, Sheet):
                 rich.print(to_rich(item))
@@ -146,14 +166,15 @@ def rows_csv(looks: Iterator[Look], instrument: Instrument) -> str:
     keys = list(
         dict.fromkeys(key for one in own for row in one.labelled.finding.rows for key in row)
     )
-    fixed = ("run", "model", "method", "state", "seed", "length", "train_len", "step", "status")
+    fixed = ("run", "model", "method", "state", "seed", "length", "train_len", "step", "loss",
+             "status")  # fmt: skip
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*fixed, *keys])
     for one in own:
         named = one.labelled
         start = [one.run, named.model, named.method, named.state, named.seed, named.length,
-                 named.train_len, named.step, one.status]  # fmt: skip
+                 named.train_len, named.moment.step, named.moment.loss, one.status]  # fmt: skip
         for row in named.finding.rows or ({},):
             writer.writerow([*start, *(row.get(key, "") for key in keys)])
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from rich.console import Console as Rich
 
 from lexp import __version__
 from lexp.analyze.base import Instrument, Labelled
+from lexp.analyze.over_training import shown
 from lexp.analyze.run import read_looks
 from lexp.build import build
 from lexp.checks import check_report
@@ -105,7 +106,7 @@ def _analysis(study: Path, runs: Container[str]) -> list[Section]:
     for label, own in found.items():
         instrument = instruments[label.split("-")[0]]
         words = (sys.modules[type(instrument).__module__].__doc__ or "").strip()
-        sections.append(Section(f"Instrument: {label}", words, tuple(instrument.show(own))))
+        sections.append(Section(f"Instrument: {label}", words, tuple(shown(instrument, own))))
     return sections
 
 

@@ -153,14 +153,22 @@ def say_what_failed(
         )
 
 
-def load_subject(text: Text, settings: dict[str, Any]) -> Subject:
-    """Load the final checkpoint of a text's run."""
-    run = text.run
-    device = runtime.choose_device(settings["device"])
-    precision = runtime.choose_precision(settings["precision"], device)
+def final(run: Run) -> checkpoint.Checkpoint:
+    """The last checkpoint of a finished run."""
     found = checkpoint.latest(run.checkpoints)
     if found is None:
         raise CheckpointError(f"{run.folder} is marked as done and has no checkpoint")
+    return found
+
+
+def load_subject(
+    text: Text, settings: dict[str, Any], found: checkpoint.Checkpoint | None = None
+) -> Subject:
+    """Load a checkpoint of a text's run, the final one unless another is given."""
+    run = text.run
+    found = found or final(run)
+    device = runtime.choose_device(settings["device"])
+    precision = runtime.choose_precision(settings["precision"], device)
     model = make_model(run.settings, text.store.tokenizer.vocab_size).to(device).eval()
     checkpoint.load_model(found, model)
     return Subject(

@@ -190,13 +190,15 @@ def _place_in_sweep() -> tuple[int, int]:
 
 
 def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
+    n_steps, keep = int(settings["tokens"]) // settings["batch_tokens"], settings["keep"]
     return loop.TrainSettings(
         train_len=settings["train_len"],
-        n_steps=int(settings["tokens"]) // settings["batch_tokens"],
+        n_steps=n_steps,
         batch_size=settings["batch_tokens"] // settings["train_len"],
         accumulation=settings["accumulation"],
         optim=OptimSettings(lr=settings["lr"], **settings["optim"]),
         save_every=settings["save_every"],
+        keep=frozenset(range(keep, n_steps + 1, keep) if isinstance(keep, int) else keep or ()),
         probe_every=settings["probe_every"],
     )
 

@@ -1,0 +1,151 @@
+"""Kept checkpoints, and what instruments find at each of them."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+from conftest import compose
+from scipy.stats import spearmanr
+
+from lexp import checkpoint
+from lexp.analyze.base import Finding, Instrument, Labelled, Moment
+from lexp.analyze.over_training import last_of_each, over_training, shown
+from lexp.checkpoint import at_steps
+from lexp.errors import CheckpointError, ConfigError
+from lexp.report.page import Chart
+from lexp.report.sheet import Sheet
+from lexp.study import run_name
+from lexp.tasks.analyze import analyze
+from lexp.tasks.train import check, train
+
+
+def checkpoints_of(config) -> Path:
+    return Path(config.outputs) / config.name / run_name(check(config)) / "checkpoints"
+
+
+# The newest two are there in any case; a kept one may be one of them.
+@pytest.mark.parametrize(
+    ("keep", "steps"),
+    [("null", [8, 10]), ("3", [3, 6, 9, 10]), ("[1,2,7]", [1, 2, 7, 8, 10])],
+)
+def test_kept_checkpoints_stay_and_change_nothing(tiny, tmp_path, keep, steps):
+    config, plain = tiny(f"keep={keep}"), tiny(f"outputs={tmp_path}/plain")
+    train(config)  # saves every 4 of 10 steps
+    train(plain)
+    found = at_steps(checkpoints_of(config), None)
+    assert [one.step for one in found] == steps
+    assert found[-1].model_sha256 == checkpoint.latest(checkpoints_of(plain)).model_sha256
+    assert at_steps(checkpoints_of(config), [steps[-1], steps[0]]) == [found[0], found[-1]]
+    with pytest.raises(CheckpointError, match=f"no checkpoint of step 5, of {steps[0]}, "):
+        at_steps(checkpoints_of(config), [5])
+
+
+def test_a_damaged_kept_checkpoint_is_named(tiny):
+    config = tiny("keep=5")
+    train(config)
+    path = checkpoints_of(config) / "step-00000005" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="step-00000005/model.safetensors is damaged"):
+        at_steps(checkpoints_of(config), None)
+    assert checkpoint.latest(checkpoints_of(config)).step == 10
+
+
+@pytest.mark.parametrize("keep", ["0", "[0]", "[2,-1]", "soon", "1.5"])
+def test_steps_that_cannot_be_kept(tiny, keep):
+    with pytest.raises(ConfigError, match=r"keep=.* \(a whole number from 1, or a list of such\)"):
+        check(tiny(f"keep={keep}"))
+
+
+def test_the_command_follows_training(tiny, tmp_path, capsys):
+    for seed in (0, 1):
+        train(tiny("model=learned", "keep=[2,5]", f"seed={seed}"))
+    base = (
+        f"outputs={tmp_path}/outputs",
+        "lengths=[16]",
+        "texts=2",
+        "device=cpu",
+        "attention=[full]",
+    )
+    words = "instruments=[invariance]", "checkpoints=all", "states=[trained,random]"
+    analyze(compose("analyze", *base, *words))
+    folder = tmp_path / "outputs/default/analysis"
+    with (folder / "invariance.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps = {(row["state"], row["step"]) for row in rows}
+    assert steps == {("random", "0"), *(("trained", step) for step in ("2", "5", "8", "10"))}
+    by_step = {row["step"]: float(row["loss"]) for row in rows if row["seed"] == "0"}
+    assert math.isnan(by_step["0"])
+    run = next((tmp_path / "outputs/default").glob("learned-*-s0-*"))
+    for found in at_steps(run / "checkpoints", None):
+        assert by_step[str(found.step)] == found.state["probe"]["nll@16"]
+    assert len({by_step["2"], by_step["5"], by_step["10"]}) == 3
+    said = capsys.readouterr().out
+    assert "Toeplitz R² of scores over training" in said
+    assert "Toeplitz R² of P Pᵀ over training" in said
+    # The table of the instrument itself is of the last checkpoint: one line a model and state.
+    first = (folder / "invariance-1.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in first[1:]] == ["learned", "learned (random)"]
+    analyze(compose("analyze", *base, "instruments=[invariance]", "checkpoints=[5]"))
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7, of 2, 5, 8, 10"):
+        analyze(compose("analyze", *base, "instruments=[invariance]", "checkpoints=[7]"))
+
+
+@pytest.mark.parametrize("given", ["first", "[]", "[0]", "5"])
+def test_checkpoints_that_cannot_be_asked_for(tmp_path, given):
+    with pytest.raises(ConfigError, match="checkpoints="):
+        analyze(compose("analyze", f"outputs={tmp_path}", f"checkpoints={given}"))
+
+
+class Number(Instrument):
+    """Shows how many findings it was given; its summary is the number in the row."""
+
+    name = "number"
+
+    def show(self, found):
+        return [Sheet(str(len(found)), (), (), 0, ())]
+
+    def summary(self, one):
+        return {"number": float(one.finding.rows[0]["value"])}
+
+
+def one(step: int, value: float, loss: float, seed: int = 0, length: int = 256) -> Labelled:
+    state = "trained" if step else "random"
+    finding = Finding(({"value": value},))
+    return Labelled("nope", "full", Moment(state, step, loss), seed, length, 256, finding)
+
+
+VALUES, LOSSES = (0.1, 0.4, 0.3, 0.9), (4.0, 3.0, 2.5, 2.0)
+
+
+def test_a_course_is_the_mean_over_seeds_and_its_rank_correlation():
+    found = [
+        one(step, value + seed / 10, loss, seed)
+        for seed in (0, 1)
+        for step, value, loss in zip((1, 10, 100, 1000), VALUES, LOSSES, strict=True)
+    ]
+    found += [one(0, 0.0, math.nan), one(1000, 5.0, 2.0, length=1024)]
+    sheet, by_step, by_loss = over_training(Number(), found)
+    assert isinstance(sheet, Sheet)
+    expected = f"{spearmanr(VALUES, LOSSES).statistic:+.2f}"
+    texts = [field.text for field in sheet.rows[0]]
+    assert texts == ["nope", "0.000", "0.150", "0.450", "0.350", "0.950", expected]
+    assert expected == "-0.80"
+    assert isinstance(by_step, Chart) and isinstance(by_loss, Chart)
+    points = by_step.curves[0].points
+    assert points[0].y == pytest.approx(0.15) and points[0].low == 0.1 and points[0].high == 0.2
+    assert [p.x for p in points] == [1, 10, 100, 1000]
+    assert [p.x for p in by_loss.curves[0].points] == list(LOSSES)
+
+
+def test_what_an_instrument_shows_is_of_the_last_checkpoint():
+    found = [one(step, 1.0, 2.0, seed) for seed in (0, 1) for step in (0, 5, 10)]
+    assert sorted((o.state, o.moment.step) for o in last_of_each(found)) == [
+        ("random", 0), ("random", 0), ("trained", 10), ("trained", 10),
+    ]  # fmt: skip
+    assert shown(Number(), found)[0].title == "4"
+    assert len(shown(Number(), found)) == 4
+    assert len(shown(Number(), [one(10, 1.0, 2.0)])) == 1
+    assert shown(Number(), []) == []
