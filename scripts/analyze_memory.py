@@ -123,7 +123,7 @@ def row(name: str, given: argparse.Namespace) -> str:
     memory = [f"{mib:.0f}" if math.isfinite(mib) else "" for mib, _ in found]
     times = [f"{seconds:.1f}" if math.isfinite(seconds) else "" for _, seconds in found]
     growth = ""
-    if len(found) > 1 and min(found[-2][0], found[-1][0]) > 1:
+    if len(found) > 1 and all(mib > 1 for mib, _ in found[-2:]):
         ratio = found[-1][0] / found[-2][0]
         growth = f"{math.log(ratio, given.lengths[-1] / given.lengths[-2]):.2f}"
     return f"| {name} | {' | '.join(memory)} | {growth} | {' | '.join(times)} |"
