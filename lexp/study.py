@@ -30,7 +30,9 @@ from lexp.files import digest, make_folder, storage, write_json
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 GROUPS = ("model", "size", "dataset", "tokenizer")
 LATER = ("init_from",)
-NOT_IDENTITY = ("name", "outputs", "wandb", "save_every", "probe_every", "probe_tokens", "device")
+NOT_IDENTITY = (
+    "name", "outputs", "wandb", "save_every", "probe_every", "probe_tokens", "device", "path",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Run:
     def is_done(self) -> bool:
         """Whether training is complete."""
         return (self.folder / "done.json").is_file()
+
+    @property
+    def kind(self) -> str:
+        """Where the model is from: lexp, or hf for one of Hugging Face."""
+        return str(self.config.get("kind", "lexp"))
 
     @property
     def name(self) -> str:

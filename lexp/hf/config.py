@@ -83,7 +83,7 @@ def _refused(kind: str, raw: dict[str, Any]) -> list[str]:
 
 def _dims(config: Any) -> Dims:
     d_model, n_heads = config.hidden_size, config.num_attention_heads
-    if n_heads < 1 or d_model % n_heads and not getattr(config, "head_dim", None):
+    if n_heads < 1 or (d_model % n_heads and not getattr(config, "head_dim", None)):
         raise ConfigError(f"{n_heads} heads of a width of {d_model}")
     d_ff = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
     head_dim = getattr(config, "head_dim", None) or d_model // n_heads

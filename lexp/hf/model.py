@@ -19,7 +19,7 @@ class HFBlock(nn.Module):
     """One layer of theirs, called as lexp calls its own.
 
     before: what comes between embeddings and the first layer (BLOOM's norm). order: of the channels
-    of queries and keys. n_turned: channels to which theirs applies rotary tables, given as identity.
+    of queries and keys. n_turned: channels that theirs turns by rotary tables, here the identity.
     """
 
     def __init__(

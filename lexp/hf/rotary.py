@@ -1,7 +1,7 @@
 """Rotary positions of a model from elsewhere: on a part of the channels, at given frequencies.
 
-    first 2n channels: RoPE (Su et al. 2021, arXiv 2104.09864) at theta_c, c = 0 .. n-1, times
-    temperature; the channels after them are left alone (GPT-NeoX, Black et al. 2022, 2204.06745)
+first 2n channels: RoPE (Su et al. 2021, arXiv 2104.09864) at theta_c, c = 0 .. n-1, times
+temperature; the channels after them are left alone (GPT-NeoX, Black et al. 2022, 2204.06745)
 """
 
 import torch

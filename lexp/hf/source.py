@@ -123,9 +123,7 @@ def _fetch(repository: str, revision: str) -> Path:
     if pickles and not {SINGLE, INDEX} & set(names):
         raise CheckpointError(f"path={repository}@{revision} {_only_pickles(pickles[0])}")
     try:
-        return Path(
-            snapshot_download(repository, revision=info.sha, allow_patterns=PATTERNS)
-        )
+        return Path(snapshot_download(repository, revision=info.sha, allow_patterns=PATTERNS))
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"path={repository}@{revision}: {reason}") from None

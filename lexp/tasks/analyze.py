@@ -27,8 +27,15 @@ from lexp.record import Console
 from lexp.report.figure import chart_png
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Sheet, to_csv, to_rich
-from lexp.tasks.common import make_corpus, make_model
-from lexp.tasks.subjects import Text, load_subject, make_methods, open_texts, say_what_failed
+from lexp.tasks.common import make_corpus
+from lexp.tasks.subjects import (
+    Text,
+    fresh,
+    load_subject,
+    make_methods,
+    open_texts,
+    say_what_failed,
+)
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -101,9 +108,8 @@ def _states(
         if state == "trained":
             yield state, subject
             continue
-        torch.manual_seed(text.run.settings["seed"])
-        fresh = make_model(text.run.settings, text.store.tokenizer.vocab_size).eval()
-        yield state, replace(subject, model=fresh.to(next(subject.model.parameters()).device))
+        device = next(subject.model.parameters()).device
+        yield state, replace(subject, model=fresh(text).to(device))
 
 
 def first_tokens(subject: Subject, length: int, n_texts: int) -> Tensor:
