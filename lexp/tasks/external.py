@@ -9,6 +9,7 @@ The weights stay where they are; they are loaded only if their digest is still t
 """
 
 import json
+import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,11 @@ def register(study: Path, settings: dict[str, Any]) -> Run:
     model["sha256"] = source.sha256()
     if described.window is not None:
         model["pattern"] = {"_target_": "lexp.pattern.Window", "window": described.window}
+        print(
+            f"{source.name} sees its last {described.window} tokens by itself: that is "
+            "attention=[trained], full is all of them",
+            file=sys.stderr,
+        )
     own = {
         "model": model,
         "size": {"name": KIND, **asdict(described.dims)},
