@@ -1,9 +1,11 @@
 """`model=hf path=...`: folders of models become runs that are scored, looked into, refused."""
 
 import csv
+import fnmatch
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,8 @@ from test_cli import lexp  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from lexp.cli import guarded  # noqa: E402
+from lexp.data.tokenizer import train_bpe  # noqa: E402
+from lexp.errors import CheckpointError  # noqa: E402
 from lexp.files import config_folder  # noqa: E402
 from lexp.hf import find_source  # noqa: E402
 from lexp.tasks.analyze import analyze  # noqa: E402
@@ -202,6 +206,7 @@ REFUSED = {
     "other-sizes": (edited(num_hidden_layers=3), 4, ["missing parameters", "layers.2"]),
     "other-shapes": (edited(intermediate_size=50), 4, ["tiny"]),
     "fewer-layers": (edited(num_hidden_layers=1), 4, ["unexpected parameters", "layers.1"]),
+    "adapter": (lambda f: (f / "adapter_config.json").write_text("{}"), 4, ["adapter"]),
     "damaged": (damaged, 4, ["tiny"]),
 }
 
@@ -270,6 +275,70 @@ def test_a_hub_snapshot_in_the_cache_is_found_without_a_network(tmp_path, monkey
     source = find_source("some/tiny")
     assert source.path == f"some/tiny@{commit}" and source.name == "tiny"
     assert find_source(source.path).folder == source.folder
+
+
+class Hub:
+    """Stands for the hub's answers; nothing is downloaded but what is asked for by pattern."""
+
+    def __init__(self, files, folder=None):
+        self.files, self.folder, self.asked = files, folder, []
+
+    def model_info(self, repository, revision, timeout):
+        siblings = [SimpleNamespace(rfilename=name) for name in self.files]
+        return SimpleNamespace(sha="abc", siblings=siblings)
+
+    def download(self, repository, revision, allow_patterns):
+        self.asked.append((repository, revision, allow_patterns))
+        return str(self.folder)
+
+
+def test_only_what_is_needed_is_downloaded(tmp_path, monkeypatch):
+    hub = Hub(["config.json", "model.safetensors", "pytorch_model.bin", "run.py"], tmp_path)
+    saved(CONFIGS["llama"](), tmp_path)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.download)
+    assert find_source("some/tiny@v1").folder == tmp_path
+    [(repository, revision, patterns)] = hub.asked
+    assert (repository, revision) == ("some/tiny", "abc")
+    taken = [f for f in hub.files if any(fnmatch.fnmatch(f, pattern) for pattern in patterns)]
+    assert taken == ["config.json", "model.safetensors"]
+    hub.files, hub.asked = ["config.json", "pytorch_model.bin"], []
+    with pytest.raises(CheckpointError, match=r"some/tiny@main has only pytorch_model.bin"):
+        find_source("some/tiny")
+    assert not hub.asked
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_len": "long"},
+        {"path": 3},
+        {"model": {"name": "tiny"}},
+        {"size": {"name": "hf", "n_layers": 0}},
+        {"model": {"name": "tiny", "type": "llama", "sha256": "0" * 64}},
+        {"path": "/no/such/folder"},
+    ],
+)
+def test_a_run_s_config_that_was_edited_is_refused(change, study, tmp_path, capsys):
+    folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
+    eval_(study("eval", folder, "lengths=[16]", "attention=[full]"))
+    path = next(tmp_path.glob("outputs/default/*/config.json"))
+    config = json.loads(path.read_text())
+    config["settings"] |= change
+    path.write_text(json.dumps(config))
+    capsys.readouterr()
+    code = guarded("eval", lambda: eval_(study("eval", None, "lengths=[16]", "attention=[full]")))
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lexp:")]
+    assert code == 4 and len(said) == 1
+
+
+def test_another_tokenizer_makes_other_cells(study, tmp_path):
+    folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
+    eval_(study("eval", folder, "lengths=[16]", "attention=[full]"))
+    (folder / "tokenizer.json").write_text(train_bpe(["quite another text"], 270))
+    eval_(study("eval", folder, "lengths=[16]", "attention=[full]"))
+    cells = list(tmp_path.glob("outputs/default/*/eval/*.json"))
+    assert len(cells) == 2
 
 
 def test_the_default_text_is_that_of_the_config_group():

@@ -72,6 +72,8 @@ def _word(name: str) -> str:
 
 def _weights(folder: Path, path: str) -> tuple[str, ...]:
     """The safetensors files that hold the parameters; never a pickle."""
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointError(f"path={path} is an adapter or has one: merge it into its model")
     if (folder / SINGLE).is_file():
         return (SINGLE,)
     if (folder / INDEX).is_file():

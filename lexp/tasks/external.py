@@ -29,7 +29,7 @@ from lexp.hf import (
     require_transformers,
 )
 from lexp.model import Dims, Transformer
-from lexp.study import Run, run_name, versions
+from lexp.study import Run, variant, versions
 
 KIND = "hf"
 # What conf/dataset/stdlib.yaml holds: the text such a model is scored on unless dataset= is given.
@@ -65,7 +65,8 @@ def register(study: Path, settings: dict[str, Any]) -> Run:
         "train_len": train_len,
         "path": source.path,
     }
-    run = Run(make_folder(study / run_name(own)))
+    name = f"{source.name}-{KIND}-L{train_len}-{variant(own)[:6]}"
+    run = Run(make_folder(study / name))
     tokenizer.save(run.folder)
     _write_config(run, own, tokenizer.digest)
     if not run.is_done:
@@ -76,10 +77,10 @@ def register(study: Path, settings: dict[str, Any]) -> Run:
 def _write_config(run: Run, own: dict[str, Any], tokenizer: str) -> None:
     """config.json, unless it says the same already."""
     path = run.folder / "config.json"
-    if path.exists() and run.config["settings"] == own:
+    data = {"fingerprint": "", "tokenizer": tokenizer}  # trained on texts that nobody has here
+    if path.exists() and (run.config["settings"], run.config["data"]) == (own, data):
         return
     made_with = {**versions(), "transformers": version("transformers")}
-    data = {"fingerprint": "", "tokenizer": tokenizer}  # trained on texts that nobody has here
     write_json(
         path,
         {"kind": KIND, "settings": own, "data": data, "precision": "float32",
