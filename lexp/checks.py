@@ -110,7 +110,23 @@ def _methods(config: dict[str, Any]) -> list[str]:
         *_lengths(config["lengths"]),
         *_chosen(config, "attention", "extension"),
         *_models(config["models"]),
+        *_external(config),
     ]
+
+
+def _external(config: dict[str, Any]) -> list[str]:
+    """What is wrong with model=hf and what goes with it alone."""
+    if config["models"] != "hf":
+        return [
+            f"{key}={config[key]} (goes with model=hf)"
+            for key in ("path", "train_len")
+            if config[key] is not None
+        ]
+    problems = [] if config["path"] else ["model=hf (needs path=FOLDER or path=ORG/NAME)"]
+    train_len = config["train_len"]
+    if train_len is not None and not 1 <= train_len <= MAX_LENGTH:
+        problems.append(f"train_len={train_len} (from 1 to {MAX_LENGTH})")
+    return problems
 
 
 def _chosen(config: dict[str, Any], *groups: str) -> list[str]:

@@ -84,6 +84,8 @@ class MethodsSchema:
     name: str = MISSING
     outputs: str = MISSING
     models: Any = MISSING
+    path: str | None = None
+    train_len: int | None = None
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
     allow_partial: bool = MISSING
     device: str = MISSING

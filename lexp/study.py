@@ -32,6 +32,7 @@ GROUPS = ("model", "size", "dataset", "tokenizer")
 LATER = ("init_from",)
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
+    "path",
 )  # fmt: skip
 
 
@@ -50,6 +51,11 @@ class Run:
     def is_done(self) -> bool:
         """Whether training is complete."""
         return (self.folder / "done.json").is_file()
+
+    @property
+    def kind(self) -> str:
+        """Where the model is from: lexp, or hf for one of Hugging Face."""
+        return str(self.config.get("kind", "lexp"))
 
     @property
     def name(self) -> str:

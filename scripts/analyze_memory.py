@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from lexp import __version__
-from lexp.analyze.base import Instrument, Labelled, View
+from lexp.analyze.base import Instrument, Labelled, Moment, View
 from lexp.analyze.curves import Curves
 from lexp.analyze.heads import Heads
 from lexp.analyze.invariance import Invariance
@@ -80,9 +80,11 @@ def look_and_draw(case: Case, model: Transformer, attention: str, length: int) -
     """One finding and all its pictures."""
     generator = torch.Generator().manual_seed(0)
     texts = torch.randint(256, (case.n_texts, length), generator=generator)
-    view = View(model, PATTERNS[attention], texts, TRAIN_LEN, "random", -1)
+    view = View(model, PATTERNS[attention], texts, TRAIN_LEN, "random")
     finding = case.instrument.look(view)
-    found = Labelled("model", attention, "random", 0, length, TRAIN_LEN, -1, finding)
+    found = Labelled(
+        "model", attention, Moment("random", 0, math.nan), 0, length, TRAIN_LEN, finding
+    )
     for item in case.instrument.show([found]):
         if isinstance(item, Chart):
             chart_png(item)

@@ -9,7 +9,7 @@ from test_analyze import ids, view
 from test_evaluate import tiny_model
 
 from lexp.analyze import position_probe as module
-from lexp.analyze.base import Finding, Labelled
+from lexp.analyze.base import Finding, Labelled, Moment
 from lexp.analyze.classifier import Classifier, Training, fresh, train_classifier
 from lexp.analyze.position_probe import PositionProbe, guesses, middle, random, split, states_of
 from lexp.errors import NotDefined
@@ -288,7 +288,7 @@ def test_what_is_shown():
            "middle": 16.0, "random": 21.3125}  # fmt: skip
     finding = Finding(tuple({"layer": n, **row} for n in range(3)))
     found = [
-        Labelled("nope", "full", state, 0, length, 64, -1, finding)
+        Labelled("nope", "full", Moment(state, 80, 2.0), 0, length, 64, finding)
         for state in ("trained", "random")
         for length in (32, 64)
     ]

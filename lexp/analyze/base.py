@@ -25,8 +25,9 @@ Row = dict[str, str | int | float]
 class Moment:
     """When in its training a model is looked at.
 
-    state: `trained`, or `random` for the same model freshly initialised (step 0). loss: in nats per
-    token on the validation split at the trained length, NaN where it was not measured.
+    state: `trained`, or `random` for the same model freshly initialised (step 0). step: -1 where it
+    is not known. loss: in nats per token on the validation split at the trained length, NaN where
+    it was not measured.
     """
 
     state: str

@@ -156,12 +156,13 @@ def embedding_rows(view: View) -> list[Row]:
     except NotDefined:
         return []
     n_heads, block = view.model.dims.n_heads, view.model.blocks[0]
-    assert isinstance(block, Block)
+    rows: list[Row] = [{"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p)[0]}]
+    if not isinstance(block, Block):  # another's layers: where q and k come from is not known
+        return rows
     with torch.no_grad():
         normed = (p - p.mean(-1, keepdim=True)) * block.norm_attention.weight.double()
         q, k, _ = (normed @ block.attention.qkv.weight.double().T).chunk(3, dim=-1)
     q, k = (t.unflatten(-1, (n_heads, -1)).transpose(0, 1) for t in (q, k))
-    rows: list[Row] = [{"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p)[0]}]
     for head, value in enumerate(of_products(q, k)):
         rows.append({"measure": "position", "layer": 0, "head": head, "value": value})
     return rows

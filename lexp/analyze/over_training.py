@@ -51,7 +51,7 @@ def courses_of(found: Sequence[Labelled]) -> dict[str, Course]:
     nearest = min((abs(math.log(o.length / o.train_len)), o.length) for o in found)[1]
     courses: dict[str, Course] = {}
     for one in found:
-        if one.method == found[0].method and one.length == nearest:
+        if one.method == found[0].method and one.length == nearest and one.moment.step >= 0:
             courses.setdefault(one.model, {}).setdefault(one.moment.step, []).append(one)
     return {name: dict(sorted(course.items())) for name, course in courses.items()}
 

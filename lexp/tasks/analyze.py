@@ -5,7 +5,7 @@ import io
 import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,17 @@ from lexp.record import Console
 from lexp.report.figure import chart_png
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Sheet, to_csv, to_rich
-from lexp.tasks.common import make_corpus, make_model
-from lexp.tasks.subjects import Text, final, load_subject, make_methods, open_texts, say_what_failed
+from lexp.tasks.common import make_corpus
+from lexp.tasks.subjects import (
+    Text,
+    final,
+    fresh,
+    is_external,
+    load_subject,
+    make_methods,
+    open_texts,
+    say_what_failed,
+)
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -102,8 +111,10 @@ def _look_at_all(
     return looks
 
 
-def _checkpoints(text: Text, settings: dict[str, Any]) -> list[Checkpoint]:
-    """The checkpoints of a run that are asked for, oldest first."""
+def _checkpoints(text: Text, settings: dict[str, Any]) -> Sequence[Checkpoint | None]:
+    """The checkpoints of a run that are asked for, oldest first; None: from elsewhere."""
+    if is_external(text.run):
+        return [None]
     asked = settings["checkpoints"]
     if asked == "last":
         return [final(text.run)]
@@ -111,19 +122,19 @@ def _checkpoints(text: Text, settings: dict[str, Any]) -> list[Checkpoint]:
 
 
 def _moments(
-    text: Text, checkpoints: list[Checkpoint], settings: dict[str, Any]
+    text: Text, checkpoints: Sequence[Checkpoint | None], settings: dict[str, Any]
 ) -> Iterator[tuple[Moment, Subject]]:
     """The model at each of the checkpoints, and the same freshly initialised."""
     nll = f"nll@{text.run.settings['train_len']}"
     for found in checkpoints if "trained" in settings["states"] else ():
-        loss = float(found.state["probe"].get(nll, math.nan))
-        yield Moment("trained", found.step, loss), load_subject(text, settings, found)
+        step, loss = -1, math.nan
+        if found is not None:
+            step, loss = found.step, float(found.state["probe"].get(nll, math.nan))
+        yield Moment("trained", step, loss), load_subject(text, settings, found)
     if "random" in settings["states"]:
         subject = load_subject(text, settings, checkpoints[-1])
-        torch.manual_seed(text.run.settings["seed"])
-        fresh = make_model(text.run.settings, text.store.tokenizer.vocab_size).eval()
         device = next(subject.model.parameters()).device
-        yield Moment("random", 0, math.nan), replace(subject, model=fresh.to(device))
+        yield Moment("random", 0, math.nan), replace(subject, model=fresh(text).to(device))
 
 
 def first_tokens(subject: Subject, length: int, n_texts: int) -> Tensor:

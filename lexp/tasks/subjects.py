@@ -25,10 +25,18 @@ from lexp.errors import (
 )
 from lexp.evaluate import OUT_OF_MEMORY, Exam, Method, Subject
 from lexp.extension import Extension
+from lexp.model import Transformer
 from lexp.pattern import Pattern
 from lexp.protocol import Protocol
 from lexp.study import Run, find_runs, variant
 from lexp.tasks.common import make_corpus, make_model, training_pattern
+from lexp.tasks.external import (
+    KIND,
+    check_external,
+    fresh_external,
+    register,
+    trained_external,
+)
 
 
 def make_methods(settings: dict[str, Any]) -> list[Method]:
@@ -87,6 +95,8 @@ class Text:
 
 def check_run(run: Run) -> None:
     """CheckpointError if the config of a folder, somebody else's or edited, is not allowed."""
+    if is_external(run):
+        return check_external(run)
     try:
         check_types(run.settings)
         check_train(run.settings)
@@ -103,7 +113,8 @@ def open_text(run: Run, settings: dict[str, Any]) -> Text:
     dataset = settings["dataset"] or run.settings["dataset"]
     store = open_store(make_corpus(dataset), tokenizer, Path(settings["outputs"]) / ".cache")
     trained_on = run.config["data"]["fingerprint"]
-    if settings["dataset"] is None and store.fingerprint != trained_on:
+    known = run.kind != KIND  # what other models were trained on, nobody knows
+    if known and settings["dataset"] is None and store.fingerprint != trained_on:
         raise DataError(
             f"{run.name}: dataset {dataset['name']} is not what it was trained on (fingerprint "
             f"{store.fingerprint[:8]}, then {trained_on[:8]}); name another one with dataset="
@@ -127,7 +138,8 @@ def open_texts(study: Path, settings: dict[str, Any]) -> tuple[list[Text], list[
     """
     texts: list[Text] = []
     problems: list[LexpError] = []
-    for run in choose_runs(study, settings["models"]):
+    external = settings["models"] == KIND
+    for run in [register(study, settings)] if external else choose_runs(study, settings["models"]):
         try:
             texts.append(open_text(run, settings))
         except LexpError as error:
@@ -153,6 +165,11 @@ def say_what_failed(
         )
 
 
+def is_external(run: Run) -> bool:
+    """Whether a run's model was trained elsewhere."""
+    return run.kind == KIND
+
+
 def final(run: Run) -> checkpoint.Checkpoint:
     """The last checkpoint of a finished run."""
     found = checkpoint.latest(run.checkpoints)
@@ -166,11 +183,9 @@ def load_subject(
 ) -> Subject:
     """Load a checkpoint of a text's run, the final one unless another is given."""
     run = text.run
-    found = found or final(run)
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
-    model = make_model(run.settings, text.store.tokenizer.vocab_size).to(device).eval()
-    checkpoint.load_model(found, model)
+    model, sha256 = _trained(text, found)
     return Subject(
         folder=run.folder,
         labels={
@@ -188,17 +203,37 @@ def load_subject(
         identity={
             "model": run.settings["model"],
             "size": run.settings["size"],
-            "checkpoint": found.model_sha256,
+            "checkpoint": sha256,
             "fingerprint": text.store.fingerprint,
             "tokenizer": text.store.tokenizer.digest,
             "precision": precision,
         },
-        model=model,
+        model=model.to(device),
         tokens=text.store.splits["test"],
         autocast=runtime.autocast(precision, device),
         sample=partial(_sample, text, settings),
         trained=training_pattern(run.settings),
     )
+
+
+def _trained(text: Text, found: checkpoint.Checkpoint | None) -> tuple[Transformer, str]:
+    """A text's model with the weights of a checkpoint, in evaluation mode, and their digest."""
+    run = text.run
+    if is_external(run):
+        return trained_external(run), run.settings["model"]["sha256"]
+    found = found or final(run)
+    model = make_model(run.settings, text.store.tokenizer.vocab_size).eval()
+    checkpoint.load_model(found, model)
+    return model, found.model_sha256
+
+
+def fresh(text: Text) -> Transformer:
+    """A text's model freshly initialised from the run's seed, in evaluation mode."""
+    run = text.run
+    if is_external(run):
+        return fresh_external(run)
+    torch.manual_seed(run.settings["seed"])
+    return make_model(run.settings, text.store.tokenizer.vocab_size).eval()
 
 
 def _sample(text: Text, settings: dict[str, Any], n: int, length: int) -> Tensor:

@@ -1,0 +1,120 @@
+"""What a model's config.json says, checked: what lexp cannot reproduce is refused, not ignored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lexp.errors import CheckpointError, ConfigError
+from lexp.hf.family import FAMILIES, Family
+from lexp.hf.source import Source, read_config
+from lexp.model import Dims
+
+# Rotary frequencies that stay the same whatever the length.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model before its weights are read.
+
+    config: transformers' config object. train_len: the context it was made for, None if its config
+    does not say. window: keys a query sees in its own attention, None: all.
+    """
+
+    family: Family
+    config: Any
+    dims: Dims
+    vocab_size: int
+    train_len: int | None
+    window: int | None
+
+
+def describe(source: Source) -> Described:
+    """Read and check config.json; CheckpointError if unreadable, ConfigError if not for lexp."""
+    import transformers
+
+    raw = read_config(source)
+    kind = raw.get("model_type")
+    if kind not in FAMILIES:
+        raise ConfigError(f"path={source.path}: model_type {kind!r}; of {', '.join(FAMILIES)}")
+    refused = _refused(kind, raw)
+    if refused:
+        raise ConfigError(f"path={source.path}: lexp does not run {', '.join(refused)}")
+    family = FAMILIES[kind]
+    try:
+        config = getattr(transformers, f"{family.prefix}Config").from_dict(raw)
+        dims = _dims(config)
+        window = _window(config)
+        if family.position == "rope":
+            _check_rope(config)
+        return Described(family, config, dims, int(config.vocab_size), _train_len(config), window)
+    except ConfigError as error:
+        raise ConfigError(f"path={source.path}: {error}") from None
+    except Exception as error:  # transformers checks configs with exceptions of many kinds
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"{source.folder / 'config.json'} is not allowed: {reason}") from None
+
+
+def _refused(kind: str, raw: dict[str, Any]) -> list[str]:
+    """Settings of a config that change numbers in ways the adapter does not follow."""
+    attention = raw.get("attn_config") or {}
+    wanted: dict[str, tuple[Any, Any]] = {
+        "quantization_config": (raw.get("quantization_config"), None),
+        "is_encoder_decoder": (raw.get("is_encoder_decoder", False), False),
+    }
+    if kind == "gpt2":
+        wanted["add_cross_attention"] = (raw.get("add_cross_attention", False), False)
+    if kind == "mpt":
+        # transformers reads none of these, so that its numbers would not be the model's.
+        wanted |= {
+            "attn_config.alibi": (attention.get("alibi", True), True),
+            "attn_config.prefix_lm": (attention.get("prefix_lm", False), False),
+            "attn_config.qk_ln": (attention.get("qk_ln", False), False),
+            "attn_config.attn_type": (
+                attention.get("attn_type", "multihead_attention"), "multihead_attention"
+            ),
+            "attn_config.alibi_bias_max": (attention.get("alibi_bias_max", 8), 8),
+            "logit_scale": (raw.get("logit_scale"), None),
+            "no_bias": (raw.get("no_bias", True), True),
+            "expansion_ratio": (raw.get("expansion_ratio", 4), 4),
+        }  # fmt: skip
+    shown = ((key, *pair) for key, pair in wanted.items())
+    return [f"{key}={str(value)[:60]}" for key, value, fine in shown if value != fine]
+
+
+def _dims(config: Any) -> Dims:
+    d_model, n_heads = config.hidden_size, config.num_attention_heads
+    if n_heads < 1 or (d_model % n_heads and not getattr(config, "head_dim", None)):
+        raise ConfigError(f"{n_heads} heads of a width of {d_model}")
+    d_ff = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    head_dim = getattr(config, "head_dim", None) or d_model // n_heads
+    return Dims(config.num_hidden_layers, d_model, n_heads, head_dim, d_ff or 4 * d_model)
+
+
+def _train_len(config: Any) -> int | None:
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _window(config: Any) -> int | None:
+    """The sliding window of all layers; ConfigError where layers differ."""
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    if window is None or kinds == {"full_attention"}:
+        return None
+    if kinds != {"sliding_attention"}:
+        raise ConfigError(f"its layers differ ({', '.join(sorted(kinds))}); lexp runs all alike")
+    if not isinstance(window, int) or window < 1:
+        raise ConfigError(f"sliding_window={window}")
+    return window
+
+
+def _check_rope(config: Any) -> None:
+    kind = config.rope_parameters["rope_type"]
+    if kind not in ROPE_TYPES:
+        raise ConfigError(
+            f"rope_type {kind!r} changes with the length; of {', '.join(ROPE_TYPES)} (take it out "
+            "of config.json, and compare extension=dynamic_ntk or extension=longrope)"
+        )

@@ -1,0 +1,74 @@
+"""From a model's files to something lexp can run."""
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from lexp.errors import CheckpointError, ConfigError
+from lexp.hf.attention import NAME, interface
+from lexp.hf.config import Described
+from lexp.hf.model import HFTransformer, adopt
+from lexp.hf.source import Source
+
+
+def require_transformers() -> None:
+    """ConfigError if the package is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise ConfigError("model=hf needs the extra hf: pip install 'lexp[hf]'")
+
+
+def load_model(source: Source, described: Described) -> HFTransformer:
+    """The trained model in float32, in evaluation mode; CheckpointError if files do not fit it.
+
+    Safetensors only, from the source's folder alone.
+    """
+    theirs_class = _quiet_class(described)
+    try:
+        theirs, told = theirs_class.from_pretrained(
+            source.folder, config=described.config, use_safetensors=True, local_files_only=True,
+            dtype=torch.float32, attn_implementation="eager", output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ArithmeticError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CheckpointError(f"path={source.path} cannot be loaded: {reason}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("safetensors", "safetensors_rust"):
+            raise
+        raise CheckpointError(f"path={source.path} is damaged: {error}") from None
+    for kind in ("missing", "unexpected", "mismatched"):
+        names = sorted(str(name) for name in told[f"{kind}_keys"] if not _is_table(str(name)))
+        if names:
+            raise CheckpointError(f"path={source.path}: {kind} parameters: {', '.join(names[:3])}")
+    return _ready(theirs, described)
+
+
+def _is_table(name: str) -> bool:
+    """Whether an entry is a mask or frequencies, which older files hold beside the parameters."""
+    return name.endswith(
+        (".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias", ".attn_bias")
+    )
+
+
+def fresh_model(described: Described, seed: int) -> HFTransformer:
+    """The same architecture as transformers initialises it, from a seed."""
+    theirs_class = _quiet_class(described)
+    torch.manual_seed(seed)
+    return _ready(theirs_class(described.config), described)
+
+
+def _quiet_class(described: Described) -> Any:
+    """The model's class, with transformers saying errors only: the rest is said by lexp."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return getattr(transformers, described.family.model)
+
+
+def _ready(theirs: Any, described: Described) -> HFTransformer:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, interface)
+    theirs.config._attn_implementation = NAME
+    return adopt(theirs.float().eval(), described).eval()

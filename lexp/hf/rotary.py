@@ -1,0 +1,44 @@
+"""Rotary positions of a model from elsewhere: on a part of the channels, at given frequencies.
+
+first 2n channels: RoPE (Su et al. 2021, arXiv 2104.09864) at theta_c, c = 0 .. n-1, times
+temperature; the channels after them are left alone (GPT-NeoX, Black et al. 2022, 2204.06745)
+"""
+
+import torch
+from torch import Tensor
+
+from lexp.position import RoPE
+
+
+class GivenRoPE(RoPE):
+    """RoPE of the first 2 * len(theta) of head_dim channels.
+
+    theta: radians per token of each channel pair. temperature: what rotated queries and keys are
+    multiplied by (YaRN). ValueError if the channels do not come in pairs.
+    """
+
+    def __init__(self, head_dim: int, theta: list[float], temperature: float = 1.0):
+        super().__init__(head_dim)
+        if not 0 < len(theta) <= head_dim // 2:
+            raise ValueError(f"{len(theta)} channel pairs rotate, of head_dim {head_dim}")
+        self.theta, self.temperature = list(theta), temperature
+        self.n_alone = head_dim // 2 - len(theta)
+
+    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """temperature exp(i theta n), and 1 for what is left alone."""
+        q, k = super().factors(q_pos, k_pos)
+        return self._beside(q), self._beside(k)
+
+    def _beside(self, turned: Tensor) -> Tensor:
+        alone = torch.ones(len(turned), self.n_alone, dtype=turned.dtype, device=turned.device)
+        return torch.cat([turned * self.temperature, alone], dim=-1)
+
+
+def pairs_adjacent(head_dim: int, n_pairs: int) -> list[int]:
+    """The order of channels in which c and c + n_pairs, which transformers turns together, adjoin.
+
+    Queries and keys in the same order have the same scores.
+    """
+    turned = [c for pair in zip(range(n_pairs), range(n_pairs, 2 * n_pairs), strict=True)
+              for c in pair]  # fmt: skip
+    return [*turned, *range(2 * n_pairs, head_dim)]
