@@ -207,7 +207,7 @@ def matmul_peak(dtype: torch.dtype) -> float:
 
 
 def step_flops(seq_len: int) -> float:
-    """Of a step of the plain model: 6 for each weight and token, and causal attention's products."""
+    """Of a step of the plain model: 6 a weight and token, and causal attention's products."""
     weights = N_LAYERS * (4 * D_MODEL**2 + 2 * D_MODEL * D_FF) + D_MODEL * VOCAB
     return STEP_TOKENS * 6 * (weights + N_LAYERS * seq_len * D_MODEL)
 
@@ -231,7 +231,8 @@ def table(
         mfu = step_flops(seq_len) / took / peak
         rows.append(
             f"| {one.name} | {statistics.median(ratios):.2f}x | {min(ratios):.2f} to "
-            f"{max(ratios):.2f} | {took * 1000:.0f} | {STEP_TOKENS / took / 1000:.1f}k | {mfu:.0%} |"
+            f"{max(ratios):.2f} | {took * 1000:.0f} | {STEP_TOKENS / took / 1000:.1f}k | "
+            f"{mfu:.0%} |"
         )
     return [
         "",

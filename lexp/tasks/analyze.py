@@ -85,7 +85,7 @@ def _look_at_all(
 ) -> list[Look]:
     """All findings, one model in memory at a time."""
     methods, lengths = make_methods(settings), sorted(settings["lengths"])
-    chosen: list[tuple[Text, list[Checkpoint]]] = []
+    chosen: list[tuple[Text, Sequence[Checkpoint | None]]] = []
     for text in texts:
         try:
             chosen.append((text, _checkpoints(text, settings)))

@@ -113,7 +113,7 @@ def open_text(run: Run, settings: dict[str, Any]) -> Text:
     dataset = settings["dataset"] or run.settings["dataset"]
     store = open_store(make_corpus(dataset), tokenizer, Path(settings["outputs"]) / ".cache")
     trained_on = run.config["data"]["fingerprint"]
-    known = run.kind != KIND  # what other models were trained on, nobody knows
+    known = not is_external(run)  # what other models were trained on, nobody knows
     if known and settings["dataset"] is None and store.fingerprint != trained_on:
         raise DataError(
             f"{run.name}: dataset {dataset['name']} is not what it was trained on (fingerprint "
