@@ -5,6 +5,7 @@
                           metrics.jsonl   one line per step and per validation
                           checkpoints/    the newest two, the last one being the result
                           done.json       there when training is complete
+                          status.json     how far it is, or what became of it
                           eval/           one file per evaluated cell, with its per-token losses
                           probes/         one file per cell of `lexp probe`
 
@@ -84,6 +85,11 @@ def run_name(settings: dict[str, Any]) -> str:
     choices = [settings[group]["name"] for group in GROUPS[:3]]
     place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
     return "-".join(choices + place)
+
+
+def run_folder(settings: dict[str, Any]) -> Path:
+    """Where the run of these settings is."""
+    return Path(settings["outputs"]) / settings["name"] / run_name(settings)
 
 
 def variant(settings: dict[str, Any]) -> str:
@@ -201,6 +207,29 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
+
+
+@contextlib.contextmanager
+def one_at_a_time(study: Path) -> Iterator[None]:
+    """Wait until no other process is within this for the same study: for files all jobs write."""
+    path = make_folder(study) / ".lock"
+    with storage(path):
+        file = path.open("a")
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works in a run folder; of another machine only if its locks reach here."""
+    try:
+        with (folder / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _read_config(path: Path) -> dict[str, Any]:

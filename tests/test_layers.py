@@ -21,7 +21,8 @@ FLOORS = [
     {"extension"},
     {"data", "optim", "checkpoint", "record", "runtime"},
     {"protocol", "study"},
-    {"losses", "scoring", "memory"},
+    {"losses", "scoring", "memory", "status"},
+    {"heartbeat"},
     {"train", "evaluate"},
     {"probes"},
     {"report"},
@@ -29,6 +30,8 @@ FLOORS = [
     {"messages"},
     {"config", "checks", "build"},
     {"tasks", "sweep"},
+    {"launch"},
+    {"applications"},
     {"cli"},
     {"__main__"},
 ]
@@ -36,8 +39,9 @@ FLOORS = [
 STRANGERS = [{"position", "pattern"}, {"data", "optim", "checkpoint", "record", "runtime"},
              {"train", "evaluate"}, {"protocol", "study"}]  # fmt: skip
 FENCES = {
-    "hydra": {"cli", "config", "build", "tasks", "sweep"},
-    "omegaconf": {"cli", "messages", "config", "build", "tasks", "sweep"},
+    "hydra": {"cli", "applications", "config", "build", "tasks", "sweep", "launch"},
+    "submitit": {"launch"},
+    "omegaconf": {"cli", "messages", "config", "build", "tasks", "sweep", "launch"},
     "wandb": {"record"},
     "rich": {"record", "report", "tasks"},
     "datasets": {"data"},

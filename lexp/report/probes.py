@@ -34,6 +34,11 @@ def read_probes(study: Path, runs: Container[str]) -> list[Result]:
 
 def write_probes(study: Path) -> None:
     """Write <study>/probes.csv with all cells found in the study's runs, failures included."""
+    with one_at_a_time(study):  # as for results.csv
+        _write(study)
+
+
+def _write(study: Path) -> None:
     found = (read_result(path) for path in sorted(study.glob("*/probes/*.json")))
     cells = [result.cell for result in found if result]
     cells.sort(
