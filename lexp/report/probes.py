@@ -13,6 +13,7 @@ from lexp.files import write_text
 from lexp.probes.cells import COLUMNS, Result, interval, read_result
 from lexp.report.sheet import Field, Sheet
 from lexp.report.table import SHORT
+from lexp.study import one_at_a_time
 
 ANSWERS, GAIN = "answers right", "gain"
 
