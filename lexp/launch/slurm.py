@@ -45,11 +45,9 @@ def submit(function: Any, jobs: list[Job], arguments: list[tuple], params: dict[
         raise ConfigError(f"sbatch refused the jobs: {_last_line(said)}") from None
     for job, handle in zip(jobs, handles, strict=True):
         _note_id(job, handle.job_id)
-    print(
-        f"queued {len(jobs)} jobs in SLURM: {handles[0].job_id} to {handles[-1].job_id}",
-        file=sys.stderr,
-        flush=True,
-    )
+    ids = " to ".join(dict.fromkeys([handles[0].job_id, handles[-1].job_id]))
+    n_jobs = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"
+    print(f"queued {n_jobs} in SLURM: {ids}", file=sys.stderr, flush=True)
     return handles
 
 
