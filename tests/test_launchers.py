@@ -254,22 +254,31 @@ def test_numbers_of_jobs_that_mean_nothing_are_refused(asked, per_gpu):
 
 
 def test_every_job_gets_its_own_device_and_threads(tmp_path, monkeypatch):
-    """The environment that each process sees, with a command that prints it instead of lexp."""
-    (tmp_path / "lexp").mkdir()
-    (tmp_path / "lexp" / "__main__.py").write_text(
-        "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
-    )
+    """The environment that each process sees: of four jobs, two on each of two devices."""
+    seen = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command, env, process_group, **options):
+            assert command == [sys.executable, "-m", "lexp", "list"] and process_group == 0
+            seen.append((env["CUDA_VISIBLE_DEVICES"], env["OMP_NUM_THREADS"]))
+            assert env["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
+
+        def poll(self):
+            return 0
+
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(
-        "lexp.launch.processes.__file__", str(tmp_path / "lexp" / "launch" / "processes.py")
-    )
+    monkeypatch.setattr("lexp.launch.processes.subprocess.Popen", Process)
     slots = [launch.processes.Slot("3", 2), launch.processes.Slot("5", 2)]
     jobs = [Job(number, (), None) for number in range(4)]
-    monkeypatch.chdir(tmp_path)
-    ended = launch.run_processes(jobs, slots, lambda one: [], tmp_path / "logs")
+    ended = launch.run_processes(jobs, slots, lambda one: ["list"], tmp_path)
     assert ended == dict.fromkeys(range(4))
-    said = sorted(path.read_text().strip() for path in (tmp_path / "logs").iterdir())
-    assert len(said) == 4 and set(said) == {"3 2", "5 2"}
+    assert sorted(seen) == [("3", "2"), ("3", "2"), ("5", "2"), ("5", "2")]
+    seen.clear()
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # the user's own number counts
+    launch.run_processes(jobs[:1], slots, lambda one: ["list"], tmp_path)
+    assert seen == [("3", "7")]
 
 
 def test_a_launcher_whose_package_or_scheduler_is_missing_is_refused_in_a_line(monkeypatch):

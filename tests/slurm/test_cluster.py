@@ -57,13 +57,28 @@ def words(place: Path, n_steps: int) -> list[str]:
             "probe_every=1000000"]  # fmt: skip
 
 
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """A test that fails must not leave commands that wait for its jobs."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+    STARTED.clear()
+
+
 def start(place: Path, *arguments: str) -> subprocess.Popen:
     """The command, running, in a process of its own."""
     extra = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "lexp", *arguments], cwd=place, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **extra},
     )  # fmt: skip
+    STARTED.append(process)
+    return process
 
 
 def ended(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
@@ -104,6 +119,15 @@ def when_under_way(place: Path, study: str, begins: str) -> dict:
     return json.loads((folder / "status.json").read_text())
 
 
+def send_user_signal(slurm_job: str, folder: Path) -> None:
+    """What SLURM sends before a time limit; scancel asks again for a minute if a job then ends."""
+    with subprocess.Popen(
+        ["scancel", "--signal=USR2", slurm_job], stderr=subprocess.DEVNULL
+    ) as sent:
+        wait_for(lambda: json.loads((folder / "status.json").read_text())["state"] == "preempted")
+        sent.kill()
+
+
 def squeue(*arguments: str) -> list[str]:
     command = ["squeue", "-h", "-r", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
@@ -142,7 +166,7 @@ def test_an_array_is_preempted_signalled_and_killed_and_goes_on_bit_for_bit(plac
     preempted = when_under_way(place, "array", "rope-nano-text-L16-s0")
     subprocess.run(["scontrol", "requeue", preempted["slurm_job"]], check=True)
     signalled = when_under_way(place, "array", "rope-nano-text-L16-s1")
-    subprocess.run(["scancel", "--signal=USR2", signalled["slurm_job"]], check=True)
+    send_user_signal(signalled["slurm_job"], run_folder(place, "array", "rope-nano-text-L16-s1"))
     n_queued = len(squeue("-o", "%i"))
     again = start(place, "train", "-m", *SWEEP, *common, "name=array", *SLURM)
     killed = when_under_way(place, "array", "alibi-nano-text-L16-s0")
