@@ -159,7 +159,7 @@ def starts(place: Path, study: str, folder: Path) -> list[str]:
 
 
 def test_an_array_is_preempted_signalled_and_killed_and_goes_on_bit_for_bit(place):
-    n_steps = 1500
+    n_steps = 2000
     common = words(place, n_steps)
     array = start(place, "train", "-m", *SWEEP, *common, "name=array", *SLURM)
 
@@ -169,18 +169,17 @@ def test_an_array_is_preempted_signalled_and_killed_and_goes_on_bit_for_bit(plac
     send_user_signal(signalled["slurm_job"], run_folder(place, "array", "rope-nano-text-L16-s1"))
     n_queued = len(squeue("-o", "%i"))
     again = start(place, "train", "-m", *SWEEP, *common, "name=array", *SLURM)
-    killed = when_under_way(place, "array", "alibi-nano-text-L16-s0")
-    os.kill(killed["pid"], signal.SIGKILL)
     _, said = ended(again)
     assert said.count("left alone") + said.count("nothing to do") == 6, said
     assert "queued" not in said and len(squeue("-o", "%i")) <= n_queued
     waiting = [line for line in said.splitlines() if "waits in SLURM's queue as job" in line]
-    assert len(waiting) >= 2, said  # one that was not begun yet, or queued again
+    assert waiting, said  # not begun yet, or queued again
 
-    quiet = start(place, "train", "-m", "model=rope,alibi", "seed=0,1", *common, "name=quiet",
-                  "hydra/launcher=here")  # fmt: skip
+    killed = when_under_way(place, "array", "nope-nano-text-L16-s1")
+    os.kill(killed["pid"], signal.SIGKILL)
+    quiet = start(place, "train", "-m", "model=rope,nope", "seed=0,1", *common, "name=quiet")
     _, err = ended(array, 10)
-    folder = run_folder(place, "array", "alibi-nano-text-L16-s0")
+    folder = run_folder(place, "array", "nope-nano-text-L16-s1")
     assert f"lexp: {folder.name}: SLURM job {killed['slurm_job']} ended without a result" in err
     table, _ = ended(start(place, "status", "name=array"))
     assert table.splitlines()[-1] == "6 runs: 5 done, 1 failed"
@@ -194,7 +193,7 @@ def test_an_array_is_preempted_signalled_and_killed_and_goes_on_bit_for_bit(plac
     assert table.splitlines()[-1] == "6 runs: 6 done"
 
     ended(quiet)
-    for begins in ("rope-nano-text-L16-s0", "rope-nano-text-L16-s1", "alibi-nano-text-L16-s0"):
+    for begins in ("rope-nano-text-L16-s0", "rope-nano-text-L16-s1", "nope-nano-text-L16-s1"):
         folder = run_folder(place, "array", begins)
         assert_same(folder, run_folder(place, "quiet", begins), n_steps)
         assert len(starts(place, "array", folder)) == 2, folder
@@ -205,11 +204,11 @@ def test_an_array_is_preempted_signalled_and_killed_and_goes_on_bit_for_bit(plac
 
 
 def test_a_run_longer_than_its_time_limit_goes_on_bit_for_bit(place):
-    """SLURM itself sends the signal here, 35 s before the limit of a minute."""
-    n_steps = 9000
+    """SLURM itself sends the signal here, 45 s before the limit of a minute."""
+    n_steps = 10000
     common = [*words(place, n_steps), "model=xpos"]
     limited = [word for word in SLURM if "timeout_min" not in word]
-    limited += ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=35"]
+    limited += ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=45"]
     job = start(place, "train", "-m", *common, "name=limited", *limited)
     quiet = start(place, "train", *common, "name=quiet")
     ended(job)
