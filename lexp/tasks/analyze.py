@@ -119,7 +119,8 @@ def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> N
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
     for instrument in instruments:
         own = [one for one in looks if one.instrument == instrument.label]
-        write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
+        with one_at_a_time(study):  # another job's newest numbers must not be lost
+            write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
         good = [one.labelled for one in own if one.status == OK]
         for number, item in enumerate(instrument.show(good) if good else [], 1):
             stem = folder / f"{instrument.label}-{number}"
