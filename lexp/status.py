@@ -21,7 +21,8 @@ from lexp.errors import (
     OutOfMemory,
 )
 from lexp.files import write_json
-from lexp.study import Run, is_held
+from lexp.locks import is_held
+from lexp.study import Run
 
 QUEUED, RUNNING, DONE, PREEMPTED, INTERRUPTED, DIVERGED, MEMORY, FAILED = (
     "queued", "running", "done", "preempted", "interrupted", "diverged", "out of memory", "failed",

@@ -12,10 +12,7 @@
 Settings are JSON, not YAML, because they are read back from folders that may be somebody else's.
 """
 
-import contextlib
-import fcntl
 import json
-import os
 import platform
 import warnings
 from collections.abc import Iterator
@@ -25,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from lexp import __version__
-from lexp.errors import Busy, CheckpointError, ConfigError
-from lexp.files import digest, make_folder, storage, write_json
+from lexp.errors import CheckpointError, ConfigError
+from lexp.files import digest, make_folder, write_json
 
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 GROUPS = ("model", "size", "dataset", "tokenizer")
@@ -189,47 +186,6 @@ def source_commit() -> str:
         return (git / head.removeprefix("ref: ")).read_text().strip()
     except OSError:
         return ""
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder; Busy names the process that already does. Freed when the holder ends."""
-    path = make_folder(folder) / "lock"
-    with storage(path):
-        file = path.open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise Busy(f"{folder} is in use by {file.read() or 'another process'}") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def one_at_a_time(study: Path) -> Iterator[None]:
-    """Wait until no other process is within this for the same study: for files all jobs write."""
-    path = make_folder(study) / ".lock"
-    with storage(path):
-        file = path.open("a")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process works in a run folder; of another machine only if its locks reach here."""
-    try:
-        with (folder / "lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from test_cli import data, lexp
 from lexp import launch, status, sweep
 from lexp.errors import ConfigError
 from lexp.launch import Job, left_to_do, make_slots, plan, queued
+from lexp.locks import locked
 from lexp.status import Status
-from lexp.study import locked
 
 ROOT = Path(__file__).parents[1]
 HOST = socket.gethostname()

@@ -14,6 +14,7 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 FLOORS = [
     {"lexp", "errors", "statistics"},
     {"files"},
+    {"locks"},
     {"labels"},
     {"position", "pattern"},
     {"attention"},

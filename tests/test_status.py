@@ -16,8 +16,8 @@ from conftest import TINY, compose
 from lexp import status
 from lexp.errors import CheckpointError, ConfigError, Diverged, OutOfMemory
 from lexp.heartbeat import Heartbeat, told
+from lexp.locks import locked
 from lexp.status import Status
-from lexp.study import locked
 from lexp.tasks import status as task
 from lexp.tasks import train as training
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from lexp.files import write_text
+from lexp.locks import one_at_a_time
 from lexp.probes.cells import COLUMNS, Result, interval, read_result
 from lexp.report.sheet import Field, Sheet
 from lexp.report.table import SHORT
-from lexp.study import one_at_a_time
 
 ANSWERS, GAIN = "answers right", "gain"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lexp.evaluate import COLUMNS, read_cell
 from lexp.files import write_text
-from lexp.study import one_at_a_time
+from lexp.locks import one_at_a_time
 
 
 def write_results(study: Path) -> None:

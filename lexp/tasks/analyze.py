@@ -22,6 +22,7 @@ from lexp.config import plain
 from lexp.errors import LexpError
 from lexp.evaluate import NOT_DEFINED, OK, Subject
 from lexp.files import make_folder, write_bytes, write_text
+from lexp.locks import one_at_a_time
 from lexp.protocol import long_enough
 from lexp.record import Console
 from lexp.report.figure import chart_png

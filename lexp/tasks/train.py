@@ -19,12 +19,13 @@ from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
 from lexp.heartbeat import Heartbeat, told
+from lexp.locks import locked
 from lexp.model import Transformer
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
 from lexp.record import Console, Metrics, start_mirror
-from lexp.study import Run, locked, open_run, run_folder, warn_of_other_versions
+from lexp.study import Run, open_run, run_folder, warn_of_other_versions
 from lexp.tasks.common import (
     make_corpus,
     make_dims,
