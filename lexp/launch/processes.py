@@ -89,14 +89,9 @@ def run_processes(
                 started.process.kill()
                 started.process.wait()
                 _end(started, len(running))
-    if (stop.number is not None and len(ended) < len(jobs)) or _was_stopped(ended, stop.number):
+    if stop.number is not None and (len(ended) < len(jobs) or any(ended.values())):
         raise SystemExit(EXIT_INTERRUPTED if stop.number == signal.SIGINT else EXIT_PREEMPTED)
     return ended
-
-
-def _was_stopped(ended: dict[int, JobFailed | None], number: int | None) -> bool:
-    codes = {failure.exit_code for failure in ended.values() if failure}
-    return number is not None and bool(codes & {EXIT_PREEMPTED, EXIT_INTERRUPTED})
 
 
 def _start(job: Job, slot: Slot, command: Callable[[Job], list[str]], logs: Path) -> _Started:
