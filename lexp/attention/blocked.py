@@ -55,7 +55,8 @@ class Blocked(torch.autograd.Function):
         if row is None:
             out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         else:
-            out = attend_by_distance(q, k, v, row, scale)
+            # Detached: the kernel is chosen by what requires a gradient, even where none is taken.
+            out = attend_by_distance(q, k, v, row.detach(), scale)
         ctx.save_for_backward(q, k, v, row, out)
         ctx.scale = scale
         return out
