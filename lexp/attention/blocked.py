@@ -20,7 +20,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from lexp.attention.by_distance import attend_by_distance, matrix
 
 # Rows of a block, and how many of batch x heads go together: their scores stay in the cache.
-ROWS, TOGETHER = 64, 16
+ROWS, TOGETHER = 64, 32
 # Where this beats the fused kernel without a learned bias (0.4 to 0.9 of its time in bfloat16 at
 # head_dim 32 and 128 to 512 tokens; beyond, up to 1.7): scripts/bench_train.py.
 MOST_KEYS, MOST_HEAD_DIM = 512, 32
