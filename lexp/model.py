@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from lexp.attention import Attend
+from lexp.head_loss import head_losses
 from lexp.position import Position
 
-# Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), and
-# again in the backward pass, so that they never exist for a whole long sequence or batch.
+# Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), so that
+# they never exist for a whole long text.
 MAX_LOGITS = 1 << 24
 # Without gradients, longer texts go through the feed-forward layer so many tokens at a time.
 MLP_ROWS = 1 << 15
@@ -152,14 +152,12 @@ class Transformer(nn.Module):
         tokens [B, T]; targets [B, n], n <= T; first: index of tokens[:, 0] in its text.
         """
         hidden = self.hidden(tokens, attend, first)[:, -targets.shape[1] :].flatten(0, 1)
+        flat = targets.flatten()
+        if torch.is_grad_enabled():
+            return head_losses(hidden, self.head.weight, flat).view_as(targets)
         rows = max(1, MAX_LOGITS // self.head.out_features)
-        if len(hidden) <= rows:
-            return self._nll(hidden, targets.flatten()).view_as(targets)
-        pieces = [
-            checkpoint(self._nll, h, t, use_reentrant=False)
-            for h, t in zip(hidden.split(rows), targets.flatten().split(rows), strict=True)
-        ]
-        return torch.cat(pieces).view_as(targets)
+        pieces = zip(hidden.split(rows), flat.split(rows), strict=True)
+        return torch.cat([self._nll(h, t) for h, t in pieces]).view_as(targets)
 
     def _nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self.head(hidden).float(), targets, reduction="none")

@@ -17,7 +17,7 @@ FLOORS = [
     {"locks"},
     {"labels"},
     {"position", "pattern"},
-    {"attention"},
+    {"attention", "head_loss"},
     {"model"},
     {"extension"},
     {"hf"},

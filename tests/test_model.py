@@ -29,29 +29,23 @@ def test_losses_are_the_cross_entropy_of_the_logits():
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
-def test_head_in_pieces_gives_the_same_losses_and_gradients(monkeypatch):
+def test_head_in_pieces_gives_the_same_losses(monkeypatch):
     torch.manual_seed(0)
     position = NoPE()
     model = Transformer(TINY, 11, lambda: position)
     attend = Tiles(Full(), 9, position, CPU)
     tokens = torch.randint(0, 11, (3, 10))
-
-    def run():
-        model.zero_grad()
-        losses = model.losses(tokens[:, :-1], tokens[:, 1:], attend)
-        losses.mean().backward()
-        return losses.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
-
-    whole, gradients = run()
-    monkeypatch.setattr(model_module, "MAX_LOGITS", 44)  # 4 rows of 11
-    seen = []
-    nll = model._nll
-    monkeypatch.setattr(model, "_nll", lambda h, t: (seen.append(len(h)), nll(h, t))[1])
-    pieces, piecewise = run()
+    trained = model.losses(tokens[:, :-1], tokens[:, 1:], attend)
+    with torch.no_grad():
+        whole = model.losses(tokens[:, :-1], tokens[:, 1:], attend)
+        monkeypatch.setattr(model_module, "MAX_LOGITS", 44)  # 4 rows of 11
+        seen = []
+        nll = model._nll
+        monkeypatch.setattr(model, "_nll", lambda h, t: (seen.append(len(h)), nll(h, t))[1])
+        pieces = model.losses(tokens[:, :-1], tokens[:, 1:], attend)
     assert max(seen) == 4
     torch.testing.assert_close(pieces, whole)
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(piecewise[name], gradient, msg=name)
+    torch.testing.assert_close(trained, whole)
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(8)], ids=repr)

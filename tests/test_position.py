@@ -288,7 +288,6 @@ def test_causality_changing_a_token_leaves_all_logits_before_it_bit_equal(scheme
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(8), Window(20)], ids=repr)
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"learned"}))
 def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS", 100)
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
     torch.manual_seed(0)
     n = 333

@@ -329,10 +329,8 @@ def test_a_damaged_partial_file_is_a_fresh_start(tmp_path):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_full_attention_over_chunks_is_the_brute_force(scheme, monkeypatch):
     """Rows of masks and of the feed-forward layer as few as for a text of a million tokens."""
-    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS", 10)
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 10)
-    monkeypatch.setattr("lexp.attention.tiles.MAX_MASK", 200)
-    monkeypatch.setattr("lexp.attention.tiles.MAX_MASK_BIASED", 100)
+    monkeypatch.setattr("lexp.attention.tiles.MAX_MASK", 100)
     monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 7)
     monkeypatch.setattr("lexp.model.MLP_ROWS", 9)
     monkeypatch.setattr("lexp.model.MAX_LOGITS", 400)

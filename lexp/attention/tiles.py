@@ -159,7 +159,7 @@ class Tiles:
         """Biases and mask by distance, for all groups."""
         rows, n_keys = self.tiling.rows, len(self.tiling.k_pos)
         row = distance_row(bias or no_bias, q.shape[1], n_keys, rows, q.device)
-        return row.double() if q.dtype == torch.float64 else row
+        return row.to(torch.float64 if q.dtype == torch.float64 else torch.float32)
 
     def _group(
         self,

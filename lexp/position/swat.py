@@ -19,6 +19,7 @@ class SWAT(RoPE):
     """RoPE with balanced slopes under a sigmoid in place of softmax."""
 
     has_bias = True
+    by_distance = True
     has_weigh = True
 
     def __init__(self, head_dim: int, n_heads: int, base: float = 10000.0):

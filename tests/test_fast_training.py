@@ -1,0 +1,290 @@
+"""What training goes through on a CPU: against formulas in float64, values and every gradient."""
+
+import math
+
+import pytest
+import torch
+from test_position import SCHEMES, make
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lexp import head_loss
+from lexp.attention import Tiles
+from lexp.attention.blocked import antidiagonal_sums, blocked, pays, rounded_products
+from lexp.attention.by_distance import attend_by_distance, distance_row, matrix
+from lexp.head_loss import head_losses
+from lexp.pattern import Full
+from lexp.position import T5, TISA, ALiBi, RoPE
+from lexp.position.base import Pair
+
+CPU = torch.device("cpu")
+BY_DISTANCE = [s for s in SCHEMES if make(s).has_bias and make(s).by_distance]
+NOT_SO = [s for s in SCHEMES if make(s).has_bias and not make(s).by_distance]
+HEADS, HEAD_DIM = 3, 8
+
+
+def pair(i: int, j: int, n_keys: int, origin: int, b: int = 0) -> Pair:
+    values = b, 1, i, j, i + origin, j + origin, n_keys
+    one = [torch.tensor([[float(v)]]) for v in values]
+    return Pair(one[0].long(), one[1].long(), one[2].long(), one[3].long(), *one[4:])
+
+
+def moved(scheme: str) -> list[torch.Tensor]:
+    """The same distance seen from other indices, other texts, and with other keys in sight."""
+    torch.manual_seed(0)
+    position, x = make(scheme), torch.randn(2, 40, 32)
+    bias = position.bias(x)
+    places = [(9, 4, 10, 0, 0), (39, 34, 40, 0, 1), (30, 25, 8, 1000, 0)]
+    return [bias(pair(*place[:4], b=place[4])) for place in places]
+
+
+@pytest.mark.parametrize("scheme", BY_DISTANCE)
+def test_a_bias_by_distance_reads_nothing_else(scheme):
+    first, *others = moved(scheme)
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scheme", NOT_SO)
+def test_what_reads_more_does_not_promise_it(scheme):
+    """The negative control of the test above."""
+    first, *others = moved(scheme)
+    assert any(not torch.equal(other, first) for other in others)
+
+
+def test_known_schemes_are_by_distance():
+    assert {"alibi", "t5", "kerple_log", "kerple_power", "sandwich", "tisa"} <= set(BY_DISTANCE)
+    assert {"fire", "fox", "cable"} <= set(NOT_SO)
+
+
+@pytest.mark.parametrize(("rows", "n_keys"), [(1, 1), (5, 5), (4, 9), (1, 7)])
+def test_the_row_is_the_whole_matrix(rows, n_keys):
+    def bias(p: Pair) -> torch.Tensor:
+        return (p.h + 1) * (p.q_pos - p.k_pos) ** 2
+
+    # A tile that is smaller than the one the row was made for takes its right end.
+    row = distance_row(bias, HEADS, n_keys + 3, rows + 2, CPU)[:, 3:]
+    found = matrix(row, rows, n_keys).flip(1)
+    for h in range(HEADS):
+        for r in range(rows):
+            for c in range(n_keys):
+                distance = n_keys - rows + r - c
+                expected = (h + 1) * distance**2 if distance >= 0 else -math.inf
+                assert found[h, r, c] == expected
+
+
+def test_sums_along_antidiagonals():
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    expected = torch.zeros(2, 7, dtype=torch.float64)
+    for r in range(3):
+        for c in range(5):
+            expected[:, r + c] += x[:, r, c]
+    torch.testing.assert_close(antidiagonal_sums(x), expected)
+
+
+def dense(q, k, v, row, scale):
+    """Attention from its formula: whole matrices, softmax, autograd."""
+    rows, n_keys = q.shape[2], k.shape[2]
+    distance = torch.arange(rows)[:, None] + n_keys - rows - torch.arange(n_keys)
+    scores = q @ k.mT * scale
+    if row is not None:
+        scores = scores + row[:, (n_keys - 1 - distance).clamp(0, n_keys - 1)]
+    return scores.masked_fill(distance < 0, -math.inf).softmax(-1) @ v
+
+
+def given(rows, n_keys, learned, batch=3, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(rows)
+    q, k, v = (
+        torch.randn(batch, HEADS, n, HEAD_DIM, generator=generator).to(dtype).requires_grad_()
+        for n in (rows, n_keys, n_keys)
+    )
+    values = torch.randn(HEADS, n_keys, generator=generator)
+    values = values.double() if dtype == torch.float64 else values
+    weight = torch.randn(batch, HEADS, rows, HEAD_DIM, generator=generator)
+    return q, k, v, values.requires_grad_(learned), weight.double()
+
+
+def with_gradients(out, weight, inputs):
+    wanted = [t for t in inputs if t.requires_grad]
+    return [out.double(), *torch.autograd.grad((out.double() * weight).sum(), wanted)]
+
+
+SIZES = [(1, 1), (5, 5), (64, 64), (65, 65), (150, 150), (70, 200), (1, 90)]
+
+
+@pytest.mark.parametrize("together", [3, 32])
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize(("rows", "n_keys"), SIZES)
+def test_blocked_with_biases_is_the_formula(rows, n_keys, learned, together, monkeypatch):
+    monkeypatch.setattr("lexp.attention.blocked.TOGETHER", together)
+    q, k, v, values, weight = given(rows, n_keys, learned)
+    row = F.pad(values, (0, rows - 1), value=-math.inf)
+    expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
+    found = with_gradients(blocked(q, k, v, row, 0.3), weight, (q, k, v, values))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    with torch.no_grad():
+        plain = attend_by_distance(q, k, v, row, 0.3)
+    torch.testing.assert_close(plain, expected[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 200])
+def test_blocked_without_biases_is_the_formula(n):
+    q, k, v, _, weight = given(n, n, False)
+    expected = with_gradients(dense(q, k, v, None, 0.3), weight, (q, k, v))
+    found = with_gradients(blocked(q, k, v, None, 0.3), weight, (q, k, v))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("learned", [True, False, None])
+def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel(learned):
+    """Both against float64 of the same rounded inputs: root mean square errors of a kind."""
+    n = 200
+    q, k, v, values, weight = given(n, n, bool(learned), dtype=torch.bfloat16)
+    row = None if learned is None else F.pad(values, (0, n - 1), value=-math.inf)
+    inputs = (q, k, v, values)
+    exact = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs]
+    expected = with_gradients(
+        dense(*exact[:3], None if learned is None else exact[3], 0.3), weight, exact
+    )
+    found = with_gradients(blocked(q, k, v, row, 0.3), weight, inputs)
+    added = None if row is None else matrix(row.detach(), n, n).flip(1)[None]
+    fused = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=added, is_causal=added is None, scale=0.3
+    )
+    theirs = with_gradients(fused, weight, (q, k, v))
+    for ours, right in zip(found[4:], expected[4:], strict=True):  # the row's, in float32
+        assert error(ours, right) < 0.01
+    for ours, other, right in zip(found[:4], theirs, expected[:4], strict=True):
+        assert error(ours, right) < 1.2 * error(other, right) < 0.02
+
+
+def error(found, right):
+    return ((found.double() - right).square().mean() / right.square().mean()).sqrt()
+
+
+def test_when_the_own_backward_pass_is_taken():
+    def asked(dtype=torch.bfloat16, n=256, width=32, row=None, wanted=True):
+        q, k, v = torch.zeros(3, 1, 2, n, width, dtype=dtype, requires_grad=wanted)
+        return pays(q, k, v, row)
+
+    assert asked() and asked(n=512) and not asked(n=513) and not asked(width=64)
+    assert not asked(torch.float32) and not asked(wanted=False)
+    row = torch.zeros(2, 511)
+    assert not asked(torch.float32, row=row)
+    assert asked(torch.float32, n=4096, row=row.clone().requires_grad_())
+    with torch.no_grad():
+        assert not asked() and not asked(row=row.clone().requires_grad_())
+
+
+def test_second_derivatives_are_refused_not_wrong():
+    q, k, v, *_ = given(5, 5, False)
+    out = blocked(q, k, v, None, 0.3)
+    (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        torch.autograd.grad(first.sum(), q)
+
+
+def test_the_precision_of_products_is_put_back():
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    with pytest.raises(KeyError), rounded_products(True):
+        assert matmul.fp32_precision == "bf16"
+        raise KeyError
+    assert matmul.fp32_precision == before
+    with rounded_products(False):
+        assert matmul.fp32_precision == before
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any one tensor holds in memory of its own."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                size = tensor.untyped_storage().nbytes() // tensor.element_size()
+                self.numbers = max(self.numbers, size)
+        return out
+
+
+@pytest.mark.parametrize("position", [ALiBi(4), T5(4), TISA(4)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("n", [512, 2048])
+def test_no_tensor_of_a_step_is_quadratic(position, n):
+    q, k, v = torch.randn(3, 1, 4, n, 8, requires_grad=True)
+    with Largest() as largest:
+        Tiles(Full(), n, position, CPU)(q, k, v, position, q[:, 0]).sum().backward()
+    assert largest.numbers <= 4 * n * 128  # four heads, some rows at a time
+    with Largest() as control:
+        dense(q, k, v, None, 0.3)
+    assert control.numbers == 4 * n * n
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 64, 100])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_head_losses_are_cross_entropy(n_rows, dtype, monkeypatch):
+    monkeypatch.setitem(head_loss.MAX_LOGITS, "cpu", 50 * 16)  # 16 rows at a time
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(n_rows, 12, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(50, 12, generator=generator).to(dtype).requires_grad_()
+    targets = torch.randint(0, 50, (n_rows,), generator=generator)
+    upstream = torch.randn(n_rows, generator=generator).to(dtype)
+
+    def gradients(losses):
+        return [losses, *torch.autograd.grad((losses * upstream).sum(), (hidden, weight))]
+
+    expected = gradients(F.cross_entropy(hidden @ weight.T, targets, reduction="none"))
+    for ours, theirs in zip(gradients(head_losses(hidden, weight, targets)), expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_head_losses_under_autocast_are_those_of_rounded_products():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(300, 32, generator=generator).requires_grad_()
+    weight = torch.randn(70, 32, generator=generator).requires_grad_()
+    targets = torch.randint(0, 70, (300,), generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = head_losses(hidden, weight, targets)
+        theirs = F.cross_entropy(F.linear(hidden, weight).float(), targets, reduction="none")
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    pairs = zip(
+        torch.autograd.grad(ours.sum(), (hidden, weight)),
+        torch.autograd.grad(theirs.sum(), (hidden, weight)),
+        strict=True,
+    )
+    for found, right in pairs:
+        assert found.dtype == torch.float32
+        assert error(found, right.double()) < 5e-3
+
+
+def test_huge_logits_do_not_overflow():
+    hidden = torch.tensor([[1e4, 0.0], [-1e4, 0.0]], requires_grad=True)
+    weight = torch.eye(2, requires_grad=True)
+    losses = head_losses(hidden, weight, torch.tensor([1, 0]))
+    assert losses.tolist() == [1e4, 1e4]
+    (found,) = torch.autograd.grad(losses.sum(), hidden)
+    assert found.tolist() == [[1.0, -1.0], [-1.0, 1.0]]
+
+
+def test_rotary_training_in_bfloat16_takes_the_same_path():
+    """The gradient of a whole RoPE layer, own backward pass against the fused kernel's."""
+    position, n = RoPE(32), 96
+    draws = torch.randn(3, 2, 4, n, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def gradient(most):
+        t = draws.clone().requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lexp.attention.blocked.MOST_KEYS", most)
+            out = Tiles(Full(), n, position, CPU)(*t, position, t[0, :, 0])
+            out.float().square().sum().backward()
+        return t.grad
+
+    ours, theirs = gradient(512), gradient(0)
+    assert not torch.equal(ours, theirs)  # they are two ways indeed
+    assert error(ours, theirs.double()) < 0.01
