@@ -223,6 +223,20 @@ def test_no_tensor_of_a_step_is_quadratic(position, n):
     assert control.numbers == 4 * n * n
 
 
+@pytest.mark.parametrize("position", [ALiBi(4), T5(4)], ids=lambda p: type(p).__name__)
+def test_autocast_neither_rounds_biases_nor_makes_matrices_of_them(position):
+    """It would do both to a mask it is given: bit-equal to the same without it, and lean."""
+    n = 2048
+    q, k, v = torch.randn(3, 1, 4, n, 8).bfloat16()
+    attend = Tiles(Full(), n, position, CPU)
+    with torch.no_grad():
+        plain = attend(q, k, v, position, q[:, 0].float())
+        with torch.autocast("cpu", dtype=torch.bfloat16), Largest() as largest:
+            rounded = attend(q, k, v, position, q[:, 0].float())
+    assert torch.equal(plain, rounded)
+    assert largest.numbers <= 4 * n * 128
+
+
 @pytest.mark.parametrize("n_rows", [1, 7, 64, 100])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_head_losses_are_cross_entropy(n_rows, dtype, monkeypatch):

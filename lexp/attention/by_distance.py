@@ -46,6 +46,9 @@ def attend_by_distance(q: Tensor, k: Tensor, v: Tensor, row: Tensor, scale: floa
     rows, n_keys = q.shape[2], k.shape[2]
     added = matrix(row, rows, n_keys)[None]
     if q.device.type != "cpu":  # whose kernels alone take such a view
-        added = added.contiguous().to(q.dtype)
-    out = scaled_dot_product_attention(q.flip(2), k, v, attn_mask=added, scale=scale)
+        added = added.contiguous().to(v.dtype)
+    # Autocast would round the biases, and make a matrix of the view to do so.
+    with torch.autocast(q.device.type, enabled=False):
+        q, k = q.flip(2).to(v.dtype), k.to(v.dtype)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
     return out.flip(2)

@@ -191,13 +191,15 @@ class Tiles:
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
             # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
             # It takes a float32 bias beside bfloat16 queries, the CUDA kernels do not.
-            on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
-            dtype = torch.float32 if on_cpu else q.dtype
+            on_cpu = q.device.type == "cpu" and v.dtype == torch.bfloat16
+            dtype = torch.float32 if on_cpu else v.dtype
             added = bias(pair).masked_fill(~allowed, -math.inf).to(dtype)
             mask = added if added.ndim == 4 else added[None]
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
-        )
+        # Autocast would round biases to bfloat16.
+        with torch.autocast(q.device.type, enabled=False):
+            out = scaled_dot_product_attention(
+                q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask, is_causal=mask is None, scale=scale
+            )
         return unfold(out, group, batch)
 
     def _pairs(self, group: Group, batch: int, n_heads: int, q_pos: Tensor, k_pos: Tensor) -> Pair:

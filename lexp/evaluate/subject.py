@@ -16,7 +16,7 @@ from lexp.position import Wrapper
 from lexp.protocol import Protocol, Span, Window
 
 # Raised whenever a change of the code changes numbers: cells of another version are not reused.
-NUMERICS = 2
+NUMERICS = 3
 
 
 @dataclass(frozen=True)
