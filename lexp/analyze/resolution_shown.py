@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lexp.analyze.across import against_length, finite_mean
 from lexp.analyze.base import Labelled
 from lexp.analyze.distances import spaced
 from lexp.report.page import Chart, Curve, Point
@@ -101,18 +102,18 @@ def marks_of(found: Sequence[Labelled]) -> tuple[tuple[float, str], ...]:
 
 def r_chart(found: Sequence[Labelled]) -> Chart:
     """R of each head against length."""
-    curves: dict[tuple[str, str], list[Point]] = {}
-    for one in sorted(found, key=lambda one: one.length):
-        rows = [r for r in one.finding.rows if r["of"] == "each head"]
-        first = rows[0]["scores"]
-        values = [float(row["value"]) for row in rows if row["scores"] == first]
-        point = Point(one.length, float(np.mean(values)), note=f"seed {one.seed}")
-        curves.setdefault((named(one, found), one.method), []).append(point)
     return Chart(
         "Attention resolution", "length (tokens)", "R", True, True,
-        tuple(Curve(*key, tuple(points)) for key, points in curves.items()), marks_of(found),
-        "R of each head's expected scores as softmax sees them, mean over heads and layers.",
+        against_length(found, r_of_heads), marks_of(found),
+        "R of each head's expected scores as softmax sees them, mean over heads and layers; mean "
+        "over seeds, the band their range.",
     )  # fmt: skip
+
+
+def r_of_heads(one: Labelled) -> float:
+    """The mean over heads and layers, of scores as softmax sees them."""
+    rows = [r for r in one.finding.rows if r["of"] == "each head"]
+    return finite_mean([float(r["value"]) for r in rows if r["scores"] == rows[0]["scores"]])
 
 
 def measured_chart(found: Sequence[Labelled], of: str) -> Chart:
