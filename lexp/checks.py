@@ -101,6 +101,23 @@ def check_report(config: dict[str, Any]) -> None:
     _raise(problems)
 
 
+def check_study(config: dict[str, Any]) -> None:
+    """Check what all stages of a study share; one ConfigError names everything wrong."""
+    problems = [
+        *_path_word("name", config["name"]),
+        *_one_of(config, "device", DEVICES),
+        *_one_of(config, "precision", PRECISIONS),
+        *[
+            f"{key}={config[key]} (values by name, such as +{key}.KEY=VALUE)"
+            for key in ("train", "eval", "probe", "analyze", "report")
+            if not isinstance(config[key], dict)
+        ],
+    ]
+    if config["flops"] is not None:
+        problems += _positive(config, "flops")
+    _raise(problems)
+
+
 def _methods(config: dict[str, Any]) -> list[str]:
     """What is wrong with the values that `MethodsSchema` declares."""
     return [

@@ -43,6 +43,10 @@ COMMANDS = {
     "report": Command(
         "tables, curves and claims of a study as one page", "lexp report name=default"
     ),
+    "study": Command(
+        "a whole paper from one file: train, evaluate, analyze, report",
+        "lexp study study=lex scale=mini plan=true",
+    ),
     "list": Command(
         "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
     ),
@@ -245,6 +249,12 @@ def _report_study(config: Any) -> None:
     _stop_or_go_on(report, config)
 
 
+def _study(config: Any) -> None:
+    from lexp.tasks.study import study
+
+    _stop_or_go_on(study, config)
+
+
 def _check_train(config: Any) -> None:
     from lexp.tasks.train import check
 
@@ -275,6 +285,12 @@ def _check_report(config: Any) -> None:
     check(config)
 
 
+def _check_study(config: Any) -> None:
+    from lexp.tasks.study import check
+
+    check(config)
+
+
 def _list(words: list[str]) -> None:
     from lexp.config import register_schemas
     from lexp.tasks.list import list_
@@ -293,4 +309,5 @@ TASKS = {
     "analyze": (_analyze, _check_analyze),
     "report": (_report_study, _check_report),
     "probe": (_probe, _check_probe),
+    "study": (_study, _check_study),
 }

@@ -26,7 +26,9 @@ from lexp.report.html import render
 from lexp.report.keys import judging_runs, key_sheet
 from lexp.report.latex import to_latex
 from lexp.report.page import Chart, Page, Section
+from lexp.report.paired import paired_sheet
 from lexp.report.probes import probe_sheets, probes_caption, read_probes
+from lexp.report.scales import scale_sheets
 from lexp.report.sheet import Sheet, to_csv, to_markdown, to_rich
 from lexp.report.sheets import (
     cost_sheet,
@@ -39,6 +41,7 @@ from lexp.report.sheets import (
 )
 from lexp.report.table import METRICS, caption, make_grid, to_sheet
 from lexp.study import Run, find_runs, source_commit, variant_notes
+from lexp.tasks.chapter import chapter
 from lexp.tasks.subjects import check_run, model_of
 
 # Protocols whose windows are scored whole, so that targets have every amount of context.
@@ -70,7 +73,9 @@ def report(config: DictConfig) -> None:
     notes = variant_notes(runs)
     found = lines(known, notes)
     _check_names(found, settings)
-    sections = [
+    first = chapter(study, found, names)
+    sections = [first] if first else []
+    sections += [
         _section(protocol, own, settings, {k.path: k.reason for k in known})
         for protocol, own in protocols(found)
     ]
@@ -141,7 +146,9 @@ def _section(
     more = [
         differences_sheet(own, longest, baseline),
         methods_sheet(own, longest),
+        paired_sheet(own, baseline),
         seeds_sheet(own, longest),
+        *scale_sheets(own),
         cost_sheet(own),
     ]
     charts: list[Chart | None] = [length_chart(own)]
