@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from lexp import __version__
@@ -255,40 +256,13 @@ def _study(config: Any) -> None:
     _stop_or_go_on(study, config)
 
 
-def _check_train(config: Any) -> None:
-    from lexp.tasks.train import check
+def _check(module: str) -> Callable[[Any], None]:
+    """What checks a config without doing any work, imported when it is called."""
 
-    check(config)
+    def check(config: Any) -> None:
+        import_module(f"lexp.tasks.{module}").check(config)
 
-
-def _check_eval(config: Any) -> None:
-    from lexp.tasks.evaluate import check
-
-    check(config)
-
-
-def _check_probe(config: Any) -> None:
-    from lexp.tasks.probe import check
-
-    check(config)
-
-
-def _check_analyze(config: Any) -> None:
-    from lexp.tasks.analyze import check
-
-    check(config)
-
-
-def _check_report(config: Any) -> None:
-    from lexp.tasks.report import check
-
-    check(config)
-
-
-def _check_study(config: Any) -> None:
-    from lexp.tasks.study import check
-
-    check(config)
+    return check
 
 
 def _list(words: list[str]) -> None:
@@ -304,10 +278,10 @@ def _list(words: list[str]) -> None:
 
 # What Hydra calls for each command, and what checks a config without doing any work.
 TASKS = {
-    "train": (_train, _check_train),
-    "eval": (_eval, _check_eval),
-    "analyze": (_analyze, _check_analyze),
-    "report": (_report_study, _check_report),
-    "probe": (_probe, _check_probe),
-    "study": (_study, _check_study),
+    "train": (_train, _check("train")),
+    "eval": (_eval, _check("evaluate")),
+    "analyze": (_analyze, _check("analyze")),
+    "report": (_report_study, _check("report")),
+    "probe": (_probe, _check("probe")),
+    "study": (_study, _check("study")),
 }

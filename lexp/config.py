@@ -121,6 +121,7 @@ class EvalSchema(MethodsSchema):
     """The root of `lexp eval`."""
 
     protocol: Any = field(default_factory=dict)
+    checkpoints: Any = MISSING
     max_tokens: float | None = MISSING
     plan: bool = MISSING
     workers: Any = MISSING

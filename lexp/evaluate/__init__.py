@@ -2,6 +2,7 @@
 
 from lexp.evaluate.cell import (
     COLUMNS,
+    LAST,
     NOT_DEFINED,
     NOT_FINITE,
     OK,
@@ -15,6 +16,7 @@ from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare, ref
 
 __all__ = [
     "COLUMNS",
+    "LAST",
     "NOT_DEFINED",
     "NOT_FINITE",
     "OK",

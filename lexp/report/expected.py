@@ -87,14 +87,18 @@ def parse_expected(node: Any) -> Expected:
         )  # fmt: skip
     at = tuple(node.get("at", ()))
     if not at or not all(isinstance(x, int | float) and x > 0 for x in at):
-        raise ConfigError(f"expected, {source}: at={list(at)} (numbers above 0, in trained lengths)")
+        raise ConfigError(
+            f"expected, {source}: at={list(at)} (numbers above 0, in trained lengths)"
+        )
     protocol = str(node.get("protocol", "segments"))
     if kind == "cost":
         return Costs(source, note, protocol, at, str(node.get("against")), dict(node[kind]))
     rows = {name: tuple(values) for name, values in node[kind].items()}
     for name, values in rows.items():
         if len(values) != len(at):
-            raise ConfigError(f"expected, {source}: {name} has {len(values)} values, at has {len(at)}")
+            raise ConfigError(
+                f"expected, {source}: {name} has {len(values)} values, at has {len(at)}"
+            )
     return Perplexities(source, note, protocol, at, str(node.get("ratio_to", TRAINED)), rows)
 
 
@@ -165,9 +169,7 @@ def _ours(block: Perplexities | Costs, name: str, lines: Sequence[Line]) -> list
     return fields
 
 
-def _value(
-    block: Perplexities | Costs, name: str, at: float, lines: Sequence[Line]
-) -> float | str:
+def _value(block: Perplexities | Costs, name: str, at: float, lines: Sequence[Line]) -> float | str:
     """Ours, or why there is none, or "" where nothing was scored."""
     wanted = split_name(name)
     for line in lines:
@@ -188,7 +190,9 @@ def _value(
 
 def method_of(line: Line) -> str:
     """Pattern, and extension if there is one."""
-    return " ".join(filter(None, (line.attention, "" if line.extension == "none" else line.extension)))
+    return " ".join(
+        filter(None, (line.attention, "" if line.extension == "none" else line.extension))
+    )
 
 
 def _with(value: float, base: Any) -> str:

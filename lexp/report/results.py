@@ -6,19 +6,24 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lexp.evaluate import COLUMNS, read_cell
+from lexp.evaluate import COLUMNS, LAST, read_cell
 from lexp.files import write_text
 
 
 def write_results(study: Path) -> None:
     """Write <study>/results.csv with all cells found in the study's runs, failures included."""
     cells = [known[0] for path in sorted(study.glob("*/eval/*.json")) if (known := read_cell(path))]
-    cells.sort(key=lambda c: (c.run, c.attention, c.extension, c.protocol, c.documents, c.length))
+    cells.sort(
+        key=lambda c: (c.run, c.attention, c.extension, c.protocol, c.documents, c.length, c.step)
+    )
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    # Only where checkpoints of several steps were scored is there something to tell apart.
+    steps = any(cell.step != LAST for cell in cells)
+    columns = [column for column in COLUMNS if column != "step" or steps]
+    writer.writerow(columns)
     for cell in cells:
-        writer.writerow([_text(getattr(cell, column)) for column in COLUMNS])
+        writer.writerow([_text(getattr(cell, column)) for column in columns])
     write_text(study / "results.csv", buffer.getvalue())
 
 

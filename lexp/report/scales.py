@@ -29,9 +29,7 @@ def scale_sheets(lines: Sequence[Line]) -> list[Sheet]:
         if line.attention == "full" and scale is not None:
             key = line.protocol, line.name, line.variant, line.text, line.precision
             groups.setdefault(key, {})[scale] = line
-    return [
-        sheet for own in groups.values() if len(own) > 2 and (sheet := _sheet(own)) is not None
-    ]
+    return [sheet for own in groups.values() if len(own) > 2 and (sheet := _sheet(own)) is not None]
 
 
 def _scale(line: Line) -> float | None:

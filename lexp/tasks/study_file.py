@@ -4,7 +4,7 @@
     expected                      printed numbers, see lexp.report.expected
     deviations                    where this is not what the paper did
     scales.SCALE.time, flops      how long it takes; FLOPs a second that `time` of a plan assumes
-    scales.SCALE.train ...        stages: lists of values for `lexp train`, eval, probe, analyze, report
+    scales.SCALE.train ...        stages: lists of values for `lexp train`, eval, ..., report
 
 In a train stage a list is a sweep (every combination is a run); elsewhere it is a list.
 """
@@ -56,7 +56,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Study:
-    """A study at one scale. time: in words. flops: FLOPs a second the scale's device is taken for."""
+    """A study at one scale. time: in words. flops: FLOPs a second of the device it is meant for."""
 
     name: str
     scale: str
@@ -84,7 +84,9 @@ def parse_study(settings: Values) -> Study:
     for command in COMMANDS:
         for values in own.get(command) or ([{}] if command == "report" else []):
             if not isinstance(values, dict):
-                raise ConfigError(f"study {node['name']}, {scale}, {command}: {values!r} are no values")
+                raise ConfigError(
+                    f"study {node['name']}, {scale}, {command}: {values!r} are no values"
+                )
             given = _with_settings(command, values, settings)
             empty = [key for key, value in given.items() if command == "train" and value == []]
             if empty:
@@ -94,7 +96,7 @@ def parse_study(settings: Values) -> Study:
         node["name"], scale, str(node["claim"]).strip(), str(node["source"]).strip(),
         str(own.get("time", "")), own.get("flops"),
         tuple(own.get("expected", node.get("expected")) or ()),
-        tuple([*(node.get("deviations") or ()), *(own.get("deviations") or ())]), tuple(stages),
+        (*(node.get("deviations") or ()), *(own.get("deviations") or ())), tuple(stages),
     )  # fmt: skip
 
 

@@ -10,40 +10,30 @@ measured here in a few steps of each variant.
 """
 
 import math
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console as Rich
 
-from lexp import runtime
-from lexp.attention import make_attend
-from lexp.build import build
 from lexp.errors import ConfigError
 from lexp.evaluate import Method
 from lexp.memory import spelled
-from lexp.optim import OptimSettings, make_optimizer
 from lexp.pattern import Banded
-from lexp.position import Position
 from lexp.record.console import duration
 from lexp.report.sheet import Field, Sheet, to_rich
 from lexp.study import Run, variant
-from lexp.tasks.common import make_dims, make_model, training_pattern
 from lexp.tasks.study_file import Study
 from lexp.tasks.study_jobs import Job, names_by_variant, wanted
+from lexp.tasks.study_weight import Weight, weigh
 from lexp.tasks.subjects import make_methods, make_protocols
 
-VOCABULARIES = {"bytes": 256, "gpt2": 50257}
-# Steps of a pilot go on for so long; heavier steps than this are not tried on a CPU.
-PILOT_SECONDS, HEAVIEST_CPU = 1.0, 2e12
 # Of a parameter in a checkpoint (weights and two moments in float32), and of a scored token.
 BYTES_PARAMETER, BYTES_TOKEN = 12, 18
 
 
 @dataclass
 class Need:
-    """Of one stage: jobs, those that are done, tokens read, FLOPs, seconds (NaN: unknown), bytes."""
+    """Of one stage: jobs, those done, tokens read, FLOPs, seconds (NaN: unknown), bytes."""
 
     label: str
     n_jobs: int = 0
@@ -52,26 +42,6 @@ class Need:
     flops: float = 0.0
     seconds: float = 0.0
     n_bytes: float = 0.0
-
-
-@dataclass(frozen=True)
-class Weight:
-    """What a variant costs: parameters, those that multiply, layers x inner, FLOPs a second."""
-
-    n_parameters: int
-    n_active: int
-    attention: int
-    train_len: int
-    speed: float
-
-    def training(self) -> float:
-        """FLOPs a token."""
-        return 6 * self.n_active + 6 * self.attention * (self.train_len + 1)
-
-    def forward(self, length: int, bounded: bool) -> float:
-        """FLOPs a token of a window."""
-        keys = (length + 1) / 2
-        return 2 * self.n_active + 4 * self.attention * (min(keys, self.train_len) if bounded else keys)
 
 
 def plan(study: Study, jobs: list[Job], settings: dict[str, Any], rich: Rich) -> None:
@@ -94,7 +64,9 @@ def plan(study: Study, jobs: list[Job], settings: dict[str, Any], rich: Rich) ->
     models = ", ".join(
         f"{name} ({weights[key].n_parameters / 1e6:.3g}M)" for key, name in names.items()
     )
-    by = f"{flops:.3g} FLOPs a second" if flops else "what a few training steps took on this machine"
+    by = (
+        f"{flops:.3g} FLOPs a second" if flops else "what a few training steps took on this machine"
+    )
     lines = [
         f"Runs: {models}.",
         f"Time: FLOPs by {by}; evaluation as fast as training, analyses take longer than that.",
@@ -103,70 +75,6 @@ def plan(study: Study, jobs: list[Job], settings: dict[str, Any], rich: Rich) ->
     if any(math.isnan(need.seconds) for need in needs):
         lines.append("?: a step is too heavy to be tried on this CPU; name a speed with flops=")
     rich.print("\n".join(lines), markup=False)
-
-
-def weigh(settings: dict[str, Any], flops: float | None) -> Weight:
-    """Parameters of a run's model and the speed of its training."""
-    dims, n_vocabulary = make_dims(settings), vocabulary(settings["tokenizer"])
-    total = n_parameters(settings, n_vocabulary)
-    active = total - n_vocabulary * dims.d_model
-    attention = dims.n_layers * dims.n_heads * dims.head_dim
-    weight = Weight(total, active, attention, settings["train_len"], flops or math.nan)
-    return weight if flops else replace(weight, speed=pilot(settings, weight))
-
-
-def n_parameters(settings: dict[str, Any], n_vocabulary: int) -> int:
-    """Parameters of a run's model, which may be too large to be made here."""
-    dims = make_dims(settings)
-    inner = dims.n_heads * dims.head_dim
-    block = 4 * dims.d_model * inner + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model
-    made = build(settings["model"]["position"], Position, "model.position")
-    schemes = made.layers()
-    if made.per_layer:
-        schemes = [schemes[n % len(schemes)] for n in range(dims.n_layers)]
-    of_schemes = sum(p.numel() for scheme in schemes for p in scheme.parameters())
-    ends = 2 * n_vocabulary * dims.d_model + dims.d_model
-    return ends + dims.n_layers * block + of_schemes
-
-
-def vocabulary(node: dict[str, Any]) -> int:
-    """Tokens of a tokenizer, without loading it; ConfigError where that cannot be told."""
-    known = node.get("vocab_size") or VOCABULARIES.get(node["name"])
-    if known is None:
-        raise ConfigError(f"plan: how many tokens tokenizer={node['name']} has is not known")
-    return int(known)
-
-
-def pilot(settings: dict[str, Any], weight: Weight) -> float:
-    """FLOPs a second of training steps on random tokens here; NaN if one would take too long."""
-    device = runtime.choose_device(settings["device"])
-    train_len = settings["train_len"]
-    batch = settings["batch_tokens"] // settings["accumulation"] // train_len
-    if device.type == "cpu" and weight.training() * batch * train_len > HEAVIEST_CPU:
-        return math.nan
-    runtime.prepare_process()
-    n_vocabulary = vocabulary(settings["tokenizer"])
-    model = make_model(settings, n_vocabulary).to(device)
-    optimizer = make_optimizer(model, OptimSettings(lr=settings["lr"], **settings["optim"]))
-    attend = make_attend(training_pattern(settings), train_len, model.schemes, device)
-    context = runtime.autocast(runtime.choose_precision(settings["precision"], device), device)
-    ids = torch.randint(n_vocabulary, (batch, train_len + 1), device=device)
-
-    def step() -> None:
-        with context:
-            loss = model.losses(ids[:, :-1], ids[:, 1:], attend).mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()  # waits for the device
-
-    step()
-    started, n_steps = time.perf_counter(), 0
-    while time.perf_counter() - started < PILOT_SECONDS:
-        step()
-        n_steps += 1
-    seconds = (time.perf_counter() - started) / n_steps
-    return weight.training() * batch * train_len / seconds
 
 
 def _add_training(need: Need, job: Job, weight: Weight) -> None:
@@ -247,9 +155,13 @@ def _sheet(study: Study, needs: list[Need]) -> Sheet:
         took = "?" if math.isnan(need.seconds) else duration(need.seconds)
         hours = "?" if math.isnan(need.seconds) else f"{need.seconds / 3600:.3g}"
         texts = (
-            need.label, str(need.n_jobs), str(need.n_done), f"{need.n_tokens / 1e6:.4g}M",
+            need.label, str(need.n_jobs), str(need.n_done), _tokens_spelled(need.n_tokens),
             f"{need.flops:.3g}", took, hours, spelled(need.n_bytes),
         )  # fmt: skip
         rows.append(tuple(map(Field, texts)))
     heads = ("stage", "jobs", "done", "tokens", "FLOPs", "time", "hours", "disk")
     return Sheet(f"What study {study.name} takes, {study.scale}", heads, tuple(rows), 1)
+
+
+def _tokens_spelled(n: float) -> str:
+    return f"{n / 1e9:.4g}B" if n >= 1e9 else f"{n / 1e6:.4g}M"
