@@ -55,7 +55,9 @@ class Cell:
         return self.status == OK
 
 
-COLUMNS = tuple(field.name for field in fields(Cell))
+# step: only where checkpoints of several steps were scored is there something to tell apart.
+STEP = "step"
+COLUMNS = tuple(field.name for field in fields(Cell) if field.name != STEP)
 
 
 Result = tuple[Cell, str]

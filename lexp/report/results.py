@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lexp.evaluate import COLUMNS, LAST, read_cell
+from lexp.evaluate import COLUMNS, LAST, STEP, read_cell
 from lexp.files import write_text
 
 
@@ -18,9 +18,7 @@ def write_results(study: Path) -> None:
     )
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    # Only where checkpoints of several steps were scored is there something to tell apart.
-    steps = any(cell.step != LAST for cell in cells)
-    columns = [column for column in COLUMNS if column != "step" or steps]
+    columns = [*COLUMNS, *[STEP] * any(cell.step != LAST for cell in cells)]
     writer.writerow(columns)
     for cell in cells:
         writer.writerow([_text(getattr(cell, column)) for column in columns])

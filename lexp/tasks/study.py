@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console as Rich
 
 from lexp.checks import check_study
@@ -33,7 +33,7 @@ TASKS = {"train": train, "eval": eval_, "probe": probe, "analyze": analyze, "rep
 
 def check(config: DictConfig) -> tuple[dict[str, Any], Study, list[Job]]:
     """Settings, study and all its jobs; ConfigError before any work if one of them is bad."""
-    if config["study"] is None:
+    if OmegaConf.is_missing(config, "study"):
         there = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
         raise ConfigError(f"study= is missing; there are {', '.join(there)}")
     settings = plain(config)

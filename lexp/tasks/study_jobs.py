@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lexp.errors import ConfigError
 from lexp.files import config_folder
-from lexp.messages import first_line
+from lexp.messages import explained
 from lexp.report.expected import Findings, blocks_of, names_of
 from lexp.study import run_name, variant, variant_notes
 from lexp.tasks import analyze, evaluate, probe, report, train
@@ -60,7 +60,7 @@ def compose_study(study: Study) -> list[Job]:
                     config = compose(stage.command, overrides=words)
                     job = Job(stage, config, CHECKS[stage.command](config))
                 except (HydraException, OmegaConfBaseException) as error:
-                    raise ConfigError(f"{_where(stage, words)}: {first_line(error)}") from None
+                    raise ConfigError(f"{_where(stage, words)}: {explained(error)}") from None
                 except ConfigError as error:
                     raise ConfigError(f"{_where(stage, words)}: {error}") from None
                 if stage.command == "train" and job.folder in folders:
@@ -83,7 +83,8 @@ def _composing() -> Iterator[None]:
 
 
 def _where(stage: Stage, words: list[str]) -> str:
-    return f"stage {stage.number}, lexp {stage.command} {' '.join(words)}"
+    job = f", job {' '.join(words)}" if stage.command == "train" else ""
+    return f"stage {stage.number}, lexp {stage.command}{job}"
 
 
 def names_by_variant(jobs: list[Job]) -> dict[str, str]:
