@@ -36,7 +36,7 @@ def chapter(study: Path, lines: Sequence[Line], runs: Container[str]) -> Section
 def _paragraphs(stored: dict[str, Any]) -> Iterator[str]:
     yield f"Claim: {' '.join(stored['claim'].split())}"
     yield f"Source: {' '.join(stored['source'].split())}"
-    yield f"Command: lexp study study={stored['name']} scale={stored['scale']}"
+    yield f"Command: {stored['command']}"
     if stored["deviations"]:
         listed = " ".join(f"({n}) {text}" for n, text in enumerate(stored["deviations"], 1))
         yield f"Deviations: {listed}"

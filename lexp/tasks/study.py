@@ -69,9 +69,17 @@ def record(chosen: Study) -> dict[str, Any]:
     return {
         "name": chosen.name, "scale": chosen.scale, "claim": chosen.claim,
         "source": chosen.source, "time": chosen.time, "expected": list(chosen.expected),
-        "deviations": list(chosen.deviations),
+        "deviations": list(chosen.deviations), "command": _command(chosen),
         "stages": [shlex.join(["lexp", s.command, *s.words()]) for s in chosen.stages],
     }  # fmt: skip
+
+
+def _command(chosen: Study) -> str:
+    """What was typed, where a command line was; else what chooses this study."""
+    words = [f"study={chosen.name}", f"scale={chosen.scale}"]
+    if HydraConfig.initialized():
+        words = list(HydraConfig.get().overrides.task)
+    return shlex.join(["lexp", "study", *words])
 
 
 def _say(chosen: Study, stage: Stage) -> None:
