@@ -6,6 +6,7 @@ name, in another process or on another machine.
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from lexp.errors import LexpError
@@ -68,48 +69,28 @@ def _status(config: Any) -> None:
     _stop_or_go_on(status, config)
 
 
-def _check_train(config: Any) -> None:
-    from lexp.tasks.train import check
+def _study(config: Any) -> None:
+    from lexp.tasks.study import study
 
-    check(config)
-
-
-def _check_eval(config: Any) -> None:
-    from lexp.tasks.evaluate import check
-
-    check(config)
+    _stop_or_go_on(study, config)
 
 
-def _check_probe(config: Any) -> None:
-    from lexp.tasks.probe import check
+def _check(module: str) -> Callable[[Any], None]:
+    """What checks a config without doing any work, imported when it is called."""
 
-    check(config)
+    def check(config: Any) -> None:
+        import_module(f"lexp.tasks.{module}").check(config)
 
-
-def _check_analyze(config: Any) -> None:
-    from lexp.tasks.analyze import check
-
-    check(config)
-
-
-def _check_report(config: Any) -> None:
-    from lexp.tasks.report import check
-
-    check(config)
-
-
-def _check_status(config: Any) -> None:
-    from lexp.tasks.status import check
-
-    check(config)
+    return check
 
 
 # What Hydra calls for each command, and what checks a config without doing any work.
 TASKS = {
-    "train": (_train, _check_train),
-    "eval": (_eval, _check_eval),
-    "analyze": (_analyze, _check_analyze),
-    "report": (_report_study, _check_report),
-    "probe": (_probe, _check_probe),
-    "status": (_status, _check_status),
+    "train": (_train, _check("train")),
+    "eval": (_eval, _check("evaluate")),
+    "analyze": (_analyze, _check("analyze")),
+    "report": (_report_study, _check("report")),
+    "probe": (_probe, _check("probe")),
+    "status": (_status, _check("status")),
+    "study": (_study, _check("study")),
 }

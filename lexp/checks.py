@@ -60,7 +60,7 @@ def check_train(config: dict[str, Any]) -> None:
 
 def check_eval(config: dict[str, Any]) -> None:
     """Check lengths and choices; one ConfigError names everything that is wrong."""
-    problems = [*_methods(config), *_chosen(config, "protocol")]
+    problems = [*_methods(config), *_chosen(config, "protocol"), *_checkpoints(config)]
     if config["max_tokens"] is not None:
         problems += _at_least(config, 1, "max_tokens")
         if math.isinf(config["max_tokens"]):
@@ -82,12 +82,7 @@ def check_analyze(config: dict[str, Any]) -> None:
     problems = [*_methods(config), *_chosen(config, "instruments")]
     if not config["states"] or set(config["states"]) - set(STATES):
         problems.append(f"states={config['states']} (of {', '.join(STATES)})")
-    if config["checkpoints"] not in ("last", "all"):
-        if isinstance(config["checkpoints"], list) and config["checkpoints"]:
-            problems += _steps("checkpoints", config["checkpoints"])
-        else:
-            problems.append(f"checkpoints={config['checkpoints']} (last, all, or a list of steps)")
-    _raise(problems + _at_least(config, 1, "texts"))
+    _raise(problems + _checkpoints(config) + _at_least(config, 1, "texts"))
 
 
 def check_report(config: dict[str, Any]) -> None:
@@ -104,6 +99,23 @@ def check_report(config: dict[str, Any]) -> None:
 def check_status(config: dict[str, Any]) -> None:
     """Check which study is shown and how often; one ConfigError names everything wrong."""
     _raise([*_path_word("name", config["name"]), *_positive(config, "every")])
+
+
+def check_study(config: dict[str, Any]) -> None:
+    """Check what all stages of a study share; one ConfigError names everything wrong."""
+    problems = [
+        *_path_word("name", config["name"]),
+        *_one_of(config, "device", DEVICES),
+        *_one_of(config, "precision", PRECISIONS),
+        *[
+            f"{key}={config[key]} (values by name, such as +{key}.KEY=VALUE)"
+            for key in ("train", "eval", "probe", "analyze", "report")
+            if not isinstance(config[key], dict)
+        ],
+    ]
+    if config["flops"] is not None:
+        problems += _positive(config, "flops")
+    _raise(problems)
 
 
 def _methods(config: dict[str, Any]) -> list[str]:
@@ -168,6 +180,15 @@ def _steps(key: str, given: Any) -> list[str]:
     if given is None or all(type(step) is int and step >= 1 for step in steps):
         return []
     return [f"{key}={given} (a whole number from 1, or a list of such)"]
+
+
+def _checkpoints(config: dict[str, Any]) -> list[str]:
+    given = config["checkpoints"]
+    if given in ("last", "all"):
+        return []
+    if isinstance(given, list) and given:
+        return _steps("checkpoints", given)
+    return [f"checkpoints={given} (last, all, or a list of steps)"]
 
 
 def _one_of(config: dict[str, Any], key: str, allowed: tuple[str, ...]) -> list[str]:

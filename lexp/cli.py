@@ -47,6 +47,10 @@ COMMANDS = {
         "a study's runs: queued, running, done, failed and why",
         "lexp status name=default watch=true",
     ),
+    "study": Command(
+        "a whole paper from one file: train, evaluate, analyze, report",
+        "lexp study study=lex scale=mini plan=true",
+    ),
     "list": Command(
         "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
     ),
@@ -150,7 +154,7 @@ def _explain(word: str, error: Exception) -> str:
     """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
     from hydra.errors import OverrideParseException
 
-    from lexp.messages import first_line, suggest
+    from lexp.messages import explained, first_line, suggest
     from lexp.sweep import compose_default
 
     if isinstance(error, OverrideParseException):
@@ -158,11 +162,7 @@ def _explain(word: str, error: Exception) -> str:
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown:
         return suggest(unknown[1], compose_default(config_folder(), word))
-    choice = re.search(r"Could not load '(\w+)/([^']+)'", str(error))
-    if choice:
-        options = sorted(path.stem for path in (config_folder() / choice[1]).glob("*.yaml"))
-        return f"no {choice[1]} {choice[2]!r}; there are {', '.join(options)}"
-    return first_line(error)
+    return explained(error)
 
 
 class Unbroken:

@@ -131,6 +131,7 @@ class EvalSchema(MethodsSchema):
     """The root of `lexp eval`."""
 
     protocol: Any = field(default_factory=dict)
+    checkpoints: Any = MISSING
     max_tokens: float | None = MISSING
     plan: bool = MISSING
     workers: Any = MISSING
@@ -145,6 +146,27 @@ class ProbeSchema(MethodsSchema):
     seed: int = MISSING
 
 
+@dataclass
+class StudySchema:
+    """The root of `lexp study`; what a study file holds is checked by lexp.tasks.study_file."""
+
+    study: Any = MISSING
+    dataset: Any = None
+    tokenizer: Any = None
+    scale: str = MISSING
+    name: str = MISSING
+    outputs: str = MISSING
+    plan: bool = MISSING
+    flops: float | None = None
+    train: Any = MISSING
+    eval: Any = MISSING
+    probe: Any = MISSING
+    analyze: Any = MISSING
+    report: Any = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
 def register_schemas() -> None:
     """Make the schemas known to Hydra; safe to call again."""
     store = ConfigStore.instance()
@@ -154,6 +176,7 @@ def register_schemas() -> None:
     store.store(name="probe_schema", node=ProbeSchema)
     store.store(name="report_schema", node=ReportSchema)
     store.store(name="status_schema", node=StatusSchema)
+    store.store(name="study_schema", node=StudySchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """What a library says is wrong with a config, in a line a user can act on."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from lexp.files import config_folder
 
 
 def first_line(error: BaseException) -> str:
@@ -24,6 +27,15 @@ def first_line(error: BaseException) -> str:
     if cause is not None and text.startswith("Error merging override"):
         text += f": {first_line(cause)}"
     return text or type(error).__name__
+
+
+def explained(error: BaseException) -> str:
+    """`first_line`, with the options there are where a choice of several does not exist."""
+    choice = re.search(r"Could not load '(\w+)/([^']+)'", str(error))
+    if not choice:
+        return first_line(error)
+    options = sorted(path.stem for path in (config_folder() / choice[1]).glob("*.yaml"))
+    return f"no {choice[1]} {choice[2]!r}; there are {', '.join(options)}"
 
 
 def suggest(unknown: str, config: DictConfig) -> str:

@@ -162,6 +162,23 @@ def tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
     )  # fmt: skip
 
 
+def _of_second(learned: Params) -> Params:
+    return {name.removeprefix("schemes.1."): value for name, value in learned.items()}
+
+
+def rope_tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """Both at once: the rotated product, and TISA's bumps over the offset."""
+    bumps = tisa(torch.zeros_like(q), k, head, n_heads, _of_second(learned), x)
+    return rope(q, k, head, n_heads, {}, x) + bumps
+
+
+def sinusoidal_tisa(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """The embeddings act before queries and keys; the bumps as without them."""
+    return tisa(q, k, head, n_heads, _of_second(learned), x)
+
+
 def fox(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Lin et al. 2025, equation 3: the log of the product of the gates of tokens j+1 .. i."""
 

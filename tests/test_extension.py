@@ -248,7 +248,7 @@ def test_extensions_of_hybrids_change_the_layers_and_parts_they_can():
 
 
 ROTARY = {"rope", "p_rope", "hope", "xpos", "pope", "swat", "rope_nope", "rope_alibi",
-          "swat_softmax"}  # fmt: skip
+          "swat_softmax", "rope_tisa"}  # fmt: skip
 RELATIVE = {*ROTARY, "alibi", "t5", "kerple_log", "kerple_power", "sandwich", "tisa", "tisa_layers",
             "fire", "xpos_decay", "transformer_xl"}  # fmt: skip
 OTHER_SOFTMAX = {"nope_log_n", "nope_ssmax", "cope", "stick_breaking", "swat", "transformer_xl",
@@ -256,12 +256,12 @@ OTHER_SOFTMAX = {"nope_log_n", "nope_ssmax", "cope", "stick_breaking", "swat", "
                  "random_float_rope"}  # fmt: skip
 DEFINED = {
     "none": set(SCHEMES),
-    "pi": {*RELATIVE, "learned", "sinusoidal"},
+    "pi": {*RELATIVE, "learned", "sinusoidal", "sinusoidal_tisa"},
     **dict.fromkeys(["ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope"], ROTARY),
     "log_n": set(SCHEMES) - OTHER_SOFTMAX,
     "uniform_scale": set(SCHEMES) - OTHER_SOFTMAX,
     "drope": {"rope", "p_rope", "hope", "xpos", "nope", "rope_nope",
-              "rope_alibi", "swat_softmax"},
+              "rope_alibi", "rope_tisa", "swat_softmax"},
     "local_index": {"fire"},
     "vector_replacement": {"nope"},
 }  # fmt: skip

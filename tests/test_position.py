@@ -18,6 +18,7 @@ from lexp.position.base import Pair
 
 CPU = torch.device("cpu")
 SCHEMES = sorted(p.stem for p in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
+EMBEDDED = ("learned", "sinusoidal", "sinusoidal_tisa")
 D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
 
 
@@ -135,7 +136,7 @@ def test_shift_invariance_is_as_promised(scheme):
         drawn = torch.arange(2 * n, dtype=torch.float64) if position.draws else None
         out = Reference(Window(window), 2 * n, position, CPU)(q, k, v, position, x, drawn)
         same = torch.allclose(out[:, :, n + window :], out[:, :, window:n], rtol=0, atol=1e-9)
-        embeds = type(position).embed is not Position.embed and scheme in ("learned", "sinusoidal")
+        embeds = type(position).embed is not Position.embed and scheme in EMBEDDED
         assert position.shift_invariant == (same and not embeds)
 
 
@@ -178,7 +179,7 @@ def test_alibi_slopes(n_heads):
 
 
 # Biases that are free to reward distance: learned ones, and half of SWAT's heads.
-FREE = {"t5", "tisa", "tisa_layers", "fire", "swat"}
+FREE = {"t5", "tisa", "tisa_layers", "rope_tisa", "sinusoidal_tisa", "fire", "swat"}
 PENALTIES = [s for s in SCHEMES if make(s).has_bias and s not in FREE]
 
 

@@ -2,10 +2,12 @@
 
 from lexp.evaluate.cell import (
     COLUMNS,
+    LAST,
     NOT_DEFINED,
     NOT_FINITE,
     OK,
     OUT_OF_MEMORY,
+    STEP,
     Cell,
     Result,
     read_cell,
@@ -15,10 +17,12 @@ from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare, ref
 
 __all__ = [
     "COLUMNS",
+    "LAST",
     "NOT_DEFINED",
     "NOT_FINITE",
     "OK",
     "OUT_OF_MEMORY",
+    "STEP",
     "Cell",
     "Exam",
     "Method",

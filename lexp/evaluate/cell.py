@@ -11,6 +11,8 @@ from lexp.protocol import BOS
 OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
 # Raised whenever a change of the code changes numbers: cells of another version are not reused.
 NUMERICS = 2
+# The step of a run's last checkpoint, whichever it was.
+LAST = -1
 # Worth another try when the same command is given again: the machine may have changed.
 RETRIED = (OUT_OF_MEMORY,)
 
@@ -20,7 +22,8 @@ class Cell:
     """A row of results.csv. nll in nats per token, bpb in bits per byte, both over all targets.
 
     text: fingerprint of what was scored, 8 digits. variant: hash of the run's settings without
-    the seed; cells of one variant and several seeds may be averaged.
+    the seed; cells of one variant and several seeds may be averaged. step: of the checkpoint, LAST
+    for the one that training ended with.
     """
 
     run: str
@@ -44,6 +47,7 @@ class Cell:
     precision: str
     text: str
     variant: str
+    step: int = LAST
 
     @property
     def ok(self) -> bool:
@@ -51,7 +55,9 @@ class Cell:
         return self.status == OK
 
 
-COLUMNS = tuple(field.name for field in fields(Cell))
+# step: only where checkpoints of several steps were scored is there something to tell apart.
+STEP = "step"
+COLUMNS = tuple(field.name for field in fields(Cell) if field.name != STEP)
 
 
 Result = tuple[Cell, str]

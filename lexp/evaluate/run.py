@@ -142,6 +142,7 @@ def _keep(
         bpb=bpb,
         seconds=seconds,
         status=status,
+        step=subject.step,
     )
     make_folder(path.parent)
     if losses is not None:

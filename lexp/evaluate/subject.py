@@ -8,6 +8,7 @@ from typing import Any
 from lexp.attention import refuse_meaningless
 from lexp.data import Tokens
 from lexp.errors import NotDefined
+from lexp.evaluate.cell import LAST
 from lexp.extension import Extension, Lengths, Sample
 from lexp.files import digest
 from lexp.model import Transformer
@@ -25,7 +26,7 @@ class Subject:
 
     labels: the cell columns that are the run's and the text's. identity: digests of checkpoint,
     text and tokenizer, model settings, precision: a cell is computed again if any changes.
-    sample: training texts. trained: the pattern of training.
+    sample: training texts. trained: the pattern of training. step: see Cell.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Subject:
     autocast: AbstractContextManager
     sample: Sample
     trained: Pattern
+    step: int = LAST
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """A pattern with everything filled in for this model."""

@@ -139,14 +139,14 @@ def _widths(line: Line, numbers: Numbers) -> Scored | None:
 
 
 def read_study(study: Path) -> list[Known]:
-    """The newest cell of each (run, protocol, method, length, text, precision), in their order."""
+    """The newest cell of each (run, protocol, method, length, text, precision, step), in order."""
     newest: dict[tuple, tuple[float, Known]] = {}
     for path in sorted(study.glob("*/eval/*.json")):
         found = read_cell(path)
         if found is None:
             continue
         c = found[0]
-        key = (c.run, c.attention, c.extension, c.protocol, c.length, c.text, c.precision)
+        key = (c.run, c.attention, c.extension, c.protocol, c.length, c.text, c.precision, c.step)
         written = path.stat().st_mtime
         if key not in newest or newest[key][0] < written:
             newest[key] = written, Known(*found, path)

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lexp.evaluate import Cell
+from lexp.evaluate import LAST, Cell
 from lexp.files import write_bytes
 
 # Okabe and Ito's palette: told apart by readers of any colour vision.
@@ -40,6 +40,7 @@ def plot_curves(cells: list[Cell], notes: dict[str, str], path: Path) -> None:
     curves: dict[str, dict[str, list[Cell]]] = {}
     for cell in cells:
         name = " ".join(filter(None, (cell.model, notes.get(cell.variant))))
+        name += "" if cell.step == LAST else f" step {cell.step}"
         name += f" on {cell.dataset} {cell.text}" if several_texts else ""
         curves.setdefault(name, {}).setdefault(method_of(cell), []).append(cell)
     looks: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lexp.evaluate import COLUMNS, read_cell
+from lexp.evaluate import COLUMNS, LAST, STEP, read_cell
 from lexp.files import write_text
 from lexp.locks import one_at_a_time
 
@@ -19,12 +19,15 @@ def write_results(study: Path) -> None:
 
 def _write(study: Path) -> None:
     cells = [known[0] for path in sorted(study.glob("*/eval/*.json")) if (known := read_cell(path))]
-    cells.sort(key=lambda c: (c.run, c.attention, c.extension, c.protocol, c.documents, c.length))
+    cells.sort(
+        key=lambda c: (c.run, c.attention, c.extension, c.protocol, c.documents, c.length, c.step)
+    )
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    columns = [*COLUMNS, *[STEP] * any(cell.step != LAST for cell in cells)]
+    writer.writerow(columns)
     for cell in cells:
-        writer.writerow([_text(getattr(cell, column)) for column in COLUMNS])
+        writer.writerow([_text(getattr(cell, column)) for column in columns])
     write_text(study / "results.csv", buffer.getvalue())
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, Cell
+from lexp.evaluate import LAST, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, Cell
 from lexp.protocol import BOS, describe
 from lexp.report.sheet import Field, Sheet
 
@@ -30,6 +30,7 @@ class Row:
     note: str
     text: str
     precision: str
+    step: int
     entries: dict[int, Entry]
 
 
@@ -53,6 +54,8 @@ class Grid:
             named["extension"] = lambda row: "" if row.extension == "none" else row.extension
         if any(row.note for row in self.rows):
             named["variant"] = lambda row: row.note
+        if any(row.step != LAST for row in self.rows):
+            named["step"] = lambda row: "last" if row.step == LAST else str(row.step)
         if len({row.text for row in self.rows}) > 1:
             named["text"] = lambda row: row.text
         if len({row.precision for row in self.rows}) > 1:
@@ -95,9 +98,8 @@ def make_grid(metric: str, cells: list[Cell], notes: dict[str, str]) -> Grid:
         note = notes.get(one.variant, "")
         entries = {length: _entry(found, METRICS[metric]) for length, found in by_length.items()}
         text = f"{one.dataset} {one.text}"
-        rows.append(
-            Row(one.model, one.attention, one.extension, note, text, one.precision, entries)
-        )
+        place = one.model, one.attention, one.extension, note, text, one.precision, one.step
+        rows.append(Row(*place, entries))
     texts = {(c.text, c.tokenizer if metric == TOKEN_METRIC else "") for c in cells}
     train_lens = {c.train_len for c in cells}
     return Grid(
@@ -111,7 +113,8 @@ def make_grid(metric: str, cells: list[Cell], notes: dict[str, str]) -> Grid:
 
 def row_key(cell: Cell) -> tuple:
     """Cells of one row (of one curve): the same in everything but seed and length."""
-    return cell.model, cell.variant, cell.text, cell.attention, cell.extension, cell.precision
+    method = cell.attention, cell.extension, cell.precision
+    return cell.model, cell.variant, cell.text, *method, cell.step
 
 
 def to_sheet(grid: Grid, notes: tuple[str, ...] = ()) -> Sheet:

@@ -20,7 +20,7 @@ from lexp.analyze.base import Instrument, Moment
 from lexp.analyze.over_training import shown
 from lexp.analyze.run import Look, look, read_looks
 from lexp.build import build
-from lexp.checkpoint import Checkpoint, at_steps
+from lexp.checkpoint import Checkpoint
 from lexp.checks import STATES, check_analyze
 from lexp.config import plain
 from lexp.errors import LexpError
@@ -33,11 +33,10 @@ from lexp.report.figure import chart_png
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Sheet, to_csv, to_rich
 from lexp.tasks.common import make_corpus
+from lexp.tasks.moments import chosen_checkpoints
 from lexp.tasks.subjects import (
     Text,
-    final,
     fresh,
-    is_external,
     load_subject,
     make_methods,
     open_texts,
@@ -89,7 +88,7 @@ def _look_at_all(
     chosen: list[tuple[Text, Sequence[Checkpoint | None]]] = []
     for text in texts:
         try:
-            chosen.append((text, _checkpoints(text, settings)))
+            chosen.append((text, chosen_checkpoints(text.run, settings)))
         except LexpError as error:
             problems.append(error)
     trained, random = (state in settings["states"] for state in STATES)
@@ -110,16 +109,6 @@ def _look_at_all(
             except LexpError as error:
                 problems.append(error)
     return looks
-
-
-def _checkpoints(text: Text, settings: dict[str, Any]) -> Sequence[Checkpoint | None]:
-    """The checkpoints of a run that are asked for, oldest first; None: from elsewhere."""
-    if is_external(text.run):
-        return [None]
-    asked = settings["checkpoints"]
-    if asked == "last":
-        return [final(text.run)]
-    return at_steps(text.run.checkpoints, None if asked == "all" else asked)
 
 
 def _moments(

@@ -11,7 +11,7 @@ from lexp import runtime
 from lexp.checks import check_eval
 from lexp.config import plain
 from lexp.errors import LexpError
-from lexp.evaluate import Method, Result
+from lexp.evaluate import LAST, Method, Result
 from lexp.files import write_text
 from lexp.record import Console
 from lexp.report import (
@@ -26,8 +26,15 @@ from lexp.report import (
 )
 from lexp.study import variant_notes
 from lexp.tasks.common import make_corpus
+from lexp.tasks.moments import n_checkpoints
 from lexp.tasks.plan import plan
-from lexp.tasks.subjects import Text, make_methods, make_protocols, open_texts, say_what_failed
+from lexp.tasks.subjects import (
+    Text,
+    make_methods,
+    make_protocols,
+    open_texts,
+    say_what_failed,
+)
 from lexp.tasks.workers import Progress, choose_workers, events_here, events_of_workers
 
 
@@ -72,7 +79,12 @@ def _evaluate_all(
     What keeps a run from being scored is added to `problems`.
     """
     results: list[Result] = []
-    exams = [exam for text in texts for exam in text.exams]
+    exams = [
+        exam
+        for text in texts
+        for _ in range(n_checkpoints(text.run, settings))
+        for exam in text.exams
+    ]
     n_cells = sum(len(methods) * len(exam.lengths) for exam in exams)
     total = len(methods) * sum(exam.n_read(n) for exam in exams for n in exam.lengths)
     n_workers = choose_workers(settings["workers"], texts, total)
@@ -118,5 +130,6 @@ def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> No
     for protocol in protocols:
         pictures.append("results.png" if len(protocols) == 1 else f"results-{protocol}.png")
         own = [cell for cell in cells if cell.protocol == protocol]
+        own = [cell for cell in own if cell.step == LAST] or own
         plot_curves(own, variants, study / pictures[-1])
     print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)

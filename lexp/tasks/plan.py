@@ -2,12 +2,14 @@
 
 import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from rich.console import Console as Rich
 
+from lexp.checkpoint import Checkpoint
 from lexp.errors import LexpError, NotDefined
 from lexp.evaluate import Exam, Method, Subject, cell_path, prepare
 from lexp.evaluate.cell import known_cell
@@ -20,6 +22,7 @@ from lexp.record.console import duration
 from lexp.report.sheet import Field, Sheet, to_rich
 from lexp.scoring import Scorer
 from lexp.statistics import Scored, decompose, difference, smallest_difference
+from lexp.tasks.moments import chosen_checkpoints
 from lexp.tasks.subjects import Text, load_subject
 
 # The pilot reads so many tokens of a run to measure its speed and how its losses vary.
@@ -51,9 +54,9 @@ def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], ric
     speeds: dict[tuple[str, str], Speed] = {}
     pilots: Pilots = {}
     free = None
-    for text in texts:
+    for text, found in moments(texts, settings, rich):
         try:
-            subject = load_subject(text, settings)
+            subject = load_subject(text, settings, found)
         except LexpError as error:
             rich.print(f"{text.run.name}: {error}", markup=False)
             continue
@@ -63,7 +66,7 @@ def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], ric
             _add(need, subject, exam, method, speeds)
         read = text.store.fingerprint, text.store.tokenizer.digest
         by_seed = pilots.setdefault(read, {}).setdefault(subject.labels["variant"], {})
-        by_seed[subject.labels["seed"]] = pilot(subject)
+        by_seed[subject.labels["seed"]] = pilot(subject)  # of several steps, the last one's
     rich.print(to_rich(_sheet(needs)))
     rest = sum(need.seconds for need in needs.values())
     most = max((need.n_bytes for need in needs.values()), default=0)
@@ -74,6 +77,17 @@ def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], ric
     )  # fmt: skip
     for exam in texts[0].exams if texts else []:
         rich.print(f"{exam.label}: {showable(exam, pilots)}", markup=False)
+
+
+def moments(
+    texts: list[Text], settings: dict[str, Any], rich: Rich
+) -> Iterator[tuple[Text, Checkpoint | None]]:
+    """Every checkpoint that is asked for; a run that has none of a step is named."""
+    for text in texts:
+        try:
+            yield from ((text, found) for found in chosen_checkpoints(text.run, settings))
+        except LexpError as error:
+            rich.print(f"{text.run.name}: {error}", markup=False)
 
 
 def _add(

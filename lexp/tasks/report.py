@@ -17,7 +17,7 @@ from lexp.build import build
 from lexp.checks import check_report
 from lexp.config import plain
 from lexp.errors import ConfigError
-from lexp.evaluate import OK
+from lexp.evaluate import LAST, OK
 from lexp.files import config_folder, make_folder, write_text
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import UNPAIRED, claims
@@ -25,8 +25,11 @@ from lexp.report.gather import Known, Line, lines, protocols, read_study
 from lexp.report.html import render
 from lexp.report.keys import judging_runs, key_sheet
 from lexp.report.latex import to_latex
+from lexp.report.over_training import TRAINING, over_training
 from lexp.report.page import Chart, Page, Section
+from lexp.report.paired import paired_sheet
 from lexp.report.probes import probe_sheets, probes_caption, read_probes
+from lexp.report.scales import scale_sheets
 from lexp.report.sheet import Sheet, to_csv, to_markdown, to_rich
 from lexp.report.sheets import (
     cost_sheet,
@@ -39,6 +42,8 @@ from lexp.report.sheets import (
 )
 from lexp.report.table import METRICS, caption, make_grid, to_sheet
 from lexp.study import Run, find_runs, source_commit, variant_notes
+from lexp.tasks.chapter import chapter
+from lexp.tasks.moments import is_external, n_steps
 from lexp.tasks.subjects import check_run, model_of
 
 # Protocols whose windows are scored whole, so that targets have every amount of context.
@@ -60,7 +65,8 @@ def report(config: DictConfig) -> None:
     names = {run.name for run in runs}
     stored = read_study(study)
     _say_orphans(study, stored)
-    known = [one for one in stored if one.cell.run in names]
+    every = [one for one in stored if one.cell.run in names]
+    known = [one for one in every if one.cell.step == LAST]
     if not known:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
     scored = {one.cell.run for one in known}
@@ -70,10 +76,13 @@ def report(config: DictConfig) -> None:
     notes = variant_notes(runs)
     found = lines(known, notes)
     _check_names(found, settings)
-    sections = [
+    first = chapter(study, found, names)
+    sections = [first] if first else []
+    sections += [
         _section(protocol, own, settings, {k.path: k.reason for k in known})
         for protocol, own in protocols(found)
     ]
+    sections += _training(every, runs, notes, settings["delta"])
     if probed := read_probes(study, names):
         sheets = probe_sheets(probed, notes)
         sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(sheets)))
@@ -93,6 +102,16 @@ def report(config: DictConfig) -> None:
                 rich.print(to_rich(item))
                 rich.print("\n".join(item.notes), markup=False)
     print(f"{study}/report/report.html, report.md, report.tex, *.csv", file=sys.stderr)
+
+
+def _training(
+    every: list[Known], runs: list[Run], notes: dict[str, str], delta: float
+) -> list[Section]:
+    """A section on checkpoints of several steps, where such were scored."""
+    items = over_training(
+        every, {run.name: LAST if is_external(run) else n_steps(run) for run in runs}, notes, delta
+    )
+    return [Section("Over training", TRAINING, tuple(items))] if items else []
 
 
 def _analysis(study: Path, runs: Container[str]) -> list[Section]:
@@ -141,7 +160,9 @@ def _section(
     more = [
         differences_sheet(own, longest, baseline),
         methods_sheet(own, longest),
+        paired_sheet(own, baseline),
         seeds_sheet(own, longest),
+        *scale_sheets(own),
         cost_sheet(own),
     ]
     charts: list[Chart | None] = [length_chart(own)]

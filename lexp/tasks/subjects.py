@@ -23,7 +23,7 @@ from lexp.errors import (
     LexpError,
     NotDefined,
 )
-from lexp.evaluate import OUT_OF_MEMORY, Exam, Method, Subject
+from lexp.evaluate import LAST, OUT_OF_MEMORY, Exam, Method, Subject
 from lexp.extension import Extension
 from lexp.model import Transformer
 from lexp.pattern import Pattern
@@ -37,6 +37,7 @@ from lexp.tasks.external import (
     register,
     trained_external,
 )
+from lexp.tasks.moments import final, is_external, n_steps
 
 
 def make_methods(settings: dict[str, Any]) -> list[Method]:
@@ -165,19 +166,6 @@ def say_what_failed(
         )
 
 
-def is_external(run: Run) -> bool:
-    """Whether a run's model was trained elsewhere."""
-    return run.kind == KIND
-
-
-def final(run: Run) -> checkpoint.Checkpoint:
-    """The last checkpoint of a finished run."""
-    found = checkpoint.latest(run.checkpoints)
-    if found is None:
-        raise CheckpointError(f"{run.folder} is marked as done and has no checkpoint")
-    return found
-
-
 def load_subject(
     text: Text, settings: dict[str, Any], found: checkpoint.Checkpoint | None = None
 ) -> Subject:
@@ -213,6 +201,7 @@ def load_subject(
         autocast=runtime.autocast(precision, device),
         sample=partial(_sample, text, settings),
         trained=training_pattern(run.settings),
+        step=LAST if found is None or found.step == n_steps(run) else found.step,
     )
 
 

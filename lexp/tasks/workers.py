@@ -18,10 +18,17 @@ from typing import Any
 import torch
 
 from lexp import runtime
+from lexp.checkpoint import Checkpoint
 from lexp.errors import Incomplete, LexpError
-from lexp.evaluate import Cell, Exam, Method, Result, evaluate
+from lexp.evaluate import LAST, Cell, Exam, Method, Result, evaluate
 from lexp.study import Run
-from lexp.tasks.subjects import Text, load_subject, make_methods, open_text
+from lexp.tasks.moments import chosen_checkpoints
+from lexp.tasks.subjects import (
+    Text,
+    load_subject,
+    make_methods,
+    open_text,
+)
 
 # Below so many tokens to read, starting processes takes longer than it saves.
 WORTH_IT_TOKENS = 5e6
@@ -73,14 +80,20 @@ def events_here(texts: list[Text], settings: dict[str, Any]) -> Iterator[Event]:
 
 
 def _events_of(text: Text, settings: dict[str, Any]) -> Iterator[Event]:
+    for found in chosen_checkpoints(text.run, settings):
+        yield from _events_at(text, found, settings)
+
+
+def _events_at(text: Text, found: Checkpoint | None, settings: dict[str, Any]) -> Iterator[Event]:
     methods = make_methods(settings)
-    subject = load_subject(text, settings)
+    subject = load_subject(text, settings, found)
+    at = "" if subject.step == LAST else f" step {subject.step}"
     waiting: list[Event] = []
     was_known: list[bool] = []
 
     def starting(exam: Exam, method: Method, length: int, known: Cell | None) -> None:
         was_known.append(known is not None)
-        note = f"{text.run.name} {exam.protocol.name} {method.label} {length}"
+        note = f"{text.run.name}{at} {exam.protocol.name} {method.label} {length}"
         waiting.append(Progress(exam.n_read(length) if known else 0, note))
 
     def advance(n_tokens: int) -> None:

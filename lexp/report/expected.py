@@ -1,0 +1,207 @@
+"""Numbers that papers printed, beside those of a study: the same row, the same place.
+
+Absolute values of other texts, sizes and vocabularies say little about ours, so each value stands
+with its ratio to a base: the same row at its trained length, or another row at the same place.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lexp.errors import ConfigError
+from lexp.report.gather import Line
+from lexp.report.sheet import Field, Sheet
+
+TRAINED = "trained"
+# Row names are `MODEL, METHOD`; a model's variant belongs to its name (`tisa n_kernels=1`).
+SEPARATOR = ", "
+
+
+@dataclass(frozen=True)
+class Perplexities:
+    """Printed perplexities. rows: by name, a value, a text (a failure) or None for each of `at`.
+
+    at: in trained lengths. protocol: its first word. ratio_to: `trained`, or the name of a row.
+    """
+
+    source: str
+    note: str
+    protocol: str
+    at: tuple[float, ...]
+    ratio_to: str
+    rows: dict[str, tuple[float | str | None, ...]]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Printed costs by row, relative to the row `against`, at trained length times `at`."""
+
+    source: str
+    note: str
+    protocol: str
+    at: tuple[float, ...]
+    against: str
+    rows: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Printed values of an instrument by model. where: what its rows have in common.
+
+    Ours is the mean over rows, at the longest length looked at. column: of the value in a row.
+    """
+
+    source: str
+    note: str
+    instrument: str
+    state: str
+    where: dict[str, str | int | float]
+    column: str
+    rows: dict[str, float | str]
+
+
+Expected = Perplexities | Costs | Findings
+KEYS = {
+    "perplexity": {"source", "perplexity", "at", "note", "protocol", "ratio_to"},
+    "cost": {"source", "cost", "against", "at", "note", "protocol"},
+    "instrument": {"source", "instrument", "values", "where", "note", "state", "column"},
+}
+
+
+def parse_expected(node: Any) -> Expected:
+    """A block of a study file; ConfigError says what is wrong with it."""
+    kinds = [kind for kind in KEYS if isinstance(node, dict) and kind in node]
+    if len(kinds) != 1 or not isinstance(node.get("source"), str):
+        raise ConfigError(f"expected: a block has a source and one of {', '.join(KEYS)}")
+    kind, source = kinds[0], node["source"]
+    unknown = sorted(set(node) - KEYS[kind])
+    if unknown:
+        raise ConfigError(f"expected, {source}: no key {unknown[0]!r}; there are "
+                          f"{', '.join(sorted(KEYS[kind]))}")  # fmt: skip
+    note = str(node.get("note", ""))
+    if kind == "instrument":
+        return Findings(
+            source, note, node[kind], str(node.get("state", TRAINED)), dict(node.get("where", {})),
+            str(node.get("column", "value")), dict(node.get("values", {})),
+        )  # fmt: skip
+    at = tuple(node.get("at", ()))
+    if not at or not all(isinstance(x, int | float) and x > 0 for x in at):
+        raise ConfigError(
+            f"expected, {source}: at={list(at)} (numbers above 0, in trained lengths)"
+        )
+    protocol = str(node.get("protocol", "segments"))
+    if kind == "cost":
+        return Costs(source, note, protocol, at, str(node.get("against")), dict(node[kind]))
+    rows = {name: tuple(values) for name, values in node[kind].items()}
+    for name, values in rows.items():
+        if len(values) != len(at):
+            raise ConfigError(
+                f"expected, {source}: {name} has {len(values)} values, at has {len(at)}"
+            )
+    return Perplexities(source, note, protocol, at, str(node.get("ratio_to", TRAINED)), rows)
+
+
+def names_of(block: Expected) -> list[str]:
+    """The rows that a block refers to, each once."""
+    names = list(block.rows)
+    if isinstance(block, Costs):
+        names.append(block.against)
+    elif isinstance(block, Perplexities) and block.ratio_to != TRAINED:
+        names.append(block.ratio_to)
+    return list(dict.fromkeys(names))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Model with its variant, and method."""
+    model, _, method = name.rpartition(SEPARATOR)
+    return model, method
+
+
+def expected_sheet(block: Perplexities | Costs, lines: Sequence[Line]) -> Sheet:
+    """Two rows for each line, the paper's and ours, a column for each place."""
+    rows = []
+    for name in block.rows:
+        model, method = (Field(word) for word in split_name(name))
+        rows.append((model, method, Field("printed"), *_printed(block, name)))
+        rows.append((model, method, Field("ours"), *_ours(block, name, lines)))
+    if isinstance(block, Costs):
+        what, base = "Cost", block.against
+    else:
+        what = "Perplexity"
+        base = "the value at the trained length" if block.ratio_to == TRAINED else block.ratio_to
+    notes = [f"In brackets: divided by {base}. Ours: mean over seeds, protocol {block.protocol}."]
+    if isinstance(block, Costs):
+        notes.append("Ours: wall-clock µs a scored token, with whatever else the machine did.")
+    heads = ("model", "method", "", *(f"{x:g}x" for x in block.at))
+    return Sheet(
+        f"{what}, printed and ours: {block.source}", heads, tuple(rows), 3,
+        (*notes, *filter(None, [block.note])),
+    )  # fmt: skip
+
+
+def _printed(block: Perplexities | Costs, name: str) -> list[Field]:
+    if isinstance(block, Costs):
+        return [Field(f"({block.rows[name]:.3g})") for _ in block.at]
+    own = block.rows[name]
+    if block.ratio_to == TRAINED:
+        bases = [own[block.at.index(1)]] * len(own) if 1 in block.at else [None] * len(own)
+    else:
+        bases = list(block.rows.get(block.ratio_to, [None] * len(own)))
+    return [
+        Field("" if value is None else value if isinstance(value, str) else _with(value, base))
+        for value, base in zip(own, bases, strict=True)
+    ]
+
+
+def _ours(block: Perplexities | Costs, name: str, lines: Sequence[Line]) -> list[Field]:
+    other = block.against if isinstance(block, Costs) else block.ratio_to
+    fields = []
+    for at in block.at:
+        value = _value(block, name, at, lines)
+        base = (
+            _value(block, name, 1, lines) if other == TRAINED else _value(block, other, at, lines)
+        )
+        if isinstance(value, str):
+            fields.append(Field(value, "failed" if value else ""))
+        else:
+            fields.append(Field(_with(value, base)))
+    return fields
+
+
+def _value(block: Perplexities | Costs, name: str, at: float, lines: Sequence[Line]) -> float | str:
+    """Ours, or why there is none, or "" where nothing was scored."""
+    wanted = split_name(name)
+    for line in lines:
+        length = round(at * line.train_len)
+        if (line.name, method_of(line)) != wanted or length not in line.cells:
+            continue
+        if line.protocol.split("-")[0] != block.protocol:
+            continue
+        if failure := line.failure(length):
+            return failure.split(" (")[0]
+        cells = [known.cell for known in line.cells[length].values()]
+        if isinstance(block, Costs):
+            seconds = sum(cell.seconds for cell in cells)
+            return 1e6 * seconds / sum(cell.tokens for cell in cells) if seconds else ""
+        return sum(cell.ppl for cell in cells) / len(cells)
+    return ""
+
+
+def method_of(line: Line) -> str:
+    """Pattern, and extension if there is one."""
+    return " ".join(
+        filter(None, (line.attention, "" if line.extension == "none" else line.extension))
+    )
+
+
+def _with(value: float, base: Any) -> str:
+    """A value and its ratio to a base, where that is a number."""
+    shown = f"{value:.2f}" if value < 1000 else f"{value:.0f}"
+    known = isinstance(base, int | float) and math.isfinite(base) and base > 0
+    return f"{shown} ({value / base:.3g})" if known else shown
+
+
+def blocks_of(stored: Mapping[str, Any]) -> list[Expected]:
+    """The expected blocks of a study file or of study.json."""
+    return [parse_expected(node) for node in stored.get("expected") or ()]

@@ -1,0 +1,61 @@
+"""The paired t-test over seeds that KERPLE reports (Chi et al. 2022, arXiv 2205.09921)."""
+
+import math
+from collections.abc import Sequence
+
+from lexp.report.claims import seed_losses
+from lexp.report.gather import Line, Numbers, same_text
+from lexp.report.sheet import Field, Sheet
+from lexp.statistics import holm, paired_by_seed
+
+# Two seeds make a t interval with one degree of freedom, which is as good as none.
+LEAST_SEEDS = 3
+
+
+def paired_sheet(lines: Sequence[Line], baseline: str) -> Sheet | None:
+    """Each model minus the baseline at every length, by seed; None below LEAST_SEEDS seeds."""
+    numbers = Numbers()
+    found: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}
+    for base in (line for line in lines if line.name == baseline):
+        for line in lines:
+            if line is base or line.method != base.method or not _pairs(line, base):
+                continue
+            for length in sorted(set(line.lengths) & set(base.lengths)):
+                if line.failure(length) or base.failure(length):
+                    continue
+                if not line.same_amount(length, base, length):
+                    continue
+                d = paired_by_seed(
+                    seed_losses(line, length, numbers), seed_losses(base, length, numbers), draws=2
+                )
+                found.setdefault((line.name, line.method), {})[length] = d.mean, d.p
+    if not found:
+        return None
+    p_values = {
+        f"{key} {length}": p for key, own in found.items() for length, (_, p) in own.items()
+    }
+    family = f"models against {baseline}, every method and length"
+    adjusted = {one.name: one.adjusted for one in holm(p_values, family)}
+    lengths = sorted({length for own in found.values() for length in own})
+    rows = []
+    for key, own in found.items():
+        fields = []
+        for length in lengths:
+            value, p = own.get(length, (math.nan, math.nan))
+            sure = adjusted.get(f"{key} {length}", 1.0) < 0.05
+            text = f"{value:+.4f} (p {p:.2g})" if math.isfinite(p) else ""
+            fields.append(Field(text, "best" if sure and value < 0 else ""))
+        rows.append((*map(Field, key), *fields))
+    note = (
+        f"Nats per token above {baseline}, with p of the paired t-test over seeds of equal number "
+        "(two-sided, not corrected, as KERPLE reports it; these texts held fixed). Bold: below 0 "
+        f"also after Holm's correction over {len(p_values)} comparisons. The same number means the "
+        "same order of the training texts, and nothing else in common."
+    )
+    title = f"Paired t-test over seeds, {lines[0].protocol}"
+    return Sheet(title, ("model", "method", *map(str, lengths)), tuple(rows), 2, (note,))
+
+
+def _pairs(line: Line, base: Line) -> bool:
+    """Whether both have the same seeds, enough of them, and the same tokens."""
+    return line.seeds == base.seeds and len(line.seeds) >= LEAST_SEEDS and same_text(line, base)

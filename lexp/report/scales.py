@@ -1,0 +1,93 @@
+"""How much scores must be sharpened to hold at N times the length (Wang et al. 2024).
+
+"Length Generalization of Causal Transformers without Position Encoding", arXiv 2404.12224: the
+scale s that a frozen NoPE model does best with at N tokens is fitted as
+
+    s = 1 + c ln(N / L)
+
+L: the trained length. The paper has c = 0.3973 (50k steps, R^2 0.977) and 0.3010 (10k, 0.995). The
+best s of a grid is taken here, moved to the vertex of the parabola through it and its two
+neighbours; at an end of the grid it stays there, and the row says so.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lexp.report.gather import Line
+from lexp.report.sheet import Field, Sheet
+
+PREFIX, PRINTED = "uniform_scale-", 0.3973
+
+
+def scale_sheets(lines: Sequence[Line]) -> list[Sheet]:
+    """A table for each model and protocol that was scored at three scales or more."""
+    groups: dict[tuple, dict[float, Line]] = {}
+    for line in lines:
+        scale = _scale(line)
+        if line.attention == "full" and scale is not None:
+            key = line.protocol, line.name, line.variant, line.text, line.precision
+            groups.setdefault(key, {})[scale] = line
+    return [sheet for own in groups.values() if len(own) > 2 and (sheet := _sheet(own)) is not None]
+
+
+def _scale(line: Line) -> float | None:
+    if line.extension == "none":
+        return 1.0
+    return float(line.extension.removeprefix(PREFIX)) if line.extension.startswith(PREFIX) else None
+
+
+def _sheet(by_scale: dict[float, Line]) -> Sheet | None:
+    one = next(iter(by_scale.values()))
+    found: dict[int, tuple[float, float, bool]] = {}
+    for length in (n for n in one.lengths if n > one.train_len):
+        nll = {
+            scale: float(np.mean([k.cell.nll for k in line.cells[length].values()]))
+            for scale, line in sorted(by_scale.items())
+            if length in line.cells and not line.failure(length)
+        }
+        if len(nll) > 2:
+            found[length] = best_scale(nll)
+    if not found:
+        return None
+    at = {length / one.train_len: scale for length, (scale, _, _) in found.items()}
+    c, r2 = fit(at)
+    rows = []
+    for length, (scale, loss, inside) in found.items():
+        x = math.log(length / one.train_len)
+        values = (
+            str(length), f"{length / one.train_len:g}", f"{scale:.3f}", f"{loss:.4f}",
+            f"{1 + c * x:.3f}", f"{1 + PRINTED * x:.3f}", "" if inside else "end of the grid",
+        )  # fmt: skip
+        rows.append(tuple(map(Field, values)))
+    quality = f", R² {r2:.3f}" if math.isfinite(r2) else ""
+    scales = ", ".join(f"{scale:g}" for scale in sorted(by_scale))
+    return Sheet(
+        f"Best uniform scale, {one.name}, {one.protocol}",
+        ("length", "N / L", "best s", "nats per token", "fit", f"1 + {PRINTED} ln(N/L)", ""),
+        tuple(rows), 1,
+        (f"Fit: s = 1 + {c:.4f} ln(N / L){quality}; printed: c = 0.3973 after 50k steps, 0.3010 "
+         f"after 10k (Wang et al. 2024). Scales tried: {scales}; mean over seeds.",),
+    )  # fmt: skip
+
+
+def best_scale(nll: dict[float, float]) -> tuple[float, float, bool]:
+    """Scale of least loss, that loss (of the grid), and whether it lies within the grid."""
+    scales = sorted(nll)
+    n = min(range(len(scales)), key=lambda i: nll[scales[i]])
+    if n in (0, len(scales) - 1):
+        return scales[n], nll[scales[n]], False
+    near = scales[n - 1 : n + 2]
+    a, b, _ = np.polyfit(near, [nll[scale] for scale in near], 2)
+    return float(-b / (2 * a)) if a > 0 else scales[n], nll[scales[n]], True
+
+
+def fit(at: dict[float, float]) -> tuple[float, float]:
+    """c of s = 1 + c ln x by least squares, and R^2 about the mean of s (NaN below two points)."""
+    x = np.log(list(at))
+    s = np.array(list(at.values()))
+    c = float((x * (s - 1)).sum() / (x**2).sum())
+    spread = float(((s - s.mean()) ** 2).sum())
+    left = float(((s - 1 - c * x) ** 2).sum())
+    return c, 1 - left / spread if len(s) > 1 and spread > 0 else math.nan

@@ -1,0 +1,106 @@
+"""What a model weighs before it is trained: parameters, FLOPs a token, and its speed here."""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lexp import runtime
+from lexp.attention import make_attend
+from lexp.build import build
+from lexp.errors import ConfigError
+from lexp.optim import OptimSettings, make_optimizer
+from lexp.position import Position
+from lexp.tasks.common import make_dims, make_model, training_pattern
+
+VOCABULARIES = {"bytes": 256, "gpt2": 50257}
+# Steps of a pilot go on for so long; heavier steps than this are not tried on a CPU.
+PILOT_SECONDS, HEAVIEST_CPU = 1.0, 2e12
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What a variant costs: parameters, those that multiply, layers x inner, FLOPs a second."""
+
+    n_parameters: int
+    n_active: int
+    attention: int
+    train_len: int
+    speed: float
+
+    def training(self) -> float:
+        """FLOPs a token."""
+        return 6 * self.n_active + 6 * self.attention * (self.train_len + 1)
+
+    def forward(self, length: int, bounded: bool) -> float:
+        """FLOPs a token of a window."""
+        keys = (length + 1) / 2
+        return 2 * self.n_active + 4 * self.attention * (
+            min(keys, self.train_len) if bounded else keys
+        )
+
+
+def weigh(settings: dict[str, Any], flops: float | None) -> Weight:
+    """Parameters of a run's model and the speed of its training."""
+    dims, n_vocabulary = make_dims(settings), vocabulary(settings["tokenizer"])
+    total = n_parameters(settings, n_vocabulary)
+    active = total - n_vocabulary * dims.d_model
+    attention = dims.n_layers * dims.n_heads * dims.head_dim
+    weight = Weight(total, active, attention, settings["train_len"], flops or math.nan)
+    return weight if flops else replace(weight, speed=pilot(settings, weight))
+
+
+def n_parameters(settings: dict[str, Any], n_vocabulary: int) -> int:
+    """Parameters of a run's model, which may be too large to be made here."""
+    dims = make_dims(settings)
+    inner = dims.n_heads * dims.head_dim
+    block = 4 * dims.d_model * inner + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model
+    made = build(settings["model"]["position"], Position, "model.position")
+    schemes = made.layers()
+    if made.per_layer:
+        schemes = [schemes[n % len(schemes)] for n in range(dims.n_layers)]
+    of_schemes = sum(p.numel() for scheme in schemes for p in scheme.parameters())
+    ends = 2 * n_vocabulary * dims.d_model + dims.d_model
+    return ends + dims.n_layers * block + of_schemes
+
+
+def vocabulary(node: dict[str, Any]) -> int:
+    """Tokens of a tokenizer, without loading it; ConfigError where that cannot be told."""
+    known = node.get("vocab_size") or VOCABULARIES.get(node["name"])
+    if known is None:
+        raise ConfigError(f"plan: how many tokens tokenizer={node['name']} has is not known")
+    return int(known)
+
+
+def pilot(settings: dict[str, Any], weight: Weight) -> float:
+    """FLOPs a second of training steps on random tokens here; NaN if one would take too long."""
+    device = runtime.choose_device(settings["device"])
+    train_len = settings["train_len"]
+    batch = settings["batch_tokens"] // settings["accumulation"] // train_len
+    if device.type == "cpu" and weight.training() * batch * train_len > HEAVIEST_CPU:
+        return math.nan
+    runtime.prepare_process()
+    n_vocabulary = vocabulary(settings["tokenizer"])
+    model = make_model(settings, n_vocabulary).to(device)
+    optimizer = make_optimizer(model, OptimSettings(lr=settings["lr"], **settings["optim"]))
+    attend = make_attend(training_pattern(settings), train_len, model.schemes, device)
+    context = runtime.autocast(runtime.choose_precision(settings["precision"], device), device)
+    ids = torch.randint(n_vocabulary, (batch, train_len + 1), device=device)
+
+    def step() -> None:
+        with context:
+            loss = model.losses(ids[:, :-1], ids[:, 1:], attend).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+
+    step()
+    started, n_steps = time.perf_counter(), 0
+    while time.perf_counter() - started < PILOT_SECONDS:
+        step()
+        n_steps += 1
+    seconds = (time.perf_counter() - started) / n_steps
+    return weight.training() * batch * train_len / seconds
