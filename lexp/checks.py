@@ -101,6 +101,11 @@ def check_report(config: dict[str, Any]) -> None:
     _raise(problems)
 
 
+def check_status(config: dict[str, Any]) -> None:
+    """Check which study is shown and how often; one ConfigError names everything wrong."""
+    _raise([*_path_word("name", config["name"]), *_positive(config, "every")])
+
+
 def _methods(config: dict[str, Any]) -> list[str]:
     """What is wrong with the values that `MethodsSchema` declares."""
     return [

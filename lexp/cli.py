@@ -1,7 +1,6 @@
 """The `lexp` command: `lexp COMMAND key=value ...` hands the rest to a Hydra application.
 
-Light on purpose: help and tab completion must not wait for torch. The task functions are imported
-when they are called, by name, which is also how launchers find them on a cluster node.
+Light on purpose: help and tab completion must not wait for torch.
 """
 
 import contextlib
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp import __version__
+from lexp.applications import TASKS, show
 from lexp.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
 from lexp.files import config_folder
 
@@ -42,6 +42,10 @@ COMMANDS = {
     ),
     "report": Command(
         "tables, curves and claims of a study as one page", "lexp report name=default"
+    ),
+    "status": Command(
+        "a study's runs: queued, running, done, failed and why",
+        "lexp status name=default watch=true",
     ),
     "list": Command(
         "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
@@ -95,7 +99,7 @@ def run(word: str, arguments: list[str]) -> None:
     import hydra
 
     from lexp.config import register_schemas
-    from lexp.sweep import check_jobs, is_sweep
+    from lexp.sweep import check_jobs, check_launcher, is_sweep
 
     register_schemas()
     if word in ("eval", "probe", "analyze", "report"):
@@ -109,6 +113,7 @@ def run(word: str, arguments: list[str]) -> None:
     task, check = TASKS[word]
     os.environ["LEXP_SWEEP_JOBS"] = "1"
     if is_sweep(arguments):
+        check_launcher(arguments)
         n_jobs = check_jobs(config_folder(), word, arguments, check)
         os.environ["LEXP_SWEEP_JOBS"] = str(n_jobs)
     # Hydra would print what goes wrong its own way and exit with 1; raised, it reaches `guarded`.
@@ -126,15 +131,15 @@ def guarded(word: str, action: Callable[[], None]) -> int:
     try:
         action()
     except LexpError as error:
-        return error.exit_code if error.reported else _report(error)
+        return error.exit_code if error.reported else show(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return _report(ConfigError(_explain(word, error)))
+        return show(ConfigError(_explain(word, error)))
     except BrokenPipeError:  # the reader of a table has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (YAMLError, OSError) as error:
         if isinstance(error, OSError) and error.filename is None:
             raise
-        return _report((StorageError if isinstance(error, OSError) else ConfigError)(str(error)))
+        return show((StorageError if isinstance(error, OSError) else ConfigError)(str(error)))
     except KeyboardInterrupt:
         print("lexp: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -158,11 +163,6 @@ def _explain(word: str, error: Exception) -> str:
         options = sorted(path.stem for path in (config_folder() / choice[1]).glob("*.yaml"))
         return f"no {choice[1]} {choice[2]!r}; there are {', '.join(options)}"
     return first_line(error)
-
-
-def _report(error: LexpError) -> int:
-    print(f"lexp: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    return error.exit_code
 
 
 class Unbroken:
@@ -200,81 +200,6 @@ def complete(arguments: list[str]) -> None:
         run(words[1], arguments)
 
 
-def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
-    """Run a task; its failure ends this process, but in a sweep not the other jobs."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    try:
-        task(config)
-    except LexpError as error:
-        code = _report(error)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            error.reported = True
-            raise
-        sys.exit(code)
-
-
-def _train(config: Any) -> None:
-    from lexp.tasks.train import train
-
-    _stop_or_go_on(train, config)
-
-
-def _eval(config: Any) -> None:
-    from lexp.tasks.evaluate import eval_
-
-    _stop_or_go_on(eval_, config)
-
-
-def _probe(config: Any) -> None:
-    from lexp.tasks.probe import probe
-
-    _stop_or_go_on(probe, config)
-
-
-def _analyze(config: Any) -> None:
-    from lexp.tasks.analyze import analyze
-
-    _stop_or_go_on(analyze, config)
-
-
-def _report_study(config: Any) -> None:
-    from lexp.tasks.report import report
-
-    _stop_or_go_on(report, config)
-
-
-def _check_train(config: Any) -> None:
-    from lexp.tasks.train import check
-
-    check(config)
-
-
-def _check_eval(config: Any) -> None:
-    from lexp.tasks.evaluate import check
-
-    check(config)
-
-
-def _check_probe(config: Any) -> None:
-    from lexp.tasks.probe import check
-
-    check(config)
-
-
-def _check_analyze(config: Any) -> None:
-    from lexp.tasks.analyze import check
-
-    check(config)
-
-
-def _check_report(config: Any) -> None:
-    from lexp.tasks.report import check
-
-    check(config)
-
-
 def _list(words: list[str]) -> None:
     from lexp.config import register_schemas
     from lexp.tasks.list import list_
@@ -284,13 +209,3 @@ def _list(words: list[str]) -> None:
         return
     register_schemas()
     list_(config_folder(), words)
-
-
-# What Hydra calls for each command, and what checks a config without doing any work.
-TASKS = {
-    "train": (_train, _check_train),
-    "eval": (_eval, _check_eval),
-    "analyze": (_analyze, _check_analyze),
-    "report": (_report_study, _check_report),
-    "probe": (_probe, _check_probe),
-}

@@ -107,6 +107,16 @@ class ReportSchema:
 
 
 @dataclass
+class StatusSchema:
+    """The root of `lexp status`."""
+
+    name: str = MISSING
+    outputs: str = MISSING
+    watch: bool = MISSING
+    every: float = MISSING
+
+
+@dataclass
 class AnalyzeSchema(MethodsSchema):
     """The root of `lexp analyze`."""
 
@@ -143,6 +153,7 @@ def register_schemas() -> None:
     store.store(name="analyze_schema", node=AnalyzeSchema)
     store.store(name="probe_schema", node=ProbeSchema)
     store.store(name="report_schema", node=ReportSchema)
+    store.store(name="status_schema", node=StatusSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -66,3 +66,13 @@ class Incomplete(LexpError):
     """An evaluation in which some cells failed; the finished ones are kept."""
 
     exit_code = 9
+
+
+class JobFailed(LexpError):
+    """A job of a sweep that failed in a process of its own: with its exit code, or 10 if killed."""
+
+    exit_code = 10
+
+    def __init__(self, message: str, exit_code: int = 10):
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -7,9 +7,7 @@ from lexp.attention.tiles import (
     CHUNK_ROWS,
     GROUP_ROWS,
     MAX_MASK,
-    MAX_MASK_BIASED,
     MIN_TILE_ROWS,
-    WHOLE_TOKENS,
     WHOLE_TOKENS_BIASED,
 )
 from lexp.model import MAX_LOGITS, MLP_ROWS, Transformer
@@ -34,17 +32,16 @@ def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int,
 
 def _scores(model: Transformer, pattern: Pattern, size: int) -> int:
     """Bytes of masks, biases and scores of one tile."""
-    biased = any(position.has_bias for position in model.schemes)
+    biased = any(position.has_bias and not position.by_distance for position in model.schemes)
     n_heads, inner = model.dims.n_heads, model.dims.n_heads * model.dims.head_dim
     if not isinstance(pattern, Banded) or any(p.has_weigh or p.draws for p in model.schemes):
         return 8 * 4 * MAX_SCORES["cpu"]
     if pattern.lookback is None:
-        if size <= (WHOLE_TOKENS_BIASED if biased else WHOLE_TOKENS):
-            return 2 * 4 * n_heads * size * size if biased else 0
-        most = MAX_MASK_BIASED if biased else MAX_MASK
-        rows = min(CHUNK_ROWS, max(1, most // size))
-        turned = 40 * inner * size  # keys times their rotation, anew for each tile
-        return turned + rows * size * 4 * (6 * n_heads if biased else 4)
+        turned = 40 * inner * size  # keys times their rotation
+        if not biased:
+            return turned
+        rows = size if size <= WHOLE_TOKENS_BIASED else min(CHUNK_ROWS, max(1, MAX_MASK // size))
+        return turned + rows * size * 4 * 6 * n_heads
     rows = max(pattern.lookback, MIN_TILE_ROWS)
     tiles = max(1, min(size, GROUP_ROWS) // rows)
     return rows * (rows + pattern.lookback) * 4 * (2 * n_heads * tiles if biased else 2)

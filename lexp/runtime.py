@@ -54,12 +54,13 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[StopRequest]:
+def stop_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
     """Within: SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C are noted; a second one acts as before.
 
     Schedulers send the first before they kill; the work then stops at its next whole step.
+    request: where to note them, if it is to be read afterwards too.
     """
-    request = StopRequest()
+    request = request or StopRequest()
     before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -79,6 +80,20 @@ def stop_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def hand_back(request: StopRequest) -> None:
+    """After a run has saved: give SIGUSR2 to whoever waited for it before, such as submitit.
+
+    Called when nothing of the run is open any more: submitit asks SLURM to queue the job again,
+    and SLURM kills what is left of it. Not for SIGTERM: then SLURM queues it again by itself.
+    """
+    number = getattr(signal, "SIGUSR2", None)
+    if number is None or request.number != number:
+        return
+    handler = signal.getsignal(number)
+    if callable(handler):
+        handler(number, None)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

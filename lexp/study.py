@@ -5,16 +5,14 @@
                           metrics.jsonl   one line per step and per validation
                           checkpoints/    the newest two, the last one being the result
                           done.json       there when training is complete
+                          status.json     how far it is, or what became of it
                           eval/           one file per evaluated cell, with its per-token losses
                           probes/         one file per cell of `lexp probe`
 
 Settings are JSON, not YAML, because they are read back from folders that may be somebody else's.
 """
 
-import contextlib
-import fcntl
 import json
-import os
 import platform
 import warnings
 from collections.abc import Iterator
@@ -24,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from lexp import __version__
-from lexp.errors import Busy, CheckpointError, ConfigError
-from lexp.files import digest, make_folder, storage, write_json
+from lexp.errors import CheckpointError, ConfigError
+from lexp.files import digest, make_folder, write_json
 
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 GROUPS = ("model", "size", "dataset", "tokenizer")
@@ -92,6 +90,11 @@ def run_name(settings: dict[str, Any]) -> str:
     choices = [settings[group]["name"] for group in GROUPS[:3]]
     place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
     return "-".join(choices + place)
+
+
+def run_folder(settings: dict[str, Any]) -> Path:
+    """Where the run of these settings is."""
+    return Path(settings["outputs"]) / settings["name"] / run_name(settings)
 
 
 def variant(settings: dict[str, Any]) -> str:
@@ -191,24 +194,6 @@ def source_commit() -> str:
         return (git / head.removeprefix("ref: ")).read_text().strip()
     except OSError:
         return ""
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder; Busy names the process that already does. Freed when the holder ends."""
-    path = make_folder(folder) / "lock"
-    with storage(path):
-        file = path.open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise Busy(f"{folder} is in use by {file.read() or 'another process'}") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
 
 
 def _read_config(path: Path) -> dict[str, Any]:

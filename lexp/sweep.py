@@ -1,6 +1,8 @@
 """What a `-m` command line stands for: its jobs, composed and checked before the first one runs."""
 
+import importlib.util
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,24 @@ def is_sweep(arguments: list[str]) -> bool:
     if asked and {"--cfg", "-c", "--info", "-i"} & set(arguments):
         raise ConfigError("--cfg and --info show one job: leave out -m")
     return asked
+
+
+def check_launcher(arguments: list[str]) -> None:
+    """ConfigError if a launcher is asked for whose package or scheduler is not here."""
+    for word in arguments:
+        if not re.match(r"hydra/launcher=['\"]?(slurm|submitit_\w+)", word):
+            continue
+        if importlib.util.find_spec("submitit") is None or not _has_plugin():
+            raise ConfigError(f"{word} needs submitit: pip install 'lexp[slurm]'")
+        if "submitit_local" not in word and shutil.which("srun") is None:
+            raise ConfigError(f"{word}: no SLURM on this machine (srun is not on PATH)")
+
+
+def _has_plugin() -> bool:
+    try:
+        return importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def check_jobs(

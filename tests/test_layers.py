@@ -14,6 +14,7 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 FLOORS = [
     {"lexp", "errors", "statistics"},
     {"files"},
+    {"locks"},
     {"labels"},
     {"position", "pattern"},
     {"attention"},
@@ -22,7 +23,8 @@ FLOORS = [
     {"hf"},
     {"data", "optim", "checkpoint", "record", "runtime"},
     {"protocol", "study"},
-    {"losses", "scoring", "memory"},
+    {"losses", "scoring", "memory", "status"},
+    {"heartbeat"},
     {"train", "evaluate"},
     {"probes"},
     {"report"},
@@ -30,6 +32,8 @@ FLOORS = [
     {"messages"},
     {"config", "checks", "build"},
     {"tasks", "sweep"},
+    {"launch"},
+    {"applications"},
     {"cli"},
     {"__main__"},
 ]
@@ -37,8 +41,9 @@ FLOORS = [
 STRANGERS = [{"position", "pattern"}, {"data", "optim", "checkpoint", "record", "runtime"},
              {"train", "evaluate"}, {"protocol", "study"}]  # fmt: skip
 FENCES = {
-    "hydra": {"cli", "config", "build", "tasks", "sweep"},
-    "omegaconf": {"cli", "messages", "config", "build", "tasks", "sweep"},
+    "hydra": {"cli", "applications", "config", "build", "tasks", "sweep", "launch"},
+    "submitit": {"launch"},
+    "omegaconf": {"cli", "messages", "config", "build", "tasks", "sweep", "launch"},
     "wandb": {"record"},
     "rich": {"record", "report", "tasks"},
     "datasets": {"data"},

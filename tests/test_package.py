@@ -22,7 +22,7 @@ def wheel(tmp_path_factory) -> Path:
     return path
 
 
-def test_every_config_and_data_file_is_in_the_wheel_and_nothing_beside_lexp(wheel):
+def test_every_config_and_data_file_is_in_the_wheel_and_only_the_launchers_beside_lexp(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for path in (ROOT / "conf").rglob("*.yaml"):
@@ -31,7 +31,7 @@ def test_every_config_and_data_file_is_in_the_wheel_and_nothing_beside_lexp(whee
         if path.suffix in (".css", ".js", ".csv"):
             assert path.relative_to(ROOT).as_posix() in names
     tops = {name.split("/")[0] for name in names}
-    assert tops == {"lexp", next(t for t in tops if t.endswith(".dist-info"))}
+    assert tops == {"lexp", "hydra_plugins", next(t for t in tops if t.endswith(".dist-info"))}
 
 
 def test_the_command_runs_from_the_unpacked_wheel(wheel, tmp_path):

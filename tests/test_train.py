@@ -22,9 +22,10 @@ from lexp.errors import (
     OutOfMemory,
     StorageError,
 )
+from lexp.locks import locked
 from lexp.optim import OptimSettings, learning_rate
 from lexp.record.metrics import read
-from lexp.study import Run, locked
+from lexp.study import Run
 from lexp.tasks.train import train
 
 
@@ -89,7 +90,7 @@ def test_a_run_learns_and_leaves_what_the_readme_says(tiny):
     assert [p["step"] for p in probes] == list(range(5, 101, 5))
     assert set(probes[-1]) == {"event", "step", "nll@16", "nll@32", "nll@64"}
     assert sorted(p.name for p in folder.iterdir()) == [
-        "checkpoints", "config.json", "done.json", "lock", "metrics.jsonl",
+        "checkpoints", "config.json", "done.json", "lock", "metrics.jsonl", "status.json",
     ]  # fmt: skip
     kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
     assert kept == ["step-00000096", "step-00000100"]

@@ -4,7 +4,9 @@ Shapes: B batch, H heads, T sequence, D head_dim; a group is `n_tiles` equal til
 with `left` keys before them, folded into the batch so that one kernel call does them all.
 
 Bounded patterns (window, blockwise) need a fixed `left`: time linear in T, temporaries flat.
-Full attention keeps every earlier key, one tile after the other: temporaries rows x T.
+Full attention is one tile where the kernel masks by itself; with a bias that is a function of the
+distance, tiles against every earlier key whose biases are a view of one row; with another bias the
+temporaries are rows x T.
 Positions are counted from each tile's first query. For a shift-invariant scheme that changes
 nothing but the rounding, and it is what keeps xPos exact at any distance from the origin.
 """
@@ -17,19 +19,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from lexp.attention.blocked import blocked, pays
+from lexp.attention.by_distance import attend_by_distance, distance_row
 from lexp.attention.prepare import prepare, rotate
 from lexp.errors import NotDefined
-from lexp.pattern import Banded, Full
+from lexp.pattern import Banded, Full, Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
 
-# Up to this many tokens causal attention is one tile: the kernel masks by itself (and skips the
-# masked half), but its bias, where a scheme has one, is rows x T.
-WHOLE_TOKENS = 16384
+# Up to this many tokens causal attention with a bias is one tile; beyond, tiles have fewer rows, so
+# that less is read of keys after the last query. Without a bias the kernel skips those.
 WHOLE_TOKENS_BIASED = 1024
 CHUNK_ROWS = 512
-# Beyond that a tile has fewer rows, so that its mask stays below so many numbers (of one head).
-MAX_MASK, MAX_MASK_BIASED = 1 << 26, 1 << 24
+# A tile has fewer rows than that where its dense mask would have more numbers (of one head).
+MAX_MASK = 1 << 24
 # Bounded patterns: at least this many rows a tile (smaller ones waste the matrix units), and tiles
 # folded into one call up to this many query rows a sequence (bounds the temporaries).
 MIN_TILE_ROWS = 64
@@ -50,7 +53,7 @@ class Tiling:
     """How a pattern at one length is cut, and what all tiles share: mask and rotary factors.
 
     The shared tables cover keys -span+rows .. rows-1 counted from a tile's first query; a tile with
-    fewer keys to its left uses their right end. mask None: one tile, plain causal.
+    fewer keys to its left uses their right end. mask None: causal.
     """
 
     groups: tuple[Group, ...]
@@ -69,9 +72,9 @@ def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[Group, ...]:
     lookback = pattern.lookback
     most = position.max_span or math.inf
     if lookback is None:
-        whole = WHOLE_TOKENS_BIASED if position.has_bias else WHOLE_TOKENS
-        most_numbers = MAX_MASK_BIASED if position.has_bias else MAX_MASK
-        chunk = min(CHUNK_ROWS, most, max(1, most_numbers // seq_len))
+        whole = WHOLE_TOKENS_BIASED if position.has_bias else math.inf
+        dense = position.has_bias and not position.by_distance
+        chunk = min(CHUNK_ROWS, most, max(1, MAX_MASK // seq_len) if dense else math.inf)
         rows = seq_len if seq_len <= min(whole, most) else int(chunk)
         starts = range(0, seq_len, rows)
         return tuple(Group(s, min(rows, seq_len - s), 1, s) for s in starts)
@@ -108,14 +111,19 @@ def make_tiling(pattern: Banded, seq_len: int, position: Position, device: torch
     offset = math.ceil((span - rows) / pattern.period) * pattern.period
     query = torch.arange(rows, device=device)
     key = torch.arange(rows - span, rows, device=device)
-    plain_causal = len(groups) == 1 and isinstance(pattern, Full)
-    mask = None if plain_causal else pattern.allowed(query[:, None] + offset, key[None, :] + offset)
+    bare = isinstance(pattern, Full) and (len(groups) == 1 or in_rows(pattern, position))
+    mask = None if bare else pattern.allowed(query[:, None] + offset, key[None, :] + offset)
     # In double precision on the CPU, which every machine has; then in what the model computes in.
     factors = position.factors(query.double().cpu(), key.double().cpu())
     if factors is not None:
         q_factors, k_factors = (table.to(torch.complex64).to(device) for table in factors)
         factors = q_factors, k_factors
     return Tiling(groups, rows, mask, query.float(), key.float(), factors)
+
+
+def in_rows(pattern: Pattern, position: Position) -> bool:
+    """Whether masks and biases are a function of the distance, so that one row holds them."""
+    return isinstance(pattern, Full) and (position.by_distance or not position.has_bias)
 
 
 class Tiles:
@@ -125,6 +133,10 @@ class Tiles:
         if position.has_weigh or position.draws:
             raise ValueError(f"{type(position).__name__}: tiles are for softmax over 0 .. T-1")
         self.tiling = make_tiling(pattern, seq_len, position, device)
+        # A single tile without a bias needs no row: the kernel knows what causal means.
+        self.in_rows = in_rows(pattern, position) and (
+            position.has_bias or len(self.tiling.groups) > 1
+        )
         self.n_keys = pattern.n_keys(torch.arange(seq_len, device=device))
 
     def __call__(
@@ -137,13 +149,27 @@ class Tiles:
         drawn: Tensor | None = None,
     ) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
-        bias, root = position.bias(x), math.sqrt(q.shape[-1])
+        bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
-        outputs = [self._group(group, q, k, v, bias, root) for group in self.tiling.groups]
+        row = self._row(bias, q) if self.in_rows else None
+        outputs = [self._group(group, q, k, v, bias, row, scale) for group in self.tiling.groups]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
+    def _row(self, bias: Bias | None, q: Tensor) -> Tensor:
+        """Biases and mask by distance, for all groups."""
+        rows, n_keys = self.tiling.rows, len(self.tiling.k_pos)
+        row = distance_row(bias or no_bias, q.shape[1], n_keys, rows, q.device)
+        return row.double() if q.dtype == torch.float64 else row
+
     def _group(
-        self, group: Group, q: Tensor, k: Tensor, v: Tensor, bias: Bias | None, root: float
+        self,
+        group: Group,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Bias | None,
+        row: Tensor | None,
+        scale: float,
     ) -> Tensor:
         tiling, batch = self.tiling, q.shape[0]
         # This group's part of the shared tables: its own queries, and keys up to its last query.
@@ -154,6 +180,12 @@ class Tiles:
         if tiling.factors is not None:
             q, k = rotate(q, tiling.factors[0][query]), rotate(k, tiling.factors[1][key])
         mask = None if tiling.mask is None else tiling.mask[query, key]
+        if row is not None:
+            row = row[:, len(tiling.k_pos) - group.left - group.rows :]
+            attend = blocked if pays(q, k, v, row) else attend_by_distance
+            return attend(q, k, v, row, scale)
+        if bias is None and mask is None and pays(q, k, v, None):
+            return blocked(q, k, v, None, scale)
         if bias is not None:
             pair = self._pairs(group, batch, q.shape[1], tiling.q_pos[query], tiling.k_pos[key])
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
@@ -164,7 +196,7 @@ class Tiles:
             added = bias(pair).masked_fill(~allowed, -math.inf).to(dtype)
             mask = added if added.ndim == 4 else added[None]
         out = scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=1 / root
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
         )
         return unfold(out, group, batch)
 
@@ -185,6 +217,11 @@ class Tiles:
             k_pos=k_pos[None, :],
             n_keys=self.n_keys[first + rows],
         )
+
+
+def no_bias(pair: Pair) -> Tensor:
+    """Nothing is added."""
+    return torch.zeros_like(pair.q_pos)
 
 
 def fold(x: Tensor, group: Group, left: int) -> Tensor:

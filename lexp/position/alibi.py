@@ -28,6 +28,7 @@ class ALiBi(Position):
 
     relative = True
     has_bias = True
+    by_distance = True
 
     def __init__(self, n_heads: int):
         super().__init__()

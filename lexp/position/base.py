@@ -40,6 +40,7 @@ class Position(nn.Module):
     shift_invariant: bool = True  # scores stay if both tokens move by the same distance
     relative: bool = False  # scores read q_pos - k_pos
     has_bias: bool = False  # bias() gives a function
+    by_distance: bool = False  # which reads of a pair its head and q_pos - k_pos alone
     has_weigh: bool = False  # weigh() gives a function
     has_scale: bool = False  # scale() gives numbers
     draws: bool = False  # draw() gives positions

@@ -16,6 +16,7 @@ class Wrapper(Position):
         self.shift_invariant = inner.shift_invariant
         self.relative = inner.relative
         self.has_bias = inner.has_bias
+        self.by_distance = inner.by_distance
         self.has_weigh = inner.has_weigh
         self.has_scale = inner.has_scale
         self.draws = inner.draws
@@ -71,6 +72,7 @@ class Together(Position):
         self.shift_invariant = all(part.shift_invariant for part in schemes)
         self.relative = any(part.relative for part in schemes)
         self.has_bias = any(part.has_bias for part in schemes)
+        self.by_distance = all(part.by_distance or not part.has_bias for part in schemes)
         self.has_weigh = any(part.has_weigh for part in schemes)
         self.has_scale = any(part.has_scale for part in schemes)
         self.per_layer = any(part.per_layer for part in schemes)

@@ -20,6 +20,7 @@ class KerpleLog(Position):
 
     relative = True
     has_bias = True
+    by_distance = True
 
     def __init__(self, n_heads: int):
         super().__init__()
@@ -42,6 +43,7 @@ class KerplePower(Position):
 
     relative = True
     has_bias = True
+    by_distance = True
 
     def __init__(self, n_heads: int):
         super().__init__()

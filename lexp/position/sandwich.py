@@ -21,6 +21,7 @@ class Sandwich(Position):
 
     relative = True
     has_bias = True
+    by_distance = True
 
     def __init__(self, n_heads: int, dim: int = 128, base: float = 10000.0):
         super().__init__()

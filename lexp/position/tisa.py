@@ -23,6 +23,7 @@ class TISA(Position):
 
     relative = True
     has_bias = True
+    by_distance = True
 
     def __init__(
         self, n_heads: int, n_kernels: int = 5, fold: bool = False, per_layer: bool = False

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lexp.files import write_text
+from lexp.locks import one_at_a_time
 from lexp.probes.cells import COLUMNS, Result, interval, read_result
 from lexp.report.sheet import Field, Sheet
 from lexp.report.table import SHORT
@@ -34,6 +35,11 @@ def read_probes(study: Path, runs: Container[str]) -> list[Result]:
 
 def write_probes(study: Path) -> None:
     """Write <study>/probes.csv with all cells found in the study's runs, failures included."""
+    with one_at_a_time(study):  # as for results.csv
+        _write(study)
+
+
+def _write(study: Path) -> None:
     found = (read_result(path) for path in sorted(study.glob("*/probes/*.json")))
     cells = [result.cell for result in found if result]
     cells.sort(

@@ -8,10 +8,16 @@ from typing import Any
 
 from lexp.evaluate import COLUMNS, read_cell
 from lexp.files import write_text
+from lexp.locks import one_at_a_time
 
 
 def write_results(study: Path) -> None:
     """Write <study>/results.csv with all cells found in the study's runs, failures included."""
+    with one_at_a_time(study):  # or a table gathered before another job's last cell could win
+        _write(study)
+
+
+def _write(study: Path) -> None:
     cells = [known[0] for path in sorted(study.glob("*/eval/*.json")) if (known := read_cell(path))]
     cells.sort(key=lambda c: (c.run, c.attention, c.extension, c.protocol, c.documents, c.length))
     buffer = io.StringIO()

@@ -26,6 +26,7 @@ from lexp.config import plain
 from lexp.errors import LexpError
 from lexp.evaluate import NOT_DEFINED, OK, Subject
 from lexp.files import make_folder, write_bytes, write_text
+from lexp.locks import one_at_a_time
 from lexp.protocol import long_enough
 from lexp.record import Console
 from lexp.report.figure import chart_png
@@ -150,7 +151,8 @@ def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> N
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
     for instrument in instruments:
         own = [one for one in looks if one.instrument == instrument.label]
-        write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
+        with one_at_a_time(study):  # another job's newest numbers must not be lost
+            write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
         good = [one.labelled for one in own if one.status == OK]
         for number, item in enumerate(shown(instrument, good), 1):
             stem = folder / f"{instrument.label}-{number}"

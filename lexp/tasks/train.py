@@ -18,12 +18,14 @@ from lexp.config import check_types, plain
 from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
+from lexp.heartbeat import Heartbeat, told
+from lexp.locks import locked
 from lexp.model import Transformer
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
 from lexp.record import Console, Metrics, start_mirror
-from lexp.study import Run, locked, open_run, run_name, warn_of_other_versions
+from lexp.study import Run, open_run, run_folder, warn_of_other_versions
 from lexp.tasks.common import (
     make_corpus,
     make_dims,
@@ -63,24 +65,38 @@ def _check_position(position: Position, settings: dict[str, Any]) -> None:
 def train(config: DictConfig) -> None:
     """Train one model into its run folder, or go on where it was stopped."""
     settings = check(config)
-    folder = Path(settings["outputs"]) / settings["name"] / run_name(settings)
+    folder = run_folder(settings)
     if Run(folder).is_done:
         print(f"{folder} is complete, nothing to do", file=sys.stderr)
         return
+    stop = runtime.StopRequest()
+    try:
+        with locked(folder), told(folder, _steps(settings).n_steps) as heartbeat:
+            _train_in_memory(settings, folder, heartbeat, stop)
+    except SystemExit:
+        runtime.hand_back(stop)
+        raise
+
+
+def _train_in_memory(
+    settings: dict[str, Any], folder: Path, heartbeat: Heartbeat, stop: runtime.StopRequest
+) -> None:
+    """Train; OutOfMemory, with what helps, in place of what torch says."""
     message = ""
-    with locked(folder):
-        try:
-            _train(settings, folder)
-        except (RuntimeError, MemoryError) as error:
-            if not runtime.is_out_of_memory(error):
-                raise
-            message = str(error).splitlines()[0] if str(error) else "out of memory"
+    try:
+        _train(settings, folder, heartbeat, stop)
+    except (RuntimeError, MemoryError) as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        message = str(error).splitlines()[0] if str(error) else "out of memory"
     if message:
         now = settings["accumulation"]
         raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")
 
 
-def _train(settings: dict[str, Any], folder: Path) -> None:
+def _train(
+    settings: dict[str, Any], folder: Path, heartbeat: Heartbeat, stop: runtime.StopRequest
+) -> None:
     runtime.prepare_process()
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
@@ -108,7 +124,7 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
         warn_of_other_versions(run)
     metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
     mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
-    with runtime.stop_signals() as stop:
+    with runtime.stop_signals(stop):
         job = loop.Job(
             model=model,
             pattern=training_pattern(settings),
@@ -129,6 +145,7 @@ def _train(settings: dict[str, Any], folder: Path) -> None:
         print(_description(job, folder, f"{precision} on {device}"), file=sys.stderr, flush=True)
         number, n_jobs = _place_in_sweep()
         title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
+        heartbeat.follow(lambda: job.step, steps.step_tokens)
         total, done = steps.n_steps * steps.step_tokens, job.step * steps.step_tokens
         try:
             with Console(title, total, done, following=n_jobs - number) as console:

@@ -1,0 +1,146 @@
+"""Jobs side by side on one machine, each a `lexp` command of its own.
+
+A process each, because a job that is killed (out of memory, most often) must take no other with it.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lexp import runtime, status
+from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
+from lexp.files import make_folder, storage
+from lexp.launch.plan import Job, queued
+
+LOOK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one job at a time: its GPU as CUDA_VISIBLE_DEVICES names it, and its CPU threads."""
+
+    gpu: str | None
+    n_threads: int
+
+
+@dataclass(frozen=True)
+class _Started:
+    job: Job
+    slot: Slot
+    process: subprocess.Popen
+    log: Path
+
+
+def make_slots(asked: int | str, per_gpu: int) -> list[Slot]:
+    """How many jobs run at once, and where.
+
+    asked: a number, or `auto`: per_gpu on every GPU, or one per CPU core where there is no GPU.
+    """
+    if asked != "auto" and (type(asked) is not int or asked < 1):
+        raise ConfigError(f"hydra.launcher.jobs={asked} (auto, or a whole number from 1)")
+    if type(per_gpu) is not int or per_gpu < 1:
+        raise ConfigError(f"hydra.launcher.per_gpu={per_gpu} (a whole number from 1)")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [str(number) for number in range(torch.cuda.device_count())]
+    if gpus and visible:
+        gpus = visible.split(",")[: len(gpus)]
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    n_cores = n_cores or 1
+    n_jobs = asked if isinstance(asked, int) else per_gpu * len(gpus) or n_cores
+    n_threads = max(1, n_cores // n_jobs)
+    return [Slot(gpus[n % len(gpus)] if gpus else None, n_threads) for n in range(n_jobs)]
+
+
+def run_processes(
+    jobs: list[Job], slots: list[Slot], command: Callable[[Job], list[str]], logs: Path
+) -> dict[int, JobFailed | None]:
+    """Run every job, as many at once as there are slots; by job number, how it failed or None.
+
+    command: a job's words after `lexp`. logs: where jobs without a run folder leave what they say.
+    A signal that asks to stop is passed on: the jobs save, none follows, SystemExit.
+    """
+    waiting, running, ended = list(jobs), list[_Started](), dict[int, JobFailed | None]()
+    free = list(slots)
+    passed_on = False
+    with runtime.stop_signals() as stop, queued(jobs):
+        try:
+            while running or (waiting and stop.number is None):
+                while waiting and free and stop.number is None:
+                    running.append(_start(waiting.pop(0), free.pop(0), command, logs))
+                time.sleep(LOOK_EVERY_S)
+                if stop.number is not None and not passed_on:
+                    passed_on = True
+                    for started in running:
+                        started.process.send_signal(stop.number)
+                for started in [s for s in running if s.process.poll() is not None]:
+                    running.remove(started)
+                    free.append(started.slot)
+                    ended[started.job.number] = _end(started, len(jobs) - len(ended) - 1)
+        finally:
+            for started in running:  # a second signal: no time to save
+                started.process.kill()
+                started.process.wait()
+                _end(started, len(running))
+    if stop.number is not None and (len(ended) < len(jobs) or any(ended.values())):
+        raise SystemExit(EXIT_INTERRUPTED if stop.number == signal.SIGINT else EXIT_PREEMPTED)
+    return ended
+
+
+def _start(job: Job, slot: Slot, command: Callable[[Job], list[str]], logs: Path) -> _Started:
+    log = job.folder / "log.txt" if job.folder else logs / f"job-{job.number}.txt"
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    extra = {"PYTHONPATH": os.pathsep.join(paths), "LEXP_SWEEP_JOBS": "1"}
+    if slot.gpu is not None:
+        extra["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    threads = os.environ.get("OMP_NUM_THREADS", str(slot.n_threads))
+    make_folder(log.parent)
+    with storage(log), log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lexp", *command(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **extra, "OMP_NUM_THREADS": threads},
+            # Ctrl-C reaches this process only, which passes it on once: a second would not save.
+            process_group=0,
+        )
+    print(f"started {job.name}{f' on GPU {slot.gpu}' if slot.gpu else ''}: {log}", file=sys.stderr)
+    return _Started(job, slot, process, log)
+
+
+def _end(started: _Started, n_left: int) -> JobFailed | None:
+    """Say how a job ended; a run that was killed cannot have written it down itself."""
+    job, code = started.job, started.process.returncode
+    if code == 0:
+        print(f"done {job.name}, {n_left} left", file=sys.stderr, flush=True)
+        return None
+    if code < 0:
+        name = signal.Signals(-code).name
+        reason = f"killed by {name}"
+        reason += ", most likely for want of memory" if name == "SIGKILL" else ""
+        failure = JobFailed(f"{job.name}: {reason}; its log: {started.log}")
+    else:
+        reason = _last_words(started.log)
+        failure = JobFailed(f"{job.name}: exit code {code}: {reason}", code)
+    if job.folder:
+        status.close(job.folder, reason)
+    print(f"lexp: {failure}", file=sys.stderr, flush=True)
+    failure.reported = True
+    return failure
+
+
+def _last_words(log: Path) -> str:
+    """What a job said last, without the prefix of messages."""
+    with contextlib.suppress(OSError):
+        lines = log.read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.strip()), "").removeprefix("lexp: ")
+    return ""

@@ -1,0 +1,152 @@
+"""Jobs in SLURM, through submitit: queued as one array, waited for, and none of them forgotten."""
+
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from typing import Any
+
+from lexp import status
+from lexp.errors import ConfigError, JobFailed
+from lexp.launch.plan import Job, ask_slurm, enqueue
+from lexp.status import Status
+
+LOOK_EVERY_S = 1.0
+ASK_EVERY_S = 5.0
+# A job may have left SLURM's queue a little before its result is seen here (network file systems).
+GRACE_S = 10.0
+
+
+def submit(function: Any, jobs: list[Job], arguments: list[tuple], params: dict[str, Any]) -> list:
+    """Queue function(*arguments) for every job; submitit's handles. ConfigError as sbatch says."""
+    import submitit
+    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+
+    shared = {field.name for field in fields(BaseQueueConf)}
+    executor = submitit.AutoExecutor(
+        folder=params["submitit_folder"],
+        cluster="slurm",
+        slurm_max_num_timeout=params["max_num_timeout"],
+    )
+    named = {
+        key if key in shared else f"slurm_{key}": value
+        for key, value in params.items()
+        if key not in ("submitit_folder", "max_num_timeout")
+    }
+    executor.update_parameters(**named)
+    for job in jobs:
+        enqueue(job, Status(status.QUEUED))
+    try:
+        handles = executor.map_array(function, *zip(*arguments, strict=True))
+    except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+        for job in jobs:
+            _close(job, "SLURM did not take it")
+        said = getattr(error, "output", None) or str(error)
+        raise ConfigError(f"sbatch refused the jobs: {_last_line(said)}") from None
+    for job, handle in zip(jobs, handles, strict=True):
+        _note_id(job, handle.job_id)
+    ids = " to ".join(dict.fromkeys([handles[0].job_id, handles[-1].job_id]))
+    n_jobs = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"
+    print(f"queued {n_jobs} in SLURM: {ids}", file=sys.stderr, flush=True)
+    return handles
+
+
+def _note_id(job: Job, slurm_job: str) -> None:
+    """The id under which a run waits, unless it has begun in the meantime and said so itself."""
+    if job.folder:
+        now = status.read(job.folder)
+        if now is not None and now.state == status.QUEUED and not now.slurm_job:
+            enqueue(job, Status(status.QUEUED, slurm_job=slurm_job))
+
+
+def collect(jobs: list[Job], handles: list) -> list[Any]:
+    """Wait for every job; in their order, what it returned, or JobFailed.
+
+    Whether a job still is in the queue is asked of squeue, not of sacct as submitit does: sacct
+    needs accounting, and without it a job that was killed would be waited for for ever.
+    """
+    results: dict[int, Any] = {}
+    gone_since: dict[int, float] = {}
+    asked = time.monotonic()
+    while len(results) < len(jobs):
+        left = [n for n in range(len(jobs)) if n not in results]
+        for n in left:
+            if handles[n].paths.result_pickle.exists():
+                results[n] = _result(jobs[n], handles[n])
+            elif n in gone_since and time.monotonic() - gone_since[n] > GRACE_S:
+                results[n] = _lost(jobs[n], handles[n])
+        if time.monotonic() - asked >= ASK_EVERY_S:
+            asked = time.monotonic()
+            held = ask_slurm()
+            if held is not None:
+                for n in left:
+                    if handles[n].job_id in held:
+                        gone_since.pop(n, None)
+                    else:
+                        gone_since.setdefault(n, asked)
+        time.sleep(LOOK_EVERY_S)
+    return [results[n] for n in range(len(jobs))]
+
+
+def _result(job: Job, handle: Any) -> Any:
+    import submitit
+
+    try:
+        result = handle.results()[0]
+    except submitit.core.utils.UncompletedJobError as error:
+        lines = [line for line in str(error).splitlines() if "Error:" in line]
+        reason = lines[-1].strip() if lines else _last_line(error)
+        return _failure(job, f"SLURM job {handle.job_id}: {reason}; its log: {handle.paths.stderr}")
+    failure = result._return_value
+    how = f"lexp: {job.name}: {failure}" if isinstance(failure, Exception) else f"done {job.name}"
+    print(how, file=sys.stderr, flush=True)
+    return result
+
+
+def _lost(job: Job, handle: Any) -> JobFailed:
+    how = _what_slurm_says(handle.job_id)
+    return _failure(
+        job,
+        f"SLURM job {handle.job_id} ended without a result{how}; its log: {handle.paths.stderr}",
+    )
+
+
+def _failure(job: Job, reason: str) -> JobFailed:
+    _close(job, reason)
+    failure = JobFailed(f"{job.name}: {reason}")
+    print(f"lexp: {failure}", file=sys.stderr, flush=True)
+    failure.reported = True
+    return failure
+
+
+def _close(job: Job, reason: str) -> None:
+    if job.folder:
+        status.close(job.folder, reason)
+
+
+def _what_slurm_says(slurm_job: str) -> str:
+    """The state SLURM gave an ended job, as long as it remembers it."""
+    command = ["scontrol", "show", "job", "-o", slurm_job]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
+    if "JobState" not in words:
+        return ""
+    return f" ({words['JobState']}, exit code {words.get('ExitCode', 'unknown')})"
+
+
+def _last_line(text: Any) -> str:
+    lines = [line for line in str(text).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def warn_without_accounting() -> None:
+    """Say once that SLURM keeps no accounts here: lexp does without, other tools may not."""
+    try:
+        works = subprocess.run(["sacct", "-n", "-X", "-S", "now"], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        works = None
+    if works is None or works.returncode:
+        print(
+            "lexp: sacct does not answer here: jobs are followed by squeue and their own files",
+            file=sys.stderr,
+        )
