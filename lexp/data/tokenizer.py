@@ -12,7 +12,7 @@ import numpy as np
 
 from lexp.data.corpus import Corpus
 from lexp.errors import ConfigError, DataError
-from lexp.files import write_text
+from lexp.files import read_sealed, write_sealed, write_text
 
 
 class Encoded(NamedTuple):
@@ -128,11 +128,15 @@ class BPESpec(TokenizerSpec):
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Read the cached vocabulary, or train it."""
-        path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}.json"
+        path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-2.json"
         if not path.exists():
             texts = (document.text for document in corpus.documents("train"))
-            write_text(path, train_bpe(texts, self.vocab_size))
-        return Subwords(path.read_text(), str(path))
+            write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})
+        try:
+            json_text = read_sealed(path)["tokenizer"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path} cannot be read ({error}); delete it") from None
+        return Subwords(json_text, str(path))
 
 
 class FileSpec(TokenizerSpec):
