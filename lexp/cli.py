@@ -98,9 +98,12 @@ def run(word: str, arguments: list[str]) -> None:
     """Hand a command to Hydra."""
     import hydra
 
+    from lexp import guard
     from lexp.config import register_schemas
     from lexp.sweep import check_jobs, check_launcher, is_sweep
 
+    guard.check_flags(arguments)
+    guard.install()
     register_schemas()
     if word in ("eval", "probe", "analyze", "report"):
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.

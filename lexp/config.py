@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lexp.errors import ConfigError
 from lexp.messages import first_line
+from lexp.secrets import secret_in
 
 
 @dataclass
@@ -163,7 +164,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(first_line(error)) from None
     assert isinstance(value, dict)
-    return {str(key): inner for key, inner in value.items()}
+    settings = {str(key): inner for key, inner in value.items()}
+    for key, inner in settings.items():
+        if name := secret_in(str(inner)):
+            raise ConfigError(f"{key} holds the value of ${name}; settings are written down")
+    return settings
 
 
 def check_types(settings: dict[str, Any]) -> None:
