@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 from lexp.checkpoint import latest
 from lexp.cli import guarded
 from lexp.config import plain
 from lexp.record.metrics import read
 from lexp.study import run_name
-from safetensors.torch import load_file
 
 DEFECT = 70  # a traceback
 LIMIT_S = 60.0

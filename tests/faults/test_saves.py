@@ -5,9 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
 from calls import CUTS, counted, cut, die, is_file, watch
 from children import assert_whole, folder_of, result_of, run
+
 from lexp import checkpoint, files
 from lexp.tasks.train import train
 
