@@ -156,9 +156,10 @@ def _manifest(path: Path) -> dict[str, Any]:
 
     A run folder keeps its name, so that a checkpoint moved from one run to another is noticed.
     """
-    manifest = json.loads((path / "manifest.json").read_text())
+    text = (path / "manifest.json").read_text()
+    manifest = json.loads(text)
     wanted = {1: {"format", "files"}, FORMAT: {"format", "run", "files"}}
-    if set(manifest) != wanted.get(manifest.get("format")):
+    if set(manifest) != wanted.get(manifest.get("format")) or not text.endswith("}\n"):
         raise CheckpointError(f"{path / 'manifest.json'} is not a manifest of format 1 or {FORMAT}")
     run = path.resolve().parents[1].name
     if manifest.get("run", run) != run:
