@@ -102,6 +102,7 @@ def run(word: str, arguments: list[str]) -> None:
     from lexp.config import register_schemas
     from lexp.sweep import check_jobs, check_launcher, is_sweep
 
+    arguments = guard.ordered(arguments)
     guard.check_flags(arguments)
     guard.install()
     register_schemas()

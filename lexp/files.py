@@ -69,7 +69,10 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
     Without a digest it was written by an older lexp, and is taken as it is.
     """
-    value = json.loads(path.read_text())
+    try:
+        value = json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not a JSON object")
     sealed = value.pop("sha256", None)

@@ -44,6 +44,18 @@ def check_flags(arguments: list[str]) -> None:
             raise ConfigError(f"--{name} is not allowed; configs of your own: --config-dir DIR")
 
 
+def ordered(arguments: list[str]) -> list[str]:
+    """Overrides before flags, which is the order argparse reads; ConfigError for unknown flags."""
+    given, rest = get_args_parser().parse_known_args(arguments)
+    unknown = [word for word in rest if word.startswith("-")]
+    if unknown:
+        raise ConfigError(f"no flag {unknown[0]!r}; --help shows what there is")
+    overrides, flags = [*given.overrides, *rest], list(arguments)
+    for word in overrides:
+        flags.remove(word)
+    return [*overrides, *flags]
+
+
 def install() -> None:
     """From now on every config that Hydra composes in this process is checked."""
     hydra_main.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]

@@ -149,7 +149,7 @@ class FileSpec(TokenizerSpec):
         """Read the file."""
         if not self.path.is_file():
             raise DataError(f"tokenizer.path={self.path} is not a file")
-        return Subwords(self.path.read_text(), str(self.path))
+        return read_subwords(self.path)
 
 
 class HubSpec(TokenizerSpec):
@@ -177,7 +177,15 @@ class HubSpec(TokenizerSpec):
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that `save` left in a run folder."""
     path = folder / "tokenizer.json"
-    return Subwords(path.read_text(), str(path)) if path.exists() else Bytes()
+    return read_subwords(path) if path.exists() else Bytes()
+
+
+def read_subwords(path: Path) -> Subwords:
+    """The vocabulary of a tokenizer.json; DataError if it is none."""
+    try:
+        return Subwords(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"tokenizer {path} cannot be read: {error}") from None
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> str:
