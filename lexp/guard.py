@@ -77,9 +77,12 @@ class CheckedLoader(ConfigLoaderImpl):
             # Finding a package's folder imports the package.
             if re.match(r"[+~]*hydra\.searchpath\b", word) and "pkg:" in word:
                 raise ConfigError(f"{word}: only folders (file://) are searched for configs")
-        config = super().load_configuration(
-            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-        )
+        try:
+            config = super().load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+        except ValueError as error:  # of a group without a choice
+            raise ConfigError(f"{' '.join(overrides)}: {error}") from None
         check_composed(config)
         return config
 

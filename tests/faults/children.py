@@ -21,7 +21,7 @@ from lexp.record.metrics import read
 from lexp.study import run_name
 
 DEFECT = 70  # a traceback
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 
 
 @dataclass(frozen=True)
