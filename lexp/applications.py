@@ -10,11 +10,14 @@ from importlib import import_module
 from typing import Any
 
 from lexp.errors import LexpError
+from lexp.printable import printable
+from lexp.secrets import masked
 
 
 def show(error: LexpError) -> int:
     """Say in one line what a user can act on; its exit code."""
-    print(f"lexp: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    line = masked(printable(" ".join(str(error).split())))
+    print(f"lexp: {line}", file=sys.stderr, flush=True)
     return error.exit_code
 
 

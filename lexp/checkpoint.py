@@ -27,11 +27,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lexp.errors import CheckpointError, StorageError
-from lexp.files import make_folder, sha256, storage, sync_folder, write_json
+from lexp.files import sha256, storage, sync_folder, write_json
 
 KEEP = 2  # the newest, and the one before in case the newest is found damaged
 KEPT = "kept"
 FILES = ("model.safetensors", "optim.safetensors", "state.json")
+FORMAT = 2  # 1 did not name the run
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,11 @@ def save(
 
     keep: never drop this one.
     """
-    path = make_folder(root) / f"step-{state['step']:08d}"
+    path = root / f"step-{state['step']:08d}"
     with storage(path):
+        if not root.is_dir():
+            root.mkdir()  # not its parents: a run folder that has vanished is not made up again
+            sync_folder(root.parent)
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{path.name}."))
     try:
         if keep:
@@ -84,7 +88,8 @@ def _write(
             name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
             for name in FILES
         }
-        write_json(temporary / "manifest.json", {"format": 1, "files": files})
+        manifest = {"format": FORMAT, "run": root.resolve().parent.name, "files": files}
+        write_json(temporary / "manifest.json", manifest)
         shutil.rmtree(path, ignore_errors=True)  # a damaged one of the same step
         os.chmod(temporary, 0o755)
         os.rename(temporary, path)
@@ -131,7 +136,7 @@ def latest(root: Path) -> Checkpoint | None:
 def verify(path: Path) -> Checkpoint:
     """Check every file against the manifest; CheckpointError names the file that differs."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())["files"]
+        manifest = _manifest(path)
         for name in FILES:
             expected = manifest[name]
             if (path / name).is_symlink() or (path / name).stat().st_size != expected["bytes"]:
@@ -139,11 +144,27 @@ def verify(path: Path) -> Checkpoint:
             if sha256(path / name) != expected["sha256"]:
                 raise CheckpointError(f"{path / name} is damaged (digest differs)")
         state = json.loads((path / "state.json").read_text())
-        if not isinstance(state["step"], int):
-            raise CheckpointError(f"{path / 'state.json'} has no step")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if path.name != f"step-{state['step']:08d}":
+            raise CheckpointError(f"{path} holds step {state['step']}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is incomplete or damaged ({error})") from None
     return Checkpoint(path, state, manifest["model.safetensors"]["sha256"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """The files of a checkpoint's manifest; CheckpointError if it is of other kind or another run.
+
+    A run folder keeps its name, so that a checkpoint moved from one run to another is noticed.
+    """
+    text = (path / "manifest.json").read_text()
+    manifest = json.loads(text)
+    wanted = {1: {"format", "files"}, FORMAT: {"format", "run", "files"}}
+    if set(manifest) != wanted.get(manifest.get("format")) or not text.endswith("}\n"):
+        raise CheckpointError(f"{path / 'manifest.json'} is not a manifest of format 1 or {FORMAT}")
+    run = path.resolve().parents[1].name
+    if manifest.get("run", run) != run:
+        raise CheckpointError(f"{path} was saved by the run {manifest['run']}, not by {run}")
+    return manifest["files"]
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:

@@ -33,6 +33,7 @@ def check_train(config: dict[str, Any]) -> None:
         *_one_of(config, "wandb", WANDB_MODES),
         *_one_of({"optim.schedule": optim["schedule"]}, "optim.schedule", SCHEDULES),
         *_path_word("name", config["name"]),
+        *_place(config),
     ]
     for group in ("model", "size", "dataset", "tokenizer"):
         # They are part of folder names.
@@ -87,7 +88,7 @@ def check_analyze(config: dict[str, Any]) -> None:
 
 def check_report(config: dict[str, Any]) -> None:
     """Check what the claims of a report rest on; one ConfigError names everything wrong."""
-    problems = [*_path_word("name", config["name"]), *_models(config["models"])]
+    problems = [*_path_word("name", config["name"]), *_place(config), *_models(config["models"])]
     if not (math.isfinite(config["delta"]) and config["delta"] >= 0):
         problems.append(f"delta={config['delta']} (nats per token, a finite number from 0)")
     problems += _positive(config, "key_alpha")
@@ -124,6 +125,7 @@ def _methods(config: dict[str, Any]) -> list[str]:
         *_one_of(config, "device", DEVICES),
         *_one_of(config, "precision", PRECISIONS),
         *_path_word("name", config["name"]),
+        *_place(config),
         *_lengths(config["lengths"]),
         *_chosen(config, "attention", "extension"),
         *_models(config["models"]),
@@ -199,6 +201,10 @@ def _path_word(key: str, value: Any) -> list[str]:
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
         return []
     return [f"{key}={value!r} (letters, digits, '.', '_' and '-', at most 100)"]
+
+
+def _place(config: dict[str, Any]) -> list[str]:
+    return [] if config["outputs"].strip() else ["outputs='' (a folder)"]
 
 
 def _models(models: Any) -> list[str]:

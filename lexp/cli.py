@@ -102,9 +102,13 @@ def run(word: str, arguments: list[str]) -> None:
     """Hand a command to Hydra."""
     import hydra
 
+    from lexp import guard
     from lexp.config import register_schemas
     from lexp.sweep import check_jobs, check_launcher, is_sweep
 
+    arguments = guard.ordered(arguments)
+    guard.check_flags(arguments)
+    guard.install()
     register_schemas()
     if word in ("eval", "probe", "analyze", "report"):
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
@@ -166,20 +170,23 @@ def _explain(word: str, error: Exception) -> str:
 
 
 class Unbroken:
-    """A stream that goes on when its reader has gone: a run must not end for want of one."""
+    """A stream that goes on when its reader has gone, or the disk that a log is on is full.
+
+    A run must not end for want of either.
+    """
 
     def __init__(self, stream: Any):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, if anybody reads."""
-        with contextlib.suppress(BrokenPipeError):
+        """Write, if that is possible."""
+        with contextlib.suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if anybody reads."""
-        with contextlib.suppress(BrokenPipeError):
+        """Flush, if that is possible."""
+        with contextlib.suppress(OSError):
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:

@@ -4,7 +4,8 @@ Hydra checks names and types against the schemas when it composes, before the fi
 Nothing below the composition root sees Hydra or OmegaConf.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lexp.errors import ConfigError
 from lexp.messages import first_line
+from lexp.secrets import secret_in
 
 
 @dataclass
@@ -186,7 +188,23 @@ def plain(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(first_line(error)) from None
     assert isinstance(value, dict)
-    return {str(key): inner for key, inner in value.items()}
+    settings = {str(key): inner for key, inner in value.items()}
+    for key, inner in settings.items():
+        if name := secret_in(str(inner)):
+            raise ConfigError(f"{key} holds the value of ${name}; settings are written down")
+    missing = list(_missing(OmegaConf.get_type(config), settings))
+    if missing:
+        raise ConfigError(f"no value for {', '.join(missing)}")
+    return settings
+
+
+def _missing(schema: Any, settings: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Keys of a schema that were taken out of a config (~key)."""
+    for one in fields(schema) if is_dataclass(schema) else ():
+        if one.name not in settings:
+            yield where + one.name
+        elif isinstance(settings[one.name], dict):
+            yield from _missing(one.type, settings[one.name], f"{where}{one.name}.")
 
 
 def check_types(settings: dict[str, Any]) -> None:

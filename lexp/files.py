@@ -22,9 +22,12 @@ def storage(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents; StorageError names the path if that is refused."""
+    """Create a folder and its parents, to last; StorageError names the path if that is refused."""
     with storage(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            sync_folder(folder.parent)
     return path
 
 
@@ -54,6 +57,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` as indented JSON; NaN is refused, so that any reader can read it."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """`write_json` with a digest of the value beside it, for `read_sealed`."""
+    write_json(path, {**value, "sha256": digest(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote; OSError or ValueError if it is not there, not JSON, or damaged.
+
+    Without a digest it was written by an older lexp, and is taken as it is.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    sealed = value.pop("sha256", None)
+    if sealed is not None and sealed != digest(value):
+        raise ValueError(f"{path} is damaged (digest differs)")
+    return value
 
 
 def sync_folder(path: Path) -> None:

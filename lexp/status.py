@@ -67,7 +67,7 @@ def read(folder: Path) -> Status | None:
         return _parse(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not the status of a run ({error})") from None
 
 

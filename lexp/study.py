@@ -199,7 +199,7 @@ def source_commit() -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
     wanted = {"settings": dict, "data": dict, "precision": str, "versions": dict}
     if not (

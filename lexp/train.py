@@ -113,7 +113,7 @@ def save(job: Job) -> None:
     state: dict[str, Any] = {
         "step": job.step,
         "tokens": job.step * job.settings.step_tokens,
-        "metrics_bytes": job.metrics.size,
+        "metrics_bytes": job.metrics.sync(),
         "seconds": round(job.seconds, 3),
         "probe": job.last_probe,
     }

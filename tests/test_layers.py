@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 # Floors from the ground up; a module may import from its own room and from floors below.
 FLOORS = [
     {"lexp", "errors", "statistics"},
-    {"files"},
+    {"files", "secrets", "printable"},
     {"locks"},
     {"labels"},
     {"position", "pattern"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"analyze"},
     {"messages"},
     {"config", "checks", "build"},
-    {"tasks", "sweep"},
+    {"tasks", "sweep", "guard"},
     {"launch"},
     {"applications"},
     {"cli"},
@@ -41,9 +41,9 @@ FLOORS = [
 STRANGERS = [{"position", "pattern"}, {"data", "optim", "checkpoint", "record", "runtime"},
              {"train", "evaluate"}, {"protocol", "study"}]  # fmt: skip
 FENCES = {
-    "hydra": {"cli", "applications", "config", "build", "tasks", "sweep", "launch"},
+    "hydra": {"guard", "cli", "applications", "config", "build", "tasks", "sweep", "launch"},
     "submitit": {"launch"},
-    "omegaconf": {"cli", "messages", "config", "build", "tasks", "sweep", "launch"},
+    "omegaconf": {"guard", "cli", "messages", "config", "build", "tasks", "sweep", "launch"},
     "wandb": {"record"},
     "rich": {"record", "report", "tasks"},
     "datasets": {"data"},

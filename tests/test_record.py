@@ -18,7 +18,7 @@ def test_metrics_are_cut_back_to_what_the_checkpoint_knew(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     metrics = Metrics(path)
     metrics.log(step=1, loss=0.1 + 0.2)
-    size = metrics.size
+    size = metrics.sync()
     metrics.log(step=2, loss=math.nan)
     metrics.close()
     assert read(path) == [{"step": 1, "loss": 0.1 + 0.2}, {"step": 2, "loss": "nan"}]

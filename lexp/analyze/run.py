@@ -1,7 +1,6 @@
 """Findings of instruments: looked for once, kept in the run's folder, read back for the report."""
 
 import io
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from lexp.evaluate import (
     Subject,
     prepare,
 )
-from lexp.files import digest, make_folder, write_bytes, write_json
+from lexp.files import digest, make_folder, read_sealed, write_bytes, write_sealed
 from lexp.runtime import is_out_of_memory
 
 # Raised whenever a change of the code changes findings: those of another version are not reused.
@@ -118,7 +117,7 @@ def write_look(path: Path, found: Look) -> None:
     np.savez_compressed(buffer, **one.finding.arrays)  # type: ignore[arg-type]
     write_bytes(path.with_suffix(".npz"), buffer.getvalue())
     rows = [{key: _plain(value) for key, value in row.items()} for row in one.finding.rows]
-    write_json(
+    write_sealed(
         path,
         {
             "instrument": found.instrument, "run": found.run, "model": one.model,
@@ -133,7 +132,7 @@ def write_look(path: Path, found: Look) -> None:
 def read_look(path: Path) -> Look | None:
     """A finding from where it is kept; None if there is none or it is damaged."""
     try:
-        stored = json.loads(path.read_text())
+        stored = read_sealed(path)
         with np.load(path.with_suffix(".npz")) as arrays:
             kept = {key: arrays[key] for key in arrays.files}
         rows = tuple({k: _read(v) for k, v in row.items()} for row in stored["rows"])

@@ -3,6 +3,7 @@
 <cache>/<corpus>-<tokenizer>/train.tokens   ids, little-endian, uint8/16/32
                              train.bytes    bytes of text per token, uint16 (not for bytes)
                              train.json     documents: name, tokens, bytes
+                             manifest.json  SHA-256 of each file; checked whenever it is opened
 """
 
 import json
@@ -19,10 +20,12 @@ import numpy as np
 from lexp.data.corpus import SPLITS, Corpus, Document, Split
 from lexp.data.tokenizer import Tokenizer
 from lexp.errors import DataError
-from lexp.files import make_folder, storage, write_json
+from lexp.files import make_folder, sha256, storage, sync_folder, write_json
 
 # Documents are handed to the tokenizer in batches of about this many characters.
 BATCH_CHARACTERS = 1 << 22
+MANIFEST = "manifest.json"
+FORMAT = 2  # 1 had no digests
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class Store:
 def open_store(corpus: Corpus, tokenizer: Tokenizer, cache: Path) -> Store:
     """Memory-map the tokenised corpus, tokenising it first if this is its first use."""
     fingerprint = corpus.fingerprint()
-    folder = cache / f"{fingerprint[:16]}-{tokenizer.digest[:16]}"
+    folder = cache / f"{fingerprint[:16]}-{tokenizer.digest[:16]}-{FORMAT}"
     if not folder.is_dir():
         _write(corpus, tokenizer, folder)
+    _verify(folder)
     splits = {split: _read(folder, split) for split in SPLITS}
     return Store(splits, fingerprint, tokenizer)
 
@@ -83,12 +87,15 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
         for split in SPLITS:
             _write_split(corpus.documents(split), tokenizer, temporary, split)
         with storage(folder):
+            names = sorted(path.name for path in temporary.iterdir())
+            write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in names})
             os.chmod(temporary, 0o755)  # mkdtemp makes it private
             try:
                 os.rename(temporary, folder)
             except OSError:
                 if not folder.is_dir():  # otherwise another run was first, with the same content
                     raise
+            sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -115,9 +122,26 @@ def _write_split(
                 all_single = all_single and bool((n_bytes == 1).all())
                 total = int(n_bytes.sum(dtype=np.int64))
                 rows.append({"name": document.name, "tokens": len(ids), "bytes": total})
+        for file in (ids_file, bytes_file):
+            file.flush()
+            os.fsync(file.fileno())
     if all_single:
         (folder / f"{split}.bytes").unlink()
     write_json(folder / f"{split}.json", {"dtype": dtype, "documents": rows})
+
+
+def _verify(folder: Path) -> None:
+    """DataError if a file is not the one that was written."""
+    try:
+        digests = json.loads((folder / MANIFEST).read_text())
+        names = {path.name for path in folder.iterdir()} - {MANIFEST}
+        wrong = sorted(names ^ set(digests)) or [
+            name for name in sorted(names) if sha256(folder / name) != digests[name]
+        ]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{folder / MANIFEST} is damaged ({error}); delete {folder}") from None
+    if wrong:
+        raise DataError(f"{folder / wrong[0]} is damaged (digest differs); delete {folder}")
 
 
 def _read(folder: Path, split: Split) -> Tokens:

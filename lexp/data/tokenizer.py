@@ -12,7 +12,7 @@ import numpy as np
 
 from lexp.data.corpus import Corpus
 from lexp.errors import ConfigError, DataError
-from lexp.files import write_text
+from lexp.files import read_sealed, write_sealed, write_text
 
 
 class Encoded(NamedTuple):
@@ -128,11 +128,15 @@ class BPESpec(TokenizerSpec):
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Read the cached vocabulary, or train it."""
-        path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}.json"
+        path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-2.json"
         if not path.exists():
             texts = (document.text for document in corpus.documents("train"))
-            write_text(path, train_bpe(texts, self.vocab_size))
-        return Subwords(path.read_text(), str(path))
+            write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})
+        try:
+            json_text = read_sealed(path)["tokenizer"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path} cannot be read ({error}); delete it") from None
+        return Subwords(json_text, str(path))
 
 
 class FileSpec(TokenizerSpec):
@@ -145,7 +149,7 @@ class FileSpec(TokenizerSpec):
         """Read the file."""
         if not self.path.is_file():
             raise DataError(f"tokenizer.path={self.path} is not a file")
-        return Subwords(self.path.read_text(), str(self.path))
+        return read_subwords(self.path)
 
 
 class HubSpec(TokenizerSpec):
@@ -173,7 +177,15 @@ class HubSpec(TokenizerSpec):
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer that `save` left in a run folder."""
     path = folder / "tokenizer.json"
-    return Subwords(path.read_text(), str(path)) if path.exists() else Bytes()
+    return read_subwords(path) if path.exists() else Bytes()
+
+
+def read_subwords(path: Path) -> Subwords:
+    """The vocabulary of a tokenizer.json; DataError if it is none."""
+    try:
+        return Subwords(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"tokenizer {path} cannot be read: {error}") from None
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> str:

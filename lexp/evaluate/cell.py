@@ -1,11 +1,11 @@
 """A cell: one number of the table, with all that made it, as a JSON row in a run's folder."""
 
-import json
 import math
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from lexp.files import write_json
+from lexp.files import read_sealed, write_sealed
 from lexp.protocol import BOS
 
 OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
@@ -69,7 +69,7 @@ def write_cell(path: Path, cell: Cell, reason: str) -> None:
     for key in ("nll", "ppl", "bpb"):
         if not math.isfinite(row[key]):
             row[key] = str(row[key])  # JSON has no inf and nan; float() reads the text back
-    write_json(path, {**row, "bos": BOS, "reason": reason})
+    write_sealed(path, {**row, "bos": BOS, "reason": reason})
 
 
 def known_cell(path: Path) -> Result | None:
@@ -81,12 +81,21 @@ def known_cell(path: Path) -> Result | None:
 
 
 def read_cell(path: Path) -> Result | None:
-    """A cell and its reason from where it is kept; None if there is none."""
+    """A cell and its reason from where it is kept; None if there is none.
+
+    What is damaged is said and taken for absent: `lexp eval` scores it again.
+    """
     try:
-        stored = json.loads(path.read_text())
+        stored = read_sealed(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path} is left out: {error}", stacklevel=2)
+        return None
+    try:
         reason = stored.pop("reason")
         stored.pop("bos")
         numbers = {key: float(stored[key]) for key in ("nll", "ppl", "bpb")}
         return Cell(**{**stored, **numbers}), reason
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):  # of an older lexp
         return None

@@ -57,7 +57,7 @@ def read_config(source: Source) -> dict[str, Any]:
     path = source.folder / "config.json"
     try:
         value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object")

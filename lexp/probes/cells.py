@@ -4,7 +4,6 @@ A cell is a JSON row and, beside it, the arrays of all its examples (.npz).
 """
 
 import io
-import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lexp.evaluate import OK
-from lexp.files import make_folder, sha256, write_bytes, write_json
+from lexp.files import make_folder, read_sealed, sha256, write_bytes, write_sealed
 from lexp.probes.score import ARRAYS, Scores
 
 RESAMPLES = 2000
@@ -85,7 +84,7 @@ class Result:
 def read_result(path: Path) -> Result | None:
     """A cell from where it is kept; None if it is not there, or not whole."""
     try:
-        stored = json.loads(path.read_text())
+        stored = read_sealed(path)
         reason, arrays_sha256 = stored.pop("reason"), stored.pop("arrays_sha256")
         numbers = {key: _number(stored[key]) for key in (*MEASURES, "chance")}
         cell, scores = ProbeCell(**{**stored, **numbers}), None
@@ -137,7 +136,7 @@ def write_result(path: Path, result: Result) -> None:
         write_bytes(path.with_suffix(".npz"), buffer.getvalue())
         arrays_sha256 = sha256(path.with_suffix(".npz"))
     row = {k: None if v != v else v for k, v in asdict(result.cell).items()}  # JSON has no nan
-    write_json(path, {**row, "reason": result.reason, "arrays_sha256": arrays_sha256})
+    write_sealed(path, {**row, "reason": result.reason, "arrays_sha256": arrays_sha256})
 
 
 def _number(value: Any) -> float:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,13 @@ class Metrics:
         self._path = path
         with storage(path):
             self._file = path.open("ab")
-            self._file.truncate(min(resume_at, path.stat().st_size))
+            there = path.stat().st_size
+            if there < resume_at:
+                warnings.warn(
+                    f"{path} has {there} bytes, the checkpoint knew {resume_at}: lines are lost",
+                    stacklevel=2,
+                )
+            self._file.truncate(min(resume_at, there))
             self._file.seek(0, 2)
 
     def log(self, **values: Any) -> None:
@@ -25,14 +33,16 @@ class Metrics:
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
 
-    @property
-    def size(self) -> int:
-        """Bytes written; what a checkpoint remembers."""
+    def sync(self) -> int:
+        """Make every line last; the bytes written, which is what a checkpoint remembers."""
+        with storage(self._path):
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with storage(self._path):
+            self._file.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

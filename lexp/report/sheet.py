@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from lexp.printable import printable
+
 STYLES = ("", "best", "failed", "muted")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 # What makes a spreadsheet take a cell for a formula; the last four are the full-width forms.
@@ -52,16 +54,6 @@ class Sheet:
         if n == 0 or all(a != b for a, b in itertools.pairwise(names)):
             return False
         return names[n] != names[n - 1]
-
-
-def printable(text: str) -> str:
-    """Text without what a terminal or browser would act on instead of showing.
-
-    Control characters, direction overrides and lone surrogates become U+FFFD, line ends spaces.
-    """
-    return "".join(
-        c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text.replace("\r", "")
-    )
 
 
 def to_rich(sheet: Sheet) -> Table:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lexp.checks import MAX_LENGTH
-from lexp.data.tokenizer import Subwords
+from lexp.data.tokenizer import Subwords, read_subwords
 from lexp.errors import CheckpointError, ConfigError, DataError, LexpError
 from lexp.files import make_folder, write_json
 from lexp.hf import (
@@ -114,9 +114,8 @@ def read_tokenizer(source: Source, described: Described) -> Subwords:
             f"path={source.path} has no tokenizer.json; transformers writes one: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)"
         )
-    text = path.read_text(encoding="utf-8")
-    tokenizer = Subwords(text, str(path))
-    if (most := largest_id(text)) >= described.vocab_size:
+    tokenizer = read_subwords(path)
+    if (most := largest_id(path.read_text(encoding="utf-8"))) >= described.vocab_size:
         raise DataError(f"{path} has ids up to {most}, the model has {described.vocab_size} rows")
     return tokenizer
 

@@ -22,6 +22,7 @@ from lexp.errors import (
     Incomplete,
     LexpError,
     NotDefined,
+    OutOfMemory,
 )
 from lexp.evaluate import LAST, OUT_OF_MEMORY, Exam, Method, Subject
 from lexp.extension import Extension
@@ -211,7 +212,12 @@ def _trained(text: Text, found: checkpoint.Checkpoint | None) -> tuple[Transform
     if is_external(run):
         return trained_external(run), run.settings["model"]["sha256"]
     found = found or final(run)
-    model = make_model(run.settings, text.store.tokenizer.vocab_size).eval()
+    try:
+        model = make_model(run.settings, text.store.tokenizer.vocab_size).eval()
+    except (RuntimeError, MemoryError) as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{run.name}: a model of the sizes in its config.json: {error}") from None
     checkpoint.load_model(found, model)
     return model, found.model_sha256
 

@@ -1,0 +1,264 @@
+"""Run folders of somebody else: whatever is in them, nothing is run, followed out, or believed.
+
+Digests are made anew after every edit, as one would who wants to be read.
+"""
+
+import io
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import lexp, words_for
+from test_payloads import KEYS, Gadget
+
+from lexp.files import digest, sha256
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A trained, evaluated and probed run in outputs/, as it would be handed on."""
+    from conftest import make_text
+
+    desk = tmp_path_factory.mktemp("foreign")
+    for split, n_files in (("train", 6), ("validation", 2), ("test", 3)):
+        (desk / "texts" / split).mkdir(parents=True)
+        for number in range(n_files):
+            path = desk / "texts" / split / f"{number}.txt"
+            path.write_text(make_text(number + len(split) * 100, 500), encoding="utf-8")
+    words = [*words_for(desk / "texts"), "tokenizer=bpe", "tokenizer.vocab_size=300"]
+    assert lexp("train", *words, cwd=desk).code == 0
+    ended = lexp("eval", "lengths=[8,16]", "attention=[full]", cwd=desk)
+    assert ended.code == 0, ended.said
+    return desk
+
+
+def config(change):
+    def edit(run: Path, canary: Path) -> None:
+        path = run / "config.json"
+        value = json.loads(path.read_text())
+        change(value, canary)
+        path.write_text(json.dumps(value))
+
+    return edit
+
+
+def gadget(canary: Path) -> dict:
+    return {"_target_": "builtins.open", "file": str(canary), "mode": "w"}
+
+
+def put(*keys):
+    """Put the gadget into the config below these keys."""
+
+    def change(value, canary):
+        for key in keys[:-1]:
+            value = value[key]
+        value[keys[-1]] = gadget(canary)
+
+    return config(change)
+
+
+def text(words, *keys):
+    def change(value, canary):
+        for key in keys[:-1]:
+            value = value[key]
+        value[keys[-1]] = words.replace("CANARY", str(canary))
+
+    return config(change)
+
+
+def last(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("step-*"))[-1]
+
+
+def sealed(name: str, data):
+    """A file of the last checkpoint with other contents, and the manifest to go with it."""
+
+    def edit(run: Path, canary: Path) -> None:
+        for step in (run / "checkpoints").glob("step-*"):
+            (step / name).write_bytes(data(canary))
+            manifest = json.loads((step / "manifest.json").read_text())
+            size = (step / name).stat().st_size
+            manifest["files"][name] = {"bytes": size, "sha256": sha256(step / name)}
+            (step / "manifest.json").write_text(json.dumps(manifest) + "\n")
+
+    return edit
+
+
+def as_pickle(protocol: int):
+    return lambda canary: pickle.dumps(Gadget(canary), protocol)
+
+
+def as_torch(canary: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"model": Gadget(canary)}, buffer)
+    return buffer.getvalue()
+
+
+def whole_file(name: str, data):
+    def edit(run: Path, canary: Path) -> None:
+        for path in run.glob(name):
+            path.write_bytes(data(canary))
+
+    return edit
+
+
+def manifest_entry(name: str):
+    """A manifest that names a file elsewhere."""
+
+    def edit(run: Path, canary: Path) -> None:
+        for step in (run / "checkpoints").glob("step-*"):
+            path = step / "manifest.json"
+            manifest = json.loads(path.read_text())
+            manifest["files"][name] = manifest["files"].pop("model.safetensors")
+            path.write_text(json.dumps(manifest) + "\n")
+
+    return edit
+
+
+def linked(run: Path, canary: Path) -> None:
+    for step in (run / "checkpoints").glob("step-*"):
+        (step / "model.safetensors").rename(run.parent / f"{step.name}.safetensors")
+        (step / "model.safetensors").symlink_to(run.parent / f"{step.name}.safetensors")
+
+
+def beside(run: Path, canary: Path) -> None:
+    """Files that other trainers would load: nobody asks for them here."""
+    for name in ("pytorch_model.bin", "model.pt", "optimizer.pt", ".metadata", "rng_state.pth"):
+        (last(run) / name).write_bytes(as_torch(canary))
+        (run / name).write_bytes(as_torch(canary))
+    (run / "sitecustomize.py").write_text(f"open({str(canary)!r}, 'w')")
+
+
+def objects(run: Path, canary: Path) -> None:
+    """Losses as an array of objects, which numpy would unpickle."""
+    for path in run.glob("eval/*.npz"):
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        arrays["nats"] = np.array([Gadget(canary)], dtype=object)
+        np.savez(path.with_suffix(".npz"), **arrays)
+
+
+def partial_objects(run: Path, canary: Path) -> None:
+    """Every place where an unfinished cell might be."""
+    for path in list(run.glob("eval/*.json")):
+        for name in (f"{path.stem}.part.npz", f"{path.stem}.partial.npz", f"{path.stem}.npz"):
+            np.savez(run / "eval" / name, nats=np.array([Gadget(canary)], dtype=object), n_done=1)
+        path.unlink()
+
+
+def cell(key, value):
+    def edit(run: Path, canary: Path) -> None:
+        for path in run.glob("eval/*.json"):
+            row = json.loads(path.read_text())
+            row.pop("sha256", None)
+            row[key] = value
+            path.write_text(json.dumps({**row, "sha256": digest(row)}))
+
+    return edit
+
+
+EVAL = ("eval", "lengths=[8,16,32]", "attention=[full]")
+REPORT = ("report",)
+# What is edited, the command that then reads it, and the codes it may end with.
+FOLDERS = {
+    "position": (put("settings", "model", "position"), EVAL, {4, 2}),
+    "position's target": (text("os.system", "settings", "model", "position", "_target_"), EVAL,
+                          {4, 2}),
+    "lexp's own module": (text("lexp.cli.main", "settings", "model", "position", "_target_"), EVAL,
+                          {4, 2}),
+    "pattern": (put("settings", "model", "pattern"), EVAL, {4, 2}),
+    "dataset": (put("settings", "dataset"), EVAL, {4, 2}),
+    "dataset's writer": (text("lexp.files.make_folder", "settings", "dataset", "_target_"), EVAL,
+                         {4, 2}),
+    "size": (put("settings", "size", "d_model"), EVAL, {4, 2}),
+    "callbacks": (put("settings", "hydra"), EVAL, {4, 2}),
+    "interpolated secret": (text("${oc.env:WANDB_API_KEY}", "settings", "model", "name"), EVAL,
+                            {4, 2}),
+    "interpolated path": (text("${oc.env:HOME}", "settings", "tokenizer", "name"), EVAL, {4, 2}),
+    "model elsewhere": (text("../../../canary", "settings", "model", "name"), EVAL, {4, 2}),
+    "dataset elsewhere": (text("CANARY", "settings", "dataset", "name"), EVAL, {4, 2}),
+    "study elsewhere": (text("../canary", "settings", "name"), EVAL, {4, 2}),
+    "kind": (text("evil", "kind"), EVAL, {0, 4, 2}),
+    "hf path": (text("hf", "kind"), EVAL, {4, 2, 3}),
+    "huge": (config(lambda v, c: v["settings"]["size"].update(d_model=1 << 40)), EVAL,
+             {4, 2, 9, 7}),
+    "deep": (whole_file("config.json", lambda c: b"[" * 100_000), EVAL, {4, 2}),
+    "config is a pickle": (whole_file("config.json", as_pickle(0)), EVAL, {4, 2}),
+    "tokenizer is a pickle": (whole_file("tokenizer.json", as_pickle(4)), EVAL, {3, 4}),
+    "tokenizer is another": (whole_file("tokenizer.json", lambda c: b"{}"), EVAL, {3, 4}),
+    "weights are a pickle": (sealed("model.safetensors", as_pickle(5)), EVAL, {4}),
+    "weights are an old pickle": (sealed("model.safetensors", as_pickle(0)), EVAL, {4}),
+    "weights are torch's": (sealed("model.safetensors", as_torch), EVAL, {4}),
+    "weights have a long header": (
+        sealed("model.safetensors", lambda c: (1 << 40).to_bytes(8, "little") + b"{}"), EVAL, {4}),
+    "state is a pickle": (sealed("state.json", as_pickle(2)), EVAL, {4}),
+    "state has no step": (sealed("state.json", lambda c: b'{"step": "../x"}'), EVAL, {4}),
+    "state is a list": (sealed("state.json", lambda c: b"[1]"), EVAL, {4}),
+    "manifest elsewhere": (manifest_entry("../../../../canary"), EVAL, {4}),
+    "manifest is a pickle": (whole_file("checkpoints/*/manifest.json", as_pickle(3)), EVAL, {4}),
+    "manifest is deep": (whole_file("checkpoints/*/manifest.json", lambda c: b"[" * 100_000), EVAL,
+                         {4}),
+    "linked weights": (linked, EVAL, {4}),
+    "files beside": (beside, EVAL, {0}),
+    "losses are objects": (objects, REPORT, {3}),
+    "unfinished cells are objects": (partial_objects, EVAL, {0}),
+    "cell is a pickle": (whole_file("eval/*.json", as_pickle(4)), REPORT, {0, 2}),
+    "done is a pickle": (whole_file("done.json", as_pickle(4)), EVAL, {0}),
+    "status is a pickle": (whole_file("status.json", as_pickle(4)), ("status",), {0}),
+    "status is code": (whole_file("status.json", lambda c: b"__import__('os')"), ("status",), {0}),
+    "formula in a cell": (cell("model", "=HYPERLINK(1)"), REPORT, {0}),
+    "markup in a cell": (cell("model", "<script>alert(1)</script>"), REPORT, {0}),
+    "escapes in a cell": (cell("model", "\x1b]0;owned\x07\x1b[31m"), REPORT, {0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_of_somebody_else_runs_nothing(study, tmp_path, name):
+    edit, command, codes = FOLDERS[name]
+    desk, canary = tmp_path / "desk", tmp_path / "canary"
+    shutil.copytree(study, desk)
+    (run,) = (desk / "outputs/default").glob("rope-*")
+    edit(run, canary)
+    before = {path for path in tmp_path.rglob("*") if desk not in path.parents}
+    ended = lexp(*command, cwd=desk, **KEYS)
+    assert not canary.exists(), "the payload ran"
+    assert ended.code in codes and "Traceback" not in ended.said, (ended.code, ended.said[-1500:])
+    assert {path for path in tmp_path.rglob("*") if desk not in path.parents} == before
+    assert ended.seconds < 20
+    assert not [key for key in KEYS.values() if key in ended.said]
+    assert "\x1b" not in ended.said
+    for path in desk.rglob("*"):
+        if path.suffix in (".csv", ".md", ".html", ".tex") and "outputs" in path.parts:
+            shown = path.read_text()
+            assert "\x1b" not in shown, path
+            assert path.suffix == ".csv" or "<script>alert(1)" not in shown, path
+            if path.suffix == ".csv":
+                assert not [x for x in shown.replace(",", "\n").split("\n") if x.startswith("=")]
+
+
+def test_secrets_are_nowhere(study, tmp_path):
+    """Keys in the environment: not in a file, not in what is said, not in any process's words."""
+    desk = tmp_path / "desk"
+    shutil.copytree(study / "texts", desk / "texts")
+    environment = {**KEYS, "WANDB_MODE": "offline", "WANDB_DIR": str(desk)}
+    ended = lexp("train", *words_for(desk / "texts"), "wandb=offline", cwd=desk, **environment)
+    assert ended.code == 0, ended.said
+    assert lexp("eval", "lengths=[8,16]", cwd=desk, **KEYS).code == 0
+    assert lexp("report", cwd=desk, **KEYS).code == 0
+    files = [path for path in desk.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 20 and any("wandb" in str(path) for path in files)
+    for path in files:
+        data = path.read_bytes()
+        assert not [name for name, key in KEYS.items() if key.encode() in data], path
+        assert not path.stat().st_mode & 0o002, path
+    assert not [k for k in KEYS.values() for word in os.sys.argv if k in word]
+
+
+def test_there_are_enough_folders():
+    print(f"RESULT payloads in run folders: {len(FOLDERS)}, run: 0")
+    assert len(FOLDERS) >= 40

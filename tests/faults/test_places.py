@@ -1,0 +1,213 @@
+"""Places that cannot be written, two processes in one, clocks that lie: one line and a code."""
+
+import errno
+import os
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from calls import counted, die, watch
+from children import assert_whole, folder_of, result_of, run, start
+
+from lexp import checkpoint
+from lexp.data import Batches
+from lexp.tasks.train import train
+
+
+@pytest.fixture
+def whole(tiny, tmp_path):
+    config = tiny(f"outputs={tmp_path}/whole")
+    train(config)
+    return result_of(folder_of(config))
+
+
+def at_step(step: int, action) -> None:
+    """Do something when a step asks for its batch."""
+    original = Batches.batch
+
+    def batch(self, wanted):
+        if wanted == step:
+            action()
+        return original(self, wanted)
+
+    Batches.batch = batch
+
+
+def failing_save(number: int, code: int):
+    """`checkpoint.save` of step 8 fails at its call of that number, counted from 0."""
+    original = checkpoint.save
+    on = [False]
+
+    def act(n, name, arguments):
+        if n == number and name.startswith(("open", "os.")):  # others only announce
+            raise OSError(code, os.strerror(code))
+
+    inner = counted(act)
+    watch(lambda name, arguments: inner(name, arguments) if on[0] else None)
+
+    def save(root, model, optimizer, state, keep=False):
+        on[0] = state["step"] == 8
+        try:
+            return original(root, model, optimizer, state, keep)
+        finally:
+            on[0] = False
+
+    checkpoint.save = save
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_save_that_fails_at_any_call_keeps_the_one_before(tiny, tmp_path, whole, code):
+    """Every call of a save in turn: exit code 5 in one line, or the save is whole after all."""
+    n_failed, number = 0, 0
+    while number < 48:
+        config = tiny(f"outputs={tmp_path}/{number}")
+
+        def action(config=config, number=number):
+            failing_save(number, code)
+            train(config)
+
+        ended = run(action, tmp_path / "log")
+        assert ended.code in (0, 5), ended.said
+        if ended.code == 5:
+            n_failed += 1
+            assert ended.is_one_line() and "cannot write" in ended.said, ended.said
+            assert os.strerror(code) in ended.said
+            found = checkpoint.latest(folder_of(config) / "checkpoints")
+            assert found.step in (4, 8)
+            train(config)
+        assert_whole(folder_of(config), whole)
+        # Different errors take the same way: each kind is tried at every ninth call.
+        number += 1 if code == errno.ENOSPC else 9
+    assert n_failed >= (20 if code == errno.ENOSPC else 2)
+    print(f"RESULT saves that failed with {errno.errorcode[code]}: {n_failed}")
+
+
+def test_a_full_quota_is_exit_code_5_and_the_run_goes_on_later(tiny, tmp_path, whole):
+    """RLIMIT_FSIZE: writes fail in Python and in safetensors' own code alike."""
+    for limit in (2500, 5000, 20_000, 30_000):
+        config = tiny(f"outputs={tmp_path}/{limit}")
+
+        def limited(limit=limit):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        def action(config=config, limited=limited):
+            at_step(2, limited)
+            train(config)
+
+        ended = run(action, tmp_path / "log")
+        assert ended.code == 5 and ended.is_one_line(), (limit, ended.said)
+        assert "cannot write" in ended.said
+        train(config)
+        assert_whole(folder_of(config), whole)
+
+
+def test_a_run_folder_that_vanishes_is_not_made_up_again(tiny, tmp_path, whole):
+    config = tiny()
+
+    def action():
+        at_step(6, lambda: shutil.rmtree(folder_of(config)))
+        train(config)
+
+    ended = run(action, tmp_path / "log")
+    assert ended.code == 5 and ended.is_one_line(), ended.said
+    assert str(folder_of(config)) in ended.said
+    left = folder_of(config)
+    assert not (left / "done.json").exists() and not (left / "checkpoints").exists()
+    train(config)
+    assert_whole(folder_of(config), whole)
+
+
+@pytest.mark.parametrize("name", ["with spaces", "ünïcode ✓", "line\nend", "x" * 200, "'q\" $(x)"])
+def test_places_with_unusual_names_work(tiny, tmp_path, name, whole):
+    from omegaconf import OmegaConf
+
+    config = tiny()
+    OmegaConf.update(config, "outputs", str(tmp_path / name))
+    ended = run(lambda: train(config), tmp_path / "log")
+    assert ended.code == 0, ended.said
+    assert_whole(folder_of(config), whole)
+
+
+def test_places_that_cannot_be_are_exit_code_5(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at" / "all")
+    for place in ("file", "file/below", "dangling", "x" * 300):
+        config = tiny(f"outputs={tmp_path}/{place}")
+        ended = run(lambda config=config: train(config), tmp_path / "log")
+        assert ended.code == 5 and ended.is_one_line(), (place, ended.said)
+        assert ended.seconds < 5
+
+
+def test_of_eight_processes_one_runs_and_the_others_name_it(tiny, tmp_path, whole):
+    config = tiny("tokens=6400", f"outputs={tmp_path}/many")
+    children = [start(lambda: train(config), tmp_path / f"log-{n}") for n in range(8)]
+    ended = [child.end() for child in children]
+    assert sorted(e.code for e in ended) == [0] + [8] * 7, [e.said for e in ended]
+    holder = children[next(n for n, e in enumerate(ended) if e.code == 0)].pid
+    for one in ended:
+        if one.code == 8:
+            assert one.is_one_line() and "is in use by" in one.said
+            assert f"process {holder} on" in one.said or "another process" in one.said
+    alone = tiny("tokens=6400", f"outputs={tmp_path}/alone")
+    train(alone)
+    assert_whole(folder_of(config), result_of(folder_of(alone)))
+
+
+def test_a_killed_holder_leaves_the_folder_free_and_a_living_one_is_named(tiny, tmp_path, whole):
+    config = tiny()
+
+    def waiting():
+        at_step(6, lambda: time.sleep(60))
+        train(config)
+
+    holder = start(waiting, tmp_path / "holder")
+    while not list(folder_of(config).glob("checkpoints/step-*")):
+        time.sleep(0.01)
+    ended = run(lambda: train(config), tmp_path / "log")
+    assert ended.code == 8 and f"process {holder.pid} on" in ended.said and ended.seconds < 5
+    os.kill(holder.pid, 9)
+    holder.end()
+    train(config)
+    assert_whole(folder_of(config), whole)
+
+
+@pytest.mark.parametrize("shift", [-3600.0, 3600.0, -1.7e9, 2.4e9, 0.0])
+def test_a_clock_that_was_set_back_changes_nothing(tiny, tmp_path, whole, shift):
+    """Order is by step: file times and the time of day are of no account. 0.0: frozen."""
+    config = tiny()
+
+    def killed():
+        at_step(9, die)
+        train(config)
+
+    assert run(killed, tmp_path / "log").code == -9
+    steps = sorted((folder_of(config) / "checkpoints").glob("step-*"))
+    for number, path in enumerate(steps):
+        os.utime(path, (2e9 - number * 1e6,) * 2)  # the newest looks oldest
+    now = time.time()
+
+    def elsewhen():
+        time.time = (lambda: now) if shift == 0.0 else (lambda own=time.time: own() + shift)
+        assert checkpoint.latest(folder_of(config) / "checkpoints").step == 8
+        train(config)
+
+    ended = run(elsewhen, tmp_path / "log")
+    assert ended.code == 0, ended.said
+    assert "from step 8" in ended.said
+    assert_whole(folder_of(config), whole)
+
+
+def test_files_are_not_for_everybody_to_write(tiny, tmp_path):
+    """Whatever the umask, nothing that lexp reads back can be written by others."""
+    for mask in (0o022, 0o077):
+        config = tiny(f"outputs={tmp_path}/{mask}")
+
+        def action(config=config, mask=mask):
+            os.umask(mask)
+            train(config)
+
+        assert run(action, tmp_path / "log").code == 0
+        for path in Path(config.outputs).rglob("*"):
+            assert not path.stat().st_mode & 0o022, path

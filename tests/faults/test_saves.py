@@ -1,0 +1,119 @@
+"""SIGKILL at every file-system call of every save, and before what was written is all there."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from calls import CUTS, counted, cut, die, is_file, watch
+from children import assert_whole, folder_of, result_of, run
+
+from lexp import checkpoint, files
+from lexp.tasks.train import train
+
+
+def points_of(save, tmp_path: Path) -> list[tuple[int, str, str]]:
+    """Every place to die in a save: number and name of the call, and what to leave of its file."""
+    found: list[tuple[int, str, str]] = []
+
+    def note(number, name, arguments):
+        found.append((number, name, ""))
+        if name == "os.fsync" and is_file(arguments[0]):
+            found.extend((number, name, share) for share in CUTS)
+
+    def action():
+        watch(counted(note))
+        save()
+        os.write(1, json.dumps(found).encode())
+
+    ended = run(action, tmp_path / "points")
+    assert ended.code == 0, ended.said
+    return [tuple(point) for point in json.loads(ended.said)] + [(10**9, "the end", "")]
+
+
+def kill_at(point, save) -> None:
+    """Run a save and die at its point; at the end if it is not met."""
+    wanted, _, share = point
+
+    def act(number, name, arguments):
+        if number == wanted:
+            if share:
+                cut(arguments[0], share)
+            die()
+
+    watch(counted(act))
+    save()
+    die()
+
+
+def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
+    """Train once; at every save, for every point of it, a copy of the outputs with one killed."""
+    found: list[tuple[str, Path]] = []
+    outputs = Path(config.outputs)
+
+    def branching(root, model, optimizer, state, keep=False):
+        def in_copy(copy):
+            return lambda: save(copy / root.relative_to(outputs), model, optimizer, state, keep)
+
+        trial = tmp_path / f"trial-{state['step']}"
+        shutil.copytree(outputs, trial)
+        for point in points_of(in_copy(trial), tmp_path):
+            copy = tmp_path / f"copy-{len(found)}"
+            shutil.copytree(outputs, copy)
+            ended = run(lambda p=point, c=copy: kill_at(p, in_copy(c)), tmp_path / "log")
+            assert ended.code == -9, ended.said
+            found.append((f"save of step {state['step']}, {point}", copy))
+        return save(root, model, optimizer, state, keep)
+
+    with patch.context() as inner:
+        inner.setattr(checkpoint, "save", branching)
+        train(config)
+    return found
+
+
+def failures(tiny, found, whole) -> list[str]:
+    """The copies that cannot be resumed to the same bits."""
+    failed = []
+    for what, copy in found:
+        config = tiny(f"outputs={copy}")
+        try:
+            train(config)
+            assert_whole(folder_of(config), whole)
+        except Exception as error:
+            failed.append(f"{what}: {type(error).__name__} {str(error)[:200]}")
+    return failed
+
+
+def test_sigkill_at_every_call_of_every_save(tiny, monkeypatch, tmp_path):
+    """First save (steps 4), one between (8), the last, which drops the first (10)."""
+    config = tiny(f"outputs={tmp_path}/whole")
+    found = branches(config, monkeypatch, tmp_path, checkpoint.save)
+    assert len(found) >= 126, len(found)
+    print(f"RESULT kills at every call of a save: {len(found)}")
+    assert failures(tiny, found, result_of(folder_of(config))) == []
+
+
+def save_in_place(root, model, optimizer, state, keep=False):
+    """What others do: straight into the folder that is read, the manifest with the rest."""
+    path = files.make_folder(root) / f"step-{state['step']:08d}"
+    path.mkdir(exist_ok=True)
+    checkpoint.save_file(checkpoint._tensors(model), path / "model.safetensors")
+    tensors = checkpoint._optimizer_tensors(model, optimizer)
+    checkpoint.save_file(tensors, path / "optim.safetensors")
+    (path / "state.json").write_text(json.dumps(state))
+    for old in checkpoint._steps(root)[:-1]:
+        shutil.rmtree(old)
+
+
+def test_control_a_save_in_place_does_not_survive(tiny, monkeypatch, tmp_path):
+    """The negative control: the same kills find what is wrong with a save in place."""
+
+    def trusting(path):
+        state = json.loads((path / "state.json").read_text())
+        return checkpoint.Checkpoint(path, state, "")
+
+    monkeypatch.setattr(checkpoint, "verify", trusting)
+    config = tiny(f"outputs={tmp_path}/whole", "tokens=512")
+    found = branches(config, monkeypatch, tmp_path, save_in_place)
+    failed = failures(tiny, found[::3], result_of(folder_of(config)))
+    assert failed, "kills inside a save in place went unnoticed"
