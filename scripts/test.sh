@@ -5,4 +5,6 @@ source "$(dirname "$0")/setup.sh"
 ruff check .
 ruff format --check .
 mypy
-exec pytest "$@"
+# As many processes as there are cores, to four; each computes by one thread.
+export OMP_NUM_THREADS=1
+exec pytest --numprocesses=auto --maxprocesses=4 "$@"
