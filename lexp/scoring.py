@@ -18,6 +18,7 @@ from lexp.attention import Attend, make_attend
 from lexp.data import Tokens
 from lexp.model import Transformer
 from lexp.pattern import Banded, Pattern
+from lexp.position import Together
 from lexp.protocol import Window
 
 # Tokens in one forward pass: more than one window where the length is below this.
@@ -131,7 +132,8 @@ class Scorer:
         lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
         schemes = self.model.schemes
         # Schemes that draw positions, or read indices as FIRE does, need the window as a whole.
-        whole = any(p.draws or (p.relative and not p.shift_invariant) for p in schemes)
+        parts = [q for p in schemes for q in (p.parts if isinstance(p, Together) else [p])]
+        whole = any(p.draws or (p.relative and not p.shift_invariant) for p in parts)
         if lookback is None or whole:
             return None
         return lookback + max(p.n_earlier for p in schemes)
