@@ -4,7 +4,8 @@ import oracles
 import pytest
 import torch
 
-from lexp.attention import Reference, Tiles
+from lexp.attention import Reference, Strips, Tiles
+from lexp.attention.heap import give_back
 from lexp.attention.tiles import CHUNK_ROWS, WHOLE_TOKENS_BIASED, cut
 from lexp.errors import NotDefined
 from lexp.pattern import Blockwise, Full, Window
@@ -206,3 +207,22 @@ def test_a_tile_too_long_for_the_scheme_is_not_defined():
         NotDefined, match=r"XPos overflows over 31 positions, blockwise-64 takes 64"
     ):
         Tiles(Blockwise(64), 300, position, CPU)
+
+
+def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):
+    position, n = RoPE(HEAD_DIM), 100
+    q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 10)
+    expected = Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0])
+    calls = []
+    monkeypatch.setattr("lexp.attention.strips.give_back", lambda: calls.append(give_back()))
+    assert torch.equal(Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
+    assert not calls  # a short text
+    monkeypatch.setattr("lexp.attention.strips.GIVE_BACK_SCORES", HEADS * 10 * 200)
+    assert torch.equal(Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
+    assert len(calls) == 2
+
+
+def test_a_system_without_the_call_keeps_its_memory(monkeypatch):
+    monkeypatch.setattr("lexp.attention.heap.ctypes.CDLL", lambda name: object())
+    give_back()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lexp.attention.heap import give_back
 from lexp.attention.prepare import prepare, rotate
 from lexp.errors import NotDefined
 from lexp.pattern import Branch, Pattern
@@ -23,6 +24,8 @@ MIN_ROWS = 32
 # Scores of one tile, over batch and heads: what stays in a CPU's cache (2^20 floats are 4 MiB; at
 # 256 tokens CoPE and DAPE take 0.55 of the time), and on a GPU what keeps it busy.
 MAX_SCORES = {"cpu": 1 << 20, "other": 1 << 24}
+# Freed memory goes back to the system whenever so many scores have gone by (256 MiB of float32).
+GIVE_BACK_SCORES = 1 << 26
 
 
 class Strips:
@@ -64,13 +67,18 @@ class Strips:
             ready = prepare(q, k, position, self.n_keys.to(wide))
             bias, weigh = position.bias(x), position.weigh(x)
             whole = Whole(*ready, q, k, position, bias, weigh, self.n_keys, drawn)
-        start = 0
+        start = n_scores = 0
         while start < self.seq_len:
             end = min(start + self._rows(q, position, start), self.seq_len)
             with torch.autocast(q.device.type, enabled=False):
                 made = make_tile(whole, self.pattern.branches, start, end)
+            n_scores += made.scores.numel()
             yield made
             start = end
+            if q.device.type == "cpu" and n_scores >= GIVE_BACK_SCORES:
+                del made
+                give_back()
+                n_scores = 0
 
     def _rows(self, q: Tensor, position: Position, start: int) -> int:
         """Query rows of the tile that begins at `start`."""
