@@ -1,8 +1,8 @@
 """Causal attention on a CPU with a backward pass of its own: exact, blocks of query rows at a time.
 
-The fused kernel of torch has no gradient for biases (it falls to whole [H, T, T] matrices), and its
-own backward pass is slow in bfloat16 for small heads. Here every block of rows makes its weights
-anew, as it sees all of its keys; with P the weights and O the output of a block,
+The fused kernel of torch has no gradient for biases: it falls to whole [H, T, T] matrices. Here every
+block of rows makes its weights anew, as it sees all of its keys; with P the weights and O the output
+of a block,
 
     dV += P^T dO,   dS = P (dO V^T - rowsum(dO O)),   dQ = dS K,   dK += dS^T Q,   db = sums of dS
 """
@@ -21,19 +21,13 @@ from lexp.attention.by_distance import attend_by_distance, matrix
 
 # Rows of a block, and how many of batch x heads go together: their scores stay in the cache.
 ROWS, TOGETHER = 64, 32
-# Where this beats the fused kernel without a learned bias (0.4 to 0.9 of its time in bfloat16 at
-# head_dim 32 and 128 to 512 tokens; beyond, up to 1.7): scripts/bench_train.py.
-MOST_KEYS, MOST_HEAD_DIM = 512, 32
 
 
-def pays(q: Tensor, k: Tensor, v: Tensor, row: Tensor | None) -> bool:
-    """Whether this is the way to go: on a CPU, for gradients, faster or the only lean one."""
-    if q.device.type != "cpu" or not torch.is_grad_enabled():
-        return False
-    if row is not None and row.requires_grad:
-        return True
-    small = k.shape[2] <= MOST_KEYS and q.shape[3] <= MOST_HEAD_DIM
-    return small and q.dtype == torch.bfloat16 and any(t.requires_grad for t in (q, k, v))
+def pays(q: Tensor, row: Tensor | None) -> bool:
+    """Whether this is the way to go: on a CPU, for the gradient of a learned bias."""
+    return (
+        q.device.type == "cpu" and torch.is_grad_enabled() and row is not None and row.requires_grad
+    )
 
 
 def blocked(q: Tensor, k: Tensor, v: Tensor, row: Tensor | None, scale: float) -> Tensor:

@@ -182,10 +182,8 @@ class Tiles:
         mask = None if tiling.mask is None else tiling.mask[query, key]
         if row is not None:
             row = row[:, len(tiling.k_pos) - group.left - group.rows :]
-            attend = blocked if pays(q, k, v, row) else attend_by_distance
+            attend = blocked if pays(q, row) else attend_by_distance
             return attend(q, k, v, row, scale)
-        if bias is None and mask is None and pays(q, k, v, None):
-            return blocked(q, k, v, None, scale)
         if bias is not None:
             pair = self._pairs(group, batch, q.shape[1], tiling.q_pos[query], tiling.k_pos[key])
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
