@@ -1,8 +1,8 @@
 """Causal attention on a CPU with a backward pass of its own: exact, blocks of query rows at a time.
 
-The fused kernel of torch has no gradient for biases: it falls to whole [H, T, T] matrices. Here every
-block of rows makes its weights anew, as it sees all of its keys; with P the weights and O the output
-of a block,
+The fused kernel of torch has no gradient for biases: it falls to whole [H, T, T] matrices. Here
+every block of rows makes its weights anew, as it sees all of its keys; with P the weights and O the
+output of a block,
 
     dV += P^T dO,   dS = P (dO V^T - rowsum(dO O)),   dQ = dS K,   dK += dS^T Q,   db = sums of dS
 """
