@@ -61,7 +61,7 @@ class Blocked(torch.autograd.Function):
         """Gradients of q, k, v and of the row."""
         q, k, v, row, out = ctx.saved_tensors
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-        flat = [t.flatten(0, 1).to(wide) for t in (q * ctx.scale, k, v, grad, out)]
+        flat = [t.flatten(0, 1).to(wide) for t in (q, k, v, grad, out)]
         d_q, d_k, d_v = (torch.zeros_like(t) for t in flat[:3])
         d_row = torch.zeros_like(row) if row is not None and row.requires_grad else None
         with rounded_products(q.dtype == torch.bfloat16):
@@ -71,8 +71,9 @@ class Blocked(torch.autograd.Function):
             for first in range(0, len(d_q), together):
                 part = slice(first, first + together)
                 some = tuple(t[part] for t in flat)
-                _backward(some, row, d_q[part], d_k[part], d_v[part], d_row)
+                _backward(some, row, ctx.scale, d_q[part], d_k[part], d_v[part], d_row)
         d_q *= ctx.scale
+        d_k *= ctx.scale
         shaped = [d.view_as(t).to(t.dtype) for d, t in zip((d_q, d_k, d_v), (q, k, v), strict=True)]
         return (*shaped, d_row, None)
 
@@ -80,19 +81,21 @@ class Blocked(torch.autograd.Function):
 def _backward(
     some: tuple[Tensor, ...],
     row: Tensor | None,
+    scale: float,
     d_q: Tensor,
     d_k: Tensor,
     d_v: Tensor,
     d_row: Tensor | None,
 ) -> None:
-    """Add the gradients of some texts: q (scaled), k, v, output's gradient and output [N, ., D]."""
+    """Add the gradients of some texts: q, k, v, output's gradient and output [N, ., D]."""
     q, k, v, grad, out = some
     n_rows, left = q.shape[1], k.shape[1] - q.shape[1]
     dots = (grad * out).sum(-1, keepdim=True)
     for start in range(0, n_rows, ROWS):
         rows = slice(start, min(start + ROWS, n_rows))
         seen = left + rows.stop
-        weights = torch.bmm(q[:, rows], k[:, :seen].mT)
+        # Scaled afterwards: scaled queries would be rounded, unlike those of the forward pass.
+        weights = torch.bmm(q[:, rows], k[:, :seen].mT).mul_(scale)
         add_bias(weights, row, n_rows - rows.stop)
         weights = torch.softmax(weights, -1)
         d_v[:, :seen].baddbmm_(weights.mT, grad[:, rows])
