@@ -115,12 +115,14 @@ SIZES = [(1, 1), (5, 5), (64, 64), (65, 65), (150, 150), (70, 200), (1, 90)]
 @pytest.mark.parametrize("together", [3, 32])
 @pytest.mark.parametrize("learned", [True, False])
 @pytest.mark.parametrize(("rows", "n_keys"), SIZES)
-def test_blocked_with_biases_is_the_formula(rows, n_keys, learned, together, monkeypatch):
+def test_biases_by_distance_are_the_formula(rows, n_keys, learned, together, monkeypatch):
+    """Learned ones by the own backward pass, others by that of the fused kernel."""
     monkeypatch.setattr("lexp.attention.blocked.TOGETHER", together)
+    attend = blocked if learned else attend_by_distance
     q, k, v, values, weight = given(rows, n_keys, learned)
     row = F.pad(values, (0, rows - 1), value=-math.inf)
     expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
-    found = with_gradients(blocked(q, k, v, row, 0.3), weight, (q, k, v, values))
+    found = with_gradients(attend(q, k, v, row, 0.3), weight, (q, k, v, values))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     with torch.no_grad():
@@ -128,34 +130,19 @@ def test_blocked_with_biases_is_the_formula(rows, n_keys, learned, together, mon
     torch.testing.assert_close(plain, expected[0], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 63, 64, 200])
-def test_blocked_without_biases_is_the_formula(n):
-    q, k, v, _, weight = given(n, n, False)
-    expected = with_gradients(dense(q, k, v, None, 0.3), weight, (q, k, v))
-    found = with_gradients(blocked(q, k, v, None, 0.3), weight, (q, k, v))
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("learned", [True, False, None])
-def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel(learned):
+def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     """Both against float64 of the same rounded inputs: root mean square errors of a kind."""
     n = 200
-    q, k, v, values, weight = given(n, n, bool(learned), dtype=torch.bfloat16)
-    row = None if learned is None else F.pad(values, (0, n - 1), value=-math.inf)
+    q, k, v, values, weight = given(n, n, True, dtype=torch.bfloat16)
+    row = F.pad(values, (0, n - 1), value=-math.inf)
     inputs = (q, k, v, values)
-    exact = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs]
-    expected = with_gradients(
-        dense(*exact[:3], None if learned is None else exact[3], 0.3), weight, exact
-    )
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    expected = with_gradients(dense(*exact, 0.3), weight, exact)
     found = with_gradients(blocked(q, k, v, row, 0.3), weight, inputs)
-    added = None if row is None else matrix(row.detach(), n, n).flip(1)[None]
-    fused = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=added, is_causal=added is None, scale=0.3
-    )
+    added = matrix(row.detach(), n, n).flip(1)[None]
+    fused = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=0.3)
     theirs = with_gradients(fused, weight, (q, k, v))
-    for ours, right in zip(found[4:], expected[4:], strict=True):  # the row's, in float32
-        assert error(ours, right) < 0.01
+    assert error(found[4], expected[4]) < 0.01  # the row's, in float32
     for ours, other, right in zip(found[:4], theirs, expected[:4], strict=True):
         assert error(ours, right) < 1.2 * error(other, right) < 0.02
 
@@ -167,14 +154,14 @@ def error(found, right):
 def test_when_the_own_backward_pass_is_taken():
     q, row = torch.zeros(1, 2, 8, 4, requires_grad=True), torch.zeros(2, 15)
     learned = row.clone().requires_grad_()
-    assert pays(q, learned) and not pays(q, row) and not pays(q, None)
+    assert pays(q, learned) and not pays(q, row)
     with torch.no_grad():
         assert not pays(q, learned)
 
 
 def test_second_derivatives_are_refused_not_wrong():
-    q, k, v, *_ = given(5, 5, False)
-    out = blocked(q, k, v, None, 0.3)
+    q, k, v, values, _ = given(5, 5, True)
+    out = blocked(q, k, v, F.pad(values, (0, 4), value=-math.inf), 0.3)
     (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         torch.autograd.grad(first.sum(), q)

@@ -1,4 +1,4 @@
-"""Causal attention on a CPU with a backward pass of its own: exact, blocks of query rows at a time.
+"""Causal attention with learned biases on a CPU: exact, blocks of query rows at a time.
 
 The fused kernel of torch has no gradient for biases: it falls to whole [H, T, T] matrices. Here
 every block of rows makes its weights anew, as it sees all of its keys; with P the weights and O the
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from lexp.attention.by_distance import attend_by_distance, matrix
 
@@ -23,17 +23,15 @@ from lexp.attention.by_distance import attend_by_distance, matrix
 ROWS, TOGETHER = 64, 32
 
 
-def pays(q: Tensor, row: Tensor | None) -> bool:
+def pays(q: Tensor, row: Tensor) -> bool:
     """Whether this is the way to go: on a CPU, for the gradient of a learned bias."""
-    return (
-        q.device.type == "cpu" and torch.is_grad_enabled() and row is not None and row.requires_grad
-    )
+    return q.device.type == "cpu" and torch.is_grad_enabled() and row.requires_grad
 
 
-def blocked(q: Tensor, k: Tensor, v: Tensor, row: Tensor | None, scale: float) -> Tensor:
+def blocked(q: Tensor, k: Tensor, v: Tensor, row: Tensor, scale: float) -> Tensor:
     """Causal attention of q [B, H, R, D] to k, v [B, H, K, D]; row: as by_distance makes it.
 
-    Without a row K must be R. First derivatives only.
+    First derivatives only.
     """
     return Blocked.apply(q, k, v, row, scale)
 
@@ -42,15 +40,10 @@ class Blocked(torch.autograd.Function):
     """The forward pass of the fused kernel, and the backward pass above."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, row: Tensor | None, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, row: Tensor, scale: float) -> Tensor:
         """The output [B, H, R, D]."""
-        if row is None:
-            out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-        else:
-            # Detached: the kernel is chosen by what requires a gradient, even where none is taken.
-            out = attend_by_distance(q, k, v, row.detach(), scale)
+        # Detached: the kernel is chosen by what requires a gradient, even where none is taken.
+        out = attend_by_distance(q, k, v, row.detach(), scale)
         ctx.save_for_backward(q, k, v, row, out)
         ctx.scale = scale
         return out
@@ -63,10 +56,10 @@ class Blocked(torch.autograd.Function):
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         flat = [t.flatten(0, 1).to(wide) for t in (q, k, v, grad, out)]
         d_q, d_k, d_v = (torch.zeros_like(t) for t in flat[:3])
-        d_row = torch.zeros_like(row) if row is not None and row.requires_grad else None
+        d_row = torch.zeros_like(row)
         with rounded_products(q.dtype == torch.bfloat16):
             n_heads = q.shape[1]
-            # Whole texts together where a bias by head is added, or its gradient summed.
+            # Whole texts together: a bias by head is added, and its gradient summed.
             together = math.ceil(TOGETHER / n_heads) * n_heads
             for first in range(0, len(d_q), together):
                 part = slice(first, first + together)
@@ -80,12 +73,12 @@ class Blocked(torch.autograd.Function):
 
 def _backward(
     some: tuple[Tensor, ...],
-    row: Tensor | None,
+    row: Tensor,
     scale: float,
     d_q: Tensor,
     d_k: Tensor,
     d_v: Tensor,
-    d_row: Tensor | None,
+    d_row: Tensor,
 ) -> None:
     """Add the gradients of some texts: q, k, v, output's gradient and output [N, ., D]."""
     q, k, v, grad, out = some
@@ -96,27 +89,16 @@ def _backward(
         seen = left + rows.stop
         # Scaled afterwards: scaled queries would be rounded, unlike those of the forward pass.
         weights = torch.bmm(q[:, rows], k[:, :seen].mT).mul_(scale)
-        add_bias(weights, row, n_rows - rows.stop)
+        added = matrix(row, rows.stop - start, seen, n_rows - rows.stop).flip(1)
+        weights.unflatten(0, (-1, row.shape[0])).add_(added)
         weights = torch.softmax(weights, -1)
         d_v[:, :seen].baddbmm_(weights.mT, grad[:, rows])
         d_scores = torch.bmm(grad[:, rows], v[:, :seen].mT).sub_(dots[:, rows]).mul_(weights)
         d_q[:, rows] = torch.bmm(d_scores, k[:, :seen])
         d_k[:, :seen].baddbmm_(d_scores.mT, q[:, rows])
-        if d_row is not None:
-            by_head = d_scores.unflatten(0, (-1, d_row.shape[0])).sum(0)
-            sums = antidiagonal_sums(by_head.flip(1))
-            d_row[:, n_rows - rows.stop :][:, : sums.shape[1]] += sums
-
-
-def add_bias(scores: Tensor, row: Tensor | None, start: int) -> None:
-    """Add the row's biases from its number `start` on, or the causal mask, to [N, rows, keys]."""
-    _, rows, n_keys = scores.shape
-    if row is None:
-        later = torch.full((rows, rows), -math.inf, dtype=scores.dtype).triu(1)
-        scores[:, :, n_keys - rows :] += later
-        return
-    added = matrix(row, rows, n_keys, start).flip(1)
-    scores.unflatten(0, (-1, row.shape[0])).add_(added)
+        by_head = d_scores.unflatten(0, (-1, row.shape[0])).sum(0)
+        sums = antidiagonal_sums(by_head.flip(1))
+        d_row[:, n_rows - rows.stop :][:, : sums.shape[1]] += sums
 
 
 def antidiagonal_sums(x: Tensor) -> Tensor:
