@@ -32,19 +32,27 @@ def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int,
 
 def _scores(model: Transformer, pattern: Pattern, size: int) -> int:
     """Bytes of masks, biases and scores of one tile."""
-    biased = any(position.has_bias and not position.by_distance for position in model.schemes)
+    has_bias = any(position.has_bias for position in model.schemes)
+    # A bias that reads more than the distance is a matrix of its own for every tile.
+    dense = any(position.has_bias and not position.by_distance for position in model.schemes)
     n_heads, inner = model.dims.n_heads, model.dims.n_heads * model.dims.head_dim
     if not isinstance(pattern, Banded) or any(p.has_weigh or p.draws for p in model.schemes):
         return 8 * 4 * MAX_SCORES["cpu"]
     if pattern.lookback is None:
         turned = 40 * inner * size  # keys times their rotation
-        if not biased:
+        if not dense:
             return turned
         rows = size if size <= WHOLE_TOKENS_BIASED else min(CHUNK_ROWS, max(1, MAX_MASK // size))
         return turned + rows * size * 4 * 6 * n_heads
     rows = max(pattern.lookback, MIN_TILE_ROWS)
     tiles = max(1, min(size, GROUP_ROWS) // rows)
-    return rows * (rows + pattern.lookback) * 4 * (2 * n_heads * tiles if biased else 2)
+    return (
+        rows
+        * (rows + pattern.lookback)
+        * 4
+        * (2 * n_heads if has_bias else 2)
+        * (tiles if dense else 1)
+    )
 
 
 def available_bytes(device: torch.device) -> int | None:
