@@ -1,5 +1,7 @@
 """Patterns against hand-made masks; tiles against the dense reference, values and gradients."""
 
+from types import SimpleNamespace
+
 import oracles
 import pytest
 import torch
@@ -223,6 +225,9 @@ def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):
     assert len(calls) == 2
 
 
-def test_a_system_without_the_call_keeps_its_memory(monkeypatch):
-    monkeypatch.setattr("lexp.attention.heap.ctypes.CDLL", lambda name: object())
-    give_back()
+def test_memory_is_given_back_where_the_system_has_a_call_for_it(monkeypatch):
+    calls = []
+    for library in (SimpleNamespace(malloc_trim=calls.append), SimpleNamespace()):
+        monkeypatch.setattr("lexp.attention.heap.ctypes.CDLL", lambda name, made=library: made)
+        give_back()
+    assert calls == [0]

@@ -39,15 +39,19 @@ def finite_mean(values: Sequence[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else math.nan
 
 
+def over_seeds(x: float, values: Sequence[float]) -> Point:
+    """The mean over seeds, and their range as the band."""
+    band = (min(values), max(values)) if len(values) > 1 else (math.nan, math.nan)
+    return Point(x, finite_mean(values), *band)
+
+
 def against_length(
     found: Sequence[Labelled], value: Callable[[Labelled], float]
 ) -> tuple[Curve, ...]:
     """A curve for each model and method: the mean over seeds, the band their range."""
     curves: dict[tuple[str, str], list[Point]] = {}
     for kind, ones in by_kind(found).items():
-        values = [value(one) for one in ones]
-        band = (min(values), max(values)) if len(values) > 1 else (math.nan, math.nan)
-        point = Point(kind.length, finite_mean(values), *band)
+        point = over_seeds(kind.length, [value(one) for one in ones])
         curves.setdefault((kind.name, kind.method), []).append(point)
     return tuple(
         Curve(*key, tuple(points))

@@ -50,8 +50,3 @@ def curves_of(
         for named, own in zip(names(shown), values, strict=True)
         if own is not None
     )
-
-
-def marks(shown: Sequence[Labelled]) -> tuple[tuple[float, str], ...]:
-    """Where training ended."""
-    return tuple((float(n), "trained") for n in sorted({o.train_len for o in shown}))

@@ -7,9 +7,9 @@ Followed at the length nearest to the trained one, under the first method.
 import math
 from collections.abc import Sequence
 
-from lexp.analyze.across import finite_mean
+from lexp.analyze.across import finite_mean, over_seeds
 from lexp.analyze.base import Instrument, Labelled
-from lexp.report.page import Chart, Curve, Picture, Point
+from lexp.report.page import Chart, Curve, Picture
 from lexp.report.sheet import Field, Sheet
 from lexp.statistics import rank_correlation
 
@@ -69,12 +69,12 @@ def _quantity(
             continue
         losses = {s: finite_mean([o.moment.loss for o in ones]) for s, ones in course.items()}
         by_step.append(
-            Curve(name, "", tuple(point(s, own) for s, own in values.items() if s), own_x=True)
+            Curve(name, "", tuple(over_seeds(s, own) for s, own in values.items() if s), own_x=True)
         )
         # From the highest loss to the lowest, as training goes.
         known = [s for s in course if math.isfinite(losses[s])]
         by_loss.append(
-            Curve(name, "", tuple(point(losses[s], values[s]) for s in known), own_x=True)
+            Curve(name, "", tuple(over_seeds(losses[s], values[s]) for s in known), own_x=True)
         )
         rows.append(_row(name, values, losses))
     where = next(one for course in courses.values() for ones in course.values() for one in ones)
@@ -102,12 +102,6 @@ def _quantity(
             "validation loss (nats per token)", quantity, False, False, tuple(by_loss), (), note,
         ),
     ]  # fmt: skip
-
-
-def point(x: float, values: list[float]) -> Point:
-    """The mean over seeds and their range."""
-    band = (min(values), max(values)) if len(values) > 1 else (math.nan, math.nan)
-    return Point(x, finite_mean(values), *band)
 
 
 def _row(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lexp.analyze.across import against_length, finite_mean
+from lexp.analyze.across import against_length, finite_mean, trained_marks
 from lexp.analyze.base import Labelled
 from lexp.analyze.distances import spaced
 from lexp.report.page import Chart, Curve, Point
@@ -95,16 +95,11 @@ def named(one: Labelled, among: Sequence[Labelled]) -> str:
     return f"{one.name} s{one.seed}" if several else one.name
 
 
-def marks_of(found: Sequence[Labelled]) -> tuple[tuple[float, str], ...]:
-    """A line at every trained length."""
-    return tuple((float(n), "trained") for n in sorted({one.train_len for one in found}))
-
-
 def r_chart(found: Sequence[Labelled]) -> Chart:
     """R of each head against length."""
     return Chart(
         "Attention resolution", "length (tokens)", "R", True, True,
-        against_length(found, r_of_heads), marks_of(found),
+        against_length(found, r_of_heads), trained_marks(found),
         "R of each head's expected scores as softmax sees them, mean over heads and layers; mean "
         "over seeds, the band their range.",
     )  # fmt: skip
@@ -127,7 +122,7 @@ def measured_chart(found: Sequence[Labelled], of: str) -> Chart:
         curves.append(Curve(named(one, found), one.method, points[:end], own_x=True))
     return Chart(
         f"Expected scores by distance ({of})", "distance + 1 (tokens)", "s[n] - s[0]", True, False,
-        tuple(curves), marks_of(found),
+        tuple(curves), trained_marks(found),
         f"Mean over layers, heads, texts, pairs and neighbouring distances; to {LEAST:g}.",
     )  # fmt: skip
 
@@ -147,7 +142,7 @@ def theory_chart(found: Sequence[Labelled]) -> list[Chart]:
     return [
         Chart(
             "Expected score curves in theory", "distance + 1 (tokens)", "g[n] / g[0]", True, False,
-            tuple(curves.values()), marks_of(found),
+            tuple(curves.values()), trained_marks(found),
             "g[n] = sum over channel pairs of cos(n theta) zeta^n, from each scheme's constants; "
             "means of neighbouring distances.",
         )

@@ -30,8 +30,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lexp.analyze.across import trained_marks
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
-from lexp.analyze.charts import curves_of, marks, points
+from lexp.analyze.charts import curves_of, points
 from lexp.analyze.derivation import Derivation, derivation, slope
 from lexp.analyze.watch import Seen, watched
 from lexp.attention.strips import Tile
@@ -205,7 +206,7 @@ def curves(shown: Sequence[Labelled], inputs: int, layer: int) -> Chart:
     theory = Curve("1/m", "theory", points(1 / np.arange(1, shown[0].length + 1)))
     return Chart(
         f"Attention output, layer {layer}, {INPUTS[inputs]} inputs", "position m (tokens)",
-        "variance / variance of one value", True, True, (*found, theory), marks(shown),
+        "variance / variance of one value", True, True, (*found, theory), trained_marks(shown),
         NOTE + {"text": "", "normal": "Embeddings are drawn independently."}[INPUTS[inputs]],
     )  # fmt: skip
 

@@ -35,8 +35,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lexp.analyze.across import trained_marks
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
-from lexp.analyze.charts import curves_of, marks, points, root_points
+from lexp.analyze.charts import curves_of, points, root_points
 from lexp.analyze.watch import hidden_states
 from lexp.errors import NotDefined
 from lexp.report.figure import heat_maps
@@ -206,7 +207,7 @@ def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
     title = "Drift of positional vectors" if drifts else "Norm of positional vectors"
     return Chart(
         f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, not drifts,
-        curves_of(shown, [values(one) for one in shown]), marks(shown),
+        curves_of(shown, [values(one) for one in shown]), trained_marks(shown),
         "Curves of random models show what is chance. " * drifts + n_samples(shown),
     )  # fmt: skip
 

@@ -163,6 +163,7 @@ class DualChunk(Pattern):
 
     @property
     def branches(self) -> tuple[Branch, ...]:
+        """Keys of chunks further back, of the one before, and of the query's own."""
         chunk, farthest = filled(self.chunk), filled(self.farthest)
 
         def within(index: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ TRAINING = (
 
 
 @dataclass(frozen=True)
-class Moment:
+class Standing:
     """What a line amounts to at a step. rise: nats per token at the longest length above those at
     the trained one, mean over seeds; NaN where one of them has no number.
     """
@@ -42,13 +42,13 @@ def over_training(
     for one in known:
         step = last[one.cell.run] if one.cell.step == LAST else one.cell.step
         by_step.setdefault(step, []).append(one)
-    courses: dict[str, dict[tuple[str, str], dict[int, Moment]]] = {}
+    courses: dict[str, dict[tuple[str, str], dict[int, Standing]]] = {}
     for step, own in sorted(by_step.items()):
         for protocol, found in protocols(lines(own, notes)):
             if not protocol.startswith(UNPAIRED):
                 for claim in claims(found, delta):
                     key = claim.line.name, claim.line.method
-                    courses.setdefault(protocol, {}).setdefault(key, {})[step] = _moment(claim)
+                    courses.setdefault(protocol, {}).setdefault(key, {})[step] = _standing(claim)
     items: list[Sheet | Chart] = []
     for protocol, own_courses in courses.items():
         several = {key: course for key, course in own_courses.items() if len(course) > 1}
@@ -57,12 +57,12 @@ def over_training(
     return items
 
 
-def _moment(claim: Claim) -> Moment:
+def _standing(claim: Claim) -> Standing:
     line, reach = claim.line, claim.reach
     length = "n/a" if reach.length is None else f"{'≥ ' * reach.censored}{reach.length}"
     trained = _loss(line, line.train_len)
     rise = _loss(line, max(line.lengths)) - trained
-    return Moment(length, claim.gain.value if claim.gain else math.nan, trained, rise)
+    return Standing(length, claim.gain.value if claim.gain else math.nan, trained, rise)
 
 
 def _loss(line: Line, length: int) -> float:
@@ -74,7 +74,7 @@ def _loss(line: Line, length: int) -> float:
 
 
 def _shown(
-    protocol: str, courses: dict[tuple[str, str], dict[int, Moment]], delta: float
+    protocol: str, courses: dict[tuple[str, str], dict[int, Standing]], delta: float
 ) -> list[Sheet | Chart]:
     steps = sorted({step for course in courses.values() for step in course})
     heads = ("model", "method", *(f"step {step}" for step in steps))
@@ -126,7 +126,7 @@ def _shown(
     return items
 
 
-def _correlation(course: dict[int, Moment], name: str) -> str:
+def _correlation(course: dict[int, Standing], name: str) -> str:
     pairs = [(getattr(m, name), float(s)) for s, m in course.items()]
     found = rank_correlation([pair for pair in pairs if math.isfinite(pair[0])])
     return f"{found:+.2f}" if math.isfinite(found) else ""
