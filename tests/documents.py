@@ -209,12 +209,11 @@ def make_world(folder: Path, patch: pytest.MonkeyPatch) -> World:
     return World(folder, patch)
 
 
-def add_models(folder: Path) -> None:
-    """Models of Hugging Face where README has its own, as tests/test_hf.py makes them."""
+def add_model(folder: Path) -> None:
+    """A model of Hugging Face where README has one."""
     from hf_models import CONFIGS, saved
 
-    for path in ("EleutherAI/pythia-160m", "models/my-llama"):
-        saved(CONFIGS["llama"](), folder / path)
+    saved(CONFIGS["llama"](), folder / "models" / "my-llama")
 
 
 def small_library(folder: Path) -> Path:

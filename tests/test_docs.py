@@ -4,8 +4,9 @@ import re
 import shlex
 
 import pytest
-from documents import PAGES, ROOT, SHELL, Step, World, add_models, make_world, steps, study_steps
+from documents import PAGES, ROOT, SHELL, Step, World, add_model, make_world, steps, study_steps
 from hydra import compose, initialize_config_dir
+from test_study_files import EACH
 
 from lexp.applications import TASKS
 from lexp.config import register_schemas
@@ -22,18 +23,27 @@ SMALL = {
     "eval": [*HERE, "max_tokens=512", "workers=1"],
     "probe": [*HERE, "samples=2"],
     "analyze": [*HERE, "texts=1"],
-    "study": [*(f"+train.{one}" for one in TINY), *HERE],
+    "study": [*(f"+train.{one}" for one in TINY), "+eval.workers=1", *HERE],
 }
+MANY = "lexp train -m model=rope,alibi,xpos seed=0,1,2 name=many"
 STUDIES = [step.text for step in study_steps()]
 # Not run, but composed and checked whole, as the jobs of a sweep are before the first one starts.
 CHECKED = {
     "takes minutes; docs/guide.md has a small study": [*STUDIES, "lexp study study=nope_variance"],
+    "needs the hub; tests/test_hf_runs.py has models of its own": [
+        "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "
+        "'attention=[full,blockwise,self_extend]' 'extension=[none,yarn]'",
+    ],
     "starts processes, as tests/test_launchers.py does": [
         "lexp train -m model=rope,xpos seed=0,1,2 hydra/launcher=local hydra.launcher.per_gpu=4",
+        f"{MANY} hydra/launcher=local",
+        f"{MANY} hydra/launcher=local hydra.launcher.per_gpu=4",
     ],
     "needs a cluster, as tests/slurm has": [
         "lexp train -m 'model=glob(*)' 'seed=range(5)' hydra/launcher=slurm "
         "hydra.launcher.partition=gpu",
+        f"{MANY} hydra/launcher=slurm hydra.launcher.partition=gpu",
+        f"{MANY} hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.wait=false",
     ],
 }  # fmt: skip
 # Not run: what they are for, and who runs them.
@@ -50,7 +60,6 @@ ELSEWHERE = {
 # Words in running text that stand for commands.
 FORMS: list[str] = [
     "lexp train model=nope init_from=outputs/<study>/<run>",
-    "lexp report name=<study>",
     "lexp study study=<name> scale=mini|small|paper",
     "lexp COMMAND key=value",
     "lexp COMMAND --cfg job",
@@ -77,7 +86,7 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
     register_schemas()
     world = make_world(tmp_path / "lexp", monkeypatch)
     if any("model=hf" in step.text for step in found):
-        add_models(world.folder)
+        add_model(world.folder)
     for step in found:
         text = bare(step.text) if step.kind in ("command", "choice") else ""
         if text in ELSEWHERE or text in FORMS:
@@ -89,14 +98,27 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", list(study_steps()), ids=lambda step: step.where)
-def test_the_command_of_a_study_file_composes_whole(step, tmp_path, monkeypatch):
-    register_schemas()
-    check(step, World(tmp_path, monkeypatch))
+def test_the_command_of_a_study_file_is_one_that_is_composed_whole(step):
+    """Composed and checked in tests/test_study_files.py, which takes every file and scale."""
+    name, scale = re.fullmatch(r"lexp study study=(\w+) scale=(\w+)", step.text).groups()
+    assert (name, scale) in EACH and step.where == f"conf/study/{name}.yaml"
 
 
 def test_nothing_is_listed_that_is_not_in_the_documentation():
     there = {bare(s.text) for page in PAGES for s in steps(page) if s.kind == "command"}
     assert set() == LISTED - there - set(STUDIES)
+    assert all(re.search("…|<|COMMAND", form) for form in FORMS)
+
+
+def test_what_is_neither_run_nor_listed_fails_and_so_does_what_does_not_work(tmp_path):
+    with pytest.raises(AssertionError, match="docker run lexp: neither run here nor listed"):
+        in_small("docker run lexp")
+    with pytest.MonkeyPatch.context() as patch:
+        world = World(tmp_path, patch)
+        with pytest.raises(AssertionError, match="no key 'lengts'; did you mean lengths"):
+            world.do(Step("command", "lexp eval 'lengts=[8]'", "a page:1"))
+        with pytest.raises(AssertionError, match="a page:2"):
+            world.do(Step("python", "assert 1 + 1 == 3", "a page:2"))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -154,6 +176,7 @@ def check(step: Step, world: World) -> None:
     given += [NEEDED[one] for one in given if one in NEEDED]
     folder = str(ROOT / "conf")
     if is_sweep(given):
+        given = ["seed=0" if re.match("'?seed=", one) else one for one in given]  # all alike
         assert check_jobs(ROOT / "conf", word, given, TASKS[word][1]) > 1
         launcher = [one for one in given if re.match("hydra[./]", one)]
         with initialize_config_dir(folder, version_base="1.3"):
