@@ -30,6 +30,12 @@ STUDIES = [step.text for step in study_steps()]
 # Not run, but composed and checked whole, as the jobs of a sweep are before the first one starts.
 CHECKED = {
     "takes minutes; docs/guide.md has a small study": [*STUDIES, "lexp study study=nope_variance"],
+    "takes long even in small; tests/test_analyze_variance.py and test_analyze_probe.py do": [
+        "lexp analyze 'instruments=[variance]' 'lengths=[256,1024]' 'states=[trained,random]' "
+        "'attention=[full]' texts=8",
+        "lexp analyze 'instruments=[position_probe]' 'lengths=[256]' texts=93 "
+        "'states=[trained,random]' dataset=text 'dataset.test=books/train/*.txt'",
+    ],
     "needs the hub; tests/test_hf_runs.py has models of its own": [
         "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "
         "'attention=[full,blockwise,self_extend]' 'extension=[none,yarn]'",
@@ -71,7 +77,6 @@ BEFORE = {
     "docs/evaluator.md": ["lexp train -m model=rope,alibi name=zoo"],
     "docs/zoo.md": ["lexp train -m model=rope,alibi name=zoo"],
     "docs/instruments/zoo.md": ["lexp train model=rope name=zoo"],
-    "docs/instruments/nope_variance.md": ["lexp train -m model=nope,rope"],
 }
 # Values without a default, for tables that name the choice alone.
 NEEDED = {"extension=[longrope]": "extension.longrope.divisors=[1.0]"}
@@ -131,6 +136,18 @@ def test_no_command_of_a_block_is_overlooked(page):
     assert len([s for s in own if not in_running_text(s, text)]) == typed
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), path
+        if anchor:
+            heads = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.M)
+            slugs = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
+            assert anchor in slugs, f"{path}#{anchor}"
+
+
 def in_running_text(step: Step, text: str) -> bool:
     return f"`{step.text}`" in text
 
@@ -149,8 +166,6 @@ def in_small(text: str) -> str:
         return text
     if len(words) > 1 and words[1] in SMALL and not {"--help", "--cfg"} & set(words):
         words = [*cut(words), *SMALL[words[1]]]
-    if "instruments=[position_probe]" in words:
-        words += ["texts=2", "instruments.position_probe.steps=10"]
     return shlex.join(words)
 
 
