@@ -77,7 +77,7 @@ def test_what_is_by_key_differs_between_queries_by_a_constant(scheme):
 def test_known_schemes_are_by_distance():
     assert {"alibi", "t5", "kerple_log", "kerple_power", "sandwich", "tisa"} <= set(BY_DISTANCE)
     assert {"fire", "fox", "cable"} <= set(NOT_SO)
-    assert {"fox", "cable"} == set(BY_KEY)
+    assert {"fox", "cable"} <= set(BY_KEY)
 
 
 @pytest.mark.parametrize(("rows", "n_keys"), [(1, 1), (5, 5), (4, 9), (1, 7)])
