@@ -22,10 +22,10 @@ EMBEDDED = ("learned", "sinusoidal", "sinusoidal_tisa")
 D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
 
 
-def make(scheme: str, n_heads: int = 4) -> Position:
+def make(scheme: str, n_heads: int = 4, head_dim: int = HEAD_DIM) -> Position:
     """The scheme as its config describes it, at the tests' sizes."""
     node = OmegaConf.load(Path(__file__).parents[1] / "conf" / "model" / f"{scheme}.yaml")
-    size = {"d_model": D_MODEL, "head_dim": HEAD_DIM, "n_heads": n_heads}
+    size = {"d_model": D_MODEL, "head_dim": head_dim, "n_heads": n_heads}
     whole = OmegaConf.create({"model": node, "size": size, "train_len": TRAIN_LEN})
     plain = OmegaConf.to_container(whole, resolve=True)
     assert plain["model"]["name"] == scheme
