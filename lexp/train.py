@@ -135,15 +135,18 @@ def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[
     """One optimiser step; Diverged before the update if loss or gradient is not finite."""
     settings = job.settings
     batch = job.batches.batch(job.step).to(device)
-    loss = 0.0
+    shares = []
     for part in batch.chunk(settings.accumulation):
         with job.autocast:
             nats = job.losses(part[:, :-1], part[:, 1:], attend).sum()
         nats = nats / batch[:, 1:].numel()
         nats.backward()
-        loss += nats.item()
+        shares.append(nats.detach())
     limit = settings.optim.clip or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), limit).item()
+    # Read together, as each reading waits for a GPU to finish.
+    clipped = torch.nn.utils.clip_grad_norm_(job.model.parameters(), limit)
+    *losses, norm = torch.stack([*shares, clipped]).tolist()
+    loss = sum(losses)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         job.optimizer.zero_grad()
         raise Diverged(
