@@ -9,12 +9,14 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexp import head_loss
-from lexp.attention import Tiles
+from lexp.attention import Tiles, make_attend
 from lexp.attention.blocked import antidiagonal_sums, blocked, pays, rounded_products
 from lexp.attention.by_distance import attend_by_distance, distance_row, matrix
+from lexp.attention.prepare import rotate, rotate_by_parts
 from lexp.head_loss import head_losses
+from lexp.model import Dims, Transformer
 from lexp.pattern import Full
-from lexp.position import T5, TISA, ALiBi
+from lexp.position import T5, TISA, ALiBi, XPos
 from lexp.position.base import Pair
 
 CPU = torch.device("cpu")
@@ -265,3 +267,37 @@ def test_huge_logits_do_not_overflow():
     assert losses.tolist() == [1e4, 1e4]
     (found,) = torch.autograd.grad(losses.sum(), hidden)
     assert found.tolist() == [[1.0, -1.0], [-1.0, 1.0]]
+
+
+def test_a_rotation_in_real_numbers_is_that_in_complex_ones():
+    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    factors = torch.polar(torch.rand(7, 4).double(), torch.randn(7, 4).double())
+    expected = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (4, 2))) * factors)
+    for given in (factors, torch.view_as_real(factors)):
+        torch.testing.assert_close(rotate_by_parts(x, given), expected.flatten(-2))
+        torch.testing.assert_close(rotate(x, given), expected.flatten(-2))
+
+
+@pytest.mark.parametrize("position", [XPos(16), T5(2)], ids=lambda p: type(p).__name__)
+def test_a_step_compiles_in_one_piece(position, monkeypatch):
+    """The way it goes on a GPU, without complex numbers; the graph is then run as it is."""
+    monkeypatch.setattr("lexp.attention.tiles.pays", lambda q, row: False)
+    model = Transformer(Dims(2, 32, 2, 16, 64), 50, lambda: position)
+    attend = make_attend(Full(), 64, model.schemes, CPU)
+    ids = torch.randint(0, 50, (2, 65), generator=torch.Generator().manual_seed(0))
+    graphs = []
+
+    def kept(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    def gradients(losses):
+        total = losses(ids[:, :-1], ids[:, 1:], attend).mean()
+        return [total, *torch.autograd.grad(total, list(model.parameters()))]
+
+    torch.compiler.reset()
+    found = gradients(torch.compile(model.losses, backend=kept, fullgraph=True))
+    (graph,) = graphs
+    assert "complex" not in str(graph.graph)
+    for ours, expected in zip(found, gradients(model.losses), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)

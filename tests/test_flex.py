@@ -134,13 +134,11 @@ def test_any_length(n, pattern, device):
 def test_compiled_for_a_cpu(scheme, pattern):
     """The kernel itself, which reads the lists of blocks. Forward: torch has no more for CPUs."""
     (position,) = layers(scheme)
-    for n in (N, 333):
-        expected = run(Reference, pattern, position, torch.float64, CPU, n, learning=False)
-        with torch.no_grad():
-            found = run(Flex, pattern, position, torch.float32, CPU, n, learning=False)
-            rounded = run(Flex, pattern, position, torch.bfloat16, CPU, n, learning=False)
-        compare(found, expected, 2e-4)
-        compare(rounded, expected, 0.06)
+    expected = run(Reference, pattern, position, torch.float64, CPU, 333, learning=False)
+    with torch.no_grad():
+        for dtype, tolerance in ((torch.float32, 2e-4), (torch.bfloat16, 0.06)):
+            found = run(Flex, pattern, position, dtype, CPU, 333, learning=False)
+            compare(found, expected, tolerance)
 
 
 @pytest.mark.filterwarnings(UNCOMPILED)
@@ -152,10 +150,10 @@ def test_a_model_trains_by_it(scheme, device):
     model = Transformer(dims, 50, lambda: make(scheme, HEADS, HEAD_DIM)).to(device)
     tokens = torch.randint(0, 50, (2, 131), device=device)
 
-    def gradients(attend, dtype):
+    def gradients(losses, attend, dtype):
         model.zero_grad()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = model.losses(tokens[:, :-1], tokens[:, 1:], attend).mean()
+            loss = losses(tokens[:, :-1], tokens[:, 1:], attend).mean()
         loss.backward()
         return [loss, *(p.grad for p in model.parameters())]
 
@@ -165,10 +163,13 @@ def test_a_model_trains_by_it(scheme, device):
     def by_formula(q, k, v, position, x, drawn):
         return whole[id(position)](q.float(), k.float(), v.float(), position, x.float())
 
-    expected = [t.double().cpu() for t in gradients(by_formula, torch.float32)]
-    for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.1)):
-        found = [t.double().cpu() for t in gradients(by_flex, dtype)]
-        compare(found, expected, tolerance)
+    expected = [t.double().cpu() for t in gradients(model.losses, by_formula, torch.float32)]
+    # Compiled as a whole, too, where the kernel is.
+    ways = [model.losses] + [torch.compile(model.losses)] * (device.type == "cuda")
+    for losses in ways:
+        for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.1)):
+            found = [t.double().cpu() for t in gradients(losses, by_flex, dtype)]
+            compare(found, expected, tolerance)
 
 
 def test_what_it_takes_and_what_it_refuses():

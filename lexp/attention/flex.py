@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from lexp.attention.by_distance import distance_row
-from lexp.attention.prepare import prepare, rotate
+from lexp.attention.prepare import prepare, rotate, table
 from lexp.errors import NotDefined
 from lexp.pattern import Banded, Pattern
 from lexp.position import Position
@@ -86,11 +86,7 @@ class Flex:
         reach = seq_len if pattern.lookback is None else pattern.lookback + pattern.period
         self.n_distances = min(seq_len, reach)
         # In double precision on the CPU, as for tiles.
-        factors = position.factors(index.double(), index.double())
-        if factors is not None:
-            q_factors, k_factors = (table.to(torch.complex64).to(device) for table in factors)
-            factors = q_factors, k_factors
-        self.factors = factors
+        self.factors = table(position.factors(index.double(), index.double()), device)
 
     def __call__(
         self,
