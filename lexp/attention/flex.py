@@ -30,7 +30,7 @@ from lexp.position.base import Bias, Pair
 # Tokens a side of a block of pairs; twice as many while there would be more blocks a side than
 # MAX_BLOCKS, whose table would else grow with the square of the length (256 MiB each at a million).
 BLOCK, MAX_BLOCKS = 128, 1024
-# Sums over tokens are kept in float32 and subtracted: up to here to 3e-4, whatever the gates.
+# Sums over tokens are kept in float32 and subtracted: with gates of 0.5 to 3e-4 up to here.
 MAX_SUMMED = 4096
 LEAST_HEAD_DIM = 16  # what the kernel's matrix products take
 # Shapes and kinds of scores in one process; 8, torch's own, are soon used up by an evaluation.
@@ -44,8 +44,8 @@ Added = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 def compiled() -> Callable[..., Tensor]:
     """The kernel, compiled for each shape and kind of bias that it meets.
 
-    fullgraph: beyond the limit of variants torch would go on without the kernel, 40 times slower
-    and with whole [T, T] matrices, and say nothing; like this it raises.
+    fullgraph: beyond the limit of variants torch would go on without the kernel, with whole [T, T]
+    matrices and 40 times slower (on a CPU), and say nothing; like this it raises.
     """
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MAX_VARIANTS)
