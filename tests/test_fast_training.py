@@ -18,6 +18,7 @@ from lexp.model import Dims, Transformer
 from lexp.pattern import Full
 from lexp.position import T5, TISA, ALiBi, XPos
 from lexp.position.base import Pair
+from lexp.runtime import choose_precision
 
 CPU = torch.device("cpu")
 BY_DISTANCE = [s for s in SCHEMES if make(s).has_bias and make(s).by_distance]
@@ -301,3 +302,16 @@ def test_a_step_compiles_in_one_piece(position, monkeypatch):
     assert "complex" not in str(graph.graph)
     for ours, expected in zip(found, gradients(model.losses), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "chosen"),
+    [(True, True, "bfloat16"), (False, True, "bfloat16"), (False, False, "float32")],
+)
+def test_bfloat16_is_chosen_where_the_processor_multiplies_in_it(
+    amx, avx512_bf16, chosen, monkeypatch
+):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    assert choose_precision("float32", torch.device("cpu")) == "float32"
