@@ -72,7 +72,7 @@ def main() -> None:
         parser.error("device cuda: this machine has none; allowed here: --device cpu --tiny")
     if given.tiny:
         given.rounds = given.steps = 1
-        given.batch, given.processes, given.document = 2, [1, 2], 4096
+        given.batch, given.processes, given.document = 2, [2], 4096
     if given.head_logits:
         head_loss.MAX_LOGITS["other"] = given.head_logits
     given.dtype = torch.float32 if given.float32 else torch.bfloat16

@@ -121,7 +121,7 @@ def test_values_and_gradients_are_the_references(scheme, number, device):
 
 @pytest.mark.filterwarnings(UNCOMPILED)
 @pytest.mark.parametrize("pattern", [*PATTERNS, Window(1), Blockwise(100)], ids=repr)
-@pytest.mark.parametrize("n", [1, 127, 128, 129, 333])
+@pytest.mark.parametrize("n", [1, 128, 333])
 def test_any_length(n, pattern, device):
     (position,) = layers("t5")
     expected = run(Reference, pattern, position, torch.float64, CPU, n, batch=1)
@@ -142,12 +142,11 @@ def test_compiled_for_a_cpu(scheme, pattern):
 
 
 @pytest.mark.filterwarnings(UNCOMPILED)
-@pytest.mark.parametrize("scheme", ["kerple_log", "rope_nope"])
-def test_a_model_trains_by_it(scheme, device):
+def test_a_model_trains_by_it(device):
     """Losses and gradients of a whole model, under autocast too, are those by the usual way."""
     dims = Dims(n_layers=2, d_model=D_MODEL, n_heads=HEADS, head_dim=HEAD_DIM, d_ff=64)
     torch.manual_seed(0)
-    model = Transformer(dims, 50, lambda: make(scheme, HEADS, HEAD_DIM)).to(device)
+    model = Transformer(dims, 50, lambda: make("kerple_log", HEADS, HEAD_DIM)).to(device)
     tokens = torch.randint(0, 50, (2, 131), device=device)
 
     def gradients(losses, attend, dtype):
