@@ -126,6 +126,15 @@ def test_promises_about_positions_hold(scheme):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
+def test_factors_are_made_where_positions_are(scheme):
+    """Strips ask for them in every tile: ways to the CPU and back would each be waited for."""
+    for position in make(scheme).layers():
+        there = torch.arange(5, dtype=torch.float64, device="meta")
+        factors = position.factors(there, there)
+        assert factors is None or {t.device.type for t in factors} == {"meta"}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_shift_invariance_is_as_promised(scheme):
     """LEX, section 2.1: what comes before the tokens in sight, masked, changes nothing."""
     torch.manual_seed(0)
