@@ -46,7 +46,6 @@ SCHEMES = ("nope", "rope", "xpos", "alibi", "kerple_log", "t5", "tisa")
 KERNELS = {"tiles": make_attend, "flex": make_flex}
 NANO_TOKENS = 4096  # of a step of size=nano
 COMPILED = f"{BASE}, compiled"
-TINY = Shape(1, 32, 2, 64, 64, 32, torch.device("cpu"))
 
 
 def main() -> None:
@@ -136,12 +135,12 @@ def copy_rate(given: Any) -> float:
 
 def shape_of(size: str, given: Any) -> Shape:
     """A choice of size= as contestants have it."""
+    device = torch.device(given.device)
     if given.tiny:
-        return TINY
+        return Shape(1, 32, 2, 64, 64, 32, device)
     node = OmegaConf.load(config_folder() / "size" / f"{size}.yaml")
     return Shape(
-        node.n_layers, node.d_model, node.n_heads, node.d_ff, given.vocab, given.seq_len,
-        torch.device(given.device),
+        node.n_layers, node.d_model, node.n_heads, node.d_ff, given.vocab, given.seq_len, device
     )  # fmt: skip
 
 
