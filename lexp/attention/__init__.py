@@ -1,7 +1,8 @@
 """Attention is one function of a pattern and a position scheme, made ready per length.
 
-`Reference` is the specification, `Tiles` the fast path and `Strips` the general one; all are called
-`attend(q, k, v, position, x, drawn)` and give the same values.
+`Reference` is the specification, `Tiles` the fast path, `Strips` the general one and `Flex` one
+compiled for CUDA devices; all are called `attend(q, k, v, position, x, drawn)` and give the same
+values.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lexp.attention.flex import Flex, refuse_beyond_flex
 from lexp.attention.reference import Reference
 from lexp.attention.strips import Strips
 from lexp.attention.tiles import Tiles
@@ -17,8 +19,13 @@ from lexp.pattern import Banded, Pattern
 from lexp.position import Position
 
 Attend = Callable[[Tensor, Tensor, Tensor, Position, Tensor, Tensor | None], Tensor]
+# From a pattern, a length, the schemes of a model's layers and a device.
+MakeAttend = Callable[[Pattern, int, Sequence[Position], torch.device], Attend]
 
-__all__ = ["Attend", "Reference", "Strips", "Tiles", "make_attend", "refuse_meaningless"]
+__all__ = [
+    "Attend", "Flex", "MakeAttend", "Reference", "Strips", "Tiles", "make_attend", "make_flex",
+    "refuse_beyond_flex", "refuse_meaningless",
+]  # fmt: skip
 
 
 def make_attend(
@@ -28,16 +35,39 @@ def make_attend(
 
     Softmax over a band of keys goes over folded tiles and a fused kernel, all else over strips.
     """
+    return by_scheme(tiles_or_strips, pattern, seq_len, positions, device)
+
+
+def make_flex(
+    pattern: Pattern, seq_len: int, positions: Sequence[Position], device: torch.device
+) -> Attend:
+    """The same by `Flex` alone; NotDefined, too, if that is not made for a pattern or scheme."""
+    return by_scheme(Flex, pattern, seq_len, positions, device)
+
+
+def tiles_or_strips(
+    pattern: Pattern, seq_len: int, position: Position, device: torch.device
+) -> Tiles | Strips:
+    """Tiles where they will do."""
+    if isinstance(pattern, Banded) and not (position.has_weigh or position.draws):
+        return Tiles(pattern, seq_len, position, device)
+    return Strips(pattern, seq_len, position, device)
+
+
+def by_scheme(
+    make: Callable[[Pattern, int, Position, torch.device], Attend],
+    pattern: Pattern,
+    seq_len: int,
+    positions: Sequence[Position],
+    device: torch.device,
+) -> Attend:
+    """Attention that is made once for each scheme and takes the one of the layer it serves."""
     refuse_meaningless(pattern, positions)
-    ready: dict[object, Tiles | Strips] = {}
+    ready: dict[object, Attend] = {}
     for position in positions:
         key = table_key(position)
-        if key in ready:
-            continue
-        if isinstance(pattern, Banded) and not (position.has_weigh or position.draws):
-            ready[key] = Tiles(pattern, seq_len, position, device)
-        else:
-            ready[key] = Strips(pattern, seq_len, position, device)
+        if key not in ready:
+            ready[key] = make(pattern, seq_len, position, device)
 
     def attend(
         q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None

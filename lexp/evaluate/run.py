@@ -160,7 +160,7 @@ def _score(
     windows = exam.windows(length)
     try:
         model, pattern = prepare(subject, method, length)
-        scorer = Scorer(model, pattern, subject.autocast)
+        scorer = Scorer(model, pattern, subject.autocast, make_attend=subject.make_attend)
         if short := _too_little_memory(scorer, windows, subject.labels["precision"]):
             advance(exam.n_read(length))
             return None, OUT_OF_MEMORY, short

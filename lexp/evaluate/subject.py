@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexp.attention import refuse_meaningless
+from lexp.attention import MakeAttend, make_attend, refuse_meaningless
 from lexp.data import Tokens
 from lexp.errors import NotDefined
 from lexp.evaluate.cell import LAST
@@ -26,7 +26,8 @@ class Subject:
 
     labels: the cell columns that are the run's and the text's. identity: digests of checkpoint,
     text and tokenizer, model settings, precision: a cell is computed again if any changes.
-    sample: training texts. trained: the pattern of training. step: see Cell.
+    sample: training texts. trained: the pattern of training. step: see Cell. make_attend: what
+    computes attention.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Subject:
     sample: Sample
     trained: Pattern
     step: int = LAST
+    make_attend: MakeAttend = make_attend
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """A pattern with everything filled in for this model."""

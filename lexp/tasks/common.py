@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lexp.attention import MakeAttend, make_attend, make_flex
 from lexp.build import build
 from lexp.data import Corpus, Store, open_store
 from lexp.data.tokenizer import TokenizerSpec
@@ -43,6 +46,13 @@ def make_model(settings: dict[str, Any], vocab_size: int) -> Transformer:
     node = settings["model"]["position"]
     make_position = partial(build, node, Position, "model.position")
     return Transformer(make_dims(settings), vocab_size, make_position)
+
+
+def choose_kernel(name: str, device: torch.device) -> MakeAttend:
+    """What kernel=tiles|flex stands for; ConfigError if this device cannot run it."""
+    if name == "flex" and device.type != "cuda":
+        raise ConfigError(f"kernel=flex: needs device=cuda, this is {device}; allowed here: tiles")
+    return make_flex if name == "flex" else make_attend
 
 
 def training_pattern(settings: dict[str, Any]) -> Pattern:

@@ -108,7 +108,7 @@ def _add(
         except NotDefined:
             need.not_defined += 1
             continue
-        scorer = Scorer(model, pattern, subject.autocast)
+        scorer = Scorer(model, pattern, subject.autocast, make_attend=subject.make_attend)
         windows = exam.windows(length)
         if given:
             continue  # a longer length's pass gives it
