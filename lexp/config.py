@@ -73,6 +73,7 @@ class TrainSchema:
     device: str = MISSING
     precision: str = MISSING
     compile: bool = MISSING
+    parallel: str = MISSING
     wandb: str = MISSING
 
 

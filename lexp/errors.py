@@ -68,6 +68,12 @@ class Incomplete(LexpError):
     exit_code = 9
 
 
+class RankLost(LexpError):
+    """One of several processes that train a model was killed, or cannot be reached."""
+
+    exit_code = 10
+
+
 class JobFailed(LexpError):
     """A job of a sweep that failed in a process of its own: with its exit code, or 10 if killed."""
 

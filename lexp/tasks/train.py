@@ -1,7 +1,9 @@
 """`lexp train`."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from lexp import checkpoint, runtime
 from lexp import train as loop
 from lexp.attention import refuse_meaningless
 from lexp.build import build
-from lexp.checks import check_train
+from lexp.checks import check_ranks, check_train
 from lexp.config import check_types, plain
 from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
+from lexp.distributed import Alone, joined, make_engine
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
 from lexp.heartbeat import Heartbeat, told
 from lexp.locks import locked
@@ -24,7 +27,8 @@ from lexp.model import Transformer
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
-from lexp.record import Console, Metrics, start_mirror
+from lexp.ranks import place, said_once
+from lexp.record import Console, Metrics, Mirror, NoMirror, Silent, start_mirror
 from lexp.study import Run, open_run, run_folder, warn_of_other_versions
 from lexp.tasks.common import (
     make_corpus,
@@ -63,28 +67,49 @@ def _check_position(position: Position, settings: dict[str, Any]) -> None:
 
 
 def train(config: DictConfig) -> None:
-    """Train one model into its run folder, or go on where it was stopped."""
-    settings = check(config)
+    """Train one model into its run folder, or go on where it was stopped.
+
+    Where torchrun or a SLURM step has started several ranks, all of them train it; rank 0 writes.
+    """
+    with said_once():
+        settings = check(config)
+        check_ranks(settings, place().size)
     folder = run_folder(settings)
-    if Run(folder).is_done:
-        print(f"{folder} is complete, nothing to do", file=sys.stderr)
-        return
     stop = runtime.StopRequest()
-    try:
-        with locked(folder), told(folder, _steps(settings).n_steps) as heartbeat:
-            _train_in_memory(settings, folder, heartbeat, stop)
-    except SystemExit:
-        runtime.hand_back(stop)
-        raise
+    with joined(place(), settings["device"]) as group:
+        if group.agree(int(Run(folder).is_done)):
+            if group.leads:
+                print(f"{folder} is complete, nothing to do", file=sys.stderr)
+            return
+        try:
+            with _held(folder, _steps(settings).n_steps, group) as heartbeat, group.as_one():
+                _train_in_memory(settings, folder, group, heartbeat, stop)
+        except SystemExit:
+            runtime.hand_back(stop)
+            raise
+
+
+@contextlib.contextmanager
+def _held(folder: Path, n_steps: int, group: Alone) -> Iterator[Heartbeat | Silent]:
+    """Within: rank 0 holds the run folder and keeps its status fresh."""
+    if not group.leads:
+        yield Silent()
+        return
+    with locked(folder), told(folder, n_steps) as heartbeat:
+        yield heartbeat
 
 
 def _train_in_memory(
-    settings: dict[str, Any], folder: Path, heartbeat: Heartbeat, stop: runtime.StopRequest
+    settings: dict[str, Any],
+    folder: Path,
+    group: Alone,
+    heartbeat: Heartbeat | Silent,
+    stop: runtime.StopRequest,
 ) -> None:
     """Train; OutOfMemory, with what helps, in place of what torch says."""
     message = ""
     try:
-        _train(settings, folder, heartbeat, stop)
+        _train(settings, folder, group, heartbeat, stop)
     except (RuntimeError, MemoryError) as error:
         if not runtime.is_out_of_memory(error):
             raise
@@ -95,14 +120,19 @@ def _train_in_memory(
 
 
 def _train(
-    settings: dict[str, Any], folder: Path, heartbeat: Heartbeat, stop: runtime.StopRequest
+    settings: dict[str, Any],
+    folder: Path,
+    group: Alone,
+    heartbeat: Heartbeat | Silent,
+    stop: runtime.StopRequest,
 ) -> None:
     runtime.prepare_process()
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
-    corpus, store = make_store(
-        settings["dataset"], settings["tokenizer"], Path(settings["outputs"])
+    outputs = Path(settings["outputs"])
+    corpus, store = group.after_rank_0(
+        lambda: make_store(settings["dataset"], settings["tokenizer"], outputs)
     )
     steps = _steps(settings)
     batches, spans = _portion(settings, store, steps)
@@ -116,16 +146,20 @@ def _train(
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
     if settings["init_from"] is not None:
         data["init_from"] = _start_from(settings, model, data["tokenizer"])
-    run = open_run(folder, settings, data, precision)
-    store.tokenizer.save(folder)
-    checkpoint.clean(run.checkpoints)
-    found = checkpoint.latest(run.checkpoints)
+    run = Run(folder)
+    if group.leads:
+        run = open_run(folder, settings, data, precision)
+        store.tokenizer.save(folder)
+        checkpoint.clean(run.checkpoints)
+    found = _newest(run, group)
     if found:
-        warn_of_other_versions(run)
-    metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-    mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
+        checkpoint.load_model(found, model)
+    engine = make_engine(group, settings["parallel"], model, settings["compile"])
+    metrics, mirror = _records(settings, folder, group, found)
     with runtime.stop_signals(stop):
         job = loop.Job(
+            group=group,
+            engine=engine,
             model=model,
             pattern=training_pattern(settings),
             optimizer=make_optimizer(model, steps.optim),
@@ -138,22 +172,54 @@ def _train(
             metrics=metrics,
             mirror=mirror,
             stop=stop,
-            losses=torch.compile(model.losses) if settings["compile"] else model.losses,
         )
         if found:
             loop.resume(job, found)
-        print(_description(job, folder, f"{precision} on {device}"), file=sys.stderr, flush=True)
-        number, n_jobs = _place_in_sweep()
-        title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
         heartbeat.follow(lambda: job.step, steps.step_tokens)
-        total, done = steps.n_steps * steps.step_tokens, job.step * steps.step_tokens
+        machine = f"{precision} on {device}"
+        if group.size > 1:
+            machine += f", {group.size} ranks by {settings['parallel']}"
         try:
-            with Console(title, total, done, following=n_jobs - number) as console:
+            with _console(job, folder, machine) as console:
                 loop.train(job, console)
         finally:
             metrics.close()
             mirror.finish()
-    run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+    if group.leads:
+        run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+
+
+def _newest(run: Run, group: Alone) -> checkpoint.Checkpoint | None:
+    """The newest whole checkpoint, verified by each rank; rank 0 says which."""
+    found = checkpoint.latest(run.checkpoints) if group.leads else None
+    if found and group.leads:
+        warn_of_other_versions(run)
+    step = group.agree(found.step if found else None)
+    if found is None and step is not None:
+        (found,) = checkpoint.at_steps(run.checkpoints, [step])
+    return found
+
+
+def _records(
+    settings: dict[str, Any], folder: Path, group: Alone, found: checkpoint.Checkpoint | None
+) -> tuple[Metrics | Silent, Mirror]:
+    """Where numbers go: nowhere from other ranks than the first."""
+    if not group.leads:
+        return Silent(), NoMirror()
+    metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
+    return metrics, start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
+
+
+def _console(job: loop.Job, folder: Path, machine: str) -> Console | Silent:
+    """What a person sees, after a description of what is about to run."""
+    if not job.group.leads:
+        return Silent()
+    print(_description(job, folder, machine), file=sys.stderr, flush=True)
+    number, n_jobs = _place_in_sweep()
+    title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
+    step_tokens = job.settings.step_tokens
+    total, done = job.settings.n_steps * step_tokens, job.step * step_tokens
+    return Console(title, total, done, following=n_jobs - number)
 
 
 def _source(settings: dict[str, Any]) -> Run | None:
