@@ -214,7 +214,9 @@ def load_optimizer(
         if missing:
             raise CheckpointError(f"{checkpoint.path / FILES[1]} lacks {missing} of {name}")
         optimizer.state[parameter] = {
-            key: place(value, parameter) for key, value in moments.items() if value is not None
+            key: value.to(parameter.device) if key == "step" else place(value, parameter)
+            for key, value in moments.items()
+            if value is not None
         }
     if stored:
         raise CheckpointError(f"{checkpoint.path / FILES[1]} has unknown {sorted(stored)[:3]}")

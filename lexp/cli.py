@@ -16,7 +16,7 @@ from lexp import __version__
 from lexp.applications import TASKS, show
 from lexp.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
 from lexp.files import config_folder
-from lexp.ranks import refuse_several, said_once
+from lexp.ranks import place, refuse_several, said_once
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,9 @@ def run(word: str, arguments: list[str]) -> None:
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
     sys.stderr = Unbroken(sys.stderr)
+    if place().size > 1:
+        # Or torch prints stack traces of C++ for a rank that is lost, above the line that says so.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     task, check = TASKS[word]
     os.environ["LEXP_SWEEP_JOBS"] = "1"
     if is_sweep(arguments):

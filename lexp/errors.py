@@ -13,7 +13,8 @@ class LexpError(Exception):
     """A problem the user can act on."""
 
     exit_code = 1
-    reported = False  # already shown, when it happened in one job of a sweep
+    # Whether it was already shown, in one job of a sweep or by another rank. None: not decided.
+    reported: bool | None = None
 
 
 class ConfigError(LexpError):

@@ -102,5 +102,6 @@ def said_once() -> Iterator[None]:
     try:
         yield
     except LexpError as error:
-        error.reported = error.reported or place().rank > 0
+        if error.reported is None:
+            error.reported = place().rank > 0
         raise

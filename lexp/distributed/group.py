@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
-from lexp.distributed.watch import Watch, failure_of, lost_rank
+from lexp.distributed.watch import Watch, abort, failure_of
 from lexp.errors import ConfigError, LexpError, RankLost
 from lexp.ranks import Place
 
@@ -113,22 +113,19 @@ class Group(Alone):
         except SystemExit:  # all have agreed to stop for a signal
             raise
         except BaseException as error:
-            own = self._explained(error)
+            own = error
+            if isinstance(error, distributed.DistError) or "gloo" in str(error):
+                own = self._watch.explain(error)
             failure = failure_of(self.rank, own)
             counts = self._watch.fail(failure)
+            abort()
             if counts != failure:
                 raise counts.error(self.rank) from None
+            if isinstance(own, LexpError):
+                own.reported = False
             if own is error:
                 raise
             raise own from None
-
-    def _explained(self, error: BaseException) -> BaseException:
-        """An error, or what is behind it where it says only that another rank did not answer."""
-        is_network = isinstance(error, distributed.DistError) or "gloo" in str(error)
-        if isinstance(error, LexpError) or not (isinstance(error, RuntimeError) and is_network):
-            return error
-        silent = self._watch.silent()
-        return lost_rank(self._place, silent, str(error).splitlines()[0])
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ class Shards(Engine):
 
     def __init__(self, model: Transformer, n_ranks: int):
         device = next(model.parameters()).device
+        self._scalars = _with_dimension(model)
         mesh = init_device_mesh(device.type, (n_ranks,))
         for block in model.blocks:
             fully_shard(block, mesh=mesh)
@@ -47,17 +48,31 @@ class Shards(Engine):
         parameters: dict[str, Any] = get_model_state_dict(self.model, options=options)
         states: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer, options=options)
         moments = {
-            f"{key}/{name}": value
+            f"{key}/{name}": self._plain(name, value)
             for name, state in states.get("state", {}).items()
             for key, value in state.items()
         }
-        return Tensors(parameters, moments)
+        return Tensors({n: self._plain(n, v) for n, v in parameters.items()}, moments)
+
+    def _plain(self, name: str, value: Tensor) -> Tensor:
+        return value.reshape(()) if name in self._scalars else value
 
     def place(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
         """This rank's part of it, without asking the others."""
-        if value.ndim == 0:  # a count of steps
-            return value.to(parameter.device)
         assert isinstance(parameter, DTensor)
         mesh, placements = parameter.device_mesh, parameter.placements
-        value = value.to(parameter.device)
+        value = value.to(parameter.device).view(parameter.shape)
         return distribute_tensor(value, mesh, placements, src_data_rank=None)
+
+
+def _with_dimension(model: nn.Module) -> set[str]:
+    """Make parameters that are single numbers lists of one, as FSDP2 asks for; their names.
+
+    They broadcast in the same way. Checkpoints have them as numbers.
+    """
+    names = {name for name, parameter in model.named_parameters() if parameter.ndim == 0}
+    for name in names:
+        owner, _, own_name = name.rpartition(".")
+        parameter = nn.Parameter(model.get_parameter(name).detach().view(1))
+        model.get_submodule(owner).register_parameter(own_name, parameter)
+    return names

@@ -8,6 +8,7 @@ that all ranks meet at. Every rank beats there too: one whose beat stops has bee
 import contextlib
 import json
 import os
+import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from torch import distributed
 
 from lexp import errors
 from lexp.errors import EXIT_INTERRUPTED, LexpError, RankLost
+from lexp.printable import printable
 from lexp.ranks import Place
 
 LOOK_S = 0.25
@@ -89,7 +91,7 @@ class Watch:
         self._place = place
         # A connection waits for one answer at a time: one for the thread, one for everybody else.
         self._store, self._looking = store, store.clone()  # type: ignore[attr-defined]
-        self._over, self._coming_out = threading.Event(), threading.Event()
+        self._over, self._known, self._coming_out = (threading.Event() for _ in range(3))
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
@@ -99,14 +101,17 @@ class Watch:
         Returns when every rank knows it, or has had the time to: a process that ends closes
         connections, and may be who keeps the store.
         """
-        self._coming_out.set()
+        if self._coming_out.is_set():  # asked before
+            return self.failure or failure
         try:
             said = self._store.compare_set("failure", "", json.dumps(asdict(failure)))
-            failure = Failure(**json.loads(said))
+            self._learn(Failure(**json.loads(said)))
+            self._coming_out.set()
             self._wait_for("heard", HEARD_S)
-        except RuntimeError:  # the store is gone: what was heard before counts
-            failure = self.failure or failure
-        return failure
+        except RuntimeError:  # the store is gone, which the thread finds too
+            self._coming_out.set()
+            self._known.wait(HEARD_S)
+        return self.failure or failure
 
     def leave(self) -> None:
         """An orderly end: nobody goes before rank 0 has closed what it writes.
@@ -126,16 +131,26 @@ class Watch:
             if leads:
                 self._wait_for("left", HEARD_S)
 
-    def silent(self) -> list[int]:
-        """The ranks that do not beat for a few looks, during which this waits."""
+    def explain(self, error: BaseException) -> LexpError:
+        """What is behind an error that says only that another rank does not answer.
+
+        Either that rank has said what failed, or it does not beat any more.
+        """
         names = [f"beat/{rank}" for rank in range(self._place.size)]
         try:
             before = self._store.multi_get(names)
-            self._coming_out.wait(8 * LOOK_S)
-            after = self._store.multi_get(names)
+            self._known.wait(8 * LOOK_S)
+            if self.failure is None:
+                after = self._store.multi_get(names)
+                silent = [rank for rank, beat in enumerate(before) if after[rank] == beat]
+                return lost_rank(self._place, silent, str(error).splitlines()[0])
         except RuntimeError:
-            return [0]
-        return [rank for rank, beat in enumerate(before) if after[rank] == beat]
+            self._known.wait(HEARD_S)
+        return (self.failure or store_is_gone(self._place)).error(self._place.rank)
+
+    def _learn(self, failure: Failure) -> None:
+        self.failure = self.failure or failure
+        self._known.set()
 
     def _wait_for(self, counter: str, limit_s: float) -> None:
         """Until all ranks have counted."""
@@ -152,7 +167,7 @@ class Watch:
                 n_looks += 1
                 store.set(f"beat/{rank}", str(n_looks))
                 if store.check(["failure"]):
-                    self.failure = Failure(**json.loads(store.get("failure")))
+                    self._learn(Failure(**json.loads(store.get("failure"))))
                     store.add("heard", 1)
                     break
                 beat = store.get(f"beat/{other}") if store.check([f"beat/{other}"]) else b""
@@ -161,7 +176,7 @@ class Watch:
                     lost = lost_rank(self._place, [other])
                     store.compare_set("failure", "", json.dumps(asdict(failure_of(rank, lost))))
         except RuntimeError:
-            self.failure = store_is_gone(self._place)
+            self._learn(store_is_gone(self._place))
         if self.failure is not None:
             self._end(self.failure)
 
@@ -172,4 +187,6 @@ class Watch:
         with contextlib.suppress(Exception):
             abort()
         if not self._coming_out.wait(LEAVE_S):
+            if failure.rank == self._place.rank:
+                print(f"lexp: {printable(failure.text)}", file=sys.stderr, flush=True)
             os._exit(failure.code)
