@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -113,6 +114,9 @@ class Group(Alone):
         except SystemExit:  # all have agreed to stop for a signal
             raise
         except BaseException as error:
+            with contextlib.suppress(ValueError):  # not the main thread
+                # Launchers end all ranks when one has ended: not before this one has said why.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             own = error
             if isinstance(error, distributed.DistError) or "gloo" in str(error):
                 own = self._watch.explain(error)
