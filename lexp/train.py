@@ -152,7 +152,7 @@ def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[
             nats.backward()
         loss += nats.item()
     loss = job.group.mean(loss)
-    norm = job.engine.clip(settings.optim.clip)
+    norm = job.engine.clip(settings.optim.clip).item()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         job.optimizer.zero_grad()
         raise Diverged(

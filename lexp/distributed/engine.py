@@ -21,7 +21,7 @@ Losses = Callable[..., Tensor]
 
 
 class Engine:
-    """A model in one process. `losses` are those of `Transformer.losses`, of this rank's texts.
+    """A model in one process. `losses` are those of this rank's texts.
 
     Gradients are the mean of all ranks' gradients, on every rank.
     """
@@ -33,9 +33,9 @@ class Engine:
         """Around the forward and backward pass of one of a step's parts."""
         return contextlib.nullcontext()
 
-    def clip(self, limit: float) -> float:
-        """Scale all gradients down to a norm of at most `limit`; the norm they had."""
-        return nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf).item()
+    def clip(self, limit: float) -> Tensor:
+        """Scale all gradients down to a norm of at most `limit` (0: any); the norm they had."""
+        return nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
 
     def tensors(self, optimizer: Optimizer) -> Tensors:
         """What a checkpoint keeps, whole, at least on rank 0. All ranks ask for it together."""
@@ -70,14 +70,17 @@ class _Forward(nn.Module):
         return self._losses(*arguments)
 
 
-def make_engine(group: Alone, kind: str, model: Transformer, compiled: bool) -> Engine:
-    """The model on its device, with its final values, ready to train; kind: ddp or fsdp.
+def make_engine(
+    group: Alone, kind: str, model: Transformer, losses: Losses, compiled: bool
+) -> Engine:
+    """The model on its device, ready to train by `losses`, a method of its own.
 
-    From here on FSDP's parameters are parts: load a checkpoint before, make the optimiser after.
+    kind: ddp or fsdp. From here on the parameters of FSDP are parts: load a checkpoint before, make
+    the optimiser afterwards.
     """
     if group.size > 1 and kind == "fsdp":
         from lexp.distributed.shards import Shards  # FSDP2 takes a second to import
 
-        return Shards(model, group.size)
-    losses = torch.compile(model.losses) if compiled else model.losses
+        return Shards(model, losses, group.size)
+    losses = torch.compile(losses) if compiled else losses
     return (Engine if group.size == 1 else Replicas)(model, losses)

@@ -117,9 +117,7 @@ class Group(Alone):
             with contextlib.suppress(ValueError):  # not the main thread
                 # Launchers end all ranks when one has ended: not before this one has said why.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            own = error
-            if isinstance(error, distributed.DistError) or "gloo" in str(error):
-                own = self._watch.explain(error)
+            own = self._watch.explain(error) if _is_network(error) else error
             failure = failure_of(self.rank, own)
             counts = self._watch.fail(failure)
             abort()
@@ -130,6 +128,16 @@ class Group(Alone):
             if own is error:
                 raise
             raise own from None
+
+
+def _is_network(error: BaseException) -> bool:
+    """Whether an error says no more than that a rank could not be reached, as far as one can tell.
+
+    NCCL and the store have classes for it; gloo's errors begin with the place in its sources.
+    """
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, distributed.DistError) or "/gloo/" in str(error)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from lexp.checkpoint import Tensors
-from lexp.distributed.engine import Engine
+from lexp.distributed.engine import Engine, Losses
 from lexp.model import Transformer
 
 
@@ -26,21 +26,22 @@ class Shards(Engine):
     to the end of the backward pass.
     """
 
-    def __init__(self, model: Transformer, n_ranks: int):
+    def __init__(self, model: Transformer, losses: Losses, n_ranks: int):
         device = next(model.parameters()).device
         self._scalars = _with_dimension(model)
         mesh = init_device_mesh(device.type, (n_ranks,))
         for block in model.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        register_fsdp_forward_method(model, "losses")
-        super().__init__(model, model.losses)
+        for name in {"losses", losses.__name__}:  # validation calls the first
+            register_fsdp_forward_method(model, name)
+        super().__init__(model, getattr(model, losses.__name__))
 
-    def clip(self, limit: float) -> float:
+    def clip(self, limit: float) -> Tensor:
         """By the norm of all parts."""
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
         assert isinstance(norm, DTensor)
-        return norm.full_tensor().item()
+        return norm.full_tensor()
 
     def tensors(self, optimizer: Optimizer) -> Tensors:
         """Gathered to the memory of rank 0's machine; nothing on other ranks."""

@@ -1,14 +1,10 @@
 """`lexp train`."""
 
-import contextlib
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lexp import checkpoint, runtime
@@ -21,15 +17,14 @@ from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import Alone, joined, make_engine
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
-from lexp.heartbeat import Heartbeat, told
-from lexp.locks import locked
+from lexp.heartbeat import Heartbeat
 from lexp.model import Transformer
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
 from lexp.ranks import place, said_once
-from lexp.record import Console, Metrics, Mirror, NoMirror, Silent, start_mirror
-from lexp.study import Run, open_run, run_folder, warn_of_other_versions
+from lexp.record import Silent
+from lexp.study import Run, open_run, run_folder
 from lexp.tasks.common import (
     make_corpus,
     make_dims,
@@ -37,6 +32,7 @@ from lexp.tasks.common import (
     make_store,
     training_pattern,
 )
+from lexp.tasks.leader import held, newest, records, shown
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -82,21 +78,11 @@ def train(config: DictConfig) -> None:
                 print(f"{folder} is complete, nothing to do", file=sys.stderr)
             return
         try:
-            with _held(folder, _steps(settings).n_steps, group) as heartbeat, group.as_one():
+            with held(folder, _steps(settings).n_steps, group) as heartbeat, group.as_one():
                 _train_in_memory(settings, folder, group, heartbeat, stop)
         except SystemExit:
             runtime.hand_back(stop)
             raise
-
-
-@contextlib.contextmanager
-def _held(folder: Path, n_steps: int, group: Alone) -> Iterator[Heartbeat | Silent]:
-    """Within: rank 0 holds the run folder and keeps its status fresh."""
-    if not group.leads:
-        yield Silent()
-        return
-    with locked(folder), told(folder, n_steps) as heartbeat:
-        yield heartbeat
 
 
 def _train_in_memory(
@@ -151,11 +137,11 @@ def _train(
         run = open_run(folder, settings, data, precision)
         store.tokenizer.save(folder)
         checkpoint.clean(run.checkpoints)
-    found = _newest(run, group)
+    found = newest(run, group)
     if found:
         checkpoint.load_model(found, model)
-    engine = make_engine(group, settings["parallel"], model, settings["compile"])
-    metrics, mirror = _records(settings, folder, group, found)
+    engine = make_engine(group, settings["parallel"], model, model.losses, settings["compile"])
+    metrics, mirror = records(settings, folder, group, found)
     with runtime.stop_signals(stop):
         job = loop.Job(
             group=group,
@@ -180,46 +166,13 @@ def _train(
         if group.size > 1:
             machine += f", {group.size} ranks by {settings['parallel']}"
         try:
-            with _console(job, folder, machine) as console:
+            with shown(job, folder, machine) as console:
                 loop.train(job, console)
         finally:
             metrics.close()
             mirror.finish()
     if group.leads:
         run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
-
-
-def _newest(run: Run, group: Alone) -> checkpoint.Checkpoint | None:
-    """The newest whole checkpoint, verified by each rank; rank 0 says which."""
-    found = checkpoint.latest(run.checkpoints) if group.leads else None
-    if found and group.leads:
-        warn_of_other_versions(run)
-    step = group.agree(found.step if found else None)
-    if found is None and step is not None:
-        (found,) = checkpoint.at_steps(run.checkpoints, [step])
-    return found
-
-
-def _records(
-    settings: dict[str, Any], folder: Path, group: Alone, found: checkpoint.Checkpoint | None
-) -> tuple[Metrics | Silent, Mirror]:
-    """Where numbers go: nowhere from other ranks than the first."""
-    if not group.leads:
-        return Silent(), NoMirror()
-    metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-    return metrics, start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
-
-
-def _console(job: loop.Job, folder: Path, machine: str) -> Console | Silent:
-    """What a person sees, after a description of what is about to run."""
-    if not job.group.leads:
-        return Silent()
-    print(_description(job, folder, machine), file=sys.stderr, flush=True)
-    number, n_jobs = _place_in_sweep()
-    title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
-    step_tokens = job.settings.step_tokens
-    total, done = job.settings.n_steps * step_tokens, job.step * step_tokens
-    return Console(title, total, done, following=n_jobs - number)
 
 
 def _source(settings: dict[str, Any]) -> Run | None:
@@ -264,14 +217,6 @@ def _portion(
     return batches, spans
 
 
-def _place_in_sweep() -> tuple[int, int]:
-    """Which job this is and of how many; 1 of 1 outside a sweep, or where its size is not known."""
-    n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
-    if n_jobs <= 1 or not HydraConfig.initialized():
-        return 1, 1
-    return HydraConfig.get().job.num + 1, n_jobs
-
-
 def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
     n_steps, keep = int(settings["tokens"]) // settings["batch_tokens"], settings["keep"]
     return loop.TrainSettings(
@@ -284,22 +229,3 @@ def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
         keep=frozenset(range(keep, n_steps + 1, keep) if isinstance(keep, int) else keep or ()),
         probe_every=settings["probe_every"],
     )
-
-
-def _description(job: loop.Job, folder: Path, machine: str) -> str:
-    """What is about to run, in three or four lines."""
-    steps, batches = job.settings, job.batches
-    n_parameters = sum(p.numel() for p in job.model.parameters())
-    total = steps.n_steps * steps.step_tokens
-    lines = [
-        f"{folder} ({f'from step {job.step}' if job.step else 'from the start'})",
-        f"  {n_parameters / 1e6:.2f}M parameters, {type(job.model.position).__name__}, {machine}",
-        f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
-        f"{steps.train_len}, {total / (batches.n_windows * steps.train_len):.2f} epochs",
-    ]
-    if batches.n_left_out_tokens:
-        lines.append(
-            f"  left out: {batches.n_left_out_tokens} tokens in documents shorter than "
-            f"{steps.train_len + 1}"
-        )
-    return "\n".join(lines)
