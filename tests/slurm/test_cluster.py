@@ -241,7 +241,7 @@ def test_tasks_of_a_step_train_one_model(place):
         assert abs(ours["loss"] - theirs["loss"]) <= 1e-6
 
     tasks = [*SLURM, "hydra.launcher.tasks_per_node=2"]
-    job = start(place, "train", *common, "name=tasks", *tasks)
+    job = start(place, "train", "-m", *common, "name=tasks", *tasks)
     signalled = when_under_way(place, "tasks", "random_rope")
     folder = run_folder(place, "tasks", "random_rope")
     send_user_signal(signalled["slurm_job"], folder)
