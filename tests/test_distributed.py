@@ -430,6 +430,15 @@ def test_what_ranks_cannot_do_is_one_line(tiny, tmp_path, line):
     assert said.count("lexp: ") == 1 and line in said and "Traceback" not in said
 
 
+def test_texts_that_rank_0_cannot_read_are_said_once(tiny, tmp_path):
+    """The others wait for it to tokenise them."""
+    config = tiny(*SIZE, f"dataset.train={tmp_path}/nowhere/*.txt")
+    ended = run_ranks(2, lambda: train(config), tmp_path / "log")
+    assert [one.code for one in ended] == [3, 3]
+    (line,) = re.findall("^lexp: .*", ended[0].said + ended[1].said, re.M)
+    assert "nowhere" in line
+
+
 def command(*words: str, cwd: Path, n_ranks: int | None = 2) -> subprocess.CompletedProcess:
     """`torchrun ... -m lexp WORDS`."""
     root = Path(__file__).parents[1]

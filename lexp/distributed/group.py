@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -101,9 +100,8 @@ class Group(Alone):
             self._store.set("first", "done")
             return result
         while not self._store.check(["first"]):
-            if self._watch.failure:
-                raise self._watch.failure.error(self.rank)
-            time.sleep(LOOK_S)
+            if failure := self._watch.knows(within_s=LOOK_S):
+                raise failure.error(self.rank)
         return action()
 
     @contextlib.contextmanager

@@ -103,15 +103,21 @@ class Watch:
         """
         if self._coming_out.is_set():  # asked before
             return self.failure or failure
+        self._coming_out.set()
+        if self.failure is not None and self._place.rank != 0:
+            return self.failure
         try:
             said = self._store.compare_set("failure", "", json.dumps(asdict(failure)))
             self._learn(Failure(**json.loads(said)))
-            self._coming_out.set()
             self._wait_for("heard", HEARD_S)
         except RuntimeError:  # the store is gone, which the thread finds too
-            self._coming_out.set()
             self._known.wait(HEARD_S)
         return self.failure or failure
+
+    def knows(self, within_s: float) -> Failure | None:
+        """How training ended, if that becomes known in this time."""
+        self._known.wait(within_s)
+        return self.failure
 
     def leave(self) -> None:
         """An orderly end: nobody goes before rank 0 has closed what it writes.
