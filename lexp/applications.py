@@ -11,6 +11,7 @@ from typing import Any
 
 from lexp.errors import LexpError
 from lexp.printable import printable
+from lexp.ranks import refuse_several, said_once
 from lexp.secrets import masked
 
 
@@ -29,11 +30,22 @@ def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
     try:
         task(config)
     except LexpError as error:
-        code = show(error)
+        code = error.exit_code if error.reported else show(error)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             error.reported = True
             raise
         sys.exit(code)
+
+
+def _in_one_process(task: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The task, refused where several ranks would do the same work in the same folder."""
+
+    def alone(config: Any) -> None:
+        with said_once():
+            refuse_several(f"lexp {task.__name__.strip('_')}")
+        task(config)
+
+    return alone
 
 
 def _train(config: Any) -> None:
@@ -45,37 +57,37 @@ def _train(config: Any) -> None:
 def _eval(config: Any) -> None:
     from lexp.tasks.evaluate import eval_
 
-    _stop_or_go_on(eval_, config)
+    _stop_or_go_on(_in_one_process(eval_), config)
 
 
 def _probe(config: Any) -> None:
     from lexp.tasks.probe import probe
 
-    _stop_or_go_on(probe, config)
+    _stop_or_go_on(_in_one_process(probe), config)
 
 
 def _analyze(config: Any) -> None:
     from lexp.tasks.analyze import analyze
 
-    _stop_or_go_on(analyze, config)
+    _stop_or_go_on(_in_one_process(analyze), config)
 
 
 def _report_study(config: Any) -> None:
     from lexp.tasks.report import report
 
-    _stop_or_go_on(report, config)
+    _stop_or_go_on(_in_one_process(report), config)
 
 
 def _status(config: Any) -> None:
     from lexp.tasks.status import status
 
-    _stop_or_go_on(status, config)
+    _stop_or_go_on(_in_one_process(status), config)
 
 
 def _study(config: Any) -> None:
     from lexp.tasks.study import study
 
-    _stop_or_go_on(study, config)
+    _stop_or_go_on(_in_one_process(study), config)
 
 
 def _check(module: str) -> Callable[[Any], None]:

@@ -16,9 +16,10 @@ import re
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -49,9 +50,24 @@ class Checkpoint:
         return self.state["step"]
 
 
-def save(
-    root: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any], keep: bool = False
-) -> Path:
+class Tensors(NamedTuple):
+    """What a checkpoint holds: parameters and buffers, and `moment/parameter` of the optimiser."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
+    """Those of a model and its optimiser, by name."""
+    moments = {
+        f"{key}/{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state[parameter].items()
+    }
+    return Tensors(_tensors(model), moments)
+
+
+def save(root: Path, tensors: Tensors, state: dict[str, Any], keep: bool = False) -> Path:
     """Write a checkpoint of `state["step"]` beside the others, then drop all but the newest two.
 
     keep: never drop this one.
@@ -65,7 +81,7 @@ def save(
     try:
         if keep:
             (temporary / KEPT).touch()
-        _write(temporary, path, model, optimizer, state)
+        _write(temporary, path, tensors, state)
     except SafetensorError as error:  # how that library reports a full disk
         raise StorageError(f"cannot write {path}: {error}") from None
     finally:
@@ -73,13 +89,11 @@ def save(
     return path
 
 
-def _write(
-    temporary: Path, path: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]
-) -> None:
+def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any]) -> None:
     root = path.parent
     with storage(path):
-        save_file(_tensors(model), temporary / FILES[0])
-        save_file(_optimizer_tensors(model, optimizer), temporary / FILES[1])
+        save_file(tensors.model, temporary / FILES[0])
+        save_file(tensors.optimizer, temporary / FILES[1])
         for name in FILES[:2]:
             with (temporary / name).open("rb") as file:
                 os.fsync(file.fileno())
@@ -184,8 +198,13 @@ def load_trunk(checkpoint: Checkpoint, model: nn.Module) -> None:
     _fill(own, stored, checkpoint.path / FILES[0])
 
 
-def load_optimizer(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimizer) -> None:
-    """Fill the optimiser's moments and step counts."""
+def load_optimizer(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: Optimizer,
+    place: Callable[[Tensor, nn.Parameter], Tensor],
+) -> None:
+    """Fill the optimiser's moments and step counts; place: puts one where its parameter is."""
     stored = _read(checkpoint, FILES[1])
     for name, parameter in model.named_parameters():
         moments = {
@@ -195,7 +214,9 @@ def load_optimizer(checkpoint: Checkpoint, model: nn.Module, optimizer: Optimize
         if missing:
             raise CheckpointError(f"{checkpoint.path / FILES[1]} lacks {missing} of {name}")
         optimizer.state[parameter] = {
-            key: value.to(parameter.device) for key, value in moments.items() if value is not None
+            key: value.to(parameter.device) if key == "step" else place(value, parameter)
+            for key, value in moments.items()
+            if value is not None
         }
     if stored:
         raise CheckpointError(f"{checkpoint.path / FILES[1]} has unknown {sorted(stored)[:3]}")
@@ -214,14 +235,6 @@ def _steps(root: Path) -> list[Path]:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}
-
-
-def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{key}/{name}": value
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
-    }
 
 
 def _read(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

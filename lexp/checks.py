@@ -10,6 +10,7 @@ STATES = ("trained", "random")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 KERNELS = ("tiles", "flex")
+PARALLEL = ("ddp", "fsdp")
 WANDB_MODES = ("off", "offline", "online")
 SCHEDULES = ("cosine", "linear", "polynomial", "constant")
 BETAS = ("beta1", "beta2")
@@ -32,6 +33,7 @@ def check_train(config: dict[str, Any]) -> None:
         *_one_of(config, "device", DEVICES),
         *_one_of(config, "precision", PRECISIONS),
         *_one_of({"kernel": config.get("kernel", "tiles")}, "kernel", KERNELS),
+        *_one_of({"parallel": "ddp", **config}, "parallel", PARALLEL),  # older runs have none
         *_one_of(config, "wandb", WANDB_MODES),
         *_one_of({"optim.schedule": optim["schedule"]}, "optim.schedule", SCHEDULES),
         *_path_word("name", config["name"]),
@@ -58,6 +60,20 @@ def check_train(config: dict[str, Any]) -> None:
         )
     if config["tokens"] < config["batch_tokens"]:
         problems.append(f"tokens={config['tokens']:g} (at least batch_tokens)")
+    _raise(problems)
+
+
+def check_ranks(config: dict[str, Any], n_ranks: int) -> None:
+    """ConfigError if so many ranks cannot share a batch, or not in the way that is asked for."""
+    portion = config["train_len"] * config["accumulation"] * n_ranks
+    problems = []
+    if config["batch_tokens"] % portion:
+        problems.append(
+            f"batch_tokens={config['batch_tokens']} on {n_ranks} ranks (a multiple of train_len * "
+            f"accumulation * ranks = {portion})"
+        )
+    if n_ranks > 1 and config["compile"] and config["parallel"] == "fsdp":
+        problems.append("compile=true with parallel=fsdp (one of the two; ddp can be compiled)")
     _raise(problems)
 
 

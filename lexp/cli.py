@@ -16,6 +16,7 @@ from lexp import __version__
 from lexp.applications import TASKS, show
 from lexp.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
 from lexp.files import config_folder
+from lexp.ranks import place, refuse_several, said_once
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,13 @@ def run(word: str, arguments: list[str]) -> None:
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
     sys.stderr = Unbroken(sys.stderr)
+    if place().size > 1:
+        # Or torch prints stack traces of C++ for a rank that is lost, above the line that says so.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     task, check = TASKS[word]
     os.environ["LEXP_SWEEP_JOBS"] = "1"
     if is_sweep(arguments):
+        refuse_several("a sweep (-m)")
         check_launcher(arguments)
         n_jobs = check_jobs(config_folder(), word, arguments, check)
         os.environ["LEXP_SWEEP_JOBS"] = str(n_jobs)
@@ -132,16 +137,13 @@ def run(word: str, arguments: list[str]) -> None:
 
 def guarded(word: str, action: Callable[[], None]) -> int:
     """Run; what a user can act on becomes a line and an exit code, a defect keeps its traceback."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
-        action()
+        with said_once():
+            _composed(word, action)
     except LexpError as error:
         return error.exit_code if error.reported else show(error)
-    except (HydraException, OmegaConfBaseException) as error:
-        return show(ConfigError(_explain(word, error)))
     except BrokenPipeError:  # the reader of a table has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (YAMLError, OSError) as error:
@@ -152,6 +154,17 @@ def guarded(word: str, action: Callable[[], None]) -> int:
         print("lexp: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _composed(word: str, action: Callable[[], None]) -> None:
+    """Run; what Hydra cannot compose is a ConfigError."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        action()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(word, error)) from None
 
 
 def _explain(word: str, error: Exception) -> str:

@@ -74,6 +74,7 @@ class TrainSchema:
     precision: str = MISSING
     kernel: str = "tiles"
     compile: bool = MISSING
+    parallel: str = MISSING
     wandb: str = MISSING
 
 

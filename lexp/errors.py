@@ -13,7 +13,8 @@ class LexpError(Exception):
     """A problem the user can act on."""
 
     exit_code = 1
-    reported = False  # already shown, when it happened in one job of a sweep
+    # Whether it was already shown, in one job of a sweep or by another rank. None: not decided.
+    reported: bool | None = None
 
 
 class ConfigError(LexpError):
@@ -66,6 +67,12 @@ class Incomplete(LexpError):
     """An evaluation in which some cells failed; the finished ones are kept."""
 
     exit_code = 9
+
+
+class RankLost(LexpError):
+    """One of several processes that train a model was killed, or cannot be reached."""
+
+    exit_code = 10
 
 
 class JobFailed(LexpError):

@@ -3,7 +3,6 @@
 import math
 import signal
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from lexp import checkpoint
 from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.data import Batches, Tokens
+from lexp.distributed import Alone, Engine
 from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.losses import perplexity
 from lexp.model import Transformer
 from lexp.optim import OptimSettings, learning_rate
 from lexp.pattern import Pattern
 from lexp.protocol import Segments, Span
-from lexp.record import Console, Metrics, Mirror
+from lexp.record import Console, Metrics, Mirror, Silent
 from lexp.runtime import StopRequest
 from lexp.scoring import Scorer
 
@@ -54,10 +53,13 @@ class TrainSettings:
 class Job:
     """All that a training run works with; `step` counts finished optimiser steps.
 
-    pattern: which keys a query sees in training. losses: the model's per-token losses, compiled or
-    not. make_attend: what computes attention in training steps; validations take the usual way.
+    pattern: which keys a query sees in training. group: the ranks that train it together, or one
+    process alone. engine: how they hold the model. make_attend: what computes attention in training
+    steps; validations take the usual way.
     """
 
+    group: Alone
+    engine: Engine
     model: Transformer
     pattern: Pattern
     optimizer: Optimizer
@@ -67,17 +69,16 @@ class Job:
     settings: TrainSettings
     autocast: AbstractContextManager
     checkpoints: Path
-    metrics: Metrics
+    metrics: Metrics | Silent
     mirror: Mirror
     stop: StopRequest
-    losses: Callable[[Tensor, Tensor, Attend], Tensor]
     make_attend: MakeAttend = make_attend
     step: int = 0
     seconds: float = 0.0
     last_probe: dict[str, float | str] = field(default_factory=dict)
 
 
-def train(job: Job, console: Console) -> None:
+def train(job: Job, console: Console | Silent) -> None:
     """Run from `job.step` to the end, saving on the way; SystemExit if a signal asked to stop."""
     settings = job.settings
     device = next(job.model.parameters()).device
@@ -97,18 +98,23 @@ def train(job: Job, console: Console) -> None:
         # What is kept is looked at later, against its own loss.
         if job.step % settings.probe_every == 0 or job.step == n_steps or keeping:
             _probe(job, console)
-        stopping = job.stop.number is not None and job.step < n_steps
+        signalled = job.group.agree(job.stop.number)
+        stopping = signalled is not None and job.step < n_steps
         if job.step % settings.save_every == 0 or job.step == n_steps or stopping or keeping:
             save(job)
         if stopping:
             console.say(f"stopped at step {job.step}, saved; the same command goes on from there")
-            interrupted = job.stop.number == signal.SIGINT
+            job.stop.number = signalled  # of another rank, perhaps
+            interrupted = signalled == signal.SIGINT
             raise SystemExit(EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)
 
 
 def save(job: Job) -> None:
     """Write a checkpoint of the finished step; Diverged, and nothing written, if not finite."""
-    bad = [n for n, p in job.model.named_parameters() if not bool(p.isfinite().all())]
+    tensors = job.engine.tensors(job.optimizer)
+    if not job.group.leads:
+        return
+    bad = [name for name, tensor in tensors.model.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise Diverged(f"{bad[0]} is not finite after step {job.step}; {_kept(job)}")
     state: dict[str, Any] = {
@@ -119,13 +125,15 @@ def save(job: Job) -> None:
         "probe": job.last_probe,
     }
     keep = job.step in job.settings.keep
-    checkpoint.save(job.checkpoints, job.model, job.optimizer, state, keep)
+    checkpoint.save(job.checkpoints, tensors, state, keep)
 
 
 def resume(job: Job, found: checkpoint.Checkpoint) -> None:
-    """Continue from a checkpoint: the step number places data order and learning rate."""
-    checkpoint.load_model(found, job.model)
-    checkpoint.load_optimizer(found, job.model, job.optimizer)
+    """Continue from the checkpoint whose parameters the model has.
+
+    The step number places data order and learning rate.
+    """
+    checkpoint.load_optimizer(found, job.model, job.optimizer, job.engine.place)
     job.step = found.step
     job.seconds = found.state["seconds"]
     job.last_probe = found.state["probe"]
@@ -133,20 +141,22 @@ def resume(job: Job, found: checkpoint.Checkpoint) -> None:
 
 def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[float, float]:
     """One optimiser step; Diverged before the update if loss or gradient is not finite."""
-    settings = job.settings
-    batch = job.batches.batch(job.step).to(device)
+    settings, n_parts = job.settings, job.settings.accumulation
+    batch = job.batches.batch(job.step)
     shares = []
-    for part in batch.chunk(settings.accumulation):
-        with job.autocast:
-            nats = job.losses(part[:, :-1], part[:, 1:], attend).sum()
-        nats = nats / batch[:, 1:].numel()
-        nats.backward()
+    for number, whole in enumerate(batch.chunk(n_parts), 1):
+        part = job.group.share(whole).to(device)
+        with job.engine.part(is_last=number == n_parts):
+            with job.autocast:
+                nats = job.engine.losses(part[:, :-1], part[:, 1:], attend).sum()
+            # The mean over this rank's texts; that of the ranks' means is the batch's.
+            nats = nats / (batch[:, 1:].numel() // job.group.size)
+            nats.backward()
         shares.append(nats.detach())
-    limit = settings.optim.clip or math.inf
     # Read together, as each reading waits for a GPU to finish.
-    clipped = torch.nn.utils.clip_grad_norm_(job.model.parameters(), limit)
+    clipped = job.engine.clip(settings.optim.clip)
     *losses, norm = torch.stack([*shares, clipped]).tolist()
-    loss = sum(losses)
+    loss = job.group.mean(sum(losses))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         job.optimizer.zero_grad()
         raise Diverged(
@@ -172,7 +182,7 @@ def probe_spans(validation: Tokens, train_len: int, max_tokens: int) -> tuple[Sp
     return Segments().spans(validation, [multiple * train_len], max_tokens)
 
 
-def _probe(job: Job, console: Console) -> None:
+def _probe(job: Job, console: Console | Silent) -> None:
     """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
     settings, model = job.settings, job.model
     values = {}

@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 # Floors from the ground up; a module may import from its own room and from floors below.
 FLOORS = [
     {"lexp", "errors", "statistics"},
-    {"files", "secrets", "printable"},
+    {"files", "secrets", "printable", "ranks"},
     {"locks"},
     {"labels"},
     {"position", "pattern"},
@@ -22,6 +22,7 @@ FLOORS = [
     {"extension"},
     {"hf"},
     {"data", "optim", "checkpoint", "record", "runtime"},
+    {"distributed"},
     {"protocol", "study"},
     {"losses", "scoring", "memory", "status"},
     {"heartbeat"},

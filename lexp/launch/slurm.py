@@ -92,7 +92,7 @@ def _result(job: Job, handle: Any) -> Any:
     import submitit
 
     try:
-        result = handle.results()[0]
+        result = handle.task(0).results()[0]  # of several ranks the first speaks for all
     except submitit.core.utils.UncompletedJobError as error:
         lines = [line for line in str(error).splitlines() if "Error:" in line]
         reason = lines[-1].strip() if lines else _last_line(error)

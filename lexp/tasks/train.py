@@ -1,31 +1,30 @@
 """`lexp train`."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lexp import checkpoint, runtime
 from lexp import train as loop
 from lexp.attention import refuse_beyond_flex, refuse_meaningless
 from lexp.build import build
-from lexp.checks import check_train
+from lexp.checks import check_ranks, check_train
 from lexp.config import check_types, plain
 from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
+from lexp.distributed import Alone, joined, make_engine
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
-from lexp.heartbeat import Heartbeat, told
-from lexp.locks import locked
+from lexp.heartbeat import Heartbeat
 from lexp.model import Transformer
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
-from lexp.record import Console, Metrics, start_mirror
-from lexp.study import Run, open_run, run_folder, warn_of_other_versions
+from lexp.ranks import place, said_once
+from lexp.record import Silent
+from lexp.study import Run, open_run, run_folder
 from lexp.tasks.common import (
     choose_kernel,
     make_corpus,
@@ -34,6 +33,7 @@ from lexp.tasks.common import (
     make_store,
     training_pattern,
 )
+from lexp.tasks.leader import held, newest, records, shown
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -68,28 +68,39 @@ def _check_position(position: Position, settings: dict[str, Any]) -> None:
 
 
 def train(config: DictConfig) -> None:
-    """Train one model into its run folder, or go on where it was stopped."""
-    settings = check(config)
+    """Train one model into its run folder, or go on where it was stopped.
+
+    Where torchrun or a SLURM step has started several ranks, all of them train it; rank 0 writes.
+    """
+    with said_once():
+        settings = check(config)
+        check_ranks(settings, place().size)
     folder = run_folder(settings)
-    if Run(folder).is_done:
-        print(f"{folder} is complete, nothing to do", file=sys.stderr)
-        return
     stop = runtime.StopRequest()
-    try:
-        with locked(folder), told(folder, _steps(settings).n_steps) as heartbeat:
-            _train_in_memory(settings, folder, heartbeat, stop)
-    except SystemExit:
-        runtime.hand_back(stop)
-        raise
+    with joined(place(), settings["device"]) as group:
+        if group.agree(int(Run(folder).is_done)):
+            if group.leads:
+                print(f"{folder} is complete, nothing to do", file=sys.stderr)
+            return
+        try:
+            with held(folder, _steps(settings).n_steps, group) as heartbeat, group.as_one():
+                _train_in_memory(settings, folder, group, heartbeat, stop)
+        except SystemExit:
+            runtime.hand_back(stop)
+            raise
 
 
 def _train_in_memory(
-    settings: dict[str, Any], folder: Path, heartbeat: Heartbeat, stop: runtime.StopRequest
+    settings: dict[str, Any],
+    folder: Path,
+    group: Alone,
+    heartbeat: Heartbeat | Silent,
+    stop: runtime.StopRequest,
 ) -> None:
     """Train; OutOfMemory, with what helps, in place of what torch says."""
     message = ""
     try:
-        _train(settings, folder, heartbeat, stop)
+        _train(settings, folder, group, heartbeat, stop)
     except (RuntimeError, MemoryError) as error:
         if not runtime.is_out_of_memory(error):
             raise
@@ -100,15 +111,20 @@ def _train_in_memory(
 
 
 def _train(
-    settings: dict[str, Any], folder: Path, heartbeat: Heartbeat, stop: runtime.StopRequest
+    settings: dict[str, Any],
+    folder: Path,
+    group: Alone,
+    heartbeat: Heartbeat | Silent,
+    stop: runtime.StopRequest,
 ) -> None:
     runtime.prepare_process()
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
     make_attend = choose_kernel(settings["kernel"], device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
-    corpus, store = make_store(
-        settings["dataset"], settings["tokenizer"], Path(settings["outputs"])
+    outputs = Path(settings["outputs"])
+    corpus, store = group.after_rank_0(
+        lambda: make_store(settings["dataset"], settings["tokenizer"], outputs)
     )
     steps = _steps(settings)
     batches, spans = _portion(settings, store, steps)
@@ -122,16 +138,20 @@ def _train(
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
     if settings["init_from"] is not None:
         data["init_from"] = _start_from(settings, model, data["tokenizer"])
-    run = open_run(folder, settings, data, precision)
-    store.tokenizer.save(folder)
-    checkpoint.clean(run.checkpoints)
-    found = checkpoint.latest(run.checkpoints)
+    run = Run(folder)
+    if group.leads:
+        run = open_run(folder, settings, data, precision)
+        store.tokenizer.save(folder)
+        checkpoint.clean(run.checkpoints)
+    found = newest(run, group)
     if found:
-        warn_of_other_versions(run)
-    metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-    mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
+        checkpoint.load_model(found, model)
+    engine = make_engine(group, settings["parallel"], model, model.losses, settings["compile"])
+    metrics, mirror = records(settings, folder, group, found)
     with runtime.stop_signals(stop):
         job = loop.Job(
+            group=group,
+            engine=engine,
             model=model,
             pattern=training_pattern(settings),
             optimizer=make_optimizer(model, steps.optim),
@@ -144,23 +164,22 @@ def _train(
             metrics=metrics,
             mirror=mirror,
             stop=stop,
-            losses=torch.compile(model.losses) if settings["compile"] else model.losses,
             make_attend=make_attend,
         )
         if found:
             loop.resume(job, found)
-        print(_description(job, folder, f"{precision} on {device}"), file=sys.stderr, flush=True)
-        number, n_jobs = _place_in_sweep()
-        title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
         heartbeat.follow(lambda: job.step, steps.step_tokens)
-        total, done = steps.n_steps * steps.step_tokens, job.step * steps.step_tokens
+        machine = f"{precision} on {device}"
+        if group.size > 1:
+            machine += f", {group.size} ranks by {settings['parallel']}"
         try:
-            with Console(title, total, done, following=n_jobs - number) as console:
+            with shown(job, folder, machine) as console:
                 loop.train(job, console)
         finally:
             metrics.close()
             mirror.finish()
-    run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+    if group.leads:
+        run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
 
 
 def _source(settings: dict[str, Any]) -> Run | None:
@@ -205,14 +224,6 @@ def _portion(
     return batches, spans
 
 
-def _place_in_sweep() -> tuple[int, int]:
-    """Which job this is and of how many; 1 of 1 outside a sweep, or where its size is not known."""
-    n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
-    if n_jobs <= 1 or not HydraConfig.initialized():
-        return 1, 1
-    return HydraConfig.get().job.num + 1, n_jobs
-
-
 def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
     n_steps, keep = int(settings["tokens"]) // settings["batch_tokens"], settings["keep"]
     return loop.TrainSettings(
@@ -225,22 +236,3 @@ def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
         keep=frozenset(range(keep, n_steps + 1, keep) if isinstance(keep, int) else keep or ()),
         probe_every=settings["probe_every"],
     )
-
-
-def _description(job: loop.Job, folder: Path, machine: str) -> str:
-    """What is about to run, in three or four lines."""
-    steps, batches = job.settings, job.batches
-    n_parameters = sum(p.numel() for p in job.model.parameters())
-    total = steps.n_steps * steps.step_tokens
-    lines = [
-        f"{folder} ({f'from step {job.step}' if job.step else 'from the start'})",
-        f"  {n_parameters / 1e6:.2f}M parameters, {type(job.model.position).__name__}, {machine}",
-        f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
-        f"{steps.train_len}, {total / (batches.n_windows * steps.train_len):.2f} epochs",
-    ]
-    if batches.n_left_out_tokens:
-        lines.append(
-            f"  left out: {batches.n_left_out_tokens} tokens in documents shorter than "
-            f"{steps.train_len + 1}"
-        )
-    return "\n".join(lines)

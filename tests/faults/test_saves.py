@@ -51,9 +51,9 @@ def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
     outputs = Path(config.outputs)
 
-    def branching(root, model, optimizer, state, keep=False):
+    def branching(root, tensors, state, keep=False):
         def in_copy(copy):
-            return lambda: save(copy / root.relative_to(outputs), model, optimizer, state, keep)
+            return lambda: save(copy / root.relative_to(outputs), tensors, state, keep)
 
         trial = tmp_path / f"trial-{state['step']}"
         shutil.copytree(outputs, trial)
@@ -63,7 +63,7 @@ def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
             ended = run(lambda p=point, c=copy: kill_at(p, in_copy(c)), tmp_path / "log")
             assert ended.code == -9, ended.said
             found.append((f"save of step {state['step']}, {point}", copy))
-        return save(root, model, optimizer, state, keep)
+        return save(root, tensors, state, keep)
 
     with patch.context() as inner:
         inner.setattr(checkpoint, "save", branching)
@@ -93,13 +93,12 @@ def test_sigkill_at_every_call_of_every_save(tiny, monkeypatch, tmp_path):
     assert failures(tiny, found, result_of(folder_of(config))) == []
 
 
-def save_in_place(root, model, optimizer, state, keep=False):
+def save_in_place(root, tensors, state, keep=False):
     """What others do: straight into the folder that is read, the manifest with the rest."""
     path = files.make_folder(root) / f"step-{state['step']:08d}"
     path.mkdir(exist_ok=True)
-    checkpoint.save_file(checkpoint._tensors(model), path / "model.safetensors")
-    tensors = checkpoint._optimizer_tensors(model, optimizer)
-    checkpoint.save_file(tensors, path / "optim.safetensors")
+    checkpoint.save_file(tensors.model, path / "model.safetensors")
+    checkpoint.save_file(tensors.optimizer, path / "optim.safetensors")
     (path / "state.json").write_text(json.dumps(state))
     for old in checkpoint._steps(root)[:-1]:
         shutil.rmtree(old)

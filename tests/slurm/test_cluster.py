@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -70,11 +71,11 @@ def nothing_left_behind():
     STARTED.clear()
 
 
-def start(place: Path, *arguments: str) -> subprocess.Popen:
-    """The command, running, in a process of its own."""
+def start(place: Path, *arguments: str, runner: Sequence[str] = ()) -> subprocess.Popen:
+    """The command, running, in a process of its own, or in those that a runner starts."""
     extra = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "lexp", *arguments], cwd=place, text=True,
+        [*runner, sys.executable, "-m", "lexp", *arguments], cwd=place, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **extra},
     )  # fmt: skip
     STARTED.append(process)
@@ -221,6 +222,33 @@ def test_a_run_longer_than_its_time_limit_goes_on_bit_for_bit(place):
     folder = run_folder(place, "limited", "xpos")
     assert len(starts(place, "limited", folder)) >= 2
     assert_same(folder, run_folder(place, "quiet", "xpos"), n_steps)
+
+
+def test_tasks_of_a_step_train_one_model(place):
+    """By srun; and by the launcher, signalled and gone on, with the same bits."""
+    n_steps = 800
+    common = [*words(place, n_steps), "model=random_rope"]
+    ended(start(place, "train", *common, "name=one"))
+    step = ["srun", "--ntasks=2", "--cpus-per-task=1"]
+    _, err = ended(start(place, "train", *common, "name=step", runner=step))
+    assert err.count("2 ranks by ddp") == 1
+    one, step = (
+        [json.loads(line) for line in (run_folder(place, name, "random_rope") / "metrics.jsonl")
+         .read_text().splitlines()] for name in ("one", "step")
+    )  # fmt: skip
+    assert [x["step"] for x in step] == [x["step"] for x in one]
+    for ours, theirs in zip(step[:50], one[:50], strict=True):
+        assert abs(ours["loss"] - theirs["loss"]) <= 1e-6
+
+    tasks = [*SLURM, "hydra.launcher.tasks_per_node=2"]
+    job = start(place, "train", "-m", *common, "name=tasks", *tasks)
+    signalled = when_under_way(place, "tasks", "random_rope")
+    folder = run_folder(place, "tasks", "random_rope")
+    send_user_signal(signalled["slurm_job"], folder)
+    _, err = ended(job)
+    assert f"done {folder.name}" in err
+    assert_same(folder, run_folder(place, "step", "random_rope"), n_steps)
+    assert len(starts(place, "tasks", folder)) == 2
 
 
 def test_jobs_may_be_queued_and_left(place):

@@ -1,0 +1,79 @@
+"""FSDP2: every rank holds a part of each parameter, of its gradient and its optimiser's state."""
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from lexp.checkpoint import Tensors
+from lexp.distributed.engine import Engine, Losses
+from lexp.model import Transformer
+
+
+class Shards(Engine):
+    """A model in parts.
+
+    A block's parameters are whole only while it computes, those outside of blocks from the forward
+    to the end of the backward pass.
+    """
+
+    def __init__(self, model: Transformer, losses: Losses, n_ranks: int):
+        device = next(model.parameters()).device
+        self._scalars = _with_dimension(model)
+        mesh = init_device_mesh(device.type, (n_ranks,))
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        for name in {"losses", losses.__name__}:  # validation calls the first
+            register_fsdp_forward_method(model, name)
+        super().__init__(model, getattr(model, losses.__name__))
+
+    def clip(self, limit: float) -> Tensor:
+        """By the norm of all parts."""
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
+        assert isinstance(norm, DTensor)
+        return norm.full_tensor()
+
+    def tensors(self, optimizer: Optimizer) -> Tensors:
+        """Gathered to the memory of rank 0's machine; nothing on other ranks."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        parameters: dict[str, Any] = get_model_state_dict(self.model, options=options)
+        states: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer, options=options)
+        moments = {
+            f"{key}/{name}": self._plain(name, value)
+            for name, state in states.get("state", {}).items()
+            for key, value in state.items()
+        }
+        return Tensors({n: self._plain(n, v) for n, v in parameters.items()}, moments)
+
+    def _plain(self, name: str, value: Tensor) -> Tensor:
+        return value.reshape(()) if name in self._scalars else value
+
+    def place(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
+        """This rank's part of it, without asking the others."""
+        assert isinstance(parameter, DTensor)
+        mesh, placements = parameter.device_mesh, parameter.placements
+        value = value.to(parameter.device).view(parameter.shape)
+        return distribute_tensor(value, mesh, placements, src_data_rank=None)
+
+
+def _with_dimension(model: nn.Module) -> set[str]:
+    """Make parameters that are single numbers lists of one, as FSDP2 asks for; their names.
+
+    They broadcast in the same way. Checkpoints have them as numbers.
+    """
+    names = {name for name, parameter in model.named_parameters() if parameter.ndim == 0}
+    for name in names:
+        owner, _, own_name = name.rpartition(".")
+        parameter = nn.Parameter(model.get_parameter(name).detach().view(1))
+        model.get_submodule(owner).register_parameter(own_name, parameter)
+    return names
