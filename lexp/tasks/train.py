@@ -1,5 +1,6 @@
 """`lexp train`."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,15 @@ from lexp.checks import check_train
 from lexp.config import check_types, plain
 from lexp.data import Batches, Store
 from lexp.data.tokenizer import TokenizerSpec
-from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
+from lexp.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    LexpError,
+    NotDefined,
+    OutOfMemory,
+)
+from lexp.files import clean, leftovers
 from lexp.heartbeat import Heartbeat, told
 from lexp.locks import locked
 from lexp.model import Transformer
@@ -67,12 +76,17 @@ def train(config: DictConfig) -> None:
     settings = check(config)
     folder = run_folder(settings)
     if Run(folder).is_done:
+        if leftovers(folder):  # it was killed when it was complete, while telling so
+            with contextlib.suppress(LexpError), locked(folder):
+                clean(folder)
         print(f"{folder} is complete, nothing to do", file=sys.stderr)
         return
     stop = runtime.StopRequest()
     try:
-        with locked(folder), told(folder, _steps(settings).n_steps) as heartbeat:
-            _train_in_memory(settings, folder, heartbeat, stop)
+        with locked(folder):
+            clean(folder)
+            with told(folder, _steps(settings).n_steps) as heartbeat:
+                _train_in_memory(settings, folder, heartbeat, stop)
     except SystemExit:
         runtime.hand_back(stop)
         raise

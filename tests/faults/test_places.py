@@ -11,7 +11,7 @@ import pytest
 from calls import counted, die, watch
 from children import assert_whole, folder_of, result_of, run, start
 
-from lexp import checkpoint
+from lexp import checkpoint, files
 from lexp.data import Batches
 from lexp.tasks.train import train
 
@@ -211,3 +211,24 @@ def test_files_are_not_for_everybody_to_write(tiny, tmp_path):
         assert run(action, tmp_path / "log").code == 0
         for path in Path(config.outputs).rglob("*"):
             assert not path.stat().st_mode & 0o022, path
+
+
+def test_a_file_that_is_cleaned_away_while_it_is_written_is_written_again(tmp_path, monkeypatch):
+    """A launcher notes that a run is queued just when its process begins, and cleans."""
+    real, n_cleaned = os.replace, 0
+
+    def replace(temporary, path):
+        nonlocal n_cleaned
+        if not n_cleaned:
+            n_cleaned = len(files.leftovers(tmp_path))
+            files.clean(tmp_path)
+        real(temporary, path)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    files.write_json(tmp_path / "status.json", {"state": "queued"})
+    assert n_cleaned == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+    for name in (".lock", ".nfs000000000012", ".DS_Store", ".status.json", "a.json.abcdefgh"):
+        (tmp_path / name).touch()  # not lexp's to remove
+    files.clean(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
