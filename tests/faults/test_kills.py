@@ -41,8 +41,8 @@ def kill_and_resume(
 ) -> tuple[int, int, list]:
     """Runs with one to four kills each, until there were n_kills.
 
-    change: made to the product in every child. seed: of where the kills are. Kills, how many of them inside a save, and what is
-    wrong with the runs that then ended.
+    change: made to the product in every child. seed: of where the kills are. Kills, how many of
+    them inside a save, and what is wrong with the runs that then ended.
     """
     config = tiny(*LONG, f"outputs={tmp_path}/whole")
     train(config)
