@@ -25,6 +25,7 @@ def check_train(config: dict[str, Any]) -> None:
         *_at_least(config, 0, "seed"),
         *_steps("keep", config.get("keep")),
         *_positive(config, "lr", "tokens"),
+        *([] if config.get("stall_min") is None else _positive(config, "stall_min")),
         *_positive(optim, "eps", "power"),
         *_share(optim, "warmup", "final"),
         *[f"optim.{k}={optim[k]} (from 0 to below 1)" for k in BETAS if not 0 <= optim[k] < 1],

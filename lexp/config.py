@@ -70,6 +70,7 @@ class TrainSchema:
     keep: Any = None
     probe_every: int = MISSING
     probe_tokens: int = MISSING
+    stall_min: float | None = None
     device: str = MISSING
     precision: str = MISSING
     compile: bool = MISSING

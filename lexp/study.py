@@ -30,7 +30,7 @@ GROUPS = ("model", "size", "dataset", "tokenizer")
 LATER = ("init_from",)
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
-    "path",
+    "path", "stall_min",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """`lexp train`."""
 
 import contextlib
+import math
 import os
 import sys
 from pathlib import Path
@@ -85,7 +86,8 @@ def train(config: DictConfig) -> None:
     try:
         with locked(folder):
             clean(folder)
-            with told(folder, _steps(settings).n_steps) as heartbeat:
+            limit_s = math.inf if settings["stall_min"] is None else 60 * settings["stall_min"]
+            with told(folder, _steps(settings).n_steps, limit_s) as heartbeat:
                 _train_in_memory(settings, folder, heartbeat, stop)
     except SystemExit:
         runtime.hand_back(stop)
