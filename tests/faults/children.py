@@ -5,6 +5,7 @@ A child runs what the command runs, with its exit codes and its one line of erro
 
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -74,6 +75,8 @@ def start(action: Callable[[], None], log: Path) -> Child:
         os.dup2(handle, 2)
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False)
+        # A shell lets what it starts in the background ignore Ctrl-C; a terminal does not.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         code = guarded("train", action)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -23,16 +23,27 @@ MANY, PART = int(os.environ.get("LEXP_FAULTS_KILLS", "200")), 100
 
 
 def killed(config, rng: random.Random, first: int) -> None:
-    """Train, and die up to 20 ms after a random step from `first` on has asked for its batch."""
-    fatal, jitter = rng.randrange(first, N_STEPS), rng.random() * 0.02
-    original = Batches.batch
+    """Train, and die up to 20 ms after a random step from `first` on has asked for its batch.
+
+    One in four dies so long after the next save has begun: else few would die inside one.
+    """
+    fatal, jitter, in_save = rng.randrange(first, N_STEPS), rng.random() * 0.02, rng.random() < 0.25
+    make_batch, save = Batches.batch, checkpoint.save
+
+    def begin_to_die():
+        threading.Thread(target=lambda: (time.sleep(jitter), die())).start()
 
     def batch(self, step):
-        if step == fatal:
-            threading.Thread(target=lambda: (time.sleep(jitter), die())).start()
-        return original(self, step)
+        if step == fatal and not in_save:
+            begin_to_die()
+        return make_batch(self, step)
 
-    Batches.batch = batch
+    def saving(root, model, optimizer, state, keep=False):
+        if state["step"] > fatal and in_save:
+            begin_to_die()
+        return save(root, model, optimizer, state, keep)
+
+    Batches.batch, checkpoint.save = batch, saving
     train(config)
 
 
