@@ -63,6 +63,7 @@ def check_train(config: dict[str, Any]) -> None:
 def check_eval(config: dict[str, Any]) -> None:
     """Check lengths and choices; one ConfigError names everything that is wrong."""
     problems = [*_methods(config), *_chosen(config, "protocol"), *_checkpoints(config)]
+    problems += _one_of(config, "wandb", WANDB_MODES)
     if config["max_tokens"] is not None:
         problems += _at_least(config, 1, "max_tokens")
         if math.isinf(config["max_tokens"]):

@@ -138,6 +138,7 @@ class EvalSchema(MethodsSchema):
     max_tokens: float | None = MISSING
     plan: bool = MISSING
     workers: Any = MISSING
+    wandb: str = MISSING
 
 
 @dataclass

@@ -2,6 +2,6 @@
 
 from lexp.record.console import Console
 from lexp.record.metrics import Metrics
-from lexp.record.mirror import Mirror, start_mirror
+from lexp.record.mirror import Label, Line, Mirror, start_mirror
 
-__all__ = ["Console", "Metrics", "Mirror", "start_mirror"]
+__all__ = ["Console", "Label", "Line", "Metrics", "Mirror", "start_mirror"]

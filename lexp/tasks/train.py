@@ -34,7 +34,7 @@ from lexp.model import Transformer
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
-from lexp.record import Console, Metrics, start_mirror
+from lexp.record import Console, Label, Metrics, start_mirror
 from lexp.study import Run, open_run, run_folder, warn_of_other_versions
 from lexp.tasks.common import (
     make_corpus,
@@ -139,7 +139,8 @@ def _train(
     if found:
         warn_of_other_versions(run)
     metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-    mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
+    label = Label(settings["name"], folder.name, "train")
+    mirror = start_mirror(settings["wandb"], folder, label, settings)
     with runtime.stop_signals(stop):
         job = loop.Job(
             model=model,
