@@ -175,7 +175,7 @@ def job(folder: Path, number: int = 0) -> Job:
 
 
 def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "ask_slurm", lambda: {"7_1", "7_2"})
+    monkeypatch.setattr(plan, "slurm_jobs", lambda: {"7_1", "7_2"})
     made = {
         "new": None,
         "done": Status("done"),
@@ -207,6 +207,32 @@ def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypat
         f"{tmp_path}/held is being trained by process {os.getpid()} on {HOST}, left alone",
         f"{tmp_path}/failed is asked for twice",
     ]
+
+
+def test_while_slurm_is_silent_nothing_that_may_wait_there_is_queued_twice(
+    tmp_path, monkeypatch, capsys
+):
+    """A controller that restarts, or is too busy to answer; where there is none it is not asked."""
+    monkeypatch.setattr(plan, "ask_slurm", lambda: None)
+    made = {
+        "waits": Status("queued", slurm_job="7_1"),
+        "requeued": Status("preempted", slurm_job="7_2"),
+        "failed": Status("failed", slurm_job="7_3"),
+        "local": Status("preempted", pid=1, host=HOST),
+    }
+    for name, value in made.items():
+        (tmp_path / name).mkdir()
+        status.write(tmp_path / name, value)
+    jobs = [job(tmp_path / name, number) for number, name in enumerate(made)]
+    monkeypatch.setattr(plan.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert [one.folder.name for one in left_to_do(jobs)] == ["failed", "local"]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        f"{tmp_path}/waits may wait as job 7_1 in SLURM, which does not answer: left alone"
+    )
+    assert len(said) == 2
+    monkeypatch.setattr(plan.shutil, "which", lambda name: None)
+    assert left_to_do(jobs) == jobs
 
 
 def test_what_was_queued_and_not_begun_is_taken_back(tmp_path):
