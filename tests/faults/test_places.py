@@ -11,7 +11,7 @@ import pytest
 from calls import counted, die, watch
 from children import assert_whole, folder_of, result_of, run, start
 
-from lexp import checkpoint, files
+from lexp import checkpoint, files, locks
 from lexp.data import Batches
 from lexp.tasks.train import train
 
@@ -153,6 +153,17 @@ def test_of_eight_processes_one_runs_and_the_others_name_it(tiny, tmp_path, whol
     alone = tiny("tokens=6400", f"outputs={tmp_path}/alone")
     train(alone)
     assert_whole(folder_of(config), result_of(folder_of(alone)))
+
+
+def test_control_without_the_lock_more_than_one_runs(tiny, tmp_path):
+    config = tiny()
+
+    def action():
+        locks.fcntl.flock = lambda file, how: None
+        train(config)
+
+    children = [start(action, tmp_path / f"log-{n}") for n in range(3)]
+    assert 8 not in [child.end().code for child in children]
 
 
 def test_a_killed_holder_leaves_the_folder_free_and_a_living_one_is_named(tiny, tmp_path, whole):
