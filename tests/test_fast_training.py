@@ -16,6 +16,7 @@ from lexp.head_loss import head_losses
 from lexp.pattern import Full
 from lexp.position import T5, TISA, ALiBi
 from lexp.position.base import Pair
+from lexp.runtime import choose_precision
 
 CPU = torch.device("cpu")
 BY_DISTANCE = [s for s in SCHEMES if make(s).has_bias and make(s).by_distance]
@@ -265,3 +266,16 @@ def test_huge_logits_do_not_overflow():
     assert losses.tolist() == [1e4, 1e4]
     (found,) = torch.autograd.grad(losses.sum(), hidden)
     assert found.tolist() == [[1.0, -1.0], [-1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "chosen"),
+    [(True, True, "bfloat16"), (False, True, "bfloat16"), (False, False, "float32")],
+)
+def test_bfloat16_is_chosen_where_the_processor_multiplies_in_it(
+    amx, avx512_bf16, chosen, monkeypatch
+):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    assert choose_precision("float32", torch.device("cpu")) == "float32"
