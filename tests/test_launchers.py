@@ -15,7 +15,7 @@ from test_cli import data, lexp
 
 from lexp import launch, status, sweep
 from lexp.errors import ConfigError
-from lexp.launch import Job, left_to_do, make_slots, plan, queued
+from lexp.launch import Job, held, left_to_do, make_slots, plan, queued
 from lexp.locks import locked
 from lexp.status import Status
 
@@ -332,3 +332,21 @@ def test_every_model_is_one_glob_away(texts):
     sweep.check_jobs(config_folder(), "train", words, lambda c: models.append(check(c)["model"]))
     files = {path.stem for path in (config_folder() / "model").glob("*.yaml")}
     assert {model["name"] for model in models} == files and len(models) == len(files) > 30
+
+
+def test_a_signal_that_comes_before_a_job_waits_for_it_is_held_back_not_lost():
+    """SIGUSR2 ends a process that does nothing about it; here it arrives when it is waited for."""
+    code = (
+        "import os, signal, sys\n"
+        "os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "signal.signal(signal.SIGUSR2, lambda number, frame: print('heard', sys.argv[1]))\n"
+        "print('not yet')\n"
+        "from lexp.launch.held import take_signals\n"
+        "take_signals()\n"
+    )
+    options = {"capture_output": True, "text": True, "cwd": ROOT}
+    command = [sys.executable, "-I", "-S", held.__file__, "-c", code, "words"]
+    ended = subprocess.run(command, **options)
+    assert (ended.returncode, ended.stdout) == (0, "not yet\nheard words\n"), ended
+    ended = subprocess.run([sys.executable, "-c", code, "words"], **options)
+    assert ended.returncode == -signal.SIGUSR2  # the control
