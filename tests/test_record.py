@@ -2,8 +2,10 @@
 
 import math
 import sys
+import threading
 import time
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -148,7 +150,13 @@ def test_a_wandb_that_is_not_installed_is_one_warning(monkeypatch, tmp_path):
 
 def test_a_server_that_goes_away_before_the_end_costs_a_bounded_time(monkeypatch, tmp_path):
     run = FakeRun()
-    run.finish = lambda: time.sleep(60)
+    gone = threading.Event()
+
+    def finish():
+        gone.wait(60)
+        raise ConnectionError("the service has gone")
+
+    run.finish = finish
     fake_wandb(monkeypatch, init=lambda **keywords: run)
     monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", 0.2)
     mirror = start_mirror("online", tmp_path, LABEL, {})
@@ -157,6 +165,10 @@ def test_a_server_that_goes_away_before_the_end_costs_a_bounded_time(monkeypatch
     with pytest.warns(UserWarning, match="does not answer"):
         mirror.finish()
     assert time.monotonic() - started < 10 and run.logged == [(1, {"loss": 1})]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one warning is enough
+        gone.set()
+        mirror._thread.join()
 
 
 def test_ids_are_a_runs_own_and_stay():

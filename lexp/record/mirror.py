@@ -89,7 +89,7 @@ class WandbMirror:
     def __init__(self, mode: str, folder: Path, label: Label, config: dict[str, Any]):
         self._queue: queue.Queue[Callable[[Any], None] | None] = queue.Queue(maxsize=100_000)
         self._settings = (mode, folder, label, config)
-        self._dropped = False
+        self._dropped = self._left_behind = False
         self._thread = threading.Thread(target=self._run, name="wandb", daemon=True)
         self._thread.start()
 
@@ -135,6 +135,7 @@ class WandbMirror:
             return
         self._thread.join(FINISH_TIMEOUT_S)
         if self._thread.is_alive():
+            self._left_behind = True
             warnings.warn("wandb does not answer; left behind (try `wandb sync`)", stacklevel=2)
 
     def _run(self) -> None:
@@ -144,8 +145,9 @@ class WandbMirror:
                 item(run)
             run.finish()
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"wandb is off for this run: {reason}", stacklevel=2)
+            if not self._left_behind:  # what it makes of the process's end need not be said
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                warnings.warn(f"wandb is off for this run: {reason}", stacklevel=2)
 
     def _start(self) -> Any:
         os.environ.setdefault("WANDB_SILENT", "true")
