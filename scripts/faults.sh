@@ -7,8 +7,10 @@ cd "$(dirname "$0")/.."
 export LEXP_FAULTS_KILLS="${LEXP_FAULTS_KILLS:-1000}" OMP_NUM_THREADS=1
 python="${PYTHON:-.venv/bin/python}"
 page=docs/faults.md
-commit=$(git describe --always --dirty)
+commit=$(git rev-parse --short HEAD)
+git diff --quiet HEAD -- . ":!$page" || commit+=-changed
 folder="${LEXP_FAULTS_FOLDER:-outputs/.faults}/$commit"
+[[ $commit != *-changed ]] || rm -rf "$folder" # of which change, nobody knows
 mkdir -p "$folder"
 
 pieces=()
@@ -43,8 +45,8 @@ sed -i '/^## Last results$/q' "$page"
 {
     echo
     echo "$(date -u +%F), commit $commit, $("$python" --version), torch" \
-        "$("$python" -c 'import torch; print(torch.__version__)'), $(nproc) CPU cores, in all" \
-        "$(($(cat "$folder"/*.passed | paste -sd+) / 60)) minutes; $(cat "$folder"/*.log |
+        "$("$python" -c 'import torch; print(torch.__version__)'), $(nproc --all) CPU cores, in all" \
+        "$((($(cat "$folder"/*.passed | paste -sd+)) / 60)) minutes; $(cat "$folder"/*.log |
             grep -oE '^[0-9]+ passed' | awk '{n += $1} END {print n}') tests, all passed."
     echo
     echo "| | |"
