@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-HELD = {signal.SIGUSR2} if hasattr(signal, "SIGUSR2") else set[signal.Signals]()
+HELD = {signal.SIGUSR2}
 
 
 def take_signals() -> None:

@@ -5,7 +5,6 @@ run's name, which ends in the hash of its settings: a resumed run goes on as the
 and `wandb sync` puts the pieces of one that was offline together.
 """
 
-import hashlib
 import os
 import queue
 import threading
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from lexp.files import digest
 
 # Longest wait for the server at the start of a run (in the background) and at its end.
 INIT_TIMEOUT_S = 10
@@ -31,8 +32,7 @@ class Label:
     @property
     def id(self) -> str:
         """The same whenever the same run is started again; another one in another study."""
-        text = "/".join((self.study, self.job_type, self.name))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return digest([self.study, self.job_type, self.name])[:16]
 
 
 @dataclass(frozen=True)
