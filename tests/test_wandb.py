@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,15 +21,24 @@ from lexp.tasks.evaluate import eval_
 from lexp.tasks.train import train
 
 ROOT = Path(__file__).parents[1]
+PATIENCE_S = 150  # a busy machine takes long to start wandb
 
 
 def records(piece: Path) -> list[Record]:
-    """What an offline run has to tell a server, in order.
-
-    Its file is a log of LevelDB's: blocks of 32 KiB; checksum, length and kind before every part.
-    """
+    """What an offline run has to tell a server, in order. Its file ends a little after it."""
     (path,) = piece.glob("*.wandb")
-    data, at, found, parts = path.read_bytes(), 7, [], b""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        found = parsed(path.read_bytes())
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        assert time.monotonic() < end, f"{path} has no end: {len(found)} records"
+        time.sleep(0.1)
+
+
+def parsed(data: bytes) -> list[Record]:
+    """A log of LevelDB's: blocks of 32 KiB; checksum, length and kind before every part."""
+    at, found, parts = 7, [], b""
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
@@ -67,6 +77,7 @@ def words(texts: Path, desk: Path, study: str) -> list[str]:
 def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(tiny, monkeypatch):
     """Killed after step 6, gone on from step 4: two pieces of one run, which `wandb sync` joins."""
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", PATIENCE_S)
     config = tiny("wandb=offline", "name=mine")
     real = loop._step
 
@@ -137,7 +148,10 @@ def server(kind: str) -> Iterator[str]:
 
 
 # As a user starts it, so that what wandb does at the end of a process is there too.
-PATIENT = "from lexp.record import mirror; mirror.INIT_TIMEOUT_S = 3\n"
+PATIENT = (
+    "from lexp.record import mirror\n"
+    f"mirror.INIT_TIMEOUT_S, mirror.FINISH_TIMEOUT_S = 3, {PATIENCE_S}\n"
+)
 COMMAND = "from lexp.cli import main; main()"
 
 
@@ -152,7 +166,7 @@ def test_a_server_that_does_not_answer_changes_no_number_and_is_one_warning(
         ended = subprocess.run(
             [sys.executable, "-c", PATIENT + COMMAND, "train", "wandb=online",
              *words(texts, tmp_path, "online")],
-            cwd=ROOT, capture_output=True, text=True, timeout=170,
+            cwd=ROOT, capture_output=True, text=True, timeout=300,
             env={**{k: v for k, v in os.environ.items() if k[:6] != "WANDB_"}, **environment},
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
