@@ -10,17 +10,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexp import head_loss
 from lexp.attention import Tiles
-from lexp.attention.blocked import antidiagonal_sums, blocked, pays, rounded_products
+from lexp.attention.blocked import blocked, forward, pays, rounded_products
 from lexp.attention.by_distance import attend_by_distance, distance_row, matrix
+from lexp.attention.layouts import ByDistance, ByKey, ByPair, antidiagonal_sums
+from lexp.attention.tiles import of_pieces
 from lexp.head_loss import head_losses
 from lexp.pattern import Full
-from lexp.position import T5, TISA, ALiBi
+from lexp.position import FIRE, T5, TISA, ALiBi
 from lexp.position.base import Pair
 from lexp.runtime import choose_precision
 
 CPU = torch.device("cpu")
 BY_DISTANCE = [s for s in SCHEMES if make(s).has_bias and make(s).by_distance]
 NOT_SO = [s for s in SCHEMES if make(s).has_bias and not make(s).by_distance]
+BY_KEY = [s for s in SCHEMES if make(s).has_bias and make(s).by_key]
 HEADS, HEAD_DIM = 3, 8
 
 
@@ -53,9 +56,28 @@ def test_what_reads_more_does_not_promise_it(scheme):
     assert any(not torch.equal(other, first) for other in others)
 
 
+def differences(scheme: str) -> torch.Tensor:
+    """What two queries, one the other's neighbour, have more or less than each other, by key."""
+    torch.manual_seed(0)
+    position, x, j = make(scheme), torch.randn(2, 40, 32), torch.arange(20)
+    bias = position.bias(x)
+    one, other = (
+        bias(pair(i, 0, i + 1, 0, b=1)._replace(j=j, k_pos=j.float()[None])) for i in (25, 26)
+    )
+    return (one - other).flatten()
+
+
+@pytest.mark.parametrize("scheme", [*BY_KEY, "t5", "kerple_log", "fire", "tisa"])
+def test_what_is_by_key_differs_between_queries_by_a_constant(scheme):
+    """The last ones do not promise it: the negative control."""
+    spread = differences(scheme).max() - differences(scheme).min()
+    assert spread < 1e-12 if scheme in BY_KEY else spread > 1e-4
+
+
 def test_known_schemes_are_by_distance():
     assert {"alibi", "t5", "kerple_log", "kerple_power", "sandwich", "tisa"} <= set(BY_DISTANCE)
     assert {"fire", "fox", "cable"} <= set(NOT_SO)
+    assert {"fox", "cable"} <= set(BY_KEY)
 
 
 @pytest.mark.parametrize(("rows", "n_keys"), [(1, 1), (5, 5), (4, 9), (1, 7)])
@@ -119,16 +141,58 @@ SIZES = [(1, 1), (5, 5), (64, 64), (65, 65), (150, 150), (70, 200), (1, 90)]
 def test_biases_by_distance_are_the_formula(rows, n_keys, learned, together, monkeypatch):
     """Learned ones by the own backward pass, others by that of the fused kernel."""
     monkeypatch.setattr("lexp.attention.blocked.TOGETHER", together)
-    attend = blocked if learned else attend_by_distance
+    attend = blocked if learned else forward
     q, k, v, values, weight = given(rows, n_keys, learned)
     row = F.pad(values, (0, rows - 1), value=-math.inf)
     expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
-    found = with_gradients(attend(q, k, v, row, 0.3), weight, (q, k, v, values))
+    found = with_gradients(attend(q, k, v, row, ByDistance(), 0.3), weight, (q, k, v, values))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     with torch.no_grad():
         plain = attend_by_distance(q, k, v, row, 0.3)
     torch.testing.assert_close(plain, expected[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize(("rows", "n_keys"), SIZES)
+@pytest.mark.parametrize("layout", ["by key", "by pair", "by text and pair"])
+def test_biases_by_key_and_by_pair_are_the_formula(layout, rows, n_keys, learned, monkeypatch):
+    monkeypatch.setattr("lexp.attention.blocked.TOGETHER", HEADS)  # a text at a time
+    q, k, v, _, weight = given(rows, n_keys, learned)
+    generator = torch.Generator().manual_seed(n_keys)
+    shape, kind = {
+        "by key": ((3, HEADS, n_keys), ByKey()),
+        "by pair": ((1, HEADS, rows, n_keys), ByPair()),
+        "by text and pair": ((3, HEADS, rows, n_keys), ByPair()),
+    }[layout]
+    values = torch.randn(shape, generator=generator, dtype=torch.float64)
+    inputs = q, k, v, values.requires_grad_(learned)
+    later = torch.arange(rows)[:, None] + n_keys - rows < torch.arange(n_keys)
+    added = values[:, :, None] if layout == "by key" else values
+    scores = (q @ k.mT * 0.3 + added).masked_fill(later, -math.inf)
+    expected = with_gradients(scores.softmax(-1) @ v, weight, inputs)
+    attend = blocked if learned else forward
+    found = with_gradients(attend(q, k, v, values, kind, 0.3), weight, inputs)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_biases_made_in_pieces_are_those_made_at_once(monkeypatch):
+    """Values and gradients; 0 for keys later than all queries of a piece."""
+    monkeypatch.setattr("lexp.attention.tiles.PIECE_ROWS", 16)
+    position, seen = FIRE(HEADS, 16).double(), []
+    tiles = Tiles(Full(), 50, position, CPU)
+    (group,) = tiles.tiling.groups
+    grid = tiles._pairs(group, 2, HEADS, tiles.tiling.q_pos.double(), tiles.tiling.k_pos.double())
+    weight = torch.randn(HEADS, 50, 50, dtype=torch.float64).tril()
+    for made in (of_pieces, lambda bias, pair: bias(pair)):
+        values = made(position.bias(torch.zeros(2, 50, 8)), grid)
+        wanted = torch.autograd.grad((values * weight).sum(), list(position.parameters()))
+        seen.append([values.tril(), *wanted])
+    for ours, theirs in zip(*seen, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    rows = of_pieces(position.bias(torch.zeros(2, 50, 8)), grid)
+    assert rows[:, :16, 16:].eq(0).all() and rows[:, 48:].ne(0).all()
 
 
 def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
@@ -139,7 +203,7 @@ def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     inputs = (q, k, v, values)
     exact = [t.detach().double().requires_grad_() for t in inputs]
     expected = with_gradients(dense(*exact, 0.3), weight, exact)
-    found = with_gradients(blocked(q, k, v, row, 0.3), weight, inputs)
+    found = with_gradients(blocked(q, k, v, row, ByDistance(), 0.3), weight, inputs)
     added = matrix(row.detach(), n, n).flip(1)[None]
     fused = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=0.3)
     theirs = with_gradients(fused, weight, (q, k, v))
@@ -162,7 +226,7 @@ def test_when_the_own_backward_pass_is_taken():
 
 def test_second_derivatives_are_refused_not_wrong():
     q, k, v, values, _ = given(5, 5, True)
-    out = blocked(q, k, v, F.pad(values, (0, 4), value=-math.inf), 0.3)
+    out = blocked(q, k, v, F.pad(values, (0, 4), value=-math.inf), ByDistance(), 0.3)
     (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         torch.autograd.grad(first.sum(), q)

@@ -13,6 +13,8 @@ from conftest import compose
 from studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat
 from test_cli import lexp
 
+from lexp.analyze.base import Finding, Labelled, Moment
+from lexp.analyze.run import Look, write_look
 from lexp.errors import ConfigError
 from lexp.losses import read_losses
 from lexp.report.charts import length_chart, position_chart, published_chart
@@ -691,3 +693,17 @@ def test_methods_are_compared_with_the_same_models_plain_attention(study):
     # Six documents that all agree: 2 of 64 sign flips, twice that for two comparisons.
     assert {row["p"] for row in rows.values()} == {"0.0312"}
     assert {row["p (Holm)"] for row in rows.values()} == {"0.0625"}
+
+
+def test_an_instrument_that_is_not_known_here_is_named_and_all_else_is_shown(tmp_path, capsys):
+    made = Study(tmp_path)
+    run = made.run()
+    made.line(run, {64: flat(), 256: flat()})
+    finding = Finding(({"layer": 0, "value": 1.0},))
+    moment = Moment("trained", -1, math.nan)
+    seen = Labelled("rope", "full", moment, 0, 64, TRAINED, finding)
+    write_look(run.folder / "analysis" / "a.json", Look("growth", run.name, seen, "ok", "", 1.0))
+    page = (made.report() / "report.md").read_text()
+    assert "Instrument: growth" in page and "its file is found with --config-dir DIR" in page
+    assert "Perplexity per token" in page
+    assert "lexp: instrument growth: Not known here" in capsys.readouterr().err

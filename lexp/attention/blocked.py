@@ -1,6 +1,6 @@
 """Causal attention with learned biases on a CPU: exact, blocks of query rows at a time.
 
-The fused kernel of torch has no gradient for biases: it falls to whole [H, T, T] matrices. Here
+The fused kernel of torch has no gradient for biases: it falls to whole [B, H, T, T] matrices. Here
 every block of rows makes its weights anew, as it sees all of its keys; with P the weights and O the
 output of a block,
 
@@ -15,98 +15,124 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
+from torch.nn.functional import scaled_dot_product_attention
 
-from lexp.attention.by_distance import attend_by_distance, matrix
+from lexp.attention.by_distance import attend_by_distance
+from lexp.attention.layouts import Block, ByDistance, Layout
 
 # Rows of a block, and how many of batch x heads go together: their scores stay in the cache.
 ROWS, TOGETHER = 64, 32
+# Rows of a block in the forward pass, where the kernel keeps the scores in the cache by itself.
+FORWARD_ROWS = 32
 
 
-def pays(q: Tensor, row: Tensor) -> bool:
+def pays(q: Tensor, values: Tensor) -> bool:
     """Whether this is the way to go: on a CPU, for the gradient of a learned bias."""
-    return q.device.type == "cpu" and torch.is_grad_enabled() and row.requires_grad
+    return q.device.type == "cpu" and torch.is_grad_enabled() and values.requires_grad
 
 
-def blocked(q: Tensor, k: Tensor, v: Tensor, row: Tensor, scale: float) -> Tensor:
-    """Causal attention of q [B, H, R, D] to k, v [B, H, K, D]; row: as by_distance makes it.
+def blocked(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Causal attention of q [B, H, R, D] to k, v [B, H, K, D] with biases in a layout.
 
     First derivatives only.
     """
-    return Blocked.apply(q, k, v, row, scale)
+    return Blocked.apply(q, k, v, values, layout, scale)
 
 
 class Blocked(torch.autograd.Function):
     """The forward pass of the fused kernel, and the backward pass above."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, row: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+    ) -> Tensor:
         """The output [B, H, R, D]."""
         # Detached: the kernel is chosen by what requires a gradient, even where none is taken.
-        out = attend_by_distance(q, k, v, row.detach(), scale)
-        ctx.save_for_backward(q, k, v, row, out)
-        ctx.scale = scale
+        out = forward(q, k, v, values.detach(), layout, scale)
+        ctx.save_for_backward(q, k, v, values, out)
+        ctx.layout, ctx.scale = layout, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of q, k, v and of the row."""
-        q, k, v, row, out = ctx.saved_tensors
-        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+        """Gradients of q, k, v and of the biases."""
+        q, k, v, values, out = ctx.saved_tensors
+        wide = scores_dtype(q)
         flat = [t.flatten(0, 1).to(wide) for t in (q, k, v, grad, out)]
         d_q, d_k, d_v = (torch.zeros_like(t) for t in flat[:3])
-        d_row = torch.zeros_like(row)
+        d_values = torch.zeros_like(values)
+        n_heads, n_rows, left = q.shape[1], q.shape[2], k.shape[2] - q.shape[2]
+        # Whole texts together: a bias by head is added, and its gradient summed.
+        n_texts = math.ceil(TOGETHER / n_heads)
         with rounded_products(q.dtype == torch.bfloat16):
-            n_heads = q.shape[1]
-            # Whole texts together: a bias by head is added, and its gradient summed.
-            together = math.ceil(TOGETHER / n_heads) * n_heads
-            for first in range(0, len(d_q), together):
-                part = slice(first, first + together)
-                some = tuple(t[part] for t in flat)
-                _backward(some, row, ctx.scale, d_q[part], d_k[part], d_v[part], d_row)
+            for first in range(0, q.shape[0], n_texts):
+                part = slice(first * n_heads, (first + n_texts) * n_heads)
+                given, wanted = [t[part] for t in flat], [d[part] for d in (d_q, d_k, d_v)]
+                for block in blocks(slice(first, first + n_texts), n_rows, left, ROWS, wide):
+                    added = ctx.layout.added(values, block)
+                    d_scores = block_backward(given, wanted, added, ctx.scale, block)
+                    ctx.layout.collect(d_values, d_scores.unflatten(0, (-1, n_heads)), block)
         d_q *= ctx.scale
         d_k *= ctx.scale
         shaped = [d.view_as(t).to(t.dtype) for d, t in zip((d_q, d_k, d_v), (q, k, v), strict=True)]
-        return (*shaped, d_row, None)
+        return (*shaped, d_values, None, None)
 
 
-def _backward(
-    some: tuple[Tensor, ...],
-    row: Tensor,
-    scale: float,
-    d_q: Tensor,
-    d_k: Tensor,
-    d_v: Tensor,
-    d_row: Tensor,
-) -> None:
-    """Add the gradients of some texts: q, k, v, output's gradient and output [N, ., D]."""
-    q, k, v, grad, out = some
-    n_rows, left = q.shape[1], k.shape[1] - q.shape[1]
-    dots = (grad * out).sum(-1, keepdim=True)
-    for start in range(0, n_rows, ROWS):
-        rows = slice(start, min(start + ROWS, n_rows))
-        seen = left + rows.stop
-        # Scaled afterwards: scaled queries would be rounded, unlike those of the forward pass.
-        weights = torch.bmm(q[:, rows], k[:, :seen].mT).mul_(scale)
-        added = matrix(row, rows.stop - start, seen, n_rows - rows.stop).flip(1)
-        weights.unflatten(0, (-1, row.shape[0])).add_(added)
-        weights = torch.softmax(weights, -1)
-        d_v[:, :seen].baddbmm_(weights.mT, grad[:, rows])
-        d_scores = torch.bmm(grad[:, rows], v[:, :seen].mT).sub_(dots[:, rows]).mul_(weights)
-        d_q[:, rows] = torch.bmm(d_scores, k[:, :seen])
-        d_k[:, :seen].baddbmm_(d_scores.mT, q[:, rows])
-        by_head = d_scores.unflatten(0, (-1, row.shape[0])).sum(0)
-        sums = antidiagonal_sums(by_head.flip(1))
-        d_row[:, n_rows - rows.stop :][:, : sums.shape[1]] += sums
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """As `blocked`, without gradients of the biases."""
+    if isinstance(layout, ByDistance):
+        return attend_by_distance(q, k, v, values, scale)
+    n_rows = q.shape[2]
+    outputs = []
+    with torch.autocast(q.device.type, enabled=False):
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        left, wide = k.shape[2] - n_rows, scores_dtype(q)
+        for block in blocks(slice(None), n_rows, left, FORWARD_ROWS, wide):
+            added = layout.added(values, block).expand(*q.shape[:2], -1, -1)
+            keys, own = k[:, :, : block.n_keys], v[:, :, : block.n_keys]
+            outputs.append(
+                scaled_dot_product_attention(
+                    q[:, :, block.rows], keys, own, attn_mask=added, scale=scale
+                )
+            )
+    return torch.cat(outputs, dim=2)
 
 
-def antidiagonal_sums(x: Tensor) -> Tensor:
-    """[H, R, K] to [H, R + K - 1]: sums of all x[h, r, c] with the same r + c."""
-    n_rows, n_keys = x.shape[1:]
-    # Each row one place further right than the one above, by reading padded rows a number shorter.
-    skewed = pad(x, (0, n_rows)).flatten(1)[:, : n_rows * (n_rows + n_keys - 1)]
-    return skewed.unflatten(1, (n_rows, n_rows + n_keys - 1)).sum(1)
+def blocks(texts: slice, n_rows: int, left: int, size: int, dtype: torch.dtype) -> Iterator[Block]:
+    """A tile's blocks of up to `size` rows, in order."""
+    for start in range(0, n_rows, size):
+        yield Block(texts, start, min(start + size, n_rows), n_rows, left, dtype)
+
+
+def scores_dtype(q: Tensor) -> torch.dtype:
+    """What scores are computed in."""
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def block_backward(
+    given: list[Tensor], wanted: list[Tensor], added: Tensor, scale: float, block: Block
+) -> Tensor:
+    """Gradient of a block's scores [N, rows, n_keys]; adds those of q, k, v, unscaled, to `wanted`.
+
+    given: q, k, v, the output's gradient and the output, [N, ., D]; N is texts x heads.
+    """
+    (q, k, v, grad, out), (d_q, d_k, d_v) = given, wanted
+    rows, seen = block.rows, slice(0, block.n_keys)
+    # Scaled afterwards: scaled queries would be rounded, unlike those of the forward pass.
+    weights = torch.bmm(q[:, rows], k[:, seen].mT).mul_(scale)
+    weights.unflatten(0, (-1, added.shape[-3])).add_(added)
+    weights = torch.softmax(weights, -1)
+    dots = (grad[:, rows] * out[:, rows]).sum(-1, keepdim=True)
+    d_v[:, seen].baddbmm_(weights.mT, grad[:, rows])
+    d_scores = torch.bmm(grad[:, rows], v[:, seen].mT).sub_(dots).mul_(weights)
+    d_q[:, rows] = torch.bmm(d_scores, k[:, seen])
+    d_k[:, seen].baddbmm_(d_scores.mT, q[:, rows])
+    return d_scores
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class Reference:
         )  # fmt: skip
         bias, weigh = position.bias(x), position.weigh(x)
         if bias is not None:
-            scores = scores + bias(pair)
+            scores = scores + bias(pair).to(scores.dtype)
         allowed = self.pattern.allowed(index[:, None], index)
         if weigh is not None:
             return weigh(scores, q_raw, k_raw, pair, allowed) @ v

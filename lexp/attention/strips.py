@@ -146,7 +146,7 @@ def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) 
         n_keys=whole.n_keys[i][:, None],
     )
     if whole.bias is not None:
-        scores = scores + whole.bias(pair)
+        scores = scores + whole.bias(pair).to(scores.dtype)
     if whole.weigh is not None:
         keys = whole.k_raw[:, :, j]
         weights = whole.weigh(scores, whole.q_raw[:, :, start:end], keys, pair, allowed)

@@ -41,6 +41,7 @@ class Position(nn.Module):
     relative: bool = False  # scores read q_pos - k_pos
     has_bias: bool = False  # bias() gives a function
     by_distance: bool = False  # which reads of a pair its head and q_pos - k_pos alone
+    by_key: bool = False  # biases of two queries differ by a constant, which softmax does not see
     has_weigh: bool = False  # weigh() gives a function
     has_scale: bool = False  # scale() gives numbers
     draws: bool = False  # draw() gives positions
@@ -86,6 +87,7 @@ class Position(nn.Module):
         It is also asked about pairs that are masked afterwards, keys later than the query included:
         values and gradients must be finite there too (clamp distances at 0 before a log or power).
         x [B, T, d_model] is the input of the attention layer, for schemes that look at content.
+        Where differences of long sums need it, in a wider precision than the scores.
         """
         return None
 

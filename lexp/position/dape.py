@@ -41,7 +41,7 @@ class DAPE(Wrapper):
 
         def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             # Pairs that are masked afterwards may have anything here, as long as it is finite.
-            added = bias(pair).expand_as(scores)
+            added = bias(pair).to(scores.dtype).expand_as(scores)
             both = torch.cat([scores, added], dim=1).movedim(1, -1)  # [B, Q, K, 2H]
             correction = self.out(F.leaky_relu(self.into(both))).movedim(-1, 1)
             return (scores + added + correction).masked_fill(~allowed, -math.inf).softmax(-1)

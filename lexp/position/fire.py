@@ -62,12 +62,11 @@ class FIRE(Position):
             index = pair.i if self.index == "global" else pair.n_keys - 1
             distance = psi((pair.q_pos - pair.k_pos).clamp(min=0))
             share = distance / (psi(torch.maximum(threshold, index.to(c.dtype))) + 1e-6)
+            # The grid has its heads third from the end; shares are the same for all of them.
+            share = share.squeeze(-3) if share.ndim > 2 else share
             # In full precision: bfloat16 would leave 8 bits of the distance.
             with torch.autocast(share.device.type, enabled=False):
                 by_head = self.mlp(share[..., None])  # [..., Q, K, H]
-            # Head h's value for each pair, wherever the heads' dimension is.
-            shape = torch.broadcast_shapes(by_head.shape[:-1], pair.h.shape)
-            picked = pair.h.expand(shape)[..., None]
-            return by_head.expand(*shape, -1).gather(-1, picked)[..., 0]
+            return by_head.movedim(-1, -3)[..., pair.h.flatten(), :, :]
 
         return learned

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.position.base import Bias, Pair, Position
+from lexp.position.base import Bias, Position
 
 
 class FoX(Position):
     """Data-dependent forget gates, their own in every layer."""
 
     has_bias = True
+    by_key = True
     per_layer = True
 
     def __init__(self, d_model: int, n_heads: int):
@@ -32,10 +33,4 @@ class FoX(Position):
     def bias(self, x: Tensor) -> Bias:
         """c_i - c_j, c the running sum of the log gates: in float64, as long sums cancel."""
         total = self.log_gates(x).double().cumsum(1).transpose(1, 2)  # [B, H, T]
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-
-        def faded(pair: Pair) -> Tensor:
-            i, j = total[pair.b, pair.h, pair.i], total[pair.b, pair.h, pair.j]
-            return (i - j).to(dtype)
-
-        return faded
+        return lambda pair: total[pair.b, pair.h, pair.i] - total[pair.b, pair.h, pair.j]

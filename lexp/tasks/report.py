@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console as Rich
 
@@ -123,19 +124,33 @@ def _analysis(study: Path, runs: Container[str]) -> list[Section]:
     sections = []
     instruments = all_instruments()
     for label, own in found.items():
-        instrument = instruments[label.split("-")[0]]
+        instrument = instruments.get(label.split("-")[0])
+        if instrument is None:
+            words = "Not known here, so not shown: its file is found with --config-dir DIR."
+            print(f"lexp: instrument {label}: {words}", file=sys.stderr)
+            sections.append(Section(f"Instrument: {label}", words))
+            continue
         words = (sys.modules[type(instrument).__module__].__doc__ or "").strip()
         sections.append(Section(f"Instrument: {label}", words, tuple(shown(instrument, own))))
     return sections
 
 
 def all_instruments() -> dict[str, Instrument]:
-    """Every instrument that lexp ships, by name; what it shows does not depend on its settings."""
+    """Every instrument there is, by name; what it shows does not depend on its settings."""
     instruments = {}
-    for path in sorted((config_folder() / "instruments").glob("*.yaml")):
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        instruments[path.stem] = build(node[path.stem], Instrument, f"instruments.{path.stem}")
+    for folder in config_folders():
+        for path in sorted((folder / "instruments").glob("*.yaml")):
+            for key, node in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+                instrument = build(node, Instrument, f"instruments.{key}")
+                instruments[instrument.name] = instrument
     return instruments
+
+
+def config_folders() -> list[Path]:
+    """Where configs are: lexp's own, and the folders that --config-dir named."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    own = [Path(source.path) for source in sources if source.provider == "command-line"]
+    return [config_folder(), *own]
 
 
 def _section(

@@ -28,6 +28,8 @@ from lexp.tasks.study_jobs import Job, compose_study
 from lexp.tasks.study_plan import plan
 from lexp.tasks.train import train
 
+# Launchers that do one job after the other in this process, as a study does by itself.
+HERE = ("here", "basic")
 TASKS = {"train": train, "eval": eval_, "probe": probe, "analyze": analyze, "report": report}
 
 
@@ -107,11 +109,11 @@ def _run(jobs: list[Job]) -> list[LexpError]:
 
 
 def _launcher_words() -> list[str]:
-    """The overrides that choose another launcher than Hydra's own; none within a sweep."""
+    """The overrides that choose a launcher of other processes; none within a sweep."""
     if not HydraConfig.initialized():
         return []
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN or hydra.runtime.choices["hydra/launcher"] == "basic":
+    if hydra.mode == RunMode.MULTIRUN or hydra.runtime.choices["hydra/launcher"] in HERE:
         return []
     words = [w for w in hydra.overrides.hydra if re.match(r"[+~]*hydra[./]launcher", w)]
     folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
