@@ -19,6 +19,13 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
             super().__init__(**params)
             self._wait = wait
 
+        def __call__(self, *arguments: Any) -> JobReturn:
+            """Do a job, in its own process: submitit waits for its signal by now."""
+            from lexp.launch.held import take_signals
+
+            take_signals()
+            return super().__call__(*arguments)
+
         def launch(
             self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
         ) -> Sequence[JobReturn]:

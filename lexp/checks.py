@@ -27,6 +27,7 @@ def check_train(config: dict[str, Any]) -> None:
         *_at_least(config, 0, "seed"),
         *_steps("keep", config.get("keep")),
         *_positive(config, "lr", "tokens"),
+        *([] if config.get("stall_min") is None else _positive(config, "stall_min")),
         *_positive(optim, "eps", "power"),
         *_share(optim, "warmup", "final"),
         *[f"optim.{k}={optim[k]} (from 0 to below 1)" for k in BETAS if not 0 <= optim[k] < 1],
@@ -81,6 +82,7 @@ def check_eval(config: dict[str, Any]) -> None:
     """Check lengths and choices; one ConfigError names everything that is wrong."""
     problems = [*_methods(config), *_chosen(config, "protocol"), *_checkpoints(config)]
     problems += _one_of(config, "kernel", KERNELS)
+    problems += _one_of(config, "wandb", WANDB_MODES)
     if config["max_tokens"] is not None:
         problems += _at_least(config, 1, "max_tokens")
         if math.isinf(config["max_tokens"]):

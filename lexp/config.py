@@ -70,6 +70,7 @@ class TrainSchema:
     keep: Any = None
     probe_every: int = MISSING
     probe_tokens: int = MISSING
+    stall_min: float | None = None
     device: str = MISSING
     precision: str = MISSING
     kernel: str = "tiles"
@@ -140,6 +141,7 @@ class EvalSchema(MethodsSchema):
     plan: bool = MISSING
     workers: Any = MISSING
     kernel: str = MISSING
+    wandb: str = MISSING
 
 
 @dataclass

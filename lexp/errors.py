@@ -7,6 +7,7 @@ traceback.
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: state saved, please start the same command again
 EXIT_INTERRUPTED = 130
+EXIT_STALLED = 11  # no step for stall_min minutes: ended by lexp.heartbeat, not by an exception
 
 
 class LexpError(Exception):

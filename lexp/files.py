@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,19 +35,39 @@ def make_folder(path: Path) -> Path:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write beside the target, sync, rename over it, sync the folder."""
     with storage(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+            _write_beside(path, data)
+        except FileNotFoundError:
+            # Whoever has just begun to work in the folder took the file for a leftover (`clean`).
+            _write_beside(path, data)
         sync_folder(path.parent)
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed writers of JSON files left beside them; or living ones have not renamed yet."""
+    # mkstemp's names end in eight characters.
+    return [p for p in folder.glob(".*") if re.fullmatch(r"\.\w+\.json\.[a-z0-9_]{8}", p.name)]
+
+
+def clean(folder: Path) -> None:
+    """Remove `leftovers`; for the holder of the folder's lock, once, when it begins."""
+    for leftover in leftovers(folder):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -41,6 +41,7 @@ class Status:
     this start, probes and checkpoints included. updated: seconds since 1970. pid, host: of the
     process that wrote it (of a queued run: of the command that will start it, None where that is a
     cluster). slurm_job: as squeue names it. reason: one line, of states that have one.
+    stepped: seconds since 1970 when the step count last grew, as the heartbeat saw it.
     """
 
     state: str
@@ -53,6 +54,7 @@ class Status:
     host: str | None = None
     slurm_job: str | None = None
     reason: str = ""
+    stepped: float | None = None
 
 
 def write(folder: Path, status: Status) -> None:
@@ -78,7 +80,7 @@ def _parse(values: Any) -> Status:
     status = Status(**values)
     if status.state not in STATES or status.state == LOST:
         raise ValueError(f"state {status.state!r}")
-    for name in ("step", "n_steps", "pid", "tokens_per_s", "seconds_left", "updated"):
+    for name in ("step", "n_steps", "pid", "tokens_per_s", "seconds_left", "updated", "stepped"):
         value = getattr(status, name)
         if value is not None and not _is_count(value):
             raise ValueError(f"{name} {value!r}")
@@ -157,6 +159,7 @@ def ending(error: BaseException | None) -> tuple[str, str]:
             return state, "saved; the same command goes on"
         if error.code == -1:  # submitit, on a signal that came before there was anything to save
             return PREEMPTED, "queued again"
+        return FAILED, f"left by sys.exit({error.code})"
     return FAILED, one_line(error)
 
 

@@ -30,7 +30,7 @@ GROUPS = ("model", "size", "dataset", "tokenizer")
 LATER = {"init_from": None, "kernel": "tiles"}
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
-    "path", "parallel",
+    "path", "parallel", "stall_min",
 )  # fmt: skip
 
 

@@ -86,6 +86,7 @@ TRAIN_REFUSED = {
     "optim.schedule=sawtooth": "optim.schedule=sawtooth (one of cosine, linear",
     "precision=fp7": "precision=fp7 (one of auto, float32, bfloat16)",
     "device=tpu": "device=tpu (one of",
+    "stall_min=0": "stall_min=0.0 (a finite number above 0)",
     "wandb=on": "wandb=on (one of off, offline, online)",
     "name=../x": "name='../x'",
     "name=''": "name=''",

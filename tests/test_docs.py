@@ -58,6 +58,7 @@ ELSEWHERE = {
     "bash scripts/quickstart.sh": "takes minutes; .ci/run makes the same .venv",
     "bash scripts/test.sh": "this is one of its tests",
     "bash scripts/zoo.sh books": "takes hours",
+    "bash scripts/test_gpu.sh": "needs a GPU",
     "pip install 'lexp[slurm]'": "a network",
     'eval "$(lexp -sc install=bash)"': "a shell's; tests/test_cli.py asks for what it evaluates",
     "lexp list": "tries every combination; tests/test_list.py does",

@@ -15,7 +15,7 @@ from test_cli import data, lexp
 
 from lexp import launch, status, sweep
 from lexp.errors import ConfigError
-from lexp.launch import Job, left_to_do, make_slots, plan, queued
+from lexp.launch import Job, held, left_to_do, make_slots, plan, queued
 from lexp.locks import locked
 from lexp.status import Status
 
@@ -175,7 +175,7 @@ def job(folder: Path, number: int = 0) -> Job:
 
 
 def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "ask_slurm", lambda: {"7_1", "7_2"})
+    monkeypatch.setattr(plan, "slurm_jobs", lambda: {"7_1", "7_2"})
     made = {
         "new": None,
         "done": Status("done"),
@@ -207,6 +207,32 @@ def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypat
         f"{tmp_path}/held is being trained by process {os.getpid()} on {HOST}, left alone",
         f"{tmp_path}/failed is asked for twice",
     ]
+
+
+def test_while_slurm_is_silent_nothing_that_may_wait_there_is_queued_twice(
+    tmp_path, monkeypatch, capsys
+):
+    """A controller that restarts, or is too busy to answer; where there is none it is not asked."""
+    monkeypatch.setattr(plan, "ask_slurm", lambda: None)
+    made = {
+        "waits": Status("queued", slurm_job="7_1"),
+        "requeued": Status("preempted", slurm_job="7_2"),
+        "failed": Status("failed", slurm_job="7_3"),
+        "local": Status("preempted", pid=1, host=HOST),
+    }
+    for name, value in made.items():
+        (tmp_path / name).mkdir()
+        status.write(tmp_path / name, value)
+    jobs = [job(tmp_path / name, number) for number, name in enumerate(made)]
+    monkeypatch.setattr(plan.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert [one.folder.name for one in left_to_do(jobs)] == ["failed", "local"]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        f"{tmp_path}/waits may wait as job 7_1 in SLURM, which does not answer: left alone"
+    )
+    assert len(said) == 2
+    monkeypatch.setattr(plan.shutil, "which", lambda name: None)
+    assert left_to_do(jobs) == jobs
 
 
 def test_what_was_queued_and_not_begun_is_taken_back(tmp_path):
@@ -306,3 +332,21 @@ def test_every_model_is_one_glob_away(texts):
     sweep.check_jobs(config_folder(), "train", words, lambda c: models.append(check(c)["model"]))
     files = {path.stem for path in (config_folder() / "model").glob("*.yaml")}
     assert {model["name"] for model in models} == files and len(models) == len(files) > 30
+
+
+def test_a_signal_that_comes_before_a_job_waits_for_it_is_held_back_not_lost():
+    """SIGUSR2 ends a process that does nothing about it; here it arrives when it is waited for."""
+    code = (
+        "import os, signal, sys\n"
+        "os.kill(os.getpid(), signal.SIGUSR2)\n"
+        "signal.signal(signal.SIGUSR2, lambda number, frame: print('heard', sys.argv[1]))\n"
+        "print('not yet')\n"
+        "from lexp.launch.held import take_signals\n"
+        "take_signals()\n"
+    )
+    options = {"capture_output": True, "text": True, "cwd": ROOT}
+    command = [sys.executable, "-I", "-S", held.__file__, "-c", code, "words"]
+    ended = subprocess.run(command, **options)
+    assert (ended.returncode, ended.stdout) == (0, "not yet\nheard words\n"), ended
+    ended = subprocess.run([sys.executable, "-c", code, "words"], **options)
+    assert ended.returncode == -signal.SIGUSR2  # the control

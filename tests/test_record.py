@@ -2,6 +2,7 @@
 
 import math
 import sys
+import threading
 import time
 import types
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lexp.record import Metrics, start_mirror
+from lexp.record import Label, Metrics, start_mirror
 from lexp.record.console import Console, duration
 from lexp.record.metrics import read
 
@@ -52,9 +53,13 @@ def test_the_time_left_counts_the_runs_of_the_sweep_that_follow(capsys, monkeypa
     assert "0.1k tokens/s, 10 s left (all: 50 s left)" in capsys.readouterr().err
 
 
+LABEL = Label("study", "rope-nano-s0-7f3a1c", "train")
+
+
 def fake_wandb(monkeypatch, **functions) -> types.ModuleType:
     module = types.ModuleType("wandb")
     module.Settings = lambda **keywords: keywords
+    module.teardown = lambda: None
     for name, function in functions.items():
         setattr(module, name, function)
     monkeypatch.setitem(sys.modules, "wandb", module)
@@ -74,7 +79,7 @@ class FakeRun:
 
 def test_off_imports_nothing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
-    mirror = start_mirror("off", tmp_path, "study", "run", {})
+    mirror = start_mirror("off", tmp_path, LABEL, {})
     mirror.log(1, {"x": 1})
     mirror.finish()
     assert list(tmp_path.iterdir()) == []
@@ -83,7 +88,7 @@ def test_off_imports_nothing(monkeypatch, tmp_path):
 def test_offline_passes_every_number_on_in_order(monkeypatch, tmp_path):
     run, asked = FakeRun(), {}
     fake_wandb(monkeypatch, init=lambda **keywords: asked.update(keywords) or run)
-    mirror = start_mirror("offline", tmp_path, "study", "run", {"lr": 1})
+    mirror = start_mirror("offline", tmp_path, LABEL, {"lr": 1})
     for step in range(100):
         mirror.log(step, {"loss": step})
     mirror.finish()
@@ -102,7 +107,7 @@ def test_online_without_a_server_goes_on_offline(monkeypatch, tmp_path):
 
     fake_wandb(monkeypatch, init=init)
     with pytest.warns(UserWarning, match="goes on offline: no route to host"):
-        mirror = start_mirror("online", tmp_path, "study", "run", {})
+        mirror = start_mirror("online", tmp_path, LABEL, {})
         mirror.log(1, {"loss": 1})
         mirror.finish()
     assert modes == ["online", "offline"] and run.logged == [(1, {"loss": 1})]
@@ -114,7 +119,7 @@ def test_a_broken_wandb_is_one_warning(monkeypatch, tmp_path):
 
     fake_wandb(monkeypatch, init=init)
     with pytest.warns(UserWarning, match="wandb is off for this run: broken$") as caught:
-        mirror = start_mirror("offline", tmp_path, "study", "run", {})
+        mirror = start_mirror("offline", tmp_path, LABEL, {})
         for step in range(10):
             mirror.log(step, {})
         mirror.finish()
@@ -125,7 +130,7 @@ def test_a_hanging_server_costs_a_bounded_time(monkeypatch, tmp_path):
     fake_wandb(monkeypatch, init=lambda **keywords: time.sleep(60))
     monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", 0.2)
     started = time.monotonic()
-    mirror = start_mirror("offline", tmp_path, "study", "run", {})
+    mirror = start_mirror("offline", tmp_path, LABEL, {})
     for step in range(1000):
         mirror.log(step, {"loss": 1.0})
     assert time.monotonic() - started < 2
@@ -134,12 +139,53 @@ def test_a_hanging_server_costs_a_bounded_time(monkeypatch, tmp_path):
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.slow
-def test_the_real_wandb_writes_an_offline_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        mirror = start_mirror("offline", tmp_path, "study", "run", {"lr": 1})
-        mirror.log(1, {"train/loss": 2.0})
+def test_a_wandb_that_is_not_installed_is_one_warning(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.warns(UserWarning, match="wandb is off for this run: import of wandb") as caught:
+        mirror = start_mirror("online", tmp_path, LABEL, {})
+        mirror.log(1, {"loss": 1.0})
         mirror.finish()
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert len(caught) == 1
+
+
+def test_a_server_that_goes_away_before_the_end_costs_a_bounded_time(monkeypatch, tmp_path):
+    run = FakeRun()
+    gone = threading.Event()
+
+    def finish():
+        gone.wait(60)
+        raise ConnectionError("the service has gone")
+
+    run.finish = finish
+    fake_wandb(monkeypatch, init=lambda **keywords: run)
+    monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", 0.2)
+    mirror = start_mirror("online", tmp_path, LABEL, {})
+    mirror.log(1, {"loss": 1})
+    started = time.monotonic()
+    with pytest.warns(UserWarning, match="does not answer"):
+        mirror.finish()
+    assert time.monotonic() - started < 10 and run.logged == [(1, {"loss": 1})]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # one warning is enough
+        gone.set()
+        mirror._thread.join()
+
+
+def test_ids_are_a_runs_own_and_stay():
+    assert LABEL.id == Label("study", "rope-nano-s0-7f3a1c", "train").id and len(LABEL.id) == 16
+    others = [
+        Label("other", LABEL.name, "train"),
+        Label("study", "rope-nano-s1-9b2c3d", "train"),
+        Label("study", LABEL.name, "eval"),
+    ]
+    assert len({LABEL.id, *(other.id for other in others)}) == 4
+
+
+def test_the_project_is_the_study_or_the_users_own(monkeypatch, tmp_path):
+    for given, project in (("", "study"), ("mine", "mine")):
+        monkeypatch.setenv("WANDB_PROJECT", given)
+        asked = {}
+        fake_wandb(monkeypatch, init=lambda a=asked, **keywords: a.update(keywords) or FakeRun())
+        start_mirror("offline", tmp_path, LABEL, {}).finish()
+        assert (asked["project"], asked["group"], asked["job_type"]) == (project, "study", "train")
+        assert (asked["id"], asked["resume"]) == (LABEL.id, "allow")

@@ -130,7 +130,7 @@ def test_the_mark_of_a_finished_run_counts_more_than_its_status(tmp_path):
         (SystemExit(75), "preempted", "saved; the same command goes on"),
         (SystemExit(130), "interrupted", "saved; the same command goes on"),
         (SystemExit(-1), "preempted", "queued again"),
-        (SystemExit(3), "failed", "3"),
+        (SystemExit(3), "failed", "left by sys.exit(3)"),
         (KeyboardInterrupt(), "interrupted", ""),
         (ValueError("two\n lines"), "failed", "two lines"),
         (ZeroDivisionError(), "failed", "ZeroDivisionError"),
@@ -163,6 +163,21 @@ def test_a_heartbeat_tells_steps_speed_and_time_left(tmp_path, monkeypatch):
     assert found.seconds_left == pytest.approx(elapsed, rel=0.1)
     last = status.read(tmp_path)
     assert last is not None and last.state == "done" and last.seconds_left is None
+
+
+def test_a_run_that_hangs_beats_on_and_tells_when_it_made_its_last_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("lexp.heartbeat.BEAT_EVERY_S", 0.05)
+    monkeypatch.setattr("lexp.heartbeat.MAX_SHARE", 1.0)
+    step = 3
+    with told(tmp_path, 10) as heartbeat:
+        heartbeat.follow(lambda: step, 64)
+        time.sleep(0.3)
+        step, moved = 4, time.time()
+        time.sleep(0.6)
+        found = status.read(tmp_path)
+    assert found is not None and (found.state, found.step) == ("running", 4)
+    assert found.stepped == pytest.approx(moved, abs=0.2)
+    assert found.updated - found.stepped > 0.3
 
 
 def test_beats_become_rare_where_writing_is_slow(tmp_path, monkeypatch):
@@ -228,7 +243,7 @@ def lines(capsys) -> list[str]:
 def test_the_table_has_a_row_for_every_run_and_a_line_that_sums_up(tmp_path, capsys):
     study = tmp_path / "outputs" / "mine"
     made(study, "a-run", state="running", step=30, n_steps=200, tokens_per_s=45678.9,
-         seconds_left=125.0, pid=os.getpid(), host=HOST)  # fmt: skip
+         seconds_left=125.0, pid=os.getpid(), host=HOST, stepped=time.time() - 65)  # fmt: skip
     made(study, "b-queued", state="queued", n_steps=200, slurm_job="7_1")
     made(study, "c-bad", state="diverged", step=7, n_steps=200, reason="loss [nan] at step 8")
     made(study, "d-memory", state="out of memory", reason="no room")
@@ -237,9 +252,10 @@ def test_the_table_has_a_row_for_every_run_and_a_line_that_sums_up(tmp_path, cap
     out = capsys.readouterr().out
     rows = [line.rstrip() for line in out.splitlines()]
     assert "\x1b" not in out  # no colours where nobody sees them
-    assert rows[0].split() == ["run", "state", "step", "tokens/s", "left", "heard", "of",
-                               "where", "why"]  # fmt: skip
-    assert "30 of 200    45,679  2 min 05 s" in rows[1] and f"process {os.getpid()}" in rows[1]
+    assert rows[0].split() == ["run", "state", "step", "tokens/s", "left", "last", "step",
+                               "heard", "of", "where", "why"]  # fmt: skip
+    assert "30 of 200    45,679  2 min 05 s  1 min 05 s ago   0 s ago" in rows[1]
+    assert f"process {os.getpid()}" in rows[1]
     assert rows[2].startswith("b-queued  queued") and rows[2].endswith("job 7_1")
     assert rows[3].endswith("loss [nan] at step 8") and "diverged" in rows[3]
     assert "out of memory" in rows[4]

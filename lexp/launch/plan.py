@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -72,8 +73,8 @@ def left_to_do(jobs: list[Job]) -> list[Job]:
     return left
 
 
-def _why_not(job: Job, seen: set[Path], waiting: set[str]) -> str:
-    """Why a job need not be started; "" if it must."""
+def _why_not(job: Job, seen: set[Path], waiting: set[str] | None) -> str:
+    """Why a job need not be started; "" if it must. waiting: in SLURM; None: it does not say."""
     if job.folder is None or not job.folder.is_dir():
         return ""
     if job.folder in seen:
@@ -84,20 +85,22 @@ def _why_not(job: Job, seen: set[Path], waiting: set[str]) -> str:
     where = f"job {now.slurm_job}" if now.slurm_job else f"process {now.pid} on {now.host}"
     if now.state == status.RUNNING:
         return f"is being trained by {where}, left alone"
-    if now.slurm_job in waiting:
+    if waiting is None and now.slurm_job and now.state in (status.QUEUED, status.PREEMPTED):
+        return f"may wait as job {now.slurm_job} in SLURM, which does not answer: left alone"
+    if waiting and now.slurm_job in waiting:
         return f"waits in SLURM's queue as job {now.slurm_job}, left alone"
     if now.state == status.QUEUED and now.pid not in (None, os.getpid()):
         return f"is queued by {where}, left alone"
     return ""
 
 
-def slurm_jobs() -> set[str]:
-    """The user's jobs that SLURM holds or runs, as 12 or 12_3; empty where there is no SLURM."""
-    return ask_slurm() or set()
+def slurm_jobs() -> set[str] | None:
+    """`ask_slurm`, but an empty set where there is no SLURM: None if there is and it is silent."""
+    return set() if shutil.which("squeue") is None else ask_slurm()
 
 
 def ask_slurm() -> set[str] | None:
-    """`slurm_jobs`, or None if SLURM does not answer (there is none, or it restarts)."""
+    """The user's jobs that SLURM holds or runs, as 12 or 12_3; None if it does not answer."""
     command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60)

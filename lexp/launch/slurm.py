@@ -1,5 +1,6 @@
 """Jobs in SLURM, through submitit: queued as one array, waited for, and none of them forgotten."""
 
+import shlex
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from typing import Any
 
 from lexp import status
 from lexp.errors import ConfigError, JobFailed
+from lexp.launch import held
 from lexp.launch.plan import Job, ask_slurm, enqueue
 from lexp.status import Status
 
@@ -27,6 +29,7 @@ def submit(function: Any, jobs: list[Job], arguments: list[tuple], params: dict[
         folder=params["submitit_folder"],
         cluster="slurm",
         slurm_max_num_timeout=params["max_num_timeout"],
+        slurm_python=shlex.join([sys.executable, "-I", "-S", held.__file__]),
     )
     named = {
         key if key in shared else f"slurm_{key}": value

@@ -2,7 +2,7 @@
 
 from lexp.record.console import Console
 from lexp.record.metrics import Metrics
-from lexp.record.mirror import Mirror, NoMirror, start_mirror
+from lexp.record.mirror import Label, Line, Mirror, NoMirror, start_mirror
 from lexp.record.silent import Silent
 
-__all__ = ["Console", "Metrics", "Mirror", "NoMirror", "Silent", "start_mirror"]
+__all__ = ["Console", "Label", "Line", "Metrics", "Mirror", "NoMirror", "Silent", "start_mirror"]

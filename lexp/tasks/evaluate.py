@@ -13,7 +13,7 @@ from lexp.config import plain
 from lexp.errors import LexpError
 from lexp.evaluate import LAST, Method, Result
 from lexp.files import write_text
-from lexp.record import Console
+from lexp.record import Console, Mirror, start_mirror
 from lexp.report import (
     METRICS,
     caption,
@@ -26,6 +26,7 @@ from lexp.report import (
 )
 from lexp.study import variant_notes
 from lexp.tasks.common import choose_kernel, make_corpus
+from lexp.tasks.mirrored import make_label, show_evaluation
 from lexp.tasks.moments import n_checkpoints
 from lexp.tasks.plan import plan
 from lexp.tasks.subjects import (
@@ -62,9 +63,13 @@ def eval_(config: DictConfig) -> None:
         if problems:
             raise problems[-1]
         return
-    results = _evaluate_all(study, texts, methods, settings, problems)
-    if results:
-        _publish(study, results, variant_notes([text.run for text in texts]))
+    mirror = start_mirror(settings["wandb"], study, make_label(settings), settings)
+    try:
+        results = _evaluate_all(study, texts, methods, settings, problems)
+        if results:
+            _publish(study, results, variant_notes([text.run for text in texts]), mirror)
+    finally:
+        mirror.finish()
     say_what_failed(problems, [cell.status for cell, _ in results], settings)
 
 
@@ -110,15 +115,17 @@ def _evaluate_all(
     return sorted(results, key=lambda result: order[result[0].run])
 
 
-def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> None:
+def _publish(study: Path, results: list[Result], variants: dict[str, str], mirror: Mirror) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
     cells = [cell for cell, _ in results]
     protocols = list(dict.fromkeys(cell.protocol for cell in cells))
-    sheets = [
-        to_sheet(make_grid(metric, [cell for cell in cells if cell.protocol == protocol], variants))
+    grids = [
+        make_grid(metric, [cell for cell in cells if cell.protocol == protocol], variants)
         for protocol in protocols
         for metric in METRICS
     ]
+    show_evaluation(mirror, cells, grids)
+    sheets = [to_sheet(grid) for grid in grids]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)

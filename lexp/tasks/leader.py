@@ -1,6 +1,7 @@
 """What rank 0 does for all ranks of a training: it holds the folder, writes, and shows."""
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -12,20 +13,34 @@ from hydra.core.hydra_config import HydraConfig
 from lexp import checkpoint
 from lexp import train as loop
 from lexp.distributed import Alone
+from lexp.errors import LexpError
+from lexp.files import clean, leftovers
 from lexp.heartbeat import Heartbeat, told
 from lexp.locks import locked
-from lexp.record import Console, Metrics, Mirror, NoMirror, Silent, start_mirror
+from lexp.record import Console, Label, Metrics, Mirror, NoMirror, Silent, start_mirror
 from lexp.study import Run, warn_of_other_versions
 
 
 @contextlib.contextmanager
-def held(folder: Path, n_steps: int, group: Alone) -> Iterator[Heartbeat | Silent]:
-    """Within: rank 0 holds the run folder and keeps its status fresh."""
+def held(
+    settings: dict[str, Any], folder: Path, n_steps: int, group: Alone
+) -> Iterator[Heartbeat | Silent]:
+    """Within: rank 0 holds the run folder, tidied, and keeps its status fresh."""
     if not group.leads:
         yield Silent()
         return
-    with locked(folder), told(folder, n_steps) as heartbeat:
-        yield heartbeat
+    limit_s = math.inf if settings["stall_min"] is None else 60 * settings["stall_min"]
+    with locked(folder):
+        clean(folder)
+        with told(folder, n_steps, limit_s) as heartbeat:
+            yield heartbeat
+
+
+def tidy(folder: Path) -> None:
+    """Clean the folder of a complete run that was killed while it said so."""
+    if leftovers(folder):
+        with contextlib.suppress(LexpError), locked(folder):
+            clean(folder)
 
 
 def newest(run: Run, group: Alone) -> checkpoint.Checkpoint | None:
@@ -46,7 +61,8 @@ def records(
     if not group.leads:
         return Silent(), NoMirror()
     metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-    return metrics, start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
+    label = Label(settings["name"], folder.name, "train")
+    return metrics, start_mirror(settings["wandb"], folder, label, settings)
 
 
 def shown(job: loop.Job, folder: Path, machine: str) -> Console | Silent:

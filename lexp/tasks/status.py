@@ -78,7 +78,7 @@ def show(runs: dict[str, Status]) -> Group:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("step", "tokens/s", "left", "heard of"):
+    for name in ("step", "tokens/s", "left", "last step", "heard of"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("where", "why"):
         table.add_column(name, overflow="fold")
@@ -92,10 +92,15 @@ def _row(run: Status, now: float) -> list[Text]:
     steps = "" if run.n_steps is None else f"{run.step or 0} of {run.n_steps}"
     rate = "" if run.tokens_per_s is None else f"{run.tokens_per_s:,.0f}"
     left = "" if run.seconds_left is None else duration(run.seconds_left)
-    age = f"{duration(now - run.updated)} ago" if run.updated else ""
+    moved = _age(run.stepped, now) if run.state == RUNNING else ""
+    age = _age(run.updated, now)
     where = [run.host or "", f"job {run.slurm_job}" if run.slurm_job else f"process {run.pid}"]
     shown = " ".join(filter(None, where)) if run.pid or run.slurm_job else ""
-    return [Text(cell) for cell in (steps, rate, left, age, shown, run.reason)]
+    return [Text(cell) for cell in (steps, rate, left, moved, age, shown, run.reason)]
+
+
+def _age(then: float | None, now: float) -> str:
+    return f"{duration(now - then)} ago" if then else ""
 
 
 def summary(runs: dict[str, Status]) -> str:

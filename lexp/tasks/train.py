@@ -33,7 +33,7 @@ from lexp.tasks.common import (
     make_store,
     training_pattern,
 )
-from lexp.tasks.leader import held, newest, records, shown
+from lexp.tasks.leader import held, newest, records, shown, tidy
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -80,10 +80,12 @@ def train(config: DictConfig) -> None:
     with joined(place(), settings["device"]) as group:
         if group.agree(int(Run(folder).is_done)):
             if group.leads:
+                tidy(folder)
                 print(f"{folder} is complete, nothing to do", file=sys.stderr)
             return
         try:
-            with held(folder, _steps(settings).n_steps, group) as heartbeat, group.as_one():
+            n_steps = _steps(settings).n_steps
+            with held(settings, folder, n_steps, group) as heartbeat, group.as_one():
                 _train_in_memory(settings, folder, group, heartbeat, stop)
         except SystemExit:
             runtime.hand_back(stop)

@@ -23,6 +23,9 @@ TRAIN = {
     "lr={": 2, "lr=${": 2, "lr=${nothing}": 2, "lr=${lr}": 2, "optim=3": 2, "optim.beta1=2": 2,
     "size.n_heads=0": 2, "size.n_heads=3": 0, "wandb=yes": 2, "outputs=": 2, "--nonsense": 2,
     "-x": 2, "lr=1e-2 lr=2e-2": 0, "init_from=/": 2, "name=.": 2, "name=..": 2, "name=a/b": 2,
+    "name='a\nb'": 2, "name=\x1b[31mred": 2, f"name={'x' * 300}": 2, "name=~": 2, "seed=1e3": 2,
+    "stall_min=0": 2, "stall_min=nan": 2, "stall_min=soon": 2, "model=[rope,alibi]": 2,
+    "+hydra=x": 2, "hydra.nothing=1": 2, "seed=1 seed=2": 0,
 }  # fmt: skip
 
 
@@ -43,7 +46,7 @@ def test_words_that_lexp_train_does_not_take(texts, tmp_path):
 
     def action():
         for word in TRAIN:
-            print(f"\nWORD {word}", flush=True)
+            print(f"\nWORD {word!r}", flush=True)
             print(f"\nCODE {coded([*words_for(texts), *word.split(' ')])}", flush=True)
         raise SystemExit(0)
 
@@ -53,7 +56,7 @@ def test_words_that_lexp_train_does_not_take(texts, tmp_path):
     assert len(parts) == len(TRAIN)
     for part, (word, code) in zip(parts, TRAIN.items(), strict=True):
         lines = [line for line in part.splitlines() if line]
-        assert lines[0] == word and lines[-1] == f"CODE {code}", part
+        assert lines[0] == repr(word) and lines[-1] == f"CODE {code}", part
         assert code == 0 or (len(lines) == 3 and lines[1].startswith("lexp: ")), part
 
 

@@ -11,7 +11,7 @@ import pytest
 from calls import counted, die, watch
 from children import assert_whole, folder_of, result_of, run, start
 
-from lexp import checkpoint
+from lexp import checkpoint, files, locks
 from lexp.data import Batches
 from lexp.tasks.train import train
 
@@ -155,6 +155,17 @@ def test_of_eight_processes_one_runs_and_the_others_name_it(tiny, tmp_path, whol
     assert_whole(folder_of(config), result_of(folder_of(alone)))
 
 
+def test_control_without_the_lock_more_than_one_runs(tiny, tmp_path):
+    config = tiny()
+
+    def action():
+        locks.fcntl.flock = lambda file, how: None
+        train(config)
+
+    children = [start(action, tmp_path / f"log-{n}") for n in range(3)]
+    assert 8 not in [child.end().code for child in children]
+
+
 def test_a_killed_holder_leaves_the_folder_free_and_a_living_one_is_named(tiny, tmp_path, whole):
     config = tiny()
 
@@ -211,3 +222,24 @@ def test_files_are_not_for_everybody_to_write(tiny, tmp_path):
         assert run(action, tmp_path / "log").code == 0
         for path in Path(config.outputs).rglob("*"):
             assert not path.stat().st_mode & 0o022, path
+
+
+def test_a_file_that_is_cleaned_away_while_it_is_written_is_written_again(tmp_path, monkeypatch):
+    """A launcher notes that a run is queued just when its process begins, and cleans."""
+    real, n_cleaned = os.replace, 0
+
+    def replace(temporary, path):
+        nonlocal n_cleaned
+        if not n_cleaned:
+            n_cleaned = len(files.leftovers(tmp_path))
+            files.clean(tmp_path)
+        real(temporary, path)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    files.write_json(tmp_path / "status.json", {"state": "queued"})
+    assert n_cleaned == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+    for name in (".lock", ".nfs000000000012", ".DS_Store", ".status.json", "a.json.abcdefgh"):
+        (tmp_path / name).touch()  # not lexp's to remove
+    files.clean(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
