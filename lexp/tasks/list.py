@@ -107,6 +107,9 @@ def show_all(console: Console, choices: list[Choice]) -> None:
         table.add_row(choice.name, *marks)
     console.print(table)
     console.print("x: defined, ·: not; the reasons: lexp list NAME")
+    console.print(
+        "bidirectional attention is for models of objective=mlm, all other for causal ones"
+    )
 
 
 def show_one(console: Console, choice: Choice, choices: list[Choice]) -> None:
