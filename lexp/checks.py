@@ -38,6 +38,8 @@ def check_train(config: dict[str, Any]) -> None:
     for group in ("model", "size", "dataset", "tokenizer"):
         # They are part of folder names.
         problems += _path_word(f"{group}.name", config[group].get("name"))
+    if "objective" in config:  # runs of an older lexp have none
+        problems += _path_word("objective.name", config["objective"].get("name"))
     for key in ("weight_decay", "clip"):
         if not (math.isfinite(optim[key]) and optim[key] >= 0):
             problems.append(f"optim.{key}={optim[key]} (a finite number from 0)")

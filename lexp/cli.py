@@ -114,7 +114,7 @@ def run(word: str, arguments: list[str]) -> None:
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
         arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
     for argument in arguments if word == "train" else []:
-        if re.match(r"(model|size|dataset|tokenizer)=\[", argument):
+        if re.match(r"(model|size|dataset|tokenizer|objective)=\[", argument):
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
     sys.stderr = Unbroken(sys.stderr)

@@ -42,6 +42,7 @@ class SizeSchema:
     n_heads: int = MISSING
     head_dim: int = MISSING
     d_ff: int = MISSING
+    share_layers: bool = False
     train_len: int = MISSING
     tokens: float = MISSING
     batch_tokens: int = MISSING
@@ -53,6 +54,7 @@ class TrainSchema:
     """The root of `lexp train`. Token budgets are floats so that tokens=1e9 can be typed."""
 
     model: Any = MISSING
+    objective: Any = MISSING
     size: SizeSchema = MISSING
     dataset: Any = MISSING
     tokenizer: Any = MISSING
@@ -212,7 +214,9 @@ def check_types(settings: dict[str, Any]) -> None:
 
     Nothing in them is interpolated: they may be somebody else's.
     """
-    for group in ("model", "size", "dataset", "tokenizer"):
+    for group in ("model", "size", "dataset", "tokenizer", "objective"):
+        if group == "objective" and group not in settings:
+            continue  # of an older lexp
         if not isinstance(settings.get(group), dict):
             raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
     try:

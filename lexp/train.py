@@ -20,12 +20,12 @@ from lexp.data import Batches, Tokens
 from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.losses import perplexity
 from lexp.model import Transformer
+from lexp.objective import Lesson, Objective
 from lexp.optim import OptimSettings, learning_rate
 from lexp.pattern import Pattern
-from lexp.protocol import Segments, Span
+from lexp.protocol import Protocol, Span
 from lexp.record import Console, Metrics, Mirror
 from lexp.runtime import StopRequest
-from lexp.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TrainSettings:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens predicted in one optimiser step."""
+        """Tokens read in one optimiser step."""
         return self.batch_size * self.train_len
 
 
@@ -54,12 +54,13 @@ class TrainSettings:
 class Job:
     """All that a training run works with; `step` counts finished optimiser steps.
 
-    pattern: which keys a query sees in training. losses: the model's per-token losses, compiled or
-    not.
+    pattern: which keys a query sees in training. lesson: from a batch and its step. losses: those
+    of the objective, compiled or not.
     """
 
     model: Transformer
     pattern: Pattern
+    objective: Objective
     optimizer: Optimizer
     batches: Batches
     validation: Tokens
@@ -70,7 +71,8 @@ class Job:
     metrics: Metrics
     mirror: Mirror
     stop: StopRequest
-    losses: Callable[[Tensor, Tensor, Attend], Tensor]
+    lesson: Callable[[Tensor, int], Lesson]
+    losses: Callable[..., Tensor]
     step: int = 0
     seconds: float = 0.0
     last_probe: dict[str, float | str] = field(default_factory=dict)
@@ -133,12 +135,13 @@ def resume(job: Job, found: checkpoint.Checkpoint) -> None:
 def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[float, float]:
     """One optimiser step; Diverged before the update if loss or gradient is not finite."""
     settings = job.settings
-    batch = job.batches.batch(job.step).to(device)
+    lesson = job.lesson(job.batches.batch(job.step), job.step)
+    parts = [given.to(device).chunk(settings.accumulation) for given in lesson.given]
     loss = 0.0
-    for part in batch.chunk(settings.accumulation):
+    for part in zip(*parts, strict=True):
         with job.autocast:
-            nats = job.losses(part[:, :-1], part[:, 1:], attend).sum()
-        nats = nats / batch[:, 1:].numel()
+            nats = job.losses(*part, attend).sum()
+        nats = nats / lesson.n_targets
         nats.backward()
         loss += nats.item()
     limit = settings.optim.clip or math.inf
@@ -161,16 +164,19 @@ def _kept(job: Job) -> str:
     return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
 
 
-def probe_spans(validation: Tokens, train_len: int, max_tokens: int) -> tuple[Span, ...]:
+def probe_spans(
+    protocol: Protocol, validation: Tokens, train_len: int, max_tokens: int
+) -> tuple[Span, ...]:
     """What probes score: 4x, 2x or 1x train_len tokens, as the documents allow; else DataError."""
     longest = int(validation.lengths.max(initial=0)) - 1
     multiple = max([m for m in (1, 2, 4) if m * train_len <= longest], default=1)
-    return Segments().spans(validation, [multiple * train_len], max_tokens)
+    return protocol.spans(validation, [multiple * train_len], max_tokens)
 
 
 def _probe(job: Job, console: Console) -> None:
     """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
-    settings, model = job.settings, job.model
+    settings, model, protocol = job.settings, job.model, job.objective.protocol
+    scorer = job.objective.scorer(model, job.pattern, job.autocast, protocol)
     values = {}
     model.eval()  # schemes that draw positions do so otherwise in training
     for multiple in (1, 2, 4):
@@ -179,8 +185,8 @@ def _probe(job: Job, console: Console) -> None:
             continue
         if model.position.max_len is not None and length > model.position.max_len:
             continue
-        windows = [window for span in job.spans for window in Segments().windows(span, length)]
-        nats = Scorer(model, job.pattern, job.autocast).score(job.validation, windows)
+        windows = [window for span in job.spans for window in protocol.windows(span, length)]
+        nats = scorer.score(job.validation, windows)
         values[f"nll@{length}"] = float(nats.mean(dtype=np.float64))
     model.train()
     # As text where JSON has no number for it; a probe that is not finite is no reason to stop.

@@ -24,6 +24,7 @@ FLOORS = [
     {"data", "optim", "checkpoint", "record", "runtime"},
     {"protocol", "study"},
     {"losses", "scoring", "memory", "status"},
+    {"objective"},
     {"heartbeat"},
     {"train", "evaluate"},
     {"probes"},

@@ -1,7 +1,7 @@
 """Attention is one function of a pattern and a position scheme, made ready per length.
 
-`Reference` is the specification, `Tiles` the fast path, `Strips` the general one, `BothSides` that of
-bidirectional models; called `attend(q, k, v, position, x, drawn)` all give the same values.
+`Reference` is the specification, `Tiles` the fast path, `Strips` the general one, `BothSides` that
+of bidirectional models; called `attend(q, k, v, position, x, drawn)` all give the same values.
 """
 
 from collections.abc import Callable, Sequence

@@ -140,7 +140,7 @@ def _tokens(
             factor = length / (getattr(protocol, "stride", None) or max(1, length // 4))
         elif protocol.name == "fixed":
             factor = length / getattr(protocol, "block", length)
-        scored += settings["max_tokens"]
+        scored += settings["max_tokens"] * getattr(protocol, "percent", 100) / 100
         read += settings["max_tokens"] * factor
     return scored, read
 

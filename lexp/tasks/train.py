@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, Out
 from lexp.heartbeat import Heartbeat, told
 from lexp.locks import locked
 from lexp.model import Transformer
+from lexp.objective import Objective, refuse_other_attention
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
@@ -30,6 +32,7 @@ from lexp.tasks.common import (
     make_corpus,
     make_dims,
     make_model,
+    make_objective,
     make_store,
     training_pattern,
 )
@@ -57,9 +60,11 @@ def _check_position(position: Position, settings: dict[str, Any]) -> None:
             f"model.position ends at {position.max_len} tokens, train_len={train_len}"
         )
     try:
-        refuse_meaningless(training_pattern(settings), position.layers())
+        pattern = training_pattern(settings)
+        refuse_other_attention(make_objective(settings).pattern, pattern)
+        refuse_meaningless(pattern, position.layers())
     except NotDefined as error:
-        raise ConfigError(f"model.pattern: {error}") from None
+        raise ConfigError(f"model={settings['model']['name']}: {error}") from None
 
 
 def train(config: DictConfig) -> None:
@@ -105,7 +110,8 @@ def _train(
         settings["dataset"], settings["tokenizer"], Path(settings["outputs"])
     )
     steps = _steps(settings)
-    batches, spans = _portion(settings, store, steps)
+    objective = make_objective(settings)
+    batches, spans = _portion(settings, store, steps, objective)
     data: dict[str, Any] = {
         "fingerprint": store.fingerprint,
         "commit": corpus.commit,
@@ -124,10 +130,12 @@ def _train(
         warn_of_other_versions(run)
     metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
     mirror = start_mirror(settings["wandb"], folder, settings["name"], folder.name, settings)
+    losses = objective.losses(model)
     with runtime.stop_signals(stop):
         job = loop.Job(
             model=model,
             pattern=training_pattern(settings),
+            objective=objective,
             optimizer=make_optimizer(model, steps.optim),
             batches=batches,
             validation=store.splits["validation"],
@@ -138,7 +146,10 @@ def _train(
             metrics=metrics,
             mirror=mirror,
             stop=stop,
-            losses=torch.compile(model.losses) if settings["compile"] else model.losses,
+            lesson=partial(
+                objective.lesson, seed=settings["seed"], vocab_size=store.tokenizer.vocab_size
+            ),
+            losses=torch.compile(losses) if settings["compile"] else losses,
         )
         if found:
             loop.resume(job, found)
@@ -182,7 +193,7 @@ def _start_from(settings: dict[str, Any], model: Transformer, tokenizer: str) ->
 
 
 def _portion(
-    settings: dict[str, Any], store: Store, steps: loop.TrainSettings
+    settings: dict[str, Any], store: Store, steps: loop.TrainSettings, objective: Objective
 ) -> tuple[Batches, tuple[Span, ...]]:
     """Training batches and the tokens probes score; DataError before any training."""
     for split in ("train", "validation"):
@@ -191,7 +202,10 @@ def _portion(
     batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings["seed"])
     try:
         spans = loop.probe_spans(
-            store.splits["validation"], steps.train_len, settings["probe_tokens"]
+            objective.protocol,
+            store.splits["validation"],
+            steps.train_len,
+            settings["probe_tokens"],
         )
     except DataError as error:
         raise DataError(f"validation split: {error}") from None
