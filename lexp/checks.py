@@ -104,6 +104,25 @@ def check_status(config: dict[str, Any]) -> None:
     _raise([*_path_word("name", config["name"]), *_positive(config, "every")])
 
 
+def check_finetune(config: dict[str, Any]) -> None:
+    """Check ranges and choices; one ConfigError names everything that is wrong."""
+    problems = [
+        *_at_least(config, 1, "epochs", "batch_size"),
+        *_at_least(config, 0, "seed"),
+        *_positive(config, "lr"),
+        *_one_of(config, "device", DEVICES),
+        *_one_of(config, "precision", PRECISIONS),
+        *_path_word("name", config["name"]),
+        *_place(config),
+    ]
+    if not isinstance(config["task"], dict):
+        _raise([*problems, f"task={config['task']} (text, or one of glue/)"])
+    problems += _path_word("task.name", config["task"].get("name"))
+    if config["max_len"] is not None and not 3 <= config["max_len"] <= MAX_LENGTH:
+        problems.append(f"max_len={config['max_len']} (from 3 to {MAX_LENGTH})")
+    _raise(problems)
+
+
 def check_study(config: dict[str, Any]) -> None:
     """Check what all stages of a study share; one ConfigError names everything wrong."""
     problems = [

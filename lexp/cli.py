@@ -51,6 +51,10 @@ COMMANDS = {
         "a whole paper from one file: train, evaluate, analyze, report",
         "lexp study study=lex scale=mini plan=true",
     ),
+    "finetune": Command(
+        "a masked language model learns a task with labels",
+        "lexp finetune task=glue/sst2 run=outputs/default/RUN",
+    ),
     "list": Command(
         "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
     ),
@@ -85,7 +89,7 @@ def usage() -> str:
     """The commands, a line and an example each."""
     lines = ["lexp: train language models on short texts, run them on long ones", ""]
     for word, command in COMMANDS.items():
-        lines += [f"  {word:<8}{command.summary}", f"          {command.example}"]
+        lines += [f"  {word:<10}{command.summary}", f"            {command.example}"]
     return "\n".join(
         [
             *lines,

@@ -151,6 +151,23 @@ class ProbeSchema(MethodsSchema):
 
 
 @dataclass
+class FinetuneSchema:
+    """The root of `lexp finetune`."""
+
+    task: Any = MISSING
+    run: str = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    max_len: int | None = None
+    name: str = MISSING
+    outputs: str = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
 class StudySchema:
     """The root of `lexp study`; what a study file holds is checked by lexp.tasks.study_file."""
 
@@ -181,6 +198,7 @@ def register_schemas() -> None:
     store.store(name="report_schema", node=ReportSchema)
     store.store(name="status_schema", node=StatusSchema)
     store.store(name="study_schema", node=StudySchema)
+    store.store(name="finetune_schema", node=FinetuneSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -147,3 +147,9 @@ def refuse_other_attention(trained: Pattern, pattern: Pattern) -> None:
         raise NotDefined(f"{pattern.name} is causal, the model was trained to see both sides")
     if pattern.two_sided and not trained.two_sided:
         raise NotDefined(f"{pattern.name} shows a causal model the tokens that it is to predict")
+
+
+def refuse_both_sides(pattern: Pattern, only: str) -> None:
+    """NotDefined if a pattern is of bidirectional models; only: what this is for, in words."""
+    if pattern.two_sided:
+        raise NotDefined(f"{only} only, {pattern.name} is of bidirectional ones")

@@ -19,6 +19,7 @@ FLOORS = [
     {"position", "pattern"},
     {"attention", "head_loss"},
     {"model"},
+    {"classifier"},
     {"extension"},
     {"hf"},
     {"data", "optim", "checkpoint", "record", "runtime"},
@@ -26,7 +27,7 @@ FLOORS = [
     {"losses", "scoring", "memory", "status"},
     {"objective"},
     {"heartbeat"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "finetune"},
     {"probes"},
     {"report"},
     {"analyze"},
@@ -40,7 +41,7 @@ FLOORS = [
 ]
 # Rooms of one floor that know nothing of each other.
 STRANGERS = [{"position", "pattern"}, {"data", "optim", "checkpoint", "record", "runtime"},
-             {"train", "evaluate"}, {"protocol", "study"}]  # fmt: skip
+             {"train", "evaluate", "finetune"}, {"protocol", "study"}]  # fmt: skip
 FENCES = {
     "hydra": {"guard", "cli", "applications", "config", "build", "tasks", "sweep", "launch"},
     "submitit": {"launch"},
