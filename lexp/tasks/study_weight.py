@@ -23,7 +23,10 @@ PILOT_SECONDS, HEAVIEST_CPU = 1.0, 2e12
 
 @dataclass(frozen=True)
 class Weight:
-    """What a variant costs: parameters, those that multiply, layers x inner, FLOPs a second."""
+    """What a variant costs: parameters, those that multiply, layers x inner, FLOPs a second.
+
+    Layers x inner count twice where queries see both sides: that many keys more on average.
+    """
 
     n_parameters: int
     n_active: int
@@ -51,7 +54,8 @@ def weigh(settings: dict[str, Any], flops: float | None) -> Weight:
     # Weights that layers share multiply in each of them.
     again = (dims.n_layers - 1) * block_parameters(dims) if dims.share_layers else 0
     active = total + again - n_rows * dims.d_model
-    attention = dims.n_layers * dims.n_heads * dims.head_dim
+    sides = 2 if training_pattern(settings).two_sided else 1
+    attention = sides * dims.n_layers * dims.n_heads * dims.head_dim
     weight = Weight(total, active, attention, settings["train_len"], flops or math.nan)
     return weight if flops else replace(weight, speed=pilot(settings, weight))
 
