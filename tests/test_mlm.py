@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import compose
+from studies import LONGEST, Study, bumpy
 from test_position import CPU, dims, make
 from test_train import Killed, folder_of, result_of, stop_after
 
@@ -194,6 +195,26 @@ def test_causal_and_masked_numbers_never_share_a_table(tiny, tmp_path):
     ):
         assert reason in text
     assert "15 % of the first 32 tokens of each document, masked all at once" in text
+
+
+def test_the_report_compares_masked_models_with_their_own_window(tmp_path):
+    """And with nothing that was printed of causal ones."""
+    study = Study(tmp_path)
+    run = study.run("tisa", 0, "objective=mlm")
+    label = {"protocol": f"masked-by-15-{LONGEST}"}
+    study.line(
+        run, {256: bumpy(), 512: bumpy(), 1024: bumpy() + 0.5}, attention="bidirectional", **label
+    )
+    study.line(
+        run, dict.fromkeys((256, 512, 1024), bumpy()), attention="bidirectional_window", **label
+    )
+    folder = study.report()
+    row = study.named(f"Reach and gain, {label['protocol']}")["tisa", "bidirectional"]
+    assert row["reach"] == "512" and row["against window"].startswith("+0.5")
+    differences = study.named(f"Differences of methods at {LONGEST}, {label['protocol']}")
+    assert set(differences) == {("tisa", "bidirectional_window")}
+    assert not list(folder.glob("perplexity-of-the-last*"))
+    assert "Press" not in (folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@
 
 P: parameters that multiply something (all but the token embeddings); inner: heads x head_dim; a
 query of L sees (L + 1) / 2 keys on average, c(T) = (T + 1) / 2, or at most L under a pattern that
-sees no more; of masked models all L, and a head that is counted for every token. Time is FLOPs by the FLOPs a second of training: `flops=`, else the study file's, else
-measured here in a few steps of each variant.
+sees no more. Masked models see all L, and their head is counted for every token. Time is FLOPs by
+the FLOPs a second of training: `flops=`, else the study file's, else measured here in a few steps
+of each variant.
 """
 
 import math
