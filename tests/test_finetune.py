@@ -179,7 +179,7 @@ def test_pairs_with_numbers_through_datasets(trained, tmp_path):
 
 
 def test_labels_and_columns_that_are_not_there_are_named(tmp_path):
-    path = tmp_path / "x.jsonl"
+    path, rest = tmp_path / "x.jsonl", ("label", 2, ["accuracy"])
     for row, words in (
         ({"text": "a", "label": 2}, "x.jsonl: line 1: label=2: expected a class from 0 to 1"),
         ({"text": "a", "label": True}, "label=True: expected a class"),
@@ -188,12 +188,14 @@ def test_labels_and_columns_that_are_not_there_are_named(tmp_path):
     ):
         write(path, [row])
         with pytest.raises(DataError, match=words):
-            LabelledFiles(str(path), str(path), ["text"]).examples("train")
+            LabelledFiles(str(path), str(path), ["text"], *rest).examples("train")
     write(path, [{"text": "a", "label": float("nan")}])
     with pytest.raises(DataError, match="expected a number"):
-        LabelledFiles(str(path), str(path), ["text"], n_classes=1).examples("train")
+        LabelledFiles(str(path), str(path), ["text"], "label", 1, ["pearson"]).examples("train")
     with pytest.raises(DataError, match="cannot be loaded"):
-        LabelledHub(str(tmp_path / "nothing" / "here"), ["text"]).examples("train")
+        LabelledHub(
+            str(tmp_path / "nothing" / "here"), None, None, "train", "dev", ["text"], *rest
+        ).examples("train")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from lexp.data.corpus import text_field
+from lexp.data.corpus import Split, text_field
 from lexp.data.hub import Hub
 from lexp.data.text import Text, jsonl_rows
 from lexp.errors import DataError
@@ -35,11 +35,11 @@ class Labelled:
         self.columns, self.label, self.n_classes = columns, label, n_classes
         self.measures = measures
 
-    def rows(self, split: str) -> Iterator[tuple[str, Any]]:
+    def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
         """Rows of `train` or `validation`, each with its place for messages."""
         raise NotImplementedError
 
-    def examples(self, split: str) -> list[Example]:
+    def examples(self, split: Split) -> list[Example]:
         """All of a split; DataError names the row that is not as it should be."""
         found = [
             Example(tuple(text_field(row, c, where) for c in self.columns), self._label(row, where))
@@ -71,17 +71,16 @@ class LabelledFiles(Labelled):
         train: str | list[str],
         validation: str | list[str],
         columns: list[str],
-        label: str = "label",
-        n_classes: int = 2,
-        measures: list[str] = ["accuracy"],  # noqa: B006
+        label: str,
+        n_classes: int,
+        measures: list[str],
     ):
         super().__init__(columns, label, n_classes, measures)
         self.files = Text(train, validation)
 
-    def rows(self, split: str) -> Iterator[tuple[str, Any]]:
+    def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
         """Line by line; files in order of their names."""
-        assert split in ("train", "validation")
-        for path in self.files.files(split):  # type: ignore[arg-type]
+        for path in self.files.files(split):
             if path.suffix != ".jsonl":
                 raise DataError(f"task.{split}: {path} is not a .jsonl file")
             for number, row in jsonl_rows(path):
@@ -97,22 +96,21 @@ class LabelledHub(Labelled):
     def __init__(
         self,
         path: str,
+        config: str | None,
+        revision: str | None,
+        train: str,
+        validation: str,
         columns: list[str],
-        config: str | None = None,
-        revision: str | None = None,
-        train: str = "train",
-        validation: str = "validation",
-        label: str = "label",
-        n_classes: int = 2,
-        measures: list[str] = ["accuracy"],  # noqa: B006
+        label: str,
+        n_classes: int,
+        measures: list[str],
     ):
         super().__init__(columns, label, n_classes, measures)
         self.hub = Hub(path, config, revision, train, validation, None)
 
-    def rows(self, split: str) -> Iterator[tuple[str, Any]]:
+    def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
         """Row by row, as the dataset has them."""
-        assert split in ("train", "validation")
-        yield from self.hub.rows(split)  # type: ignore[arg-type]
+        yield from self.hub.rows(split)
 
 
 def fingerprint(examples: list[Example]) -> str:

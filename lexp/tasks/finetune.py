@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lexp.build import build
 from lexp.checks import check_finetune
 from lexp.classifier import Classifier, joined
 from lexp.config import plain
+from lexp.data.corpus import Split
 from lexp.data.labelled import Example, Labelled, fingerprint
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
 from lexp.errors import CheckpointError, ConfigError, DataError
@@ -23,6 +23,7 @@ from lexp.files import digest, make_folder, read_sealed, write_sealed, write_tex
 from lexp.finetune import FinetuneSettings, Task, finetune
 from lexp.locks import one_at_a_time
 from lexp.optim import OptimSettings
+from lexp.position import Position
 from lexp.statistics.scores import MEASURES
 from lexp.study import Run, versions
 from lexp.tasks.common import make_model, training_pattern
@@ -30,6 +31,7 @@ from lexp.tasks.moments import final, is_external
 from lexp.tasks.subjects import check_run
 
 FOLDER = "finetune"
+SPLITS: tuple[Split, ...] = ("train", "validation")
 # What the numbers do not depend on.
 NOT_IDENTITY = ("run", "name", "outputs", "device")
 COLUMNS = (
@@ -62,7 +64,7 @@ def finetune_(config: DictConfig) -> None:
     runtime.prepare_process()
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
-    splits = {name: labelled.examples(name) for name in ("train", "validation")}
+    splits = {name: labelled.examples(name) for name in SPLITS}
     found = final(run)
     max_len = settings["max_len"] or run.settings["train_len"]
     identity = {
@@ -108,10 +110,11 @@ def _run(settings: dict[str, Any]) -> Run:
     check_run(run)
     if is_external(run) or not training_pattern(run.settings).two_sided:
         raise ConfigError(f"run={run.folder}: fine-tuning is for runs of objective=mlm")
-    max_len, train_len = settings["max_len"], run.settings["train_len"]
-    node = run.settings["model"]["position"]
-    if max_len and max_len > train_len and "Learned" in json.dumps(node):
-        raise ConfigError(f"max_len={max_len}: learned positions end at {train_len} tokens")
+    max_len = settings["max_len"] or run.settings["train_len"]
+    position = build(run.settings["model"]["position"], Position, "model.position")
+    for scheme in position.layers():
+        if scheme.max_len is not None and max_len > scheme.max_len:
+            raise ConfigError(f"max_len={max_len}: the run's positions end at {scheme.max_len}")
     return run
 
 
@@ -127,13 +130,13 @@ def make_classifier(run: Run, found: checkpoint.Checkpoint, n_classes: int) -> C
 
 def make_task(
     labelled: Labelled,
-    splits: dict[str, list[Example]],
+    splits: dict[Split, list[Example]],
     tokenizer: Tokenizer,
     model: Classifier,
     max_len: int,
 ) -> tuple[Task, int]:
     """Token ids and labels, and how many texts were cut; DataError for a text without tokens."""
-    ids: dict[str, list[list[int]]] = {}
+    ids: dict[Split, list[list[int]]] = {}
     n_cut = 0
     for name, examples in splits.items():
         columns = [
