@@ -15,7 +15,7 @@ from lexp.attention import make_attend
 from lexp.classifier import Classifier, joined
 from lexp.config import plain
 from lexp.data.labelled import LabelledFiles, LabelledHub
-from lexp.errors import ConfigError, DataError
+from lexp.errors import ConfigError, DataError, OutOfMemory
 from lexp.files import config_folder
 from lexp.model import Dims, Transformer
 from lexp.pattern import Bidirectional
@@ -217,3 +217,16 @@ def test_causal_runs_are_refused(tiny, tmp_path):
     train(config)
     with pytest.raises(ConfigError, match="fine-tuning is for runs of objective=mlm"):
         run_task(folder_of(config), tmp_path)
+
+
+def test_running_out_of_memory_is_said_in_a_line(trained, tmp_path, monkeypatch):
+    write(tmp_path / "learn.jsonl", rows(0, 8))
+    write(tmp_path / "held_out.jsonl", rows(1, 8))
+
+    def full(*arguments):
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(Classifier, "forward", full)
+    with pytest.raises(OutOfMemory, match="a smaller batch_size= needs less .now 32"):
+        run_task(trained, tmp_path)
+    assert not (trained / "finetune").exists()

@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lexp.config import plain
 from lexp.data.corpus import Split
 from lexp.data.labelled import Example, Labelled, fingerprint
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
-from lexp.errors import CheckpointError, ConfigError, DataError
+from lexp.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from lexp.files import digest, make_folder, read_sealed, write_sealed, write_text
 from lexp.finetune import FinetuneSettings, Task, finetune
 from lexp.locks import one_at_a_time
@@ -85,10 +86,7 @@ def finetune_(config: DictConfig) -> None:
             f"{len(task.held_out)} held out, {n_cut} cut to {max_len} tokens",
             file=sys.stderr,
         )
-        history = finetune(
-            model, training_pattern(run.settings), task, finetune_settings(settings),
-            runtime.autocast(precision, device), _say,
-        )  # fmt: skip
+        history = _finetune(model, task, run, settings, runtime.autocast(precision, device))
         sizes = {"n_train": len(task.train), "n_held_out": len(task.held_out), "n_cut": n_cut}
         make_folder(path.parent)
         write_sealed(
@@ -100,6 +98,25 @@ def finetune_(config: DictConfig) -> None:
         )  # fmt: skip
     table = write_table(run.folder.parent)
     print(f"{path}, {table}", file=sys.stderr)
+
+
+def _finetune(
+    model: Classifier,
+    task: Task,
+    run: Run,
+    settings: dict[str, Any],
+    autocast: AbstractContextManager,
+) -> list[dict[str, float]]:
+    """Fine-tune; OutOfMemory, with what helps, in place of what torch says."""
+    pattern, chosen = training_pattern(run.settings), finetune_settings(settings)
+    try:
+        return finetune(model, pattern, task, chosen, autocast, _say)
+    except (RuntimeError, MemoryError) as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"fine-tuning does not fit; a smaller batch_size= needs less (now {chosen.batch_size})"
+        ) from None
 
 
 def _run(settings: dict[str, Any]) -> Run:
