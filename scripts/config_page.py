@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-COMMANDS = ("train", "eval", "probe", "analyze", "report", "status", "study")
+COMMANDS = ("train", "eval", "probe", "analyze", "report", "status", "study", "finetune")
 # The order of the sections, and how a choice of the group is typed.
 GROUPS = {
     "model": "model={}", "size": "size={}", "dataset": "dataset={}", "tokenizer": "tokenizer={}",
+    "objective": "objective={}", "task": "task={}",
+    "task/glue": "task=glue/{}",
     "attention": "'attention=[{}]'", "extension": "'extension=[{}]'", "protocol": "'protocol=[{}]'",
     "probes": "'probes=[{}]'", "instruments": "'instruments=[{}]'", "study": "study={}",
     "hydra/launcher": "hydra/launcher={}",
