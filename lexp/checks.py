@@ -9,6 +9,7 @@ from lexp.errors import ConfigError
 STATES = ("trained", "random")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
+KERNELS = ("tiles", "flex")
 WANDB_MODES = ("off", "offline", "online")
 SCHEDULES = ("cosine", "linear", "polynomial", "constant")
 BETAS = ("beta1", "beta2")
@@ -30,6 +31,7 @@ def check_train(config: dict[str, Any]) -> None:
         *[f"optim.{k}={optim[k]} (from 0 to below 1)" for k in BETAS if not 0 <= optim[k] < 1],
         *_one_of(config, "device", DEVICES),
         *_one_of(config, "precision", PRECISIONS),
+        *_one_of({"kernel": config.get("kernel", "tiles")}, "kernel", KERNELS),
         *_one_of(config, "wandb", WANDB_MODES),
         *_one_of({"optim.schedule": optim["schedule"]}, "optim.schedule", SCHEDULES),
         *_path_word("name", config["name"]),
@@ -64,6 +66,7 @@ def check_train(config: dict[str, Any]) -> None:
 def check_eval(config: dict[str, Any]) -> None:
     """Check lengths and choices; one ConfigError names everything that is wrong."""
     problems = [*_methods(config), *_chosen(config, "protocol"), *_checkpoints(config)]
+    problems += _one_of(config, "kernel", KERNELS)
     if config["max_tokens"] is not None:
         problems += _at_least(config, 1, "max_tokens")
         if math.isinf(config["max_tokens"]):

@@ -74,6 +74,7 @@ class TrainSchema:
     probe_tokens: int = MISSING
     device: str = MISSING
     precision: str = MISSING
+    kernel: str = "tiles"
     compile: bool = MISSING
     wandb: str = MISSING
 
@@ -139,6 +140,7 @@ class EvalSchema(MethodsSchema):
     max_tokens: float | None = MISSING
     plan: bool = MISSING
     workers: Any = MISSING
+    kernel: str = MISSING
 
 
 @dataclass

@@ -44,7 +44,7 @@ def _scores(model: Transformer, pattern: Pattern, size: int) -> int:
         return 8 * 4 * MAX_SCORES["cpu"]
     if pattern.lookback is None:
         turned = 40 * inner * size  # keys times their rotation
-        if not dense or all(p.by_key or not p.has_bias for p in model.schemes):
+        if not dense or all(p.by_token or not p.has_bias for p in model.schemes):
             return turned
         rows = size if size <= WHOLE_TOKENS_BIASED else min(CHUNK_ROWS, max(1, MAX_MASK // size))
         return turned + rows * size * 4 * 6 * n_heads

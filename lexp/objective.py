@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lexp.attention import MakeAttend, make_attend
 from lexp.errors import NotDefined
 from lexp.model import Transformer
 from lexp.pattern import Bidirectional, Full, Pattern
@@ -51,6 +52,7 @@ class Objective:
         pattern: Pattern,
         autocast: AbstractContextManager,
         protocol: Protocol,
+        make_attend: MakeAttend = make_attend,
     ) -> Scorer:
         """What scores text under a protocol; NotDefined if it asks for something else."""
         raise NotImplementedError
@@ -76,13 +78,14 @@ class CausalLM(Objective):
         pattern: Pattern,
         autocast: AbstractContextManager,
         protocol: Protocol,
+        make_attend: MakeAttend = make_attend,
     ) -> Scorer:
         """Under every protocol that asks for next tokens."""
         if isinstance(protocol, Masked):
             raise NotDefined(
                 "masked asks what stands within a text, the model says what comes next"
             )
-        return Scorer(model, pattern, autocast)
+        return Scorer(model, pattern, autocast, make_attend=make_attend)
 
 
 class MaskedLM(Objective):
@@ -131,6 +134,7 @@ class MaskedLM(Objective):
         pattern: Pattern,
         autocast: AbstractContextManager,
         protocol: Protocol,
+        make_attend: MakeAttend = make_attend,
     ) -> Scorer:
         """Under the protocol that masks."""
         if not isinstance(protocol, Masked):
@@ -138,7 +142,7 @@ class MaskedLM(Objective):
                 f"{protocol.name} asks what comes next, a masked language model says what stands "
                 "within: protocol=[masked]"
             )
-        return MaskedScorer(model, pattern, autocast, protocol=protocol)
+        return MaskedScorer(model, pattern, autocast, make_attend=make_attend, protocol=protocol)
 
 
 def refuse_other_attention(trained: Pattern, pattern: Pattern) -> None:

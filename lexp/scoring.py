@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from lexp.attention import Attend, make_attend
+from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.data import Tokens
 from lexp.model import Transformer
 from lexp.pattern import Banded, Pattern
@@ -54,12 +54,14 @@ class Scorer:
     """A model under a pattern, ready to score text.
 
     autocast: the precision. batch_tokens: most tokens of a pass that could be several.
+    make_attend: what computes attention.
     """
 
     model: Transformer
     pattern: Pattern
     autocast: AbstractContextManager
     batch_tokens: int = BATCH_TOKENS
+    make_attend: MakeAttend = make_attend
 
     def score(
         self,
@@ -83,7 +85,10 @@ class Scorer:
         for number, batch in enumerate(passes[n_done:], n_done + 1):
             size = batch[0].size
             if ready is None or ready[0] != size:
-                ready = size, make_attend(self.pattern, size, self.model.schemes, self.device)
+                ready = (
+                    size,
+                    self.make_attend(self.pattern, size, self.model.schemes, self.device),
+                )
             found = self._pass(tokens, batch, ready[1])
             for piece, values in zip(batch, found, strict=True):
                 nats[piece.place : piece.place + piece.n_scored] = values

@@ -27,8 +27,8 @@ from lexp.files import digest, make_folder, write_json
 
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 GROUPS = ("model", "size", "dataset", "tokenizer")
+LATER = {"init_from": None, "kernel": "tiles"}
 CAUSAL = "causal"
-LATER = ("init_from",)
 SEPARATE = ("share_layers", False)
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
@@ -223,7 +223,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     # Keys added later are left out where they are not used: older runs keep their names.
-    unused = {key for key in LATER if settings.get(key) is None}
+    unused = {key for key, usual in LATER.items() if settings.get(key, usual) == usual}
     if objective_name(settings) == CAUSAL:
         unused.add("objective")
     own = {key: settings[key] for key in settings if key not in {*NOT_IDENTITY, *unused}}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lexp import checkpoint
-from lexp.attention import Attend, make_attend
+from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.data import Batches, Tokens
 from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.losses import perplexity
@@ -55,7 +55,8 @@ class Job:
     """All that a training run works with; `step` counts finished optimiser steps.
 
     pattern: which keys a query sees in training. lesson: from a batch and its step. losses: those
-    of the objective, compiled or not.
+    of the objective, compiled or not. make_attend: what computes attention in training steps;
+    validations take the usual way.
     """
 
     model: Transformer
@@ -73,6 +74,7 @@ class Job:
     stop: StopRequest
     lesson: Callable[[Tensor, int], Lesson]
     losses: Callable[..., Tensor]
+    make_attend: MakeAttend = make_attend
     step: int = 0
     seconds: float = 0.0
     last_probe: dict[str, float | str] = field(default_factory=dict)
@@ -82,7 +84,7 @@ def train(job: Job, console: Console) -> None:
     """Run from `job.step` to the end, saving on the way; SystemExit if a signal asked to stop."""
     settings = job.settings
     device = next(job.model.parameters()).device
-    attend = make_attend(job.pattern, settings.train_len, job.model.schemes, device)
+    attend = job.make_attend(job.pattern, settings.train_len, job.model.schemes, device)
     n_steps = settings.n_steps
     while job.step < n_steps:
         started = time.perf_counter()
@@ -137,15 +139,18 @@ def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[
     settings = job.settings
     lesson = job.lesson(job.batches.batch(job.step), job.step)
     parts = [given.to(device).chunk(settings.accumulation) for given in lesson.given]
-    loss = 0.0
+    shares = []
     for part in zip(*parts, strict=True):
         with job.autocast:
             nats = job.losses(*part, attend).sum()
         nats = nats / lesson.n_targets
         nats.backward()
-        loss += nats.item()
+        shares.append(nats.detach())
     limit = settings.optim.clip or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(job.model.parameters(), limit).item()
+    # Read together, as each reading waits for a GPU to finish.
+    clipped = torch.nn.utils.clip_grad_norm_(job.model.parameters(), limit)
+    *losses, norm = torch.stack([*shares, clipped]).tolist()
+    loss = sum(losses)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         job.optimizer.zero_grad()
         raise Diverged(

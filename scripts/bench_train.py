@@ -5,193 +5,42 @@
 Every model has 6 layers, d_model 256, 8 heads, feed-forward 1024, an untied head over 4096 tokens;
 every step reads 4096 tokens, goes back, clips and takes a step of fused AdamW. One step of each in
 turn, --rounds times, in one process: what slows one down slows all. Times are CPU seconds of the
-process; a ratio is the median of each round's. Peers: `scripts/test_peers.sh` installs them; those
-that are missing are named and left out. MFU is against the fastest matrix product measured here.
+process; a ratio is the median of each round's. MFU is against the fastest matrix product measured
+here. Who they are: scripts/contestants.py.
 """
 
 import argparse
-import importlib
 import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from contestants import BASE, PEERS, Contestant, Maker, Shape, enter, ours, plain, schemes, step
 
-from lexp import __version__, position
-from lexp.attention import make_attend
-from lexp.model import Dims, Transformer
-from lexp.pattern import Full
+from lexp import __version__
 from lexp.runtime import prepare_process
 
-N_LAYERS, D_MODEL, N_HEADS, D_FF, VOCAB, STEP_TOKENS = 6, 256, 8, 1024, 4096, 4096
-HEAD_DIM = D_MODEL // N_HEADS
-# What a ratio is to: the plain model below.
-BASE = "plain (learned positions)"
-Loss = Callable[[Tensor], Tensor]
+STEP_TOKENS = 4096
 
 
-@dataclass
-class Contestant:
-    """A model with its optimiser, and the seconds its steps took."""
-
-    name: str
-    model: nn.Module
-    loss: Loss
-    optimizer: torch.optim.Optimizer
-    seconds: list[float]
+def shape_of(seq_len: int) -> Shape:
+    """Sizes of all models at a length."""
+    return Shape(6, 256, 8, 1024, 4096, seq_len, torch.device("cpu"))
 
 
-class Plain(nn.Module):
-    """The shortest GPT one would write: fused causal attention, learned positions, one head."""
-
-    def __init__(self, seq_len: int):
-        super().__init__()
-        self.tokens, self.places = nn.Embedding(VOCAB, D_MODEL), nn.Embedding(seq_len, D_MODEL)
-        linear = partial(nn.Linear, bias=False)
-        self.layers = nn.ModuleList(
-            nn.ModuleDict({
-                "norm1": nn.LayerNorm(D_MODEL, bias=False), "qkv": linear(D_MODEL, 3 * D_MODEL),
-                "out": linear(D_MODEL, D_MODEL), "norm2": nn.LayerNorm(D_MODEL, bias=False),
-                "up": linear(D_MODEL, D_FF), "down": linear(D_FF, D_MODEL),
-            })
-            for _ in range(N_LAYERS)
-        )  # fmt: skip
-        self.norm, self.head = nn.LayerNorm(D_MODEL, bias=False), linear(D_MODEL, VOCAB)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Token ids [B, T] to logits."""
-        x = self.tokens(ids) + self.places.weight[: ids.shape[1]]
-        for layer in self.layers:
-            q, k, v = layer["qkv"](layer["norm1"](x)).chunk(3, dim=-1)
-            q, k, v = (t.unflatten(-1, (N_HEADS, -1)).transpose(1, 2) for t in (q, k, v))
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + layer["out"](mixed.transpose(1, 2).flatten(2))
-            x = x + layer["down"](F.gelu(layer["up"](layer["norm2"](x))))
-        return self.head(self.norm(x))
-
-
-def of_logits(model: nn.Module, read: Callable[[Tensor], Tensor]) -> tuple[nn.Module, Loss]:
-    """The usual loss of a model's logits."""
-
-    def loss(ids: Tensor) -> Tensor:
-        return F.cross_entropy(read(ids[:, :-1]).flatten(0, 1).float(), ids[:, 1:].flatten())
-
-    return model, loss
-
-
-def plain(seq_len: int) -> tuple[nn.Module, Loss]:
-    """Our base line."""
-    model = Plain(seq_len)
-    return of_logits(model, model)
-
-
-def ours(seq_len: int, make: Callable[[], position.Position]) -> tuple[nn.Module, Loss]:
-    """A scheme on lexp's trunk."""
-    model = Transformer(Dims(N_LAYERS, D_MODEL, N_HEADS, HEAD_DIM, D_FF), VOCAB, make)
-    attend = make_attend(Full(), seq_len, model.schemes, torch.device("cpu"))
-    return model, lambda ids: model.losses(ids[:, :-1], ids[:, 1:], attend).mean()
-
-
-def hugging_face(seq_len: int, family: str, **more: object) -> tuple[nn.Module, Loss]:
-    """A model of transformers, its attention fused where it has that (it chooses by itself)."""
-    transformers = importlib.import_module("transformers")
-    config = getattr(transformers, f"{family}Config")(
-        vocab_size=VOCAB, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, **more
-    )
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    return of_logits(model, lambda ids: model(ids, use_cache=False).logits)
-
-
-def x_transformers(seq_len: int, **more: object) -> tuple[nn.Module, Loss]:
-    """A model of x-transformers, its attention fused unless that is refused for the scheme."""
-    library = importlib.import_module("x_transformers")
-    layers = library.Decoder(
-        dim=D_MODEL, depth=N_LAYERS, heads=N_HEADS, attn_dim_head=HEAD_DIM, ff_no_bias=True,
-        attn_flash="rel_pos_bias" not in more, **more,
-    )  # fmt: skip
-    model = library.TransformerWrapper(
-        num_tokens=VOCAB, max_seq_len=seq_len, use_abs_pos_emb=False, attn_layers=layers
-    )
-    return of_logits(model, model)
-
-
-def torchscale(seq_len: int) -> tuple[nn.Module, Loss]:
-    """LEX's own code: a decoder with xPos."""
-    config = importlib.import_module("torchscale.architecture.config").DecoderConfig(
-        vocab_size=VOCAB, decoder_layers=N_LAYERS, decoder_embed_dim=D_MODEL,
-        decoder_ffn_embed_dim=D_FF, decoder_attention_heads=N_HEADS, xpos_rel_pos=True,
-        no_output_layer=False, share_decoder_input_output_embed=False,
-    )  # fmt: skip
-    decoder = importlib.import_module("torchscale.architecture.decoder")
-    model = decoder.Decoder(config, embed_tokens=nn.Embedding(VOCAB, D_MODEL))
-    return of_logits(model, lambda ids: model(ids)[0])
-
-
-GPT = {"n_layer": N_LAYERS, "n_head": N_HEADS}
-LLAMA = {
-    "hidden_size": D_MODEL, "intermediate_size": 688, "num_hidden_layers": N_LAYERS,
-    "num_attention_heads": N_HEADS, "num_key_value_heads": N_HEADS,
-}  # fmt: skip
-MAKERS: dict[str, Callable[[int], tuple[nn.Module, Loss]]] = {
+MAKERS: dict[str, Maker] = {
     BASE: plain,
-    "lexp nope": partial(ours, make=position.NoPE),
-    "lexp rope": partial(ours, make=partial(position.RoPE, HEAD_DIM)),
-    "lexp xpos": partial(ours, make=partial(position.XPos, HEAD_DIM)),
-    "lexp alibi": partial(ours, make=partial(position.ALiBi, N_HEADS)),
-    "lexp t5": partial(ours, make=partial(position.T5, N_HEADS)),
-    "lexp kerple_log": partial(ours, make=partial(position.KerpleLog, N_HEADS)),
-    "lexp sandwich": partial(ours, make=partial(position.Sandwich, N_HEADS)),
-    "lexp tisa": partial(ours, make=partial(position.TISA, N_HEADS)),
-    "lexp fire": partial(ours, make=partial(position.FIRE, N_HEADS, 256)),
-    "lexp fox": partial(ours, make=partial(position.FoX, D_MODEL, N_HEADS)),
-    "lexp cope": partial(ours, make=partial(position.CoPE, HEAD_DIM)),
-    "transformers Llama (rope)": partial(hugging_face, family="Llama", **LLAMA),
-    "transformers GPT2 (learned)": partial(
-        hugging_face, family="GPT2", n_embd=D_MODEL, n_inner=D_FF, resid_pdrop=0, embd_pdrop=0,
-        attn_pdrop=0, **GPT,
-    ),
-    "transformers Bloom (alibi)": partial(hugging_face, family="Bloom", hidden_size=D_MODEL, **GPT),
-    "transformers MPT (alibi)": partial(
-        hugging_face, family="Mpt", d_model=D_MODEL, n_layers=N_LAYERS, n_heads=N_HEADS
-    ),
-    "x-transformers rope": partial(x_transformers, rotary_pos_emb=True, rotary_emb_dim=HEAD_DIM),
-    "x-transformers xpos": partial(
-        x_transformers, rotary_pos_emb=True, rotary_emb_dim=HEAD_DIM, rotary_xpos=True
-    ),
-    "x-transformers alibi": partial(x_transformers, alibi_pos_bias=True),
-    "x-transformers t5": partial(x_transformers, rel_pos_bias=True),
-    "torchscale xpos": torchscale,
-}  # fmt: skip
+    **{f"lexp {scheme}": partial(ours, scheme=scheme) for scheme in schemes(shape_of(1))},
+    **PEERS,
+}
 
 
-def enter(name: str, seq_len: int) -> Contestant | None:
-    """A contestant; None, with a line that says so, if its package is not installed."""
-    torch.manual_seed(0)
-    try:
-        model, loss = MAKERS[name](seq_len)
-    except ModuleNotFoundError as error:
-        print(f"{name}: left out, {error.name} is not installed", file=sys.stderr)
-        return None
-    return Contestant(name, model, loss, torch.optim.AdamW(model.parameters(), fused=True), [])
-
-
-def step(one: Contestant, ids: Tensor, autocast: AbstractContextManager) -> float:
+def timed(one: Contestant, ids: torch.Tensor, dtype: torch.dtype) -> float:
     """CPU seconds of one whole step."""
     started = time.process_time()
-    with autocast:
-        loss = one.loss(ids)
-    loss.backward()
-    nn.utils.clip_grad_norm_(one.model.parameters(), 1.0)
-    one.optimizer.step()
-    one.optimizer.zero_grad()
+    step(one, ids, dtype)
     return time.process_time() - started
 
 
@@ -206,21 +55,16 @@ def matmul_peak(dtype: torch.dtype) -> float:
     return best
 
 
-def step_flops(seq_len: int) -> float:
-    """Of a step of the plain model: 6 a weight and token, and causal attention's products."""
-    weights = N_LAYERS * (4 * D_MODEL**2 + 2 * D_MODEL * D_FF) + D_MODEL * VOCAB
-    return STEP_TOKENS * 6 * (weights + N_LAYERS * seq_len * D_MODEL)
-
-
 def table(
-    seq_len: int, names: list[str], rounds: int, autocast: AbstractContextManager, peak: float
+    seq_len: int, names: list[str], rounds: int, dtype: torch.dtype, peak: float
 ) -> list[str]:
     """Everyone at one length, fastest first."""
-    contestants = [one for name in names if (one := enter(name, seq_len))]
-    ids = torch.randint(0, VOCAB, (STEP_TOKENS // seq_len, seq_len + 1))
+    shape = shape_of(seq_len)
+    contestants = [one for name in names if (one := enter(name, MAKERS[name], shape))]
+    ids = torch.randint(0, shape.vocab_size, (STEP_TOKENS // seq_len, seq_len + 1))
     for turn in range(rounds + 1):
         for one in contestants:
-            took = step(one, ids, autocast)
+            took = timed(one, ids, dtype)
             if turn:  # the first pass warms up
                 one.seconds.append(took)
     by_name = {one.name: one.seconds for one in contestants}
@@ -228,7 +72,7 @@ def table(
     for one in sorted(contestants, key=lambda one: statistics.median(one.seconds)):
         ratios = [a / b for a, b in zip(one.seconds, by_name[BASE], strict=True)]
         took = statistics.median(one.seconds)
-        mfu = step_flops(seq_len) / took / peak
+        mfu = STEP_TOKENS * shape.token_flops / took / peak
         rows.append(
             f"| {one.name} | {statistics.median(ratios):.2f}x | {min(ratios):.2f} to "
             f"{max(ratios):.2f} | {took * 1000:.0f} | {STEP_TOKENS / took / 1000:.1f}k | "
@@ -257,7 +101,6 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     prepare_process()
     dtype = torch.float32 if given.float32 else torch.bfloat16
-    autocast = nullcontext() if given.float32 else torch.autocast("cpu", dtype=dtype)
     peak = matmul_peak(dtype)
     names = [n for n in MAKERS if n == BASE or not given.only or any(w in n for w in given.only)]
     lines = [
@@ -266,7 +109,7 @@ def main() -> None:
         f"products; median of {given.rounds} interleaved rounds, as multiples of {BASE}.",
     ]
     for seq_len in given.seq_len:
-        lines += table(seq_len, names, given.rounds, autocast, peak)
+        lines += table(seq_len, names, given.rounds, dtype, peak)
     print("\n".join(lines))
     if given.out:
         given.out.write_text("\n".join(lines) + "\n")

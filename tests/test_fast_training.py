@@ -9,21 +9,23 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexp import head_loss
-from lexp.attention import Tiles
+from lexp.attention import Tiles, make_attend
 from lexp.attention.blocked import blocked, forward, pays, rounded_products
 from lexp.attention.by_distance import attend_by_distance, distance_row, matrix
 from lexp.attention.layouts import ByDistance, ByKey, ByPair, antidiagonal_sums
+from lexp.attention.prepare import rotate, rotate_by_parts
 from lexp.attention.tiles import of_pieces
 from lexp.head_loss import head_losses
+from lexp.model import Dims, Transformer
 from lexp.pattern import Full
-from lexp.position import FIRE, T5, TISA, ALiBi
+from lexp.position import FIRE, T5, TISA, ALiBi, XPos
 from lexp.position.base import Pair
 from lexp.runtime import choose_precision
 
 CPU = torch.device("cpu")
 BY_DISTANCE = [s for s in SCHEMES if make(s).has_bias and make(s).by_distance]
 NOT_SO = [s for s in SCHEMES if make(s).has_bias and not make(s).by_distance]
-BY_KEY = [s for s in SCHEMES if make(s).has_bias and make(s).by_key]
+BY_TOKEN = [s for s in SCHEMES if make(s).has_bias and make(s).by_token]
 HEADS, HEAD_DIM = 3, 8
 
 
@@ -67,17 +69,17 @@ def differences(scheme: str) -> torch.Tensor:
     return (one - other).flatten()
 
 
-@pytest.mark.parametrize("scheme", [*BY_KEY, "t5", "kerple_log", "fire", "tisa"])
-def test_what_is_by_key_differs_between_queries_by_a_constant(scheme):
+@pytest.mark.parametrize("scheme", [*BY_TOKEN, "t5", "kerple_log", "fire", "tisa"])
+def test_what_is_by_token_differs_between_queries_by_a_constant(scheme):
     """The last ones do not promise it: the negative control."""
     spread = differences(scheme).max() - differences(scheme).min()
-    assert spread < 1e-12 if scheme in BY_KEY else spread > 1e-4
+    assert spread < 1e-12 if scheme in BY_TOKEN else spread > 1e-4
 
 
 def test_known_schemes_are_by_distance():
     assert {"alibi", "t5", "kerple_log", "kerple_power", "sandwich", "tisa"} <= set(BY_DISTANCE)
     assert {"fire", "fox", "cable"} <= set(NOT_SO)
-    assert {"fox", "cable"} <= set(BY_KEY)
+    assert {"fox", "cable"} <= set(BY_TOKEN)
 
 
 @pytest.mark.parametrize(("rows", "n_keys"), [(1, 1), (5, 5), (4, 9), (1, 7)])
@@ -330,6 +332,40 @@ def test_huge_logits_do_not_overflow():
     assert losses.tolist() == [1e4, 1e4]
     (found,) = torch.autograd.grad(losses.sum(), hidden)
     assert found.tolist() == [[1.0, -1.0], [-1.0, 1.0]]
+
+
+def test_a_rotation_in_real_numbers_is_that_in_complex_ones():
+    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    factors = torch.polar(torch.rand(7, 4).double(), torch.randn(7, 4).double())
+    expected = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (4, 2))) * factors)
+    for given in (factors, torch.view_as_real(factors)):
+        torch.testing.assert_close(rotate_by_parts(x, given), expected.flatten(-2))
+        torch.testing.assert_close(rotate(x, given), expected.flatten(-2))
+
+
+@pytest.mark.parametrize("position", [XPos(16), T5(2)], ids=lambda p: type(p).__name__)
+def test_a_step_compiles_in_one_piece(position, monkeypatch):
+    """The way it goes on a GPU, without complex numbers; the graph is then run as it is."""
+    monkeypatch.setattr("lexp.attention.tiles.pays", lambda q, row: False)
+    model = Transformer(Dims(2, 32, 2, 16, 64), 50, lambda: position)
+    attend = make_attend(Full(), 64, model.schemes, CPU)
+    ids = torch.randint(0, 50, (2, 65), generator=torch.Generator().manual_seed(0))
+    graphs = []
+
+    def kept(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    def gradients(losses):
+        total = losses(ids[:, :-1], ids[:, 1:], attend).mean()
+        return [total, *torch.autograd.grad(total, list(model.parameters()))]
+
+    torch.compiler.reset()
+    found = gradients(torch.compile(model.losses, backend=kept, fullgraph=True))
+    (graph,) = graphs
+    assert "complex" not in str(graph.graph)
+    for ours, expected in zip(found, gradients(model.losses), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

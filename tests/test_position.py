@@ -22,10 +22,10 @@ EMBEDDED = ("learned", "learned_tisa", "sinusoidal", "sinusoidal_tisa")
 D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
 
 
-def make(scheme: str, n_heads: int = 4) -> Position:
+def make(scheme: str, n_heads: int = 4, head_dim: int = HEAD_DIM) -> Position:
     """The scheme as its config describes it, at the tests' sizes."""
     node = OmegaConf.load(Path(__file__).parents[1] / "conf" / "model" / f"{scheme}.yaml")
-    size = {"d_model": D_MODEL, "head_dim": HEAD_DIM, "n_heads": n_heads}
+    size = {"d_model": D_MODEL, "head_dim": head_dim, "n_heads": n_heads}
     whole = OmegaConf.create({"model": node, "size": size, "train_len": TRAIN_LEN})
     plain = OmegaConf.to_container(whole, resolve=True)
     assert plain["model"]["name"] == scheme
@@ -124,6 +124,15 @@ def test_promises_about_positions_hold(scheme):
 
         torch.testing.assert_close(output(near + 977), output(near), rtol=0, atol=1e-9)
         assert (output(3 * near) - output(near)).abs().max().gt(1e-6) == position.relative
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_factors_are_made_where_positions_are(scheme):
+    """Strips ask for them in every tile: ways to the CPU and back would each be waited for."""
+    for position in make(scheme).layers():
+        there = torch.arange(5, dtype=torch.float64, device="meta")
+        factors = position.factors(there, there)
+        assert factors is None or {t.device.type for t in factors} == {"meta"}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -1,15 +1,18 @@
 """Attention is one function of a pattern and a position scheme, made ready per length.
 
 `Reference` is the specification, `Tiles` the fast path, `Strips` the general one, `BothSides` that
-of bidirectional models; called `attend(q, k, v, position, x, drawn)` all give the same values.
+of bidirectional models and `Flex` one compiled for CUDA devices; called
+`attend(q, k, v, position, x, drawn)` all give the same values.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lexp.attention.both_sides import BothSides
+from lexp.attention.flex import Flex, refuse_beyond_flex
 from lexp.attention.reference import Reference
 from lexp.attention.strips import Strips
 from lexp.attention.tiles import Tiles
@@ -18,9 +21,12 @@ from lexp.pattern import Banded, Pattern, TwoSided
 from lexp.position import Position, Together
 
 Attend = Callable[[Tensor, Tensor, Tensor, Position, Tensor, Tensor | None], Tensor]
+# From a pattern, a length, the schemes of a model's layers and a device.
+MakeAttend = Callable[[Pattern, int, Sequence[Position], torch.device], Attend]
 
 __all__ = [
-    "Attend", "BothSides", "Reference", "Strips", "Tiles", "make_attend", "refuse_meaningless",
+    "Attend", "BothSides", "Flex", "MakeAttend", "Reference", "Strips", "Tiles", "make_attend",
+    "make_flex", "refuse_beyond_flex", "refuse_meaningless",
 ]  # fmt: skip
 
 
@@ -38,18 +44,52 @@ def make_attend(
     lengths [B]: tokens of each text of the batch, what follows being padding that no other token
     sees; None: all of them. Of two-sided patterns alone: a causal model never sees what follows.
     """
+    make = partial(two_sided, lengths=lengths) if pattern.two_sided else tiles_or_strips
+    return by_scheme(make, pattern, seq_len, positions, device)
+
+
+def make_flex(
+    pattern: Pattern, seq_len: int, positions: Sequence[Position], device: torch.device
+) -> Attend:
+    """The same by `Flex` alone; NotDefined, too, if that is not made for a pattern or scheme."""
+    return by_scheme(Flex, pattern, seq_len, positions, device)
+
+
+def two_sided(
+    pattern: Pattern,
+    seq_len: int,
+    position: Position,
+    device: torch.device,
+    lengths: Tensor | None = None,
+) -> BothSides:
+    """Of two-sided patterns."""
+    assert isinstance(pattern, TwoSided), "asked of no other"
+    return BothSides(pattern, seq_len, position, device, lengths)
+
+
+def tiles_or_strips(
+    pattern: Pattern, seq_len: int, position: Position, device: torch.device
+) -> Tiles | Strips:
+    """Tiles where they will do."""
+    if isinstance(pattern, Banded) and not (position.has_weigh or position.draws):
+        return Tiles(pattern, seq_len, position, device)
+    return Strips(pattern, seq_len, position, device)
+
+
+def by_scheme(
+    make: Callable[[Pattern, int, Position, torch.device], Attend],
+    pattern: Pattern,
+    seq_len: int,
+    positions: Sequence[Position],
+    device: torch.device,
+) -> Attend:
+    """Attention that is made once for each scheme and takes the one of the layer it serves."""
     refuse_meaningless(pattern, positions)
-    ready: dict[object, Tiles | Strips | BothSides] = {}
+    ready: dict[object, Attend] = {}
     for position in positions:
         key = table_key(position)
-        if key in ready:
-            continue
-        if isinstance(pattern, TwoSided):
-            ready[key] = BothSides(pattern, seq_len, position, device, lengths)
-        elif isinstance(pattern, Banded) and not (position.has_weigh or position.draws):
-            ready[key] = Tiles(pattern, seq_len, position, device)
-        else:
-            ready[key] = Strips(pattern, seq_len, position, device)
+        if key not in ready:
+            ready[key] = make(pattern, seq_len, position, device)
 
     def attend(
         q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None

@@ -35,10 +35,7 @@ def matrix(row: Tensor, rows: int, n_keys: int, start: int = 0) -> Tensor:
 
     A view of the row, from its number `start` on.
     """
-    n_heads, step = row.shape[0], row.stride(1)
-    return row.as_strided(
-        (n_heads, rows, n_keys), (row.stride(0), step, step), row.storage_offset() + start * step
-    )
+    return row[:, start : start + rows + n_keys - 1].unfold(1, n_keys, 1)
 
 
 def attend_by_distance(q: Tensor, k: Tensor, v: Tensor, row: Tensor, scale: float) -> Tensor:

@@ -172,9 +172,9 @@ def strip(
         name = type(whole.position).__name__
         raise NotDefined(f"{name} overflows over {most} positions, this pattern puts more together")
     q, k = whole.q[:, :, rows], whole.k[:, :, keys]
-    factors = whole.position.factors(q_pos.cpu(), k_pos.cpu())
+    factors = whole.position.factors(q_pos, k_pos)
     if factors is not None:
-        q, k = (rotate(t, table.to(t.device)) for t, table in zip((q, k), factors, strict=True))
+        q, k = rotate(q, factors[0]), rotate(k, factors[1])
     scores = q @ k.transpose(-1, -2) / whole.root
     shape = (len(i), len(j))
     dtype = scores.dtype

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from lexp.attention.blocked import blocked, forward, pays
 from lexp.attention.by_distance import distance_row
 from lexp.attention.layouts import ByDistance, ByKey, ByPair, Layout
-from lexp.attention.prepare import prepare, rotate
+from lexp.attention.prepare import Table, prepare, rotate, table
 from lexp.errors import NotDefined
 from lexp.pattern import Banded, Full, Pattern
 from lexp.position import Position
@@ -65,7 +65,7 @@ class Tiling:
     mask: Tensor | None
     q_pos: Tensor
     k_pos: Tensor
-    factors: tuple[Tensor, Tensor] | None
+    factors: Table
 
 
 def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[Group, ...]:
@@ -118,10 +118,7 @@ def make_tiling(pattern: Banded, seq_len: int, position: Position, device: torch
     bare = isinstance(pattern, Full) and (len(groups) == 1 or in_rows(pattern, position))
     mask = None if bare else pattern.allowed(query[:, None] + offset, key[None, :] + offset)
     # In double precision on the CPU, which every machine has; then in what the model computes in.
-    factors = position.factors(query.double().cpu(), key.double().cpu())
-    if factors is not None:
-        q_factors, k_factors = (table.to(torch.complex64).to(device) for table in factors)
-        factors = q_factors, k_factors
+    factors = table(position.factors(query.double().cpu(), key.double().cpu()), device)
     return Tiling(groups, rows, mask, query.float(), key.float(), factors)
 
 
@@ -142,7 +139,7 @@ class Tiles:
             position.has_bias or len(self.tiling.groups) > 1
         )
         self.full = isinstance(pattern, Full)
-        self.by_key = self.full and position.by_key
+        self.by_key = self.full and position.by_token
         self.n_keys = pattern.n_keys(torch.arange(seq_len, device=device))
 
     def __call__(

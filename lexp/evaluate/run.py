@@ -160,7 +160,9 @@ def _score(
     windows = exam.windows(length)
     try:
         model, pattern = prepare(subject, method, length)
-        scorer = subject.objective.scorer(model, pattern, subject.autocast, exam.protocol)
+        scorer = subject.objective.scorer(
+            model, pattern, subject.autocast, exam.protocol, subject.make_attend
+        )
         if short := _too_little_memory(scorer, windows, subject.labels["precision"]):
             advance(exam.n_read(length))
             return None, OUT_OF_MEMORY, short

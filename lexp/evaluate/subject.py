@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lexp.attention import refuse_meaningless
+from lexp.attention import MakeAttend, make_attend, refuse_meaningless
 from lexp.data import Tokens
 from lexp.errors import NotDefined
 from lexp.evaluate.cell import LAST
@@ -28,7 +28,7 @@ class Subject:
     labels: the cell columns that are the run's and the text's. identity: digests of checkpoint,
     text and tokenizer, model settings, precision: a cell is computed again if any changes.
     sample: training texts. trained: the pattern of training. step: see Cell. objective: what the
-    model was trained to say.
+    model was trained to say. make_attend: what computes attention.
     """
 
     folder: Path
@@ -41,6 +41,7 @@ class Subject:
     trained: Pattern
     step: int = LAST
     objective: Objective = field(default_factory=CausalLM)
+    make_attend: MakeAttend = make_attend
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """A pattern with everything filled in for this model."""

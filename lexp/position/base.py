@@ -41,7 +41,7 @@ class Position(nn.Module):
     relative: bool = False  # scores read q_pos - k_pos
     has_bias: bool = False  # bias() gives a function
     by_distance: bool = False  # which reads of a pair its head and q_pos - k_pos alone
-    by_key: bool = False  # biases of two queries differ by a constant, which softmax does not see
+    by_token: bool = False  # which is a number of the query's token less the same of the key's
     has_weigh: bool = False  # weigh() gives a function
     has_scale: bool = False  # scale() gives numbers
     draws: bool = False  # draw() gives positions

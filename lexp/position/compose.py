@@ -17,7 +17,7 @@ class Wrapper(Position):
         self.relative = inner.relative
         self.has_bias = inner.has_bias
         self.by_distance = inner.by_distance
-        self.by_key = inner.by_key
+        self.by_token = inner.by_token
         self.has_weigh = inner.has_weigh
         self.has_scale = inner.has_scale
         self.draws = inner.draws
@@ -79,7 +79,7 @@ class Together(Position):
         self.relative = any(part.relative for part in schemes)
         self.has_bias = any(part.has_bias for part in schemes)
         self.by_distance = all(part.by_distance or not part.has_bias for part in schemes)
-        self.by_key = all(part.by_key or not part.has_bias for part in schemes)
+        self.by_token = all(part.by_token or not part.has_bias for part in schemes)
         self.has_weigh = any(part.has_weigh for part in schemes)
         self.has_scale = any(part.has_scale for part in schemes)
         self.two_sided = all(part.two_sided for part in schemes)

@@ -17,7 +17,7 @@ class FoX(Position):
     """Data-dependent forget gates, their own in every layer."""
 
     has_bias = True
-    by_key = True
+    by_token = True
     per_layer = True
 
     def __init__(self, d_model: int, n_heads: int):

@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lexp.attention import MakeAttend, make_attend, make_flex
 from lexp.build import build
 from lexp.data import Corpus, Store, open_store
 from lexp.data.tokenizer import TokenizerSpec
@@ -55,6 +58,13 @@ def make_objective(settings: dict[str, Any]) -> Objective:
     """What a run's model is trained to say; runs of an older lexp are causal."""
     node = settings.get("objective")
     return CausalLM() if node is None else build(node, Objective, "objective")
+
+
+def choose_kernel(name: str, device: torch.device) -> MakeAttend:
+    """What kernel=tiles|flex stands for; ConfigError if this device cannot run it."""
+    if name == "flex" and device.type != "cuda":
+        raise ConfigError(f"kernel=flex: needs device=cuda, this is {device}; allowed here: tiles")
+    return make_flex if name == "flex" else make_attend
 
 
 def training_pattern(settings: dict[str, Any]) -> Pattern:

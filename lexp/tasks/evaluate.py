@@ -25,7 +25,7 @@ from lexp.report import (
     write_results,
 )
 from lexp.study import variant_notes
-from lexp.tasks.common import make_corpus
+from lexp.tasks.common import choose_kernel, make_corpus
 from lexp.tasks.moments import n_checkpoints
 from lexp.tasks.plan import plan
 from lexp.tasks.subjects import (
@@ -55,6 +55,7 @@ def eval_(config: DictConfig) -> None:
     methods = make_methods(settings)
     study = Path(settings["outputs"]) / settings["name"]
     runtime.prepare_process()
+    choose_kernel(settings["kernel"], runtime.choose_device(settings["device"]))
     texts, problems = open_texts(study, settings)
     if settings["plan"]:
         plan(texts, methods, settings, Rich(width=None if sys.stdout.isatty() else 200))

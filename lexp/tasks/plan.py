@@ -104,7 +104,9 @@ def _add(
             continue
         try:
             model, pattern = prepare(subject, method, length)
-            scorer = subject.objective.scorer(model, pattern, subject.autocast, exam.protocol)
+            scorer = subject.objective.scorer(
+                model, pattern, subject.autocast, exam.protocol, subject.make_attend
+            )
         except NotDefined:
             need.not_defined += 1
             continue

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lexp import checkpoint, runtime
 from lexp import train as loop
-from lexp.attention import refuse_meaningless
+from lexp.attention import refuse_beyond_flex, refuse_meaningless
 from lexp.build import build
 from lexp.checks import check_train
 from lexp.config import check_types, plain
@@ -29,6 +29,7 @@ from lexp.protocol import Span
 from lexp.record import Console, Metrics, start_mirror
 from lexp.study import Run, open_run, run_folder, warn_of_other_versions
 from lexp.tasks.common import (
+    choose_kernel,
     make_corpus,
     make_dims,
     make_model,
@@ -53,18 +54,21 @@ def check(config: DictConfig) -> dict[str, Any]:
 
 
 def _check_position(position: Position, settings: dict[str, Any]) -> None:
-    """ConfigError if the scheme ends too early or the training pattern means nothing to it."""
+    """ConfigError if the scheme ends too early, or pattern or kernel are not for it."""
     train_len = settings["train_len"]
     if position.max_len is not None and position.max_len < train_len:
         raise ConfigError(
             f"model.position ends at {position.max_len} tokens, train_len={train_len}"
         )
+    pattern = training_pattern(settings)
     try:
-        pattern = training_pattern(settings)
         refuse_other_attention(make_objective(settings).pattern, pattern)
         refuse_meaningless(pattern, position.layers())
     except NotDefined as error:
         raise ConfigError(f"model={settings['model']['name']}: {error}") from None
+    if settings["kernel"] == "flex":
+        for layer in position.layers():
+            refuse_beyond_flex(pattern, train_len, layer)
 
 
 def train(config: DictConfig) -> None:
@@ -105,6 +109,7 @@ def _train(
     runtime.prepare_process()
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
+    make_attend = choose_kernel(settings["kernel"], device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
     corpus, store = make_store(
         settings["dataset"], settings["tokenizer"], Path(settings["outputs"])
@@ -150,6 +155,7 @@ def _train(
                 objective.lesson, seed=settings["seed"], vocab_size=store.tokenizer.vocab_size
             ),
             losses=torch.compile(losses) if settings["compile"] else losses,
+            make_attend=make_attend,
         )
         if found:
             loop.resume(job, found)

@@ -1,0 +1,181 @@
+"""FlexAttention: masks and biases inside one fused kernel, which torch compiles for a CUDA device.
+
+What is masked is never computed, whole blocks of pairs at a time; what is added to scores is read
+while they are made. Nothing has [T, T] numbers:
+
+    a bias by distance   score + row[h, i - j],            row [H, distances]
+    a bias by token      score + t[b, h, i] - t[b, h, j],  t [B, H, T]
+
+Learned parameters get their gradients through these tensors, of which the kernel adds them up by
+atomic additions: on a GPU their last bits differ from run to run.
+Positions are counted from the text's beginning, not from a tile's, so a scheme whose numbers last
+for `max_span` positions is defined for that many tokens.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from lexp.attention.by_distance import distance_row
+from lexp.attention.prepare import prepare, rotate, table
+from lexp.errors import NotDefined
+from lexp.pattern import Banded, Pattern
+from lexp.position import Position
+from lexp.position.base import Bias, Pair
+
+# Tokens a side of a block of pairs; twice as many while there would be more blocks a side than
+# MAX_BLOCKS, whose table would else grow with the square of the length (256 MiB each at a million).
+BLOCK, MAX_BLOCKS = 128, 1024
+# Sums over tokens are kept in float32 and subtracted: with gates of 0.5 to 3e-4 up to here.
+MAX_SUMMED = 4096
+LEAST_HEAD_DIM = 16  # what the kernel's matrix products take
+# Shapes and kinds of scores in one process; 8, torch's own, are soon used up by an evaluation.
+MAX_VARIANTS = 64
+
+# From a score, batch, head, query and key index to the score with something added.
+Added = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@functools.cache
+def compiled() -> Callable[..., Tensor]:
+    """The kernel, compiled for each shape and kind of bias that it meets.
+
+    fullgraph: beyond the limit of variants torch would go on without the kernel, with whole [T, T]
+    matrices and 40 times slower (on a CPU), and say nothing; like this it raises.
+    """
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, MAX_VARIANTS)
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+
+
+def refuse_beyond_flex(pattern: Pattern, seq_len: int, position: Position) -> None:
+    """NotDefined, with what can do it, if this kernel cannot honour a pattern or scheme."""
+    name = type(position).__name__
+    if not isinstance(pattern, Banded):
+        problem = f"{pattern.name} is no unbroken band of keys"
+    elif position.has_weigh:
+        problem = f"{name} needs whole rows of scores"
+    elif position.draws:
+        problem = f"{name} draws positions"
+    elif position.has_bias and not (position.by_distance or position.by_token):
+        problem = f"the bias of {name} reads more than the distance"
+    elif position.max_span is not None and seq_len > position.max_span:
+        problem = f"{name} overflows over {position.max_span} positions, here are {seq_len}"
+    elif position.has_bias and position.by_token and seq_len > MAX_SUMMED:
+        problem = f"{name} sums over tokens, exact enough for {MAX_SUMMED}, here are {seq_len}"
+    else:
+        return
+    raise NotDefined(f"the flex kernel is not made for this: {problem}; kernel=tiles can")
+
+
+class Flex:
+    """Fused attention for one pattern and length; make it once, call it in every layer."""
+
+    def __init__(self, pattern: Pattern, seq_len: int, position: Position, device: torch.device):
+        refuse_beyond_flex(pattern, seq_len, position)
+        assert isinstance(pattern, Banded), "all else is refused"
+        self.fused = compiled()
+        self.mask = make_mask(pattern, seq_len, device)
+        index = torch.arange(seq_len)
+        self.n_keys = pattern.n_keys(index).to(device)
+        # Distances between a query and what it sees.
+        reach = seq_len if pattern.lookback is None else pattern.lookback + pattern.period
+        self.n_distances = min(seq_len, reach)
+        # In double precision on the CPU, as for tiles.
+        self.factors = table(position.factors(index.double(), index.double()), device)
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        position: Position,
+        x: Tensor,
+        drawn: Tensor | None = None,
+    ) -> Tensor:
+        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
+        if v.shape[-1] < LEAST_HEAD_DIM:
+            raise NotDefined(
+                f"the flex kernel needs a head_dim of {LEAST_HEAD_DIM} or more, got {v.shape[-1]}; "
+                "kernel=tiles takes any"
+            )
+        bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
+        q, k = prepare(q, k, position, self.n_keys.float())
+        if self.factors is not None:
+            q, k = rotate(q, self.factors[0]), rotate(k, self.factors[1])
+        added = None
+        if bias is not None and position.by_distance:
+            row = distance_row(bias, q.shape[1], self.n_distances, 1, q.device)
+            added = by_distance(row.flip(1).float())
+        elif bias is not None:
+            added = by_token(token_sums(bias, q).float())
+        # Autocast would round what is captured.
+        with torch.autocast(q.device.type, enabled=False):
+            return self.fused(
+                q.to(v.dtype), k.to(v.dtype), v, added, block_mask=self.mask, scale=scale
+            )
+
+
+def by_distance(row: Tensor) -> Added:
+    """Adds row [H, distances] by head and distance."""
+    farthest = row.shape[1] - 1
+
+    def added(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        # Also asked about pairs that are masked, whose distances are in no row.
+        return score + row[h, (i - j).clamp(0, farthest)]
+
+    return added
+
+
+def by_token(sums: Tensor) -> Added:
+    """Adds the difference of sums [B, H, T] at query and key."""
+    # The kernel has one gradient for each tensor it reads: one tensor read twice would lose half.
+    of_query, of_key = sums, sums.clone()
+
+    def added(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return score + of_query[b, h, i] - of_key[b, h, j]
+
+    return added
+
+
+def token_sums(bias: Bias, q: Tensor) -> Tensor:
+    """t [B, H, T], 0 at the first token, of a bias that is t_i - t_j; q [B, H, T, D]."""
+    batch, n_heads, seq_len = (torch.arange(size, device=q.device) for size in q.shape[:3])
+    first, position = torch.zeros_like(seq_len), seq_len.float()
+    heads = n_heads[:, None]
+    return bias(
+        Pair(batch[:, None, None], heads, seq_len, first, position, first.float(), position + 1)
+    )
+
+
+def make_mask(pattern: Banded, seq_len: int, device: torch.device) -> BlockMask:
+    """The blocks of pairs in which something is seen, and those in which everything is."""
+    size = BLOCK
+    while seq_len > MAX_BLOCKS * size:
+        size *= 2
+    block = torch.arange(math.ceil(seq_len / size), device=device)
+    start, end = block * size, ((block + 1) * size).clamp(max=seq_len)
+    # first_key never falls, so a block's first query sees furthest back and its last one least far.
+    furthest, nearest = pattern.first_key(start)[:, None], pattern.first_key(end - 1)[:, None]
+    earlier = block < block[:, None]
+    whole = earlier & (start >= nearest)
+    seen = (earlier | (block == block[:, None])) & (end > furthest)
+
+    def allowed(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return pattern.allowed(i, j)
+
+    return BlockMask.from_kv_blocks(
+        *listed(seen & ~whole), *listed(whole), BLOCK_SIZE=size, mask_mod=allowed,
+        seq_lengths=(seq_len, seq_len),
+    )  # fmt: skip
+
+
+def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a table [N, N]: how many are true in each row, [1, 1, N], and which, [1, 1, N, N]."""
+    counts = blocks.sum(1, dtype=torch.int32)
+    columns = (~blocks).to(torch.uint8).argsort(stable=True).to(torch.int32)
+    return counts[None, None], columns[None, None].contiguous()

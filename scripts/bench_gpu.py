@@ -1,0 +1,358 @@
+"""What training and evaluation take on a GPU, beside other people's models and what limits them.
+
+    python scripts/bench_gpu.py [--parts steps many eval] [--schemes rope alibi] [--out FILE.md]
+    python scripts/bench_gpu.py --device cpu --tiny        # all of it at toy size, in seconds
+
+steps  One training step (forward, backward, clipping, fused AdamW) of every scheme, by both
+       kernels, compiled and not, beside the plainest GPT and the peers of that scheme. A scheme's
+       contestants take turns, --rounds times; a ratio is the median of each round's to the
+       compiled plain model.
+many   Training runs of size=nano at once on one device, a process each: tokens of all of them
+       a second, beside one alone.
+eval   One document of a million tokens, scored whole: blockwise and full attention, seconds and
+       memory.
+
+MFU is model FLOPs over the fastest matrix product measured in the same run. What fails or is not
+defined is a row that says why. Who the models are: scripts/contestants.py.
+"""
+
+import argparse
+import gc
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from contestants import BASE, PEERS, Contestant, Maker, Shape, enter, ours, plain, schemes, step
+from omegaconf import OmegaConf
+
+from lexp import __version__, head_loss, runtime
+from lexp.attention import make_attend, make_flex
+from lexp.data import Tokens
+from lexp.files import config_folder
+from lexp.model import Dims, Transformer
+from lexp.pattern import Blockwise, Full, Pattern
+from lexp.protocol import Prefix
+from lexp.scoring import Scorer
+
+SCHEMES = ("nope", "rope", "xpos", "alibi", "kerple_log", "t5", "tisa")
+KERNELS = {"tiles": make_attend, "flex": make_flex}
+NANO_TOKENS = 4096  # of a step of size=nano
+COMPILED = f"{BASE}, compiled"
+
+
+def main() -> None:
+    """Print the tables; write them too where --out says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
+    parser.add_argument("--seq-len", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=16, help="texts in a training step")
+    parser.add_argument("--vocab", type=int, default=50257)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5, help="training steps in a round")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--document", type=int, default=1 << 20, help="tokens of the document")
+    parser.add_argument("--eval-size", default="nano", help="a choice of size=")
+    parser.add_argument("--head-logits", type=int, help="logits at a time of the output layer")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16")
+    parser.add_argument("--tiny", action="store_true", help="toy sizes: only to see that it runs")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("device cuda: this machine has none; allowed here: --device cpu --tiny")
+    if given.tiny:
+        given.rounds = given.steps = 1
+        given.batch, given.processes, given.document = 2, [2], 4096
+    if given.head_logits:
+        head_loss.MAX_LOGITS["other"] = given.head_logits
+    given.dtype = torch.float32 if given.float32 else torch.bfloat16
+    runtime.prepare_process()
+    torch.manual_seed(0)
+    given.peak = matmul_peak(given)
+    lines = heading(given)
+    print("\n".join(lines), flush=True)
+    for part in given.parts:
+        for line in PARTS[part](given):
+            print(line, flush=True)
+            lines.append(line)
+            if given.out:  # what is known stays if the rest is cut off
+                given.out.write_text("\n".join(lines) + "\n")
+
+
+def heading(given: Any) -> list[str]:
+    """The machine, versions, and the two limits."""
+    cuda = given.device == "cuda"
+    machine = torch.cuda.get_device_name() if cuda else platform.machine()
+    return [
+        f"lexp {__version__}, torch {torch.__version__}, {machine}, "
+        f"{str(given.dtype).removeprefix('torch.')}; {given.peak / 1e12:.3g} TFLOP/s in matrix "
+        f"products, {copy_rate(given) / 1e9:.0f} GB/s in copies (read and written)."
+        + " Toy sizes: not a measurement."
+        * given.tiny,
+    ]
+
+
+def wait(given: Any) -> None:
+    """Until the device has done what it was given."""
+    if given.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def fastest(run: Callable[[], object], given: Any, repeats: int) -> float:
+    """Seconds of the quickest of many runs."""
+    best = float("inf")
+    for _ in range(repeats):
+        wait(given)
+        started = time.perf_counter()
+        run()
+        wait(given)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def matmul_peak(given: Any) -> float:
+    """The fastest of many matrix products, FLOP a second."""
+    size = 256 if given.tiny else 8192
+    a = torch.randn(size, size, device=given.device).to(given.dtype)
+    return 2 * size**3 / fastest(lambda: a @ a, given, 5 if given.tiny else 30)
+
+
+def copy_rate(given: Any) -> float:
+    """Bytes a second, read and written, of copies that no cache holds."""
+    source = torch.empty(1 << (20 if given.tiny else 28), device=given.device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / fastest(lambda: target.copy_(source), given, 10)
+
+
+def shape_of(size: str, given: Any) -> Shape:
+    """A choice of size= as contestants have it."""
+    device = torch.device(given.device)
+    if given.tiny:
+        return Shape(1, 32, 2, 64, 64, 32, device)
+    node = OmegaConf.load(config_folder() / "size" / f"{size}.yaml")
+    return Shape(
+        node.n_layers, node.d_model, node.n_heads, node.d_ff, given.vocab, given.seq_len, device
+    )  # fmt: skip
+
+
+def compiled_plain(shape: Shape) -> tuple[torch.nn.Module, Callable]:
+    """The base line, compiled."""
+    model, loss = plain(shape)
+    return model, torch.compile(loss)
+
+
+def group(scheme: str, given: Any) -> dict[str, Maker]:
+    """Who runs beside a scheme: all its ways, the plain model, and peers that have it."""
+    # Toy runs compile nothing, and the kernel of flex is for a GPU.
+    kernels = ("tiles",) if given.device == "cpu" else tuple(KERNELS)
+    makers: dict[str, Maker] = {BASE: plain, COMPILED: plain if given.tiny else compiled_plain}
+    for kernel in kernels:
+        for compiled in (False,) if given.tiny else (False, True):
+            name = f"lexp {scheme}, {kernel}" + ", compiled" * compiled
+            makers[name] = partial(ours, scheme=scheme, make=KERNELS[kernel], compiled=compiled)
+    rivals = {"kerple_log": "t5", "tisa": "t5"}.get(scheme, scheme)
+    return makers | {name: make for name, make in PEERS.items() if rivals in name.split(" ")[-1]}
+
+
+def memory(given: Any) -> int:
+    """The most bytes that tensors took since the last reset."""
+    return torch.cuda.max_memory_allocated() if given.device == "cuda" else 0
+
+
+def clear(given: Any) -> int:
+    """Forget what is free and the most that was in use; bytes in use now."""
+    gc.collect()
+    if given.device != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def said(error: Exception) -> str:
+    """What went wrong, in a cell of a table."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:160].replace("|", "/")
+
+
+def steps(given: Any) -> Iterator[str]:
+    """A table for each scheme."""
+    shape = shape_of("small", given)
+    limit = given.batch * shape.seq_len * shape.token_flops / given.peak
+    yield ""
+    yield (
+        f"## Training steps, size=small: {given.batch} x {shape.seq_len} tokens, vocabulary "
+        f"{shape.vocab_size}\n\nA step's matrix products alone would take {limit * 1000:.3g} ms."
+    )
+    for scheme in given.schemes:
+        torch.compiler.reset()
+        yield from table_of_steps(scheme, shape, given)
+
+
+def table_of_steps(scheme: str, shape: Shape, given: Any) -> Iterator[str]:
+    """A scheme's contestants, in turns, fastest first."""
+    contestants, grown, failed = [], {}, []
+    for name, make in group(scheme, given).items():
+        before = clear(given)
+        try:
+            one = enter(name, make, shape)
+            if one is None:
+                continue
+            started = time.perf_counter()
+            rounds(one, shape, given, 1)
+            rounds(one, shape, given, 1)  # the first one compiles
+            print(f"{name}: ready in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        except Exception as error:  # whatever a library says: the others still run
+            failed.append(f"| {name} | {said(error)} | | | | | |")
+            one = None
+            continue
+        grown[name] = memory(given) - before
+        contestants.append(one)
+    for _ in range(given.rounds):
+        for one in contestants:
+            one.seconds.append(rounds(one, shape, given, given.steps))
+    base = next((c.seconds for c in contestants if c.name == COMPILED), None)
+    yield ""
+    yield "| model | ms | of rounds | tokens/s | MFU | of plain compiled | GiB |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    n_tokens = given.batch * shape.seq_len
+    for one in sorted(contestants, key=lambda one: statistics.median(one.seconds)):
+        took = statistics.median(one.seconds)
+        low, high = min(one.seconds) * 1000, max(one.seconds) * 1000
+        mfu = n_tokens * shape.token_flops / took / given.peak
+        speed = "" if base is None else f"{ratio(base, one.seconds):.2f}x"
+        yield (
+            f"| {one.name} | {took * 1000:.1f} | {low:.1f} to {high:.1f} | "
+            f"{n_tokens / took / 1000:.1f}k | {mfu:.0%} | {speed} | "
+            f"{grown[one.name] / 2**30:.1f} |"
+        )
+    yield from failed
+
+
+def ratio(base: list[float], own: list[float]) -> float:
+    """How many times as fast, the median over rounds."""
+    return statistics.median(b / o for b, o in zip(base, own, strict=True))
+
+
+def rounds(one: Contestant, shape: Shape, given: Any, n_steps: int) -> float:
+    """Seconds of a step, the mean over some that follow each other."""
+    size = (given.batch, shape.seq_len + 1)
+    wait(given)
+    started = time.perf_counter()
+    for _ in range(n_steps):
+        ids = torch.randint(shape.vocab_size, size, device=shape.device)
+        step(one, ids, given.dtype).item()  # as training does, for its log
+    wait(given)
+    return (time.perf_counter() - started) / n_steps
+
+
+def many(given: Any) -> Iterator[str]:
+    """A table of processes."""
+    yield ""
+    yield "## Runs of size=nano at once: RoPE, 4096 bytes a step, not compiled"
+    yield ""
+    yield "| processes | tokens/s of all | of one |"
+    yield "| ---: | ---: | ---: |"
+    alone = 0.0
+    for count in given.processes:
+        rate = together(count, given)
+        alone = alone or rate / count
+        yield f"| {count} | {rate / 1000:.1f}k | {rate / alone:.2f}x |"
+
+
+def together(count: int, given: Any) -> float:
+    """Tokens a second that processes train on in all, from the last one's start on."""
+    context = get_context("spawn")
+    barrier, results = context.Barrier(count), context.Queue()
+    n_steps = 3 if given.tiny else 300
+    workers = [
+        context.Process(target=train_alone, args=(given, n_steps, barrier, results), daemon=True)
+        for _ in range(count)
+    ]
+    for worker in workers:
+        worker.start()
+    took = [results.get(timeout=300) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return count * n_steps * NANO_TOKENS / max(took)
+
+
+def train_alone(given: Any, n_steps: int, barrier: Any, results: Any) -> None:
+    """One process: ready, wait for the others, train, tell the seconds."""
+    torch.set_num_threads(1)
+    runtime.prepare_process()
+    sizes = (1, 32, 2, 64) if given.tiny else (4, 128, 4, 512)
+    shape = Shape(*sizes, 256, 128, torch.device(given.device))
+    one = enter("nano", partial(ours, scheme="rope"), shape)
+    assert one is not None, "ours needs no package"
+    given.batch = NANO_TOKENS // shape.seq_len
+    rounds(one, shape, given, 3)
+    barrier.wait(timeout=300)
+    results.put(rounds(one, shape, given, n_steps) * n_steps)
+
+
+def evaluation(given: Any) -> Iterator[str]:
+    """A table of patterns, schemes and kernels."""
+    n = given.document
+    shape = shape_of(given.eval_size, given)
+    ids = np.random.default_rng(0).integers(0, 64 if given.tiny else 256, n + 1).astype(np.uint8)
+    text = Tokens(("random",), ids, np.array([0, n + 1]), None)
+    yield ""
+    yield f"## One document of {n} tokens, size={given.eval_size}, bytes, trained length 256"
+    yield ""
+    yield "| scheme | attention | kernel | seconds | tokens/s | of the FLOP limit | GiB |"
+    yield "| --- | --- | --- | ---: | ---: | ---: | ---: |"
+    kernels = ("tiles",) if given.device == "cpu" else tuple(KERNELS)
+    for scheme in ("rope", "alibi"):
+        for pattern in (Blockwise(128), Full()):
+            for kernel in kernels:
+                row = f"| {scheme} | {pattern.label} | {kernel} | "
+                try:
+                    yield row + scored(scheme, pattern, kernel, shape, text, given)
+                except Exception as error:  # out of memory, not defined: a row like any other
+                    yield f"{row}{said(error)} | | | |"
+
+
+def scored(
+    scheme: str, pattern: Pattern, kernel: str, shape: Shape, text: Tokens, given: Any
+) -> str:
+    """Cells of a row: the second of two passes."""
+    n = given.document
+    dims = Dims(shape.n_layers, shape.d_model, shape.n_heads, shape.head_dim, shape.d_ff)
+    vocab_size = 64 if given.tiny else 256
+    model = Transformer(dims, vocab_size, schemes(shape)[scheme]).to(shape.device).eval()
+    autocast = torch.autocast(given.device, dtype=given.dtype, enabled=not given.float32)
+    scorer = Scorer(model, pattern, autocast, make_attend=KERNELS[kernel])
+    (span,) = Prefix().spans(text, [n], None)
+    windows = list(Prefix().windows(span, n))
+    clear(given)
+    if kernel == "flex":
+        scorer.score(text, windows)  # compiles
+    started = time.perf_counter()
+    nats = scorer.score(text, windows)
+    wait(given)
+    took = time.perf_counter() - started
+    assert np.isfinite(nats).all(), "losses are not finite"
+    weights = shape.n_layers * (4 * shape.d_model**2 + 2 * shape.d_model * shape.d_ff)
+    keys = float(pattern.n_keys(torch.arange(n)).double().mean())
+    per_token = 2 * (weights + shape.d_model * vocab_size)
+    per_token += 4 * shape.n_layers * shape.d_model * keys
+    share = n * per_token / given.peak / took
+    return f"{took:.2f} | {n / took / 1000:.0f}k | {share:.0%} | {memory(given) / 2**30:.2f} |"
+
+
+PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
+    "steps": steps, "many": many, "eval": evaluation,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()
