@@ -90,6 +90,12 @@ def _study(config: Any) -> None:
     _stop_or_go_on(_in_one_process(study), config)
 
 
+def _finetune(config: Any) -> None:
+    from lexp.tasks.finetune import finetune_
+
+    _stop_or_go_on(finetune_, config)
+
+
 def _check(module: str) -> Callable[[Any], None]:
     """What checks a config without doing any work, imported when it is called."""
 
@@ -108,4 +114,5 @@ TASKS = {
     "probe": (_probe, _check("probe")),
     "status": (_status, _check("status")),
     "study": (_study, _check("study")),
+    "finetune": (_finetune, _check("finetune")),
 }

@@ -234,7 +234,11 @@ def _steps(root: Path) -> list[Path]:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    """By name; what several layers share is there once."""
+    own = {name for name, _ in model.named_parameters()}
+    again = {name for name, _ in model.named_parameters(remove_duplicate=False)} - own
+    state = model.state_dict()
+    return {name: tensor.detach() for name, tensor in state.items() if name not in again}
 
 
 def _read(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

@@ -43,6 +43,8 @@ def check_train(config: dict[str, Any]) -> None:
     for group in ("model", "size", "dataset", "tokenizer"):
         # They are part of folder names.
         problems += _path_word(f"{group}.name", config[group].get("name"))
+    if "objective" in config:  # runs of an older lexp have none
+        problems += _path_word("objective.name", config["objective"].get("name"))
     for key in ("weight_decay", "clip"):
         if not (math.isfinite(optim[key]) and optim[key] >= 0):
             problems.append(f"optim.{key}={optim[key]} (a finite number from 0)")
@@ -121,6 +123,25 @@ def check_report(config: dict[str, Any]) -> None:
 def check_status(config: dict[str, Any]) -> None:
     """Check which study is shown and how often; one ConfigError names everything wrong."""
     _raise([*_path_word("name", config["name"]), *_positive(config, "every")])
+
+
+def check_finetune(config: dict[str, Any]) -> None:
+    """Check ranges and choices; one ConfigError names everything that is wrong."""
+    problems = [
+        *_at_least(config, 1, "epochs", "batch_size"),
+        *_at_least(config, 0, "seed"),
+        *_positive(config, "lr"),
+        *_one_of(config, "device", DEVICES),
+        *_one_of(config, "precision", PRECISIONS),
+        *_path_word("name", config["name"]),
+        *_place(config),
+    ]
+    if not isinstance(config["task"], dict):
+        _raise([*problems, f"task={config['task']} (text, or one of glue/)"])
+    problems += _path_word("task.name", config["task"].get("name"))
+    if config["max_len"] is not None and not 3 <= config["max_len"] <= MAX_LENGTH:
+        problems.append(f"max_len={config['max_len']} (from 3 to {MAX_LENGTH})")
+    _raise(problems)
 
 
 def check_study(config: dict[str, Any]) -> None:

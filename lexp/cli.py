@@ -52,6 +52,10 @@ COMMANDS = {
         "a whole paper from one file: train, evaluate, analyze, report",
         "lexp study study=lex scale=mini plan=true",
     ),
+    "finetune": Command(
+        "a masked language model learns a task with labels",
+        "lexp finetune task=glue/sst2 run=outputs/default/RUN",
+    ),
     "list": Command(
         "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
     ),
@@ -86,7 +90,7 @@ def usage() -> str:
     """The commands, a line and an example each."""
     lines = ["lexp: train language models on short texts, run them on long ones", ""]
     for word, command in COMMANDS.items():
-        lines += [f"  {word:<8}{command.summary}", f"          {command.example}"]
+        lines += [f"  {word:<10}{command.summary}", f"            {command.example}"]
     return "\n".join(
         [
             *lines,
@@ -115,7 +119,7 @@ def run(word: str, arguments: list[str]) -> None:
         # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
         arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
     for argument in arguments if word == "train" else []:
-        if re.match(r"(model|size|dataset|tokenizer)=\[", argument):
+        if re.match(r"(model|size|dataset|tokenizer|objective)=\[", argument):
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
     sys.stderr = Unbroken(sys.stderr)

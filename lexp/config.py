@@ -42,6 +42,7 @@ class SizeSchema:
     n_heads: int = MISSING
     head_dim: int = MISSING
     d_ff: int = MISSING
+    share_layers: bool = False
     train_len: int = MISSING
     tokens: float = MISSING
     batch_tokens: int = MISSING
@@ -53,6 +54,7 @@ class TrainSchema:
     """The root of `lexp train`. Token budgets are floats so that tokens=1e9 can be typed."""
 
     model: Any = MISSING
+    objective: Any = MISSING
     size: SizeSchema = MISSING
     dataset: Any = MISSING
     tokenizer: Any = MISSING
@@ -154,6 +156,23 @@ class ProbeSchema(MethodsSchema):
 
 
 @dataclass
+class FinetuneSchema:
+    """The root of `lexp finetune`."""
+
+    task: Any = MISSING
+    run: str = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    max_len: int | None = None
+    name: str = MISSING
+    outputs: str = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
 class StudySchema:
     """The root of `lexp study`; what a study file holds is checked by lexp.tasks.study_file."""
 
@@ -184,6 +203,7 @@ def register_schemas() -> None:
     store.store(name="report_schema", node=ReportSchema)
     store.store(name="status_schema", node=StatusSchema)
     store.store(name="study_schema", node=StudySchema)
+    store.store(name="finetune_schema", node=FinetuneSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -217,7 +237,9 @@ def check_types(settings: dict[str, Any]) -> None:
 
     Nothing in them is interpolated: they may be somebody else's.
     """
-    for group in ("model", "size", "dataset", "tokenizer"):
+    for group in ("model", "size", "dataset", "tokenizer", "objective"):
+        if group == "objective" and group not in settings:
+            continue  # of an older lexp
         if not isinstance(settings.get(group), dict):
             raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
     try:

@@ -104,17 +104,20 @@ def read_losses(path: Path) -> Losses:
 
 
 def collect(
-    tokens: Tokens, windows: Sequence[Window], nats: np.ndarray, length: int, protocol: str
+    tokens: Tokens,
+    windows: Sequence[Window],
+    context: np.ndarray,
+    nats: np.ndarray,
+    length: int,
+    protocol: str,
 ) -> Losses:
-    """Losses [n] of the targets of windows, window by window, with all that is known of them."""
+    """Losses [n] of the targets of windows, window by window, with all that is known of them.
+
+    context [n]: tokens before each target in its window. protocol: the label.
+    """
     documents = sorted({window.document for window in windows})
     number = {document: n for n, document in enumerate(documents)}
     sizes = [window.n_scored for window in windows]
-    ends = np.cumsum(sizes)
-    # 1 .. n_scored within each window, counted from the last token that is not scored.
-    within = np.arange(1, len(nats) + 1) - np.repeat(ends - sizes, sizes)
-    before = np.array([window.size - window.n_scored for window in windows])
-    context = np.repeat(before, sizes) + within
     position = np.repeat([window.first for window in windows], sizes) + context
     document: np.ndarray = np.repeat([number[window.document] for window in windows], sizes)
     n_bytes: np.ndarray

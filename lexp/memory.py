@@ -2,6 +2,7 @@
 
 import torch
 
+from lexp.attention import both_sides
 from lexp.attention.strips import MAX_SCORES
 from lexp.attention.tiles import (
     CHUNK_ROWS,
@@ -11,7 +12,7 @@ from lexp.attention.tiles import (
     WHOLE_TOKENS_BIASED,
 )
 from lexp.model import MAX_LOGITS, MLP_ROWS, Transformer
-from lexp.pattern import Banded, Pattern
+from lexp.pattern import Banded, Pattern, TwoSided
 
 
 def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int, item: int) -> int:
@@ -36,6 +37,9 @@ def _scores(model: Transformer, pattern: Pattern, size: int) -> int:
     # A bias that reads more than the distance is a matrix of its own for every tile.
     dense = any(position.has_bias and not position.by_distance for position in model.schemes)
     n_heads, inner = model.dims.n_heads, model.dims.n_heads * model.dims.head_dim
+    if isinstance(pattern, TwoSided):
+        # Keys times their rotation, and of one tile: biases in their row, as a matrix, masked.
+        return 40 * inner * size + 4 * 4 * min(n_heads * size * size, both_sides.MAX_MASK)
     if not isinstance(pattern, Banded) or any(p.has_weigh or p.draws for p in model.schemes):
         return 8 * 4 * MAX_SCORES["cpu"]
     if pattern.lookback is None:

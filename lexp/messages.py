@@ -32,10 +32,20 @@ def first_line(error: BaseException) -> str:
 def explained(error: BaseException) -> str:
     """`first_line`, with the options there are where a choice of several does not exist."""
     choice = re.search(r"Could not load '(\w+)/([^']+)'", str(error))
-    if not choice:
-        return first_line(error)
-    options = sorted(path.stem for path in (config_folder() / choice[1]).glob("*.yaml"))
-    return f"no {choice[1]} {choice[2]!r}; there are {', '.join(options)}"
+    # Hydra does not name the choices in folders of a group, such as task=glue/rte.
+    choice = choice or re.search(r"Could not find '(task)/([^']+)'", str(error))
+    if choice:
+        return f"no {choice[1]} {choice[2]!r}; there are {options(choice[1])}"
+    if missing := re.search(r"You must specify '(\w+)'", str(error)):
+        return f"no {missing[1]} given; there are {options(missing[1])}"
+    return first_line(error)
+
+
+def options(group: str) -> str:
+    """Every choice of a group that lexp has."""
+    folder = config_folder() / group
+    paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
+    return ", ".join(sorted(path.as_posix() for path in paths))
 
 
 def suggest(unknown: str, config: DictConfig) -> str:

@@ -26,16 +26,20 @@ MLP_ROWS = 1 << 15
 
 @dataclass(frozen=True)
 class Dims:
-    """Sizes of the trunk."""
+    """Sizes of the trunk.
+
+    share_layers: one block's weights serve all layers (ALBERT, Lan et al. 2019, arXiv 1909.11942).
+    """
 
     n_layers: int
     d_model: int
     n_heads: int
     head_dim: int
     d_ff: int
+    share_layers: bool = False
 
     def __post_init__(self) -> None:
-        bad = {name: value for name, value in vars(self).items() if value < 1}
+        bad = {k: v for k, v in vars(self).items() if k != "share_layers" and v < 1}
         if bad:
             raise ValueError(f"model sizes must be at least 1, got {bad}")
 
@@ -88,11 +92,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A causal language model over token ids.
+    """A language model over token ids, causal or not as attention makes it.
 
     make_position builds the position scheme: once, shared by all layers, or anew for each layer
     where the scheme says that its parameters are `per_layer`. Layer n takes scheme n modulo their
-    number.
+    number. Where layers share their weights, `blocks` has the same block for each of them.
     """
 
     def __init__(self, dims: Dims, vocab_size: int, make_position: Callable[[], Position]):
@@ -105,7 +109,8 @@ class Transformer(nn.Module):
             schemes = [own[n % len(own)] for n, own in enumerate([schemes, *others])]
         self.positions = nn.ModuleList(schemes)
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
-        self.blocks = nn.ModuleList(Block(dims) for _ in range(dims.n_layers))
+        own = [Block(dims) for _ in range(1 if dims.share_layers else dims.n_layers)]
+        self.blocks = nn.ModuleList(own * dims.n_layers if dims.share_layers else own)
         self.norm = nn.LayerNorm(dims.d_model, bias=False)
         self.head = nn.Linear(dims.d_model, vocab_size, bias=False)
         self._initialise(dims.n_layers)
@@ -152,12 +157,22 @@ class Transformer(nn.Module):
         tokens [B, T]; targets [B, n], n <= T; first: index of tokens[:, 0] in its text.
         """
         hidden = self.hidden(tokens, attend, first)[:, -targets.shape[1] :].flatten(0, 1)
-        flat = targets.flatten()
+        return self._losses(hidden, targets.flatten()).view_as(targets)
+
+    def losses_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
+        """Negative log-likelihood in nats of the targets of chosen tokens, float32 [n].
+
+        tokens, targets [B, T]; chosen: which of them are asked about, bool [B, T], n in all.
+        """
+        return self._losses(self.hidden(tokens, attend)[chosen], targets[chosen])
+
+    def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Of hidden states [n, d_model] and targets [n]."""
         if torch.is_grad_enabled():
-            return head_losses(hidden, self.head.weight, flat).view_as(targets)
+            return head_losses(hidden, self.head.weight, targets)
         rows = max(1, MAX_LOGITS // self.head.out_features)
-        pieces = zip(hidden.split(rows), flat.split(rows), strict=True)
-        return torch.cat([self._nll(h, t) for h, t in pieces]).view_as(targets)
+        pieces = zip(hidden.split(rows), targets.split(rows), strict=True)
+        return torch.cat([self._nll(h, t) for h, t in pieces])
 
     def _nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(self.head(hidden).float(), targets, reduction="none")

@@ -51,7 +51,7 @@ def make_optimizer(model: nn.Module, settings: OptimSettings) -> AdamW:
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        matrix = parameter.ndim >= 2 and not name.startswith(("positions.", "embedding."))
+        matrix = parameter.ndim >= 2 and not {"positions", "embedding"} & set(name.split("."))
         (decayed if matrix else rest).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay},

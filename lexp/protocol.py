@@ -70,6 +70,14 @@ class Protocol:
         """The windows in which a span is scored at a length, each target once, in order."""
         raise NotImplementedError
 
+    def contexts(self, windows: Sequence[Window]) -> np.ndarray:
+        """Tokens before each target in its window, window by window; int64 [targets]."""
+        sizes = [window.n_scored for window in windows]
+        ends = np.cumsum(sizes)
+        # 1 .. n_scored within each window, counted from the last token that is not scored.
+        within = np.arange(1, sum(sizes) + 1) - np.repeat(ends - sizes, sizes)
+        return np.repeat([window.size - window.n_scored for window in windows], sizes) + within
+
 
 @dataclass(frozen=True)
 class Segments(Protocol):
@@ -187,12 +195,63 @@ class Prefix(Protocol):
         yield Window(span.document, span.first - 1, size, size)
 
 
+@dataclass(frozen=True)
+class Masked(Protocol):
+    """Tokens 0 .. N-1 of each document in windows end to end, some of them masked and asked for.
+
+    For masked language models. A token is chosen with a chance of `percent`, by the seed, its
+    document and its place alone: the same ones at every length and for every model. All that are
+    chosen are masked at once, as in training. Targets near either end of a window have context at
+    one side only, fewer of them at longer lengths.
+    """
+
+    percent: int = 15
+    seed: int = 0
+
+    name = "masked"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.percent <= 99 or self.seed < 0:
+            raise ValueError(
+                f"masked takes a percent from 1 to 99 and a seed from 0, got {self.percent}, "
+                f"{self.seed}"
+            )
+
+    def label(self, lengths: Sequence[int]) -> str:
+        seed = f"s{self.seed}" if self.seed else ""
+        return f"masked-by-{self.percent}{seed}-{max(lengths)}"
+
+    def spans(
+        self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
+    ) -> tuple[Span, ...]:
+        """Tokens to choose from, about max_tokens of them."""
+        return tuple(s._replace(first=0) for s in super().spans(tokens, lengths, max_tokens))
+
+    def windows(self, span: Span, length: int) -> Iterator[Window]:
+        for first in range(span.first, span.first + span.n_tokens, length):
+            size = min(length, span.first + span.n_tokens - first)
+            if n_scored := int(self.chosen(Window(span.document, first, size, 0)).sum()):
+                yield Window(span.document, first, size, n_scored)
+
+    def chosen(self, window: Window) -> np.ndarray:
+        """Which tokens of a window are masked and asked for, bool [size]."""
+        draws = np.random.default_rng([self.seed, window.document])
+        return draws.random(window.first + window.size)[window.first :] * 100 < self.percent
+
+    def contexts(self, windows: Sequence[Window]) -> np.ndarray:
+        """What stands before each target; what follows counts as little as elsewhere."""
+        found = [np.flatnonzero(self.chosen(window)) for window in windows]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
 DESCRIPTIONS = {
     "segments": "tokens 1 to {n} of each document, in windows of each length, end to end",
     "sliding": "tokens 1 to {n} of each document, windows of each length moving on by {by} tokens, "
     "of which only the new ones are scored",
     "fixed": "the same blocks of {by} tokens of each document at every length, each the last of a "
     "window of that length",
+    "masked": "{by} % of the first {n} tokens of each document, masked all at once, in windows of "
+    "each length, end to end",
     "prefix": "the first tokens of each document in one window, more tokens at longer lengths",
 }
 
@@ -203,6 +262,8 @@ def describe(label: str) -> str:
     if not found or found[1] not in DESCRIPTIONS:
         return label
     by = "a quarter of the length in" if found[2] == "quarter" else found[2]
+    if found[1] == "masked":
+        by = found[2].split("s")[0]
     return DESCRIPTIONS[found[1]].format(n=found[3], by=by)
 
 

@@ -19,7 +19,7 @@ from lexp.data import Tokens
 from lexp.model import Transformer
 from lexp.pattern import Banded, Pattern
 from lexp.position import Together
-from lexp.protocol import Window
+from lexp.protocol import Masked, Window
 
 # Tokens in one forward pass: more than one window where the length is below this.
 BATCH_TOKENS = 16384
@@ -75,7 +75,7 @@ class Scorer:
         advance: told of tokens read since. partial: where to go on from, and to keep progress.
         """
         nats: np.ndarray = np.full(sum(w.n_scored for w in windows), np.nan, dtype=np.float32)
-        passes = batches(self.pieces(windows), self.batch_tokens)
+        passes = self.passes(windows)
         n_done = 0
         known = partial.load() if partial else None
         if known is not None and known[0].shape == nats.shape:
@@ -96,6 +96,10 @@ class Scorer:
             if partial is not None:
                 partial.save(nats, number)
         return nats
+
+    def passes(self, windows: Sequence[Window]) -> list[list[Piece]]:
+        """Pieces that go through the model together."""
+        return batches(self.pieces(windows), self.batch_tokens)
 
     def pieces(self, windows: Sequence[Window]) -> list[Piece]:
         """Windows as forward passes: most in one, long ones of a bounded pattern in several."""
@@ -148,21 +152,54 @@ class Scorer:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> np.ndarray:
-        """Losses [pieces, n_scored] of pieces of one shape."""
+    def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> Sequence[np.ndarray]:
+        """Losses [n_scored] of each of the pieces of one shape."""
         size, n_scored, offset = batch[0].size, batch[0].n_scored, batch[0].offset
         ids = np.stack([tokens.window(piece.document, piece.first, size + 1) for piece in batch])
         read = torch.from_numpy(ids).to(self.device)
         with torch.inference_mode(), self.autocast:
             targets = read[:, size + 1 - n_scored :]
-            return self.model.losses(read[:, :-1], targets, attend, offset).cpu().numpy()
+            return list(self.model.losses(read[:, :-1], targets, attend, offset).cpu().numpy())
 
 
-def batches(pieces: list[Piece], batch_tokens: int) -> list[list[Piece]]:
+@dataclass(frozen=True, kw_only=True)
+class MaskedScorer(Scorer):
+    """The same of a masked language model: what a protocol chooses is masked, and asked for."""
+
+    protocol: Masked
+
+    def passes(self, windows: Sequence[Window]) -> list[list[Piece]]:
+        """Windows of one size together, however many of their tokens are masked."""
+        return batches(self.pieces(windows), self.batch_tokens, lambda piece: (piece.size,))
+
+    def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> Sequence[np.ndarray]:
+        """Losses [n_scored] of each of the windows of one size."""
+        ids = np.stack([tokens.window(p.document, p.first, p.size) for p in batch])
+        chosen = np.stack(
+            [self.protocol.chosen(Window(p.document, p.first, p.size, 0)) for p in batch]
+        )
+        read, asked = (torch.from_numpy(t).to(self.device) for t in (ids, chosen))
+        mask = self.model.embedding.num_embeddings - 1
+        with torch.inference_mode(), self.autocast:
+            masked = read.masked_fill(asked, mask)
+            nats = self.model.losses_at(masked, read, asked, attend).cpu().numpy()
+        return np.split(nats, np.cumsum([piece.n_scored for piece in batch])[:-1])
+
+
+def shape_of(piece: Piece) -> tuple[int, ...]:
+    """What pieces that share a pass have in common."""
+    return piece.size, piece.n_scored, piece.offset
+
+
+def batches(
+    pieces: list[Piece],
+    batch_tokens: int,
+    key: Callable[[Piece], tuple[int, ...]] = shape_of,
+) -> list[list[Piece]]:
     """Pieces of one shape together, up to batch_tokens, the largest first."""
-    alike: dict[tuple[int, int, int], list[Piece]] = {}
+    alike: dict[tuple[int, ...], list[Piece]] = {}
     for piece in pieces:
-        alike.setdefault((piece.size, piece.n_scored, piece.offset), []).append(piece)
+        alike.setdefault(key(piece), []).append(piece)
     found = []
     for shape in sorted(alike, reverse=True):
         same, each = alike[shape], max(1, batch_tokens // shape[0])

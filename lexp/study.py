@@ -28,6 +28,8 @@ from lexp.files import digest, make_folder, write_json
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 GROUPS = ("model", "size", "dataset", "tokenizer")
 LATER = {"init_from": None, "kernel": "tiles"}
+CAUSAL = "causal"
+SEPARATE = ("share_layers", False)
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
     "path", "parallel", "stall_min",
@@ -88,8 +90,15 @@ def find_runs(study: Path) -> list[Run]:
 def run_name(settings: dict[str, Any]) -> str:
     """The folder of a run: its choices, and a short hash of everything its results depend on."""
     choices = [settings[group]["name"] for group in GROUPS[:3]]
+    if (objective := objective_name(settings)) != CAUSAL:
+        choices.insert(1, objective)
     place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
     return "-".join(choices + place)
+
+
+def objective_name(settings: dict[str, Any]) -> str:
+    """What a run's model is trained to say; those of an older lexp do not tell, and are causal."""
+    return (settings.get("objective") or {"name": CAUSAL})["name"]
 
 
 def run_folder(settings: dict[str, Any]) -> Path:
@@ -110,7 +119,7 @@ def variant_notes(runs: list[Run]) -> dict[str, str]:
         rivals = [other for other in flat.values() if other["model"] == own["model"]]
         keys = [key for key in own if any(r.get(key) != own[key] for r in rivals)]
         # A choice's name stands for all that it sets.
-        choices = set(keys) & set(GROUPS)
+        choices = set(keys) & {*GROUPS, "objective"}
         keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
         notes[name] = ", ".join(f"{key.split('.')[-1]}={own[key]}" for key in keys)
     return notes
@@ -119,6 +128,7 @@ def variant_notes(runs: list[Run]) -> dict[str, str]:
 def _telling(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings by dotted name, choices first; without the seed and without what a size brings."""
     choices = {group: settings[group]["name"] for group in GROUPS}
+    choices["objective"] = objective_name(settings)
     sizes = {"max_len", *settings["size"]}
     rest = {
         key: value
@@ -214,7 +224,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     # Keys added later are left out where they are not used: older runs keep their names.
     unused = {key for key, usual in LATER.items() if settings.get(key, usual) == usual}
-    return {key: settings[key] for key in settings if key not in {*NOT_IDENTITY, *unused}}
+    if objective_name(settings) == CAUSAL:
+        unused.add("objective")
+    own = {key: settings[key] for key in settings if key not in {*NOT_IDENTITY, *unused}}
+    size = {key: value for key, value in own["size"].items() if (key, value) != SEPARATE}
+    return {**own, "size": size}
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -3,6 +3,7 @@
 import math
 import signal
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lexp import checkpoint
@@ -19,12 +21,12 @@ from lexp.distributed import Alone, Engine
 from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.losses import perplexity
 from lexp.model import Transformer
+from lexp.objective import Lesson, Objective
 from lexp.optim import OptimSettings, learning_rate
 from lexp.pattern import Pattern
-from lexp.protocol import Segments, Span
+from lexp.protocol import Protocol, Span
 from lexp.record import Console, Metrics, Mirror, Silent
 from lexp.runtime import StopRequest
-from lexp.scoring import Scorer
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class TrainSettings:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens predicted in one optimiser step."""
+        """Tokens read in one optimiser step."""
         return self.batch_size * self.train_len
 
 
@@ -54,14 +56,15 @@ class Job:
     """All that a training run works with; `step` counts finished optimiser steps.
 
     pattern: which keys a query sees in training. group: the ranks that train it together, or one
-    process alone. engine: how they hold the model. make_attend: what computes attention in training
-    steps; validations take the usual way.
+    process alone. engine: how they hold the model. lesson: from a batch and its step. make_attend:
+    what computes attention in training steps; validations take the usual way.
     """
 
     group: Alone
     engine: Engine
     model: Transformer
     pattern: Pattern
+    objective: Objective
     optimizer: Optimizer
     batches: Batches
     validation: Tokens
@@ -72,6 +75,7 @@ class Job:
     metrics: Metrics | Silent
     mirror: Mirror
     stop: StopRequest
+    lesson: Callable[[Tensor, int], Lesson]
     make_attend: MakeAttend = make_attend
     step: int = 0
     seconds: float = 0.0
@@ -175,16 +179,19 @@ def _kept(job: Job) -> str:
     return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
 
 
-def probe_spans(validation: Tokens, train_len: int, max_tokens: int) -> tuple[Span, ...]:
+def probe_spans(
+    protocol: Protocol, validation: Tokens, train_len: int, max_tokens: int
+) -> tuple[Span, ...]:
     """What probes score: 4x, 2x or 1x train_len tokens, as the documents allow; else DataError."""
     longest = int(validation.lengths.max(initial=0)) - 1
     multiple = max([m for m in (1, 2, 4) if m * train_len <= longest], default=1)
-    return Segments().spans(validation, [multiple * train_len], max_tokens)
+    return protocol.spans(validation, [multiple * train_len], max_tokens)
 
 
 def _probe(job: Job, console: Console | Silent) -> None:
     """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
-    settings, model = job.settings, job.model
+    settings, model, protocol = job.settings, job.model, job.objective.protocol
+    scorer = job.objective.scorer(model, job.pattern, job.autocast, protocol)
     values = {}
     model.eval()  # schemes that draw positions do so otherwise in training
     for multiple in (1, 2, 4):
@@ -193,8 +200,8 @@ def _probe(job: Job, console: Console | Silent) -> None:
             continue
         if model.position.max_len is not None and length > model.position.max_len:
             continue
-        windows = [window for span in job.spans for window in Segments().windows(span, length)]
-        nats = Scorer(model, job.pattern, job.autocast).score(job.validation, windows)
+        windows = [window for span in job.spans for window in protocol.windows(span, length)]
+        nats = scorer.score(job.validation, windows)
         values[f"nll@{length}"] = float(nats.mean(dtype=np.float64))
     model.train()
     # As text where JSON has no number for it; a probe that is not finite is no reason to stop.

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-COMMANDS = ("train", "eval", "probe", "analyze", "report", "status", "study")
+COMMANDS = ("train", "eval", "probe", "analyze", "report", "status", "study", "finetune")
 # The order of the sections, and how a choice of the group is typed.
 GROUPS = {
     "model": "model={}", "size": "size={}", "dataset": "dataset={}", "tokenizer": "tokenizer={}",
+    "objective": "objective={}", "task": "task={}",
+    "task/glue": "task=glue/{}",
     "attention": "'attention=[{}]'", "extension": "'extension=[{}]'", "protocol": "'protocol=[{}]'",
     "probes": "'probes=[{}]'", "instruments": "'instruments=[{}]'", "study": "study={}",
     "hydra/launcher": "hydra/launcher={}",
@@ -100,7 +102,8 @@ def head(path: Path) -> str:
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# ") or line.startswith("#   "):
             break
-        lines.append(line.removeprefix("# "))
+        if not line.startswith("# @package"):  # where Hydra puts the file's keys
+            lines.append(line.removeprefix("# "))
     return " ".join(lines)
 
 
@@ -114,7 +117,9 @@ def own_keys(group: str, path: Path) -> str:
         follows = re.match(r"\$\{(size\.|train_len)", key.default)
         if follows or key.name.split(".")[-1] == "_target_" or key.name in unsaid:
             continue
-        name = f"{group.replace('/', '.')}.{key.name}"
+        # The choices of task/glue/ are choices of task.
+        place = "task" if group == "task/glue" else group.replace("/", ".")
+        name = f"{place}.{key.name}"
         shown.append(f"`{name}={key.default}`" + (f" {escaped(key.about)}" if key.about else ""))
     return "<br>".join(shown)
 

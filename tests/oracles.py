@@ -179,6 +179,9 @@ def sinusoidal_tisa(
     return tisa(q, k, head, n_heads, _of_second(learned), x)
 
 
+learned_tisa = sinusoidal_tisa
+
+
 def fox(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Lin et al. 2025, equation 3: the log of the product of the gates of tokens j+1 .. i."""
 
@@ -487,3 +490,116 @@ def blockwise_allowed(n: int, block: int) -> list[list[bool]]:
 def window_allowed(n: int, window: int) -> list[list[bool]]:
     """The last `window` keys, the query's own included."""
     return [[i - window < j <= i for j in range(n)] for i in range(n)]
+
+
+# Bidirectional models: scores of all pairs, keys after the query included. Schemes whose scores
+# above are those of all pairs already stand for themselves.
+
+
+def everywhere(q: Tensor, k: Tensor, bias: Callable[[int, int], Tensor]) -> Tensor:
+    """q.k / sqrt(d) + bias(i, j) of all pairs."""
+    n, d = q.shape
+    rows = [[q[i] @ k[j] / math.sqrt(d) + bias(i, j) for j in range(n)] for i in range(n)]
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def xpos_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, turning: int = 1):
+    """Each pair of channels, as in Sun et al. 2022, equation 6, its decay by |i - j|:
+
+    Re( q_c conj(k_c) exp(i theta_c (i - j)) ) zeta_c^(|i - j| / 512), summed over c.
+    """
+    n, d = q.shape
+
+    def entry(i: int, j: int) -> Tensor:
+        total = torch.zeros((), dtype=q.dtype)
+        for c in range(d // 2):
+            angle = turning * (i - j) * 10000 ** (-2 * c / d)
+            decay = ((c / (d / 2) + 0.4) / 1.4) ** (abs(i - j) / 512)
+            dot = q[i, 2 * c] * k[j, 2 * c] + q[i, 2 * c + 1] * k[j, 2 * c + 1]
+            cross = q[i, 2 * c] * k[j, 2 * c + 1] - q[i, 2 * c + 1] * k[j, 2 * c]
+            total = total + decay * (dot * math.cos(angle) + cross * math.sin(angle))
+        return total / math.sqrt(d)
+
+    return torch.stack([torch.stack([entry(i, j) for j in range(n)]) for i in range(n)])
+
+
+def alibi_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """q.k / sqrt(d) - m |i - j|, as the authors suggest for encoders."""
+    m = ALIBI_SLOPES[n_heads][head]
+    return everywhere(q, k, lambda i, j: torch.tensor(-m * abs(i - j), dtype=q.dtype))
+
+
+def kerple_log_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Chi et al. 2022a, equation 4, |m - n| as printed."""
+    r1, r2 = (learned[name][head].clamp(min=0.01) for name in ("r1", "r2"))
+    return everywhere(q, k, lambda i, j: -r1 * (1 + r2 * abs(i - j)).log())
+
+
+def kerple_power_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Chi et al. 2022a, equation 3, |m - n| as printed."""
+    r1, r2 = learned["r1"][head].clamp(min=0.01), learned["r2"][head].clamp(min=0.01, max=2)
+    return everywhere(
+        q, k, lambda i, j: -r1 * (r2 * math.log(abs(i - j))).exp() if i != j else 0 * r1
+    )
+
+
+def sandwich_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Chi et al. 2022b: inner products of sinusoidal embeddings, which are even in i - j."""
+
+    def penalty(i: int, j: int) -> Tensor:
+        waves = [10000 ** (2 * c / 128) for c in range(1, 65)]
+        total = sum(
+            math.sin(i / w) * math.sin(j / w) + math.cos(i / w) * math.cos(j / w) for w in waves
+        )
+        return torch.tensor((total - 64) / (8 * (head + 1) / n_heads), dtype=q.dtype)
+
+    return everywhere(q, k, penalty)
+
+
+def tisa_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Wennberg and Henter 2021, equation 6, of offsets j - i of both signs, as there."""
+    a, b, c = (learned[name][:, head] for name in ("amplitude", "sharpness", "centre"))
+    return everywhere(
+        q, k,
+        lambda i, j: sum(a[s] * (-b[s].abs() * (j - i - c[s]) ** 2).exp() for s in range(len(a))),
+    )  # fmt: skip
+
+
+def plus_tisa(scores: Callable) -> Callable:
+    """A scheme's scores with TISA on top."""
+
+    def both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+        bumps = tisa_both(torch.zeros_like(q), k, head, n_heads, _of_second(learned))
+        return scores(q, k, head, n_heads, {}) + bumps
+
+    return both
+
+
+def of_all_pairs(oracle: Callable) -> Callable:
+    """An oracle from above that leaves no pair out; none of these reads the layer's input."""
+    return lambda q, k, head, n_heads, learned: oracle(q, k, head, n_heads, learned, q)
+
+
+def rope_alibi_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """Both at once."""
+    return rope(q, k, head, n_heads, {}, q) + alibi_both(torch.zeros_like(q), k, head, n_heads, {})
+
+
+BOTH_SIDES: dict[str, list[Callable]] = {
+    **{
+        name: [of_all_pairs(oracle)]
+        for name, oracle in {
+            "nope": nope, "sinusoidal": sinusoidal, "learned": learned, "rope": rope,
+            "p_rope": p_rope, "hope": hope, "pope": pope,
+        }.items()
+    },
+    "rope_nope": [of_all_pairs(rope), of_all_pairs(nope)],
+    "xpos": [xpos_both],
+    "xpos_decay": [lambda *given: xpos_both(*given, turning=0)],
+    "alibi": [alibi_both], "rope_alibi": [rope_alibi_both], "swat_softmax": [rope_alibi_both],
+    "kerple_log": [kerple_log_both], "kerple_power": [kerple_power_both],
+    "sandwich": [sandwich_both], "tisa": [tisa_both], "tisa_layers": [tisa_both],
+    "rope_tisa": [plus_tisa(of_all_pairs(rope))],
+    "sinusoidal_tisa": [plus_tisa(of_all_pairs(nope))],
+    "learned_tisa": [plus_tisa(of_all_pairs(nope))],
+}  # fmt: skip

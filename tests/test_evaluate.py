@@ -99,7 +99,7 @@ def losses_of(model, pattern, tokens, spans, length, protocol=None) -> Losses:
     protocol = protocol or Segments()
     windows = [w for span in spans for w in protocol.windows(span, length)]
     nats = Scorer(model, pattern, nullcontext()).score(tokens, windows)
-    return collect(tokens, windows, nats, length, "segments-40")
+    return collect(tokens, windows, protocol.contexts(windows), nats, length, "segments-40")
 
 
 def test_all_lengths_score_the_same_tokens():

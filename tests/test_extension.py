@@ -256,7 +256,7 @@ OTHER_SOFTMAX = {"nope_log_n", "nope_ssmax", "cope", "stick_breaking", "swat", "
                  "random_float_rope"}  # fmt: skip
 DEFINED = {
     "none": set(SCHEMES),
-    "pi": {*RELATIVE, "learned", "sinusoidal", "sinusoidal_tisa"},
+    "pi": {*RELATIVE, "learned", "learned_tisa", "sinusoidal", "sinusoidal_tisa"},
     **dict.fromkeys(["ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope"], ROTARY),
     "log_n": set(SCHEMES) - OTHER_SOFTMAX,
     "uniform_scale": set(SCHEMES) - OTHER_SOFTMAX,

@@ -19,14 +19,16 @@ FLOORS = [
     {"position", "pattern"},
     {"attention", "head_loss"},
     {"model"},
+    {"classifier"},
     {"extension"},
     {"hf"},
     {"data", "optim", "checkpoint", "record", "runtime"},
     {"distributed"},
     {"protocol", "study"},
     {"losses", "scoring", "memory", "status"},
+    {"objective"},
     {"heartbeat"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "finetune"},
     {"probes"},
     {"report"},
     {"analyze"},
@@ -40,7 +42,7 @@ FLOORS = [
 ]
 # Rooms of one floor that know nothing of each other.
 STRANGERS = [{"position", "pattern"}, {"data", "optim", "checkpoint", "record", "runtime"},
-             {"train", "evaluate"}, {"protocol", "study"}]  # fmt: skip
+             {"train", "evaluate", "finetune"}, {"protocol", "study"}]  # fmt: skip
 FENCES = {
     "hydra": {"guard", "cli", "applications", "config", "build", "tasks", "sweep", "launch"},
     "submitit": {"launch"},

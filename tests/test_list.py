@@ -24,12 +24,13 @@ def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
     assert defined("rope", "yarn") and not defined("alibi", "yarn")
     assert defined("alibi", "blockwise") and not defined("learned", "blockwise")
     assert defined("learned", "pi") and not defined("nope", "self_extend")
+    assert defined("tisa", "bidirectional") and not defined("fox", "bidirectional")
     assert all(defined("rope", m) for m in choices("attention"))
 
 
 def test_list_of_one_gives_source_values_and_reasons(tmp_path):
     result = lexp("list", "kerple_log", "yarn", cwd=tmp_path)
-    assert "arXiv 2205.09921" in result.stdout and "r1 log(1 + r2 (i - j))" in result.stdout
+    assert "arXiv 2205.09921" in result.stdout and "r1 log(1 + r2 |i - j|)" in result.stdout
     assert "_target_: lexp.extension.YaRN" in result.stdout
     assert "yarn changes rotary frequencies, ALiBi has none" in result.stdout
 

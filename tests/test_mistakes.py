@@ -54,7 +54,8 @@ def known(protocol, lengths, length, sees=8, tokens=None):
         w for s in fitted.spans(tokens, lengths, None) for w in fitted.windows(s, length)
     ]  # fmt: skip
     nats = Scorer(Falling(sees), Full(), nullcontext()).score(tokens, windows)
-    return collect(tokens, windows, nats, length, fitted.label(lengths))
+    own = fitted.contexts(windows)
+    return collect(tokens, windows, own, nats, length, fitted.label(lengths))
 
 
 def test_01_perplexity_is_no_mean_of_perplexities():

@@ -18,7 +18,7 @@ from lexp.position.base import Pair
 
 CPU = torch.device("cpu")
 SCHEMES = sorted(p.stem for p in (Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
-EMBEDDED = ("learned", "sinusoidal", "sinusoidal_tisa")
+EMBEDDED = ("learned", "learned_tisa", "sinusoidal", "sinusoidal_tisa")
 D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
 
 
@@ -69,10 +69,10 @@ def test_reference_and_fast_paths_match_the_paper_values_and_gradients(
     found = getattr(oracles, scheme)
     per_layer = found if isinstance(found, list) else [found]
     for position, oracle in zip(whole.layers(), per_layer, strict=True):
-        check_against_oracle(oracle, position.double(), n_heads, scheme != "learned")
+        check_against_oracle(oracle, position.double(), n_heads)
 
 
-def check_against_oracle(oracle, position: Position, n_heads: int, scores_learn: bool):
+def check_against_oracle(oracle, position: Position, n_heads: int):
     n = 20
     with torch.no_grad():
         for parameter in position.parameters():  # some start where nothing can be seen
@@ -80,7 +80,8 @@ def check_against_oracle(oracle, position: Position, n_heads: int, scores_learn:
     q, k, v = qkv(n_heads, n)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(1, n, D_MODEL, generator=generator, dtype=torch.float64)
-    learned = dict(position.named_parameters()) if scores_learn else {}
+    # A table of absolute positions is no part of the scores.
+    learned = {n: p for n, p in position.named_parameters() if not n.endswith("table")}
     inputs = [q, k, v, *learned.values()]
     drawn = position.draw(n)
     expected = expected_output(oracle, position, learned, q, k, v, x, drawn)
@@ -98,7 +99,7 @@ def check_against_oracle(oracle, position: Position, n_heads: int, scores_learn:
     attend = make_attend(Full(), n, [position], CPU)
     fast = attend(*single, position, x.float(), drawn)
     torch.testing.assert_close(fast, expected.float(), rtol=0, atol=1e-5)
-    parameters = list(position.parameters()) if scores_learn else []
+    parameters = [p for n, p in position.named_parameters() if n in learned]
     found = torch.autograd.grad((fast * weight.float()).sum(), [*single, *parameters])
     for ours, theirs in zip(found, gradients, strict=True):
         scale = theirs.abs().max().clamp(min=1).item()
@@ -188,7 +189,7 @@ def test_alibi_slopes(n_heads):
 
 
 # Biases that are free to reward distance: learned ones, and half of SWAT's heads.
-FREE = {"t5", "tisa", "tisa_layers", "rope_tisa", "sinusoidal_tisa", "fire", "swat"}
+FREE = {"t5", "tisa", "tisa_layers", "rope_tisa", "sinusoidal_tisa", "learned_tisa", "fire", "swat"}
 PENALTIES = [s for s in SCHEMES if make(s).has_bias and s not in FREE]
 
 
@@ -296,7 +297,7 @@ def test_causality_changing_a_token_leaves_all_logits_before_it_bit_equal(scheme
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(8), Window(20)], ids=repr)
-@pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"learned"}))
+@pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"learned", "learned_tisa"}))
 def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkeypatch):
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
     torch.manual_seed(0)

@@ -65,7 +65,8 @@ def test_every_target_once_and_the_same_at_every_length(protocol):
 def contexts(made: Exam, length: int) -> list[int]:
     windows = made.windows(length)
     n = sum(w.n_scored for w in windows)
-    return collect(TOKENS, windows, np.zeros(n), length, "x").context.tolist()
+    own = made.protocol.contexts(windows)
+    return collect(TOKENS, windows, own, np.zeros(n), length, "x").context.tolist()
 
 
 def test_contexts_are_what_each_protocol_says():

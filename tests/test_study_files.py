@@ -30,7 +30,7 @@ def checked(name: str, scale: str):
 def test_the_studies_of_the_issue_are_there():
     assert sorted([
         "lex", "nope_variance", "tisa", "kerple", "alibi", "nope_length", "context_extension",
-        "training_dynamics", "zoo",
+        "training_dynamics", "zoo", "tisa_mlm",
     ]) == NAMES  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from lexp.evaluate import (
     prepare,
 )
 from lexp.files import digest, make_folder, read_sealed, write_bytes, write_sealed
+from lexp.objective import refuse_both_sides
 from lexp.runtime import is_out_of_memory
 
 # Raised whenever a change of the code changes findings: those of another version are not reused.
@@ -76,6 +77,7 @@ def _look(
 ) -> tuple[Finding, str, str]:
     try:
         model, pattern = prepare(subject, method, int(texts.shape[1]))
+        refuse_both_sides(pattern, "instruments look at causal models")
         device = next(model.parameters()).device
         view = View(model, pattern, texts.to(device), subject.labels["train_len"], moment.state)
         return instrument.look(view), OK, ""

@@ -1,41 +1,51 @@
 """Attention is one function of a pattern and a position scheme, made ready per length.
 
-`Reference` is the specification, `Tiles` the fast path, `Strips` the general one and `Flex` one
-compiled for CUDA devices; all are called `attend(q, k, v, position, x, drawn)` and give the same
-values.
+`Reference` is the specification, `Tiles` the fast path, `Strips` the general one, `BothSides` that
+of bidirectional models and `Flex` one compiled for CUDA devices; called
+`attend(q, k, v, position, x, drawn)` all give the same values.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from lexp.attention.both_sides import BothSides
 from lexp.attention.flex import Flex, refuse_beyond_flex
 from lexp.attention.reference import Reference
 from lexp.attention.strips import Strips
 from lexp.attention.tiles import Tiles
 from lexp.errors import NotDefined
-from lexp.pattern import Banded, Pattern
-from lexp.position import Position
+from lexp.pattern import Banded, Pattern, TwoSided
+from lexp.position import Position, Together
 
 Attend = Callable[[Tensor, Tensor, Tensor, Position, Tensor, Tensor | None], Tensor]
 # From a pattern, a length, the schemes of a model's layers and a device.
 MakeAttend = Callable[[Pattern, int, Sequence[Position], torch.device], Attend]
 
 __all__ = [
-    "Attend", "Flex", "MakeAttend", "Reference", "Strips", "Tiles", "make_attend", "make_flex",
-    "refuse_beyond_flex", "refuse_meaningless",
+    "Attend", "BothSides", "Flex", "MakeAttend", "Reference", "Strips", "Tiles", "make_attend",
+    "make_flex", "refuse_beyond_flex", "refuse_meaningless",
 ]  # fmt: skip
 
 
 def make_attend(
-    pattern: Pattern, seq_len: int, positions: Sequence[Position], device: torch.device
+    pattern: Pattern,
+    seq_len: int,
+    positions: Sequence[Position],
+    device: torch.device,
+    lengths: Tensor | None = None,
 ) -> Attend:
     """Attention for the schemes of a model's layers; NotDefined if the pattern means nothing there.
 
-    Softmax over a band of keys goes over folded tiles and a fused kernel, all else over strips.
+    Softmax over a band of keys goes over folded tiles and a fused kernel, over keys at both sides
+    it has its own path, all else goes over strips.
+    lengths [B]: tokens of each text of the batch, what follows being padding that no other token
+    sees; None: all of them. Of two-sided patterns alone: a causal model never sees what follows.
     """
-    return by_scheme(tiles_or_strips, pattern, seq_len, positions, device)
+    make = partial(two_sided, lengths=lengths) if pattern.two_sided else tiles_or_strips
+    return by_scheme(make, pattern, seq_len, positions, device)
 
 
 def make_flex(
@@ -43,6 +53,18 @@ def make_flex(
 ) -> Attend:
     """The same by `Flex` alone; NotDefined, too, if that is not made for a pattern or scheme."""
     return by_scheme(Flex, pattern, seq_len, positions, device)
+
+
+def two_sided(
+    pattern: Pattern,
+    seq_len: int,
+    position: Position,
+    device: torch.device,
+    lengths: Tensor | None = None,
+) -> BothSides:
+    """Of two-sided patterns."""
+    assert isinstance(pattern, TwoSided), "asked of no other"
+    return BothSides(pattern, seq_len, position, device, lengths)
 
 
 def tiles_or_strips(
@@ -84,6 +106,15 @@ def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
         raise NotDefined(f"{pattern.name} moves the positions of pairs, {scheme} has none to move")
     if any(branch.moves for branch in pattern.branches) and any(p.draws for p in positions):
         raise NotDefined(f"{pattern.name} moves positions, and these are drawn at random")
+    one_sided = [one for p in positions for one in parts_of(p) if not one.two_sided]
+    if pattern.two_sided and one_sided:
+        scheme = type(one_sided[0]).__name__
+        raise NotDefined(f"{scheme} is not defined for keys after the query: causal attention only")
+
+
+def parts_of(position: Position) -> list[Position]:
+    """The schemes that act at once in a layer."""
+    return position.parts if isinstance(position, Together) else [position]
 
 
 def table_key(position: Position) -> object:

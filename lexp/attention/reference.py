@@ -49,7 +49,8 @@ class Reference:
                 q_pos = k_pos = drawn
             q_grid = torch.where(own, q_pos[:, None], q_grid)
             k_grid = torch.where(own, k_pos, k_grid)
-            factors = position.factors(q_pos, k_pos)
+            made = position.factors_ahead if branch.ahead else position.factors
+            factors = made(q_pos, k_pos)
             turned = (q, k) if factors is None else (rotate(q, factors[0]), rotate(k, factors[1]))
             scores = torch.where(own, turned[0] @ turned[1].transpose(-1, -2) / root, scores)
         pair = Pair(

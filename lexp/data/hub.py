@@ -71,6 +71,12 @@ class Hub(Corpus):
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The rows of a split, streamed; nothing is run that the dataset ships as code."""
+        for where, row in self.rows(split):
+            if text := text_field(row, self.column, where):
+                yield Document(where, text)
+
+    def rows(self, split: Split) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The rows of a split as they are, each with its place."""
         asked = self.splits[split]
         if asked is None:
             return
@@ -79,9 +85,7 @@ class Hub(Corpus):
             most = first + self.max_documents
             stop = most if stop is None else min(stop, most)
         for number, row in enumerate(itertools.islice(self._rows(name), first, stop), first):
-            text = text_field(row, self.column, f"{self.path}/{name}:{number}")
-            if text:
-                yield Document(f"{self.path}/{name}:{number}", text)
+            yield f"{self.path}/{name}:{number}", row
 
     def _rows(self, name: str) -> Iterator[dict[str, Any]]:
         import datasets

@@ -4,6 +4,7 @@ import glob
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint, text_field
 from lexp.errors import DataError
@@ -85,6 +86,13 @@ def decode(data: bytes, path: Path, first_line: int = 1) -> str:
 
 
 def _jsonl(path: Path, column: str) -> Iterator[Document]:
+    for number, row in jsonl_rows(path):
+        where = f"{path}: line {number}"
+        yield Document(f"{path.name}:{number}", text_field(row, column, where))
+
+
+def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """The lines of a .jsonl file, counted from 1; DataError names the one that is not JSON."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
@@ -92,13 +100,11 @@ def _jsonl(path: Path, column: str) -> Iterator[Document]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(decode(line, path, number))
+                yield number, json.loads(decode(line, path, number))
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}: line {number}: not JSON ({error.msg})") from None
             except RecursionError:
                 raise DataError(f"{path}: line {number}: JSON nested too deeply") from None
-            where = f"{path}: line {number}"
-            yield Document(f"{path.name}:{number}", text_field(row, column, where))
 
 
 def _parquet(path: Path, column: str) -> Iterator[Document]:

@@ -30,7 +30,7 @@ class Shards(Engine):
         device = next(model.parameters()).device
         self._scalars = _with_dimension(model)
         mesh = init_device_mesh(device.type, (n_ranks,))
-        for block in model.blocks:
+        for block in dict.fromkeys(model.blocks):  # layers may share one
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         for name in {"losses", losses.__name__}:  # validation calls the first

@@ -160,12 +160,15 @@ def _score(
     windows = exam.windows(length)
     try:
         model, pattern = prepare(subject, method, length)
-        scorer = Scorer(model, pattern, subject.autocast, make_attend=subject.make_attend)
+        scorer = subject.objective.scorer(
+            model, pattern, subject.autocast, exam.protocol, subject.make_attend
+        )
         if short := _too_little_memory(scorer, windows, subject.labels["precision"]):
             advance(exam.n_read(length))
             return None, OUT_OF_MEMORY, short
         nats = scorer.score(subject.tokens, windows, advance, partial)
-        return collect(subject.tokens, windows, nats, length, exam.label), OK, ""
+        context = exam.protocol.contexts(windows)
+        return collect(subject.tokens, windows, context, nats, length, exam.label), OK, ""
     except NotDefined as error:
         advance(exam.n_read(length))
         return None, NOT_DEFINED, str(error)

@@ -1,7 +1,7 @@
 """What is evaluated: a trained model (Subject), on what (Exam), and how it is run (Method)."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from lexp.evaluate.cell import LAST
 from lexp.extension import Extension, Lengths, Sample
 from lexp.files import digest
 from lexp.model import Transformer
+from lexp.objective import CausalLM, Objective, refuse_other_attention
 from lexp.pattern import Full, Pattern, Trained
 from lexp.position import Wrapper
 from lexp.protocol import Protocol, Span, Window
@@ -26,8 +27,8 @@ class Subject:
 
     labels: the cell columns that are the run's and the text's. identity: digests of checkpoint,
     text and tokenizer, model settings, precision: a cell is computed again if any changes.
-    sample: training texts. trained: the pattern of training. step: see Cell. make_attend: what
-    computes attention.
+    sample: training texts. trained: the pattern of training. step: see Cell. objective: what the
+    model was trained to say. make_attend: what computes attention.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Subject:
     sample: Sample
     trained: Pattern
     step: int = LAST
+    objective: Objective = field(default_factory=CausalLM)
     make_attend: MakeAttend = make_attend
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
@@ -115,6 +117,7 @@ def prepare(subject: Subject, method: Method, length: int) -> tuple[Transformer,
     lengths = Lengths(subject.labels["train_len"], length, method.longest)
     model = method.extension.extend(subject.model, lengths, subject.sample)
     pattern = subject.fit(method.pattern, length)
+    refuse_other_attention(subject.trained, pattern)
     if method.extension.full_only and not isinstance(pattern, Full):
         raise NotDefined(f"{method.extension.name} is measured under full attention")
     refuse_beyond(model, length)

@@ -2,10 +2,17 @@
 
 from lexp.pattern.banded import Banded, Blockwise, Full, Trained, Window
 from lexp.pattern.base import Branch, Pattern
+from lexp.pattern.bidirectional import (
+    Bidirectional,
+    BidirectionalBlockwise,
+    BidirectionalWindow,
+    TwoSided,
+)
 from lexp.pattern.moved import DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
 from lexp.pattern.sinks import LMInfinite, Sinks
 
 __all__ = [
-    "Banded", "Blockwise", "Branch", "DualChunk", "Full", "LMInfinite", "LeakyReRoPE", "Pattern",
-    "ReRoPE", "SelfExtend", "Sinks", "Trained", "Window",
+    "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow", "Blockwise",
+    "Branch", "DualChunk", "Full", "LMInfinite", "LeakyReRoPE", "Pattern", "ReRoPE", "SelfExtend",
+    "Sinks", "Trained", "TwoSided", "Window",
 ]  # fmt: skip

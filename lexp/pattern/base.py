@@ -20,6 +20,7 @@ class Branch:
 
     allowed: whether query index i sees key index j in this branch; broadcasts.
     keys: queries start .. end-1 see keys from first to below last only, ascending with start.
+    ahead: its keys come after their queries.
     q_map, k_map: indices to positions, int64 to int64 or float64.
     """
 
@@ -27,6 +28,7 @@ class Branch:
     keys: Callable[[int, int], tuple[int, int]]
     q_map: Callable[[Tensor], Tensor] = unmoved
     k_map: Callable[[Tensor], Tensor] = unmoved
+    ahead: bool = False
 
     @property
     def moves(self) -> bool:
@@ -36,11 +38,15 @@ class Branch:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which keys of the causal triangle j <= i a query sees, always itself, and how far away."""
+    """Which keys a query sees, always itself, and how far away: of the causal triangle j <= i,
+    or, where the pattern is `two_sided`, of the whole text.
+    """
 
     name: ClassVar[str]
     # Whether the pattern sees every key and does nothing but move positions.
     only_moves: ClassVar[bool] = False
+    # Whether queries see keys that come after them.
+    two_sided: ClassVar[bool] = False
 
     @property
     def branches(self) -> tuple[Branch, ...]:

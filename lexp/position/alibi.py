@@ -1,8 +1,9 @@
 """ALiBi: attention with linear biases (Press et al. 2021, arXiv 2108.12409, section 3).
 
-    score(i, j) = q_i . k_j / sqrt(d) - m_h (i - j),  m_h a geometric series over heads
+    score(i, j) = q_i . k_j / sqrt(d) - m_h |i - j|,  m_h a geometric series over heads
 
-The bias is not divided by sqrt(d).
+The bias is not divided by sqrt(d). The paper is about causal models, i >= j; the absolute value is
+its authors' own suggestion for bidirectional ones (issue 5 of their repository).
 """
 
 import torch
@@ -27,6 +28,7 @@ class ALiBi(Position):
     """A penalty linear in the distance, one fixed slope per head."""
 
     relative = True
+    two_sided = True
     has_bias = True
     by_distance = True
 
@@ -39,6 +41,6 @@ class ALiBi(Position):
         self.register_buffer("slopes", slopes, persistent=False)
 
     def bias(self, x: Tensor) -> Bias:
-        """-m_h (i - j)."""
+        """-m_h |i - j|."""
         slopes = self.slopes
-        return lambda pair: -slopes[pair.h] * (pair.q_pos - pair.k_pos)
+        return lambda pair: -slopes[pair.h] * (pair.q_pos - pair.k_pos).abs()

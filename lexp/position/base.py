@@ -45,6 +45,8 @@ class Position(nn.Module):
     has_weigh: bool = False  # weigh() gives a function
     has_scale: bool = False  # scale() gives numbers
     draws: bool = False  # draw() gives positions
+    two_sided: bool = False  # defined for keys later than the query too
+    splits: bool = False  # those have factors of their own, factors_ahead()
     per_layer: bool = False  # every layer has parameters of its own
     n_earlier: int = 0  # inputs before a token that bias() and weigh() read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
@@ -80,6 +82,13 @@ class Position(nn.Module):
         is then the real part of (q f_q) conj(k f_k), summed over channels. No learned parameters.
         """
         return None
+
+    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The factors of pairs whose key comes after the query; those of all others unless given.
+
+        Asked of two-sided schemes alone.
+        """
+        return self.factors(q_pos, k_pos)
 
     def bias(self, x: Tensor) -> Bias | None:
         """A function from a Pair to what is added to its score, after the 1/sqrt(head_dim) scaling.

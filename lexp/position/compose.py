@@ -21,6 +21,7 @@ class Wrapper(Position):
         self.has_weigh = inner.has_weigh
         self.has_scale = inner.has_scale
         self.draws = inner.draws
+        self.splits = inner.splits
         self.per_layer = inner.per_layer
         self.n_earlier = inner.n_earlier
         self.max_len = inner.max_len
@@ -45,6 +46,10 @@ class Wrapper(Position):
     def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """As the inner scheme."""
         return self.inner.factors(q_pos, k_pos)
+
+    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+        """As the inner scheme."""
+        return self.inner.factors_ahead(q_pos, k_pos)
 
     def bias(self, x: Tensor) -> Bias | None:
         """As the inner scheme."""
@@ -77,6 +82,8 @@ class Together(Position):
         self.by_token = all(part.by_token or not part.has_bias for part in schemes)
         self.has_weigh = any(part.has_weigh for part in schemes)
         self.has_scale = any(part.has_scale for part in schemes)
+        self.two_sided = all(part.two_sided for part in schemes)
+        self.splits = any(part.splits for part in schemes)
         self.per_layer = any(part.per_layer for part in schemes)
         self.n_earlier = max(part.n_earlier for part in schemes)
         self.max_len = min((p.max_len for p in schemes if p.max_len is not None), default=None)
@@ -115,13 +122,11 @@ class Together(Position):
 
     def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """The products."""
-        found = [f for part in self.parts if (f := part.factors(q_pos, k_pos)) is not None]
-        if not found:
-            return None
-        q, k = found[0]
-        for q_more, k_more in found[1:]:
-            q, k = q * q_more, k * k_more
-        return q, k
+        return product([part.factors(q_pos, k_pos) for part in self.parts])
+
+    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The products."""
+        return product([part.factors_ahead(q_pos, k_pos) for part in self.parts])
 
     def bias(self, x: Tensor) -> Bias | None:
         """The sum."""
@@ -159,6 +164,17 @@ class Alternate(Position):
     def layers(self) -> list[Position]:
         """The schemes in order."""
         return [part for part in self.schemes if isinstance(part, Position)]
+
+
+def product(factors: list[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
+    """Of the factors of those schemes that have any."""
+    found = [pair for pair in factors if pair is not None]
+    if not found:
+        return None
+    q, k = found[0]
+    for q_more, k_more in found[1:]:
+        q, k = q * q_more, k * k_more
+    return q, k
 
 
 def acts_on_embeddings(position: Position) -> bool:

@@ -1,7 +1,7 @@
 """KERPLE: kernelized relative positions (Chi et al. 2022, arXiv 2205.09921, equations 3 and 4).
 
-    log:    score(i, j) = q_i . k_j / sqrt(d) - r1 log(1 + r2 (i - j)),  r1, r2 > 0
-    power:  score(i, j) = q_i . k_j / sqrt(d) - r1 (i - j)^r2,           r1 > 0, 0 < r2 <= 2
+    log:    score(i, j) = q_i . k_j / sqrt(d) - r1 log(1 + r2 |i - j|),  r1, r2 > 0
+    power:  score(i, j) = q_i . k_j / sqrt(d) - r1 |i - j|^r2,           r1 > 0, 0 < r2 <= 2
 
 The paper divides the bias by sqrt(d) as well, the authors' code does not; we follow the code, which
 made the published numbers. Initialisation and clamping are the code's too.
@@ -19,6 +19,7 @@ class KerpleLog(Position):
     """A learned logarithmic penalty: two scalars per head, shared by all layers."""
 
     relative = True
+    two_sided = True
     has_bias = True
     by_distance = True
 
@@ -28,11 +29,11 @@ class KerpleLog(Position):
         self.r2 = nn.Parameter(torch.rand(n_heads))
 
     def bias(self, x: Tensor) -> Bias:
-        """-r1 log(1 + r2 (i - j))."""
+        """-r1 log(1 + r2 |i - j|)."""
         r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST)
 
         def penalty(pair: Pair) -> Tensor:
-            distance = (pair.q_pos - pair.k_pos).clamp(min=0)
+            distance = (pair.q_pos - pair.k_pos).abs()
             return -r1[pair.h] * torch.log1p(r2[pair.h] * distance)
 
         return penalty
@@ -42,6 +43,7 @@ class KerplePower(Position):
     """A learned power of the distance as penalty: two scalars per head, shared by all layers."""
 
     relative = True
+    two_sided = True
     has_bias = True
     by_distance = True
 
@@ -51,12 +53,11 @@ class KerplePower(Position):
         self.r2 = nn.Parameter(torch.rand(n_heads) * 2)
 
     def bias(self, x: Tensor) -> Bias:
-        """-r1 (i - j)^r2."""
+        """-r1 |i - j|^r2."""
         r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST, max=2)
 
         def penalty(pair: Pair) -> Tensor:
-            # Pairs that are masked anyway must not put a NaN into the gradient.
-            distance = (pair.q_pos - pair.k_pos).clamp(min=0)
+            distance = (pair.q_pos - pair.k_pos).abs()
             return -r1[pair.h] * distance ** r2[pair.h]
 
         return penalty

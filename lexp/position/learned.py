@@ -16,6 +16,7 @@ class Learned(Position):
     """
 
     shift_invariant = False
+    two_sided = True
 
     def __init__(self, max_len: int, d_model: int):
         super().__init__()

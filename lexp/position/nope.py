@@ -8,3 +8,5 @@ from lexp.position.base import Position
 
 class NoPE(Position):
     """Leaves embeddings, queries, keys and scores alone."""
+
+    two_sided = True

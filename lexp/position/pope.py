@@ -22,6 +22,7 @@ class PoPE(Position):
     """Magnitudes from content, angles from position; phases of its own in every layer."""
 
     relative = True
+    two_sided = True
     per_layer = True
 
     def __init__(self, head_dim: int, n_heads: int, base: float = 10000.0):

@@ -25,6 +25,7 @@ class RoPE(Position):
     """Rotates query and key pairs by an angle proportional to their position."""
 
     relative = True
+    two_sided = True
 
     def __init__(self, head_dim: int, base: float = 10000.0):
         super().__init__()

@@ -20,6 +20,7 @@ class Sandwich(Position):
     """
 
     relative = True
+    two_sided = True
     has_bias = True
     by_distance = True
 

@@ -21,6 +21,7 @@ class Sinusoidal(Position):
     """
 
     shift_invariant = False
+    two_sided = True
 
     def __init__(self, d_model: int, base: float = 10000.0):
         super().__init__()

@@ -21,6 +21,7 @@ class SWAT(RoPE):
     has_bias = True
     by_distance = True
     has_weigh = True
+    two_sided = False
 
     def __init__(self, head_dim: int, n_heads: int, base: float = 10000.0):
         super().__init__(head_dim, base)

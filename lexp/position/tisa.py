@@ -22,6 +22,7 @@ class TISA(Position):
     """
 
     relative = True
+    two_sided = True
     has_bias = True
     by_distance = True
 

@@ -10,6 +10,16 @@ The code centres positions on the middle of the sequence and overflows at 72k to
 We promise shift invariance and a `max_span` instead: attention counts from each tile's first query
 and keeps tiles that short, so keys far in the past underflow towards their true value, zero, and
 nothing overflows at any length.
+
+Bidirectional attention is what LEX leaves to later work, and what others found xPos to be of no use
+for (lucidrains/rotary-embedding-torch, issue 3): for a key after its query zeta^(n-m) grows. Its
+expectation g(n) = sum_c cos(n theta_c) zeta_c^n is made to fall with the distance n = |n-m| and its
+cosines are even, so we keep the rotation as it is and let the decay follow the distance,
+
+    score(n, m) contains zeta^|n-m| exp(i theta (n-m)),
+
+which leaves causal attention as it was. No product of a query's and a key's part is that for both
+signs, but two are: zeta^n zeta^-m for keys up to the query and zeta^-n zeta^m for those after it.
 """
 
 import torch
@@ -26,6 +36,8 @@ class XPos(Position):
     """
 
     relative = True
+    two_sided = True
+    splits = True
 
     def __init__(
         self, head_dim: int, base: float = 10000.0, gamma: float = 0.4, scale_base: float = 512.0
@@ -41,8 +53,15 @@ class XPos(Position):
 
     def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """exp((xi + i theta) n) for queries, exp((-xi + i theta) m) for keys."""
+        return self._decaying(q_pos, k_pos, 1)
+
+    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """exp((-xi + i theta) n) for queries, exp((xi + i theta) m) for keys after them."""
+        return self._decaying(q_pos, k_pos, -1)
+
+    def _decaying(self, q_pos: Tensor, k_pos: Tensor, sign: int) -> tuple[Tensor, Tensor]:
         theta = torch.tensor(self.theta, dtype=torch.float64, device=q_pos.device)
-        xi = torch.tensor(self.xi, dtype=torch.float64, device=q_pos.device)
+        xi = sign * torch.tensor(self.xi, dtype=torch.float64, device=q_pos.device)
         q_rate, k_rate = torch.complex(xi, theta), torch.complex(-xi, theta)
         return torch.exp(q_pos[:, None] * q_rate), torch.exp(k_pos[:, None] * k_rate)
 

@@ -15,6 +15,7 @@ from lexp.errors import NotDefined
 from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OK, OUT_OF_MEMORY, Method, Subject, prepare
 from lexp.extension import Extension
 from lexp.files import digest
+from lexp.objective import refuse_both_sides
 from lexp.probes.base import Example, Material, Probe, make_examples
 from lexp.probes.cells import MEASURES, ProbeCell, Result, measure, read_result, write_result
 from lexp.probes.score import Scores, score_examples
@@ -146,6 +147,7 @@ def _score(
     probe, length, message = place.probe, place.length, None
     try:
         model, pattern = prepare(subject, place.method, length)
+        refuse_both_sides(pattern, "probes ask causal models")
         if length not in made:
             made[length] = make_examples(probe, material, length, plan.samples, plan.seed)
         device = next(model.parameters()).device

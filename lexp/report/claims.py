@@ -16,6 +16,7 @@ from lexp.statistics import (
 
 # Protocols whose lengths score different tokens: a difference between lengths would mean nothing.
 UNPAIRED = "prefix"
+WINDOWS = ("window", "bidirectional_window")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _window_of(line: Line, found: list[Line]) -> Line | None:
     """The same variant's plain window of the trained length; None for that line itself."""
     same = [
         other for other in found
-        if other.attention in ("window", f"window-{line.train_len}")
+        if other.attention.removesuffix(f"-{line.train_len}") in WINDOWS
         and other.extension == "none"
         and (other.variant, other.protocol, other.text, other.precision)
         == (line.variant, line.protocol, line.text, line.precision)

@@ -10,6 +10,13 @@ from lexp.evaluate import Cell, read_cell
 from lexp.losses import Losses, read_losses
 from lexp.statistics import Scored, difference
 
+# Attention to every key that a model may see, causal or not; and how rows follow each other.
+PLAIN = ("full", "bidirectional")
+ORDER = (
+    "full", "blockwise", "window",
+    "bidirectional", "bidirectional_blockwise", "bidirectional_window",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Known:
@@ -58,8 +65,8 @@ class Line:
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is the model as it is: full attention, no extension."""
-        return (self.attention, self.extension) == ("full", "none")
+        """Whether this is the model as it is: every key it may see, no extension."""
+        return self.attention in PLAIN and self.extension == "none"
 
     @property
     def lengths(self) -> list[int]:
@@ -181,5 +188,5 @@ def protocols(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
 
 
 def _rank(line: Line) -> tuple[int, str]:
-    order, method = ("full", "blockwise", "window"), line.method.removesuffix(line.where).rstrip()
-    return (order.index(method) if method in order else len(order)), line.method
+    method = line.method.removesuffix(line.where).rstrip()
+    return (ORDER.index(method) if method in ORDER else len(ORDER)), line.method

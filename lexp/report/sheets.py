@@ -121,8 +121,9 @@ def methods_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
         for line in lines
         if base.is_plain and line.variant == base.variant and line is not base
     ]
-    family = f"methods against full attention at {length}"
-    return _paired_sheet(f"Differences of methods at {length}", pairs, length, "full", family)
+    plain = pairs[0][1].attention if pairs else ""
+    family = f"methods against {plain} attention at {length}"
+    return _paired_sheet(f"Differences of methods at {length}", pairs, length, plain, family)
 
 
 def _paired_sheet(

@@ -14,7 +14,8 @@ from lexp.data.tokenizer import TokenizerSpec
 from lexp.errors import ConfigError
 from lexp.files import make_folder
 from lexp.model import Dims, Transformer
-from lexp.pattern import Full, Pattern
+from lexp.objective import CausalLM, Objective
+from lexp.pattern import Pattern
 from lexp.position import Position
 
 
@@ -34,18 +35,29 @@ def make_store(
 
 def make_dims(settings: dict[str, Any]) -> Dims:
     """The model's sizes; ConfigError if one is below 1."""
-    names = [field.name for field in fields(Dims)]
+    # Runs of an older lexp do not say whether layers share weights: they do not.
+    size = {"share_layers": False, **settings["size"]}
     try:
-        return Dims(**{name: settings["size"][name] for name in names})
+        return Dims(**{field.name: size[field.name] for field in fields(Dims)})
     except ValueError as error:
         raise ConfigError(f"size: {error}") from None
 
 
 def make_model(settings: dict[str, Any], vocab_size: int) -> Transformer:
-    """The model that the settings of a run describe, freshly initialised."""
+    """The model that the settings of a run describe, freshly initialised.
+
+    vocab_size: the tokenizer's; the objective may need more.
+    """
     node = settings["model"]["position"]
     make_position = partial(build, node, Position, "model.position")
+    vocab_size += make_objective(settings).n_extra
     return Transformer(make_dims(settings), vocab_size, make_position)
+
+
+def make_objective(settings: dict[str, Any]) -> Objective:
+    """What a run's model is trained to say; runs of an older lexp are causal."""
+    node = settings.get("objective")
+    return CausalLM() if node is None else build(node, Objective, "objective")
 
 
 def choose_kernel(name: str, device: torch.device) -> MakeAttend:
@@ -56,8 +68,8 @@ def choose_kernel(name: str, device: torch.device) -> MakeAttend:
 
 
 def training_pattern(settings: dict[str, Any]) -> Pattern:
-    """Which keys a query saw in training: everything, unless the model's config has a pattern."""
+    """Which keys a query saw in training: as the objective has it, or the model's own pattern."""
     node, train_len = settings["model"].get("pattern"), settings["train_len"]
     if node is None:
-        return Full()
+        return make_objective(settings).pattern
     return build(node, Pattern, "model.pattern").fit(train_len, train_len)

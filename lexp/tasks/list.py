@@ -106,7 +106,12 @@ def show_all(console: Console, choices: list[Choice]) -> None:
         marks = ["·" if reason(models[choice.name], m) else "x" for m in methods]
         table.add_row(choice.name, *marks)
     console.print(table)
-    console.print("x: defined, ·: not; the reasons: lexp list NAME")
+    console.print(
+        "x: defined, ·: not; the reasons: lexp list NAME; bidirectional: of objective=mlm"
+    )
+    console.print(
+        "bidirectional attention is for models of objective=mlm, all other for causal ones"
+    )
 
 
 def show_one(console: Console, choice: Choice, choices: list[Choice]) -> None:

@@ -17,7 +17,6 @@ from lexp.evaluate.run import depends_on_length
 from lexp.losses import collect
 from lexp.memory import available_bytes, needed_bytes, spelled
 from lexp.pattern import Banded
-from lexp.protocol import Segments
 from lexp.record.console import duration
 from lexp.report.sheet import Field, Sheet, to_rich
 from lexp.scoring import Scorer
@@ -105,10 +104,12 @@ def _add(
             continue
         try:
             model, pattern = prepare(subject, method, length)
+            scorer = subject.objective.scorer(
+                model, pattern, subject.autocast, exam.protocol, subject.make_attend
+            )
         except NotDefined:
             need.not_defined += 1
             continue
-        scorer = Scorer(model, pattern, subject.autocast, make_attend=subject.make_attend)
         windows = exam.windows(length)
         if given:
             continue  # a longer length's pass gives it
@@ -131,8 +132,9 @@ def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
     small = max(1, large // 4)
     seconds = []
     for size in (large, small):
-        windows = Segments().spans(subject.tokens, [min(longest, 4 * large)], None)[:1]
-        read = [w for span in windows for w in Segments().windows(span, size)]
+        protocol = subject.objective.protocol
+        windows = protocol.spans(subject.tokens, [min(longest, 4 * large)], None)[:1]
+        read = [w for span in windows for w in protocol.windows(span, size)]
         scorer.score(subject.tokens, read[:1])  # tables are made once, memory is warm
         started = time.perf_counter()
         scorer.score(subject.tokens, read)
@@ -151,10 +153,12 @@ def pilot(subject: Subject) -> Scored:
     n_tokens = int(targets.max())
     if len(whole):
         n_tokens = min(max(train_len, PILOT_TOKENS // len(whole)), int(np.median(whole)))
-    spans = Segments().spans(subject.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
-    windows = [w for span in spans for w in Segments().windows(span, train_len)]
-    nats = Scorer(subject.model, subject.trained, subject.autocast).score(subject.tokens, windows)
-    losses = collect(subject.tokens, windows, nats, train_len, "pilot")
+    protocol = subject.objective.protocol
+    spans = protocol.spans(subject.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
+    windows = [w for span in spans for w in protocol.windows(span, train_len)]
+    scorer = subject.objective.scorer(subject.model, subject.trained, subject.autocast, protocol)
+    nats = scorer.score(subject.tokens, windows)
+    losses = collect(subject.tokens, windows, protocol.contexts(windows), nats, train_len, "pilot")
     return Scored(losses.nats, losses.document.astype(np.int64), losses.position)
 
 

@@ -49,6 +49,8 @@ from lexp.tasks.subjects import check_run, model_of
 
 # Protocols whose windows are scored whole, so that targets have every amount of context.
 WIDE = ("segments", "prefix")
+# What masked models are asked has no last tokens, and no printed numbers beside it.
+MASKED = "masked"
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -164,7 +166,8 @@ def _section(
         to_sheet(make_grid(metric, [k.cell for k in cells], notes), below) for metric in METRICS
     ]
     shortest = min(line.lengths[0] for line in own)
-    sheets.append(last_sheet(own, settings["last_k"] or max(1, shortest // 2)))
+    if not protocol.startswith(MASKED):
+        sheets.append(last_sheet(own, settings["last_k"] or max(1, shortest // 2)))
     made = claims(own, settings["delta"])
     if made:
         sheets.append(reach_sheet(made))
@@ -183,7 +186,7 @@ def _section(
     charts: list[Chart | None] = [length_chart(own)]
     if protocol.startswith(WIDE):
         charts.append(position_chart(own))
-    if made:
+    if made and not protocol.startswith(MASKED):
         charts.append(published_chart(own))
     items = [item for item in (charts[0], *sheets, *charts[1:], *more) if item is not None]
     return Section(protocol, below[0], tuple(items))

@@ -5,8 +5,9 @@
 
 P: parameters that multiply something (all but the token embeddings); inner: heads x head_dim; a
 query of L sees (L + 1) / 2 keys on average, c(T) = (T + 1) / 2, or at most L under a pattern that
-sees no more. Time is FLOPs by the FLOPs a second of training: `flops=`, else the study file's, else
-measured here in a few steps of each variant.
+sees no more. Masked models see all L, and their head is counted for every token. Time is FLOPs by
+the FLOPs a second of training: `flops=`, else the study file's, else measured here in a few steps
+of each variant.
 """
 
 import math
@@ -18,7 +19,7 @@ from rich.console import Console as Rich
 from lexp.errors import ConfigError
 from lexp.evaluate import Method
 from lexp.memory import spelled
-from lexp.pattern import Banded
+from lexp.pattern import Banded, BidirectionalBlockwise, BidirectionalWindow
 from lexp.record.console import duration
 from lexp.report.sheet import Field, Sheet, to_rich
 from lexp.study import Run, variant
@@ -27,6 +28,8 @@ from lexp.tasks.study_jobs import Job, names_by_variant, wanted
 from lexp.tasks.study_weight import Weight, weigh
 from lexp.tasks.subjects import make_methods, make_protocols
 
+# Bands at both sides of a query, before they are fitted to a trained length.
+OPEN_BANDS = (BidirectionalBlockwise(), BidirectionalWindow())
 # Of a parameter in a checkpoint (weights and two moments in float32), and of a scored token.
 BYTES_PARAMETER, BYTES_TOKEN = 12, 18
 
@@ -112,7 +115,7 @@ def _add_reading(need: Need, job: Job, runs: list[Job], weights: dict[str, Weigh
             moments = moments * ("trained" in settings["states"]) + ("random" in settings["states"])
             moments *= len(settings["instruments"])
         for method in make_methods(settings):
-            bounded = isinstance(method.pattern, Banded)
+            bounded = isinstance(method.pattern, Banded) or method.pattern in OPEN_BANDS
             for length in settings["lengths"]:
                 n_scored, n_read = _tokens(job.stage.command, settings, length, method)
                 flops = moments * n_read * weight.forward(length, bounded)
@@ -140,7 +143,7 @@ def _tokens(
             factor = length / (getattr(protocol, "stride", None) or max(1, length // 4))
         elif protocol.name == "fixed":
             factor = length / getattr(protocol, "block", length)
-        scored += settings["max_tokens"]
+        scored += settings["max_tokens"] * getattr(protocol, "percent", 100) / 100
         read += settings["max_tokens"] * factor
     return scored, read
 

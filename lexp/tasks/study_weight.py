@@ -11,9 +11,10 @@ from lexp import runtime
 from lexp.attention import make_attend
 from lexp.build import build
 from lexp.errors import ConfigError
+from lexp.model import Dims
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
-from lexp.tasks.common import make_dims, make_model, training_pattern
+from lexp.tasks.common import make_dims, make_model, make_objective, training_pattern
 
 VOCABULARIES = {"bytes": 256, "gpt2": 50257}
 # Steps of a pilot go on for so long; heavier steps than this are not tried on a CPU.
@@ -22,7 +23,10 @@ PILOT_SECONDS, HEAVIEST_CPU = 1.0, 2e12
 
 @dataclass(frozen=True)
 class Weight:
-    """What a variant costs: parameters, those that multiply, layers x inner, FLOPs a second."""
+    """What a variant costs: parameters, those that multiply, layers x inner, FLOPs a second.
+
+    Layers x inner count twice where queries see both sides: that many keys more on average.
+    """
 
     n_parameters: int
     n_active: int
@@ -46,8 +50,12 @@ def weigh(settings: dict[str, Any], flops: float | None) -> Weight:
     """Parameters of a run's model and the speed of its training."""
     dims, n_vocabulary = make_dims(settings), vocabulary(settings["tokenizer"])
     total = n_parameters(settings, n_vocabulary)
-    active = total - n_vocabulary * dims.d_model
-    attention = dims.n_layers * dims.n_heads * dims.head_dim
+    n_rows = n_vocabulary + make_objective(settings).n_extra
+    # Weights that layers share multiply in each of them.
+    again = (dims.n_layers - 1) * block_parameters(dims) if dims.share_layers else 0
+    active = total + again - n_rows * dims.d_model
+    sides = 2 if training_pattern(settings).two_sided else 1
+    attention = sides * dims.n_layers * dims.n_heads * dims.head_dim
     weight = Weight(total, active, attention, settings["train_len"], flops or math.nan)
     return weight if flops else replace(weight, speed=pilot(settings, weight))
 
@@ -55,15 +63,21 @@ def weigh(settings: dict[str, Any], flops: float | None) -> Weight:
 def n_parameters(settings: dict[str, Any], n_vocabulary: int) -> int:
     """Parameters of a run's model, which may be too large to be made here."""
     dims = make_dims(settings)
-    inner = dims.n_heads * dims.head_dim
-    block = 4 * dims.d_model * inner + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model
     made = build(settings["model"]["position"], Position, "model.position")
     schemes = made.layers()
     if made.per_layer:
         schemes = [schemes[n % len(schemes)] for n in range(dims.n_layers)]
     of_schemes = sum(p.numel() for scheme in schemes for p in scheme.parameters())
-    ends = 2 * n_vocabulary * dims.d_model + dims.d_model
-    return ends + dims.n_layers * block + of_schemes
+    n_rows = n_vocabulary + make_objective(settings).n_extra
+    ends = 2 * n_rows * dims.d_model + dims.d_model
+    n_blocks = 1 if dims.share_layers else dims.n_layers
+    return ends + n_blocks * block_parameters(dims) + of_schemes
+
+
+def block_parameters(dims: Dims) -> int:
+    """Of one layer."""
+    inner = dims.n_heads * dims.head_dim
+    return 4 * dims.d_model * inner + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model
 
 
 def vocabulary(node: dict[str, Any]) -> int:
@@ -87,11 +101,15 @@ def pilot(settings: dict[str, Any], weight: Weight) -> float:
     optimizer = make_optimizer(model, OptimSettings(lr=settings["lr"], **settings["optim"]))
     attend = make_attend(training_pattern(settings), train_len, model.schemes, device)
     context = runtime.autocast(runtime.choose_precision(settings["precision"], device), device)
-    ids = torch.randint(n_vocabulary, (batch, train_len + 1), device=device)
+    objective = make_objective(settings)
+    losses = objective.losses(model)
+    ids = torch.randint(n_vocabulary, (batch, train_len + 1))
+    lesson = objective.lesson(ids, 0, settings["seed"], n_vocabulary)
+    given = [tensor.to(device) for tensor in lesson.given]
 
     def step() -> None:
         with context:
-            loss = model.losses(ids[:, :-1], ids[:, 1:], attend).mean()
+            loss = losses(*given, attend).mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -30,7 +30,13 @@ from lexp.model import Transformer
 from lexp.pattern import Pattern
 from lexp.protocol import Protocol
 from lexp.study import Run, find_runs, variant
-from lexp.tasks.common import choose_kernel, make_corpus, make_model, training_pattern
+from lexp.tasks.common import (
+    choose_kernel,
+    make_corpus,
+    make_model,
+    make_objective,
+    training_pattern,
+)
 from lexp.tasks.external import (
     KIND,
     check_external,
@@ -203,6 +209,7 @@ def load_subject(
         sample=partial(_sample, text, settings),
         trained=training_pattern(run.settings),
         step=LAST if found is None or found.step == n_steps(run) else found.step,
+        objective=make_objective(run.settings),
         make_attend=choose_kernel(settings.get("kernel", "tiles"), device),
     )
 

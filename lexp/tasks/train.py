@@ -1,6 +1,7 @@
 """`lexp train`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lexp.distributed import Alone, joined, make_engine
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
 from lexp.heartbeat import Heartbeat
 from lexp.model import Transformer
+from lexp.objective import Objective, refuse_other_attention
 from lexp.optim import OptimSettings, make_optimizer
 from lexp.position import Position
 from lexp.protocol import Span
@@ -30,6 +32,7 @@ from lexp.tasks.common import (
     make_corpus,
     make_dims,
     make_model,
+    make_objective,
     make_store,
     training_pattern,
 )
@@ -59,9 +62,10 @@ def _check_position(position: Position, settings: dict[str, Any]) -> None:
         )
     pattern = training_pattern(settings)
     try:
+        refuse_other_attention(make_objective(settings).pattern, pattern)
         refuse_meaningless(pattern, position.layers())
     except NotDefined as error:
-        raise ConfigError(f"model.pattern: {error}") from None
+        raise ConfigError(f"model={settings['model']['name']}: {error}") from None
     if settings["kernel"] == "flex":
         for layer in position.layers():
             refuse_beyond_flex(pattern, train_len, layer)
@@ -129,7 +133,8 @@ def _train(
         lambda: make_store(settings["dataset"], settings["tokenizer"], outputs)
     )
     steps = _steps(settings)
-    batches, spans = _portion(settings, store, steps)
+    objective = make_objective(settings)
+    batches, spans = _portion(settings, store, steps, objective)
     data: dict[str, Any] = {
         "fingerprint": store.fingerprint,
         "commit": corpus.commit,
@@ -148,7 +153,9 @@ def _train(
     found = newest(run, group)
     if found:
         checkpoint.load_model(found, model)
-    engine = make_engine(group, settings["parallel"], model, model.losses, settings["compile"])
+    engine = make_engine(
+        group, settings["parallel"], model, objective.losses(model), settings["compile"]
+    )
     metrics, mirror = records(settings, folder, group, found)
     with runtime.stop_signals(stop):
         job = loop.Job(
@@ -156,6 +163,7 @@ def _train(
             engine=engine,
             model=model,
             pattern=training_pattern(settings),
+            objective=objective,
             optimizer=make_optimizer(model, steps.optim),
             batches=batches,
             validation=store.splits["validation"],
@@ -166,6 +174,9 @@ def _train(
             metrics=metrics,
             mirror=mirror,
             stop=stop,
+            lesson=partial(
+                objective.lesson, seed=settings["seed"], vocab_size=store.tokenizer.vocab_size
+            ),
             make_attend=make_attend,
         )
         if found:
@@ -210,7 +221,7 @@ def _start_from(settings: dict[str, Any], model: Transformer, tokenizer: str) ->
 
 
 def _portion(
-    settings: dict[str, Any], store: Store, steps: loop.TrainSettings
+    settings: dict[str, Any], store: Store, steps: loop.TrainSettings, objective: Objective
 ) -> tuple[Batches, tuple[Span, ...]]:
     """Training batches and the tokens probes score; DataError before any training."""
     for split in ("train", "validation"):
@@ -219,7 +230,10 @@ def _portion(
     batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings["seed"])
     try:
         spans = loop.probe_spans(
-            store.splits["validation"], steps.train_len, settings["probe_tokens"]
+            objective.protocol,
+            store.splits["validation"],
+            steps.train_len,
+            settings["probe_tokens"],
         )
     except DataError as error:
         raise DataError(f"validation split: {error}") from None

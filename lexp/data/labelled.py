@@ -1,0 +1,121 @@
+"""Labelled texts for fine-tuning: from your own files, or from a dataset of the hub as GLUE is."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lexp.data.corpus import Split, text_field
+from lexp.data.hub import Hub
+from lexp.data.text import Text, jsonl_rows
+from lexp.errors import DataError
+
+
+class Example(NamedTuple):
+    """One text or two, and the class (0, 1, ..) or number that they stand for."""
+
+    texts: tuple[str, ...]
+    label: float
+
+
+class Labelled:
+    """Rows with one or two texts and a label.
+
+    columns: of the texts, one or two. n_classes: labels are 0 .. n_classes-1; 1: any number.
+    measures: names of lexp.statistics.scores.
+    """
+
+    def __init__(self, columns: list[str], label: str, n_classes: int, measures: list[str]):
+        if not 1 <= len(columns) <= 2 or n_classes < 1 or not measures:
+            raise ValueError(
+                f"a task has one or two columns, n_classes from 1 and measures, got {columns}, "
+                f"{n_classes} and {measures}"
+            )
+        self.columns, self.label, self.n_classes = columns, label, n_classes
+        self.measures = measures
+
+    def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
+        """Rows of `train` or `validation`, each with its place for messages."""
+        raise NotImplementedError
+
+    def examples(self, split: Split) -> list[Example]:
+        """All of a split; DataError names the row that is not as it should be."""
+        found = [
+            Example(tuple(text_field(row, c, where) for c in self.columns), self._label(row, where))
+            for where, row in self.rows(split)
+        ]
+        if not found:
+            raise DataError(f"task.{split} has no rows")
+        return found
+
+    def _label(self, row: dict[str, Any], where: str) -> float:
+        value: Any = row.get(self.label)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if self.n_classes == 1:
+            if number and math.isfinite(value):
+                return float(value)
+            raise DataError(f"{where}: {self.label}={value!r}: expected a number")
+        if not number or value not in range(self.n_classes):
+            raise DataError(
+                f"{where}: {self.label}={value!r}: expected a class from 0 to {self.n_classes - 1}"
+            )
+        return int(value)
+
+
+class LabelledFiles(Labelled):
+    """Lines of .jsonl files. train, validation: a glob or a list of globs each."""
+
+    def __init__(
+        self,
+        train: str | list[str],
+        validation: str | list[str],
+        columns: list[str],
+        label: str,
+        n_classes: int,
+        measures: list[str],
+    ):
+        super().__init__(columns, label, n_classes, measures)
+        self.files = Text(train, validation)
+
+    def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
+        """Line by line; files in order of their names."""
+        for path in self.files.files(split):
+            if path.suffix != ".jsonl":
+                raise DataError(f"task.{split}: {path} is not a .jsonl file")
+            for number, row in jsonl_rows(path):
+                yield f"{path}: line {number}", row
+
+
+class LabelledHub(Labelled):
+    """Rows of a dataset of the hub, or of a local folder laid out like one.
+
+    path, config, revision: as of `dataset=hub`. train, validation: names of its splits.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        config: str | None,
+        revision: str | None,
+        train: str,
+        validation: str,
+        columns: list[str],
+        label: str,
+        n_classes: int,
+        measures: list[str],
+    ):
+        super().__init__(columns, label, n_classes, measures)
+        self.hub = Hub(path, config, revision, train, validation, None)
+
+    def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
+        """Row by row, as the dataset has them."""
+        yield from self.hub.rows(split)
+
+
+def fingerprint(examples: list[Example]) -> str:
+    """Hex digest of texts and labels, in order."""
+    whole = hashlib.sha256()
+    for example in examples:
+        whole.update(json.dumps(example).encode())
+    return whole.hexdigest()

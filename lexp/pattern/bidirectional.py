@@ -1,0 +1,118 @@
+"""Patterns of bidirectional models: a query sees keys at both sides, in their own positions.
+
+Masked language models are trained so. `first_key` and `last_key` are the definition; a last key
+past the end of the text means all up to there.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lexp.pattern.base import Branch, Pattern, filled
+
+# Past the end of any text.
+FAR = 1 << 40
+
+
+@dataclass(frozen=True)
+class TwoSided(Pattern):
+    """Keys from first_key(i) to last_key(i), both included."""
+
+    two_sided = True
+
+    def first_key(self, i: Tensor) -> Tensor:
+        """The first key that query index i sees; never falls as i rises."""
+        return torch.zeros_like(i)
+
+    def last_key(self, i: Tensor) -> Tensor:
+        """The last key that query index i sees; never falls as i rises."""
+        return torch.full_like(i, FAR)
+
+    def allowed(self, i: Tensor, j: Tensor) -> Tensor:
+        return (j >= self.first_key(i)) & (j <= self.last_key(i))
+
+    def n_keys(self, i: Tensor) -> Tensor:
+        """How many keys each of the queries i of a whole text sees."""
+        return self.last_key(i).clamp(max=len(i) - 1) - self.first_key(i) + 1
+
+    def reach(self, start: int, end: int, seq_len: int) -> tuple[int, int]:
+        """Queries start .. end-1 see keys from first to below last only."""
+        first = int(self.first_key(torch.tensor(start)))
+        return first, min(seq_len, int(self.last_key(torch.tensor(end - 1))) + 1)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """Keys up to the query's own, and those after it."""
+        return (
+            Branch(
+                lambda i, j: self.allowed(i, j) & (j <= i),
+                lambda start, end: (self.reach(start, end, end)[0], end),
+            ),
+            Branch(
+                lambda i, j: self.allowed(i, j) & (j > i),
+                lambda start, end: (start, self.reach(start, end, FAR)[1]),
+                ahead=True,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Bidirectional(TwoSided):
+    """Every key of the text."""
+
+    name = "bidirectional"
+
+
+@dataclass(frozen=True)
+class BidirectionalWindow(TwoSided):
+    """As many keys at either side as fit into `window`, the query's own in their middle.
+
+    window: the trained length unless given; of an even number one is not used.
+    """
+
+    window: int | None = None
+
+    name = "bidirectional_window"
+
+    def __post_init__(self) -> None:
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window must be at least 1 (the query's own key), got {self.window}")
+
+    def first_key(self, i: Tensor) -> Tensor:
+        return (i - (filled(self.window) - 1) // 2).clamp(min=0)
+
+    def last_key(self, i: Tensor) -> Tensor:
+        return i + (filled(self.window) - 1) // 2
+
+    def fit(self, train_len: int, seq_len: int) -> "BidirectionalWindow":
+        return self if self.window else BidirectionalWindow(train_len)
+
+
+@dataclass(frozen=True)
+class BidirectionalBlockwise(TwoSided):
+    """Blockwise attention at both sides: the query's own block and its two neighbours.
+
+    What blockwise causal attention (Sun et al. 2022, section 3.2) is to a causal model, for which
+    two blocks of half the trained length are as many keys as it was trained with. Here these are
+    three of a third of it, unless `block` is given; distances are below two blocks.
+    """
+
+    block: int | None = None
+
+    name = "bidirectional_blockwise"
+
+    def __post_init__(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"block must be at least 1, got {self.block}")
+
+    def first_key(self, i: Tensor) -> Tensor:
+        block = filled(self.block)
+        return ((i // block - 1) * block).clamp(min=0)
+
+    def last_key(self, i: Tensor) -> Tensor:
+        block = filled(self.block)
+        return (i // block + 2) * block - 1
+
+    def fit(self, train_len: int, seq_len: int) -> "BidirectionalBlockwise":
+        return self if self.block else BidirectionalBlockwise(max(1, train_len // 3))
