@@ -146,15 +146,16 @@ def resume(job: Job, found: checkpoint.Checkpoint) -> None:
 def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[float, float]:
     """One optimiser step; Diverged before the update if loss or gradient is not finite."""
     settings, n_parts = job.settings, job.settings.accumulation
-    batch = job.batches.batch(job.step)
+    lesson = job.lesson(job.batches.batch(job.step), job.step)
+    parts = zip(*(given.chunk(n_parts) for given in lesson.given), strict=True)
     shares = []
-    for number, whole in enumerate(batch.chunk(n_parts), 1):
-        part = job.group.share(whole).to(device)
+    for number, part in enumerate(parts, 1):
+        own = [job.group.share(whole).to(device) for whole in part]
         with job.engine.part(is_last=number == n_parts):
             with job.autocast:
-                nats = job.engine.losses(part[:, :-1], part[:, 1:], attend).sum()
-            # The mean over this rank's texts; that of the ranks' means is the batch's.
-            nats = nats / (batch[:, 1:].numel() // job.group.size)
+                nats = job.engine.losses(*own, attend).sum()
+            # The mean over this rank's targets; that of the ranks' means is the batch's.
+            nats = nats / (lesson.n_targets // job.group.size)
             nats.backward()
         shares.append(nats.detach())
     # Read together, as each reading waits for a GPU to finish.

@@ -103,6 +103,8 @@ CASES = [
     ("random_rope", "ddp", 4, ("accumulation=2",)),
     ("random_rope", "fsdp", 2, ("accumulation=2", "optim.clip=0")),
     ("fire", "fsdp", 2, ()),  # has parameters that are single numbers
+    ("xpos", "fsdp", 2, ("objective=mlm", "size.share_layers=true")),
+    ("tisa", "ddp", 2, ("objective=mlm", "accumulation=2")),
 ]
 
 
