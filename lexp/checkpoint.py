@@ -233,10 +233,15 @@ def _steps(root: Path) -> list[Path]:
     return sorted(p for p in root.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
 
 
+def second_names(model: nn.Module) -> set[str]:
+    """Names but the first of parameters that several layers share."""
+    first = {name for name, _ in model.named_parameters()}
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """By name; what several layers share is there once."""
-    own = {name for name, _ in model.named_parameters()}
-    again = {name for name, _ in model.named_parameters(remove_duplicate=False)} - own
+    again = second_names(model)
     state = model.state_dict()
     return {name: tensor.detach() for name, tensor in state.items() if name not in again}
 

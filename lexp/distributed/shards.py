@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from lexp import checkpoint
 from lexp.checkpoint import Tensors
 from lexp.distributed.engine import Engine, Losses
 from lexp.model import Transformer
@@ -53,7 +54,9 @@ class Shards(Engine):
             for name, state in states.get("state", {}).items()
             for key, value in state.items()
         }
-        return Tensors({n: self._plain(n, v) for n, v in parameters.items()}, moments)
+        again = checkpoint.second_names(self.model)
+        own = {n: self._plain(n, v) for n, v in parameters.items() if n not in again}
+        return Tensors(own, moments)
 
     def _plain(self, name: str, value: Tensor) -> Tensor:
         return value.reshape(()) if name in self._scalars else value
