@@ -13,22 +13,36 @@ import platform
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lexp import __version__
+from lexp import __version__, position
 from lexp.data import Tokens
 from lexp.model import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Pattern, Window
-from lexp.position import RoPE
 from lexp.protocol import Prefix
 from lexp.runtime import prepare_process
 from lexp.scoring import Scorer
 
 TRAIN_LEN = 256
+DIMS = Dims(4, 128, 4, 32, 512)  # size=nano
+SCHEMES: dict[str, Callable[[], position.Position]] = {
+    "sinusoidal": lambda: position.Sinusoidal(DIMS.d_model),
+    "nope": position.NoPE,
+    "rope": lambda: position.RoPE(DIMS.head_dim),
+    "xpos": lambda: position.XPos(DIMS.head_dim),
+    "alibi": lambda: position.ALiBi(DIMS.n_heads),
+    "t5": lambda: position.T5(DIMS.n_heads),
+    "kerple_log": lambda: position.KerpleLog(DIMS.n_heads),
+    "tisa": lambda: position.TISA(DIMS.n_heads),
+    "fox": lambda: position.FoX(DIMS.d_model, DIMS.n_heads),
+    "fire": lambda: position.FIRE(DIMS.n_heads, TRAIN_LEN),
+    "cope": lambda: position.CoPE(DIMS.head_dim),
+}
 
 
 def text_of(n_tokens: int) -> Tokens:
@@ -107,6 +121,32 @@ def prefix_ratio(
     )
 
 
+def by_scheme(length: int, repeats: int, autocast: AbstractContextManager) -> list[str]:
+    """Rows: CPU time of full attention at a length for each scheme, over that of sinusoidal's.
+
+    One pass of each in turn; the median of the rounds' ratios, and their range.
+    """
+    text, times = text_of(length), {name: [] for name in SCHEMES}  # type: dict[str, list[float]]
+    scorers = {
+        name: Scorer(Transformer(DIMS, 256, make).eval(), Full(), autocast)
+        for name, make in SCHEMES.items()
+    }
+    for turn in range(repeats + 1):
+        for name, scorer in scorers.items():
+            started = time.process_time()
+            seconds(scorer, text, [length])
+            if turn:  # the first pass warms up
+                times[name].append(time.process_time() - started)
+    rows = []
+    for name, own in times.items():
+        ratios = [a / b for a, b in zip(own, times["sinusoidal"], strict=True)]
+        rows.append(
+            f"| {name} | {length} | {statistics.median(own) * 1000:.0f} | "
+            f"{statistics.median(ratios):.2f}x | {min(ratios):.2f} to {max(ratios):.2f} |"
+        )
+    return rows
+
+
 def main() -> None:
     """Print the tables; write them too where --out says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -121,7 +161,7 @@ def main() -> None:
     prepare_process()
     autocast = nullcontext() if given.float32 else torch.autocast("cpu", dtype=torch.bfloat16)
     torch.manual_seed(0)
-    model = Transformer(Dims(4, 128, 4, 32, 512), 256, lambda: RoPE(32)).eval()
+    model = Transformer(DIMS, 256, SCHEMES["rope"]).eval()
     lengths = [4096 * 4**k for k in range(20) if 4096 * 4**k <= given.longest]
     full = [n for n in (4096, 8192, 16384, 32768, 65536) if n <= given.full]
     lines = [
@@ -139,6 +179,11 @@ def main() -> None:
         "| --- | --- | ---: | ---: | ---: |",
         prefix_ratio(model, Full(), given.full, given.repeats, autocast),
         prefix_ratio(model, Blockwise(TRAIN_LEN // 2), given.longest, given.repeats, autocast),
+        "",
+        "| scheme, full attention | tokens | CPU ms | of sinusoidal | of rounds |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *by_scheme(1024, 5 * given.repeats, autocast),
+        *by_scheme(min(16384, given.full), given.repeats, autocast),
     ]
     print("\n".join(lines))
     if given.out:

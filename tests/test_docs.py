@@ -59,6 +59,12 @@ ELSEWHERE = {
     "bash scripts/test.sh": "this is one of its tests",
     "bash scripts/zoo.sh books": "takes hours",
     "bash scripts/test_gpu.sh": "needs a GPU",
+    "python scripts/bench_gpu.py --parts many eval --out docs/benchmarks/gpu-eval.md": "a GPU",
+    "python scripts/bench_gpu.py --parts steps --schemes nope rope xpos --out "
+    "docs/benchmarks/gpu-steps.md": "a GPU",
+    "python scripts/bench_gpu.py --parts steps --schemes alibi t5 --out "
+    "docs/benchmarks/gpu-biases.md": "a GPU",
+    "python scripts/bench_gpu.py --device cpu --tiny": "tests/test_bench_gpu.py runs it",
     "pip install 'lexp[slurm]'": "a network",
     'eval "$(lexp -sc install=bash)"': "a shell's; tests/test_cli.py asks for what it evaluates",
     "lexp list": "tries every combination; tests/test_list.py does",
@@ -66,6 +72,8 @@ ELSEWHERE = {
 }
 # Words in running text that stand for commands.
 FORMS: list[str] = [
+    "lexp finetune task=glue/rte run=outputs/default/RUN",
+    "lexp study study=tisa_mlm dataset=text 'dataset.train=books/train/*.txt' '…'",
     "lexp train model=nope init_from=outputs/<study>/<run>",
     "lexp study study=<name> scale=mini|small|paper",
     "lexp COMMAND key=value",

@@ -13,7 +13,8 @@ def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
         for name in choices(group):
             assert any(name in line.split()[:2] for line in lines), name
     start = next(n for n, line in enumerate(lines) if line.startswith("what combines"))
-    grid = {line.split()[0]: line.split()[1:] for line in lines[start + 2 : -1]}
+    legend = next(n for n, line in enumerate(lines) if line.startswith("x: defined"))
+    grid = {line.split()[0]: line.split()[1:] for line in lines[start + 2 : legend]}
     assert set(grid) == set(choices("model"))
     methods = sorted(choices("attention")) + sorted(choices("extension"))
     assert {len(marks) for marks in grid.values()} == {len(methods)}

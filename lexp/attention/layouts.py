@@ -75,8 +75,12 @@ class ByKey:
         return masked((values - values[..., first : first + 1]).to(block.dtype), block)
 
     def collect(self, d_values: Tensor, d_scores: Tensor, block: Block) -> None:
-        """Sums over queries."""
+        """Sums over queries; less those over keys, which are 0 but for rounding.
+
+        The values are sums over tokens: what rounding has left over would be summed as well.
+        """
         d_values[block.texts, :, : block.n_keys] += d_scores.sum(2)
+        d_values[block.texts, :, block.left + block.start : block.n_keys] -= d_scores.sum(3)
 
 
 class ByPair:

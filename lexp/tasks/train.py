@@ -14,7 +14,7 @@ from lexp.attention import refuse_beyond_flex, refuse_meaningless
 from lexp.build import build
 from lexp.checks import check_ranks, check_train
 from lexp.config import check_types, plain
-from lexp.data import Batches, Store
+from lexp.data import Batches, Corpus, Store
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import Alone, joined, make_engine
 from lexp.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
@@ -135,12 +135,7 @@ def _train(
     steps = _steps(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)
-    data: dict[str, Any] = {
-        "fingerprint": store.fingerprint,
-        "commit": corpus.commit,
-        "tokenizer": store.tokenizer.digest,
-        "vocab_size": store.tokenizer.vocab_size,
-    }
+    data = _digests(corpus, store)
     torch.manual_seed(settings["seed"])
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
     if settings["init_from"] is not None:
@@ -182,17 +177,25 @@ def _train(
         if found:
             loop.resume(job, found)
         heartbeat.follow(lambda: job.step, steps.step_tokens)
-        machine = f"{precision} on {device}"
-        if group.size > 1:
-            machine += f", {group.size} ranks by {settings['parallel']}"
+        ranks = f", {group.size} ranks by {settings['parallel']}" if group.size > 1 else ""
         try:
-            with shown(job, folder, machine) as console:
+            with shown(job, folder, f"{precision} on {device}{ranks}") as console:
                 loop.train(job, console)
         finally:
             metrics.close()
             mirror.finish()
     if group.leads:
         run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+
+
+def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:
+    """What texts and vocabulary a run has, kept in its config."""
+    return {
+        "fingerprint": store.fingerprint,
+        "commit": corpus.commit,
+        "tokenizer": store.tokenizer.digest,
+        "vocab_size": store.tokenizer.vocab_size,
+    }
 
 
 def _source(settings: dict[str, Any]) -> Run | None:
