@@ -72,6 +72,7 @@ FORMS: list[str] = [
     "lexp COMMAND --cfg job",
     "lexp train model=nope init_from=… tokens=262144",
     "lexp study study=alibi dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=context_extension dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=kerple dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=lex dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=tisa dataset=text 'dataset.train=books/train/*.txt' …",
