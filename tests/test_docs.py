@@ -80,6 +80,11 @@ FORMS: list[str] = [
     "lexp COMMAND --cfg job",
     "lexp train model=nope init_from=… tokens=262144",
     "lexp study study=alibi dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=context_extension dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=kerple dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=lex dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=tisa dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=tisa_mlm dataset=text 'dataset.train=books/train/*.txt' …",
 ]
 # What has to be there before a page's first command.
 BEFORE = {
