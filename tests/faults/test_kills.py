@@ -38,10 +38,10 @@ def killed(config, rng: random.Random, first: int) -> None:
             begin_to_die()
         return make_batch(self, step)
 
-    def saving(root, model, optimizer, state, keep=False):
+    def saving(root, tensors, state, keep=False):
         if state["step"] > fatal and in_save:
             begin_to_die()
-        return save(root, model, optimizer, state, keep)
+        return save(root, tensors, state, keep)
 
     Batches.batch, checkpoint.save = batch, saving
     train(config)
