@@ -48,6 +48,8 @@ CHECKED = {
     "needs a cluster, as tests/slurm has": [
         "lexp train -m 'model=glob(*)' 'seed=range(5)' hydra/launcher=slurm "
         "hydra.launcher.partition=gpu",
+        "lexp train -m model=rope,xpos hydra/launcher=slurm hydra.launcher.tasks_per_node=4 "
+        "hydra.launcher.gpus_per_node=4",
         f"{MANY} hydra/launcher=slurm hydra.launcher.partition=gpu",
         f"{MANY} hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.wait=false",
     ],
@@ -58,7 +60,12 @@ ELSEWHERE = {
     "bash scripts/quickstart.sh": "takes minutes; .ci/run makes the same .venv",
     "bash scripts/test.sh": "this is one of its tests",
     "bash scripts/zoo.sh books": "takes hours",
+    "torchrun --standalone --nproc-per-node=4 -m lexp train model=rope": "test_distributed.py does",
+    "srun --ntasks=8 --gpus-per-task=1 lexp train model=rope parallel=fsdp": "tests/slurm does",
     "bash scripts/test_gpu.sh": "needs a GPU",
+    "lexp finetune task=glue/rte run=outputs/default/RUN": "the hub; test_finetune.py does more",
+    "lexp train model=t5 kernel=flex": "needs a GPU",
+    "lexp eval kernel=flex": "needs a GPU",
     "python scripts/bench_gpu.py --parts many eval --out docs/benchmarks/gpu-eval.md": "a GPU",
     "python scripts/bench_gpu.py --parts steps --schemes nope rope xpos --out "
     "docs/benchmarks/gpu-steps.md": "a GPU",
@@ -72,8 +79,6 @@ ELSEWHERE = {
 }
 # Words in running text that stand for commands.
 FORMS: list[str] = [
-    "lexp finetune task=glue/rte run=outputs/default/RUN",
-    "lexp study study=tisa_mlm dataset=text 'dataset.train=books/train/*.txt' '…'",
     "lexp train model=nope init_from=outputs/<study>/<run>",
     "lexp study study=<name> scale=mini|small|paper",
     "lexp COMMAND key=value",
