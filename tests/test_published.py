@@ -94,7 +94,8 @@ def test_every_method_has_its_row_beside_what_was_printed():
     )  # fmt: skip
     found = [
         finding("blockwise", 256, [0.1, 0.2]), finding("full", 256, [0.4, 0.5]),
-        finding("full", 256, [0.6, 0.7]), finding("full", 128, [9.0]), finding("full", 256, [9.0], 3),
+        finding("full", 256, [0.6, 0.7]), finding("full", 128, [9.0]),
+        finding("full", 256, [9.0], step=3),
     ]  # fmt: skip
     shown = [tuple(field.text for field in row) for row in findings_sheet(block, found).rows]
     assert shown == [
