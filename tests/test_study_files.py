@@ -35,31 +35,19 @@ def test_the_studies_of_the_issue_are_there():
 
 
 @pytest.mark.parametrize(("name", "scale"), EACH)
-def test_every_file_composes_and_its_expected_numbers_have_cells(name, scale):
-    """All models, methods and instruments exist; `check` refuses a number that no stage makes."""
-    _, chosen, jobs = checked(name, scale)
+def test_every_file_composes_and_is_planned(name, scale, monkeypatch, capsys):
+    """In one test, as composing a study takes seconds and each process of the tests does it anew.
+
+    All models, methods and instruments exist; `check` refuses a number that no stage makes.
+    """
+    settings, chosen, jobs = checked(name, scale)
     commands = [stage.command for stage in chosen.stages]
     assert {"train", "eval", "report"} <= set(commands) and commands[-1] == "report"
     assert chosen.claim and chosen.source and chosen.deviations and chosen.time
     assert (chosen.flops is None) == (scale == "mini")
     sizes = {job.settings["size"]["name"] for job in jobs if job.stage.command == "train"}
     assert sizes <= ({"nano"} if scale == "mini" else {"small", "medium"})
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_file_opens_with_claim_command_time_expected_and_deviations(name):
-    text = (CONF / "study" / f"{name}.yaml").read_text()
-    head = [line for line in text.splitlines() if line.startswith("#")]
-    for word in ("claim", "command", "time", "expected", "deviations"):
-        assert any(re.match(rf"#   {word} ", line) for line in head), word
-    assert f"lexp study study={name} scale=mini" in "".join(head)
-    assert yaml.safe_load(text)["name"] == name
-
-
-@pytest.mark.parametrize(("name", "scale"), EACH)
-def test_plan_prints_jobs_tokens_flops_time_and_disk(name, scale, monkeypatch, capsys):
     monkeypatch.setattr(study_weight, "pilot", lambda settings, weight: 1e11)
-    settings, chosen, jobs = checked(name, scale)
     plan(chosen, jobs, settings, Console(width=200))
     shown = capsys.readouterr().out
     for head in ("jobs", "done", "tokens", "FLOPs", "time", "hours", "disk"):
@@ -71,6 +59,16 @@ def test_plan_prints_jobs_tokens_flops_time_and_disk(name, scale, monkeypatch, c
         assert hours < 20 / 60  # at 1e11 FLOPs a second: nano trains so on one idle core
     if scale == "small":
         assert hours < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_opens_with_claim_command_time_expected_and_deviations(name):
+    text = (CONF / "study" / f"{name}.yaml").read_text()
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    for word in ("claim", "command", "time", "expected", "deviations"):
+        assert any(re.match(rf"#   {word} ", line) for line in head), word
+    assert f"lexp study study={name} scale=mini" in "".join(head)
+    assert yaml.safe_load(text)["name"] == name
 
 
 def test_plan_trains_nothing_and_measures_here_what_it_is_not_told(capsys, tmp_path):
