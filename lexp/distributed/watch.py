@@ -142,17 +142,21 @@ class Watch:
 
         Either that rank has said what failed, or it does not beat any more.
         """
-        names = [f"beat/{rank}" for rank in range(self._place.size)]
         try:
-            before = self._store.multi_get(names)
+            before = self._beats()
             self._known.wait(8 * LOOK_S)
             if self.failure is None:
-                after = self._store.multi_get(names)
+                after = self._beats()
                 silent = [rank for rank, beat in enumerate(before) if after[rank] == beat]
                 return lost_rank(self._place, silent, str(error).splitlines()[0])
         except RuntimeError:
             self._known.wait(HEARD_S)
         return (self.failure or store_is_gone(self._place)).error(self._place.rank)
+
+    def _beats(self) -> list[bytes]:
+        """The last beat of every rank; empty of one that was killed before its first."""
+        names = [f"beat/{rank}" for rank in range(self._place.size)]
+        return [self._store.get(name) if self._store.check([name]) else b"" for name in names]
 
     def _learn(self, failure: Failure) -> None:
         self.failure = self.failure or failure
