@@ -41,7 +41,6 @@ SCHEMES: dict[str, Callable[[], position.Position]] = {
     "tisa": lambda: position.TISA(DIMS.n_heads),
     "fox": lambda: position.FoX(DIMS.d_model, DIMS.n_heads),
     "fire": lambda: position.FIRE(DIMS.n_heads, TRAIN_LEN),
-    "cope": lambda: position.CoPE(DIMS.head_dim),
 }
 
 
