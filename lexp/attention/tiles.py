@@ -190,7 +190,7 @@ class Tiles:
             pair = self._pairs(group, batch, q.shape[1], tiling.q_pos[query], tiling.k_pos[key])
             if self.by_key:
                 return attend_with(first_query(bias, pair), ByKey(), q, k, v, scale)
-            in_pieces = self.full and q.device.type == "cpu" and torch.is_grad_enabled()
+            in_pieces = self.full and q.device.type == "cpu"
             added = of_pieces(bias, pair) if in_pieces else bias(pair)
             # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
             added = added if added.ndim == 4 else added[None]
@@ -258,7 +258,10 @@ def of_pieces(bias: Bias, pair: Pair) -> Tensor:
             i=pair.i[rows], j=pair.j[seen], q_pos=pair.q_pos[rows], k_pos=pair.k_pos[:, seen],
             n_keys=pair.n_keys[rows],
         )  # fmt: skip
-        made = checkpoint(bias, some, use_reentrant=False, preserve_rng_state=False)
+        if torch.is_grad_enabled():
+            made = checkpoint(bias, some, use_reentrant=False, preserve_rng_state=False)
+        else:
+            made = bias(some)
         pieces.append(pad(made, (0, n_keys - seen.stop)))
     return torch.cat(pieces, dim=-2)
 
