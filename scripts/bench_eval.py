@@ -125,7 +125,8 @@ def by_scheme(length: int, repeats: int, autocast: AbstractContextManager) -> li
 
     One pass of each in turn; the median of the rounds' ratios, and their range.
     """
-    text, times = text_of(length), {name: [] for name in SCHEMES}  # type: dict[str, list[float]]
+    text = text_of(length)
+    times: dict[str, list[float]] = {name: [] for name in SCHEMES}
     scorers = {
         name: Scorer(Transformer(DIMS, 256, make).eval(), Full(), autocast)
         for name, make in SCHEMES.items()

@@ -197,7 +197,7 @@ class Tiles:
             if self.full and pays(q, added):
                 return blocked(q, k, v, added, ByPair(), scale)
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
-            # It takes a float32 bias beside bfloat16 queries, the CUDA kernels do not.
+            # The CPU's kernel takes a float32 bias beside bfloat16 queries, those of CUDA do not.
             on_cpu = q.device.type == "cpu" and v.dtype == torch.bfloat16
             dtype = torch.float32 if on_cpu else v.dtype
             mask = added.masked_fill(~allowed, -math.inf).to(dtype)
