@@ -1,10 +1,10 @@
-"""Losses of tokens from hidden states, without logits of the whole batch ever being there.
+"""The total loss of tokens from hidden states, without logits of the whole batch ever being there.
 
-    nll_i = log sum_v exp(h_i . w_v) - h_i . w_(target i)
-    d h_i = g_i (p_i W - w_(target i)),   d W = sum_i g_i (p_i - onehot_i)^T h_i,   p = softmax
+    L = sum_i log sum_v exp(h_i . w_v) - h_i . w_(target i)
+    d L / d h_i = p_i W - w_(target i),   d L / d W = sum_i (p_i - onehot_i)^T h_i,   p = softmax
 
-The backward pass makes the logits of some rows anew: one matrix product more, and in return what is
-as large as the vocabulary stays in the cache.
+Gradients are made beside the loss, while some rows' logits are at hand: these are made once, and
+what is as large as the vocabulary stays in the cache. The backward pass scales them.
 """
 
 from typing import Any
@@ -17,48 +17,47 @@ from torch.autograd.function import once_differentiable
 MAX_LOGITS = {"cpu": 1 << 20, "other": 1 << 24}
 
 
-def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood in nats, float32 [N]; hidden [N, d_model], weight [V, d_model].
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Total negative log-likelihood in nats; hidden [N, d_model], weight [V, d_model], targets [N].
 
     Products are taken in autocast's precision where it is on, everything else in float32 (float64
     for float64 states). First derivatives only.
     """
     kind = hidden.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        return HeadLosses.apply(hidden, weight, targets)
+        return HeadLoss.apply(hidden.to(dtype), weight, targets)
 
 
-class HeadLosses(torch.autograd.Function):
-    """Rows of logits a few at a time, in both directions."""
+class HeadLoss(torch.autograd.Function):
+    """Rows of logits a few at a time, their gradients with them."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """The losses [N]."""
-        sums, losses = [], []
+        """The total, in the type of `wide` states."""
+        rounded = weight.to(hidden.dtype)
+        d_hidden, d_weight = torch.empty_like(hidden), wide(torch.zeros_like(weight))
+        total = wide(hidden.new_zeros(()))
         for rows in parts(hidden, weight):
-            logits = wide(hidden[rows] @ weight.T)
-            total = logits.logsumexp(-1)
-            sums.append(total)
-            losses.append(total - logits.gather(-1, targets[rows, None])[:, 0])
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(sums))
-        return torch.cat(losses)
+            logits, chosen = wide(hidden[rows] @ rounded.T), targets[rows, None]
+            largest, own = logits.amax(-1, keepdim=True), logits.gather(-1, chosen)
+            powers = logits.sub_(largest).exp_()  # once, for the loss and its gradient
+            sums = powers.sum(-1, keepdim=True)
+            total = total + (sums.log() + largest - own).sum()
+            d_logits = powers.div_(sums)
+            d_logits.scatter_add_(-1, chosen, torch.full_like(sums, -1.0))
+            d_logits = d_logits.to(hidden.dtype)
+            d_hidden[rows] = d_logits @ rounded
+            d_weight += d_logits.T @ hidden[rows]
+        ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of hidden states and weights."""
-        hidden, weight, targets, sums = ctx.saved_tensors
-        d_hidden, d_weight = torch.empty_like(hidden), wide(torch.zeros_like(weight))
-        for rows in parts(hidden, weight):
-            d_logits = wide(hidden[rows] @ weight.T).sub_(sums[rows, None]).exp_()
-            d_logits.scatter_add_(-1, targets[rows, None], torch.full_like(d_logits[:, :1], -1.0))
-            d_logits = d_logits.mul_(grad[rows, None]).to(hidden.dtype)
-            d_hidden[rows] = d_logits @ weight
-            d_weight += d_logits.T @ hidden[rows]
-        return d_hidden, d_weight.to(weight.dtype), None
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * grad, d_weight * grad, None
 
 
 def parts(hidden: Tensor, weight: Tensor) -> list[slice]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lexp.attention import Attend
-from lexp.head_loss import head_losses
+from lexp.head_loss import head_loss
 from lexp.position import Position
 
 # Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), so that
@@ -166,10 +166,17 @@ class Transformer(nn.Module):
         """
         return self._losses(self.hidden(tokens, attend)[chosen], targets[chosen])
 
+    def loss(self, tokens: Tensor, targets: Tensor, attend: Attend) -> Tensor:
+        """Total of `losses` of all tokens, targets [B, T]: what training follows, and leaner."""
+        hidden = self.hidden(tokens, attend).flatten(0, 1)
+        return head_loss(hidden, self.head.weight, targets.flatten())
+
+    def loss_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
+        """Total of `losses_at`."""
+        return head_loss(self.hidden(tokens, attend)[chosen], self.head.weight, targets[chosen])
+
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Of hidden states [n, d_model] and targets [n]."""
-        if torch.is_grad_enabled():
-            return head_losses(hidden, self.head.weight, targets)
         rows = max(1, MAX_LOGITS // self.head.out_features)
         pieces = zip(hidden.split(rows), targets.split(rows), strict=True)
         return torch.cat([self._nll(h, t) for h, t in pieces])

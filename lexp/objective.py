@@ -42,8 +42,8 @@ class Objective:
         """From windows [B, T + 1]; a function of its arguments alone, so that runs resume."""
         raise NotImplementedError
 
-    def losses(self, model: Transformer) -> Callable[..., Tensor]:
-        """Nats of each target, from a lesson's tensors and attention."""
+    def loss(self, model: Transformer) -> Callable[..., Tensor]:
+        """Nats of all targets together, from a lesson's tensors and attention."""
         raise NotImplementedError
 
     def scorer(
@@ -68,9 +68,9 @@ class CausalLM(Objective):
         """All tokens but the last, and all but the first."""
         return Lesson((batch[:, :-1], batch[:, 1:]), batch[:, 1:].numel())
 
-    def losses(self, model: Transformer) -> Callable[..., Tensor]:
+    def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Of every token."""
-        return model.losses
+        return model.loss
 
     def scorer(
         self,
@@ -124,9 +124,9 @@ class MaskedLM(Objective):
         inputs = torch.where(replaced, others, inputs)
         return Lesson((inputs, targets, torch.from_numpy(chosen)), n_rows * n_chosen)
 
-    def losses(self, model: Transformer) -> Callable[..., Tensor]:
+    def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Of chosen tokens."""
-        return model.losses_at
+        return model.loss_at
 
     def scorer(
         self,

@@ -153,7 +153,7 @@ def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[
         own = [job.group.share(whole).to(device) for whole in part]
         with job.engine.part(is_last=number == n_parts):
             with job.autocast:
-                nats = job.engine.losses(*own, attend).sum()
+                nats = job.engine.loss(*own, attend)
             # The mean over this rank's targets; that of the ranks' means is the batch's.
             nats = nats / (lesson.n_targets // job.group.size)
             nats.backward()

@@ -116,8 +116,8 @@ def ours(
     dims = Dims(shape.n_layers, shape.d_model, shape.n_heads, shape.head_dim, shape.d_ff)
     model = Transformer(dims, shape.vocab_size, schemes(shape)[scheme]).to(shape.device)
     attend = make(Full(), shape.seq_len, model.schemes, shape.device)
-    losses = torch.compile(model.losses) if compiled else model.losses
-    return model, lambda ids: losses(ids[:, :-1], ids[:, 1:], attend).mean()
+    total = torch.compile(model.loss) if compiled else model.loss
+    return model, lambda ids: total(ids[:, :-1], ids[:, 1:], attend) / ids[:, 1:].numel()
 
 
 def schemes(shape: Shape) -> dict[str, Callable[[], position.Position]]:

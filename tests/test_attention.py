@@ -1,15 +1,13 @@
 """Patterns against hand-made masks; tiles against the dense reference, values and gradients."""
 
-from types import SimpleNamespace
-
 import oracles
 import pytest
 import torch
 
 from lexp.attention import Reference, Strips, Tiles
-from lexp.attention.heap import give_back
 from lexp.attention.tiles import CHUNK_ROWS, WHOLE_TOKENS_BIASED, cut
 from lexp.errors import NotDefined
+from lexp.heap import give_back
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, ALiBi, FoX, KerplePower, NoPE, RoPE, XPos
 
@@ -223,11 +221,3 @@ def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):
     monkeypatch.setattr("lexp.attention.strips.GIVE_BACK_SCORES", HEADS * 10 * 200)
     assert torch.equal(Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
     assert len(calls) == 2
-
-
-def test_memory_is_given_back_where_the_system_has_a_call_for_it(monkeypatch):
-    calls = []
-    for library in (SimpleNamespace(malloc_trim=calls.append), SimpleNamespace()):
-        monkeypatch.setattr("lexp.attention.heap.ctypes.CDLL", lambda name, made=library: made)
-        give_back()
-    assert calls == [0]

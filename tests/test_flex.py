@@ -149,10 +149,10 @@ def test_a_model_trains_by_it(device):
     model = Transformer(dims, 50, lambda: make("kerple_log", HEADS, HEAD_DIM)).to(device)
     tokens = torch.randint(0, 50, (2, 131), device=device)
 
-    def gradients(losses, attend, dtype):
+    def gradients(total, attend, dtype):
         model.zero_grad()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = losses(tokens[:, :-1], tokens[:, 1:], attend).mean()
+            loss = total(tokens[:, :-1], tokens[:, 1:], attend) / tokens[:, 1:].numel()
         loss.backward()
         return [loss, *(p.grad for p in model.parameters())]
 
@@ -162,12 +162,12 @@ def test_a_model_trains_by_it(device):
     def by_formula(q, k, v, position, x, drawn):
         return whole[id(position)](q.float(), k.float(), v.float(), position, x.float())
 
-    expected = [t.double().cpu() for t in gradients(model.losses, by_formula, torch.float32)]
+    expected = [t.double().cpu() for t in gradients(model.loss, by_formula, torch.float32)]
     # Compiled as a whole, too, where the kernel is.
-    ways = [model.losses] + [torch.compile(model.losses)] * (device.type == "cuda")
-    for losses in ways:
+    ways = [model.loss] + [torch.compile(model.loss)] * (device.type == "cuda")
+    for way in ways:
         for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.1)):
-            found = [t.double().cpu() for t in gradients(losses, by_flex, dtype)]
+            found = [t.double().cpu() for t in gradients(way, by_flex, dtype)]
             compare(found, expected, tolerance)
 
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lexp.attention.heap import give_back
 from lexp.attention.prepare import prepare, rotate
 from lexp.errors import NotDefined
+from lexp.heap import give_back
 from lexp.pattern import Branch, Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair, Weigh

@@ -16,18 +16,18 @@ from lexp.checkpoint import Tensors
 from lexp.distributed.group import Alone
 from lexp.model import Transformer
 
-# tokens [B, T], targets [B, T] and attention to nats [B, T].
-Losses = Callable[..., Tensor]
+# tokens [B, T], targets [B, T] and attention to the nats of all targets together.
+Loss = Callable[..., Tensor]
 
 
 class Engine:
-    """A model in one process. `losses` are those of this rank's texts.
+    """A model in one process. `loss` is that of this rank's texts.
 
     Gradients are the mean of all ranks' gradients, on every rank.
     """
 
-    def __init__(self, model: Transformer, losses: Losses):
-        self.model, self.losses = model, losses
+    def __init__(self, model: Transformer, loss: Loss):
+        self.model, self.loss = model, loss
 
     def part(self, is_last: bool) -> AbstractContextManager:
         """Around the forward and backward pass of one of a step's parts."""
@@ -49,10 +49,10 @@ class Engine:
 class Replicas(Engine):
     """DDP: every rank has the whole model, gradients are averaged while they are computed."""
 
-    def __init__(self, model: Transformer, losses: Losses):
-        super().__init__(model, losses)
-        self._wrapped = DistributedDataParallel(_Forward(model, losses))
-        self.losses = self._wrapped
+    def __init__(self, model: Transformer, loss: Loss):
+        super().__init__(model, loss)
+        self._wrapped = DistributedDataParallel(_Forward(model, loss))
+        self.loss = self._wrapped
 
     def part(self, is_last: bool) -> AbstractContextManager:
         """Gradients travel once a step, with its last part."""
@@ -60,20 +60,18 @@ class Replicas(Engine):
 
 
 class _Forward(nn.Module):
-    """The losses as a forward pass: DDP wraps no other method."""
+    """The loss as a forward pass: DDP wraps no other method."""
 
-    def __init__(self, model: Transformer, losses: Losses):
+    def __init__(self, model: Transformer, loss: Loss):
         super().__init__()
-        self.model, self._losses = model, losses
+        self.model, self._loss = model, loss
 
     def forward(self, *arguments: Any) -> Tensor:
-        return self._losses(*arguments)
+        return self._loss(*arguments)
 
 
-def make_engine(
-    group: Alone, kind: str, model: Transformer, losses: Losses, compiled: bool
-) -> Engine:
-    """The model on its device, ready to train by `losses`, a method of its own.
+def make_engine(group: Alone, kind: str, model: Transformer, loss: Loss, compiled: bool) -> Engine:
+    """The model on its device, ready to train by `loss`, a method of its own.
 
     kind: ddp or fsdp. From here on the parameters of FSDP are parts: load a checkpoint before, make
     the optimiser afterwards.
@@ -81,6 +79,6 @@ def make_engine(
     if group.size > 1 and kind == "fsdp":
         from lexp.distributed.shards import Shards  # FSDP2 takes a second to import
 
-        return Shards(model, losses, group.size)
-    losses = torch.compile(losses) if compiled else losses
-    return (Engine if group.size == 1 else Replicas)(model, losses)
+        return Shards(model, loss, group.size)
+    loss = torch.compile(loss) if compiled else loss
+    return (Engine if group.size == 1 else Replicas)(model, loss)

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lexp import checkpoint
 from lexp.checkpoint import Tensors
-from lexp.distributed.engine import Engine, Losses
+from lexp.distributed.engine import Engine, Loss
 from lexp.model import Transformer
 
 
@@ -27,16 +27,16 @@ class Shards(Engine):
     to the end of the backward pass.
     """
 
-    def __init__(self, model: Transformer, losses: Losses, n_ranks: int):
+    def __init__(self, model: Transformer, loss: Loss, n_ranks: int):
         device = next(model.parameters()).device
         self._scalars = _with_dimension(model)
         mesh = init_device_mesh(device.type, (n_ranks,))
         for block in dict.fromkeys(model.blocks):  # layers may share one
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        for name in {"losses", losses.__name__}:  # validation calls the first
+        for name in {"losses", "losses_at", loss.__name__}:  # validation calls one of the first
             register_fsdp_forward_method(model, name)
-        super().__init__(model, getattr(model, losses.__name__))
+        super().__init__(model, getattr(model, loss.__name__))
 
     def clip(self, limit: float) -> Tensor:
         """By the norm of all parts."""

@@ -102,14 +102,14 @@ def pilot(settings: dict[str, Any], weight: Weight) -> float:
     attend = make_attend(training_pattern(settings), train_len, model.schemes, device)
     context = runtime.autocast(runtime.choose_precision(settings["precision"], device), device)
     objective = make_objective(settings)
-    losses = objective.losses(model)
+    total = objective.loss(model)
     ids = torch.randint(n_vocabulary, (batch, train_len + 1))
     lesson = objective.lesson(ids, 0, settings["seed"], n_vocabulary)
     given = [tensor.to(device) for tensor in lesson.given]
 
     def step() -> None:
         with context:
-            loss = losses(*given, attend).mean()
+            loss = total(*given, attend) / lesson.n_targets
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
