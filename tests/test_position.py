@@ -12,7 +12,7 @@ from lexp.attention import Attend, Reference, Tiles, make_attend
 from lexp.build import build
 from lexp.model import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
-from lexp.position import T5, TISA, Learned, Position, Sinusoidal, XPos
+from lexp.position import T5, TISA, CoPE, Learned, Position, Sinusoidal, XPos
 from lexp.position.alibi import alibi_slopes
 from lexp.position.base import Pair
 
@@ -70,6 +70,13 @@ def test_reference_and_fast_paths_match_the_paper_values_and_gradients(
     per_layer = found if isinstance(found, list) else [found]
     for position, oracle in zip(whole.layers(), per_layer, strict=True):
         check_against_oracle(oracle, position.double(), n_heads)
+
+
+@pytest.mark.parametrize("max_pos", [2, 5])
+def test_cope_past_its_last_embedding_matches_the_paper(max_pos):
+    """Of 20 keys, at gates of a half on average, most queries count to the end."""
+    torch.manual_seed(0)
+    check_against_oracle(oracles.cope, CoPE(HEAD_DIM, max_pos).double(), 4)
 
 
 def check_against_oracle(oracle, position: Position, n_heads: int):

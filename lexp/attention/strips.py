@@ -52,7 +52,7 @@ class Strips:
         # Autocast would round scores to bfloat16 between the two products, which no kernel does.
         with torch.autocast(q.device.type, enabled=False):
             outputs = [
-                made.weights @ v[:, :, made.keys].to(made.weights.dtype)
+                made.weights @ taken(v, made.spans).to(made.weights.dtype)
                 for made in self.tiles(q, k, position, x, drawn)
             ]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)).to(v.dtype)
@@ -109,13 +109,14 @@ class Whole(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Queries start .. start + Q - 1 and the keys in their reach, indices keys [K].
+    """Queries start .. start + Q - 1 and the keys in their reach: indices keys [K], in spans.
 
     scores [B, H, Q, K]: before softmax, biases added; meaningless where allowed [Q, K] is not.
     weights [B, H, Q, K]: what values are multiplied by, 0 there.
     """
 
     start: int
+    spans: list[slice]
     keys: Tensor
     scores: Tensor
     allowed: Tensor
@@ -125,12 +126,10 @@ class Tile(NamedTuple):
 def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) -> Tile:
     """The tile of queries start .. end-1."""
     i = torch.arange(start, end, device=whole.q.device)
-    ranges = [(branch, *branch.keys(start, end)) for branch in branches]
-    strips = [
-        strip(whole, branch, slice(start, end), slice(first, last))
-        for branch, first, last in ranges
-        if first < last
-    ]
+    reached = [(branch, slice(*branch.keys(start, end))) for branch in branches]
+    reached = [(branch, keys) for branch, keys in reached if keys.start < keys.stop]
+    strips = [strip(whole, branch, slice(start, end), keys) for branch, keys in reached]
+    spans = [keys for _, keys in reached]
     columns = zip(*strips, strict=True)
     scores, allowed, q_pos, k_pos, j = (
         parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in columns
@@ -148,11 +147,17 @@ def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) 
     if whole.bias is not None:
         scores = scores + whole.bias(pair).to(scores.dtype)
     if whole.weigh is not None:
-        keys = whole.k_raw[:, :, j]
+        keys = taken(whole.k_raw, spans)
         weights = whole.weigh(scores, whole.q_raw[:, :, start:end], keys, pair, allowed)
     else:
         weights = scores.masked_fill(~allowed, -math.inf).softmax(-1)
-    return Tile(start, j, scores, allowed, weights)
+    return Tile(start, spans, j, scores, allowed, weights)
+
+
+def taken(x: Tensor, spans: list[slice]) -> Tensor:
+    """The keys [B, H, K, D] of spans; a view where there is one, which indexing never is."""
+    parts = [x[:, :, keys] for keys in spans]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def strip(
