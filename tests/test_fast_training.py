@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lexp.attention import Tiles, make_attend
 from lexp.attention.blocked import blocked, forward, pays, rounded_products
 from lexp.attention.by_distance import attend_by_distance, distance_row, matrix
-from lexp.attention.layouts import ByDistance, ByKey, ByPair, antidiagonal_sums
+from lexp.attention.layouts import ByDistance, ByKey, ByPair, Unbiased, antidiagonal_sums
 from lexp.attention.prepare import rotate, rotate_by_parts
 from lexp.attention.tiles import of_pieces
 from lexp.head_loss import head_loss
@@ -133,16 +133,16 @@ def with_gradients(out, weight, inputs):
     return [out.double(), *torch.autograd.grad((out.double() * weight).sum(), wanted)]
 
 
+# Whether biases are learned, and by what: the kernel's own backward pass has no gradient of them.
+WAYS = [(True, blocked), (False, blocked), (False, forward)]
 SIZES = [(1, 1), (5, 5), (64, 64), (65, 65), (150, 150), (70, 200), (1, 90)]
 
 
 @pytest.mark.parametrize("together", [3, 32])
-@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize(("learned", "attend"), WAYS)
 @pytest.mark.parametrize(("rows", "n_keys"), SIZES)
-def test_biases_by_distance_are_the_formula(rows, n_keys, learned, together, monkeypatch):
-    """Learned ones by the own backward pass, others by that of the fused kernel."""
+def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, together, monkeypatch):
     monkeypatch.setattr("lexp.attention.blocked.TOGETHER", together)
-    attend = blocked if learned else forward
     q, k, v, values, weight = given(rows, n_keys, learned)
     row = F.pad(values, (0, rows - 1), value=-math.inf)
     expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
@@ -154,10 +154,12 @@ def test_biases_by_distance_are_the_formula(rows, n_keys, learned, together, mon
     torch.testing.assert_close(plain, expected[0], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize(("learned", "attend"), WAYS)
 @pytest.mark.parametrize(("rows", "n_keys"), SIZES)
 @pytest.mark.parametrize("layout", ["by key", "by pair", "by text and pair"])
-def test_biases_by_key_and_by_pair_are_the_formula(layout, rows, n_keys, learned, monkeypatch):
+def test_biases_by_key_and_by_pair_are_the_formula(
+    layout, rows, n_keys, learned, attend, monkeypatch
+):
     monkeypatch.setattr("lexp.attention.blocked.TOGETHER", HEADS)  # a text at a time
     q, k, v, _, weight = given(rows, n_keys, learned)
     generator = torch.Generator().manual_seed(n_keys)
@@ -172,8 +174,18 @@ def test_biases_by_key_and_by_pair_are_the_formula(layout, rows, n_keys, learned
     added = values[:, :, None] if layout == "by key" else values
     scores = (q @ k.mT * 0.3 + added).masked_fill(later, -math.inf)
     expected = with_gradients(scores.softmax(-1) @ v, weight, inputs)
-    attend = blocked if learned else forward
     found = with_gradients(attend(q, k, v, values, kind, 0.3), weight, inputs)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("attend", [blocked, forward])
+@pytest.mark.parametrize("n", [1, 5, 64, 150])
+def test_without_a_bias_it_is_the_formula(n, attend, monkeypatch):
+    monkeypatch.setattr("lexp.attention.blocked.TOGETHER", HEADS)  # a text at a time
+    q, k, v, _, weight = given(n, n, False)
+    expected = with_gradients(dense(q, k, v, None, 0.3), weight, (q, k, v))
+    found = with_gradients(attend(q, k, v, q.new_zeros(()), Unbiased(), 0.3), weight, (q, k, v))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
@@ -194,6 +206,21 @@ def test_biases_made_in_pieces_are_those_made_at_once(monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     rows = of_pieces(position.bias(torch.zeros(2, 50, 8)), grid)
     assert rows[:, :16, 16:].eq(0).all() and rows[:, 48:].ne(0).all()
+
+
+def test_without_a_bias_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
+    q, k, v, _, weight = given(200, 200, False, dtype=torch.bfloat16)
+    exact = [t.detach().double().requires_grad_() for t in (q, k, v)]
+    expected = with_gradients(dense(*exact, None, 0.3), weight, exact)
+    found, theirs = (
+        with_gradients(out, weight, (q, k, v))
+        for out in (
+            blocked(q, k, v, q.new_zeros(()), Unbiased(), 0.3),
+            F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
+        )
+    )
+    for ours, other, right in zip(found, theirs, expected, strict=True):
+        assert error(ours, right) < 1.2 * error(other, right) < 0.02
 
 
 def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
@@ -217,12 +244,25 @@ def error(found, right):
     return ((found.double() - right).square().mean() / right.square().mean()).sqrt()
 
 
-def test_when_the_own_backward_pass_is_taken():
-    q, row = torch.zeros(1, 2, 8, 4, requires_grad=True), torch.zeros(2, 15)
+@pytest.mark.parametrize(
+    ("n", "head_dim", "dtype", "taken"),
+    [
+        (8, 32, torch.bfloat16, True),
+        (512, 64, torch.bfloat16, True),
+        (513, 32, torch.bfloat16, False),
+        (8, 65, torch.bfloat16, False),
+        (8, 32, torch.float32, False),
+    ],
+)
+def test_when_the_own_backward_pass_is_taken(n, head_dim, dtype, taken):
+    q = torch.zeros(1, 2, n, head_dim, dtype=dtype, requires_grad=True)
+    row = torch.zeros(2, 2 * n - 1)
     learned = row.clone().requires_grad_()
-    assert pays(q, learned) and not pays(q, row)
+    assert pays(q, q, q, learned)
+    assert pays(q, q, q, row) == taken
+    assert not pays(*[q.detach()] * 3, row)
     with torch.no_grad():
-        assert not pays(q, learned)
+        assert not pays(q, q, q, learned)
 
 
 def test_second_derivatives_are_refused_not_wrong():
@@ -344,7 +384,7 @@ def test_a_rotation_in_real_numbers_is_that_in_complex_ones():
 @pytest.mark.parametrize("position", [XPos(16), T5(2)], ids=lambda p: type(p).__name__)
 def test_a_step_compiles_in_one_piece(position, monkeypatch):
     """The way it goes on a GPU, without complex numbers; the graph is then run as it is."""
-    monkeypatch.setattr("lexp.attention.tiles.pays", lambda q, row: False)
+    monkeypatch.setattr("lexp.attention.tiles.pays", lambda *given: False)
     model = Transformer(Dims(2, 32, 2, 16, 64), 50, lambda: position)
     attend = make_attend(Full(), 64, model.schemes, CPU)
     ids = torch.randint(0, 50, (2, 65), generator=torch.Generator().manual_seed(0))

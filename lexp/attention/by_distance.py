@@ -46,6 +46,5 @@ def attend_by_distance(q: Tensor, k: Tensor, v: Tensor, row: Tensor, scale: floa
         added = added.contiguous().to(v.dtype)
     # Autocast would round the biases, and make a matrix of the view to do so.
     with torch.autocast(q.device.type, enabled=False):
-        q, k = q.flip(2).to(v.dtype), k.to(v.dtype)
-        out = scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
+        out = scaled_dot_product_attention(q.flip(2), k, v, attn_mask=added, scale=scale)
     return out.flip(2)

@@ -51,6 +51,17 @@ class Layout(Protocol):
         """Add the gradient of the block's scores to that of the values."""
 
 
+class Unbiased:
+    """Nothing but the mask; what stands for values is not read."""
+
+    def added(self, values: Tensor, block: Block) -> Tensor:
+        """The same for all heads."""
+        return masked(torch.zeros(1, 1, 1, dtype=block.dtype, device=values.device), block)
+
+    def collect(self, d_values: Tensor, d_scores: Tensor, block: Block) -> None:
+        """There is nothing to learn."""
+
+
 class ByDistance:
     """A row of by_distance.py, [H, R + K - 1]."""
 

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lexp.attention.blocked import blocked, forward, pays
 from lexp.attention.by_distance import distance_row
-from lexp.attention.layouts import ByDistance, ByKey, ByPair, Layout
+from lexp.attention.layouts import ByDistance, ByKey, ByPair, Layout, Unbiased
 from lexp.attention.prepare import Table, prepare, rotate, table
 from lexp.errors import NotDefined
 from lexp.pattern import Banded, Full, Pattern
@@ -182,6 +182,7 @@ class Tiles:
         q, k, v = fold(q, group, 0), fold(k, group, group.left), fold(v, group, group.left)
         if tiling.factors is not None:
             q, k = rotate(q, tiling.factors[0][query]), rotate(k, tiling.factors[1][key])
+        q, k = q.to(v.dtype), k.to(v.dtype)
         mask = None if tiling.mask is None else tiling.mask[query, key]
         if row is not None:
             row = row[:, len(tiling.k_pos) - group.left - group.rows :]
@@ -194,17 +195,19 @@ class Tiles:
             added = of_pieces(bias, pair) if in_pieces else bias(pair)
             # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
             added = added if added.ndim == 4 else added[None]
-            if self.full and pays(q, added):
+            if self.full and pays(q, k, v, added):
                 return blocked(q, k, v, added, ByPair(), scale)
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
             # The CPU's kernel takes a float32 bias beside bfloat16 queries, those of CUDA do not.
             on_cpu = q.device.type == "cpu" and v.dtype == torch.bfloat16
             dtype = torch.float32 if on_cpu else v.dtype
             mask = added.masked_fill(~allowed, -math.inf).to(dtype)
+        elif mask is None and pays(q, k, v, nothing := q.new_zeros(())):
+            return blocked(q, k, v, nothing, Unbiased(), scale)
         # Autocast would round biases to bfloat16.
         with torch.autocast(q.device.type, enabled=False):
             out = scaled_dot_product_attention(
-                q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask, is_causal=mask is None, scale=scale
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
             )
         return unfold(out, group, batch)
 
@@ -231,7 +234,7 @@ def attend_with(
     values: Tensor, layout: Layout, q: Tensor, k: Tensor, v: Tensor, scale: float
 ) -> Tensor:
     """Causal attention with biases in a layout, with the backward pass that suits them."""
-    return (blocked if pays(q, values) else forward)(q, k, v, values, layout, scale)
+    return (blocked if pays(q, k, v, values) else forward)(q, k, v, values, layout, scale)
 
 
 def first_query(bias: Bias, pair: Pair) -> Tensor:
