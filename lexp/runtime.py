@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.backends import mps
 
+from lexp import heap
 from lexp.errors import ConfigError
 
 
@@ -17,6 +18,7 @@ def prepare_process() -> None:
     """Process-wide settings; called before the first parallel operation, without effect later."""
     # Decaying biases (ALiBi) make exp() produce denormals, which cost up to 2x on a CPU.
     torch.set_flush_denormal(True)
+    heap.keep()
 
 
 def choose_device(name: str) -> torch.device:

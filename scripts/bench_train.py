@@ -4,14 +4,13 @@
 
 Every model has 6 layers, d_model 256, 8 heads, feed-forward 1024, an untied head over 4096 tokens;
 every step reads 4096 tokens, goes back, clips and takes a step of fused AdamW. One step of each in
-turn, --rounds times, in one process: what slows one down slows all, and freed memory is kept and
-denormals are flushed for all, as `lexp train` does (--as-shipped: not kept). Times are CPU seconds
-of the process; a ratio is the median of each round's. MFU is against the fastest matrix product
-measured here. Who they are: scripts/contestants.py.
+turn, --rounds times, in one process: what slows one down slows all, and what `lexp train` asks of
+the system (denormals flushed, freed memory kept) serves all. Times are CPU seconds of the process;
+a ratio is the median of each round's. MFU is against the fastest matrix product measured here.
+Who they are: scripts/contestants.py.
 """
 
 import argparse
-import contextlib
 import platform
 import statistics
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 from contestants import BASE, PEERS, Contestant, Maker, Shape, enter, ours, plain, schemes, step
 
-from lexp import __version__, heap
+from lexp import __version__
 from lexp.runtime import prepare_process
 
 STEP_TOKENS = 4096
@@ -97,7 +96,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--float32", action="store_true", help="no bfloat16")
-    parser.add_argument("--as-shipped", action="store_true", help="freed memory is not kept")
     parser.add_argument("--only", nargs="+", default=[], help="names that contain one of these")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -109,12 +107,11 @@ def main() -> None:
     lines = [
         f"lexp {__version__}, torch {torch.__version__}, {platform.machine()}, {given.threads} "
         f"thread(s), {str(dtype).removeprefix('torch.')}, {peak / 1e9:.0f} GFLOP/s in matrix "
-        f"products; freed memory {'returned' if given.as_shipped else 'kept'}; median of "
-        f"{given.rounds} interleaved rounds, as multiples of {BASE}.",
+        f"products; median of {given.rounds} "
+        f" interleaved rounds, as multiples of {BASE}.",
     ]
-    with contextlib.nullcontext() if given.as_shipped else heap.kept():
-        for seq_len in given.seq_len:
-            lines += table(seq_len, names, given.rounds, dtype, peak)
+    for seq_len in given.seq_len:
+        lines += table(seq_len, names, given.rounds, dtype, peak)
     print("\n".join(lines))
     if given.out:
         given.out.write_text("\n".join(lines) + "\n")

@@ -30,7 +30,7 @@ MOST_KEYS, MOST_HEAD_DIM = 512, 64
 
 
 def pays(q: Tensor, k: Tensor, v: Tensor, values: Tensor) -> bool:
-    """Whether this is the way to go: on a CPU, for gradients, as the only lean one or the faster."""
+    """Whether this is the way to go: on a CPU, for gradients, the only lean one or the faster."""
     if q.device.type != "cpu" or not torch.is_grad_enabled():
         return False
     if values.requires_grad:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from lexp import checkpoint, heap, runtime
+from lexp import checkpoint, runtime
 from lexp import train as loop
 from lexp.attention import refuse_beyond_flex, refuse_meaningless
 from lexp.build import build
@@ -179,7 +179,7 @@ def _train(
         heartbeat.follow(lambda: job.step, steps.step_tokens)
         ranks = f", {group.size} ranks by {settings['parallel']}" if group.size > 1 else ""
         try:
-            with shown(job, folder, f"{precision} on {device}{ranks}") as console, heap.kept():
+            with shown(job, folder, f"{precision} on {device}{ranks}") as console:
                 loop.train(job, console)
         finally:
             metrics.close()
