@@ -13,14 +13,18 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from lexp import __version__, position
+from lexp.attention import Attend, MakeAttend, make_attend
+from lexp.attention.prepare import rotate
 from lexp.data import Tokens
 from lexp.model import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Pattern, Window
@@ -120,6 +124,64 @@ def prefix_ratio(
     )
 
 
+def by_one_mask(
+    pattern: Pattern, seq_len: int, positions: Sequence[position.Position], device: torch.device
+) -> Attend:
+    """Attention as published code has it: a mask of seq_len x seq_len for the fused kernel."""
+    at = torch.arange(seq_len)
+    mask, factors = pattern.branches[0].allowed(at[:, None], at), positions[0].factors(at, at)
+
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, scheme: position.Position, x: Tensor, drawn: Tensor | None
+    ) -> Tensor:
+        assert factors is not None
+        q, k = rotate(q, factors[0]), rotate(k, factors[1])
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    return attend
+
+
+def attention_seconds(model: Transformer, attend: Attend, n: int) -> float:
+    """Time of one layer's attention alone, over n tokens."""
+    q, k, v = torch.randn(3, 1, DIMS.n_heads, n, DIMS.head_dim).bfloat16()
+    x = torch.zeros(1, n, DIMS.d_model)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        attend(q, k, v, model.position, x, None)
+    return time.perf_counter() - started
+
+
+def over_blockwise(
+    model: Transformer, full: int, repeats: int, autocast: AbstractContextManager
+) -> list[str]:
+    """Rows: what else takes how many times as long as blockwise attention, in turns."""
+    blockwise, cpu = Blockwise(TRAIN_LEN // 2), torch.device("cpu")
+
+    def passes(pattern: Pattern, make: MakeAttend, n: int) -> Callable[[], float]:
+        scorer, text = Scorer(model, pattern, autocast, make_attend=make), text_of(n)
+        return lambda: seconds(scorer, text, [n])
+
+    def alone(pattern: Pattern, make: MakeAttend, n: int) -> Callable[[], float]:
+        attend = make(pattern, n, model.schemes, cpu)
+        return lambda: attention_seconds(model, attend, n)
+
+    rows = []
+    for name, pattern, make, n in (
+        ("full", Full(), make_attend, full), ("one mask", blockwise, by_one_mask, 4096)
+    ):  # fmt: skip
+        for what, timed in (("whole pass", passes), ("attention alone", alone)):
+            theirs, ours = timed(pattern, make, n), timed(blockwise, make_attend, n)
+            theirs(), ours()  # the first pass warms up
+            pairs = [(theirs(), ours()) for _ in range(repeats)]
+            ratios = [one / other for one, other in pairs]
+            took = statistics.median(one for one, _ in pairs)
+            rows.append(
+                f"| {name}, {what} | {n} | {took:.3f} | {statistics.median(ratios):.1f}x | "
+                f"{min(ratios):.1f} to {max(ratios):.1f} |"
+            )
+    return rows
+
+
 def by_scheme(length: int, repeats: int, autocast: AbstractContextManager) -> list[str]:
     """Rows: CPU time of full attention at a length for each scheme, over that of sinusoidal's.
 
@@ -179,6 +241,10 @@ def main() -> None:
         "| --- | --- | ---: | ---: | ---: |",
         prefix_ratio(model, Full(), given.full, given.repeats, autocast),
         prefix_ratio(model, Blockwise(TRAIN_LEN // 2), given.longest, given.repeats, autocast),
+        "",
+        "| instead of blockwise | tokens | seconds | times as long | of rounds |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *over_blockwise(model, given.full, given.repeats, autocast),
         "",
         "| scheme, full attention | tokens | CPU ms | of sinusoidal | of rounds |",
         "| --- | ---: | ---: | ---: | ---: |",
