@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
+from lexp.cli import main
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -201,3 +203,19 @@ def test_a_reader_that_goes_away_does_not_end_a_run(texts, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert list((tmp_path / "outputs/default").glob("*/done.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_wait_asleep_unless_the_user_says_how(given, expected, monkeypatch):
+    environment = dict(given)
+    monkeypatch.setattr("os.environ", environment)
+    monkeypatch.setattr("sys.argv", ["lexp", "--version"])
+    main()
+    assert environment.get("GOMP_SPINCOUNT") == expected
