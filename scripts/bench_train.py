@@ -107,8 +107,7 @@ def main() -> None:
     lines = [
         f"lexp {__version__}, torch {torch.__version__}, {platform.machine()}, {given.threads} "
         f"thread(s), {str(dtype).removeprefix('torch.')}, {peak / 1e9:.0f} GFLOP/s in matrix "
-        f"products; median of {given.rounds} "
-        f" interleaved rounds, as multiples of {BASE}.",
+        f"products; median of {given.rounds} interleaved rounds, as multiples of {BASE}.",
     ]
     for seq_len in given.seq_len:
         lines += table(seq_len, names, given.rounds, dtype, peak)
