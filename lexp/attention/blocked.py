@@ -25,8 +25,8 @@ ROWS, TOGETHER = 64, 32
 # Rows of a block in the forward pass, where the kernel keeps the scores in the cache by itself.
 FORWARD_ROWS = 32
 # Without a learned bias this beats the fused kernel up to so many keys, in bfloat16 and with small
-# heads: a training step takes 0.7 of the time at 128 tokens, 0.9 at 512, 1.05 at 1024. (Heads of 64:
-# 0.94 at 256 and 512 on a processor without AMX; not measured with it.) In float32 it takes the same.
+# heads: a training step takes 0.7 of the time at 128 tokens, 0.9 at 512, 1.05 at 1024 (heads of 64:
+# 0.94 at 256 on a processor without AMX, not measured with it). In float32 it takes the same.
 MOST_KEYS, MOST_HEAD_DIM = 512, 32
 
 
