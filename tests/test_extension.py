@@ -293,6 +293,14 @@ def test_each_extension_is_defined_where_it_means_something(name):
         assert torch.equal(after, before)
 
 
+@pytest.mark.parametrize("scheme", ["cope", "path", "path_fox", "swat", "transformer_xl"])
+@pytest.mark.parametrize("extension", [LogNScale(), UniformScale(), DroPE()])
+def test_schemes_that_make_their_own_weights_are_not_said_to_lack_a_softmax(scheme, extension):
+    """CoPE, PaTH and Transformer-XL have one; what they weigh by is more than scaled scores."""
+    with pytest.raises(NotDefined, match=r"scales scores, \w+ weighs its own way$"):
+        changed(extension, make(scheme))
+
+
 def type_of(name: str) -> str:
     """The class that a choice of the extension group builds."""
     from conftest import compose

@@ -29,9 +29,9 @@ class Scaled(Wrapper):
 
 
 def refuse_unscalable(name: str, position: Position) -> None:
-    """NotDefined for schemes without a plain softmax, or with a scale of their own."""
+    """NotDefined for schemes that turn scores into weights themselves, or scale them already."""
     if position.has_weigh:
-        raise NotDefined(f"{name} scales softmax, {type(position).__name__} has another")
+        raise NotDefined(f"{name} scales scores, {type(position).__name__} weighs its own way")
     if position.has_scale:
         raise NotDefined(f"{name} scales scores, {type(position).__name__} does so already")
 
@@ -97,7 +97,7 @@ class DroPE(OfSchemes):
             name = type(position).__name__
             raise NotDefined(f"drope drops positions, {name} is more than those without them")
         if any(part.has_weigh for part in parts):
-            raise NotDefined(f"drope scales softmax, {type(position).__name__} has another")
+            raise NotDefined(f"drope scales scores, {type(position).__name__} weighs its own way")
         if len(left) == len(parts) and not isinstance(position, NoPE):
             name = type(position).__name__
             raise NotDefined(f"drope drops rotary positions, {name} has none")
