@@ -94,6 +94,14 @@ def test_the_zoo_has_every_scheme():
     assert sorted(models) == sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_training_dynamics_has_a_plain_window_beside_every_gain(scale):
+    """Without one nobody can tell longer context from fewer early tokens."""
+    _, _, jobs = checked("training_dynamics", scale)
+    patterns = [set(job.settings["attention"]) for job in jobs if job.stage.command == "eval"]
+    assert patterns == [{"full", "blockwise", "window"}]
+
+
 # Where a study's numbers were printed: arXiv number, trained length, and lengths that the paper
 # prints beside those that stand for them in the study file.
 PRINTED = {
