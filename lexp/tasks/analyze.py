@@ -18,7 +18,7 @@ from torch import Tensor
 from lexp import runtime
 from lexp.analyze.base import Instrument, Moment
 from lexp.analyze.over_training import shown
-from lexp.analyze.run import Look, look, read_looks
+from lexp.analyze.run import Look, look, noted, read_looks
 from lexp.build import build
 from lexp.checkpoint import Checkpoint
 from lexp.checks import STATES, check_analyze
@@ -32,6 +32,7 @@ from lexp.record import Console
 from lexp.report.figure import chart_png
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Sheet, to_csv, to_rich
+from lexp.study import run_notes
 from lexp.tasks.common import make_corpus
 from lexp.tasks.moments import chosen_checkpoints
 from lexp.tasks.subjects import (
@@ -73,7 +74,7 @@ def analyze(config: DictConfig) -> None:
     texts, problems = open_texts(study, settings)
     looks = _look_at_all(texts, instruments, settings, problems)
     if looks:
-        _publish(study, instruments, looks)
+        _publish(study, instruments, noted(looks, run_notes([text.run for text in texts])))
     say_what_failed(problems, [one.status for one in looks], settings)
 
 
