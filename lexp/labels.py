@@ -1,5 +1,6 @@
 """Short names for choices and the values a user gave them."""
 
+import re
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -19,3 +20,9 @@ def label_of(name: str, chosen: Any) -> str:
             text = digest(value)[:4] if isinstance(value, list) else text
             words.append(text if n == 0 else f"{field.name}={text}")
     return "-".join(words)
+
+
+def natural(text: str) -> list[str | float]:
+    """A key to sort names by, numbers in them by value: `n_kernels=3` before `n_kernels=10`."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [float(part) if n % 2 else part for n, part in enumerate(parts)]

@@ -112,17 +112,52 @@ def variant(settings: dict[str, Any]) -> str:
 
 
 def variant_notes(runs: list[Run]) -> dict[str, str]:
-    """By variant: what tells it from the other variants of the same model, such as `gamma=0.1`."""
-    flat = {variant(run.settings): _telling(run.settings) for run in runs}
-    notes = {}
+    """By variant: what tells it from the other variants of the same model, such as `gamma=0.1`.
+
+    No two variants of a model have the same note.
+    """
+    settings = {variant(run.settings): run.settings for run in runs}
+    flat = {name: _telling(own) for name, own in settings.items()}
+    briefly = {}
     for name, own in flat.items():
         rivals = [other for other in flat.values() if other["model"] == own["model"]]
-        keys = [key for key in own if any(r.get(key) != own[key] for r in rivals)]
-        # A choice's name stands for all that it sets.
+        keys = _differing(own, rivals)
+        # A choice's name stands for all that it sets,
         choices = set(keys) & {*GROUPS, "objective"}
         keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
-        notes[name] = ", ".join(f"{key.split('.')[-1]}={own[key]}" for key in keys)
+        briefly[name] = _words(own, keys)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, note in briefly.items():
+        alike.setdefault((flat[name]["model"], note), []).append(name)
+    whole = {name: dict(_flat(_identity(own))) for name, own in settings.items()}
+    notes = {}
+    for name, note in briefly.items():
+        # unless some of that was changed: then every value stands there.
+        others = [whole[other] for other in alike[flat[name]["model"], note]]
+        keys = [key for key in _differing(whole[name], others) if key != "seed"]
+        notes[name] = ", ".join(filter(None, (note, _words(whole[name], keys))))
     return notes
+
+
+def run_notes(runs: list[Run]) -> dict[str, str]:
+    """By run: the note of its variant among these runs."""
+    notes = variant_notes(runs)
+    return {run.name: notes[variant(run.settings)] for run in runs}
+
+
+def _differing(own: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
+    """The keys under which any of the others has something else."""
+    return [key for key in own if any(other.get(key) != own[key] for other in others)]
+
+
+def _words(own: dict[str, Any], keys: list[str]) -> str:
+    """Keys with their values, by their last word where that says which is meant."""
+    values: dict[str, set[str]] = {}
+    for key in keys:
+        values.setdefault(key.split(".")[-1], set()).add(str(own[key]))
+    short = {key: key.split(".")[-1] for key in keys}
+    words = [f"{n if len(values[n]) == 1 else key}={own[key]}" for key, n in short.items()]
+    return ", ".join(dict.fromkeys(words))
 
 
 def _telling(settings: dict[str, Any]) -> dict[str, Any]:

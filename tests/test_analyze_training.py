@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from lexp.checkpoint import at_steps
 from lexp.errors import CheckpointError, ConfigError
 from lexp.report.page import Chart
 from lexp.report.sheet import Sheet
-from lexp.study import run_name
+from lexp.study import find_runs, run_name
 from lexp.tasks.analyze import analyze
+from lexp.tasks.evaluate import eval_
+from lexp.tasks.report import report
 from lexp.tasks.train import check, train
 
 
@@ -93,6 +96,67 @@ def test_the_command_follows_training(tiny, tmp_path, capsys):
         analyze(compose("analyze", *base, "instruments=[invariance]", "checkpoints=[7]"))
 
 
+KERNELS = (3, 1, 10)
+NAMES = [f"tisa n_kernels={n}" for n in sorted(KERNELS)]
+
+
+def test_runs_that_differ_in_an_override_alone_are_told_apart_in_every_table(
+    tiny, tmp_path, capsys
+):
+    for n in KERNELS:
+        train(tiny("model=tisa", f"model.position.n_kernels={n}", "keep=[5]"))
+    where = f"outputs={tmp_path}/outputs"
+    base = where, "lengths=[16,32]", "device=cpu", "attention=[full]", "checkpoints=all"
+    words = "instruments=[invariance,curves]", "states=[trained,random]", "texts=2"
+    analyze(compose("analyze", *base, *words))
+    folder = tmp_path / "outputs/default"
+    both = [f"{name}{state}" for name in NAMES for state in ("", " (random)")]
+
+    def rows_of(path: Path) -> list[dict[str, str]]:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    table = rows_of(folder / "analysis/invariance-1.csv")
+    assert [(row["model"], row["length"]) for row in table] == [
+        (name, length) for name in both for length in ("16", "32")
+    ]
+    spans = rows_of(folder / "analysis/curves-1.csv")
+    assert {row["model"] for row in spans} == set(both)
+    assert all(len(row["16 tokens"].split()) == 2 for row in spans)  # of two heads, not of six
+    assert len(list((folder / "analysis").glob("curves-*.png"))) == len(both)
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said for name in NAMES) and "│ tisa  " not in said
+    # Every number is of its own run.
+    of_run = {}
+    for row in rows_of(folder / "analysis/invariance.csv"):
+        if row["measure"] == "scores" and row["length"] == "16":
+            of_run.setdefault((row["run"], row["step"]), []).append(float(row["value"]))
+    runs = {f"tisa n_kernels={run.settings['model']['position']['n_kernels']}": run.name
+            for run in find_runs(folder)}  # fmt: skip
+    courses = next(
+        rows_of(path)
+        for path in sorted((folder / "analysis").glob("invariance-*.csv"))
+        if "step 5" in path.read_text()
+    )
+    assert [row["model"] for row in courses] == NAMES
+    for row in courses:
+        for step in ("0", "5", "8", "10"):
+            own = of_run[runs[row["model"]], step]
+            assert row[f"step {step}"] == f"{sum(own) / len(own):.3f}"
+    # The same in the report, and in its tables of losses.
+    eval_(compose("eval", *base))
+    report(compose("report", where))
+    page = folder / "report"
+    names = [row["model"] for row in rows_of(page / "translation-invariance--toeplitz-r².csv")]
+    assert list(dict.fromkeys(names)) == both
+    for title in ("toeplitz-r²-of-scores-over-training", "loss-over-training--segments-32"):
+        assert [row["model"] for row in rows_of(page / f"{title}.csv")] == NAMES
+    results = rows_of(page / "perplexity-per-token--segments-32.csv")
+    assert [f"{row['model']} {row['variant']}" for row in results] == NAMES
+    html = (page / "report.html").read_text(encoding="utf-8")
+    assert all(f"Bias of {name} by distance" in html for name in both)
+
+
 @pytest.mark.parametrize("given", ["first", "[]", "[0]", "5"])
 def test_checkpoints_that_cannot_be_asked_for(tmp_path, given):
     with pytest.raises(ConfigError, match="checkpoints="):
@@ -138,6 +202,21 @@ def test_a_course_is_the_mean_over_seeds_and_its_rank_correlation():
     assert points[0].y == pytest.approx(0.15) and points[0].low == 0.1 and points[0].high == 0.2
     assert [p.x for p in points] == [1, 10, 100, 1000]
     assert [p.x for p in by_loss.curves[0].points] == list(LOSSES)
+
+
+def test_a_note_is_part_of_the_name_and_of_what_belongs_together():
+    found = [
+        replace(one(step, value, 2.0), note=note)
+        for note, value in (("n_kernels=1", 0.25), ("n_kernels=3", 0.75))
+        for step in (0, 5, 10)
+    ]
+    assert [o.name for o in found[:2]] == ["nope n_kernels=1 (random)", "nope n_kernels=1"]
+    assert len(last_of_each(found)) == 4
+    sheet, by_step, by_loss = over_training(Number(), found)
+    assert [[f.text for f in row][:3] for row in sheet.rows] == [
+        ["nope n_kernels=1", "0.250", "0.250"], ["nope n_kernels=3", "0.750", "0.750"],
+    ]  # fmt: skip
+    assert [len(c.points) for c in by_step.curves] == [2, 2] and len(by_loss.curves) == 2
 
 
 def test_what_an_instrument_shows_is_of_the_last_checkpoint():

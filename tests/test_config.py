@@ -13,7 +13,7 @@ from lexp.errors import ConfigError
 from lexp.extension import Extension
 from lexp.pattern import Blockwise, Pattern
 from lexp.position import Position, RoPE, XPos
-from lexp.study import Run, open_run, run_name, variant, variant_notes
+from lexp.study import Run, open_run, run_name, run_notes, variant, variant_notes
 from lexp.tasks import evaluate as eval_task
 from lexp.tasks import train as train_task
 
@@ -230,11 +230,15 @@ def test_a_dataset_that_does_not_exist_is_refused_by_eval_too():
     assert compose("eval").dataset is None
 
 
+def run_in(folder: Path, *overrides: str) -> Run:
+    settings = train_task.check(compose("train", *overrides))
+    data = {"fingerprint": "f", "tokenizer": "bytes"}
+    return open_run(folder / run_name(settings), settings, data, "float32")
+
+
 def test_variants_of_a_model_are_told_apart_by_what_differs(tmp_path):
     def run(*overrides: str) -> Run:
-        settings = train_task.check(compose("train", *overrides))
-        data = {"fingerprint": "f", "tokenizer": "bytes"}
-        return open_run(tmp_path / run_name(settings), settings, data, "float32")
+        return run_in(tmp_path, *overrides)
 
     runs = [
         run("model=xpos"),
@@ -249,3 +253,21 @@ def test_variants_of_a_model_are_told_apart_by_what_differs(tmp_path):
     notes = variant_notes(runs)
     assert "gamma=0.1" in notes[names[2]] and "tokenizer=bpe" in notes[names[3]]
     assert notes[names[4]].startswith("size=mini") and notes[names[5]] == ""
+
+
+def test_no_two_variants_of_a_model_have_the_same_note(tmp_path):
+    changes = {
+        "size=nano": (),
+        "size=mini": ("size=mini",),
+        # A size's name stands for what it sets, but not where that was changed.
+        "size=nano, d_ff=256": ("size.d_ff=256",),
+        "size=nano, d_ff=256, seed=1": ("size.d_ff=256", "seed=1"),
+    }
+    runs = [run_in(tmp_path, "model=xpos", *given) for given in changes.values()]
+    notes = run_notes(runs)
+    assert [notes[run.name] for run in runs] == [
+        "size=nano, d_ff=512", "size=mini", "size=nano, d_ff=256", "size=nano, d_ff=256",
+    ]  # fmt: skip
+    assert len(set(variant_notes(runs).values())) == 3
+    # Where it takes one word, it stays one.
+    assert list(run_notes(runs[:2]).values()) == ["size=nano", "size=mini"]

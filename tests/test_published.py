@@ -1,10 +1,10 @@
 """Printed values: as in the papers, and set in relation to their own trained length."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 
+from lexp.analyze.base import Finding, Labelled, Moment
 from lexp.analyze.expected import findings_sheet
 from lexp.report.expected import Findings
 from lexp.report.published import load_published, overlay, parse
@@ -77,29 +77,30 @@ def test_columns_are_checked():
         parse("a,b\n1,2\n")
 
 
-def finding(method: str, length: int, values: list[float], step: int = 9) -> SimpleNamespace:
+def finding(
+    method: str, length: int, values: list[float], step: int = 9, note: str = ""
+) -> Labelled:
     rows = [{"of": "each head", "resolution": value} for value in values]
     rows.append({"of": "mean of heads", "resolution": 7.0})
-    moment, rows = SimpleNamespace(step=step), SimpleNamespace(rows=rows)
-    return SimpleNamespace(
-        model="rope", state="trained", method=method, length=length, moment=moment, finding=rows
-    )
+    moment = Moment("trained", step, 2.0)
+    return Labelled("rope", method, moment, 0, length, 128, Finding(tuple(rows)), note)
 
 
 def test_every_method_has_its_row_beside_what_was_printed():
     """The mean over rows and seeds, at the longest length and the last step alone."""
     block = Findings(
         "a table", "", "resolution", "trained", {"of": "each head"}, "resolution",
-        {"rope": 0.91, "xpos": ".98 at 1024"},
+        {"rope": 0.91, "rope base=500": "?", "xpos": ".98 at 1024"},
     )  # fmt: skip
     found = [
         finding("blockwise", 256, [0.1, 0.2]), finding("full", 256, [0.4, 0.5]),
         finding("full", 256, [0.6, 0.7]), finding("full", 128, [9.0]),
-        finding("full", 256, [9.0], step=3),
+        finding("full", 256, [9.0], step=3), finding("full", 256, [0.3], note="base=500"),
     ]  # fmt: skip
     shown = [tuple(field.text for field in row) for row in findings_sheet(block, found).rows]
     assert shown == [
         ("rope", "full", "0.91", "0.55", "4", "256"),
         ("rope", "blockwise", "0.91", "0.15", "2", "256"),
+        ("rope base=500", "full", "?", "0.3", "1", "256"),
         ("xpos", "", ".98 at 1024", "", "0", ""),
     ]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lexp.analyze.base import Labelled
+from lexp.labels import natural
 from lexp.report.page import Curve, Point
 
 
@@ -16,10 +17,15 @@ class Kind(NamedTuple):
     length: int
 
 
+def in_order(kind: Kind) -> tuple[list[str | float], str, int]:
+    """A key to sort by."""
+    return natural(kind.name), kind.method, kind.length
+
+
 def by_kind(found: Sequence[Labelled]) -> dict[Kind, list[Labelled]]:
     """Findings of all seeds under what they are of, in the order of models and lengths."""
     kinds: dict[Kind, list[Labelled]] = {}
-    for one in sorted(found, key=lambda one: (one.name, one.length)):
+    for one in sorted(found, key=lambda one: (natural(one.name), one.length)):
         kinds.setdefault(Kind(one.name, one.method, one.length), []).append(one)
     return kinds
 

@@ -65,7 +65,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A finding and what it is of."""
+    """A finding and what it is of.
+
+    note: what tells the run's variant from others of its model in a study, such as `n_kernels=3`,
+    or "". A run does not know the others: who shows findings together says it.
+    """
 
     model: str
     method: str
@@ -74,6 +78,7 @@ class Labelled:
     length: int
     train_len: int
     finding: Finding
+    note: str = ""
 
     @property
     def state(self) -> str:
@@ -81,9 +86,14 @@ class Labelled:
         return self.moment.state
 
     @property
+    def variant(self) -> str:
+        """The model, with what tells its variant apart."""
+        return " ".join(filter(None, (self.model, self.note)))
+
+    @property
     def name(self) -> str:
-        """The model, and whether it is trained."""
-        return self.model if self.state == "trained" else f"{self.model} ({self.state})"
+        """The variant, and whether it is trained."""
+        return self.variant if self.state == "trained" else f"{self.variant} ({self.state})"
 
 
 @dataclass(frozen=True)

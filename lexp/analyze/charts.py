@@ -30,11 +30,11 @@ def root_points(squares: np.ndarray) -> tuple[Point, ...]:
 
 
 def names(shown: Sequence[Labelled]) -> list[tuple[str, str]]:
-    """Name and group of each one's curve: a colour for a model, a line for its state and method."""
+    """Name and group of each one's curve: the variant, and its state and method."""
     n_seeds, n_methods = len({o.seed for o in shown}), len({o.method for o in shown})
     return [
         (
-            one.model if n_seeds == 1 else f"{one.model} s{one.seed}",
+            one.variant if n_seeds == 1 else f"{one.variant} s{one.seed}",
             one.state if n_methods == 1 else f"{one.state} {one.method}",
         )
         for one in shown

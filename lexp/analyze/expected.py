@@ -16,7 +16,7 @@ def findings_sheet(block: Findings, found: Sequence[Labelled]) -> Sheet:
     rows = []
     for model, printed in block.rows.items():
         shown = printed if isinstance(printed, str) else f"{printed:.4g}"
-        own = [one for one in found if (one.model, one.state) == (model, block.state)]
+        own = [one for one in found if (one.variant, one.state) == (model, block.state)]
         last = max((one.moment.step for one in own), default=0)
         longest = max((one.length for one in own if one.moment.step == last), default=0)
         then = [one for one in own if (one.length, one.moment.step) == (longest, last)]

@@ -34,6 +34,7 @@ from lexp.analyze.across import (
     against_length,
     by_kind,
     finite_mean,
+    in_order,
     longest_of_each,
     trained_marks,
 )
@@ -219,7 +220,7 @@ def every_head(found: Sequence[Labelled], n_layers: int) -> Picture:
 def table(found: Sequence[Labelled], n_layers: int) -> Sheet:
     """R^2 by layer, over all heads, and of the embeddings."""
     rows = []
-    for kind, ones in sorted(by_kind(found).items(), key=lambda item: item[0]):
+    for kind, ones in sorted(by_kind(found).items(), key=lambda item: in_order(item[0])):
         every = [v for one in ones for v in values_of(one, "scores") if math.isfinite(v)]
         gram = [v for one in ones for v in values_of(one, "gram")]
         position = [v for one in ones for v in values_of(one, "position")]

@@ -13,7 +13,7 @@ from lexp.report.page import Chart, Curve, Picture
 from lexp.report.sheet import Field, Sheet
 from lexp.statistics import rank_correlation
 
-# Of a model: what was found in each seed, by step.
+# Of a variant: what was found in each seed, by step.
 Course = dict[int, list[Labelled]]
 
 
@@ -25,10 +25,10 @@ def shown(instrument: Instrument, found: Sequence[Labelled]) -> list[Sheet | Cha
 
 
 def last_of_each(found: Sequence[Labelled]) -> list[Labelled]:
-    """Of every model, seed, place and state the finding at the highest step."""
+    """Of every variant, seed, place and state the finding at the highest step."""
     last: dict[tuple, Labelled] = {}
     for one in found:
-        key = one.model, one.seed, one.train_len, one.state, one.method, one.length
+        key = one.variant, one.seed, one.train_len, one.state, one.method, one.length
         if key not in last or one.moment.step > last[key].moment.step:
             last[key] = one
     return list(last.values())
@@ -47,12 +47,12 @@ def over_training(instrument: Instrument, found: Sequence[Labelled]) -> list[She
 
 
 def courses_of(found: Sequence[Labelled]) -> dict[str, Course]:
-    """Findings of each model by step, the random state at step 0."""
+    """Findings of each variant by step, the random state at step 0."""
     nearest = min((abs(math.log(o.length / o.train_len)), o.length) for o in found)[1]
     courses: dict[str, Course] = {}
     for one in found:
         if one.method == found[0].method and one.length == nearest and one.moment.step >= 0:
-            courses.setdefault(one.model, {}).setdefault(one.moment.step, []).append(one)
+            courses.setdefault(one.variant, {}).setdefault(one.moment.step, []).append(one)
     return {name: dict(sorted(course.items())) for name, course in courses.items()}
 
 

@@ -43,6 +43,7 @@ from lexp.analyze.charts import curves_of
 from lexp.analyze.classifier import Classifier, Training, train_classifier
 from lexp.analyze.watch import hidden_states
 from lexp.errors import NotDefined
+from lexp.labels import natural
 from lexp.report.page import Chart, Curve, Picture, Point
 from lexp.report.sheet import Field, Sheet
 
@@ -189,7 +190,7 @@ def sheet(found: Sequence[Labelled]) -> Sheet:
     """Mean distance of the likeliest and of the median position, by layer, beside the baselines."""
     n_layers = max(len(one.finding.rows) for one in found) - 1
     rows = []
-    for one in sorted(found, key=lambda f: (f.name, f.seed, f.method, f.length)):
+    for one in sorted(found, key=lambda f: (natural(f.name), f.seed, f.method, f.length)):
         own = one.finding.rows
         for of, measure in (("likeliest", "mean_distance"), ("median", "median_distance")):
             names = one.name, f"s{one.seed}", one.method, str(one.length), of

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lexp.analyze.across import Kind, by_kind, finite_mean, longest_of_each
+from lexp.analyze.across import Kind, by_kind, finite_mean, in_order, longest_of_each
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
 from lexp.attention import Attend, make_attend
 from lexp.errors import NotDefined
@@ -132,7 +132,7 @@ def mean_of(ones: Sequence[Labelled], measure: str) -> float:
 def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
     """Distances that hold 50, 90 and 99 %, by model, method and length."""
     rows = []
-    for kind, ones in sorted(kinds.items(), key=lambda item: item[0]):
+    for kind, ones in sorted(kinds.items(), key=lambda item: in_order(item[0])):
         held = [f"{mean_of(ones, f'distance_{percent}'):.0f}" for percent in PERCENT]
         texts = (*kind[:2], str(kind.length), *held, f"{mean_of(ones, 'reachable'):.0f}")
         rows.append(tuple(map(Field, texts)))

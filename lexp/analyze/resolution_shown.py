@@ -38,17 +38,19 @@ def sheets(found: Sequence[Labelled]) -> list[Sheet]:
     kinds = list(dict.fromkeys(str(r["scores"]) for one in found for r in one.finding.rows))
     for scores in kinds:
         values: dict[tuple[str, str, str], dict[int, list[float]]] = {}
+        models: dict[str, str] = {}
         for one in found:
             of = list(dict.fromkeys(str(r["of"]) for r in one.finding.rows))
             for kind in of:
                 mean = r_of(one, kind, scores)
                 if mean is not None:
+                    models[one.name] = one.model if one.state == "trained" else ""
                     place = values.setdefault((one.name, one.method, kind), {})
                     place.setdefault(one.length, []).append(mean)
         rows = []
         for (name, method, kind), by_length in values.items():
             cells = [number(by_length.get(length, [])) for length in lengths]
-            known = PUBLISHED.get((name, method)) if kind != "theory" else None
+            known = PUBLISHED.get((models[name], method)) if kind != "theory" else None
             cells += [f"{x:.2f}†" for x in known] if known else ["", ""]
             muted = "muted" if kind == "theory" else ""
             rows.append(tuple(Field(t, muted) for t in (name, method, kind, *cells)))

@@ -3,8 +3,8 @@
 import io
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,6 +24,7 @@ from lexp.evaluate import (
     prepare,
 )
 from lexp.files import digest, make_folder, read_sealed, write_bytes, write_sealed
+from lexp.labels import natural
 from lexp.objective import refuse_both_sides
 from lexp.runtime import is_out_of_memory
 
@@ -149,6 +150,21 @@ def read_look(path: Path) -> Look | None:
         )  # fmt: skip
     except (OSError, ValueError, TypeError, KeyError, AttributeError, BadZipFile):
         return None
+
+
+def noted(looks: Iterable[Look], notes: Mapping[str, str]) -> list[Look]:
+    """Findings with what tells their variants apart, variants in order, trained before random.
+
+    notes: by run, see `lexp.study.run_notes`.
+    """
+    found = [
+        replace(one, labelled=replace(one.labelled, note=notes.get(one.run, ""))) for one in looks
+    ]
+    return sorted(found, key=_place)
+
+
+def _place(one: Look) -> tuple[str, list[str | float], bool]:
+    return one.labelled.model, natural(one.labelled.note), one.labelled.state != "trained"
 
 
 def read_looks(study: Path) -> Iterator[Look]:

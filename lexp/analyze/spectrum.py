@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexp.analyze.absolute import position_embeddings
-from lexp.analyze.across import Kind, by_kind, finite_mean, longest_of_each
+from lexp.analyze.across import Kind, by_kind, finite_mean, in_order, longest_of_each
 from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
 from lexp.errors import NotDefined
 from lexp.report.page import Chart, Curve, Picture, Point
@@ -173,7 +173,7 @@ def mean_of(ones: Sequence[Labelled], measure: str) -> float:
 def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
     """Dimensions that matter and what turns, by model and length."""
     rows = []
-    for kind, ones in sorted(kinds.items(), key=lambda item: item[0]):
+    for kind, ones in sorted(kinds.items(), key=lambda item: in_order(item[0])):
         n_dims = len(ones[0].finding.arrays["shares"])
         held = [f"{mean_of(ones, f'dimensions_{percent}'):g}" for percent in PERCENT]
         turning = f"{100 * mean_of(ones, 'turning'):.1f} %", f"{mean_of(ones, 'planes'):g}"

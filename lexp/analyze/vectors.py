@@ -40,6 +40,7 @@ from lexp.analyze.base import Finding, Instrument, Labelled, Row, View
 from lexp.analyze.charts import curves_of, points, root_points
 from lexp.analyze.watch import hidden_states
 from lexp.errors import NotDefined
+from lexp.labels import natural
 from lexp.report.figure import heat_maps
 from lexp.report.page import Chart, Picture, Point
 from lexp.report.sheet import Field, Sheet
@@ -179,7 +180,7 @@ def n_samples(found: Sequence[Labelled]) -> str:
 def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
     """The share of variance that position explains, of every model, length and layer."""
     rows = []
-    for one in sorted(found, key=lambda f: (f.name, f.seed, f.method, f.length)):
+    for one in sorted(found, key=lambda f: (natural(f.name), f.seed, f.method, f.length)):
         own = {
             int(r["layer"]): f"{r['value']:.2%}"
             for r in one.finding.rows
@@ -218,7 +219,7 @@ def maps(own: Sequence[Labelled], words: str) -> Picture:
     for one in own:
         cosine = one.finding.arrays["cosine"][1:]
         chosen = np.linspace(0, len(cosine) - 1, min(N_COLUMNS, len(cosine))).round().astype(int)
-        name = one.model if len({o.seed for o in own}) == 1 else f"{one.model} s{one.seed}"
+        name = one.variant if len({o.seed for o in own}) == 1 else f"{one.variant} s{one.seed}"
         panels += [(f"{name}, layer {n}", cosine[n]) for n in chosen]
     n, trained = own[0].length, sorted({one.train_len for one in own})
     title = f"Cosine of positional vectors, {words} (trained to {', '.join(map(str, trained))})"

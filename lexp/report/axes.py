@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 860, 420
@@ -56,48 +56,98 @@ def y_axis(values: Sequence[float], log: bool) -> Axis:
     most = ts[int(0.95 * (len(ts) - 1))]
     if len(ts) >= 10 and most > low and high - low > 5 * (most - low):
         high = most + 0.25 * (most - low)
-    room = 0.04 * (high - low) or (0.05 if log else max(0.5, abs(low) / 20))
+    apart = high - low > 1e-9 * max(1.0, abs(high))
+    room = 0.04 * (high - low) if apart else 0.05 if log else max(0.5, abs(low) / 20)
     return Axis(10 if log else 0, low - room, high + room, HEIGHT - BOTTOM, TOP)
 
 
 def y_ticks(axis: Axis) -> list[float]:
-    """Round values: 1, 2, 5 of every decade over a wide log axis, even steps elsewhere."""
-    if axis.base and axis.high - axis.low > math.log10(4):
-        span = axis.high - axis.low
-        subs = (1, 2, 3, 5, 7) if span < 1 else (1, 2, 5) if span < 3.5 else (1,)
-        decades = range(math.floor(axis.low), min(math.ceil(axis.high), 307) + 1)
-        every = max(1, math.ceil(span / 8)) if span >= 3.5 else 1
-        found = [s * 10.0**n for n in decades if n % every == 0 for s in subs]
-        return [v for v in found if axis.side(v) == 0]
-    low, high = (10**axis.low, 10**axis.high) if axis.base else (axis.low, axis.high)
-    raw = (high - low) / 6
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(s * size for s in (1, 2, 5, 10) if s * size >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+    """Round values, four at least: of every decade over a wide log axis, even steps elsewhere."""
+    return log_ticks(axis.low, axis.high) if axis.base else _steps(axis.low, axis.high)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values between decimal logarithms: the coarsest of these that are five or more."""
+    span = high - low
+    decades = range(math.floor(low), min(math.ceil(high), 307) + 1)
+    every = max(1, math.ceil(span / 8))
+    for subs in ((1,), *[(1, 3)] * (span > 3.5), (1, 2, 5), (1, 2, 3, 5, 7)):
+        places = [(s, n) for n in decades if n % every == 0 for s in subs]
+        found = [s * 10.0**n for s, n in places if low - 1e-12 <= math.log10(s) + n <= high + 1e-12]
+        if len(found) >= 5 or every > 1:
+            return found
+    return _steps(10**low, 10**high)
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Multiples of the largest of 5, 2, 1 (of any power of ten) that has four between the ends."""
+    size = 10.0 ** math.floor(math.log10(high - low))
+    for step in (size * s for s in (5, 2, 1, 0.5, 0.2)):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first >= 3:
+            break
+    return [n * step for n in range(first, last + 1)]
 
 
 def x_ticks(values: Sequence[float], log: bool) -> list[float]:
-    """The values themselves if they are few, otherwise powers of two or round numbers."""
+    """The values themselves if they are few lengths or counts, otherwise round numbers.
+
+    On a log axis round are powers of two, if there are three of them.
+    """
     few = sorted(set(values))
-    if len(few) <= 12 and not _crowded(few, log):
+    whole = log or all(value == round(value) for value in few)
+    if whole and len(few) <= 12 and not _crowded(few, log):
         return few
     axis = x_axis(few, log)
     if not log:
         return y_ticks(axis)
-    return [2.0**n for n in range(math.ceil(axis.low), math.floor(axis.high) + 1)]
+    powers = range(math.ceil(axis.low), math.floor(axis.high) + 1)
+    if len(powers) < 3:
+        return log_ticks(axis.low * math.log10(2), axis.high * math.log10(2))
+    every = math.ceil(len(powers) / 12)
+    return [2.0**n for n in powers if n % every == 0]
 
 
 def _crowded(values: Sequence[float], log: bool) -> bool:
-    """Whether labels at these places would not all be read."""
+    """Whether fewer than three of these could be labelled, and not all of them."""
     axis = x_axis(values, log)
-    places = [axis.place(value) for value in values]
-    return any(b - a < 30 for a, b in itertools.pairwise(places))
+    # On half the width: pictures have larger letters and wider legends than the page.
+    places = [axis.place(value) / 2 for value in values]
+    return len(readable(spans(places, labels(values)), ())) < min(3, len(values))
 
 
-def number(value: float) -> str:
-    """Four significant digits without trailing zeros."""
-    rounded = float(f"{value:.4g}")
+def spans(places: Sequence[float], texts: Sequence[str]) -> list[tuple[float, float]]:
+    """From where to where centred labels reach, in pixels."""
+    halves = [3.5 * len(text) + 5 for text in texts]
+    return [(at - half, at + half) for at, half in zip(places, halves, strict=True)]
+
+
+def readable(spans: Sequence[tuple[float, float]], first: Container[int]) -> set[int]:
+    """Which labels are shown so that none runs into another: first ones, both ends, the others."""
+    ends = 0, len(spans) - 1
+    shown: set[int] = set()
+    for n in sorted(range(len(spans)), key=lambda n: (n not in first, n not in ends)):
+        start, end = spans[n]
+        if all(end <= spans[m][0] or start >= spans[m][1] for m in shown):
+            shown.add(n)
+    return shown
+
+
+def number(value: float, digits: int = 4) -> str:
+    """So many significant digits without trailing zeros; whole numbers below 1e7 in full."""
+    rounded = value if value == round(value) else float(f"{value:.{digits}g}")
     if rounded == int(rounded) and abs(rounded) < 1e7:
         return str(int(rounded))
-    return f"{rounded:g}"
+    return f"{rounded:.{digits}g}"
+
+
+def labels(values: Sequence[float]) -> list[str]:
+    """Each as a number, with as many digits as it takes to say where between the others it is."""
+    gaps = [b - a for a, b in itertools.pairwise(sorted(set(values)))]
+    near = min(gaps, default=math.inf) / 100
+    for digits in range(4, 17):
+        found = [number(value, digits) for value in values]
+        off = [abs(float(text) - v) for text, v in zip(found, values, strict=True)]
+        if all(d <= max(near, 1e-9 * abs(v)) for d, v in zip(off, values, strict=True)):
+            break
+    return found

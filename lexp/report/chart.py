@@ -12,12 +12,15 @@ from lexp.report.axes import (
     TOP,
     WIDTH,
     Axis,
-    number,
+    labels,
+    readable,
+    spans,
     x_axis,
     x_ticks,
     y_axis,
     y_ticks,
 )
+from lexp.report.looks import Look, Looks
 from lexp.report.page import Chart, Curve, Point
 from lexp.report.sheet import Field, Sheet, printable, to_csv
 
@@ -27,7 +30,6 @@ SHAPES = (
     "M0-3.8L3.6 2.7H-3.6z", "M0-4.1L3.7 0L0 4.1L-3.7 0z", "M0 3.8L3.6-2.7H-3.6z",
     "M-1.2-3.9h2.4v2.7h2.7v2.4h-2.7v2.7h-2.4v-2.7h-2.7v-2.4h2.7z",
 )  # fmt: skip
-N_COLOURS, N_DASHES = 7, 8  # of assets/page.css: .c0 to .c6, .d0 to .d7
 OVER, UNDER, FAILED = (
     "M0-5L4.2 2.4H-4.2z",
     "M0 5L4.2-2.4H-4.2z",
@@ -35,9 +37,9 @@ OVER, UNDER, FAILED = (
 )
 
 
-def look(n: int) -> tuple[str, str]:
-    """CSS class of the colour and marker shape of the n-th name: 42 in all, then again."""
-    return f"c{n % N_COLOURS}", SHAPES[(n // N_COLOURS) % len(SHAPES)]
+def classes(look: Look) -> str:
+    """Colour, line and filling as assets/page.css has them: .c0 to .c9, .d0 to .d5, .f0 to .f2."""
+    return f"c{look.colour} d{look.style} f{look.fill}"
 
 
 def text(value: str) -> str:
@@ -52,26 +54,24 @@ def shown(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else str(value)
 
 
-def draw(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]) -> str:
-    """The chart's <svg>. names, groups: all of the page, so that a model has one colour on it."""
+def draw(chart: Chart, ident: str, looks: Looks) -> str:
+    """The chart's <svg>. looks: of all charts of the page."""
     points = [point for curve in chart.curves for point in curve.points]
     x, y = axes(chart)
-    common = sorted({p.x for c in chart.curves if not c.own_x for p in c.points})
-    xs = sorted({p.x for p in points})
-    spanned = bool(common) and (common[0], common[-1]) == (xs[0], xs[-1])
-    ticks = x_ticks(common if spanned else xs, chart.log_x)
+    common = common_xs(chart)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="group"'
         f' tabindex="0" aria-label="{text(chart.title)}: {len(chart.curves)} curves;'
         f' arrow keys go from point to point">',
         f'<defs><clipPath id="{ident}-clip"><rect class="clip" x="{LEFT}" y="{TOP}"'
         f' width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"/></clipPath></defs>',
-        *_grid(chart, x, y, ticks),
+        *_grid(chart, x, y),
         *_marks(chart, x),
     ]
     for curve in chart.curves:
-        places = names.index(curve.name), groups.index(curve.group)
-        parts += _curve(curve, places, [] if curve.own_x else common, ident, x, y)
+        opening = _opening(chart, curve, looks)
+        shape = SHAPES[looks.look(chart, curve).shape]
+        parts += [opening, *_curve(curve, shape, [] if curve.own_x else common, ident, x, y)]
     if not points:
         parts.append(f'<text class="none" x="{WIDTH // 2}" y="{HEIGHT // 2}">no data</text>')
     return "\n".join([*parts, "</svg>"])
@@ -83,6 +83,18 @@ def axes(chart: Chart) -> tuple[Axis, Axis]:
     bounds = [v for p in points for v in (p.y, p.low, p.high) if math.isfinite(v)]
     x = x_axis([p.x for p in points] + [at for at, _ in chart.marks], chart.log_x)
     return x, y_axis(bounds, chart.log_y)
+
+
+def common_xs(chart: Chart) -> list[float]:
+    """Where all curves must have a point, but those that were measured at places of their own."""
+    return sorted({p.x for c in chart.curves if not c.own_x for p in c.points})
+
+
+def ticks_of(chart: Chart) -> list[float]:
+    """The x that are marked: where curves have their points, and the chart's own marks."""
+    xs, common = sorted({p.x for c in chart.curves for p in c.points}), common_xs(chart)
+    spanned = bool(common) and (common[0], common[-1]) == (xs[0], xs[-1])
+    return x_ticks([*(common if spanned else xs), *(at for at, _ in chart.marks)], chart.log_x)
 
 
 def outside(chart: Chart) -> str:
@@ -128,21 +140,22 @@ def runs(curve: Curve, common: Sequence[float], log_y: bool) -> list[list[Point]
     return found
 
 
-def _grid(chart: Chart, x: Axis, y: Axis, ticks: Sequence[float]) -> Iterator[str]:
+def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
     right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
     yield '<g class="ticks y">'
-    for value in y_ticks(y):
+    ticks = y_ticks(y)
+    for value, label in zip(ticks, labels(ticks), strict=True):
         at = _px(y.place(value))
         yield (f'<g class="tick" transform="translate(0 {at})"><line x1="{LEFT}" x2="{right}"/>'
-               f'<text x="{LEFT - 8}" dy=".32em">{number(value)}</text></g>')  # fmt: skip
+               f'<text x="{LEFT - 8}" dy=".32em">{label}</text></g>')  # fmt: skip
     yield '</g><g class="ticks x">'
-    last = -math.inf
-    for value in ticks:
-        place, label = x.place(value), number(value)
-        # Labels that would run into each other are left out, their ticks are not.
-        hidden = place - last < 7 * len(label) + 10
-        last = last if hidden else place
-        kind = ' class="hide"' if hidden else ""
+    ticks = ticks_of(chart)
+    places, texts = [x.place(value) for value in ticks], labels(ticks)
+    marked = {n for n, value in enumerate(ticks) if value in [at for at, _ in chart.marks]}
+    # Labels that would run into each other are left out, their ticks are not.
+    shown = readable(spans(places, texts), marked)
+    for n, (value, place, label) in enumerate(zip(ticks, places, texts, strict=True)):
+        kind = "" if n in shown else ' class="hide"'
         yield (f'<g class="tick" data-x="{value!r}" transform="translate({_px(place)} {floor})">'
                f'<line y2="5"/><text y="19"{kind}>{label}</text></g>')  # fmt: skip
     yield (
@@ -163,15 +176,19 @@ def _marks(chart: Chart, x: Axis) -> Iterator[str]:
                f'<text {side} y="{TOP - 8}">{text(label)}</text></g>')  # fmt: skip
 
 
+def _opening(chart: Chart, curve: Curve, looks: Looks) -> str:
+    look = looks.look(chart, curve)
+    return (f'<g class="curve {classes(look)}" data-n="{looks.names[curve.name]}"'
+            f' data-g="{looks.groups[curve.group]}" data-shape="{SHAPES[look.shape]}"'
+            f' data-note="{text(curve.note)}">')  # fmt: skip
+
+
 def _curve(
-    curve: Curve, places: tuple[int, int], common: Sequence[float], ident: str, x: Axis, y: Axis
+    curve: Curve, shape: str, common: Sequence[float], ident: str, x: Axis, y: Axis
 ) -> Iterator[str]:
-    name, group = places
-    colour, shape = look(name)
+    """What is in a curve's group, and its end."""
     clip = f'clip-path="url(#{ident}-clip)"'
     stretches = runs(curve, common, y.base > 0)
-    yield (f'<g class="curve {colour} d{group % N_DASHES}" data-n="{name}" data-g="{group}"'
-           f' data-shape="{shape}" data-note="{text(curve.note)}">')  # fmt: skip
     yield f'<path class="band" {clip} d="{"".join(_band(s, x, y) for s in stretches)}"/>'
     yield f'<path class="line" {clip} d="{"".join(_line(s, x, y) for s in stretches)}"/>'
     part = {id(point): n for n, stretch in enumerate(stretches) for point in stretch}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lexp.evaluate import Cell, read_cell
+from lexp.labels import natural
 from lexp.losses import Losses, read_losses
 from lexp.statistics import Scored, difference
 
@@ -178,7 +179,7 @@ def lines(known: list[Known], notes: dict[str, str]) -> list[Line]:
             ),
         )  # fmt: skip
         line.cells.setdefault(c.length, {})[c.seed] = one
-    return sorted(found.values(), key=lambda n: (n.protocol, n.model, n.note, _rank(n)))
+    return sorted(found.values(), key=lambda n: (n.protocol, n.model, natural(n.note), _rank(n)))
 
 
 def protocols(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
@@ -187,6 +188,10 @@ def protocols(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
         yield protocol, [line for line in found if line.protocol == protocol]
 
 
-def _rank(line: Line) -> tuple[int, str]:
-    method = line.method.removesuffix(line.where).rstrip()
-    return (ORDER.index(method) if method in ORDER else len(ORDER)), line.method
+def method_rank(method: str) -> tuple[int, str]:
+    """Where a method stands among others: the usual ones first."""
+    return (ORDER.index(method) if method in ORDER else len(ORDER)), method
+
+
+def _rank(line: Line) -> tuple[int, str, str]:
+    return *method_rank(line.method.removesuffix(line.where).rstrip()), line.method

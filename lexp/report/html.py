@@ -6,11 +6,12 @@ from data is escaped text or an escaped attribute, never part of the script.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from lexp.report.chart import N_DASHES, draw, look, numbers, outside, text
+from lexp.report.chart import SHAPES, draw, numbers, outside, text
+from lexp.report.looks import Look, Looks, is_alone
 from lexp.report.page import Chart, Item, Page, Picture, Section
 from lexp.report.sheet import Field, Sheet, to_csv
 
@@ -28,15 +29,11 @@ def render(page: Page) -> str:
         " img-src data:; base-uri 'none'; form-action 'none'"
     )
     charts = [item for s in page.sections for item in s.items if isinstance(item, Chart)]
-    groups = list(dict.fromkeys(curve.group for chart in charts for curve in chart.curves))
-    # A name has one look on the whole page. Charts of few curves choose first, so that the first
-    # seven colours are theirs.
-    charts.sort(key=lambda chart: len(chart.curves))
-    names = list(dict.fromkeys(curve.name for chart in charts for curve in chart.curves))
+    looks = Looks.of(charts)
     titles = [section.title for section in page.sections]
     titles += ["Provenance"] if page.provenance else []
     contents = [f'<li><a href="#s{n}">{text(title)}</a></li>' for n, title in enumerate(titles)]
-    body = [_section(s, f"s{n}", names, groups) for n, s in enumerate(page.sections)]
+    body = [_section(s, f"s{n}", looks) for n, s in enumerate(page.sections)]
     if page.provenance:
         body.append(
             f'<section id="s{len(page.sections)}"><h2>Provenance</h2>'
@@ -67,17 +64,17 @@ def _paragraphs(value: str) -> str:
     return "".join(f"<p>{text(paragraph)}</p>" for paragraph in found if paragraph)
 
 
-def _section(section: Section, ident: str, names: Sequence[str], groups: Sequence[str]) -> str:
-    items = [_item(item, f"{ident}-{n}", names, groups) for n, item in enumerate(section.items)]
+def _section(section: Section, ident: str, looks: Looks) -> str:
+    items = [_item(item, f"{ident}-{n}", looks) for n, item in enumerate(section.items)]
     return (
         f'\n<section id="{ident}"><h2>{text(section.title)}</h2>'
         f"{_paragraphs(section.text)}{''.join(items)}</section>"
     )
 
 
-def _item(item: Item, ident: str, names: Sequence[str], groups: Sequence[str]) -> str:
+def _item(item: Item, ident: str, looks: Looks) -> str:
     if isinstance(item, Chart):
-        return _chart(item, ident, names, groups)
+        return _chart(item, ident, looks)
     return _table(item) if isinstance(item, Sheet) else _picture(item)
 
 
@@ -125,9 +122,7 @@ def _picture(picture: Picture) -> str:
     )
 
 
-def _chart(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]) -> str:
-    own_names = list(dict.fromkeys(curve.name for curve in chart.curves))
-    own_groups = list(dict.fromkeys(curve.group for curve in chart.curves))
+def _chart(chart: Chart, ident: str, looks: Looks) -> str:
     tools = _copy(numbers(chart))
     if len(chart.curves) > 1:
         tools = (
@@ -140,19 +135,42 @@ def _chart(chart: Chart, ident: str, names: Sequence[str], groups: Sequence[str]
             '<input type="search" class="filter" placeholder="filter curves"'
             ' aria-label="Show only curves whose name has these words">' + tools
         )
-    keys = ""
-    if len(own_groups) > 1:
-        keys += _legend("g", [(groups.index(g), g, _dash(groups.index(g))) for g in own_groups])
-    keys += _legend("n", [(names.index(n), n, _marker(names.index(n))) for n in own_names])
+    keys = _legends(chart, looks)
     note = f'<p class="note">{text(chart.note)}</p>' if chart.note else ""
     edge = outside(chart)
     return (
         f'\n<figure class="chart" data-log-x="{int(chart.log_x)}" data-log-y="{int(chart.log_y)}"'
         f' data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
         f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'
-        f'<div class="plot">{draw(chart, ident, names, groups)}</div>'
+        f'<div class="plot">{draw(chart, ident, looks)}</div>'
         f'<p class="edge"{"" if edge else " hidden"}>{edge}</p>{keys}{note}</figure>'
     )
+
+
+def _legends(chart: Chart, looks: Looks) -> str:
+    """Groups, where there are several, and names; a colour is said by whose it is."""
+    found = [(curve, looks.look(chart, curve)) for curve in chart.curves]
+    groups = {curve.group: look for curve, look in found}
+    names = {curve.name: look for curve, look in found}
+    alone = is_alone(chart)
+    # Markers tell groups apart where there are more of them than lines.
+    filled = any(look.fill for look in groups.values())
+    if len(groups) < 2:
+        keys = ""
+    else:
+        keys = _legend("g", [
+            (looks.groups[g], g, _swatch(look, alone, "d", filled)) for g, look in groups.items()
+        ])  # fmt: skip
+    return keys + _legend("n", [
+        (looks.names[n], n, _swatch(look, not alone, "", True)) for n, look in names.items()
+    ])  # fmt: skip
+
+
+def _swatch(look: Look, coloured: bool, line: str, marker: bool) -> str:
+    """A piece of a curve; line: "d" for its style, or "" for a solid one with a filled marker."""
+    names = [f"c{look.colour}"] * coloured + [f"d{look.style}", f"f{look.fill}"] * bool(line)
+    shape = f'<path class="pt" d="{SHAPES[look.shape]}" transform="translate(13 6)"/>' * marker
+    return f'<g class="{" ".join(names)}"><path class="line" d="M0 6H26"/>{shape}</g>'
 
 
 def _legend(kind: str, keys: list[tuple[int, str, str]]) -> str:
@@ -164,18 +182,6 @@ def _legend(kind: str, keys: list[tuple[int, str, str]]) -> str:
     ]
     what = "line style" if kind == "g" else "colour and marker"
     return f'<div class="legend {kind}" role="group" aria-label="{what}">{"".join(buttons)}</div>'
-
-
-def _dash(n: int) -> str:
-    return f'<g class="d{n % N_DASHES}"><path class="line" d="M0 6H26"/></g>'
-
-
-def _marker(n: int) -> str:
-    colour, shape = look(n)
-    return (
-        f'<g class="{colour}"><path class="line" d="M0 6H26"/>'
-        f'<path class="pt" d="{shape}" transform="translate(13 6)"/></g>'
-    )
 
 
 def _details(value: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 from lexp import runtime
 from lexp.analyze.base import Instrument, Moment
 from lexp.analyze.over_training import shown
-from lexp.analyze.run import Look, look, read_looks
+from lexp.analyze.run import Look, look, noted, read_looks
 from lexp.build import build
 from lexp.checkpoint import Checkpoint
 from lexp.checks import STATES, check_analyze
@@ -30,8 +30,10 @@ from lexp.locks import one_at_a_time
 from lexp.protocol import long_enough
 from lexp.record import Console
 from lexp.report.figure import chart_png
+from lexp.report.looks import Looks
 from lexp.report.page import Chart, Picture
 from lexp.report.sheet import Sheet, to_csv, to_rich
+from lexp.study import run_notes
 from lexp.tasks.common import make_corpus
 from lexp.tasks.moments import chosen_checkpoints
 from lexp.tasks.subjects import (
@@ -73,7 +75,7 @@ def analyze(config: DictConfig) -> None:
     texts, problems = open_texts(study, settings)
     looks = _look_at_all(texts, instruments, settings, problems)
     if looks:
-        _publish(study, instruments, looks)
+        _publish(study, instruments, noted(looks, run_notes([text.run for text in texts])))
     say_what_failed(problems, [one.status for one in looks], settings)
 
 
@@ -138,28 +140,32 @@ def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> N
     """Print the tables; write CSV of all numbers and the pictures."""
     folder = make_folder(study / "analysis")
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
-    for instrument in instruments:
-        own = [one for one in looks if one.instrument == instrument.label]
+    of_each = [[one for one in looks if one.instrument == i.label] for i in instruments]
+    items = [
+        shown(instrument, [one.labelled for one in own if one.status == OK])
+        for instrument, own in zip(instruments, of_each, strict=True)
+    ]
+    style = Looks.of([item for found in items for item in found if isinstance(item, Chart)])
+    for instrument, own, found in zip(instruments, of_each, items, strict=True):
         with one_at_a_time(study):  # another job's newest numbers must not be lost
             write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
-        good = [one.labelled for one in own if one.status == OK]
-        for number, item in enumerate(shown(instrument, good), 1):
+        for number, item in enumerate(found, 1):
             stem = folder / f"{instrument.label}-{number}"
             if isinstance(item, Sheet):
                 rich.print(to_rich(item))
                 rich.print("\n".join(item.notes), markup=False)
                 write_text(stem.with_suffix(".csv"), to_csv(item))
             else:
-                write_bytes(stem.with_suffix(".png"), png_of(item))
+                write_bytes(stem.with_suffix(".png"), png_of(item, style))
         for reason in sorted({f"{o.labelled.model}: {o.reason}" for o in own if o.status != OK}):
             word = "not defined" if any(o.status == NOT_DEFINED for o in own) else "failed"
             rich.print(f"{instrument.label} {word} for {reason}", markup=False)
     print(f"{folder}: a CSV and pictures for each instrument", file=sys.stderr)
 
 
-def png_of(item: Chart | Picture) -> bytes:
-    """A chart or picture as a PNG file."""
-    return chart_png(item) if isinstance(item, Chart) else item.png
+def png_of(item: Chart | Picture, looks: Looks | None = None) -> bytes:
+    """A chart or picture as a PNG file. looks: of all charts beside it."""
+    return chart_png(item, looks) if isinstance(item, Chart) else item.png
 
 
 def rows_csv(looks: Iterator[Look], instrument: Instrument) -> str:

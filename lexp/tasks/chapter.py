@@ -1,14 +1,13 @@
 """The first chapter of a study's report: what is claimed, what was expected, what was found."""
 
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lexp.analyze.expected import findings_sheet
-from lexp.analyze.run import read_looks
+from lexp.analyze.run import Look
 from lexp.errors import CheckpointError, ConfigError
-from lexp.evaluate import OK
 from lexp.report.expected import Findings, blocks_of, expected_sheet
 from lexp.report.gather import Line
 from lexp.report.page import Section
@@ -17,7 +16,7 @@ from lexp.report.sheet import Sheet
 FILE = "study.json"
 
 
-def chapter(study: Path, lines: Sequence[Line], runs: Container[str]) -> Section | None:
+def chapter(study: Path, lines: Sequence[Line], looks: Sequence[Look]) -> Section | None:
     """Claim, deviations, and printed numbers beside ours; None where `lexp study` did not run."""
     path = study / FILE
     if not path.exists():
@@ -27,7 +26,7 @@ def chapter(study: Path, lines: Sequence[Line], runs: Container[str]) -> Section
         return Section(
             f"Study {stored['name']}, {stored['scale']}",
             "\n\n".join(_paragraphs(stored)),
-            tuple(_sheets(stored, study, lines, runs)),
+            tuple(_sheets(stored, lines, looks)),
         )
     except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
         raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
@@ -43,9 +42,8 @@ def _paragraphs(stored: dict[str, Any]) -> Iterator[str]:
 
 
 def _sheets(
-    stored: dict[str, Any], study: Path, lines: Sequence[Line], runs: Container[str]
+    stored: dict[str, Any], lines: Sequence[Line], looks: Sequence[Look]
 ) -> Iterator[Sheet]:
-    looks = [one for one in read_looks(study) if one.run in runs and one.status == OK]
     for block in blocks_of(stored):
         if isinstance(block, Findings):
             own = [o.labelled for o in looks if o.instrument.split("-")[0] == block.instrument]

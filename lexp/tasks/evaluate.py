@@ -12,18 +12,21 @@ from lexp.checks import check_eval
 from lexp.config import plain
 from lexp.errors import LexpError
 from lexp.evaluate import LAST, Method, Result
-from lexp.files import write_text
+from lexp.files import write_bytes, write_text
+from lexp.labels import natural
 from lexp.record import Console, Mirror, start_mirror
 from lexp.report import (
     METRICS,
     caption,
     make_grid,
-    plot_curves,
+    results_chart,
     to_markdown,
     to_rich,
     to_sheet,
     write_results,
 )
+from lexp.report.figure import chart_png
+from lexp.report.looks import Looks
 from lexp.study import variant_notes
 from lexp.tasks.common import choose_kernel, make_corpus
 from lexp.tasks.mirrored import make_label, show_evaluation
@@ -117,6 +120,9 @@ def _evaluate_all(
 
 def _publish(study: Path, results: list[Result], variants: dict[str, str], mirror: Mirror) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
+    results = sorted(
+        results, key=lambda result: (result[0].model, natural(variants[result[0].variant]))
+    )
     cells = [cell for cell, _ in results]
     protocols = list(dict.fromkeys(cell.protocol for cell in cells))
     grids = [
@@ -134,10 +140,13 @@ def _publish(study: Path, results: list[Result], variants: dict[str, str], mirro
     rich.print("\n".join(notes), markup=False)
     paragraphs = [*map(to_markdown, sheets), "  \n".join(notes)]
     write_text(study / "results.md", "\n".join(paragraphs) + "\n")
-    pictures = []
+    pictures = {}
     for protocol in protocols:
-        pictures.append("results.png" if len(protocols) == 1 else f"results-{protocol}.png")
+        name = "results.png" if len(protocols) == 1 else f"results-{protocol}.png"
         own = [cell for cell in cells if cell.protocol == protocol]
         own = [cell for cell in own if cell.step == LAST] or own
-        plot_curves(own, variants, study / pictures[-1])
+        pictures[name] = results_chart(own, variants)
+    looks = Looks.of(pictures.values())
+    for name, chart in pictures.items():
+        write_bytes(study / name, chart_png(chart, looks))
     print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """`lexp report`."""
 
 import sys
-from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console as Rich
 from lexp import __version__
 from lexp.analyze.base import Instrument, Labelled
 from lexp.analyze.over_training import shown
-from lexp.analyze.run import read_looks
+from lexp.analyze.run import Look, noted, read_looks
 from lexp.build import build
 from lexp.checks import check_report
 from lexp.config import plain
@@ -22,7 +21,7 @@ from lexp.evaluate import LAST, OK
 from lexp.files import config_folder, make_folder, write_text
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import UNPAIRED, claims
-from lexp.report.gather import Known, Line, lines, protocols, read_study
+from lexp.report.gather import Known, Line, lines, method_rank, protocols, read_study
 from lexp.report.html import render
 from lexp.report.keys import judging_runs, key_sheet
 from lexp.report.latex import to_latex
@@ -42,7 +41,7 @@ from lexp.report.sheets import (
     seeds_sheet,
 )
 from lexp.report.table import METRICS, caption, make_grid, to_sheet
-from lexp.study import Run, find_runs, source_commit, variant_notes
+from lexp.study import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.tasks.chapter import chapter
 from lexp.tasks.moments import is_external, n_steps
 from lexp.tasks.subjects import check_run, model_of
@@ -73,23 +72,30 @@ def report(config: DictConfig) -> None:
     if not known:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
     scored = {one.cell.run for one in known}
-    runs = [run for run in runs if run.name in scored]
+    probed = read_probes(study, names)
+    looks = [one for one in read_looks(study) if one.run in names and one.status == OK]
+    looks.sort(key=lambda one: method_rank(one.labelled.method))
+    # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
+    seen = {one.cell.run for one in every} | {one.cell.run for one in probed}
+    seen |= {one.run for one in looks}
+    runs = [run for run in runs if run.name in seen]
     for run in runs:
         check_run(run)
-    notes = variant_notes(runs)
+    notes, looks = variant_notes(runs), noted(looks, run_notes(runs))
+    runs = [run for run in runs if run.name in scored]
     found = lines(known, notes)
     _check_names(found, settings)
-    first = chapter(study, found, names)
+    first = chapter(study, found, looks)
     sections = [first] if first else []
     sections += [
         _section(protocol, own, settings, {k.path: k.reason for k in known})
         for protocol, own in protocols(found)
     ]
     sections += _training(every, runs, notes, settings["delta"])
-    if probed := read_probes(study, names):
+    if probed:
         sheets = probe_sheets(probed, notes)
         sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(sheets)))
-    sections += _analysis(study, names)
+    sections += _analysis(looks)
     if failures := failures_sheet(found):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
     summary = (
@@ -117,12 +123,11 @@ def _training(
     return [Section("Over training", TRAINING, tuple(items))] if items else []
 
 
-def _analysis(study: Path, runs: Container[str]) -> list[Section]:
+def _analysis(looks: list[Look]) -> list[Section]:
     """A section for each instrument whose findings are there."""
     found: dict[str, list[Labelled]] = {}
-    for one in read_looks(study):
-        if one.run in runs and one.status == OK:
-            found.setdefault(one.instrument, []).append(one.labelled)
+    for one in looks:
+        found.setdefault(one.instrument, []).append(one.labelled)
     sections = []
     instruments = all_instruments()
     for label, own in found.items():

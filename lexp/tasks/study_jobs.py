@@ -130,9 +130,10 @@ def places(jobs: list[Job]) -> set[Place]:
 
 
 def looked_at(jobs: list[Job]) -> set[tuple[str, str, str]]:
-    """Every (instrument, model, state) that the study's analyses look at."""
+    """Every (instrument, name of the row, state) that the study's analyses look at."""
+    names = names_by_variant(jobs)
     return {
-        (instrument.name, run.settings["model"]["name"], state)
+        (instrument.name, names[variant(run.settings)], state)
         for job in jobs
         if job.stage.command == "analyze"
         for instrument in analyze.make_instruments(job.settings)

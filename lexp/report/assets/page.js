@@ -11,11 +11,33 @@ const all = (root, query) => Array.from(root.querySelectorAll(query));
 const read = value => value === undefined || value === "" ? NaN : Number(value);
 const px = value => value.toFixed(1).replace(/\.0$/, "");
 
-function number(value) {
-  const rounded = Number(value.toPrecision(4));
+function number(value, digits) {
+  const rounded = Number.isInteger(value) ? value : Number(value.toPrecision(digits));
   if (Number.isInteger(rounded) && Math.abs(rounded) < 1e7) return String(rounded);
-  const text = Math.abs(rounded) >= 1e7 || Math.abs(rounded) < 1e-4 ? rounded.toExponential() : String(rounded);
+  const short = Number(rounded.toPrecision(digits));
+  const text = Math.abs(short) >= 1e7 || Math.abs(short) < 1e-4 ? short.toExponential() : String(short);
   return text.replace(/e([+-])(\d)$/, "e$10$2");
+}
+
+function labels(values) {
+  const sorted = [...new Set(values)].sort((a, b) => a - b);
+  const near = sorted.slice(1).reduce((least, v, n) => Math.min(least, v - sorted[n]), Infinity) / 100;
+  let found = [];
+  for (let digits = 4; digits < 17; digits++) {
+    found = values.map(v => number(v, digits));
+    if (found.every((text, n) => Math.abs(Number(text) - values[n]) <= Math.max(near, 1e-9 * Math.abs(values[n])))) break;
+  }
+  return found;
+}
+
+function readable(spans, first) {
+  const rank = n => first.has(n) ? 0 : n === 0 || n === spans.length - 1 ? 1 : 2;
+  const shown = new Set();
+  for (const n of [...spans.keys()].sort((a, b) => rank(a) - rank(b) || a - b)) {
+    const [start, end] = spans[n];
+    if ([...shown].every(m => end <= spans[m][0] || start >= spans[m][1])) shown.add(n);
+  }
+  return shown;
 }
 
 function yRange(values, log, whole) {
@@ -25,28 +47,36 @@ function yRange(values, log, whole) {
   const low = ts[0], most = ts[Math.floor(0.95 * (ts.length - 1))];
   let high = ts[ts.length - 1];
   if (!whole && ts.length >= 10 && most > low && high - low > 5 * (most - low)) high = most + 0.25 * (most - low);
-  const room = 0.04 * (high - low) || (log ? 0.05 : Math.max(0.5, Math.abs(low) / 20));
+  const apart = high - low > 1e-9 * Math.max(1, Math.abs(high));
+  const room = apart ? 0.04 * (high - low) : (log ? 0.05 : Math.max(0.5, Math.abs(low) / 20));
   return [low - room, high + room];
 }
 
 function yTicks(low, high, log) {
-  if (log && high - low > Math.log10(4)) {
-    const span = high - low, found = [];
-    const subs = span < 1 ? [1, 2, 3, 5, 7] : span < 3.5 ? [1, 2, 5] : [1];
-    const every = span >= 3.5 ? Math.max(1, Math.ceil(span / 8)) : 1;
+  if (!log) return steps(low, high);
+  const span = high - low, every = Math.max(1, Math.ceil(span / 8));
+  for (const subs of [[1], ...(span > 3.5 ? [[1, 3]] : []), [1, 2, 5], [1, 2, 3, 5, 7]]) {
+    const found = [];
     for (let n = Math.floor(low); n <= Math.min(Math.ceil(high), 307); n++)
       if (n % every === 0) for (const s of subs) {
         const t = Math.log10(s) + n;
         if (t >= low - 1e-12 && t <= high + 1e-12) found.push(s * 10 ** n);
       }
-    return found;
+    if (found.length >= 5 || every > 1) return found;
   }
-  const from = log ? 10 ** low : low, to = log ? 10 ** high : high, raw = (to - from) / 6;
-  const size = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map(s => s * size).find(s => s >= raw * 0.999);
-  const found = [];
-  for (let n = Math.ceil(from / step - 1e-9); n <= Math.floor(to / step + 1e-9); n++) found.push(n * step);
-  return found;
+  return steps(10 ** low, 10 ** high);
+}
+
+function steps(low, high) {
+  const size = 10 ** Math.floor(Math.log10(high - low));
+  let first = 0, last = 0, step = 0;
+  for (const s of [5, 2, 1, 0.5, 0.2]) {
+    step = size * s;
+    first = Math.ceil(low / step - 1e-9);
+    last = Math.floor(high / step + 1e-9);
+    if (last - first >= 3) break;
+  }
+  return Array.from({ length: last - first + 1 }, (_, n) => (first + n) * step);
 }
 
 function setUp(figure) {
@@ -118,14 +148,16 @@ function setUp(figure) {
       text.setAttribute("x", left ? -4 : 4);
       text.setAttribute("text-anchor", left ? "end" : "start");
     }
-    let last = -Infinity;
-    for (const tick of all(svg, ".ticks.x .tick")) {
-      const text = tick.querySelector("text"), place = xOf(read(tick.dataset.x));
-      const hidden = place - last < 7 * text.textContent.length + 10;
-      text.classList.toggle("hide", hidden);
-      if (!hidden) last = place;
-      tick.setAttribute("transform", `translate(${px(place)} ${floor})`);
-    }
+    const ticks = all(svg, ".ticks.x .tick"), marked = new Set(all(svg, ".mark").map(m => read(m.dataset.x)));
+    const spans = ticks.map(tick => {
+      const place = xOf(read(tick.dataset.x)), half = 3.5 * tick.querySelector("text").textContent.length + 5;
+      return [place - half, place + half];
+    });
+    const legible = readable(spans, new Set([...ticks.keys()].filter(n => marked.has(read(ticks[n].dataset.x)))));
+    ticks.forEach((tick, n) => {
+      tick.querySelector("text").classList.toggle("hide", !legible.has(n));
+      tick.setAttribute("transform", `translate(${px(xOf(read(tick.dataset.x)))} ${floor})`);
+    });
     drawYTicks(svg.querySelector(".ticks.y"), yTicks(low, high, logY), yOf, right);
     let beyond = 0;
     for (const curve of shown) beyond += drawCurve(curve, xOf, yOf, v => !Number.isFinite(v) || t(v) > high + 1e-12 ? 1 : t(v) < low - 1e-12 ? -1 : 0, floor);
@@ -232,7 +264,8 @@ function setUp(figure) {
 }
 
 function drawYTicks(group, values, yOf, right) {
-  group.replaceChildren(...values.map(value => {
+  const texts = labels(values);
+  group.replaceChildren(...values.map((value, n) => {
     const make = (tag, values) => {
       const el = document.createElementNS(group.namespaceURI, tag);
       for (const k in values) el.setAttribute(k, values[k]);
@@ -240,7 +273,7 @@ function drawYTicks(group, values, yOf, right) {
     };
     const tick = make("g", { class: "tick", transform: `translate(0 ${px(yOf(value))})` });
     const text = make("text", { x: LEFT - 8, dy: ".32em" });
-    text.textContent = number(value);
+    text.textContent = texts[n];
     tick.append(make("line", { x1: LEFT, x2: right }), text);
     return tick;
   }));

@@ -1,0 +1,374 @@
+"""Pictures and the page's charts: ticks that span what is drawn, and curves that can be told apart.
+
+Both are looked at as they are drawn: matplotlib's figure, the page's elements.
+"""
+
+import itertools
+import json
+import math
+import random
+import re
+import shutil
+import subprocess
+from importlib import resources
+
+import pytest
+from matplotlib import colors, pyplot
+from test_html import Tree
+
+from lexp.evaluate import Cell
+from lexp.labels import natural
+from lexp.report.axes import labels, log_ticks, readable, x_ticks, y_axis, y_ticks
+from lexp.report.chart import SHAPES
+from lexp.report.figure import FILLS, MARKERS, STYLES, chart_figure
+from lexp.report.html import render
+from lexp.report.looks import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, Looks, numbered
+from lexp.report.page import Chart, Curve, Page, Point, Section
+from lexp.report.plot import results_chart
+
+LENGTHS = (128, 256, 512, 1024)
+PLAIN = re.compile(r"\d+(\.\d+)?")
+TISA = [f"tisa n_kernels={n}" for n in (1, 3, 5)]
+MODELS = ["nope", "rope", "rope_tisa", "sinusoidal", "sinusoidal_tisa", *TISA, "alibi", "xpos"]
+METHODS = [
+    "blockwise", "blockwise_sinks", "window", "window_sinks", "lm_infinite", "self_extend",
+    "rerope", "leaky_rerope", "dual_chunk", "full", "full pi", "full ntk", "full dynamic_ntk",
+    "full ntk_by_parts", "full yarn", "full log_n",
+]  # fmt: skip
+
+
+def cell(ppl: float, length: int, model="rope", attention="full", **other) -> Cell:
+    ok = math.isfinite(ppl)
+    base = {
+        "run": model, "model": model, "size": "nano", "dataset": "books", "seed": 0,
+        "train_len": 128, "attention": attention, "extension": "none", "protocol": "segments-1024",
+        "length": length, "documents": 4, "tokens": 4096, "nll": math.log(ppl) if ok else ppl,
+        "ppl": ppl, "bpb": 1.0, "seconds": 1.0, "status": "ok" if ok else "not defined",
+        "tokenizer": "bytes", "precision": "float32", "text": "aaaaaaaa", "variant": model,
+    }  # fmt: skip
+    return Cell(**{**base, **other})
+
+
+def between(low: float, high: float, lengths=LENGTHS) -> Chart:
+    """The chart of two models whose perplexities fill a range."""
+    share = [n / (len(lengths) - 1) for n in range(len(lengths))]
+    rows = [("rope", low, high), ("alibi", low, math.sqrt(low * high))]
+    cells = [
+        cell(a * (b / a) ** s, length, model)
+        for model, a, b in rows
+        for s, length in zip(share, lengths, strict=True)
+    ]
+    return results_chart(cells, {})
+
+
+def many(names, groups) -> Chart:
+    points = tuple(Point(n, 5.0 + n / 1000) for n in LENGTHS)
+    curves = tuple(Curve(name, group, points) for name in names for group in groups)
+    return Chart("t", "length", "ppl", True, True, curves, ((128.0, "trained"),))
+
+
+def seen(axis) -> list[tuple[float, str]]:
+    """The ticks of an axis that can be seen with their labels; no label touches another."""
+    (low, high), name = sorted(axis.get_view_interval()), axis.axis_name
+    ticks = [(tick.get_loc(), tick.label1) for tick in axis.get_major_ticks()]
+    shown = [(at, text) for at, text in ticks if low <= at <= high and text.get_visible()]
+    boxes = [text.get_window_extent() for _, text in shown]
+    ends = [(b.x0, b.x1) if name == "x" else (b.y0, b.y1) for b in boxes]
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(sorted(ends))), "labels overlap"
+    assert not axis.get_ticklocs(minor=True).size
+    return [(at, text.get_text()) for at, text in shown]
+
+
+def drawn(chart: Chart, looks: Looks | None = None):
+    figure = chart_figure(chart, looks or Looks.of([chart]))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    pyplot.close(figure)
+    return axes
+
+
+# --- ticks
+
+RANGES = [
+    (10.0, 10.8), (3.9, 2000), (7.3, 19.7), (9.6, 17.5), (7.6, 16.4), (10.01, 10.02), (5.2, 5.9),
+    (2.1, 9.4), (11.0, 29.9), (1.01, 1e6), (99.0, 101.0), (1999.0, 2001.0),
+]  # fmt: skip
+
+
+def spread(low: float, high: float, places: list[float]) -> tuple[float, float]:
+    """Least and greatest gap between places on a log axis, its ends included in the greatest."""
+    at = [math.log(place / low) / math.log(high / low) for place in places]
+    gaps = [b - a for a, b in itertools.pairwise(at)]
+    return min(gaps), max(at[0], 1 - at[-1], *gaps)
+
+
+@pytest.mark.parametrize(("low", "high"), RANGES)
+def test_perplexities_of_any_range_have_ticks_that_span_them(low, high):
+    axes = drawn(between(low, high))
+    found = seen(axes.yaxis)
+    assert axes.get_yscale() == "log" and 3 <= len(found) <= 12
+    for at, text in found:
+        assert PLAIN.fullmatch(text) and float(text) == pytest.approx(at, rel=1e-9)
+    assert spread(*axes.get_ylim(), [at for at, _ in found])[1] < 0.55
+    # The page has as many.
+    tree = Tree(render(Page("t", "", (Section("s", "", (between(low, high),)),))))
+    texts = [text for tag, text in tree.texts if tag == "text"]
+    numbers = [float(text) for text in texts[: texts.index("128")]]
+    assert len(numbers) >= 3 and len(set(numbers)) == len(numbers)
+    assert max(numbers) > math.sqrt(low * high) > min(numbers)
+
+
+def test_round_values_are_at_least_four_apart_and_everywhere():
+    draw = random.Random(0)
+    for _ in range(3000):
+        low = draw.uniform(-1, 4)
+        high = low + 10 ** draw.uniform(-4, 0.8)
+        ticks = log_ticks(low, high)
+        least, most = spread(10**low, 10**high, ticks)
+        assert 4 <= len(ticks) <= 12 and least > 0.05 and most < 0.55, (low, high, ticks)
+        for text, tick in zip(labels(ticks), ticks, strict=True):
+            assert float(text) == pytest.approx(tick, rel=1e-9)
+    for high in (20, 300):
+        assert 4 <= len(log_ticks(0, high)) <= 9
+    same = y_ticks(y_axis([5.0, 5.0 + 1e-14], True))  # nothing to choose from but one value
+    assert 4 <= len(same) <= 12 and 4 < same[0] < 5 < same[-1] < 6
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted"),
+    [
+        (LENGTHS, "128 256 512 1024"),
+        ((96, 128, 300, 4096, 16384, 100000), "128 300 4096 16384 100000"),
+        ((64, 128, 1024), "64 128 1024"),
+        ((100, 128, 130, 256, 512), "100 128 256 512"),
+        # Too near to each other all of them: round numbers, and no fewer than three.
+        ((124, 125, 126, 127, 128, 129, 4096), "128 256 512 1024 2048 4096"),
+    ],
+)
+def test_lengths_are_labelled_the_trained_one_first(lengths, wanted):
+    found = seen(drawn(between(5, 6, lengths)).xaxis)
+    assert " ".join(text for _, text in found) == wanted
+    assert all(float(text) == at for at, text in found)
+
+
+def test_a_log_axis_of_many_values_has_three_labels_wherever_it_is():
+    for low, high in ((600, 900), (1000, 1040), (1, 2048), (20, 5e6), (100, 399)):
+        values = [low * (high / low) ** (n / 40) for n in range(41)]
+        curve = Curve("a", "", tuple(Point(x, 1.0 + x / high) for x in values), own_x=True)
+        found = seen(drawn(Chart("t", "x", "y", True, False, (curve,))).xaxis)
+        assert len(found) >= 3 and spread(low / 1.3, high * 1.3, [at for at, _ in found])[1] < 0.5
+        assert all(PLAIN.fullmatch(text) for _, text in found)
+    assert x_ticks([0, 1, 2, 3, 4], False) == [0, 1, 2, 3, 4]  # layers
+    assert len(x_ticks([3.6325, 3.6502, 3.6561, 3.9092], False)) >= 4  # losses
+
+
+def test_numbers_on_axes_say_which_they_are():
+    assert labels([16384, 32768]) == ["16384", "32768"]
+    assert labels([1999.5, 2000, 2000.5]) == ["1999.5", "2000", "2000.5"]
+    assert labels([9.995, 10, 10.005]) == ["9.995", "10", "10.005"]
+    assert labels([0.1 + 0.2]) == ["0.3"] and labels([]) == []
+    spans = [(0, 10), (8, 18), (16, 26), (24, 34)]
+    assert readable(spans, {1}) == {1, 3} and readable(spans, ()) == {0, 3}
+    assert natural("n_kernels=3") < natural("n_kernels=10") and natural("a=0.05") < natural("a=0.1")
+
+
+# --- looks
+
+
+FILLED = dict(zip(FILLS, ("", " open", " pale"), strict=True))
+
+
+def _fill(line) -> float:
+    """How much of the line's colour is in its markers."""
+    line_colour, face = (colors.to_rgb(c) for c in (line.get_color(), line.get_markerfacecolor()))
+    shares = {round((1 - f) / (1 - c), 3) for f, c in zip(face, line_colour, strict=True) if c < 1}
+    (share,) = shares
+    return share
+
+
+def triples(chart: Chart, looks: Looks | None = None) -> dict[tuple[str, str], tuple]:
+    """Colour, line and marker of each curve of a picture."""
+    lines = drawn(chart, looks).get_lines()[: len(chart.curves)]
+    return {
+        (curve.name, curve.group): (
+            colors.to_hex(line.get_color()), repr(line._unscaled_dash_pattern),
+            line.get_marker() + FILLED[_fill(line)],
+        )
+        for curve, line in zip(chart.curves, lines, strict=True)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["rope"], METHODS[:9]),  # of study context_extension
+        (["rope"], METHODS),
+        (["rope", "alibi"], METHODS),
+        (MODELS[:8], ["full", "blockwise", "window"]),  # of study tisa
+        (MODELS, METHODS),
+        ([f"model_{n}" for n in range(60)], ["full", "window"]),
+    ],
+)
+def test_no_two_curves_look_the_same(names, groups):
+    chart = many(names, groups)
+    found = triples(chart)
+    assert len(set(found.values())) == len(found) == len(names) * len(groups)
+    if 1 < len(names) <= 10:
+        # A model has one colour and a method one line, whatever the other is.
+        assert all(len({found[name, group][0] for group in groups}) == 1 for name in names)
+        assert all(len({found[name, group][1:] for name in names}) == 1 for group in groups)
+        assert len({found[name, "full"][0] for name in names}) == len(names)
+    if len(names) == 1:
+        assert len({colour for colour, *_ in found.values()}) == min(10, len(groups))
+    tree = Tree(render(Page("t", "", (Section("s", "", (chart,)),))))
+    page = [(a["class"], a["data-shape"]) for a in tree.all("g", "curve")]
+    assert len(set(page)) == len(page) == len(found)
+
+
+def test_legends_name_every_look():
+    chart = many(["rope", "alibi", "xpos"], METHODS[:9])
+    figure = chart_figure(chart, Looks.of([chart]))
+    pyplot.close(figure)
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["rope", "alibi", "xpos", *METHODS[:9]]
+    keys = legend.get_lines()
+    lines = figure.axes[0].get_lines()
+    assert [k.get_color() for k in keys[:3]] == [line.get_color() for line in lines[:27:9]]
+    dashes = [k._unscaled_dash_pattern for k in keys[3:]]
+    assert dashes == [line._unscaled_dash_pattern for line in lines[:9]]
+    assert (
+        len({(repr(d), k.get_markerfacecolor()) for d, k in zip(dashes, keys[3:], strict=True)})
+        == 9
+    )
+    alone = many(["rope"], METHODS[:3])
+    figure = chart_figure(alone, Looks.of([alone]))
+    pyplot.close(figure)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["rope blockwise", "rope blockwise_sinks", "rope window"]
+
+
+def lab(colour: str) -> tuple[float, float, float]:
+    """CIE L*a*b*, in which a distance of 2 is just seen."""
+    rgb = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colors.to_rgb(colour)
+    ]
+    rows = (0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)
+    xyz = [sum(a * b for a, b in zip(row, rgb, strict=True)) / sum(row) for row in rows]
+    x, y, z = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in xyz)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def test_ten_colours_are_far_from_each_other():
+    css = (resources.files("lexp.report") / "assets" / "page.css").read_text(encoding="utf-8")
+    sets = [list(COLOURS)]
+    for n in range(3):  # light, dark, print
+        sets.append([re.findall(rf"--c{k}: (#[0-9a-f]{{6}})", css)[n] for k in range(len(COLOURS))])
+    assert [c.lower() for c in COLOURS] == sets[1] == sets[3]
+    for found in sets:
+        assert len(found) == 10
+        assert min(math.dist(lab(a), lab(b)) for a, b in itertools.combinations(found, 2)) > 20
+
+
+def test_the_page_draws_every_look_there_is():
+    css = (resources.files("lexp.report") / "assets" / "page.css").read_text(encoding="utf-8")
+    assert len(STYLES) == N_STYLES and len(MARKERS) == len(SHAPES) == N_SHAPES
+    assert len(FILLS) == N_FILLS
+    assert all(f".c{n} {{ color: var(--c{n}); }}" in css for n in range(len(COLOURS)))
+    dashes = re.findall(r"\.d(\d) \.line \{ stroke-dasharray: ([\d. ]+); \}", css)
+    assert [int(n) for n, _ in dashes] == [*range(1, N_STYLES)]
+    assert len({pattern for _, pattern in dashes}) == N_STYLES - 1
+    assert [int(n) for n in re.findall(r"\.f(\d) \.pt", css)] == [*range(1, N_FILLS)]
+
+
+def test_a_model_and_a_method_look_the_same_in_all_pictures_of_a_command():
+    one, other = many(MODELS[:4], ["full", "full yarn"]), many(MODELS[2:6], METHODS[:4])
+    looks = Looks.of([one, other])
+    first, second = triples(one, looks), triples(other, looks)
+    for name in MODELS[2:4]:
+        assert first[name, "full"][0] == second[name, "window"][0]
+    apart, beside = many(["a"], ["full"]), many(["b", "a"], ["window", "full"])
+    assert triples(apart, Looks.of([apart]))["a", "full"][1:] == triples(beside)["a", "full"][1:]
+
+
+def test_the_usual_methods_have_their_lines_whatever_is_beside_them():
+    for groups in (["blockwise", "window"], ["window", "rerope"], METHODS, ["blockwise"]):
+        given = numbered([groups], KEPT)
+        assert len(set(given.values())) == len(groups)
+        assert all(given[g] == KEPT[g] for g in groups if g in KEPT)
+        assert all(given[g] >= 3 for g in groups if g not in KEPT)
+    # Both sides seen and causal, side by side: still apart.
+    assert len(set(numbered([list(KEPT)], KEPT).values())) == len(KEPT)
+    assert numbered([["a", "b"], ["c", "a"], ["b", "d"]], {}) == {"a": 0, "b": 1, "c": 1, "d": 0}
+
+
+# --- what `lexp eval` shows
+
+
+def test_results_are_means_ranges_and_gaps():
+    cells = [cell(4.0, 128), cell(6.0, 128, seed=1), cell(math.nan, 256), cell(6.0, 256, seed=1)]
+    cells += [cell(5.0, 128, precision="bfloat16"), cell(5.0, 512, attention="window")]
+    cells += [cell(7.0, 512, variant="other")]
+    chart = results_chart(cells, {"other": "lr=1"})
+    assert chart.title == "segments-1024"
+    found = {(c.name, c.group): c.points for c in chart.curves}
+    assert list(found) == [
+        ("rope in float32", "full"), ("rope in float32", "window"), ("rope in bfloat16", "full"),
+        ("rope lr=1 in float32", "full"),
+    ]  # fmt: skip
+    first, second = found["rope in float32", "full"]
+    assert (first.x, first.y, first.low, first.high) == (128, 5.0, 4.0, 6.0)
+    assert second.x == 256 and math.isnan(second.y)
+    assert chart.marks == ((128.0, "trained"),)
+    assert results_chart(cells[:2], {}).title == "segments-1024, full"
+
+
+def test_a_line_stops_where_a_cell_is_missing_or_failed():
+    cells = [cell(5.0, n) for n in (128, 256, 1024, 2048)] + [cell(6.0, n, "a") for n in LENGTHS]
+    cells += [cell(math.nan, 2048, "a")]
+    rope, a, *_ = drawn(results_chart(cells, {})).get_lines()
+    nan = math.nan
+    assert list(rope.get_xdata()) == pytest.approx([128, 256, nan, 1024, 2048, nan], nan_ok=True)
+    assert list(a.get_xdata()) == pytest.approx([*LENGTHS, nan], nan_ok=True)
+
+
+def test_charts_without_a_number_are_drawn():
+    assert seen(drawn(results_chart([cell(math.nan, 128)], {})).xaxis) == [(128, "128")]
+    axes = drawn(Chart("t", "x", "y", True, True, ()))
+    assert not axes.get_lines()
+
+
+# --- the page's script
+
+NODE = shutil.which("node")
+
+
+@pytest.mark.skipif(NODE is None, reason="no Node.js here (Debian: apt-get install nodejs)")
+def test_the_script_has_the_same_rules():
+    source = (resources.files("lexp.report") / "assets" / "page.js").read_text(encoding="utf-8")
+    names = ("number", "labels", "readable", "yRange", "yTicks", "steps")
+    bodies = [re.search(rf"^function {n}\(.*?^}}$", source, re.M | re.S)[0] for n in names]
+    draw = random.Random(1)
+    values = [list(pair) for pair in RANGES]
+    values += [
+        [v := 10 ** draw.uniform(-3, 5), v * 10**10 ** draw.uniform(-5, 1)] for _ in range(200)
+    ]
+    values += [[5.0], [5.0, 5.0 + 1e-14], [1e-9, 1e300]]
+    spans = [sorted([draw.uniform(0, 99) for _ in range(2)]) for _ in range(20)]
+    ask = f"""
+        const values = {json.dumps(values)}, spans = {json.dumps(spans)};
+        const ticks = log => values.map(v => {{
+            const [low, high] = yRange(v, log, false), found = yTicks(low, high, log);
+            return [found, labels(found)];
+        }});
+        const shown = [...readable(spans, new Set([3, 7]))].sort((a, b) => a - b);
+        console.log(JSON.stringify([ticks(true), ticks(false), shown]));
+    """
+    done = subprocess.run([NODE, "-e", "\n".join([*bodies, ask])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *both, shown = json.loads(done.stdout)
+    for log, found in zip((True, False), both, strict=True):
+        for value, (ticks, texts) in zip(values, found, strict=True):
+            own = y_ticks(y_axis(value, log))
+            assert ticks == pytest.approx(own, rel=1e-12) and texts == labels(own), value
+    assert shown == sorted(readable([tuple(span) for span in spans], {3, 7}))
