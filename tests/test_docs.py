@@ -91,6 +91,8 @@ FORMS: list[str] = [
     "lexp study study=tisa dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=tisa_mlm dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=training_dynamics dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=nope_variance dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=nope_length dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=zoo dataset=text 'dataset.train=books/train/*.txt' …",
 ]
 # What has to be there before a page's first command.
