@@ -30,7 +30,7 @@ PHASES = {
     "texts are tokenised": (store, "_write_split", 2),
     "the run folder is opened": (task, "open_run", 1),
     "a batch is made": (Batches, "batch", 6),
-    "forward": (Transformer, "losses", 7),
+    "forward": (Transformer, "loss", 6),
     "backward": (loop.torch.Tensor, "backward", 6),
     "the update": (Adam.owner, Adam.name, 6),
     "a save": (checkpoint, "save_file", 3),
