@@ -8,6 +8,7 @@ children only.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,20 +20,27 @@ NOT_FILES = ("os.kill", "os.putenv", "os.unsetenv", "os.fork", "os.exec", "os.po
 
 
 def watch(act: Act) -> None:
-    """Call `act(name, arguments)` before every call of this process from now on."""
-    busy = False
+    """Call `act(name, arguments)` before every call of this process from now on.
+
+    One at a time: a call of another thread (the heartbeat's) waits, and is not taken for one that
+    `act` makes itself.
+    """
+    busy, turn = False, threading.RLock()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal busy
-        if busy or not event.startswith(GROUPS) or event in NOT_FILES:
+        if not event.startswith(GROUPS) or event in NOT_FILES:
             return
         if event == "open" and arguments[0] == "/dev/null":
             return
-        busy = True
-        try:
-            act(event, arguments)
-        finally:
-            busy = False
+        with turn:
+            if busy:
+                return
+            busy = True
+            try:
+                act(event, arguments)
+            finally:
+                busy = False
 
     fsync, save_file = os.fsync, checkpoint.save_file
 
