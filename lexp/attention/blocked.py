@@ -97,11 +97,11 @@ def forward(
     """As `blocked`, without gradients of the biases."""
     if isinstance(layout, ByDistance):
         return attend_by_distance(q, k, v, values, scale)
-    if isinstance(layout, Unbiased):
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     n_rows = q.shape[2]
     outputs = []
     with torch.autocast(q.device.type, enabled=False):
+        if isinstance(layout, Unbiased):
+            return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         left, wide = k.shape[2] - n_rows, scores_dtype(q)
         for block in blocks(slice(None), n_rows, left, FORWARD_ROWS, wide):
             added = layout.added(values, block).expand(*q.shape[:2], -1, -1)

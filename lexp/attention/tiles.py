@@ -202,13 +202,11 @@ class Tiles:
             on_cpu = q.device.type == "cpu" and v.dtype == torch.bfloat16
             dtype = torch.float32 if on_cpu else v.dtype
             mask = added.masked_fill(~allowed, -math.inf).to(dtype)
-        elif mask is None and pays(q, k, v, nothing := q.new_zeros(())):
-            return blocked(q, k, v, nothing, Unbiased(), scale)
+        elif mask is None:
+            return attend_with(q.new_zeros(()), Unbiased(), q, k, v, scale)
         # Autocast would round biases to bfloat16.
         with torch.autocast(q.device.type, enabled=False):
-            out = scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale
-            )
+            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         return unfold(out, group, batch)
 
     def _pairs(self, group: Group, batch: int, n_heads: int, q_pos: Tensor, k_pos: Tensor) -> Pair:
