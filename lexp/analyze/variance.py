@@ -155,7 +155,7 @@ def variances(view: View, text: Tensor) -> tuple[Tensor, Tensor]:
         single[seen.layer] = _variance(project(seen.layer, seen.v)).mean()
 
     def on_tile(seen: Seen, tile: Tile) -> None:
-        v = seen.v[:, :, tile.keys].to(tile.weights.dtype)
+        v = tile.values(seen.v)
         heads = tile.weights @ v
         allowed = tile.allowed.to(v.dtype)
         equal = allowed / allowed.sum(-1, keepdim=True) @ v

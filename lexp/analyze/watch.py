@@ -64,7 +64,7 @@ class Watch:
             for tile in strips.tiles(q, k, position, x, drawn):
                 if self.on_tile is not None:
                     self.on_tile(seen, tile)
-                outputs.append(tile.weights @ v[:, :, tile.keys].to(tile.weights.dtype))
+                outputs.append(tile.weights @ tile.values(v))
         return torch.cat(outputs, dim=2).to(v.dtype)
 
 

@@ -52,8 +52,7 @@ class Strips:
         # Autocast would round scores to bfloat16 between the two products, which no kernel does.
         with torch.autocast(q.device.type, enabled=False):
             outputs = [
-                made.weights @ taken(v, made.spans).to(made.weights.dtype)
-                for made in self.tiles(q, k, position, x, drawn)
+                made.weights @ made.values(v) for made in self.tiles(q, k, position, x, drawn)
             ]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)).to(v.dtype)
 
@@ -121,6 +120,10 @@ class Tile(NamedTuple):
     scores: Tensor
     allowed: Tensor
     weights: Tensor
+
+    def values(self, v: Tensor) -> Tensor:
+        """What the weights are for, of v [B, H, T, D]: the keys' [B, H, K, D], as exact as they."""
+        return taken(v, self.spans).to(self.weights.dtype)
 
 
 def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) -> Tile:
