@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lexp.attention import Attend
-from lexp.head_loss import head_loss
+from lexp.head_loss import head_loss, wide
 from lexp.position import Position
 
 # Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), so that
@@ -182,4 +182,4 @@ class Transformer(nn.Module):
         return torch.cat([self._nll(h, t) for h, t in pieces])
 
     def _nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(self.head(hidden).float(), targets, reduction="none")
+        return F.cross_entropy(wide(self.head(hidden)), targets, reduction="none")

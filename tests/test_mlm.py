@@ -81,7 +81,7 @@ def test_losses_are_those_of_the_logits_at_chosen_places_and_nowhere_else():
         for row in range(3) for t in range(20) if chosen[row, t]
     ]  # fmt: skip
     found = model.losses_at(inputs, targets, chosen, attend)
-    np.testing.assert_allclose(found.tolist(), expected, atol=1e-6)  # logits are taken as float32
+    np.testing.assert_allclose(found.tolist(), expected, atol=1e-12)
     total = model.loss_at(inputs, targets, chosen, attend)
     np.testing.assert_allclose(total.item(), sum(expected), atol=1e-12)
 
