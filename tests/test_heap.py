@@ -38,9 +38,14 @@ def test_memory_is_given_back_where_the_system_has_a_call_for_it(monkeypatch):
     assert calls == [0]
 
 
-def test_without_the_call_nothing_is_kept_and_nothing_fails(monkeypatch):
-    monkeypatch.setattr("lexp.heap.ctypes.CDLL", lambda name: SimpleNamespace())
-    keep()
+def test_memory_is_kept_where_the_system_has_a_call_for_it(monkeypatch):
+    calls = []
+    for library in (
+        SimpleNamespace(mallopt=lambda *given: calls.append(given)), SimpleNamespace()
+    ):  # fmt: skip
+        monkeypatch.setattr("lexp.heap.ctypes.CDLL", lambda name, made=library: made)
+        keep()
+    assert sorted(calls) == [(-4, 0), (-2, 64 << 20), (-1, 2**31 - 1)]  # as malloc.h numbers them
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of the GNU C library")
