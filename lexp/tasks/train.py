@@ -178,14 +178,19 @@ def _train(
             loop.resume(job, found)
         heartbeat.follow(lambda: job.step, steps.step_tokens)
         ranks = f", {group.size} ranks by {settings['parallel']}" if group.size > 1 else ""
-        try:
-            with shown(job, folder, f"{precision} on {device}{ranks}") as console:
-                loop.train(job, console)
-        finally:
-            metrics.close()
-            mirror.finish()
+        _to_the_end(job, folder, f"{precision} on {device}{ranks}")
     if group.leads:
         run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+
+
+def _to_the_end(job: loop.Job, folder: Path, where: str) -> None:
+    """Train and close what was written to, however it ends; where: words for the machine."""
+    try:
+        with shown(job, folder, where) as console:
+            loop.train(job, console)
+    finally:
+        job.metrics.close()
+        job.mirror.finish()
 
 
 def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:
