@@ -87,8 +87,6 @@ def drawn(chart: Chart, looks: Looks | None = None):
     return axes
 
 
-# --- ticks
-
 RANGES = [
     (10.0, 10.8), (3.9, 2000), (7.3, 19.7), (9.6, 17.5), (7.6, 16.4), (10.01, 10.02), (5.2, 5.9),
     (2.1, 9.4), (11.0, 29.9), (1.01, 1e6), (99.0, 101.0), (1999.0, 2001.0),
@@ -170,9 +168,6 @@ def test_numbers_on_axes_say_which_they_are():
     spans = [(0, 10), (8, 18), (16, 26), (24, 34)]
     assert readable(spans, {1}) == {1, 3} and readable(spans, ()) == {0, 3}
     assert natural("n_kernels=3") < natural("n_kernels=10") and natural("a=0.05") < natural("a=0.1")
-
-
-# --- looks
 
 
 FILLED = dict(zip(FILLS, ("", " open", " pale"), strict=True))
@@ -302,9 +297,6 @@ def test_the_usual_methods_have_their_lines_whatever_is_beside_them():
     assert numbered([["a", "b"], ["c", "a"], ["b", "d"]], {}) == {"a": 0, "b": 1, "c": 1, "d": 0}
 
 
-# --- what `lexp eval` shows
-
-
 def test_results_are_means_ranges_and_gaps():
     cells = [cell(4.0, 128), cell(6.0, 128, seed=1), cell(math.nan, 256), cell(6.0, 256, seed=1)]
     cells += [cell(5.0, 128, precision="bfloat16"), cell(5.0, 512, attention="window")]
@@ -337,8 +329,6 @@ def test_charts_without_a_number_are_drawn():
     axes = drawn(Chart("t", "x", "y", True, True, ()))
     assert not axes.get_lines()
 
-
-# --- the page's script
 
 NODE = shutil.which("node")
 
