@@ -91,7 +91,7 @@ def wait_asleep() -> None:
     """Let OpenMP's threads sleep soon while they wait for each other, unless the user says how.
 
     Read when torch is loaded. By default they wait awake: where other processes want the cores too,
-    a run takes 8 to 40 times as long as so; on a quiet machine this costs 4 % (two cores, nano).
+    a run takes 8 to 30 times as long as so; on a quiet machine this costs 4 % (two cores, nano).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

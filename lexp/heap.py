@@ -14,7 +14,7 @@ def keep() -> None:
     """From here on large blocks come from what was freed, not from new pages.
 
     Steps and passes ask for the same blocks again and again, and the system clears every new page:
-    4 to 20 % of a training step, 25 % of a pass under blockwise attention.
+    3 to 20 % of a training step, 25 % of a pass under blockwise attention.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
