@@ -7,9 +7,8 @@ weights anew, as it sees all of its keys; with P the weights and O the output of
     dV += P^T dO,   dS = P (dO V^T - rowsum(dO O)),   dQ = dS K,   dK += dS^T Q,   db = sums of dS
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,15 +18,18 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lexp.attention.by_distance import attend_by_distance
 from lexp.attention.layouts import Block, ByDistance, Layout, Unbiased
+from lexp.attention.products import by_products, products_pay, rounded_products, scores_dtype
 
 # Rows of a block, and how many of batch x heads go together: their scores stay in the cache.
 ROWS, TOGETHER = 64, 32
 # Rows of a block in the forward pass, where the kernel keeps the scores in the cache by itself.
 FORWARD_ROWS = 32
-# Without a learned bias this beats the fused kernel up to so many keys, in bfloat16 and with small
-# heads: a training step takes 0.7 of the time at 128 tokens, 0.9 at 512, 1.05 at 1024 (heads of 64:
-# 0.94 at 256 on a processor without AMX, not measured with it). In float32 it takes the same.
-MOST_KEYS, MOST_HEAD_DIM = 512, 32
+# The same by products: up to so many keys what is left out of the mask counts, then the calls.
+FEW_KEYS, FEW_PRODUCT_ROWS, PRODUCT_ROWS = 512, 64, 128
+# Without a learned bias this beats the fused kernel up to so many keys, in bfloat16: on a processor
+# without AMX it takes 0.3 to 0.5 of the time at 128 tokens, 0.6 to 0.7 at 512, 0.85 to 1.05 at 1024
+# (heads of 8 to 128). In float32 it takes the same.
+MOST_KEYS = 512
 
 
 def pays(q: Tensor, k: Tensor, v: Tensor, values: Tensor) -> bool:
@@ -36,8 +38,8 @@ def pays(q: Tensor, k: Tensor, v: Tensor, values: Tensor) -> bool:
         return False
     if values.requires_grad:
         return True
-    short = k.shape[2] <= MOST_KEYS and q.shape[3] <= MOST_HEAD_DIM
-    return short and q.dtype == torch.bfloat16 and any(t.requires_grad for t in (q, k, v))
+    short = k.shape[2] <= MOST_KEYS and q.dtype == torch.bfloat16
+    return short and any(t.requires_grad for t in (q, k, v))
 
 
 def blocked(
@@ -95,34 +97,48 @@ def forward(
     q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
 ) -> Tensor:
     """As `blocked`, without gradients of the biases."""
+    if products_pay(q, k):
+        rows = FEW_PRODUCT_ROWS if k.shape[2] <= FEW_KEYS else PRODUCT_ROWS
+        return in_blocks(q, k, v, values, layout, scale, rows, by_products)
     if isinstance(layout, ByDistance):
         return attend_by_distance(q, k, v, values, scale)
+    if isinstance(layout, Unbiased):
+        with torch.autocast(q.device.type, enabled=False):
+            return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return in_blocks(q, k, v, values, layout, scale, FORWARD_ROWS, by_kernel)
+
+
+def in_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    values: Tensor,
+    layout: Layout,
+    scale: float,
+    size: int,
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor],
+) -> Tensor:
+    """Blocks of up to `size` rows, each with the keys up to its last query."""
     n_rows = q.shape[2]
     outputs = []
-    with torch.autocast(q.device.type, enabled=False):
-        if isinstance(layout, Unbiased):
-            return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
-        left, wide = k.shape[2] - n_rows, scores_dtype(q)
-        for block in blocks(slice(None), n_rows, left, FORWARD_ROWS, wide):
-            added = layout.added(values, block).expand(*q.shape[:2], -1, -1)
-            keys, own = k[:, :, : block.n_keys], v[:, :, : block.n_keys]
-            outputs.append(
-                scaled_dot_product_attention(
-                    q[:, :, block.rows], keys, own, attn_mask=added, scale=scale
-                )
-            )
+    for block in blocks(slice(None), n_rows, k.shape[2] - n_rows, size, scores_dtype(q)):
+        keys, own = k[:, :, : block.n_keys], v[:, :, : block.n_keys]
+        added = layout.added(values, block)
+        outputs.append(attend(q[:, :, block.rows], keys, own, added, scale))
     return torch.cat(outputs, dim=2)
+
+
+def by_kernel(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) -> Tensor:
+    """As `by_products`, by the fused kernel."""
+    added = added.expand(*q.shape[:2], -1, -1)
+    with torch.autocast(q.device.type, enabled=False):
+        return scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
 
 
 def blocks(texts: slice, n_rows: int, left: int, size: int, dtype: torch.dtype) -> Iterator[Block]:
     """A tile's blocks of up to `size` rows, in order."""
     for start in range(0, n_rows, size):
         yield Block(texts, start, min(start + size, n_rows), n_rows, left, dtype)
-
-
-def scores_dtype(q: Tensor) -> torch.dtype:
-    """What scores are computed in."""
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 def block_backward(
@@ -144,16 +160,3 @@ def block_backward(
     d_q[:, rows] = torch.bmm(d_scores, k[:, seen])
     d_k[:, seen].baddbmm_(d_scores.mT, q[:, rows])
     return d_scores
-
-
-@contextlib.contextmanager
-def rounded_products(wanted: bool) -> Iterator[None]:
-    """Within: float32 products of what bfloat16 holds are taken by its units, sums in float32."""
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    if wanted:
-        matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before

@@ -24,6 +24,7 @@ from lexp.attention.blocked import blocked, forward, pays
 from lexp.attention.by_distance import distance_row
 from lexp.attention.layouts import ByDistance, ByKey, ByPair, Layout, Unbiased
 from lexp.attention.prepare import Table, prepare, rotate, table
+from lexp.attention.products import by_products, products_pay
 from lexp.errors import NotDefined
 from lexp.pattern import Banded, Full, Pattern
 from lexp.position import Position
@@ -195,8 +196,8 @@ class Tiles:
             added = of_pieces(bias, pair) if in_pieces else bias(pair)
             # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
             added = added if added.ndim == 4 else added[None]
-            if self.full and pays(q, k, v, added):
-                return blocked(q, k, v, added, ByPair(), scale)
+            if self.full and (pays(q, k, v, added) or products_pay(q, k)):
+                return attend_with(added, ByPair(), q, k, v, scale)
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
             # The CPU's kernel takes a float32 bias beside bfloat16 queries, those of CUDA do not.
             on_cpu = q.device.type == "cpu" and v.dtype == torch.bfloat16
@@ -204,6 +205,10 @@ class Tiles:
             mask = added.masked_fill(~allowed, -math.inf).to(dtype)
         elif mask is None:
             return attend_with(q.new_zeros(()), Unbiased(), q, k, v, scale)
+        if not self.full and products_pay(q, k):
+            if mask.dtype == torch.bool:
+                mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -math.inf)
+            return unfold(by_products(q, k, v, mask, scale), group, batch)
         # Autocast would round biases to bfloat16.
         with torch.autocast(q.device.type, enabled=False):
             out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
