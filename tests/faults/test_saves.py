@@ -46,6 +46,11 @@ def kill_at(point, save) -> None:
     die()
 
 
+def copied(source: Path, target: Path) -> None:
+    """Copy a tree that a heartbeat goes on writing its status to, by way of a passing file."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(".status.json.*"))
+
+
 def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
     """Train once; at every save, for every point of it, a copy of the outputs with one killed."""
     found: list[tuple[str, Path]] = []
@@ -56,10 +61,10 @@ def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
             return lambda: save(copy / root.relative_to(outputs), tensors, state, keep)
 
         trial = tmp_path / f"trial-{state['step']}"
-        shutil.copytree(outputs, trial)
+        copied(outputs, trial)
         for point in points_of(in_copy(trial), tmp_path):
             copy = tmp_path / f"copy-{len(found)}"
-            shutil.copytree(outputs, copy)
+            copied(outputs, copy)
             ended = run(lambda p=point, c=copy: kill_at(p, in_copy(c)), tmp_path / "log")
             assert ended.code == -9, ended.said
             found.append((f"save of step {state['step']}, {point}", copy))
