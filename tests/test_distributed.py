@@ -169,15 +169,15 @@ def test_ranks_share_the_sample_ids_of_one_process(tiny, tmp_path, n_ranks):
 
 
 def test_a_run_goes_on_with_other_ranks_and_the_other_strategy(tiny, tmp_path):
-    """4 ranks to step 3, one process to step 6, 2 ranks to the end: losses of one process."""
+    """One process to step 2, 2 ranks to 4, 4 to 7, one to the end: losses of one process."""
     common = ("model=t5", *SIZE, "probe_every=5")
     wanted = tiny(*common, f"outputs={tmp_path}/one")
     train(wanted)
     configs = [
         tiny(*common, f"parallel={parallel}", f"outputs={tmp_path}/many")
-        for parallel in ("fsdp", "ddp", "fsdp")
+        for parallel in ("fsdp", "ddp", "fsdp", "ddp")
     ]
-    for config, n_ranks, step in zip(configs, (4, 1, 2), (3, 6, None), strict=True):
+    for config, n_ranks, step in zip(configs, (1, 2, 4, 1), (2, 4, 7, None), strict=True):
 
         def action(config=config, step=step, last=n_ranks - 1):
             if step is not None:
