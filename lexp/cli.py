@@ -236,11 +236,17 @@ def complete(arguments: list[str]) -> None:
 
 
 def _list(words: list[str]) -> None:
+    from lexp import guard
     from lexp.config import register_schemas
+    from lexp.sweep import split
     from lexp.tasks.list import list_
 
-    if any(word.startswith("-") for word in words):
+    words = guard.ordered(words)
+    if {"-h", "--help"} & set(words):
         print("lexp list [NAME ...]    all schemes and methods, or all about these")
+        print("--config-dir DIR        and those of your own")
         return
+    guard.check_flags(words)
+    guard.install()
     register_schemas()
-    list_(config_folder(), words)
+    list_(config_folder(), *split(words))

@@ -52,14 +52,11 @@ def check_jobs(
 
     Overrides of Hydra itself (launchers, sweepers) are for Hydra; `--config-dir` is followed.
     """
-    words, folders = _split(arguments)
+    words, folders = split(arguments)
     if any(word.startswith("hydra/sweeper=") for word in words):
         return 0  # another sweeper makes other jobs
     words = [word for word in words if not re.match(r"[+~]*hydra[./]", word)]
-    if folders:
-        words.append(
-            f"hydra.searchpath=[{','.join(f'file://{Path(f).resolve()}' for f in folders)}]"
-        )
+    words += searched(folders)
     with initialize_config_dir(str(config_folder), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
@@ -72,7 +69,7 @@ def check_jobs(
     return len(jobs)
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Overrides, and the config folders named by --config-dir."""
     words, folders, rest = [], [], iter(arguments)
     for word in rest:
@@ -82,6 +79,13 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
         elif not word.startswith("-"):
             words.append(word)
     return words, folders
+
+
+def searched(folders: list[str]) -> list[str]:
+    """The override that has Hydra search these folders too, after lexp's own; none for none."""
+    if not folders:
+        return []
+    return [f"hydra.searchpath=[{','.join(f'file://{Path(f).resolve()}' for f in folders)}]"]
 
 
 def compose_default(config_folder: Path, word: str) -> DictConfig:

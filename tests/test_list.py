@@ -36,10 +36,63 @@ def test_list_of_one_gives_source_values_and_reasons(tmp_path):
     assert "yarn changes rotary frequencies, ALiBi has none" in result.stdout
 
 
-@pytest.mark.parametrize("word", ["alib", "--nothing"])
-def test_unknown_names_are_a_line(word, tmp_path):
-    result = lexp("list", word, cwd=tmp_path)
-    if word.startswith("-"):
-        assert result.returncode == 0 and "lexp list [NAME ...]" in result.stdout
-    else:
-        assert result.returncode == 2 and "nothing is called 'alib'; there are" in result.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["alib"], "nothing is called 'alib'; there are"),
+        (["--nothing"], "no flag '--nothing'"),
+        (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
+        (["--config-path", "nowhere"], "--config-path is not allowed"),
+    ],
+)
+def test_what_is_not_there_is_a_line(words, said, tmp_path):
+    result = lexp("list", *words, cwd=tmp_path)
+    assert result.returncode == 2 and said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_help_is_two_lines(tmp_path):
+    result = lexp("list", "--help", cwd=tmp_path)
+    assert result.returncode == 0 and "lexp list [NAME ...]" in result.stdout
+
+
+SCHEME = """
+import torch
+from lexp.position import Position
+
+class Root(Position):
+    def bias(self, x):
+        return lambda pair: -(pair.q_pos - pair.k_pos).clamp(min=0).sqrt()
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of configs with a scheme of one's own, and one called as lexp's."""
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    text = "# Root of the distance.\nname: root\nposition:\n  _target_: listed_scheme.Root\n"
+    (tmp_path / "mine" / "model" / "root.yaml").write_text(text)
+    (tmp_path / "mine" / "model" / "alibi.yaml").write_text("# Not this one.\nname: alibi\n")
+    (tmp_path / "listed_scheme.py").write_text(SCHEME)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("LEXP_ALLOW", "listed_scheme")
+    return tmp_path
+
+
+def test_schemes_of_ones_own_are_listed_with_what_they_combine_with(own):
+    result = lexp("list", "--config-dir", "mine", cwd=own)
+    assert result.returncode == 0, result.stderr
+    assert "root " in result.stdout and "Root of the distance." in result.stdout
+    assert "Not this one." not in result.stdout
+    result = lexp("list", "root", "--config-dir=mine", cwd=own)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line.strip()]
+    assert ["blockwise", "defined"] in lines
+    assert ["yarn", "yarn changes rotary frequencies, Root has none"] in lines
+
+
+def test_what_is_not_allowed_is_not_built(own, monkeypatch):
+    monkeypatch.delenv("LEXP_ALLOW")
+    result = lexp("list", "--config-dir", "mine", cwd=own)
+    assert result.returncode == 2 and "listed_scheme" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

@@ -20,6 +20,7 @@ from lexp.extension import Extension, Lengths
 from lexp.model import Transformer
 from lexp.pattern import Full, Pattern
 from lexp.position import Position
+from lexp.sweep import searched
 from lexp.tasks.common import make_model
 
 GROUPS = {"model": "schemes", "attention": "inference patterns", "extension": "extensions"}
@@ -42,9 +43,15 @@ class Choice:
         return self.text.partition("\n")[0].removeprefix("# ")
 
 
-def list_(config_folder: Path, words: list[str]) -> None:
-    """Print everything, or what is known about the choices named."""
-    choices = read_choices(config_folder)
+def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
+    """Print everything, or what is known about the choices named.
+
+    folders: others that have config groups as conf/ has.
+    """
+    missing = [folder for folder in folders if not Path(folder).is_dir()]
+    if missing:
+        raise ConfigError(f"--config-dir {missing[0]}: there is no such folder")
+    choices = read_choices(config_folder, folders)
     names = {choice.name for choice in choices}
     unknown = [word for word in words if word not in names]
     if unknown:
@@ -60,19 +67,23 @@ def list_(config_folder: Path, words: list[str]) -> None:
     show_all(console, choices)
 
 
-def read_choices(config_folder: Path) -> list[Choice]:
-    """Every model, attention and extension of conf/, by group and name."""
+def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
+    """Every model, attention and extension of conf/ and the other folders, by group and name."""
     found = []
+    places, search = [config_folder, *map(Path, folders)], searched(folders)
     with initialize_config_dir(str(config_folder), version_base="1.3"):
         for group in GROUPS:
-            for path in sorted((config_folder / group).glob("*.yaml")):
+            # Of two files of a name Hydra takes that of the first place.
+            found_here = [p for place in reversed(places) for p in (place / group).glob("*.yaml")]
+            paths = {path.stem: path for path in found_here}
+            for name, path in sorted(paths.items()):
                 if group == "model":
-                    words = [f"model={path.stem}", f"train_len={TRAIN_LEN}"]
+                    words = [f"model={name}", f"train_len={TRAIN_LEN}", *search]
                     node = plain(compose("train", overrides=words))
                 else:
-                    given = f"{group}=[{path.stem}]"
-                    node = plain(compose("eval", overrides=[given]))[group][path.stem]
-                found.append(Choice(group, path.stem, path.read_text(encoding="utf-8"), node))
+                    words = [f"{group}=[{name}]", *search]
+                    node = plain(compose("eval", overrides=words))[group][name]
+                found.append(Choice(group, name, path.read_text(encoding="utf-8"), node))
     return found
 
 
