@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +282,27 @@ def test_store_is_complete_or_absent(tmp_path: Path):
     with pytest.raises(DataError, match="broken file"):
         open_store(Breaking(train=["x"]), Bytes(), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_dropped_after_a_day(tmp_path: Path):
+    class Deadly(Lists):
+        def documents(self, split):
+            yield Document("good", "fine")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for _ in range(2):
+        if not (child := os.fork()):
+            open_store(Deadly(train=["x"]), Bytes(), tmp_path)
+        os.waitpid(child, 0)
+    old, fresh = tmp_path.iterdir()
+    yesterday = time.time() - 86500
+    for path in (*old.iterdir(), old, fresh):  # the other has a file that has just been written to
+        os.utime(path, (yesterday, yesterday))
+    (tmp_path / ".other").mkdir()  # of somebody else
+    os.utime(tmp_path / ".other", (yesterday, yesterday))
+    open_store(Lists(train=["hello world"]), Bytes(), tmp_path)
+    (written,) = (path for path in tmp_path.iterdir() if path.name[0] != ".")
+    assert set(tmp_path.iterdir()) == {fresh, written, tmp_path / ".other"}
 
 
 def test_a_damaged_index_is_named(tmp_path: Path):

@@ -6,10 +6,12 @@
                              manifest.json  SHA-256 of each file; checked whenever it is opened
 """
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from lexp.files import make_folder, sha256, storage, sync_folder, write_json
 BATCH_CHARACTERS = 1 << 22
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no digests
+# A process that tokenises writes all the while: after a day without, it is gone.
+LEFT_AFTER_S = 86400
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
     """Write beside the target and rename, so that two starting runs cannot disturb each other."""
     make_folder(folder.parent)
     with storage(folder):
+        _remove_leftovers(folder.parent)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         for split in SPLITS:
@@ -98,6 +103,16 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
             sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Drop what processes that were killed while tokenising left behind."""
+    for path in cache.glob(f".*-{FORMAT}.*"):
+        # Not by a lock: on cluster file systems other machines may not see it.
+        with contextlib.suppress(OSError):
+            written = max(each.stat().st_mtime for each in (path, *path.iterdir()))
+            if time.time() - written > LEFT_AFTER_S:
+                shutil.rmtree(path)
 
 
 def _write_split(
