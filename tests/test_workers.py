@@ -82,6 +82,8 @@ def slowed(study: Path, where: str, how: str, *overrides: str) -> subprocess.Pop
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WHERE": where,
              "HOW": how, "PIDS": str(folder)},
+        # A shell lets what it starts in the background ignore Ctrl-C; a terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
