@@ -80,12 +80,9 @@ def own(tmp_path, monkeypatch):
 
 
 def test_schemes_of_ones_own_are_listed_with_what_they_combine_with(own):
-    result = lexp("list", "--config-dir", "mine", cwd=own)
+    result = lexp("list", "root", "alibi", "--config-dir=mine", cwd=own)
     assert result.returncode == 0, result.stderr
-    assert "root " in result.stdout and "Root of the distance." in result.stdout
-    assert "Not this one." not in result.stdout
-    result = lexp("list", "root", "--config-dir=mine", cwd=own)
-    assert result.returncode == 0, result.stderr
+    assert "Root of the distance." in result.stdout and "Not this one." not in result.stdout
     lines = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line.strip()]
     assert ["blockwise", "defined"] in lines
     assert ["yarn", "yarn changes rotary frequencies, Root has none"] in lines
