@@ -27,8 +27,8 @@ FORWARD_ROWS = 32
 # The same by products: up to so many keys what is left out of the mask counts, then the calls.
 FEW_KEYS, FEW_PRODUCT_ROWS, PRODUCT_ROWS = 512, 64, 128
 # Without a learned bias this beats the fused kernel up to so many keys, in bfloat16: on a processor
-# without AMX it takes 0.3 to 0.5 of the time at 128 tokens, 0.6 to 0.7 at 512, 0.85 to 1.05 at 1024
-# (heads of 8 to 128). In float32 it takes the same.
+# without AMX it takes 0.2 to 0.6 of the time at 128 tokens, 0.5 to 0.7 at 512, 0.85 to 1.05 at 1024
+# (heads of 8 to 128; 1024: of 32 to 128). In float32 it takes the same.
 MOST_KEYS = 512
 
 

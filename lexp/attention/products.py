@@ -12,8 +12,8 @@ from torch import Tensor
 
 # Scores taken together: 2 MiB of float32, which stay in the cache.
 MAX_SCORES = 1 << 19
-# Of the kernel's time this takes 0.5 to 0.7 up to 1024 keys, 0.75 to 0.9 from 2048 to 8192 and more
-# than 1 at 16384 (heads of 32 and 64); with heads of 16, whose products are slow, 1.1 at 1024.
+# Of the kernel's time this takes 0.45 to 0.75 up to 512 keys, 0.4 to 1 up to 32 keys a channel (the
+# most for one text on two threads), and about the same or more beyond; measured without AMX.
 MOST_KEYS, MOST_KEYS_PER_CHANNEL = 4096, 32
 
 
