@@ -21,7 +21,7 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
 
         def __call__(self, *arguments: Any) -> JobReturn:
             """Do a job, in its own process: submitit waits for its signal by now."""
-            from lexp.launch.held import take_signals
+            from lexp.launch.hold_signals import take_signals
 
             take_signals()
             return super().__call__(*arguments)

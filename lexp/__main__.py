@@ -1,6 +1,6 @@
 """`python -m lexp`, for launchers that start a module (torchrun)."""
 
-from lexp.cli import main
+from lexp.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -23,22 +23,22 @@ from typing import NamedTuple
 import torch
 
 from lexp import __version__
-from lexp.analyze.base import Instrument, Labelled, Moment, View
-from lexp.analyze.curves import Curves
-from lexp.analyze.heads import Heads
-from lexp.analyze.invariance import Invariance
-from lexp.analyze.position_probe import PositionProbe
-from lexp.analyze.receptive import Receptive
-from lexp.analyze.resolution import Resolution
-from lexp.analyze.spectrum import Spectrum
-from lexp.analyze.variance import Variance
-from lexp.analyze.vectors import Vectors
-from lexp.model import Dims, Transformer
+from lexp.display.document import Chart
+from lexp.display.png import chart_png
+from lexp.instruments.base import Instrument, Labelled, Moment, View
+from lexp.instruments.curves import Curves
+from lexp.instruments.heads import Heads
+from lexp.instruments.invariance import Invariance
+from lexp.instruments.position_probe import PositionProbe
+from lexp.instruments.receptive import Receptive
+from lexp.instruments.resolution import Resolution
+from lexp.instruments.spectrum import Spectrum
+from lexp.instruments.variance import Variance
+from lexp.instruments.vectors import Vectors
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import ALiBi, FoX, NoPE, Position, RoPE, Sinusoidal
-from lexp.report.figure import chart_png
-from lexp.report.page import Chart
-from lexp.runtime import prepare_process
+from lexp.system.runtime import prepare_process
 
 TRAIN_LEN = 256
 D_MODEL, HEAD_DIM = 128, 32

@@ -26,11 +26,11 @@ from lexp import __version__, position
 from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.attention.prepare import rotate
 from lexp.data import Tokens
-from lexp.model import Dims, Transformer
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Pattern, Window
-from lexp.protocol import Prefix
-from lexp.runtime import prepare_process
-from lexp.scoring import Scorer
+from lexp.scoring.protocol import Prefix
+from lexp.scoring.scorer import Scorer
+from lexp.system.runtime import prepare_process
 
 TRAIN_LEN = 256
 DIMS = Dims(4, 128, 4, 32, 512)  # size=nano

@@ -33,14 +33,16 @@ import torch
 from contestants import BASE, PEERS, Contestant, Maker, Shape, enter, ours, plain, schemes, step
 from omegaconf import OmegaConf
 
-from lexp import __version__, head_loss, runtime
+from lexp import __version__
 from lexp.attention import make_attend, make_flex
 from lexp.data import Tokens
-from lexp.files import config_folder
-from lexp.model import Dims, Transformer
+from lexp.model import chunked_cross_entropy as head_loss
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Pattern
-from lexp.protocol import Prefix
-from lexp.scoring import Scorer
+from lexp.scoring.protocol import Prefix
+from lexp.scoring.scorer import Scorer
+from lexp.system import runtime
+from lexp.system.files import config_folder
 
 SCHEMES = ("nope", "rope", "xpos", "alibi", "kerple_log", "t5", "tisa")
 KERNELS = {"tiles": make_attend, "flex": make_flex}

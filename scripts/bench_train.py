@@ -21,7 +21,7 @@ import torch
 from contestants import BASE, PEERS, Contestant, Maker, Shape, enter, ours, plain, schemes, step
 
 from lexp import __version__
-from lexp.runtime import prepare_process
+from lexp.system.runtime import prepare_process
 
 STEP_TOKENS = 4096
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lexp import position
 from lexp.attention import MakeAttend, make_attend
-from lexp.model import Dims, Transformer
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full
 
 # What ratios are to: the plain model below.

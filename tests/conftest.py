@@ -49,8 +49,8 @@ def compose(word: str, *overrides: str):
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from lexp.config import register_schemas
-    from lexp.files import config_folder
+    from lexp.config.schema import register_schemas
+    from lexp.system.files import config_folder
 
     register_schemas()
     GlobalHydra.instance().clear()
@@ -82,8 +82,8 @@ def tiny(texts: Path, tmp_path: Path):
 @pytest.fixture
 def evaluated(tiny, tmp_path: Path) -> Path:
     """A trained study of two models with two seeds, scored under two protocols and methods."""
-    from lexp.tasks.evaluate import eval_
-    from lexp.tasks.train import train
+    from lexp.commands.evaluate import eval_
+    from lexp.commands.train import train
 
     for model in ("rope", "learned"):
         for seed in (0, 1):

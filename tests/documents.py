@@ -151,7 +151,7 @@ class World:
 
     def lexp(self, arguments: list[str]) -> tuple[int, str]:
         """`lexp` in this process, its exit code and what it said."""
-        from lexp.cli import main
+        from lexp.cli.main import main
 
         said = io.StringIO()
         code = 0

@@ -3,8 +3,8 @@
 import base64
 import math
 
-from lexp.report.page import Chart, Curve, Page, Picture, Point, Section
-from lexp.report.sheet import Field, Sheet
+from lexp.display.document import Chart, Curve, Page, Picture, Point, Section
+from lexp.display.table import Field, Sheet
 
 PAYLOADS = (
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from conftest import TINY, compose
 
-from lexp.config import plain
+from lexp.commands.report import report
+from lexp.config.schema import plain
 from lexp.evaluate.cell import Cell, write_cell
-from lexp.losses import Losses
-from lexp.study import Run, open_run, run_name, variant
-from lexp.tasks.report import report
+from lexp.runs.run import Run, open_run, run_name, variant
+from lexp.scoring.losses import Losses
 
 TRAINED, LONGEST, DOCUMENTS = 256, 1024, 6
 LENGTHS = (64, 256, 512, 1024)

@@ -10,15 +10,15 @@ from conftest import compose
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.analyze.base import View
-from lexp.analyze.heads import Heads
-from lexp.analyze.watch import hidden_states, watched
 from lexp.attention import Reference
-from lexp.errors import ConfigError
-from lexp.model import Transformer
+from lexp.commands.analyze import analyze
+from lexp.instruments.base import View
+from lexp.instruments.capture import hidden_states, watched
+from lexp.instruments.heads import Heads
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import ALiBi, RoPE
-from lexp.tasks.analyze import analyze
+from lexp.system.errors import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def weights_of(model: Transformer, pattern, text: torch.Tensor) -> list[torch.Te
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
 def test_heads_are_the_brute_force(position, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 7)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
     model, texts = tiny_model(position).double().eval(), ids(2, 20)
     rows = Heads().look(view(model, pattern, texts)).rows
     found = {(r["measure"], r["layer"], r["head"]): r["value"] for r in rows}

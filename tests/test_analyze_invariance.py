@@ -10,18 +10,18 @@ from test_analyze import ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.analyze.base import Labelled, Moment
-from lexp.analyze.invariance import Diagonals, Invariance, of_products
-from lexp.analyze.receptive import Receptive, gradients, reachable, reached
-from lexp.analyze.spectrum import Spectrum, circularity, components, dimensions, planes
 from lexp.attention import Reference
-from lexp.errors import NotDefined
-from lexp.model import Transformer
+from lexp.commands.analyze import analyze, png_of
+from lexp.display.document import Chart
+from lexp.display.table import Sheet
+from lexp.instruments.base import Labelled, Moment
+from lexp.instruments.invariance import Diagonals, Invariance, of_products
+from lexp.instruments.receptive import Receptive, gradients, reachable, reached
+from lexp.instruments.spectrum import Spectrum, circularity, components, dimensions, planes
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
 from lexp.position import ALiBi, Learned, NoPE, RoPE, Sinusoidal
-from lexp.report.page import Chart
-from lexp.report.sheet import Sheet
-from lexp.tasks.analyze import analyze, png_of
+from lexp.system.errors import NotDefined
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def scores_by_hand(model, pattern, text) -> list[list[dict[tuple[int, int], floa
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
 def test_toeplitz_r2_is_the_formula(position, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 7)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
     model, texts = tiny_model(position).double().eval(), ids(2, 20)
     found = values(Invariance().look(view(model, pattern, texts)), "scores")
     per_text = [scores_by_hand(model, pattern, text) for text in texts]
@@ -95,7 +95,7 @@ def test_toeplitz_r2_is_the_same_however_tiles_are_cut(pattern, monkeypatch):
     model, texts = tiny_model(RoPE(8)).double().eval(), ids(2, 40)
     whole = values(Invariance().look(view(model, pattern, texts)), "scores")
     for rows in (1, 7, 39):
-        monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", rows)
+        monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", rows)
         cut = values(Invariance().look(view(model, pattern, texts)), "scores")
         assert cut == pytest.approx(whole, rel=1e-10)
     assert all(0 <= value <= 1 for value in whole.values())
@@ -131,7 +131,7 @@ def test_noise_has_next_to_none_and_large_scores_lose_no_digits(shift):
 
 
 def test_sinusoidal_products_are_exactly_toeplitz_and_learned_ones_the_formula(monkeypatch):
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 7)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
     model = tiny_model(Sinusoidal(16)).double().eval()
     found = Invariance().look(view(model, Full(), ids(1, 30)))
     assert values(found, "gram")[0, 0] == pytest.approx(1.0, abs=1e-12)
@@ -217,7 +217,7 @@ def test_spectrum_of_a_model_and_why_there_is_none():
 @pytest.mark.parametrize("long", [2048, 4], ids=["plain", "computed again"])
 @pytest.mark.parametrize("scheme", ["rope", "sinusoidal"])
 def test_gradients_are_finite_differences(scheme, pattern, long, monkeypatch):
-    monkeypatch.setattr("lexp.analyze.receptive.LONG", long)
+    monkeypatch.setattr("lexp.instruments.receptive.LONG", long)
     position = RoPE(8) if scheme == "rope" else Sinusoidal(16)
     if pattern.only_moves and scheme == "sinusoidal":
         pytest.skip("no positions to move")

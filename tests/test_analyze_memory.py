@@ -6,17 +6,17 @@ from test_analyze import ids, view
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lexp.analyze.base import Instrument
-from lexp.analyze.curves import Curves
-from lexp.analyze.heads import Heads
-from lexp.analyze.invariance import Invariance
-from lexp.analyze.position_probe import PositionProbe
-from lexp.analyze.receptive import Receptive
-from lexp.analyze.resolution import Resolution
-from lexp.analyze.spectrum import Spectrum
-from lexp.analyze.variance import Variance
-from lexp.analyze.vectors import Vectors
-from lexp.model import Dims, Transformer
+from lexp.instruments.base import Instrument
+from lexp.instruments.curves import Curves
+from lexp.instruments.heads import Heads
+from lexp.instruments.invariance import Invariance
+from lexp.instruments.position_probe import PositionProbe
+from lexp.instruments.receptive import Receptive
+from lexp.instruments.resolution import Resolution
+from lexp.instruments.spectrum import Spectrum
+from lexp.instruments.variance import Variance
+from lexp.instruments.vectors import Vectors
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import ALiBi, FoX, NoPE, RoPE, Sinusoidal
 

@@ -8,15 +8,15 @@ import torch
 from test_analyze import ids, view
 from test_evaluate import tiny_model
 
-from lexp.analyze import position_probe as module
-from lexp.analyze.base import Finding, Labelled, Moment
-from lexp.analyze.classifier import Classifier, Training, fresh, train_classifier
-from lexp.analyze.position_probe import PositionProbe, guesses, middle, random, split, states_of
-from lexp.errors import NotDefined
+from lexp.display.document import Chart
+from lexp.display.table import Sheet
+from lexp.instruments import position_probe as module
+from lexp.instruments.base import Finding, Labelled, Moment
+from lexp.instruments.linear_probe import Classifier, Training, fresh, train_classifier
+from lexp.instruments.position_probe import PositionProbe, guesses, middle, random, split, states_of
 from lexp.pattern import Blockwise, Full
 from lexp.position import NoPE, RoPE, Sinusoidal
-from lexp.report.page import Chart
-from lexp.report.sheet import Sheet
+from lexp.system.errors import NotDefined
 
 QUICK = PositionProbe(states=2048, hidden=64, steps=300, batch=128, lr=0.01)
 LENGTH = 32

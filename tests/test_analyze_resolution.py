@@ -12,9 +12,14 @@ from test_analyze import CPU, ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.analyze.base import Labelled, Moment
-from lexp.analyze.curves import Curves, span
-from lexp.analyze.resolution import (
+from lexp.attention import Reference
+from lexp.commands.analyze import analyze
+from lexp.display.document import Chart
+from lexp.display.png import chart_png
+from lexp.display.table import Sheet
+from lexp.instruments.base import Labelled, Moment
+from lexp.instruments.curves import Curves, span
+from lexp.instruments.resolution import (
     EACH,
     MEAN,
     RAW,
@@ -24,16 +29,11 @@ from lexp.analyze.resolution import (
     expected_curve,
     resolution,
 )
-from lexp.attention import Reference
-from lexp.errors import NotDefined
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import FIRE, TISA, ALiBi, NoPE, RoPE, Sandwich, XPos, XPosDecay
 from lexp.position.alibi import alibi_slopes
-from lexp.report.figure import chart_png
-from lexp.report.page import Chart
-from lexp.report.sheet import Sheet
-from lexp.tasks.analyze import analyze
+from lexp.system.errors import NotDefined
 
 
 def r_by_hand(scores: list[float]) -> float:
@@ -142,7 +142,7 @@ def score(position, q, k, i: int, j: int, head: int) -> float:
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), XPos(8), ALiBi(2)], ids=lambda p: type(p).__name__)
 def test_resolution_is_the_brute_force(position, pattern, rows, monkeypatch):
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", rows)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", rows)
     model, texts, n = tiny_model(position).double().eval(), ids(2, 18), 18
     finding = Resolution().look(view(model, pattern, texts))
     found = {(r["of"], r["scores"], r["layer"], r["head"]): r["value"] for r in finding.rows}
@@ -284,7 +284,7 @@ def test_a_local_index_counts_the_keys_in_sight():
 @pytest.mark.parametrize("rows", [5, 128])
 def test_biases_that_read_content_are_averaged(pattern, rows, monkeypatch):
     """FoX: sum of log sigmoid(w x_l + b) over l = j+1 .. i, by loops."""
-    monkeypatch.setattr("lexp.analyze.curves.ROWS", rows)
+    monkeypatch.setattr("lexp.instruments.curves.ROWS", rows)
     torch.manual_seed(0)
     model, n = Transformer(dims(), 50, lambda: make("fox")).double().eval(), 14
     with torch.no_grad():

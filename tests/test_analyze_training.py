@@ -9,18 +9,18 @@ import pytest
 from conftest import compose
 from scipy.stats import spearmanr
 
-from lexp import checkpoint
-from lexp.analyze.base import Finding, Instrument, Labelled, Moment
-from lexp.analyze.over_training import last_of_each, over_training, shown
-from lexp.checkpoint import at_steps
-from lexp.errors import CheckpointError, ConfigError
-from lexp.report.page import Chart
-from lexp.report.sheet import Sheet
-from lexp.study import find_runs, run_name
-from lexp.tasks.analyze import analyze
-from lexp.tasks.evaluate import eval_
-from lexp.tasks.report import report
-from lexp.tasks.train import check, train
+from lexp.commands.analyze import analyze
+from lexp.commands.evaluate import eval_
+from lexp.commands.report import report
+from lexp.commands.train import check, train
+from lexp.display.document import Chart
+from lexp.display.table import Sheet
+from lexp.instruments.base import Finding, Instrument, Labelled, Moment
+from lexp.instruments.over_training import last_of_each, over_training, shown
+from lexp.runs import checkpoint
+from lexp.runs.checkpoint import at_steps
+from lexp.runs.run import find_runs, run_name
+from lexp.system.errors import CheckpointError, ConfigError
 
 
 def checkpoints_of(config) -> Path:

@@ -8,17 +8,17 @@ import torch
 from test_analyze import CPU, ids, run, view, weights_of
 from test_evaluate import study, tiny_model  # noqa: F401
 
-from lexp.analyze import derivation as derived
-from lexp.analyze.base import Labelled, Moment
-from lexp.analyze.derivation import Derivation, derivation, slope
-from lexp.analyze.variance import Variance, embedded, variances
-from lexp.analyze.vectors import Vectors, rolled
 from lexp.attention import Reference
-from lexp.errors import NotDefined
+from lexp.display.document import Picture
+from lexp.display.table import Sheet
+from lexp.instruments import derivation as derived
+from lexp.instruments.base import Labelled, Moment
+from lexp.instruments.derivation import Derivation, derivation, slope
+from lexp.instruments.variance import Variance, embedded, variances
+from lexp.instruments.vectors import Vectors, rolled
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import ALiBi, NoPE, RoPE
-from lexp.report.page import Picture
-from lexp.report.sheet import Sheet
+from lexp.system.errors import NotDefined
 
 SMALL = Variance(d_model=32, n_heads=2, n_layers=2, sigma=0.05, seq_len=32)
 
@@ -51,7 +51,7 @@ def times(matrix: torch.Tensor, vector: list[float]) -> list[float]:
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
 def test_variances_are_the_brute_force(position, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 7)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
     model, text, n = tiny_model(position).double().eval(), ids(1, 11)[0], 11
     found, single = variances(view(model, pattern, text[None]), text)
     weights = weights_of(model, pattern, text)
@@ -125,8 +125,8 @@ def test_slopes_are_exact_for_powers_and_texts_too_short_have_none():
 def test_numbers_do_not_depend_on_how_the_work_is_cut(instrument, pattern, monkeypatch):
     model, texts = tiny_model(RoPE(8)).double().eval(), ids(2, 40)
     whole = instrument.look(view(model, pattern, texts)).arrays
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 3)
-    monkeypatch.setattr("lexp.attention.strips.MIN_ROWS", 3)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 3)
+    monkeypatch.setattr("lexp.attention.chunked.MIN_ROWS", 3)
     cut = instrument.look(view(model, pattern, texts)).arrays
     for name, value in whole.items():
         np.testing.assert_allclose(cut[name], value, rtol=1e-6, atol=1e-9)
@@ -260,7 +260,7 @@ def test_samples_of_texts_begin_at_places_of_their_own():
 
 
 def test_maps_are_bounded(monkeypatch):
-    monkeypatch.setattr("lexp.analyze.vectors.MAX_MAP", 8)
+    monkeypatch.setattr("lexp.instruments.vectors.MAX_MAP", 8)
     model = tiny_model(RoPE(8)).eval()
     arrays = Vectors(shifts=1).look(view(model, Full(), ids(2, 50))).arrays
     assert arrays["cosine"].shape == (3, 8, 8) and arrays["norm"].shape == (3, 50)

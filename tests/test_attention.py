@@ -6,10 +6,10 @@ import torch
 
 from lexp.attention import Reference, Strips, Tiles
 from lexp.attention.tiles import CHUNK_ROWS, WHOLE_TOKENS_BIASED, cut
-from lexp.errors import NotDefined
-from lexp.heap import give_back
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, ALiBi, FoX, KerplePower, NoPE, RoPE, XPos
+from lexp.system.errors import NotDefined
+from lexp.system.malloc import give_back
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM = 2, 8
@@ -212,12 +212,12 @@ def test_a_tile_too_long_for_the_scheme_is_not_defined():
 def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):
     position, n = RoPE(HEAD_DIM), 100
     q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 10)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 10)
     expected = Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0])
     calls = []
-    monkeypatch.setattr("lexp.attention.strips.give_back", lambda: calls.append(give_back()))
+    monkeypatch.setattr("lexp.attention.chunked.give_back", lambda: calls.append(give_back()))
     assert torch.equal(Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
     assert not calls  # a short text
-    monkeypatch.setattr("lexp.attention.strips.GIVE_BACK_SCORES", HEADS * 10 * 200)
+    monkeypatch.setattr("lexp.attention.chunked.GIVE_BACK_SCORES", HEADS * 10 * 200)
     assert torch.equal(Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
     assert len(calls) == 2

@@ -6,10 +6,10 @@ import torch
 from test_position import CPU, D_MODEL, SCHEMES, dims, make, qkv
 
 from lexp.attention import BothSides, Reference, make_attend, refuse_meaningless
-from lexp.errors import NotDefined
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Bidirectional, BidirectionalBlockwise, BidirectionalWindow
 from lexp.position import XPos
+from lexp.system.errors import NotDefined
 
 ADMITTED = [s for s in SCHEMES if all(p.two_sided for p in make(s).layers())]
 
@@ -87,8 +87,8 @@ def test_reference_and_fast_path_match_the_formula_values_and_gradients(
 
         check(Reference(pattern, n, position, CPU)(q, k, v, position, x), inputs, 1e-12)
         for rows in (1 << 10, 4):
-            monkeypatch.setattr("lexp.attention.both_sides.MIN_ROWS", rows)
-            monkeypatch.setattr("lexp.attention.both_sides.MAX_MASK", 1)
+            monkeypatch.setattr("lexp.attention.bidirectional.MIN_ROWS", rows)
+            monkeypatch.setattr("lexp.attention.bidirectional.MAX_MASK", 1)
             attend = make_attend(pattern, n, [position], CPU)
             check(attend(q, k, v, position, x), inputs, 1e-12)
         single = [t.detach().float().requires_grad_() for t in (q, k, v)]

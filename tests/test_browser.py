@@ -15,10 +15,10 @@ from conftest import compose
 from pages import PAYLOADS, chart, curves, page, plain
 from test_html import Tree
 
-from lexp.report.html import render
-from lexp.report.page import Page, Section
-from lexp.report.sheet import Sheet, printable, to_csv
-from lexp.tasks.report import report
+from lexp.commands.report import report
+from lexp.display.document import Page, Section
+from lexp.display.html import render
+from lexp.display.table import Sheet, printable, to_csv
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

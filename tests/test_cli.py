@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from lexp.cli import main
+from lexp.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 

@@ -5,9 +5,8 @@ import torch
 from test_position import D_MODEL, HEAD_DIM, dims
 
 from lexp.attention import Reference, Tiles, make_attend
-from lexp.errors import NotDefined
 from lexp.extension import PI, Lengths
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, DualChunk, Full, Sinks
 from lexp.position import (
     FIRE,
@@ -22,6 +21,7 @@ from lexp.position import (
     Together,
     XPosDecay,
 )
+from lexp.system.errors import NotDefined
 
 CPU = torch.device("cpu")
 

@@ -7,15 +7,15 @@ from conftest import compose
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from lexp.build import build
-from lexp.config import check_types, plain
-from lexp.errors import ConfigError
+from lexp.commands import evaluate as eval_task
+from lexp.commands import train as train_task
+from lexp.config.instantiate import build
+from lexp.config.schema import check_types, plain
 from lexp.extension import Extension
 from lexp.pattern import Blockwise, Pattern
 from lexp.position import Position, RoPE, XPos
-from lexp.study import Run, open_run, run_name, run_notes, variant, variant_notes
-from lexp.tasks import evaluate as eval_task
-from lexp.tasks import train as train_task
+from lexp.runs.run import Run, open_run, run_name, run_notes, variant, variant_notes
+from lexp.system.errors import ConfigError
 
 CONF = Path(__file__).parents[1] / "conf"
 NEEDS = {
@@ -154,8 +154,8 @@ def test_all_problems_are_named_at_once():
 
 REFUSED_TARGETS = [
     "os.system", "subprocess.run", "builtins.eval", "torch.load", "numpy.load", "lexpress.Thing",
-    "lexp_evil.Thing", "pickle.loads", "lexp.errors.os", "lexp.position.NotThere",
-    "lexp.nothing.There", "lexp.checkpoint.clean", "lexp.pattern.Full", "lexp", "", "RoPE",
+    "lexp_evil.Thing", "pickle.loads", "lexp.system.errors.os", "lexp.position.NotThere",
+    "lexp.nothing.There", "lexp.runs.checkpoint.clean", "lexp.pattern.Full", "lexp", "", "RoPE",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import yaml
 from conftest import compose
 from omegaconf import OmegaConf
 
-from lexp.cli import COMMANDS
+from lexp.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ from lexp.data.tokenizer import (
     load_tokenizer,
     train_bpe,
 )
-from lexp.errors import ConfigError, DataError
+from lexp.system.errors import ConfigError, DataError
 
 
 class Lists(Corpus):

@@ -19,17 +19,18 @@ from conftest import TINY
 from faults.children import Ended, folder_of, result_of, start
 
 import lexp.distributed.shards  # noqa: F401  (slow to import: once, not in every fork)
-from lexp import checkpoint, model
-from lexp import train as loop
+from lexp.commands.train import train
 from lexp.data import Batches
-from lexp.distributed import watch
-from lexp.errors import ConfigError
-from lexp.locks import locked
-from lexp.model import Transformer
-from lexp.ranks import Place, place
+from lexp.distributed import failure_monitor as watch
+from lexp.model import transformer as model
+from lexp.model.transformer import Transformer
 from lexp.record.metrics import read
-from lexp.study import Run
-from lexp.tasks.train import train
+from lexp.runs import checkpoint
+from lexp.runs.locks import locked
+from lexp.runs.run import Run
+from lexp.system.errors import ConfigError
+from lexp.system.ranks import Place, place
+from lexp.training import loop
 
 # What is imported by its first use is imported here, before ranks are forked.
 torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
@@ -340,7 +341,7 @@ def test_what_fails_on_one_rank_ends_all_by_its_code_and_one_line(
 
 
 def read_status(config):
-    from lexp.status import judge
+    from lexp.runs.status import judge
 
     return judge(folder_of(config))
 
@@ -463,7 +464,7 @@ def test_torchrun_trains_one_model(texts, tmp_path):
 
 @pytest.mark.parametrize("words", [("eval",), ("train", "-m", "seed=0,1")])
 def test_other_work_is_refused(tmp_path, monkeypatch, words, capsys):
-    from lexp import cli
+    from lexp.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lexp", *words])

@@ -8,9 +8,9 @@ from documents import PAGES, ROOT, SHELL, Step, World, add_model, make_world, st
 from hydra import compose, initialize_config_dir
 from test_study_files import EACH
 
-from lexp.applications import TASKS
-from lexp.config import register_schemas
-from lexp.sweep import check_jobs, is_sweep
+from lexp.cli.entry_points import TASKS
+from lexp.config.schema import register_schemas
+from lexp.config.sweep import check_jobs, is_sweep
 
 TINY = [
     "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",

@@ -13,26 +13,26 @@ import torch
 from conftest import compose
 from test_train import Killed, flip_a_bit, folder_of, stop_after
 
-from lexp import checkpoint
 from lexp.attention import Reference, make_attend
+from lexp.commands import eval_workers as workers
+from lexp.commands.evaluate import eval_
+from lexp.commands.make_objects import make_model
+from lexp.commands.train import train
 from lexp.data import Tokens
-from lexp.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
+from lexp.display.table import to_markdown
 from lexp.evaluate import COLUMNS, Cell, Exam, Method, Subject, cell_path
 from lexp.extension import NTK, Extension
-from lexp.losses import Losses, collect, read_losses
-from lexp.model import Dims, Transformer
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
-from lexp.protocol import Prefix, Segments, Span
 from lexp.record.metrics import read
-from lexp.report.sheet import to_markdown
-from lexp.report.table import TOKEN_METRIC, caption, make_grid, to_sheet
-from lexp.scoring import Scorer
-from lexp.study import Run
-from lexp.tasks import workers
-from lexp.tasks.common import make_model
-from lexp.tasks.evaluate import eval_
-from lexp.tasks.train import train
+from lexp.report.perplexity_table import TOKEN_METRIC, caption, make_grid, to_sheet
+from lexp.runs import checkpoint
+from lexp.runs.run import Run
+from lexp.scoring.losses import Losses, collect, read_losses
+from lexp.scoring.protocol import Prefix, Segments, Span
+from lexp.scoring.scorer import Scorer
+from lexp.system.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,7 @@ from test_config import choices
 from test_position import HEAD_DIM, SCHEMES, dims, make
 
 from lexp.attention import Reference, make_attend
-from lexp.build import build
-from lexp.errors import NotDefined
+from lexp.config.instantiate import build
 from lexp.extension import (
     NTK,
     PI,
@@ -26,10 +25,11 @@ from lexp.extension import (
     YaRN,
     with_schemes,
 )
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import FIRE, Alternate, HoPE, Learned, NoPE, RoPE, Sinusoidal, Together, XPos
 from lexp.position.alibi import ALiBi
+from lexp.system.errors import NotDefined
 
 CPU = torch.device("cpu")
 L = 64
@@ -304,7 +304,7 @@ def type_of(name: str) -> str:
     """The class that a choice of the extension group builds."""
     from conftest import compose
 
-    from lexp.config import plain
+    from lexp.config.schema import plain
 
     needs = ["extension.longrope.divisors=[2]"] if name == "longrope" else []
     node = plain(compose("eval", f"extension=[{name}]", *needs))["extension"][name]

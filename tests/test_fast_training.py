@@ -9,17 +9,17 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexp.attention import Tiles, make_attend
-from lexp.attention.blocked import blocked, forward, pays
-from lexp.attention.by_distance import attend_by_distance, distance_row, matrix
-from lexp.attention.layouts import ByDistance, ByKey, ByPair, Unbiased, antidiagonal_sums
+from lexp.attention.cpu.backward import blocked, forward, pays
+from lexp.attention.cpu.layouts import ByDistance, ByKey, ByPair, Unbiased, antidiagonal_sums
+from lexp.attention.cpu.toeplitz import attend_by_distance, distance_row, matrix
 from lexp.attention.prepare import rotate, rotate_by_parts
 from lexp.attention.tiles import of_pieces
-from lexp.head_loss import head_loss
-from lexp.model import Dims, Transformer
+from lexp.model.chunked_cross_entropy import head_loss
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full
 from lexp.position import FIRE, T5, TISA, ALiBi, XPos
 from lexp.position.base import Pair
-from lexp.runtime import choose_precision
+from lexp.system.runtime import choose_precision
 
 CPU = torch.device("cpu")
 BY_DISTANCE = [s for s in SCHEMES if make(s).has_bias and make(s).by_distance]
@@ -142,7 +142,7 @@ SIZES = [(1, 1), (5, 5), (64, 64), (65, 65), (150, 150), (70, 200), (1, 90)]
 @pytest.mark.parametrize(("learned", "attend"), WAYS)
 @pytest.mark.parametrize(("rows", "n_keys"), SIZES)
 def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, together, monkeypatch):
-    monkeypatch.setattr("lexp.attention.blocked.TOGETHER", together)
+    monkeypatch.setattr("lexp.attention.cpu.backward.TOGETHER", together)
     q, k, v, values, weight = given(rows, n_keys, learned)
     row = F.pad(values, (0, rows - 1), value=-math.inf)
     expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
@@ -160,7 +160,7 @@ def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, toget
 def test_biases_by_key_and_by_pair_are_the_formula(
     layout, rows, n_keys, learned, attend, monkeypatch
 ):
-    monkeypatch.setattr("lexp.attention.blocked.TOGETHER", HEADS)  # a text at a time
+    monkeypatch.setattr("lexp.attention.cpu.backward.TOGETHER", HEADS)  # a text at a time
     q, k, v, _, weight = given(rows, n_keys, learned)
     generator = torch.Generator().manual_seed(n_keys)
     shape, kind = {
@@ -182,7 +182,7 @@ def test_biases_by_key_and_by_pair_are_the_formula(
 @pytest.mark.parametrize("attend", [blocked, forward])
 @pytest.mark.parametrize("n", [1, 5, 64, 150])
 def test_without_a_bias_it_is_the_formula(n, attend, monkeypatch):
-    monkeypatch.setattr("lexp.attention.blocked.TOGETHER", HEADS)  # a text at a time
+    monkeypatch.setattr("lexp.attention.cpu.backward.TOGETHER", HEADS)  # a text at a time
     q, k, v, _, weight = given(n, n, False)
     expected = with_gradients(dense(q, k, v, None, 0.3), weight, (q, k, v))
     found = with_gradients(attend(q, k, v, q.new_zeros(()), Unbiased(), 0.3), weight, (q, k, v))
@@ -316,7 +316,9 @@ def test_autocast_neither_rounds_biases_nor_makes_matrices_of_them(position):
 @pytest.mark.parametrize("n_rows", [1, 7, 64, 100])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_head_loss_is_cross_entropy(n_rows, dtype, monkeypatch):
-    monkeypatch.setattr("lexp.head_loss.MAX_LOGITS", {"cpu": 50 * 16})  # 16 rows at a time
+    monkeypatch.setattr(
+        "lexp.model.chunked_cross_entropy.MAX_LOGITS", {"cpu": 50 * 16}
+    )  # 16 rows at a time
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(n_rows, 12, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(50, 12, generator=generator).to(dtype).requires_grad_()

@@ -12,16 +12,16 @@ from test_position import CPU, make
 from test_train import folder_of
 
 from lexp.attention import make_attend
-from lexp.classifier import Classifier, joined
-from lexp.config import plain
+from lexp.commands.finetune import finetune_, make_labelled
+from lexp.commands.train import train
+from lexp.config.schema import plain
 from lexp.data.labelled import LabelledFiles, LabelledHub
-from lexp.errors import ConfigError, DataError, OutOfMemory
-from lexp.files import config_folder
-from lexp.model import Dims, Transformer
+from lexp.model.classifier import Classifier, joined
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional
 from lexp.statistics.scores import MEASURES
-from lexp.tasks.finetune import finetune_, make_labelled
-from lexp.tasks.train import train
+from lexp.system.errors import ConfigError, DataError, OutOfMemory
+from lexp.system.files import config_folder
 
 GLUE = sorted(p.stem for p in (config_folder() / "task" / "glue").glob("*.yaml"))
 # Wang et al. 2019, Table 1: tasks with their measures, and whether a row has two texts.

@@ -18,19 +18,19 @@ from torch.nn.attention import flex_attention as torch_flex
 
 from lexp.attention import Flex, Reference, flex, make_attend, make_flex, refuse_beyond_flex
 from lexp.attention.flex import listed, make_mask
-from lexp.checks import check_train
-from lexp.config import plain
+from lexp.commands.evaluate import eval_
+from lexp.commands.make_objects import choose_kernel
+from lexp.commands.train import train
+from lexp.config.schema import plain
+from lexp.config.validation import check_train
 from lexp.data import Tokens
-from lexp.errors import ConfigError, NotDefined
-from lexp.model import Dims, Transformer
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
 from lexp.position import ALiBi, Position
-from lexp.protocol import Prefix
-from lexp.scoring import Scorer
-from lexp.study import run_folder, run_name
-from lexp.tasks.common import choose_kernel
-from lexp.tasks.evaluate import eval_
-from lexp.tasks.train import train
+from lexp.runs.run import run_folder, run_name
+from lexp.scoring.protocol import Prefix
+from lexp.scoring.scorer import Scorer
+from lexp.system.errors import ConfigError, NotDefined
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 HEADS, HEAD_DIM, D_MODEL, N = 4, 16, 32, 200
@@ -251,7 +251,7 @@ def asked_of(made: list):
 def test_a_run_trains_by_the_kernel_it_asks_for(tiny, device, monkeypatch):
     asked: list = []
     kernels = {"tiles": make_attend, "flex": asked_of(asked)}
-    monkeypatch.setattr("lexp.tasks.train.choose_kernel", lambda name, device: kernels[name])
+    monkeypatch.setattr("lexp.commands.train.choose_kernel", lambda name, device: kernels[name])
     losses = {}
     for kernel in kernels:
         config = tiny("model=t5", f"kernel={kernel}", "size.head_dim=16", f"device={device}")

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from lexp.heap import give_back, keep
+from lexp.system.malloc import give_back, keep
 
 # Ten blocks of 64 MiB, written whole and freed in turn: pages that the system had to clear.
 FAULTS = """
 import resource, sys
-from lexp import heap
+from lexp.system import malloc as heap
 import torch
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -33,7 +33,7 @@ print(faults() - before)
 def test_memory_is_given_back_where_the_system_has_a_call_for_it(monkeypatch):
     calls = []
     for library in (SimpleNamespace(malloc_trim=calls.append), SimpleNamespace()):
-        monkeypatch.setattr("lexp.heap.ctypes.CDLL", lambda name, made=library: made)
+        monkeypatch.setattr("lexp.system.malloc.ctypes.CDLL", lambda name, made=library: made)
         give_back()
     assert calls == [0]
 
@@ -43,7 +43,7 @@ def test_memory_is_kept_where_the_system_has_a_call_for_it(monkeypatch):
     for library in (
         SimpleNamespace(mallopt=lambda *given: calls.append(given)), SimpleNamespace()
     ):  # fmt: skip
-        monkeypatch.setattr("lexp.heap.ctypes.CDLL", lambda name, made=library: made)
+        monkeypatch.setattr("lexp.system.malloc.ctypes.CDLL", lambda name, made=library: made)
         keep()
     assert sorted(calls) == [(-4, 0), (-2, 64 << 20), (-1, 2**31 - 1)]  # as malloc.h numbers them
 

@@ -23,17 +23,17 @@ from hf_models import (  # noqa: E402
 from transformers import AttentionInterface  # noqa: E402
 from transformers.models.llama.modeling_llama import rotate_half  # noqa: E402
 
-from lexp.analyze.base import View  # noqa: E402
-from lexp.analyze.heads import Heads  # noqa: E402
-from lexp.analyze.receptive import Receptive  # noqa: E402
 from lexp.attention import make_attend  # noqa: E402
-from lexp.errors import NotDefined  # noqa: E402
 from lexp.evaluate.subject import refuse_beyond  # noqa: E402
 from lexp.extension import PI  # noqa: E402
 from lexp.extension.base import Lengths  # noqa: E402
 from lexp.extension.frequencies import NTK, DynamicNTK, YaRN  # noqa: E402
 from lexp.hf import describe, find_source, fresh_model, load_model  # noqa: E402
+from lexp.instruments.base import View  # noqa: E402
+from lexp.instruments.heads import Heads  # noqa: E402
+from lexp.instruments.receptive import Receptive  # noqa: E402
 from lexp.pattern import Blockwise, Full, ReRoPE, Window  # noqa: E402
+from lexp.system.errors import NotDefined  # noqa: E402
 
 LONG = 3 * TRAINED + 1
 

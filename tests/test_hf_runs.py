@@ -18,16 +18,16 @@ from hf_models import CONFIGS, LLAMA, TRAINED, made, saved  # noqa: E402
 from test_cli import lexp  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
-from lexp.cli import guarded  # noqa: E402
+from lexp.cli.main import guarded  # noqa: E402
+from lexp.commands.analyze import analyze  # noqa: E402
+from lexp.commands.evaluate import eval_  # noqa: E402
+from lexp.commands.hf_run import DATASET  # noqa: E402
+from lexp.commands.probe import probe  # noqa: E402
+from lexp.commands.report import report  # noqa: E402
 from lexp.data.tokenizer import train_bpe  # noqa: E402
-from lexp.errors import CheckpointError  # noqa: E402
-from lexp.files import config_folder  # noqa: E402
 from lexp.hf import find_source  # noqa: E402
-from lexp.tasks.analyze import analyze  # noqa: E402
-from lexp.tasks.evaluate import eval_  # noqa: E402
-from lexp.tasks.external import DATASET  # noqa: E402
-from lexp.tasks.probe import probe  # noqa: E402
-from lexp.tasks.report import report  # noqa: E402
+from lexp.system.errors import CheckpointError  # noqa: E402
+from lexp.system.files import config_folder  # noqa: E402
 
 
 @pytest.fixture

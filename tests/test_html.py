@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import pytest
 from pages import LENGTHS, PAYLOADS, chart, curves, page
 
-from lexp.report.axes import number, x_axis, x_ticks, y_axis, y_ticks
-from lexp.report.chart import numbers, runs
-from lexp.report.html import render
-from lexp.report.page import Chart, Curve, Page, Point, Section
-from lexp.report.sheet import printable
+from lexp.display.axes import number, x_axis, x_ticks, y_axis, y_ticks
+from lexp.display.document import Chart, Curve, Page, Point, Section
+from lexp.display.html import render
+from lexp.display.svg import numbers, runs
+from lexp.display.table import printable
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 

@@ -13,11 +13,14 @@ import pytest
 from conftest import TINY
 from test_cli import data, lexp
 
-from lexp import launch, status, sweep
-from lexp.errors import ConfigError
-from lexp.launch import Job, held, left_to_do, make_slots, plan, queued
-from lexp.locks import locked
-from lexp.status import Status
+from lexp import launch
+from lexp.config import sweep
+from lexp.launch import Job, left_to_do, make_slots, plan, queued
+from lexp.launch import hold_signals as held
+from lexp.runs import status
+from lexp.runs.locks import locked
+from lexp.runs.status import Status
+from lexp.system.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 HOST = socket.gethostname()
@@ -322,9 +325,9 @@ def test_a_launcher_whose_package_or_scheduler_is_missing_is_refused_in_a_line(m
 
 def test_every_model_is_one_glob_away(texts):
     """And each of them can be trained: check_jobs composes and checks them all."""
-    from lexp.config import register_schemas
-    from lexp.files import config_folder
-    from lexp.tasks.train import check
+    from lexp.commands.train import check
+    from lexp.config.schema import register_schemas
+    from lexp.system.files import config_folder
 
     register_schemas()
     models = []
@@ -341,7 +344,7 @@ def test_a_signal_that_comes_before_a_job_waits_for_it_is_held_back_not_lost():
         "os.kill(os.getpid(), signal.SIGUSR2)\n"
         "signal.signal(signal.SIGUSR2, lambda number, frame: print('heard', sys.argv[1]))\n"
         "print('not yet')\n"
-        "from lexp.launch.held import take_signals\n"
+        "from lexp.launch.hold_signals import take_signals\n"
         "take_signals()\n"
     )
     options = {"capture_output": True, "text": True, "cwd": ROOT}

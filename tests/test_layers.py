@@ -12,50 +12,35 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 
 # Floors from the ground up; a module may import from its own room and from floors below.
 FLOORS = [
-    {"lexp", "errors", "statistics"},
-    {"files", "secrets", "printable", "ranks", "heap"},
-    {"locks"},
-    {"labels"},
-    {"position", "pattern"},
-    {"attention", "head_loss"},
+    {"lexp", "system", "statistics"},
+    {"position", "pattern", "display", "record", "data", "runs", "config"},
+    {"attention", "launch"},
     {"model"},
-    {"classifier"},
-    {"extension"},
-    {"hf"},
-    {"data", "optim", "checkpoint", "record", "runtime"},
-    {"distributed"},
-    {"protocol", "study"},
-    {"losses", "scoring", "memory", "status"},
-    {"objective"},
-    {"heartbeat"},
-    {"train", "evaluate", "finetune"},
+    {"distributed", "extension", "hf", "scoring"},
+    {"training"},
+    {"evaluate"},
     {"probes"},
     {"report"},
-    {"analyze"},
-    {"messages"},
-    {"config", "checks", "build"},
-    {"tasks", "sweep", "guard"},
-    {"launch"},
-    {"applications"},
+    {"instruments"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
-# Rooms of one floor that know nothing of each other.
-STRANGERS = [{"position", "pattern"}, {"data", "optim", "checkpoint", "record", "runtime"},
-             {"train", "evaluate", "finetune"}, {"protocol", "study"}]  # fmt: skip
+# Packages of one floor that know nothing of each other.
+STRANGERS = [floor for floor in FLOORS if len(floor) > 1 and "system" not in floor]
 FENCES = {
-    "hydra": {"guard", "cli", "applications", "config", "build", "tasks", "sweep", "launch"},
+    "hydra": {"cli", "commands", "config"},
     "submitit": {"launch"},
-    "omegaconf": {"guard", "cli", "messages", "config", "build", "tasks", "sweep", "launch"},
+    "omegaconf": {"cli", "commands", "config", "launch"},
     "wandb": {"record"},
-    "rich": {"record", "report", "tasks"},
+    "rich": {"record", "display", "commands"},
     "datasets": {"data"},
     "tokenizers": {"data"},
     "pyarrow": {"data"},
     "huggingface_hub": {"data", "hf"},
     "transformers": {"hf"},
-    "matplotlib": {"report"},
-    "safetensors": {"checkpoint"},
+    "matplotlib": {"display"},
+    "safetensors": {"runs"},
     "scipy": {"statistics"},
 }
 
@@ -97,7 +82,7 @@ def test_imports_point_downwards_and_fences_hold(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_can_be_read_in_one_sitting(path):
-    assert path.read_text().count("\n") <= 300
+    assert path.read_text().count("\n") <= 400
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 70, f"{path}:{node.lineno} {node.name}"
@@ -125,7 +110,7 @@ def test_no_pickle_no_shell_no_remote_code(path):
 
 def test_the_command_line_is_light():
     """Help and tab completion must not wait for torch or even for Hydra."""
-    code = "import sys, lexp.cli; print({'torch', 'hydra', 'rich'} & set(sys.modules))"
+    code = "import sys, lexp.cli.main; print({'torch', 'hydra', 'rich'} & set(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
@@ -135,8 +120,8 @@ def test_the_command_line_is_light():
 def test_composing_a_config_does_not_import_torch():
     code = (
         "import sys; sys.argv = ['lexp', 'train', '--cfg', 'job']\n"
-        "import lexp.cli\n"
-        "try: lexp.cli.main()\n"
+        "import lexp.cli.main\n"
+        "try: lexp.cli.main.main()\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules"
     )

@@ -14,17 +14,17 @@ from test_evaluate import by_cell, study, tiny_model, tokens_of  # noqa: F401
 from test_position import SCHEMES, dims, make
 
 from lexp.attention import make_attend
-from lexp.config import plain
-from lexp.losses import collect
-from lexp.model import Transformer
+from lexp.commands.load_runs import make_methods
+from lexp.commands.train import train
+from lexp.config.schema import plain
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import RoPE, XPos
-from lexp.protocol import Fixed, Prefix, Segments, Sliding
-from lexp.report.gather import lines, read_study
-from lexp.scoring import Scorer
+from lexp.report.study_results import lines, read_study
+from lexp.scoring.losses import collect
+from lexp.scoring.protocol import Fixed, Prefix, Segments, Sliding
+from lexp.scoring.scorer import Scorer
 from lexp.statistics import Scored, across, key_tokens, last, mean, paired
-from lexp.tasks.subjects import make_methods
-from lexp.tasks.train import train
 
 CPU = torch.device("cpu")
 

@@ -11,21 +11,21 @@ from studies import LONGEST, Study, bumpy
 from test_position import CPU, dims, make
 from test_train import Killed, folder_of, result_of, stop_after
 
-from lexp import checkpoint
 from lexp.attention import make_attend
-from lexp.config import plain
+from lexp.commands.evaluate import eval_
+from lexp.commands.make_objects import make_model
+from lexp.commands.study import cost as study_weight
+from lexp.commands.train import train
+from lexp.config.schema import plain
 from lexp.data import Tokens
-from lexp.errors import ConfigError
-from lexp.model import Dims, Transformer
-from lexp.objective import CausalLM, MaskedLM
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional, BidirectionalWindow
-from lexp.protocol import Masked
-from lexp.scoring import MaskedScorer
-from lexp.study import run_name, variant
-from lexp.tasks import study_weight
-from lexp.tasks.common import make_model
-from lexp.tasks.evaluate import eval_
-from lexp.tasks.train import train
+from lexp.runs import checkpoint
+from lexp.runs.run import run_name, variant
+from lexp.scoring.protocol import Masked
+from lexp.scoring.scorer import MaskedScorer
+from lexp.system.errors import ConfigError
+from lexp.training.objective import CausalLM, MaskedLM
 
 VOCABULARY = 50
 

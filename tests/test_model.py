@@ -7,9 +7,9 @@ import torch
 from omegaconf import OmegaConf
 from torch.nn import functional as F
 
-from lexp import model as model_module
 from lexp.attention import Reference, Tiles
-from lexp.model import Dims, Transformer
+from lexp.model import transformer as model_module
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import ALiBi, NoPE, RoPE
 

@@ -7,7 +7,6 @@ import torch
 from test_position import HEAD_DIM, SCHEMES, make
 
 from lexp.attention import Reference, Strips, make_attend
-from lexp.errors import NotDefined
 from lexp.pattern import (
     Blockwise,
     DualChunk,
@@ -20,6 +19,7 @@ from lexp.pattern import (
     Window,
 )
 from lexp.position import ALiBi, NoPE, RoPE
+from lexp.system.errors import NotDefined
 
 CPU = torch.device("cpu")
 MOVED = [
@@ -190,7 +190,7 @@ def test_the_reference_uses_those_distances(pattern, position):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_in_every_pattern_equals_the_reference(scheme, pattern, monkeypatch):
     """Values and gradients, over several tiles and strips; or a reason why there are none."""
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 13)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 13)
     monkeypatch.setattr("lexp.position.path.BLOCK_KEYS", 7)
     n = 45
     torch.manual_seed(0)

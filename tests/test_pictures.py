@@ -16,15 +16,15 @@ import pytest
 from matplotlib import colors, pyplot
 from test_html import Tree
 
+from lexp.display.axes import labels, log_ticks, readable, x_ticks, y_axis, y_ticks
+from lexp.display.document import Chart, Curve, Page, Point, Section
+from lexp.display.html import render
+from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure
+from lexp.display.style import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, Looks, numbered
+from lexp.display.svg import SHAPES
 from lexp.evaluate import Cell
-from lexp.labels import natural
-from lexp.report.axes import labels, log_ticks, readable, x_ticks, y_axis, y_ticks
-from lexp.report.chart import SHAPES
-from lexp.report.figure import FILLS, MARKERS, STYLES, chart_figure
-from lexp.report.html import render
-from lexp.report.looks import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, Looks, numbered
-from lexp.report.page import Chart, Curve, Page, Point, Section
-from lexp.report.plot import results_chart
+from lexp.report.perplexity_chart import results_chart
+from lexp.system.text import natural
 
 LENGTHS = (128, 256, 512, 1024)
 PLAIN = re.compile(r"\d+(\.\d+)?")

@@ -7,16 +7,16 @@ import pytest
 import torch
 from conftest import compose
 
-from lexp.errors import Incomplete
+from lexp.commands import eval_plan as plan_task
+from lexp.commands.evaluate import eval_
+from lexp.commands.train import train
 from lexp.evaluate import run as evaluate_run
-from lexp.memory import available_bytes, needed_bytes, spelled
-from lexp.model import Dims, Transformer
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
-from lexp.scoring import Scorer
-from lexp.tasks import plan as plan_task
-from lexp.tasks.evaluate import eval_
-from lexp.tasks.train import train
+from lexp.scoring.memory import available_bytes, needed_bytes, spelled
+from lexp.scoring.scorer import Scorer
+from lexp.system.errors import Incomplete
 
 LENGTHS = "lengths=[8,16,32]"
 

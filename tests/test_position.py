@@ -9,8 +9,8 @@ import torch
 from omegaconf import OmegaConf
 
 from lexp.attention import Attend, Reference, Tiles, make_attend
-from lexp.build import build
-from lexp.model import Dims, Transformer
+from lexp.config.instantiate import build
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, TISA, CoPE, Learned, Position, Sinusoidal, XPos
 from lexp.position.alibi import alibi_slopes
@@ -309,7 +309,7 @@ def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkey
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
     torch.manual_seed(0)
     n = 333
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 100)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 100)
     model = Transformer(dims(), 50, lambda: make(scheme)).eval()
     attend = make_attend(pattern, n, model.schemes, CPU)
     assert_causal(model, attend, n, (1, 64, 200, n - 1))

@@ -15,20 +15,20 @@ from conftest import compose, make_text
 from torch import nn
 
 from lexp.attention import Reference, make_attend
+from lexp.commands import probe as probe_task
+from lexp.commands.probe import probe
+from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.data.tokenizer import Bytes, Subwords, train_bpe
-from lexp.errors import ConfigError, DataError, Incomplete, NotDefined
-from lexp.model import Dims, Transformer
+from lexp.display.table import Field
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full, Window
 from lexp.position import RoPE
 from lexp.probes import MQAR, Copy, Form, Material, Passkey, Recall, make_examples
 from lexp.probes.cells import COLUMNS, interval
 from lexp.probes.score import score_examples
 from lexp.report.probes import probe_sheets, probes_caption
-from lexp.report.sheet import Field
-from lexp.tasks import probe as probe_task
-from lexp.tasks.probe import probe
-from lexp.tasks.train import train
+from lexp.system.errors import ConfigError, DataError, Incomplete, NotDefined
 
 CPU = torch.device("cpu")
 PROBES = [Passkey(), Recall(), MQAR(), Copy()]
@@ -536,9 +536,9 @@ def test_every_cell_is_a_row_and_the_arrays_beside_it_give_its_numbers(study, ca
 
 def test_the_cell_is_that_of_the_library_called_by_hand(study, texts):
     (row,) = study("probes=[passkey]", "lengths=[100]", "models=rope")
-    from lexp import checkpoint
-    from lexp.study import Run
-    from lexp.tasks.common import make_model
+    from lexp.commands.make_objects import make_model
+    from lexp.runs import checkpoint
+    from lexp.runs.run import Run
 
     (folder,) = study.folder.glob("rope*")
     model = make_model(Run(folder).settings, 256).eval()

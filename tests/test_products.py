@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lexp.attention import Reference, Tiles
-from lexp.attention.blocked import forward
-from lexp.attention.layouts import ByDistance, ByKey, ByPair, Unbiased
-from lexp.attention.products import by_products, products_pay, rounded_products
+from lexp.attention.cpu.backward import forward
+from lexp.attention.cpu.layouts import ByDistance, ByKey, ByPair, Unbiased
+from lexp.attention.cpu.matmul import by_products, products_pay, rounded_products
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import FIRE, ALiBi, FoX, NoPE, RoPE, XPos
 
@@ -42,7 +42,7 @@ def error(found, right):
 @pytest.mark.parametrize("texts", [1, TEXTS])
 @pytest.mark.parametrize("heads", [1, HEADS])
 def test_any_heads_and_texts_at_a_time_are_the_formula(heads, texts, most, monkeypatch):
-    monkeypatch.setattr("lexp.attention.products.MAX_SCORES", most)
+    monkeypatch.setattr("lexp.attention.cpu.matmul.MAX_SCORES", most)
     q, k, v = qkv(40, 70)
     added = drawn(texts, heads, 40, 70)
     added[..., 7:60] = -math.inf
@@ -84,7 +84,7 @@ def test_in_bfloat16_it_is_as_exact_as_the_kernel(name, monkeypatch):
     with torch.no_grad():
         assert products_pay(q, k)
         ours = forward(q, k, v, values, layout, 0.3)
-        monkeypatch.setattr("lexp.attention.blocked.products_pay", lambda q, k: False)
+        monkeypatch.setattr("lexp.attention.cpu.backward.products_pay", lambda q, k: False)
         theirs = forward(q, k, v, values, layout, 0.3)
     assert not torch.equal(ours, theirs)  # two ways, indeed
     assert error(ours, right) < 1.2 * error(theirs, right) < 0.01

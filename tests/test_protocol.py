@@ -15,18 +15,18 @@ from test_evaluate import brute_force, tiny_model, tokens_of
 from test_position import SCHEMES, dims, make
 
 from lexp.attention import Reference
-from lexp.build import build
-from lexp.errors import ConfigError, DataError, NotDefined
+from lexp.config.instantiate import build
 from lexp.evaluate import Exam, Method, Subject, evaluate, prepare
 from lexp.evaluate.partial import PartialFile
 from lexp.evaluate.run import depends_on_length
 from lexp.extension import Extension
-from lexp.losses import collect
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, Pattern, Window
 from lexp.position import ALiBi, RoPE
-from lexp.protocol import Fixed, Prefix, Protocol, Segments, Sliding, describe
-from lexp.scoring import Piece, Scorer
+from lexp.scoring.losses import collect
+from lexp.scoring.protocol import Fixed, Prefix, Protocol, Segments, Sliding, describe
+from lexp.scoring.scorer import Piece, Scorer
+from lexp.system.errors import ConfigError, DataError, NotDefined
 
 LENGTHS = (6, 10, 24)
 ALL = [Segments(), Sliding(), Sliding(5), Sliding(6), Fixed(), Fixed(4), Fixed(1), Prefix()]
@@ -332,9 +332,9 @@ def test_full_attention_over_chunks_is_the_brute_force(scheme, monkeypatch):
     """Rows of masks and of the feed-forward layer as few as for a text of a million tokens."""
     monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 10)
     monkeypatch.setattr("lexp.attention.tiles.MAX_MASK", 100)
-    monkeypatch.setattr("lexp.attention.strips.MAX_ROWS", 7)
-    monkeypatch.setattr("lexp.model.MLP_ROWS", 9)
-    monkeypatch.setattr("lexp.model.MAX_LOGITS", 400)
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
+    monkeypatch.setattr("lexp.model.transformer.MLP_ROWS", 9)
+    monkeypatch.setattr("lexp.model.transformer.MAX_LOGITS", 400)
     torch.manual_seed(0)
     tokens, n = tokens_of(61), 60
     model = Transformer(dims(), 50, lambda: make(scheme)).eval()
@@ -347,7 +347,7 @@ def test_full_attention_over_chunks_is_the_brute_force(scheme, monkeypatch):
         return Reference(Full(), n, position, torch.device("cpu"))(q, k, v, position, x, drawn)
 
     with torch.no_grad():
-        monkeypatch.setattr("lexp.model.MLP_ROWS", 1000)
+        monkeypatch.setattr("lexp.model.transformer.MLP_ROWS", 1000)
         expected = -reference(ids[:, :-1], dense)[0].log_softmax(-1)[range(n), ids[0, 1:]]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
@@ -359,11 +359,11 @@ from test_evaluate import tokens_of
 import subprocess
 import sys
 from contextlib import nullcontext
-from lexp.model import Dims, Transformer
+from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise
 from lexp.position import RoPE
-from lexp.protocol import Prefix
-from lexp.scoring import Scorer
+from lexp.scoring.protocol import Prefix
+from lexp.scoring.scorer import Scorer
 import torch
 torch.set_num_threads(1)
 model = Transformer(Dims(2, 64, 2, 32, 128), 50, lambda: RoPE(32)).eval()

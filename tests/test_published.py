@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from lexp.analyze.base import Finding, Labelled, Moment
-from lexp.analyze.expected import findings_sheet
+from lexp.instruments.base import Finding, Labelled, Moment
+from lexp.instruments.expected import findings_sheet
 from lexp.report.expected import Findings
 from lexp.report.published import load_published, overlay, parse
 

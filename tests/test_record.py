@@ -128,7 +128,7 @@ def test_a_broken_wandb_is_one_warning(monkeypatch, tmp_path):
 
 def test_a_hanging_server_costs_a_bounded_time(monkeypatch, tmp_path):
     fake_wandb(monkeypatch, init=lambda **keywords: time.sleep(60))
-    monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("lexp.record.wandb_log.FINISH_TIMEOUT_S", 0.2)
     started = time.monotonic()
     mirror = start_mirror("offline", tmp_path, LABEL, {})
     for step in range(1000):
@@ -158,7 +158,7 @@ def test_a_server_that_goes_away_before_the_end_costs_a_bounded_time(monkeypatch
 
     run.finish = finish
     fake_wandb(monkeypatch, init=lambda **keywords: run)
-    monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("lexp.record.wandb_log.FINISH_TIMEOUT_S", 0.2)
     mirror = start_mirror("online", tmp_path, LABEL, {})
     mirror.log(1, {"loss": 1})
     started = time.monotonic()

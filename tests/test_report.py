@@ -13,15 +13,15 @@ from conftest import compose
 from studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat
 from test_cli import lexp
 
-from lexp.analyze.base import Finding, Labelled, Moment
-from lexp.analyze.run import Look, write_look
-from lexp.errors import ConfigError
-from lexp.losses import read_losses
+from lexp.commands.report import report
+from lexp.instruments.base import Finding, Labelled, Moment
+from lexp.instruments.measure import Look, write_look
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
-from lexp.report.gather import lines, read_study
-from lexp.study import variant_notes
-from lexp.tasks.report import report
+from lexp.report.study_results import lines, read_study
+from lexp.runs.run import variant_notes
+from lexp.scoring.losses import read_losses
+from lexp.system.errors import ConfigError
 
 REACH = f"Reach and gain, segments-{LONGEST}"
 DIFFERENCES = f"Differences at {LONGEST}, segments-{LONGEST}"
@@ -577,7 +577,7 @@ def test_damaged_losses_are_named_with_exit_code_3(scored):
 
 def test_any_damage_of_losses_is_found_and_said(study, tmp_path):
     """Cut anywhere, or with any bit of it turned: the same losses, or a line about the file."""
-    from lexp.errors import DataError
+    from lexp.system.errors import DataError
 
     path = study.cell(study.run(), 64, bumpy(2, 40)).with_suffix(".npz")
     whole, truth = path.read_bytes(), read_losses(path)

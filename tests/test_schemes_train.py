@@ -7,11 +7,11 @@ import torch
 from test_position import SCHEMES
 from test_train import folder_of
 
-from lexp import checkpoint
-from lexp.config import plain
+from lexp.commands.make_objects import make_model
+from lexp.commands.train import train
+from lexp.config.schema import plain
 from lexp.record.metrics import read
-from lexp.tasks.common import make_model
-from lexp.tasks.train import train
+from lexp.runs import checkpoint
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

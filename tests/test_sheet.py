@@ -8,8 +8,8 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from lexp.report.latex import LONG, escape, to_latex
-from lexp.report.sheet import Field, Sheet, printable, to_csv, to_markdown, to_rich
+from lexp.display.latex import LONG, escape, to_latex
+from lexp.display.table import Field, Sheet, printable, to_csv, to_markdown, to_rich
 
 NASTY = [
     "=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "=HYPERLINK(\"x\")",

@@ -13,13 +13,13 @@ import pytest
 import torch
 from conftest import TINY, compose
 
-from lexp import status
-from lexp.errors import CheckpointError, ConfigError, Diverged, OutOfMemory
-from lexp.heartbeat import Heartbeat, told
-from lexp.locks import locked
-from lexp.status import Status
-from lexp.tasks import status as task
-from lexp.tasks import train as training
+from lexp.commands import status as task
+from lexp.commands import train as training
+from lexp.runs import status
+from lexp.runs.heartbeat import Heartbeat, told
+from lexp.runs.locks import locked
+from lexp.runs.status import Status
+from lexp.system.errors import CheckpointError, ConfigError, Diverged, OutOfMemory
 
 ROOT = Path(__file__).parents[1]
 HOST = socket.gethostname()
@@ -147,8 +147,8 @@ def test_what_ends_the_work_is_its_last_status(tmp_path, error, state, reason):
 
 
 def test_a_heartbeat_tells_steps_speed_and_time_left(tmp_path, monkeypatch):
-    monkeypatch.setattr("lexp.heartbeat.BEAT_EVERY_S", 0.05)
-    monkeypatch.setattr("lexp.heartbeat.MAX_SHARE", 1.0)
+    monkeypatch.setattr("lexp.runs.heartbeat.BEAT_EVERY_S", 0.05)
+    monkeypatch.setattr("lexp.runs.heartbeat.MAX_SHARE", 1.0)
     step = 100
     with told(tmp_path, 1100) as heartbeat:
         heartbeat.follow(lambda: step, 64)
@@ -166,8 +166,8 @@ def test_a_heartbeat_tells_steps_speed_and_time_left(tmp_path, monkeypatch):
 
 
 def test_a_run_that_hangs_beats_on_and_tells_when_it_made_its_last_step(tmp_path, monkeypatch):
-    monkeypatch.setattr("lexp.heartbeat.BEAT_EVERY_S", 0.05)
-    monkeypatch.setattr("lexp.heartbeat.MAX_SHARE", 1.0)
+    monkeypatch.setattr("lexp.runs.heartbeat.BEAT_EVERY_S", 0.05)
+    monkeypatch.setattr("lexp.runs.heartbeat.MAX_SHARE", 1.0)
     step = 3
     with told(tmp_path, 10) as heartbeat:
         heartbeat.follow(lambda: step, 64)
@@ -181,7 +181,7 @@ def test_a_run_that_hangs_beats_on_and_tells_when_it_made_its_last_step(tmp_path
 
 
 def test_beats_become_rare_where_writing_is_slow(tmp_path, monkeypatch):
-    monkeypatch.setattr("lexp.heartbeat.BEAT_EVERY_S", 0.01)
+    monkeypatch.setattr("lexp.runs.heartbeat.BEAT_EVERY_S", 0.01)
     written = []
 
     def slow(folder, value):
@@ -198,7 +198,7 @@ def test_beats_become_rare_where_writing_is_slow(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_between_does_not_end_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("lexp.heartbeat.BEAT_EVERY_S", 0.02)
+    monkeypatch.setattr("lexp.runs.heartbeat.BEAT_EVERY_S", 0.02)
     folder = tmp_path / "run"
     folder.mkdir()
     with told(folder, 10):
@@ -316,7 +316,7 @@ def test_real_runs_end_in_their_states(tiny, monkeypatch):
         def full(job, attend, rate, device):
             raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
-        patch.setattr("lexp.train._step", full)
+        patch.setattr("lexp.training.loop._step", full)
         with pytest.raises(OutOfMemory):
             training.train(memory)
     state, reason = state_of(memory)
@@ -336,7 +336,7 @@ def test_real_runs_end_in_their_states(tiny, monkeypatch):
                 signal.raise_signal(signal.SIGTERM)
             return real(job, attend, rate, device)
 
-        patch.setattr("lexp.train._step", signalled)
+        patch.setattr("lexp.training.loop._step", signalled)
         with pytest.raises(SystemExit):
             training.train(stopped)
     assert state_of(stopped)[0] == "preempted"
@@ -363,7 +363,7 @@ def test_the_user_signal_goes_on_to_whoever_waited_for_it(tiny, monkeypatch, wai
             found = status.read(folder)
         seen.append((number, found.state, found.step))
 
-    monkeypatch.setattr("lexp.train._step", signalled)
+    monkeypatch.setattr("lexp.training.loop._step", signalled)
     before = signal.signal(signal.SIGUSR2, handler if waits else signal.SIG_DFL)
     try:
         with pytest.raises(SystemExit) as stopped:

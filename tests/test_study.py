@@ -16,19 +16,19 @@ from scipy import stats
 from studies import DOCUMENTS, LENGTHS, Study, bumpy, flat
 from test_cli import lexp
 
-from lexp import checkpoint
-from lexp.errors import CheckpointError, ConfigError, LexpError
-from lexp.files import config_folder
-from lexp.report.gather import lines, read_study
+from lexp.commands.evaluate import eval_
+from lexp.commands.study import command as study_task
+from lexp.commands.study.command import check, study
+from lexp.commands.study.file import spelled
+from lexp.commands.train import train
+from lexp.config.sweep import check_jobs
 from lexp.report.paired import paired_sheet
 from lexp.report.scales import best_scale, fit
-from lexp.study import Run
-from lexp.sweep import check_jobs
-from lexp.tasks import study as study_task
-from lexp.tasks.evaluate import eval_
-from lexp.tasks.study import check, study
-from lexp.tasks.study_file import spelled
-from lexp.tasks.train import train
+from lexp.report.study_results import lines, read_study
+from lexp.runs import checkpoint
+from lexp.runs.run import Run
+from lexp.system.errors import CheckpointError, ConfigError, LexpError
+from lexp.system.files import config_folder
 
 SIZES = dict(word.split("=") for word in TINY if not word.startswith(("precision", "device")))
 TRAIN = {"model": ["rope", "alibi"], "seed": [0, 1], "keep": [[4]], **SIZES}
@@ -247,7 +247,7 @@ def test_the_commands_it_names_can_be_typed(made, capsys):
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"name": 1}'])
 def test_a_damaged_record_is_named(damage, evaluated):
-    from lexp.tasks.report import report
+    from lexp.commands.report import report
 
     (evaluated / "study.json").write_text(damage)
     with pytest.raises(CheckpointError, match="study.json is not what `lexp study` writes"):

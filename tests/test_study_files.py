@@ -9,11 +9,11 @@ import yaml
 from conftest import compose
 from rich.console import Console
 
+from lexp.commands.study import cost as study_weight
+from lexp.commands.study.command import check, study
+from lexp.commands.study.plan import plan
 from lexp.report.expected import Perplexities, blocks_of, split_name
 from lexp.report.published import load_published
-from lexp.tasks import study_weight
-from lexp.tasks.study import check, study
-from lexp.tasks.study_plan import plan
 
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
@@ -143,8 +143,8 @@ def test_printed_perplexities_are_those_of_the_published_tables(name):
 
 def test_parameters_are_counted_as_they_are_made():
     """For every scheme, and for sizes whose head width is not theirs over the number of heads."""
-    from lexp.config import plain
-    from lexp.tasks.common import make_model
+    from lexp.commands.make_objects import make_model
+    from lexp.config.schema import plain
 
     for path in sorted((CONF / "model").glob("*.yaml")):
         settings = plain(compose("train", f"model={path.stem}", "size.d_ff=96", "train_len=32",

@@ -10,10 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lexp import checkpoint, files
-from lexp import train as loop
+from lexp.commands.train import train
 from lexp.data import Batches
-from lexp.errors import (
+from lexp.record.metrics import read
+from lexp.runs import checkpoint
+from lexp.runs.locks import locked
+from lexp.runs.run import Run
+from lexp.system import files
+from lexp.system.errors import (
     Busy,
     CheckpointError,
     ConfigError,
@@ -22,16 +26,13 @@ from lexp.errors import (
     OutOfMemory,
     StorageError,
 )
-from lexp.locks import locked
-from lexp.optim import OptimSettings, learning_rate
-from lexp.record.metrics import read
-from lexp.study import Run
-from lexp.tasks.train import train
+from lexp.training import loop
+from lexp.training.optim import OptimSettings, learning_rate
 
 
 def folder_of(config) -> Path:
-    from lexp.config import plain
-    from lexp.study import run_name
+    from lexp.config.schema import plain
+    from lexp.runs.run import run_name
 
     settings = plain(config)
     return Path(settings["outputs"]) / settings["name"] / run_name(settings)
@@ -438,9 +439,9 @@ def test_other_versions_are_said_on_resume(tiny, monkeypatch):
 
 
 def test_decay_is_for_matrices_and_clipping_limits_the_step():
-    from lexp.model import Dims, Transformer
-    from lexp.optim import make_optimizer
+    from lexp.model.transformer import Dims, Transformer
     from lexp.position import Learned
+    from lexp.training.optim import make_optimizer
 
     model = Transformer(Dims(1, 8, 1, 8, 8), 11, lambda: Learned(4, 8))
     groups = make_optimizer(model, optim(weight_decay=0.3)).param_groups
@@ -470,7 +471,7 @@ def test_gradients_are_clipped(tiny, monkeypatch):
 
 
 def test_the_probe_scores_the_same_tokens_at_each_length(tiny, monkeypatch):
-    from lexp.scoring import Scorer
+    from lexp.scoring.scorer import Scorer
 
     seen = []
     original = Scorer.score

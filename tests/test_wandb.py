@@ -15,10 +15,10 @@ import pytest
 from conftest import TINY, compose
 from wandb.proto.wandb_internal_pb2 import Record
 
-from lexp import train as loop
+from lexp.commands.evaluate import eval_
+from lexp.commands.train import train
 from lexp.record import Label
-from lexp.tasks.evaluate import eval_
-from lexp.tasks.train import train
+from lexp.training import loop
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 150  # a busy machine takes long to start wandb
@@ -77,7 +77,7 @@ def words(texts: Path, desk: Path, study: str) -> list[str]:
 def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(tiny, monkeypatch):
     """Killed after step 6, gone on from step 4: two pieces of one run, which `wandb sync` joins."""
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    monkeypatch.setattr("lexp.record.mirror.FINISH_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr("lexp.record.wandb_log.FINISH_TIMEOUT_S", PATIENCE_S)
     config = tiny("wandb=offline", "name=mine")
     real = loop._step
 
@@ -152,7 +152,7 @@ PATIENT = (
     "from lexp.record import mirror\n"
     f"mirror.INIT_TIMEOUT_S, mirror.FINISH_TIMEOUT_S = 3, {PATIENCE_S}\n"
 )
-COMMAND = "from lexp.cli import main; main()"
+COMMAND = "from lexp.cli.main import main; main()"
 
 
 @pytest.mark.parametrize("kind", ["closed", "mute"])

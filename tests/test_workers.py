@@ -13,7 +13,7 @@ import pytest
 from test_cli import ROOT, lexp
 from test_train import flip_a_bit
 
-from lexp.tasks.train import train
+from lexp.commands.train import train
 
 pytestmark = pytest.mark.slow
 EVAL = ("lengths=[8,16,32]", "attention=[full,blockwise]", "device=cpu", "precision=float32")
@@ -37,7 +37,7 @@ def write_cell(path, *rest):
 
 run.write_cell = write_cell
 if __name__ == "__main__":
-    from lexp.cli import main
+    from lexp.cli.main import main
     sys.exit(main())
 """
 

@@ -11,14 +11,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lexp.attention.both_sides import BothSides
+from lexp.attention.bidirectional import BothSides
+from lexp.attention.chunked import Strips
 from lexp.attention.flex import Flex, refuse_beyond_flex
 from lexp.attention.reference import Reference
-from lexp.attention.strips import Strips
 from lexp.attention.tiles import Tiles
-from lexp.errors import NotDefined
 from lexp.pattern import Banded, Pattern, TwoSided
 from lexp.position import Position, Together
+from lexp.system.errors import NotDefined
 
 Attend = Callable[[Tensor, Tensor, Tensor, Position, Tensor, Tensor | None], Tensor]
 # From a pattern, a length, the schemes of a model's layers and a device.

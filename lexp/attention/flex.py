@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from lexp.attention.by_distance import distance_row
+from lexp.attention.cpu.toeplitz import distance_row
 from lexp.attention.prepare import prepare, rotate, table
-from lexp.errors import NotDefined
 from lexp.pattern import Banded, Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
+from lexp.system.errors import NotDefined
 
 # Tokens a side of a block of pairs; twice as many while there would be more blocks a side than
 # MAX_BLOCKS, whose table would else grow with the square of the length (256 MiB each at a million).

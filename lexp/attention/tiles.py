@@ -20,15 +20,15 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from lexp.attention.blocked import blocked, forward, pays
-from lexp.attention.by_distance import distance_row
-from lexp.attention.layouts import ByDistance, ByKey, ByPair, Layout, Unbiased
+from lexp.attention.cpu.backward import blocked, forward, pays
+from lexp.attention.cpu.layouts import ByDistance, ByKey, ByPair, Layout, Unbiased
+from lexp.attention.cpu.matmul import by_products, products_pay
+from lexp.attention.cpu.toeplitz import distance_row
 from lexp.attention.prepare import Table, prepare, rotate, table
-from lexp.attention.products import by_products, products_pay
-from lexp.errors import NotDefined
 from lexp.pattern import Banded, Full, Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
+from lexp.system.errors import NotDefined
 
 # Up to this many tokens causal attention with a bias is one tile; beyond, tiles have fewer rows, so
 # that less is read of keys after the last query. Without a bias the kernel skips those.

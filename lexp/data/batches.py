@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lexp.data.store import Tokens
-from lexp.errors import DataError
+from lexp.system.errors import DataError
 
 
 class Batches:

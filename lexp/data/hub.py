@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lexp.data.corpus import Corpus, Document, Split, text_field
-from lexp.errors import DataError
-from lexp.files import digest
+from lexp.system.errors import DataError
+from lexp.system.files import digest
 
 
 class Hub(Corpus):

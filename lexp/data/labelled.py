@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lexp.data.corpus import Split, text_field
 from lexp.data.hub import Hub
 from lexp.data.text import Text, jsonl_rows
-from lexp.errors import DataError
+from lexp.system.errors import DataError
 
 
 class Example(NamedTuple):

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
-from lexp.errors import DataError
+from lexp.system.errors import DataError
 
 # test: some distributions leave it out. encodings, ensurepip, config-*: generated tables and
 # bundled wheels. site- and dist-packages: not the standard library. pydoc_data: texts, see below.

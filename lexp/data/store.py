@@ -21,8 +21,8 @@ import numpy as np
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split
 from lexp.data.tokenizer import Tokenizer
-from lexp.errors import DataError
-from lexp.files import make_folder, sha256, storage, sync_folder, write_json
+from lexp.system.errors import DataError
+from lexp.system.files import make_folder, sha256, storage, sync_folder, write_json
 
 # Documents are handed to the tokenizer in batches of about this many characters.
 BATCH_CHARACTERS = 1 << 22

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint, text_field
-from lexp.errors import DataError
+from lexp.system.errors import DataError
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 

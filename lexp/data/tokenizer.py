@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lexp.data.corpus import Corpus
-from lexp.errors import ConfigError, DataError
-from lexp.files import read_sealed, write_sealed, write_text
+from lexp.system.errors import ConfigError, DataError
+from lexp.system.files import read_sealed, write_sealed, write_text
 
 
 class Encoded(NamedTuple):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from lexp import checkpoint
-from lexp.checkpoint import Tensors
 from lexp.distributed.group import Alone
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
+from lexp.runs import checkpoint
+from lexp.runs.checkpoint import Tensors
 
 # tokens [B, T], targets [B, T] and attention to the nats of all targets together.
 Loss = Callable[..., Tensor]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
-from lexp.distributed.watch import Watch, abort, failure_of
-from lexp.errors import ConfigError, LexpError, RankLost
-from lexp.ranks import Place
+from lexp.distributed.failure_monitor import Watch, abort, failure_of
+from lexp.system.errors import ConfigError, LexpError, RankLost
+from lexp.system.ranks import Place
 
 # How long ranks wait for each other at the start, and in a collective. What takes longer than that,
 # such as tokenising, is not waited for in a collective.

@@ -14,10 +14,10 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from lexp import checkpoint
-from lexp.checkpoint import Tensors
 from lexp.distributed.engine import Engine, Loss
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
+from lexp.runs import checkpoint
+from lexp.runs.checkpoint import Tensors
 
 
 class Shards(Engine):

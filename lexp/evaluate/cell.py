@@ -5,8 +5,8 @@ import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from lexp.files import read_sealed, write_sealed
-from lexp.protocol import BOS
+from lexp.scoring.protocol import BOS
+from lexp.system.files import read_sealed, write_sealed
 
 OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
 # Raised whenever a change of the code changes numbers: cells of another version are not reused.

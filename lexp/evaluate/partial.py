@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lexp.files import write_bytes
-from lexp.losses import DAMAGE
+from lexp.scoring.losses import DAMAGE
+from lexp.system.files import write_bytes
 
 # An unfinished cell's losses are written this often.
 SAVE_EVERY_S = 10.0

@@ -1,7 +1,7 @@
 """Perplexity by inference length: cells of (run, protocol, method, length), kept as soon as known.
 
-A cell is a JSON row and, beside it, the losses of all its tokens (.npz, see lexp.losses): any other
-average can be taken later. Failures are cells too; nothing is dropped.
+A cell is a JSON row and, beside it, the losses of all its tokens (.npz, lexp.scoring.losses): any
+other average can be taken later. Failures are cells too; nothing is dropped.
 """
 
 import math
@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lexp.errors import NotDefined
 from lexp.evaluate.cell import (
     NOT_DEFINED,
     NOT_FINITE,
@@ -26,12 +25,13 @@ from lexp.evaluate.cell import (
 )
 from lexp.evaluate.partial import PartialFile
 from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare
-from lexp.files import make_folder
-from lexp.losses import Losses, collect, read_losses
-from lexp.memory import available_bytes, needed_bytes, spelled
-from lexp.protocol import Window
-from lexp.runtime import is_out_of_memory
-from lexp.scoring import Partial, Scorer
+from lexp.scoring.losses import Losses, collect, read_losses
+from lexp.scoring.memory import available_bytes, needed_bytes, spelled
+from lexp.scoring.protocol import Window
+from lexp.scoring.scorer import Partial, Scorer
+from lexp.system.errors import NotDefined
+from lexp.system.files import make_folder
+from lexp.system.runtime import is_out_of_memory
 
 Starting = Callable[[Exam, Method, int, Cell | None], None]
 Advance = Callable[[int], None]

@@ -7,15 +7,15 @@ from typing import Any
 
 from lexp.attention import MakeAttend, make_attend, refuse_meaningless
 from lexp.data import Tokens
-from lexp.errors import NotDefined
 from lexp.evaluate.cell import LAST
 from lexp.extension import Extension, Lengths, Sample
-from lexp.files import digest
-from lexp.model import Transformer
-from lexp.objective import CausalLM, Objective, refuse_other_attention
+from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern, Trained
 from lexp.position import Wrapper
-from lexp.protocol import Protocol, Span, Window
+from lexp.scoring.protocol import Protocol, Span, Window
+from lexp.system.errors import NotDefined
+from lexp.system.files import digest
+from lexp.training.objective import CausalLM, Objective, refuse_other_attention
 
 # Raised whenever a change of the code changes numbers: cells of another version are not reused.
 NUMERICS = 3

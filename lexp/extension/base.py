@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lexp.errors import NotDefined
-from lexp.labels import label_of
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.position import Position, Together
 from lexp.position.compose import Wrapper
-from lexp.position.drawn import Drawn
+from lexp.position.random_positions import Drawn
+from lexp.system.errors import NotDefined
+from lexp.system.text import label_of
 
 
 @dataclass(frozen=True)

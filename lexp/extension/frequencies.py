@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lexp.errors import NotDefined
 from lexp.extension.base import ByFactor, Lengths
 from lexp.position import Position
 from lexp.position.compose import Wrapper
+from lexp.system.errors import NotDefined
 
 
 @dataclass(frozen=True)

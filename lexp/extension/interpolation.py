@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexp.errors import NotDefined
 from lexp.extension.base import ByFactor, Lengths
 from lexp.position import Learned, Pair, Position, Sinusoidal
 from lexp.position.base import Bias, Weigh
 from lexp.position.compose import Wrapper
+from lexp.system.errors import NotDefined
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexp.errors import NotDefined
 from lexp.extension.base import Lengths, OfParts, OfSchemes
 from lexp.position import FIRE, NoPE, Position, Together
 from lexp.position.compose import Wrapper
+from lexp.system.errors import NotDefined
 
 
 class Scaled(Wrapper):

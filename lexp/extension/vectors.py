@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from lexp.attention import Attend, make_attend
-from lexp.errors import NotDefined
 from lexp.extension.base import Extension, Lengths, Sample
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Full
 from lexp.position import NoPE, Position
+from lexp.system.errors import NotDefined
 
 
 @dataclass(frozen=True)

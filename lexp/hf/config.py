@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lexp.errors import CheckpointError, ConfigError
 from lexp.hf.family import FAMILIES, Family
 from lexp.hf.source import Source, read_config
-from lexp.model import Dims
+from lexp.model.transformer import Dims
+from lexp.system.errors import CheckpointError, ConfigError
 
 # Rotary frequencies that stay the same whatever the length.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from lexp.errors import CheckpointError, ConfigError
 from lexp.hf.attention import NAME, interface
 from lexp.hf.config import Described
 from lexp.hf.model import HFTransformer, adopt
 from lexp.hf.source import Source
+from lexp.system.errors import CheckpointError, ConfigError
 
 
 def require_transformers() -> None:

@@ -6,13 +6,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from lexp.attention import Attend
-from lexp.errors import ConfigError
 from lexp.hf.attention import Call, adopt_attention, order_tensor
 from lexp.hf.config import Described
 from lexp.hf.family import Family
 from lexp.hf.rotary import GivenRoPE, pairs_adjacent
-from lexp.model import Dims, Transformer
+from lexp.model.transformer import Dims, Transformer
 from lexp.position import ALiBi, Learned, Position
+from lexp.system.errors import ConfigError
 
 
 class HFBlock(nn.Module):

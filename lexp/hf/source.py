@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexp.errors import CheckpointError, DataError
-from lexp.files import digest, sha256
+from lexp.system.errors import CheckpointError, DataError
+from lexp.system.files import digest, sha256
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lexp import status
-from lexp.config import plain
-from lexp.errors import LexpError
-from lexp.files import make_folder
-from lexp.status import Status
-from lexp.study import run_folder
+from lexp.config.schema import plain
+from lexp.runs import status
+from lexp.runs.run import run_folder
+from lexp.runs.status import Status
+from lexp.system.errors import LexpError
+from lexp.system.files import make_folder
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
-from lexp import runtime, status
-from lexp.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
-from lexp.files import make_folder, storage
 from lexp.launch.plan import Job, queued
+from lexp.runs import status
+from lexp.system import runtime
+from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
+from lexp.system.files import make_folder, storage
 
 LOOK_EVERY_S = 0.1
 

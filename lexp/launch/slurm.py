@@ -7,11 +7,11 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from lexp import status
-from lexp.errors import ConfigError, JobFailed
-from lexp.launch import held
+from lexp.launch import hold_signals as held
 from lexp.launch.plan import Job, ask_slurm, enqueue
-from lexp.status import Status
+from lexp.runs import status
+from lexp.runs.status import Status
+from lexp.system.errors import ConfigError, JobFailed
 
 LOOK_EVERY_S = 1.0
 ASK_EVERY_S = 5.0

@@ -8,7 +8,7 @@ from lexp.pattern.bidirectional import (
     BidirectionalWindow,
     TwoSided,
 )
-from lexp.pattern.moved import DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
+from lexp.pattern.remapped import DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
 from lexp.pattern.sinks import LMInfinite, Sinks
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lexp.labels import label_of
+from lexp.system.text import label_of
 
 
 def unmoved(index: Tensor) -> Tensor:

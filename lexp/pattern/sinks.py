@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lexp.errors import NotDefined
 from lexp.pattern.banded import Banded, Window
 from lexp.pattern.base import Branch, Pattern, filled
+from lexp.system.errors import NotDefined
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from lexp.position.cable import CABLE
 from lexp.position.compose import Alternate, Together, Wrapper
 from lexp.position.cope import CoPE
 from lexp.position.dape import DAPE
-from lexp.position.drawn import RandomFloats, RandomPositions
 from lexp.position.fire import FIRE
 from lexp.position.fox import FoX
 from lexp.position.hope import HoPE
@@ -16,6 +15,7 @@ from lexp.position.nope import NoPE
 from lexp.position.p_rope import PRoPE
 from lexp.position.path import PaTH
 from lexp.position.pope import PoPE
+from lexp.position.random_positions import RandomFloats, RandomPositions
 from lexp.position.rope import RoPE
 from lexp.position.sandwich import Sandwich
 from lexp.position.scaled import LogN, SSMax

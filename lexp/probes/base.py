@@ -10,8 +10,8 @@ from numpy.random import Generator
 
 from lexp.data import Tokens
 from lexp.data.tokenizer import Tokenizer
-from lexp.errors import NotDefined
-from lexp.labels import label_of
+from lexp.system.errors import NotDefined
+from lexp.system.text import label_of
 
 # Draws before a probe gives up: an accident (the text holds the number drawn) is rare in any one.
 TRIES = 200

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from lexp.evaluate import OK
-from lexp.files import make_folder, read_sealed, sha256, write_bytes, write_sealed
 from lexp.probes.score import ARRAYS, Scores
+from lexp.system.files import make_folder, read_sealed, sha256, write_bytes, write_sealed
 
 RESAMPLES = 2000
 

@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from lexp.errors import NotDefined
 from lexp.probes.base import (
     CAPITALS,
     CONSONANTS,
@@ -23,6 +22,7 @@ from lexp.probes.base import (
     occurrences,
     room_for,
 )
+from lexp.system.errors import NotDefined
 
 KEY, VALUE = Form(CONSONANTS, 3), Form(CAPITALS, 1)
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from lexp.attention import make_attend
-from lexp.errors import NotDefined
 from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OK, OUT_OF_MEMORY, Method, Subject, prepare
 from lexp.extension import Extension
-from lexp.files import digest
-from lexp.objective import refuse_both_sides
 from lexp.probes.base import Example, Material, Probe, make_examples
 from lexp.probes.cells import MEASURES, ProbeCell, Result, measure, read_result, write_result
 from lexp.probes.score import Scores, score_examples
-from lexp.runtime import is_out_of_memory
+from lexp.system.errors import NotDefined
+from lexp.system.files import digest
+from lexp.system.runtime import is_out_of_memory
+from lexp.training.objective import refuse_both_sides
 
 # Raised whenever a change of the code changes numbers: cells of another version are not reused.
 NUMERICS = 1

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lexp.attention import Attend
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.probes.base import Example, Probe
 
 # Tokens of one forward pass.

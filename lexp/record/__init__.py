@@ -2,7 +2,7 @@
 
 from lexp.record.console import Console
 from lexp.record.metrics import Metrics
-from lexp.record.mirror import Label, Line, Mirror, NoMirror, start_mirror
-from lexp.record.silent import Silent
+from lexp.record.null import Silent
+from lexp.record.wandb_log import Label, Line, Mirror, NoMirror, start_mirror
 
 __all__ = ["Console", "Label", "Line", "Metrics", "Mirror", "NoMirror", "Silent", "start_mirror"]

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lexp.files import storage
+from lexp.system.files import storage
 
 
 class Metrics:

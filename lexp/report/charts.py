@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lexp.losses import perplexity
+from lexp.display.document import Chart, Curve, Point
 from lexp.report.claims import mean_losses
-from lexp.report.gather import Line, Numbers
-from lexp.report.page import Chart, Curve, Point
 from lexp.report.published import load_published, overlay
+from lexp.report.study_results import Line, Numbers
+from lexp.scoring.losses import perplexity
 from lexp.statistics import Scored, by_context, geometric_edges, mean
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lexp.report.gather import Line, Numbers
+from lexp.report.study_results import Line, Numbers
 from lexp.statistics import (
     AgainstWindow,
     Estimate,

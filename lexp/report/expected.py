@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lexp.errors import ConfigError
-from lexp.report.gather import Line
-from lexp.report.sheet import Field, Sheet
+from lexp.display.table import Field, Sheet
+from lexp.report.study_results import Line
+from lexp.system.errors import ConfigError
 
 TRAINED = "trained"
 # Row names are `MODEL, METHOD`; a model's variant belongs to its name (`tisa n_kernels=1`).

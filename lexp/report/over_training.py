@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lexp.display.document import Chart, Curve, Point
+from lexp.display.table import Field, Sheet
 from lexp.evaluate import LAST
 from lexp.report.claims import UNPAIRED, Claim, claims
-from lexp.report.gather import Known, Line, lines, protocols
-from lexp.report.page import Chart, Curve, Point
-from lexp.report.sheet import Field, Sheet
+from lexp.report.study_results import Known, Line, lines, protocols
 from lexp.statistics import rank_correlation
 
 TRAINING = (

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from lexp.display.table import Field, Sheet
 from lexp.report.claims import seed_losses
-from lexp.report.gather import Line, Numbers, same_text
-from lexp.report.sheet import Field, Sheet
+from lexp.report.study_results import Line, Numbers, same_text
 from lexp.statistics import holm, paired_by_seed
 
 # Two seeds make a t interval with one degree of freedom, which is as good as none.

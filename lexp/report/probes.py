@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from lexp.files import write_text
-from lexp.locks import one_at_a_time
+from lexp.display.table import Field, Sheet
 from lexp.probes.cells import COLUMNS, Result, interval, read_result
-from lexp.report.sheet import Field, Sheet
-from lexp.report.table import SHORT
+from lexp.report.perplexity_table import SHORT
+from lexp.runs.locks import one_at_a_time
+from lexp.system.files import write_text
 
 ANSWERS, GAIN = "answers right", "gain"
 

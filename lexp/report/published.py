@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from importlib import resources
 
-from lexp.report.page import Curve, Point
+from lexp.display.document import Curve, Point
 
 
 @dataclass(frozen=True)

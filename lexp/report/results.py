@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lexp.evaluate import COLUMNS, LAST, STEP, read_cell
-from lexp.files import write_text
-from lexp.locks import one_at_a_time
+from lexp.runs.locks import one_at_a_time
+from lexp.system.files import write_text
 
 
 def write_results(study: Path) -> None:

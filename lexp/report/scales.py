@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lexp.report.gather import Line
-from lexp.report.sheet import Field, Sheet
+from lexp.display.table import Field, Sheet
+from lexp.report.study_results import Line
 
 PREFIX, PRINTED = "uniform_scale-", 0.3973
 

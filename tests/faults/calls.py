@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from lexp import checkpoint
+from lexp.runs import checkpoint
 
 Act = Callable[[str, tuple[Any, ...]], None]
 GROUPS = ("open", "os.", "shutil.", "tempfile.")

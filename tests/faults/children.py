@@ -15,11 +15,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from lexp.checkpoint import latest
-from lexp.cli import guarded
-from lexp.config import plain
+from lexp.cli.main import guarded
+from lexp.config.schema import plain
 from lexp.record.metrics import read
-from lexp.study import run_name
+from lexp.runs.checkpoint import latest
+from lexp.runs.run import run_name
 
 DEFECT = 70  # a traceback
 LIMIT_S = 180.0

@@ -9,10 +9,10 @@ from children import Ended, run
 from conftest import TINY
 from hydra.core.plugins import Plugins
 
-import lexp.tasks.evaluate
-import lexp.tasks.report
-import lexp.tasks.train
-from lexp import cli
+import lexp.commands.evaluate
+import lexp.commands.report
+import lexp.commands.train
+from lexp.cli import main as cli
 from lexp.data.corpus import SPLITS
 
 Plugins.instance()  # what is installed is looked through once

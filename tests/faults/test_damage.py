@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from children import assert_whole, folder_of, result_of, run
 
-from lexp import checkpoint
+from lexp.commands.train import train
 from lexp.data import Batches
 from lexp.evaluate import read_cell
-from lexp.tasks.train import train
+from lexp.runs import checkpoint
 
 NAMES = (*checkpoint.FILES, "manifest.json")
 PAGE = 4096

@@ -10,8 +10,8 @@ from children import assert_whole, folder_of, result_of, run
 from conftest import TINY
 from test_places import at_step, whole  # noqa: F401 - a fixture
 
+from lexp.commands.train import train
 from lexp.data.corpus import SPLITS
-from lexp.tasks.train import train
 
 # ruff: noqa: F811 - fixtures are named as arguments
 

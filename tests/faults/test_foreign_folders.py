@@ -16,7 +16,7 @@ import torch
 from commands import lexp, words_for
 from test_payloads import KEYS, Gadget
 
-from lexp.files import digest, sha256
+from lexp.system.files import digest, sha256
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +169,12 @@ FOLDERS = {
     "position": (put("settings", "model", "position"), EVAL, {4, 2}),
     "position's target": (text("os.system", "settings", "model", "position", "_target_"), EVAL,
                           {4, 2}),
-    "lexp's own module": (text("lexp.cli.main", "settings", "model", "position", "_target_"), EVAL,
-                          {4, 2}),
+    "lexp's own module": (text("lexp.cli.main.main", "settings", "model", "position", "_target_"),
+                          EVAL, {4, 2}),
     "pattern": (put("settings", "model", "pattern"), EVAL, {4, 2}),
     "dataset": (put("settings", "dataset"), EVAL, {4, 2}),
-    "dataset's writer": (text("lexp.files.make_folder", "settings", "dataset", "_target_"), EVAL,
-                         {4, 2}),
+    "dataset's writer": (text("lexp.system.files.make_folder", "settings", "dataset", "_target_"),
+                         EVAL, {4, 2}),
     "size": (put("settings", "size", "d_model"), EVAL, {4, 2}),
     "callbacks": (put("settings", "hydra"), EVAL, {4, 2}),
     "interpolated secret": (text("${oc.env:WANDB_API_KEY}", "settings", "model", "name"), EVAL,

@@ -6,7 +6,7 @@ import string
 import pytest
 from commands import lexp, words_for
 
-from lexp import cli
+from lexp.cli import main as cli
 
 # Section by section what people type wrong; 2 is refused, 0 is meant so.
 TRAIN = {

@@ -10,11 +10,11 @@ import pytest
 from calls import counted, die, watch
 from children import assert_whole, folder_of, result_of, run
 
-from lexp import checkpoint
+from lexp.commands.train import train
 from lexp.data import Batches
 from lexp.record import Metrics
-from lexp.study import Run
-from lexp.tasks.train import train
+from lexp.runs import checkpoint
+from lexp.runs.run import Run
 
 LONG = ("tokens=1920", "save_every=3", "probe_every=7")  # 30 steps
 N_STEPS = 30

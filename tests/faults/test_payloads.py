@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from commands import lexp, words_for
 
-from lexp import guard
+from lexp.cli import hydra_guard as guard
 
 
 class Gadget:
@@ -118,15 +118,15 @@ WORDS = {
     "positional": "+model.position._args_=[CANARY]",
     "partial": "+model.position._partial_=true",
     "recursive": "+model.position._recursive_=true",
-    "the command itself": "model.position={_target_:lexp.cli.main}",
+    "the command itself": "model.position={_target_:lexp.cli.main.main}",
     "the module itself": "model.position={_target_:lexp.__main__.main}",
-    "a writer of lexp": "model.position={_target_:lexp.files.write_text,path:CANARY,text:x}",
-    "an import of lexp": "model.position={_target_:lexp.files.os.mkdir,path:CANARY}",
+    "a writer of lexp": "model.position={_target_:lexp.system.files.write_text,path:CANARY,text:x}",
+    "an import of lexp": "model.position={_target_:lexp.system.files.os.mkdir,path:CANARY}",
     "double dots": "model.position={_target_:lexp...evil.Thing}",
     "NUL": "model.position={_target_:'lexp.\0.Thing'}",
     "pattern": f"+model.pattern={GADGET}",
     "dataset": f"dataset={GADGET}",
-    "dataset's writer": "dataset={name:x,_target_:lexp.files.make_folder,path:CANARY}",
+    "dataset's writer": "dataset={name:x,_target_:lexp.system.files.make_folder,path:CANARY}",
     "tokenizer": f"tokenizer={GADGET}",
     "tokenizer is a pickle": "tokenizer=file tokenizer.path=evil.pickle",
     "texts are a pickle": "dataset.train=evil.pickle",
@@ -148,7 +148,7 @@ ELSEWHERE = {
     "eval attention={full:GADGET}": 2,
     "eval +attention.x=GADGET": 2,
     "eval +protocol.x=GADGET": 2,
-    "eval extension=[none] +extension.x={_target_:lexp.files.make_folder,path:CANARY}": 2,
+    "eval extension=[none] +extension.x={_target_:lexp.system.files.make_folder,path:CANARY}": 2,
     "probe +probes.x=GADGET": 2,
     "analyze +instruments.x=GADGET": 2,
     "report +hydra.callbacks.x=GADGET": 2,
@@ -193,7 +193,7 @@ def test_nothing_runs_in_other_commands_either(desk, canary, line):
              "package searched", "environment"]
 )  # fmt: skip
 def test_control_without_the_guard_the_payloads_run(desk, texts, canary, name):
-    """The negative control: these payloads are real, only lexp.guard stands before them."""
+    """The negative control: these payloads are real, only the guard stands before them."""
     words = [word.replace("CANARY", str(canary)) for word in WORDS[name].split(" ")]
 
     def unguarded():

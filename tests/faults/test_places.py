@@ -11,9 +11,10 @@ import pytest
 from calls import counted, die, watch
 from children import assert_whole, folder_of, result_of, run, start
 
-from lexp import checkpoint, files, locks
+from lexp.commands.train import train
 from lexp.data import Batches
-from lexp.tasks.train import train
+from lexp.runs import checkpoint, locks
+from lexp.system import files
 
 
 @pytest.fixture

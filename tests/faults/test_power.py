@@ -9,8 +9,9 @@ from calls import watch
 from children import assert_whole, folder_of, result_of, run
 from disk import KINDS, Record, Recorder
 
-from lexp import checkpoint, files
-from lexp.tasks.train import train
+from lexp.commands.train import train
+from lexp.runs import checkpoint
+from lexp.system import files
 
 
 def records_of(config) -> list[Record]:

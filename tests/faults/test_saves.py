@@ -8,8 +8,9 @@ from pathlib import Path
 from calls import CUTS, counted, cut, die, is_file, watch
 from children import assert_whole, folder_of, result_of, run
 
-from lexp import checkpoint, files
-from lexp.tasks.train import train
+from lexp.commands.train import train
+from lexp.runs import checkpoint
+from lexp.system import files
 
 
 def points_of(save, tmp_path: Path) -> list[tuple[int, str, str]]:

@@ -8,13 +8,13 @@ import time
 import pytest
 from children import assert_whole, folder_of, result_of, run, start
 
-from lexp import checkpoint
-from lexp import train as loop
+from lexp.commands import train as task
+from lexp.commands.train import train
 from lexp.data import Batches, store
-from lexp.model import Transformer
-from lexp.scoring import Scorer
-from lexp.tasks import train as task
-from lexp.tasks.train import train
+from lexp.model.transformer import Transformer
+from lexp.runs import checkpoint
+from lexp.scoring.scorer import Scorer
+from lexp.training import loop
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 

@@ -15,10 +15,11 @@ from children import assert_whole, folder_of, result_of, run
 from commands import lexp, words_for
 from warm import Forked
 
-from lexp import checkpoint, launch, status
-from lexp import train as loop
+from lexp import launch
+from lexp.commands.train import train
 from lexp.data import Batches, store
-from lexp.tasks.train import train
+from lexp.runs import checkpoint, status
+from lexp.training import loop
 
 SWEEP = ("train", "-m", "seed=range(12)", "hydra/launcher=local", "hydra.launcher.jobs=4")
 LIMIT = "stall_min=0.1"

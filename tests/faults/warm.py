@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from lexp import cli
+from lexp.cli import main as cli
 
 
 class Forked:

@@ -16,7 +16,7 @@ from ours import (
 )
 from torch import Tensor, nn
 
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 
 transformers = peer("transformers")
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": False}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lexp.attention import Reference, make_attend
-from lexp.model import Block, Dims, Transformer
+from lexp.model.transformer import Block, Dims, Transformer
 from lexp.pattern import Full, Pattern
 from lexp.position import Position
 

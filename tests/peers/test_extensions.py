@@ -19,7 +19,7 @@ from torch import Tensor
 from xt import decoder
 
 from lexp.extension import NTK, PI, DynamicNTK, Extension, Lengths, LongRoPE, NTKByParts, YaRN
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.position import Position, RoPE, XPos
 
 ORIGINAL = {"original_max_position_embeddings": TRAINED}

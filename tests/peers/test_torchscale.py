@@ -29,7 +29,7 @@ from ours import (
 from torch import Tensor
 
 from lexp.attention import make_attend
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Window
 from lexp.position import T5, RoPE, XPos
 

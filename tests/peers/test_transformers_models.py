@@ -26,7 +26,7 @@ from ours import (
 from torch import Tensor, nn
 
 from lexp.attention import make_attend
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Full
 from lexp.position import ALiBi, Learned, RoPE
 

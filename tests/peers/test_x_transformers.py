@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from xt import decoder
 
 from lexp.attention import Reference
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Window
 from lexp.position import SWAT, T5, ALiBi, CoPE, FoX, Learned, NoPE, PoPE, RoPE, Sinusoidal, XPos
 

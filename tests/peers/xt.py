@@ -6,7 +6,7 @@ import torch
 from ours import HEAD_DIM, N_LAYERS, VOCAB, fill, layers, peer, width
 from torch import Tensor, nn
 
-from lexp.model import Transformer
+from lexp.model.transformer import Transformer
 
 x_transformers = peer("x_transformers")
 

@@ -1,0 +1,182 @@
+"""Attention over keys at both sides of a query, for schemes that are defined there.
+
+Scores exist for some rows of queries at a time. Where factors, if there are any, are the same for
+all keys they are applied once and a fused kernel does the rest, its biases a view of one row of
+numbers. Where they differ for keys after the query (xPos) a tile of rows takes two products, each
+with the keys for which it is finite: positions count from the tile's first query, keys up to the
+tile's end meet `factors`, those from its beginning `factors_ahead`.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from lexp.attention.cpu.toeplitz import matrix
+from lexp.attention.prepare import prepare, rotate
+from lexp.pattern import Bidirectional, TwoSided
+from lexp.position import Position
+from lexp.position.base import Bias, Pair
+from lexp.system.errors import NotDefined
+
+# Numbers of masks and biases (over heads), or of scores (over texts and heads), in one tile.
+MAX_MASK, MAX_SCORES = 1 << 24, {"cpu": 1 << 21, "other": 1 << 25}
+MIN_ROWS = 32
+
+
+class Tile(NamedTuple):
+    """Queries start .. end-1 and the keys they reach, first .. last-1."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+class BothSides:
+    """Two-sided attention for one pattern and length; make it once, call it in every layer.
+
+    lengths [B]: see make_attend.
+    """
+
+    def __init__(
+        self,
+        pattern: TwoSided,
+        seq_len: int,
+        position: Position,
+        device: torch.device,
+        lengths: Tensor | None = None,
+    ):
+        if position.has_bias and not position.by_distance:
+            raise NotDefined(f"{type(position).__name__} has no row of biases by distance")
+        self.pattern, self.seq_len, self.lengths = pattern, seq_len, lengths
+        self.index = torch.arange(seq_len, device=device)
+        self.n_keys = pattern.n_keys(self.index)
+        self.factors = None
+        if not position.splits:
+            at = torch.arange(seq_len, dtype=torch.float64)
+            self.factors = on(device, position.factors(at, at))
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        position: Position,
+        x: Tensor,
+        drawn: Tensor | None = None,
+    ) -> Tensor:
+        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
+        bias, root = position.bias(x), math.sqrt(q.shape[-1])
+        q, k = prepare(q, k, position, self.n_keys.float())
+        if self.factors is not None:
+            q, k = rotate(q, self.factors[0]), rotate(k, self.factors[1])
+        # Autocast would round biases and scores to bfloat16.
+        with torch.autocast(q.device.type, enabled=False):
+            row = None if bias is None else self._row(bias, q)
+            outputs = []
+            for tile in self._tiles(q, position):
+                added = self._added(tile, row)
+                if position.splits:
+                    scores = two_products(q, k, position, tile) / root
+                    weights = (scores if added is None else scores + added).softmax(-1)
+                    values = v[:, :, tile.first : tile.last].to(weights.dtype)
+                    outputs.append((weights @ values).to(v.dtype))
+                else:
+                    outputs.append(fused(q, k, v, tile, added, 1 / root))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _tiles(self, q: Tensor, position: Position) -> list[Tile]:
+        """All queries, some rows at a time."""
+        rows = self.seq_len
+        batch, n_heads = q.shape[:2]
+        if position.splits:
+            most = MAX_SCORES["cpu" if q.device.type == "cpu" else "other"]
+            rows = max(MIN_ROWS, most // (batch * n_heads * rows))
+            rows = min(rows, position.max_span or rows)
+        elif position.has_bias or not self._is_bare:
+            of_texts = 1 if self.lengths is None else batch
+            rows = max(MIN_ROWS, MAX_MASK // (of_texts * n_heads * rows))
+        starts = range(0, self.seq_len, min(rows, self.seq_len))
+        ends = [*starts[1:], self.seq_len]
+        return [
+            Tile(start, end, *self.pattern.reach(start, end, self.seq_len))
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+    @property
+    def _is_bare(self) -> bool:
+        """Whether every query sees every key."""
+        return isinstance(self.pattern, Bidirectional) and self.lengths is None
+
+    def _row(self, bias: Bias, q: Tensor) -> Tensor:
+        """b(i - j) from the farthest key behind (i - j = T-1) to that ahead; [H, 2T-1]."""
+        n, n_heads = self.seq_len, q.shape[1]
+        distance = torch.arange(n - 1, -n, -1, dtype=torch.float32, device=q.device)
+        if q.dtype == torch.float64:
+            distance = distance.double()
+        nothing, heads = torch.zeros_like(distance), torch.arange(n_heads, device=q.device)
+        pair = Pair(nothing, heads[:, None], nothing, nothing, distance, nothing, nothing + n)
+        return bias(pair).expand(n_heads, 2 * n - 1)
+
+    def _added(self, tile: Tile, row: Tensor | None) -> Tensor | None:
+        """What is added to the scores of a tile [1 or B, 1 or H, rows, keys]; None: nothing."""
+        start, end, first, last = tile
+        added = None
+        if row is not None:
+            # The last query comes first in the view, where key c is at distance end-1 - (first+c).
+            begin = self.seq_len - 1 - (end - 1 - first)
+            added = matrix(row.contiguous(), end - start, last - first, begin).flip(1)[None]
+        if self._is_bare:
+            return added
+        i, j = self.index[start:end, None], self.index[first:last]
+        allowed = self.pattern.allowed(i, j)[None, None]
+        if self.lengths is not None:
+            # Padding sees itself, so that no row of weights is empty.
+            allowed = (allowed & (j < self.lengths[:, None, None, None])) | (i == j)
+        if added is None:
+            added = torch.zeros((), device=allowed.device)
+        return torch.where(allowed, added, -math.inf)
+
+
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, tile: Tile, added: Tensor | None, scale: float
+) -> Tensor:
+    """The output of a tile's rows by torch's kernel."""
+    q, k = q[:, :, tile.start : tile.end].to(v.dtype), k[:, :, tile.first : tile.last].to(v.dtype)
+    if added is not None:
+        # The CPU's kernel takes float32 beside bfloat16, those of CUDA do not.
+        narrow = v.dtype == torch.bfloat16 and q.device.type == "cpu"
+        added = added.to(torch.float32 if narrow else v.dtype)
+    return scaled_dot_product_attention(
+        q, k, v[:, :, tile.first : tile.last], attn_mask=added, scale=scale
+    )
+
+
+def two_products(q: Tensor, k: Tensor, position: Position, tile: Tile) -> Tensor:
+    """Products [B, H, rows, keys] of a tile under a scheme with factors for keys ahead."""
+    start, end, first, last = tile
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    q, k = q[:, :, start:end].to(wide), k.to(wide)
+    at = torch.arange(first - start, last - start, dtype=torch.float64)
+    rows, upto, beyond = at[start - first : end - first], at[: end - first], at[start - first :]
+    behind = on(q.device, position.factors(rows, upto))
+    ahead = on(q.device, position.factors_ahead(rows, beyond))
+    assert behind is not None and ahead is not None, "the scheme says that it has them"
+    past = rotate(q, behind[0]) @ rotate(k[:, :, first:end], behind[1]).transpose(-1, -2)
+    future = rotate(q, ahead[0]) @ rotate(k[:, :, start:last], ahead[1]).transpose(-1, -2)
+    # Both cover the tile's own keys; each pair there takes the one of its side.
+    n_before, n_own = start - first, end - start
+    later = torch.ones(n_own, n_own, dtype=torch.bool, device=q.device).triu(1)
+    own = torch.where(later, future[..., :n_own], past[..., n_before:])
+    return torch.cat([past[..., :n_before], own, future[..., n_own:]], dim=-1)
+
+
+def on(device: torch.device, factors: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    """Factors where the model is, as precise as it computes there."""
+    if factors is None:
+        return None
+    q, k = (table.to(torch.complex64 if device.type == "mps" else table.dtype) for table in factors)
+    return q.to(device), k.to(device)

@@ -1,0 +1,118 @@
+"""What Hydra calls for each command: light functions, found by name, that import the work.
+
+Help and tab completion must not wait for torch; and a launcher finds the function of a job by its
+name, in another process or on another machine.
+"""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from lexp.system.errors import LexpError
+from lexp.system.ranks import refuse_several, said_once
+from lexp.system.secrets import masked
+from lexp.system.text import printable
+
+
+def show(error: LexpError) -> int:
+    """Say in one line what a user can act on; its exit code."""
+    line = masked(printable(" ".join(str(error).split())))
+    print(f"lexp: {line}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
+    """Run a task; its failure ends this process, but in a sweep not the other jobs."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    try:
+        task(config)
+    except LexpError as error:
+        code = error.exit_code if error.reported else show(error)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            error.reported = True
+            raise
+        sys.exit(code)
+
+
+def _in_one_process(task: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The task, refused where several ranks would do the same work in the same folder."""
+
+    def alone(config: Any) -> None:
+        with said_once():
+            refuse_several(f"lexp {task.__name__.strip('_')}")
+        task(config)
+
+    return alone
+
+
+def _train(config: Any) -> None:
+    from lexp.commands.train import train
+
+    _stop_or_go_on(train, config)
+
+
+def _eval(config: Any) -> None:
+    from lexp.commands.evaluate import eval_
+
+    _stop_or_go_on(_in_one_process(eval_), config)
+
+
+def _probe(config: Any) -> None:
+    from lexp.commands.probe import probe
+
+    _stop_or_go_on(_in_one_process(probe), config)
+
+
+def _analyze(config: Any) -> None:
+    from lexp.commands.analyze import analyze
+
+    _stop_or_go_on(_in_one_process(analyze), config)
+
+
+def _report_study(config: Any) -> None:
+    from lexp.commands.report import report
+
+    _stop_or_go_on(_in_one_process(report), config)
+
+
+def _status(config: Any) -> None:
+    from lexp.commands.status import status
+
+    _stop_or_go_on(_in_one_process(status), config)
+
+
+def _study(config: Any) -> None:
+    from lexp.commands.study.command import study
+
+    _stop_or_go_on(_in_one_process(study), config)
+
+
+def _finetune(config: Any) -> None:
+    from lexp.commands.finetune import finetune_
+
+    _stop_or_go_on(finetune_, config)
+
+
+def _check(module: str) -> Callable[[Any], None]:
+    """What checks a config without doing any work, imported when it is called."""
+
+    def check(config: Any) -> None:
+        import_module(f"lexp.commands.{module}").check(config)
+
+    return check
+
+
+# What Hydra calls for each command, and what checks a config without doing any work.
+TASKS = {
+    "train": (_train, _check("train")),
+    "eval": (_eval, _check("evaluate")),
+    "analyze": (_analyze, _check("analyze")),
+    "report": (_report_study, _check("report")),
+    "probe": (_probe, _check("probe")),
+    "status": (_status, _check("status")),
+    "study": (_study, _check("study.command")),
+    "finetune": (_finetune, _check("finetune")),
+}

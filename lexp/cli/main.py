@@ -1,0 +1,252 @@
+"""The `lexp` command: `lexp COMMAND key=value ...` hands the rest to a Hydra application.
+
+Light on purpose: help and tab completion must not wait for torch.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lexp import __version__
+from lexp.cli.entry_points import TASKS, show
+from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
+from lexp.system.files import config_folder
+from lexp.system.ranks import place, refuse_several, said_once
+
+
+@dataclass(frozen=True)
+class Command:
+    """One word after `lexp`."""
+
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "train": Command("pretrain a model, or a sweep of them", "lexp train model=xpos"),
+    "eval": Command(
+        "perplexity by inference length of a study's runs",
+        "lexp eval 'lengths=[512,2048,4096]'",
+    ),
+    "probe": Command(
+        "passkey, recall and copying by inference length: is what stands far back made use of",
+        "lexp probe 'probes=[passkey,copy]' 'lengths=[128,512]'",
+    ),
+    "analyze": Command(
+        "instruments that show why a model extrapolates, or does not",
+        "lexp analyze 'instruments=[heads]' 'lengths=[128,512,2048]'",
+    ),
+    "report": Command(
+        "tables, curves and claims of a study as one page", "lexp report name=default"
+    ),
+    "status": Command(
+        "a study's runs: queued, running, done, failed and why",
+        "lexp status name=default watch=true",
+    ),
+    "study": Command(
+        "a whole paper from one file: train, evaluate, analyze, report",
+        "lexp study study=lex scale=mini plan=true",
+    ),
+    "finetune": Command(
+        "a masked language model learns a task with labels",
+        "lexp finetune task=glue/sst2 run=outputs/default/RUN",
+    ),
+    "list": Command(
+        "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
+    ),
+}
+
+
+def main() -> None:
+    """Entry point; exits with the codes of lexp.system.errors."""
+    wait_asleep()
+    arguments = sys.argv[1:]
+    shown = {"--help", "-h", "--cfg", "-c", "--info", "-i", "-sc", "--shell-completion"}
+    if hasattr(signal, "SIGPIPE") and shown & set(arguments):
+        # `lexp train --cfg job | head` ends quietly; a run must not end because nobody reads on.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    word = arguments[0] if arguments else ""
+    if word in ("", "-h", "--help", "help"):
+        print(usage())
+        return
+    if word in ("-V", "--version"):
+        print(f"lexp {__version__}")
+    elif word in ("-sc", "--shell-completion"):
+        complete(arguments)
+    elif word == "list":
+        sys.exit(guarded(word, lambda: _list(arguments[1:])))
+    elif word in COMMANDS:
+        sys.exit(guarded(word, lambda: run(word, arguments[1:])))
+    else:
+        print(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def wait_asleep() -> None:
+    """Let OpenMP's threads sleep soon while they wait for each other, unless the user says how.
+
+    Read when torch is loaded. By default they wait awake: where other processes want the cores too,
+    a run takes 8 to 30 times as long as so; on a quiet machine this costs 4 % (two cores, nano).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def usage() -> str:
+    """The commands, a line and an example each."""
+    lines = ["lexp: train language models on short texts, run them on long ones", ""]
+    for word, command in COMMANDS.items():
+        lines += [f"  {word:<10}{command.summary}", f"            {command.example}"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "  lexp COMMAND --help       every group and value",
+            "  lexp COMMAND --cfg job    the composed config",
+            "  lexp COMMAND -m a=1,2     a sweep",
+            '  eval "$(lexp -sc install=bash)"    tab completion, zsh: autoload bashcompinit',
+        ]
+    )
+
+
+def run(word: str, arguments: list[str]) -> None:
+    """Hand a command to Hydra."""
+    import hydra
+
+    from lexp.cli import hydra_guard as guard
+    from lexp.config.schema import register_schemas
+    from lexp.config.sweep import check_jobs, check_launcher, is_sweep
+
+    arguments = guard.ordered(arguments)
+    guard.check_flags(arguments)
+    guard.install()
+    register_schemas()
+    if word in ("eval", "probe", "analyze", "report"):
+        # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
+        arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
+    for argument in arguments if word == "train" else []:
+        if re.match(r"(model|size|dataset|tokenizer|objective)=\[", argument):
+            name, _, value = argument.partition("=")
+            raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
+    sys.stderr = Unbroken(sys.stderr)
+    if place().size > 1:
+        # Or torch prints stack traces of C++ for a rank that is lost, above the line that says so.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    task, check = TASKS[word]
+    os.environ["LEXP_SWEEP_JOBS"] = "1"
+    if is_sweep(arguments):
+        refuse_several("a sweep (-m)")
+        check_launcher(arguments)
+        n_jobs = check_jobs(config_folder(), word, arguments, check)
+        os.environ["LEXP_SWEEP_JOBS"] = str(n_jobs)
+    # Hydra would print what goes wrong its own way and exit with 1; raised, it reaches `guarded`.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"lexp {word}", *arguments]
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(task)()
+
+
+def guarded(word: str, action: Callable[[], None]) -> int:
+    """Run; what a user can act on becomes a line and an exit code, a defect keeps its traceback."""
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        with said_once():
+            _composed(word, action)
+    except LexpError as error:
+        return error.exit_code if error.reported else show(error)
+    except BrokenPipeError:  # the reader of a table has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (YAMLError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise
+        return show((StorageError if isinstance(error, OSError) else ConfigError)(str(error)))
+    except KeyboardInterrupt:
+        print("lexp: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _composed(word: str, action: Callable[[], None]) -> None:
+    """Run; what Hydra cannot compose is a ConfigError."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        action()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(word, error)) from None
+
+
+def _explain(word: str, error: Exception) -> str:
+    """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
+    from hydra.errors import OverrideParseException
+
+    from lexp.config.messages import explained, first_line, suggest
+    from lexp.config.sweep import compose_default
+
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: {first_line(error)}"
+    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    if unknown:
+        return suggest(unknown[1], compose_default(config_folder(), word))
+    return explained(error)
+
+
+class Unbroken:
+    """A stream that goes on when its reader has gone, or the disk that a log is on is full.
+
+    A run must not end for want of either.
+    """
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def complete(arguments: list[str]) -> None:
+    """Tab completion: our command words first, then whatever Hydra knows for that command."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if not arguments[1:] or not arguments[1].startswith("query="):
+        run("train", arguments)  # install= and uninstall= are the same for every command
+        return
+    if len(words) <= 2:
+        typed = words[1] if len(words) == 2 else ""
+        print("\n".join(word for word in COMMANDS if word.startswith(typed)))
+    elif words[1] in TASKS:
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        run(words[1], arguments)
+
+
+def _list(words: list[str]) -> None:
+    from lexp.cli import hydra_guard as guard
+    from lexp.commands.list import list_
+    from lexp.config.schema import register_schemas
+    from lexp.config.sweep import split
+
+    words = guard.ordered(words)
+    if {"-h", "--help"} & set(words):
+        print("lexp list [NAME ...]    all schemes and methods, or all about these")
+        print("--config-dir DIR        and those of your own")
+        return
+    guard.check_flags(words)
+    guard.install()
+    register_schemas()
+    list_(config_folder(), *split(words))

@@ -1,0 +1,220 @@
+"""`lexp eval plan=true`: what an evaluation will take and what it can show, before it is run."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console as Rich
+
+from lexp.commands.load_runs import Text, load_subject
+from lexp.commands.select_checkpoints import chosen_checkpoints
+from lexp.display.table import Field, Sheet, to_rich
+from lexp.evaluate import Exam, Method, Subject, cell_path, prepare
+from lexp.evaluate.cell import known_cell
+from lexp.evaluate.run import depends_on_length
+from lexp.pattern import Banded
+from lexp.record.console import duration
+from lexp.runs.checkpoint import Checkpoint
+from lexp.scoring.losses import collect
+from lexp.scoring.memory import available_bytes, needed_bytes, spelled
+from lexp.scoring.scorer import Scorer
+from lexp.statistics import Scored, decompose, difference, smallest_difference
+from lexp.system.errors import LexpError, NotDefined
+
+# The pilot reads so many tokens of a run to measure its speed and how its losses vary.
+PILOT_TOKENS = 16384
+PILOT_WINDOW = 1024
+
+
+# Seconds per token read, and per squared token of a window.
+Speed = tuple[float, float]
+# By text and vocabulary, whose tokens alone compare; by variant; by seed.
+Pilots = dict[tuple[str, str], dict[str, dict[int, Scored]]]
+
+
+@dataclass
+class Need:
+    """Of one protocol and method over all runs: cells, those known, tokens, seconds, bytes."""
+
+    n_cells: int = 0
+    n_known: int = 0
+    n_tokens: int = 0
+    seconds: float = 0.0
+    n_bytes: int = 0
+    not_defined: int = 0
+
+
+def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], rich: Rich) -> None:
+    """Print cells, tokens, time and memory by protocol and method, and what could be shown."""
+    needs: dict[tuple[str, str], Need] = {}
+    speeds: dict[tuple[str, str], Speed] = {}
+    pilots: Pilots = {}
+    free = None
+    for text, found in moments(texts, settings, rich):
+        try:
+            subject = load_subject(text, settings, found)
+        except LexpError as error:
+            rich.print(f"{text.run.name}: {error}", markup=False)
+            continue
+        free = available_bytes(next(subject.model.parameters()).device)
+        for exam, method in itertools.product(text.exams, methods):
+            need = needs.setdefault((exam.label, method.label), Need())
+            _add(need, subject, exam, method, speeds)
+        read = text.store.fingerprint, text.store.tokenizer.digest
+        by_seed = pilots.setdefault(read, {}).setdefault(subject.labels["variant"], {})
+        by_seed[subject.labels["seed"]] = pilot(subject)  # of several steps, the last one's
+    rich.print(to_rich(_sheet(needs)))
+    rest = sum(need.seconds for need in needs.values())
+    most = max((need.n_bytes for need in needs.values()), default=0)
+    there = f" of {spelled(free)} free" if free else ""
+    rich.print(
+        f"About {duration(rest)} in one process, {spelled(most)} of memory at most{there}; "
+        "times are what a pilot on this machine took, scaled.", markup=False,
+    )  # fmt: skip
+    for exam in texts[0].exams if texts else []:
+        rich.print(f"{exam.label}: {showable(exam, pilots)}", markup=False)
+
+
+def moments(
+    texts: list[Text], settings: dict[str, Any], rich: Rich
+) -> Iterator[tuple[Text, Checkpoint | None]]:
+    """Every checkpoint that is asked for; a run that has none of a step is named."""
+    for text in texts:
+        try:
+            yield from ((text, found) for found in chosen_checkpoints(text.run, settings))
+        except LexpError as error:
+            rich.print(f"{text.run.name}: {error}", markup=False)
+
+
+def _add(
+    need: Need, subject: Subject, exam: Exam, method: Method, speeds: dict[tuple[str, str], Speed]
+) -> None:
+    """Count a run's cells of one protocol and method; a variant's runs are equally fast."""
+    key = subject.labels["variant"], method.label
+    shared = exam.protocol.nested and not depends_on_length(subject, exam, method)
+    given = False
+    for length in sorted(exam.lengths, reverse=True):
+        need.n_cells += 1
+        if known := known_cell(cell_path(subject, exam, method, length)):
+            need.n_known += 1
+            given |= shared and known[0].ok
+            continue
+        try:
+            model, pattern = prepare(subject, method, length)
+            scorer = subject.objective.scorer(
+                model, pattern, subject.autocast, exam.protocol, subject.make_attend
+            )
+        except NotDefined:
+            need.not_defined += 1
+            continue
+        windows = exam.windows(length)
+        if given:
+            continue  # a longer length's pass gives it
+        given = shared
+        if key not in speeds:
+            speeds[key] = _speed(scorer, subject, length)
+        linear, quadratic = speeds[key]
+        pieces = scorer.pieces(windows)
+        need.n_tokens += sum(piece.size for piece in pieces)
+        need.seconds += sum(linear * p.size + quadratic * p.size**2 for p in pieces)
+        size = max(piece.size for piece in pieces)
+        in_flight = max(size, min(scorer.batch_tokens, size * len(pieces)))
+        item = 2 if subject.labels["precision"] == "bfloat16" else 4
+        need.n_bytes = max(need.n_bytes, needed_bytes(model, pattern, in_flight, size, item))
+
+
+def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
+    """Seconds per token, and per squared token of a window where every key is seen."""
+    large = min(longest, PILOT_WINDOW)
+    small = max(1, large // 4)
+    seconds = []
+    for size in (large, small):
+        protocol = subject.objective.protocol
+        windows = protocol.spans(subject.tokens, [min(longest, 4 * large)], None)[:1]
+        read = [w for span in windows for w in protocol.windows(span, size)]
+        scorer.score(subject.tokens, read[:1])  # tables are made once, memory is warm
+        started = time.perf_counter()
+        scorer.score(subject.tokens, read)
+        seconds.append((time.perf_counter() - started) / sum(w.size for w in read))
+    if isinstance(scorer.pattern, Banded) and scorer.pattern.lookback is not None:
+        return max(seconds), 0.0
+    quadratic = max(0.0, (seconds[0] - seconds[1]) / (large - small))
+    return max(0.0, seconds[1] - quadratic * small), quadratic
+
+
+def pilot(subject: Subject) -> Scored:
+    """Losses under plain attention at the trained length, a stretch of most documents."""
+    train_len = subject.labels["train_len"]
+    targets: np.ndarray = subject.tokens.lengths - 1
+    whole = targets[targets >= train_len]  # documents that fill a window
+    n_tokens = int(targets.max())
+    if len(whole):
+        n_tokens = min(max(train_len, PILOT_TOKENS // len(whole)), int(np.median(whole)))
+    protocol = subject.objective.protocol
+    spans = protocol.spans(subject.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
+    windows = [w for span in spans for w in protocol.windows(span, train_len)]
+    scorer = subject.objective.scorer(subject.model, subject.trained, subject.autocast, protocol)
+    nats = scorer.score(subject.tokens, windows)
+    losses = collect(subject.tokens, windows, protocol.contexts(windows), nats, train_len, "pilot")
+    return Scored(losses.nats, losses.document.astype(np.int64), losses.position)
+
+
+def showable(exam: Exam, pilots: Pilots) -> str:
+    """The smallest difference between two variants that the planned tokens can show, in words."""
+    documents = len({span.document for span in exam.spans})
+    tokens = sum(span.n_tokens for span in exam.spans) / documents
+    pairs = [
+        difference(a[min(a)], b[min(b)], common=True)
+        for variants in pilots.values()
+        for a, b in itertools.pairwise(variants.values())
+    ]
+    if not pairs:
+        several = "variants of unlike texts or vocabularies are not compared"
+        return several if len(pilots) > 1 else "one variant alone is compared with nothing"
+    if documents < 2:
+        return "one document alone says nothing about other documents"
+    try:
+        found = [decompose(pair) for pair in pairs]
+    except ValueError as error:
+        return f"what could be shown is not known ({error})"
+    means = [
+        [float(run.nats.mean()) for run in by_seed.values()]
+        for variants in pilots.values()
+        for by_seed in variants.values()
+    ]
+    varied = [float(np.var(own, ddof=1)) for own in means if len(own) > 1]
+
+    def spelled_range(seed_variance: float = 0.0, n_seeds: int = 1) -> str:
+        least = [
+            smallest_difference(v.tau2, v.sigma2, documents, tokens, seed_variance, n_seeds)
+            for v in found
+        ]
+        one = f"{min(least):.4f}"
+        return one if len(least) == 1 else f"{one} (the most alike pair) to {max(least):.4f}"
+
+    text = (
+        f"{documents} documents of {tokens:.0f} scored tokens show differences from "
+        f"{spelled_range()} nats per token between these very runs (80 % power, two-sided 5 %)"
+    )
+    if not varied:
+        return f"{text}; how seeds vary is not known with one of each"
+    n_seeds = min(len(own) for own in means)
+    return (
+        f"{text}; between variants of {n_seeds} seeds each, "
+        f"{spelled_range(float(np.mean(varied)), n_seeds)}"
+    )
+
+
+def _sheet(needs: dict[tuple[str, str], Need]) -> Sheet:
+    rows = []
+    for (protocol, method), need in needs.items():
+        values = (
+            need.n_cells, need.n_known, need.not_defined, f"{need.n_tokens / 1e6:.2f}M",
+            duration(need.seconds), spelled(need.n_bytes),
+        )  # fmt: skip
+        rows.append((Field(protocol), Field(method), *(Field(str(value)) for value in values)))
+    heads = ("protocol", "method", "cells", "known", "not defined", "to read", "time", "memory")
+    return Sheet("What this evaluation takes", heads, tuple(rows), 2)

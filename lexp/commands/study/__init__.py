@@ -1,0 +1,1 @@
+"""`lexp study`: read a study file, plan its jobs, run them, report."""

@@ -1,0 +1,154 @@
+"""`lexp study`."""
+
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console as Rich
+
+from lexp.commands.analyze import analyze
+from lexp.commands.evaluate import eval_
+from lexp.commands.probe import probe
+from lexp.commands.report import report
+from lexp.commands.study.file import Stage, Study, parse_study
+from lexp.commands.study.jobs import Job, compose_study
+from lexp.commands.study.plan import plan
+from lexp.commands.train import train
+from lexp.config.schema import plain
+from lexp.config.validation import check_study
+from lexp.record.console import duration
+from lexp.runs.run import Run
+from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
+from lexp.system.files import config_folder, make_folder, write_json
+
+# Launchers that do one job after the other in this process, as a study does by itself.
+HERE = ("here", "basic")
+TASKS = {"train": train, "eval": eval_, "probe": probe, "analyze": analyze, "report": report}
+
+
+def check(config: DictConfig) -> tuple[dict[str, Any], Study, list[Job]]:
+    """Settings, study and all its jobs; ConfigError before any work if one of them is bad."""
+    if OmegaConf.is_missing(config, "study"):
+        there = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
+        raise ConfigError(f"study= is missing; there are {', '.join(there)}")
+    settings = plain(config)
+    check_study(settings)
+    study = parse_study(settings)
+    return settings, study, compose_study(study)
+
+
+def study(config: DictConfig) -> None:
+    """Train, evaluate, analyse and report a study, or go on where it was stopped."""
+    settings, chosen, jobs = check(config)
+    if settings["plan"]:
+        plan(chosen, jobs, settings, Rich(width=None if sys.stdout.isatty() else 200))
+        return
+    folder = make_folder(Path(settings["outputs"]) / settings["name"])
+    write_json(folder / "study.json", record(chosen))
+    launcher = _launcher_words()
+    started = time.perf_counter()
+    problems: list[LexpError] = []
+    for stage in chosen.stages:
+        own = [job for job in jobs if job.stage == stage]
+        _say(chosen, stage)
+        if stage.command == "train" and launcher:
+            problems += _launch(stage, own, launcher)
+        else:
+            problems += _run(own)
+    spent = duration(time.perf_counter() - started)
+    _say_end(folder, spent, problems)
+
+
+def record(chosen: Study) -> dict[str, Any]:
+    """What the report says about a study, kept with its runs as study.json."""
+    return {
+        "name": chosen.name, "scale": chosen.scale, "claim": chosen.claim,
+        "source": chosen.source, "time": chosen.time, "expected": list(chosen.expected),
+        "deviations": list(chosen.deviations), "command": _command(chosen),
+        "stages": [shlex.join(["lexp", s.command, *s.words()]) for s in chosen.stages],
+    }  # fmt: skip
+
+
+def _command(chosen: Study) -> str:
+    """What was typed, where a command line was; else what chooses this study."""
+    words = [f"study={chosen.name}", f"scale={chosen.scale}"]
+    if HydraConfig.initialized():
+        words = list(HydraConfig.get().overrides.task)
+    return shlex.join(["lexp", "study", *words])
+
+
+def _say(chosen: Study, stage: Stage) -> None:
+    """The command that a stage stands for, as one could type it."""
+    several = ["-m"] if stage.command == "train" and len(stage.jobs()) > 1 else []
+    words = [re.sub("^models=", "model=", word) for word in stage.words()]
+    line = shlex.join(["lexp", stage.command, *several, *words])
+    print(
+        f"study {chosen.name} {chosen.scale}, stage {stage.number} of {len(chosen.stages)}: {line}",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+
+
+def _run(jobs: list[Job]) -> list[LexpError]:
+    """Do the jobs of a stage one after the other; what failed."""
+    problems = []
+    for number, job in enumerate(jobs, 1):
+        if len(jobs) > 1:
+            print(f"run {number} of {len(jobs)}", file=sys.stderr, flush=True)
+        try:
+            TASKS[job.stage.command](job.config)
+        except LexpError as error:
+            problems.append(_shown(error, job.stage))
+    return problems
+
+
+def _launcher_words() -> list[str]:
+    """The overrides that choose a launcher of other processes; none within a sweep."""
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN or hydra.runtime.choices["hydra/launcher"] in HERE:
+        return []
+    words = [w for w in hydra.overrides.hydra if re.match(r"[+~]*hydra[./]launcher", w)]
+    folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
+    return [*words, *(word for folder in folders for word in ("--config-dir", folder))]
+
+
+def _launch(stage: Stage, jobs: list[Job], launcher: list[str]) -> list[LexpError]:
+    """Hand a training stage to `lexp train -m` with the launcher; what failed."""
+    if all(Run(job.folder).is_done for job in jobs):
+        print("all runs are complete", file=sys.stderr)
+        return []
+    command = [sys.executable, "-m", "lexp", "train", "-m", *stage.words(), *launcher]
+    code = subprocess.run(command).returncode
+    if code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
+        raise SystemExit(code)
+    if not code:
+        return []
+    error = LexpError(f"lexp train -m ended with {code}")
+    error.exit_code = code if code > 0 else 1
+    return [_shown(error, stage)]
+
+
+def _shown(error: LexpError, stage: Stage) -> LexpError:
+    """Say at once what failed: the other stages go on."""
+    text = " ".join(str(error).split())
+    print(f"lexp: stage {stage.number}, lexp {stage.command}: {text}", file=sys.stderr, flush=True)
+    return error
+
+
+def _say_end(folder: Path, spent: str, problems: list[LexpError]) -> None:
+    """Where everything is; raises the first problem, with its own exit code, if there was one."""
+    if not problems:
+        print(f"{folder}: done in {spent}, {folder}/report/report.html", file=sys.stderr)
+        return
+    first = problems[0]
+    error = LexpError(f"{len(problems)} failed in {spent}, the first: {first}")
+    error.exit_code = first.exit_code
+    raise error

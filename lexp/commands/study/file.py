@@ -1,0 +1,164 @@
+"""A study file: what a paper claims, and the lexp commands that put it to the test, by scale.
+
+    name, claim, source           what is claimed, and where
+    expected                      printed numbers, see lexp.report.expected
+    deviations                    where this is not what the paper did
+    scales.SCALE.time, flops      how long it takes; FLOPs a second that `time` of a plan assumes
+    scales.SCALE.train ...        stages: lists of values for `lexp train`, eval, ..., report
+
+In a train stage a list is a sweep (every combination is a run); elsewhere it is a list.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from lexp.system.errors import ConfigError
+
+COMMANDS = ("train", "eval", "probe", "analyze", "report")
+KEYS = ("name", "claim", "source", "expected", "deviations", "scales")
+SCALE_KEYS = ("time", "flops", "deviations", "expected", *COMMANDS)
+# What the command line says once for all stages.
+SHARED = ("dataset", "tokenizer")
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A lexp command and its values; number counts from 1 within the study."""
+
+    number: int
+    command: str
+    values: Values
+
+    def words(self) -> list[str]:
+        """The overrides, as `lexp COMMAND` takes them."""
+        return [self._word(key, value, True) for key, value in self.values.items()]
+
+    def jobs(self) -> list[list[str]]:
+        """The overrides of each job: every combination of a train stage's lists, else one."""
+        if self.command != "train":
+            return [self.words()]
+        axes = [value if isinstance(value, list) else [value] for value in self.values.values()]
+        return [
+            [self._word(key, value, False) for key, value in zip(self.values, chosen, strict=True)]
+            for chosen in itertools.product(*axes)
+        ]
+
+    def _word(self, key: str, value: Any, sweep: bool) -> str:
+        if self.command == "train" and sweep and isinstance(value, list):
+            return f"{key}={','.join(map(spelled, value))}"
+        if self.command != "train" and key == "model":
+            key = "models"  # conf/model is a group of `lexp train`
+        return f"{key}={spelled(value)}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study at one scale. time: in words. flops: FLOPs a second of the device it is meant for."""
+
+    name: str
+    scale: str
+    claim: str
+    source: str
+    time: str
+    flops: float | None
+    expected: tuple[Any, ...]
+    deviations: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+
+def parse_study(settings: Values) -> Study:
+    """A composed `lexp study`; ConfigError names what is missing, unknown or not allowed."""
+    node = settings["study"]
+    if not isinstance(node, dict) or set(KEYS) - {"expected", "deviations"} - set(node):
+        raise ConfigError(f"study: a study file has {', '.join(KEYS)}")
+    _refuse_unknown(node, KEYS, f"study {node['name']}")
+    scales, scale = node["scales"], settings["scale"]
+    if scale not in scales:
+        raise ConfigError(f"scale={scale}: study {node['name']} has {', '.join(scales)}")
+    own = scales[scale] or {}
+    _refuse_unknown(own, SCALE_KEYS, f"study {node['name']}, scale {scale}")
+    stages: list[Stage] = []
+    for command in COMMANDS:
+        for values in own.get(command) or ([{}] if command == "report" else []):
+            if not isinstance(values, dict):
+                raise ConfigError(
+                    f"study {node['name']}, {scale}, {command}: {values!r} are no values"
+                )
+            given = _with_settings(command, values, settings)
+            empty = [key for key, value in given.items() if command == "train" and value == []]
+            if empty:
+                raise ConfigError(f"train: {empty[0]}=[] (at least one value)")
+            stages.append(Stage(len(stages) + 1, command, given))
+    return Study(
+        node["name"], scale, str(node["claim"]).strip(), str(node["source"]).strip(),
+        str(own.get("time", "")), own.get("flops"),
+        tuple(own.get("expected", node.get("expected")) or ()),
+        (*(node.get("deviations") or ()), *(own.get("deviations") or ())), tuple(stages),
+    )  # fmt: skip
+
+
+def _with_settings(command: str, values: Values, settings: Values) -> Values:
+    """A stage's values with what the command line says for all of them."""
+    given: Values = {"name": settings["name"], "outputs": settings["outputs"], **values}
+    for group in SHARED:
+        node = settings[group]
+        if node is not None:
+            # Evaluation and the like take each run's own, which is then this one.
+            given = {k: v for k, v in given.items() if k.split(".")[0] != group}
+            given |= _choice(group, node) if command == "train" else {}
+    if command != "report":
+        given["device"] = settings["device"]
+    if command not in ("report", "analyze"):
+        given["precision"] = settings["precision"]
+    return given | settings[command]
+
+
+def _choice(group: str, node: Values) -> Values:
+    """A composed choice as the values that lead to it. A list stays one: it is no sweep here."""
+    rest = {
+        f"{group}.{key}": [value] if isinstance(value, list) else value
+        for key, value in node.items()
+        if key not in ("name", "_target_")
+    }
+    return {group: node["name"], **rest}
+
+
+def _refuse_unknown(node: Values, allowed: tuple[str, ...], where: str) -> None:
+    for key in node:
+        if key not in allowed:
+            raise ConfigError(f"{where}: no key {key!r}; there are {', '.join(allowed)}")
+
+
+def spelled(value: Any) -> str:
+    """A value in Hydra's grammar of overrides, quoted where it has to be."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(spelled, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{spelled(inner)}" for key, inner in value.items()) + "}"
+    text = str(value)
+    if text and all(c.isalnum() or c in "_-./" for c in text) and not _is_other(text):
+        return text
+    if "\\" in text:
+        raise ConfigError(f"{text!r}: a backslash cannot be handed on to a study's stages")
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _is_other(text: str) -> bool:
+    """Whether Hydra would read the word as something else than text."""
+    if text.lower() in ("null", "true", "false", "nan", "inf"):
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

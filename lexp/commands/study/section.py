@@ -1,0 +1,52 @@
+"""The first chapter of a study's report: what is claimed, what was expected, what was found."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lexp.display.document import Section
+from lexp.display.table import Sheet
+from lexp.instruments.expected import findings_sheet
+from lexp.instruments.measure import Look
+from lexp.report.expected import Findings, blocks_of, expected_sheet
+from lexp.report.study_results import Line
+from lexp.system.errors import CheckpointError, ConfigError
+
+FILE = "study.json"
+
+
+def chapter(study: Path, lines: Sequence[Line], looks: Sequence[Look]) -> Section | None:
+    """Claim, deviations, and printed numbers beside ours; None where `lexp study` did not run."""
+    path = study / FILE
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text())
+        return Section(
+            f"Study {stored['name']}, {stored['scale']}",
+            "\n\n".join(_paragraphs(stored)),
+            tuple(_sheets(stored, lines, looks)),
+        )
+    except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
+        raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
+
+
+def _paragraphs(stored: dict[str, Any]) -> Iterator[str]:
+    yield f"Claim: {' '.join(stored['claim'].split())}"
+    yield f"Source: {' '.join(stored['source'].split())}"
+    yield f"Command: {stored['command']}"
+    if stored["deviations"]:
+        listed = " ".join(f"({n}) {text}" for n, text in enumerate(stored["deviations"], 1))
+        yield f"Deviations: {listed}"
+
+
+def _sheets(
+    stored: dict[str, Any], lines: Sequence[Line], looks: Sequence[Look]
+) -> Iterator[Sheet]:
+    for block in blocks_of(stored):
+        if isinstance(block, Findings):
+            own = [o.labelled for o in looks if o.instrument.split("-")[0] == block.instrument]
+            yield findings_sheet(block, own)
+        else:
+            yield expected_sheet(block, lines)

@@ -1,0 +1,38 @@
+"""What wandb is shown of an evaluation: its cells as a table, its curves as charts."""
+
+import math
+from typing import Any
+
+from lexp.evaluate import COLUMNS, Cell
+from lexp.record import Label, Line, Mirror
+from lexp.report.perplexity_table import Grid
+from lexp.system.files import digest
+
+# What an evaluation's numbers do not depend on.
+APART = ("outputs", "plan", "workers", "wandb", "allow_partial", "device")
+
+
+def make_label(settings: dict[str, Any]) -> Label:
+    """What an evaluation is called: the same question, asked again, goes on as the same run."""
+    asked = digest({key: value for key, value in settings.items() if key not in APART})
+    return Label(settings["name"], f"eval-{asked[:6]}", "eval")
+
+
+def show_evaluation(mirror: Mirror, cells: list[Cell], grids: list[Grid]) -> None:
+    """The cells as they stand in results.csv, and a chart of every grid, one line a row."""
+    rows = [[_plain(getattr(cell, column)) for column in COLUMNS] for cell in cells]
+    mirror.table("results", list(COLUMNS), rows)
+    for grid in grids:
+        lines = []
+        for row in grid.rows:
+            points = {n: e.value for n, e in row.entries.items() if math.isfinite(e.value)}
+            name = " ".join(filter(None, (label(row) for label in grid.labels.values())))
+            if points:
+                lines.append(Line(name, list(points), list(points.values())))
+        if lines:
+            mirror.chart(grid.title, "length", lines)
+
+
+def _plain(value: Any) -> Any:
+    """A number that is not finite as none: wandb has no other sign for it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

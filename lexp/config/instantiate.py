@@ -1,0 +1,110 @@
+"""From a config node to an object: the few lines that stand for hydra.utils.instantiate.
+
+A node names its class in `_target_` and gives every constructor argument by name, so the
+constructor's signature is the schema. Only classes of lexp are built, and of modules the user
+allows in the environment (LEXP_ALLOW=my_package,other): never from the config itself, which may
+have come with somebody else's checkpoint.
+"""
+
+import inspect
+import math
+import os
+from importlib import import_module
+from types import UnionType
+from typing import Any, TypeVar
+
+from lexp.system.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def build(node: Any, expected: type[T], where: str) -> T:
+    """Build the object a node describes; ConfigError says what is wrong with it and where.
+
+    expected: the class it must be of, checked before anything is constructed.
+    where: the node's key, for messages.
+    """
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        raise ConfigError(f"{where}: expected a node with _target_, got {node!r}")
+    target = node["_target_"]
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "name")}
+    made = _find(target, where)
+    if not inspect.isclass(made) or not issubclass(made, expected):
+        raise ConfigError(f"{where}._target_={target} is not a {expected.__name__}")
+    hints = {name: p.annotation for name, p in inspect.signature(made).parameters.items()}
+    arguments = {
+        key: _build_inner(value, hints.get(key), f"{where}.{key}")
+        for key, value in arguments.items()
+    }
+    _check_arguments(made, arguments, where)
+    try:
+        return made(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _build_inner(value: Any, hint: Any, where: str) -> Any:
+    """An argument that is a node itself, or a list of nodes, as what the constructor wants."""
+    if isinstance(value, list):
+        inner = (getattr(hint, "__args__", None) or (None,))[0]
+        if inspect.isclass(inner) and inner.__module__ != "builtins":
+            return [build(one, inner, f"{where}[{n}]") for n, one in enumerate(value)]
+        return value
+    if isinstance(value, dict) and "_target_" in value and inspect.isclass(hint):
+        return build(value, hint, where)
+    return value
+
+
+def _find(target: str, where: str) -> Any:
+    module_name, _, name = target.rpartition(".")
+    allowed = ["lexp", *filter(None, os.environ.get("LEXP_ALLOW", "").split(","))]
+    if not any(module_name == a or module_name.startswith(f"{a}.") for a in allowed):
+        raise ConfigError(
+            f"{where}._target_={target}: only classes under {', '.join(allowed)} are built "
+            "(allow more with the environment variable LEXP_ALLOW)"
+        )
+    try:
+        return getattr(import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}._target_={target}: {error}") from None
+
+
+def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
+    """Names and simple types against the signature, before any constructor runs."""
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    unknown = sorted(set(arguments) - set(parameters))
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and name not in arguments
+    ]
+    if unknown or missing:
+        raise ConfigError(
+            f"{where}: {made.__name__} takes {', '.join(parameters) or 'no arguments'}"
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+        )
+    hints = {name: parameter.annotation for name, parameter in parameters.items()}
+    for name, value in arguments.items():
+        if not _fits(value, hints.get(name, Any)):
+            wanted = getattr(hints[name], "__name__", str(hints[name]))
+            raise ConfigError(f"{where}.{name}={value!r}: expected {wanted}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    for option in hint.__args__ if isinstance(hint, UnionType) else (hint,):
+        kind = getattr(option, "__origin__", option)
+        if not isinstance(kind, type):
+            return True  # Any and the like
+        if isinstance(value, bool):
+            if kind is bool:
+                return True
+        elif isinstance(value, kind) or (kind is float and isinstance(value, int)):
+            return True
+    return False

@@ -1,0 +1,248 @@
+"""Config schemas: types only. Values live in conf/; lexp.config.validation checks the rest.
+
+Hydra checks names and types against the schemas when it composes, before the first job of a sweep.
+Nothing below the composition root sees Hydra or OmegaConf.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lexp.config.messages import first_line
+from lexp.system.errors import ConfigError
+from lexp.system.secrets import secret_in
+
+
+@dataclass
+class OptimSchema:
+    """optim.* of `lexp train`."""
+
+    beta1: float = MISSING
+    beta2: float = MISSING
+    eps: float = MISSING
+    weight_decay: float = MISSING
+    clip: float = MISSING
+    schedule: str = MISSING
+    warmup: float = MISSING
+    final: float = MISSING
+    power: float = MISSING
+
+
+@dataclass
+class SizeSchema:
+    """size.*: dimensions, and the recipe that goes with them."""
+
+    name: str = MISSING
+    n_layers: int = MISSING
+    d_model: int = MISSING
+    n_heads: int = MISSING
+    head_dim: int = MISSING
+    d_ff: int = MISSING
+    share_layers: bool = False
+    train_len: int = MISSING
+    tokens: float = MISSING
+    batch_tokens: int = MISSING
+    lr: float = MISSING
+
+
+@dataclass
+class TrainSchema:
+    """The root of `lexp train`. Token budgets are floats so that tokens=1e9 can be typed."""
+
+    model: Any = MISSING
+    objective: Any = MISSING
+    size: SizeSchema = MISSING
+    dataset: Any = MISSING
+    tokenizer: Any = MISSING
+    name: str = MISSING
+    outputs: str = MISSING
+    seed: int = MISSING
+    init_from: str | None = None
+    train_len: int = MISSING
+    tokens: float = MISSING
+    batch_tokens: int = MISSING
+    accumulation: int = MISSING
+    lr: float = MISSING
+    optim: OptimSchema = MISSING
+    save_every: int = MISSING
+    keep: Any = None
+    probe_every: int = MISSING
+    probe_tokens: int = MISSING
+    stall_min: float | None = None
+    device: str = MISSING
+    precision: str = MISSING
+    kernel: str = "tiles"
+    compile: bool = MISSING
+    parallel: str = MISSING
+    wandb: str = MISSING
+
+
+@dataclass
+class MethodsSchema:
+    """What `lexp eval` and `lexp probe` share: which runs, by which methods, how long, on what."""
+
+    attention: Any = field(default_factory=dict)  # one key a choice; none chosen is said clearly
+    extension: Any = field(default_factory=dict)
+    dataset: Any = None
+    name: str = MISSING
+    outputs: str = MISSING
+    models: Any = MISSING
+    path: str | None = None
+    train_len: int | None = None
+    lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
+    allow_partial: bool = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class ReportSchema:
+    """The root of `lexp report`."""
+
+    name: str = MISSING
+    outputs: str = MISSING
+    models: Any = MISSING
+    delta: float = MISSING
+    last_k: int | None = MISSING
+    key_alpha: float = MISSING
+    judge: str | None = MISSING
+    baseline: str | None = MISSING
+
+
+@dataclass
+class StatusSchema:
+    """The root of `lexp status`."""
+
+    name: str = MISSING
+    outputs: str = MISSING
+    watch: bool = MISSING
+    every: float = MISSING
+
+
+@dataclass
+class AnalyzeSchema(MethodsSchema):
+    """The root of `lexp analyze`."""
+
+    instruments: Any = field(default_factory=dict)
+    texts: int = MISSING
+    checkpoints: Any = MISSING
+    states: list[str] = MISSING
+
+
+@dataclass
+class EvalSchema(MethodsSchema):
+    """The root of `lexp eval`."""
+
+    protocol: Any = field(default_factory=dict)
+    checkpoints: Any = MISSING
+    max_tokens: float | None = MISSING
+    plan: bool = MISSING
+    workers: Any = MISSING
+    kernel: str = MISSING
+    wandb: str = MISSING
+
+
+@dataclass
+class ProbeSchema(MethodsSchema):
+    """The root of `lexp probe`."""
+
+    probes: Any = field(default_factory=dict)
+    samples: int = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class FinetuneSchema:
+    """The root of `lexp finetune`."""
+
+    task: Any = MISSING
+    run: str = MISSING
+    seed: int = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    lr: float = MISSING
+    max_len: int | None = None
+    name: str = MISSING
+    outputs: str = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
+class StudySchema:
+    """The root of `lexp study`; what a study file holds is checked by lexp.commands.study.file."""
+
+    study: Any = MISSING
+    dataset: Any = None
+    tokenizer: Any = None
+    scale: str = MISSING
+    name: str = MISSING
+    outputs: str = MISSING
+    plan: bool = MISSING
+    flops: float | None = None
+    train: Any = MISSING
+    eval: Any = MISSING
+    probe: Any = MISSING
+    analyze: Any = MISSING
+    report: Any = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra; safe to call again."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=TrainSchema)
+    store.store(name="eval_schema", node=EvalSchema)
+    store.store(name="analyze_schema", node=AnalyzeSchema)
+    store.store(name="probe_schema", node=ProbeSchema)
+    store.store(name="report_schema", node=ReportSchema)
+    store.store(name="status_schema", node=StatusSchema)
+    store.store(name="study_schema", node=StudySchema)
+    store.store(name="finetune_schema", node=FinetuneSchema)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The composed config as plain containers; ConfigError names a value that is still missing."""
+    try:
+        value = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(first_line(error)) from None
+    assert isinstance(value, dict)
+    settings = {str(key): inner for key, inner in value.items()}
+    for key, inner in settings.items():
+        if name := secret_in(str(inner)):
+            raise ConfigError(f"{key} holds the value of ${name}; settings are written down")
+    missing = list(_missing(OmegaConf.get_type(config), settings))
+    if missing:
+        raise ConfigError(f"no value for {', '.join(missing)}")
+    return settings
+
+
+def _missing(schema: Any, settings: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Keys of a schema that were taken out of a config (~key)."""
+    for one in fields(schema) if is_dataclass(schema) else ():
+        if one.name not in settings:
+            yield where + one.name
+        elif isinstance(settings[one.name], dict):
+            yield from _missing(one.type, settings[one.name], f"{where}{one.name}.")
+
+
+def check_types(settings: dict[str, Any]) -> None:
+    """Settings read back from a run folder against the schema; ConfigError names the key.
+
+    Nothing in them is interpolated: they may be somebody else's.
+    """
+    for group in ("model", "size", "dataset", "tokenizer", "objective"):
+        if group == "objective" and group not in settings:
+            continue  # of an older lexp
+        if not isinstance(settings.get(group), dict):
+            raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
+    try:
+        OmegaConf.merge(OmegaConf.structured(TrainSchema), OmegaConf.create(settings))
+    except OmegaConfBaseException as error:
+        raise ConfigError(first_line(error)) from None

@@ -1,0 +1,97 @@
+"""What a `-m` command line stands for: its jobs, composed and checked before the first one runs."""
+
+import importlib.util
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from lexp.system.errors import ConfigError
+
+# Composing takes a few hundredths of a second a job; of larger sweeps the first ones are checked.
+MAX_CHECKED = 200
+
+
+def is_sweep(arguments: list[str]) -> bool:
+    """Whether Hydra was asked for a multirun; ConfigError for flags that exclude each other."""
+    asked = bool({"-m", "--multirun"} & set(arguments))
+    if asked and {"--cfg", "-c", "--info", "-i"} & set(arguments):
+        raise ConfigError("--cfg and --info show one job: leave out -m")
+    return asked
+
+
+def check_launcher(arguments: list[str]) -> None:
+    """ConfigError if a launcher is asked for whose package or scheduler is not here."""
+    for word in arguments:
+        if not re.match(r"hydra/launcher=['\"]?(slurm|submitit_\w+)", word):
+            continue
+        if importlib.util.find_spec("submitit") is None or not _has_plugin():
+            raise ConfigError(f"{word} needs submitit: pip install 'lexp[slurm]'")
+        if "submitit_local" not in word and shutil.which("srun") is None:
+            raise ConfigError(f"{word}: no SLURM on this machine (srun is not on PATH)")
+
+
+def _has_plugin() -> bool:
+    try:
+        return importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def check_jobs(
+    config_folder: Path, word: str, arguments: list[str], check: Callable[[DictConfig], Any]
+) -> int:
+    """Compose and check each job of a sweep; ConfigError names the first bad one. Their number.
+
+    Overrides of Hydra itself (launchers, sweepers) are for Hydra; `--config-dir` is followed.
+    """
+    words, folders = split(arguments)
+    if any(word.startswith("hydra/sweeper=") for word in words):
+        return 0  # another sweeper makes other jobs
+    words = [word for word in words if not re.match(r"[+~]*hydra[./]", word)]
+    words += searched(folders)
+    with initialize_config_dir(str(config_folder), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+        jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+        for overrides in jobs[:MAX_CHECKED]:
+            try:
+                check(compose(word, overrides=overrides))
+            except ConfigError as error:
+                raise ConfigError(f"job {' '.join(overrides)}: {error}") from None
+    return len(jobs)
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and the config folders named by --config-dir."""
+    words, folders, rest = [], [], iter(arguments)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in ("--config-dir", "-cd"):
+            folders.append(value if equals else next(rest, ""))
+        elif not word.startswith("-"):
+            words.append(word)
+    return words, folders
+
+
+def searched(folders: list[str]) -> list[str]:
+    """The override that has Hydra search these folders too, after lexp's own; none for none."""
+    if not folders:
+        return []
+    return [f"hydra.searchpath=[{','.join(f'file://{Path(f).resolve()}' for f in folders)}]"]
+
+
+def compose_default(config_folder: Path, word: str) -> DictConfig:
+    """A command's config without overrides, to tell what keys there are."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder), version_base="1.3"):
+        config = compose(word)
+    OmegaConf.set_readonly(config, True)
+    return config

@@ -1,0 +1,1 @@
+"""Tables, charts and pages, and their text, HTML, LaTeX and PNG forms. Knows no results."""

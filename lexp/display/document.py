@@ -1,0 +1,88 @@
+"""What a page shows, before it is drawn."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lexp.display.table import Sheet
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value and its interval; a y that is no number (NaN, infinite) is a failure, note says why.
+
+    x, y in the units of the chart's axes; low and high NaN where there is no interval.
+    """
+
+    x: float
+    y: float
+    low: float = math.nan
+    high: float = math.nan
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points under one name (its colour and marker) and group (its line style).
+
+    The line has a gap at a failure, and wherever other curves of the chart have a point and this
+    one has none. own_x: it was measured at places of its own, and only failures are gaps.
+    """
+
+    name: str
+    group: str
+    points: tuple[Point, ...]
+    note: str = ""
+    own_x: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves on one pair of axes; log_x is base 2. marks: vertical lines at x with a label."""
+
+    title: str
+    x_label: str
+    y_label: str
+    log_x: bool
+    log_y: bool
+    curves: tuple[Curve, ...]
+    marks: tuple[tuple[float, str], ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        xs = [point.x for curve in self.curves for point in curve.points]
+        xs += [x for x, _ in self.marks]
+        if any(not math.isfinite(x) or (self.log_x and x <= 0) for x in xs):
+            raise ValueError(f"{self.title}: an x that has no place on the axis")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, kept inside the page."""
+
+    title: str
+    png: bytes
+    note: str = ""
+
+
+Item = Sheet | Chart | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, paragraphs (an empty line between two), and what stands below them."""
+
+    title: str
+    text: str = ""
+    items: tuple[Item, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page; provenance: nested mappings, shown folded at its end."""
+
+    title: str
+    summary: str
+    sections: tuple[Section, ...]
+    provenance: Mapping[str, Any] = field(default_factory=dict)

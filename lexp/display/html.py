@@ -1,0 +1,206 @@
+"""A page as one HTML file that needs nothing else: no network, no fonts, no library.
+
+Style and script are let in by their digests alone (Content-Security-Policy); everything that comes
+from data is escaped text or an escaped attribute, never part of the script.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from lexp.display.document import Chart, Item, Page, Picture, Section
+from lexp.display.style import Look, Looks, is_alone
+from lexp.display.svg import SHAPES, draw, numbers, outside, text
+from lexp.display.table import Field, Sheet, to_csv
+
+# A filter and the like would only be in the way of fewer curves.
+FEW = 8
+
+
+def render(page: Page) -> str:
+    """The page as HTML; write it in UTF-8."""
+    assets = resources.files("lexp.display") / "assets"
+    style = (assets / "page.css").read_text(encoding="utf-8")
+    script = (assets / "page.js").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)};"
+        " img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    charts = [item for s in page.sections for item in s.items if isinstance(item, Chart)]
+    looks = Looks.of(charts)
+    titles = [section.title for section in page.sections]
+    titles += ["Provenance"] if page.provenance else []
+    contents = [f'<li><a href="#s{n}">{text(title)}</a></li>' for n, title in enumerate(titles)]
+    body = [_section(s, f"s{n}", looks) for n, s in enumerate(page.sections)]
+    if page.provenance:
+        body.append(
+            f'<section id="s{len(page.sections)}"><h2>Provenance</h2>'
+            f"{_details(page.provenance)}</section>"
+        )
+    return "\n".join([
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
+        '<meta name="referrer" content="no-referrer">',
+        f"<title>{text(page.title)}</title>",
+        f"<style>{style}</style>\n</head>\n<body>",
+        f"<header><h1>{text(page.title)}</h1>{_paragraphs(page.summary)}</header>",
+        f'<nav aria-label="Contents"><ol>{"".join(contents)}</ol></nav>' if contents else "",
+        f"<main>{''.join(body)}</main>",
+        '<div id="tip" role="status" hidden></div>',
+        f"<script>{script}</script>\n</body>\n</html>\n",
+    ])  # fmt: skip
+
+
+def _digest(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+def _paragraphs(value: str) -> str:
+    found = [paragraph.strip() for paragraph in value.split("\n\n")]
+    return "".join(f"<p>{text(paragraph)}</p>" for paragraph in found if paragraph)
+
+
+def _section(section: Section, ident: str, looks: Looks) -> str:
+    items = [_item(item, f"{ident}-{n}", looks) for n, item in enumerate(section.items)]
+    return (
+        f'\n<section id="{ident}"><h2>{text(section.title)}</h2>'
+        f"{_paragraphs(section.text)}{''.join(items)}</section>"
+    )
+
+
+def _item(item: Item, ident: str, looks: Looks) -> str:
+    if isinstance(item, Chart):
+        return _chart(item, ident, looks)
+    return _table(item) if isinstance(item, Sheet) else _picture(item)
+
+
+def _copy(csv: str) -> str:
+    return f'<button type="button" class="copy" data-csv="{_verbatim(csv)}">Copy as CSV</button>'
+
+
+def _verbatim(csv: str) -> str:
+    # Line ends would be read as they are written, but a formatter of HTML may not keep them.
+    return "&#10;".join(text(line) for line in csv.split("\n"))
+
+
+def _table(sheet: Sheet) -> str:
+    heads = [_cell("th", Field(head), n, sheet, "col") for n, head in enumerate(sheet.heads)]
+    rows = []
+    for r, row in enumerate(sheet.rows):
+        kinds = [
+            ("th", "row") if n == 0 and sheet.n_labels else ("td", "") for n in range(len(row))
+        ]
+        cells = [_cell(kinds[n][0], field, n, sheet, kinds[n][1]) for n, field in enumerate(row)]
+        rows.append(f"<tr{' class=group' * sheet.begins_group(r)}>{''.join(cells)}</tr>")
+    notes = "".join(f"<li>{text(note)}</li>" for note in sheet.notes)
+    return (
+        f'\n<figure class="sheet"><figcaption><h3>{text(sheet.title)}</h3>{_copy(to_csv(sheet))}'
+        f'</figcaption><div class="scroll" tabindex="0" role="region"'
+        f' aria-label="{text(sheet.title)}"><table><thead><tr>{"".join(heads)}</tr></thead>'
+        f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
+        f"{f'<ul class=notes>{notes}</ul>' if notes else ''}</figure>"
+    )
+
+
+def _cell(tag: str, field: Field, n: int, sheet: Sheet, scope: str) -> str:
+    classes = [name for name in ("" if n < sheet.n_labels else "num", field.style) if name]
+    attributes = f' class="{" ".join(classes)}"' if classes else ""
+    attributes += f' scope="{scope}"' if scope else ""
+    return f"<{tag}{attributes}>{text(field.text)}</{tag}>"
+
+
+def _picture(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode()
+    note = f'<p class="note">{text(picture.note)}</p>' if picture.note else ""
+    return (
+        f'\n<figure class="picture"><figcaption><h3>{text(picture.title)}</h3></figcaption>'
+        f'<img alt="{text(picture.title)}" src="data:image/png;base64,{data}">{note}</figure>'
+    )
+
+
+def _chart(chart: Chart, ident: str, looks: Looks) -> str:
+    tools = _copy(numbers(chart))
+    if len(chart.curves) > 1:
+        tools = (
+            '<label class="whole"><input type="checkbox"> whole range</label>'
+            '<span class="count"></span>'
+            '<button type="button" class="all" hidden>Show all</button>' + tools
+        )
+    if len(chart.curves) > FEW:
+        tools = (
+            '<input type="search" class="filter" placeholder="filter curves"'
+            ' aria-label="Show only curves whose name has these words">' + tools
+        )
+    keys = _legends(chart, looks)
+    note = f'<p class="note">{text(chart.note)}</p>' if chart.note else ""
+    edge = outside(chart)
+    return (
+        f'\n<figure class="chart" data-log-x="{int(chart.log_x)}" data-log-y="{int(chart.log_y)}"'
+        f' data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
+        f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'
+        f'<div class="plot">{draw(chart, ident, looks)}</div>'
+        f'<p class="edge"{"" if edge else " hidden"}>{edge}</p>{keys}{note}</figure>'
+    )
+
+
+def _legends(chart: Chart, looks: Looks) -> str:
+    """Groups, where there are several, and names; a colour is said by whose it is."""
+    found = [(curve, looks.look(chart, curve)) for curve in chart.curves]
+    groups = {curve.group: look for curve, look in found}
+    names = {curve.name: look for curve, look in found}
+    alone = is_alone(chart)
+    # Markers tell groups apart where there are more of them than lines.
+    filled = any(look.fill for look in groups.values())
+    if len(groups) < 2:
+        keys = ""
+    else:
+        keys = _legend("g", [
+            (looks.groups[g], g, _swatch(look, alone, "d", filled)) for g, look in groups.items()
+        ])  # fmt: skip
+    return keys + _legend("n", [
+        (looks.names[n], n, _swatch(look, not alone, "", True)) for n, look in names.items()
+    ])  # fmt: skip
+
+
+def _swatch(look: Look, coloured: bool, line: str, marker: bool) -> str:
+    """A piece of a curve; line: "d" for its style, or "" for a solid one with a filled marker."""
+    names = [f"c{look.colour}"] * coloured + [f"d{look.style}", f"f{look.fill}"] * bool(line)
+    shape = f'<path class="pt" d="{SHAPES[look.shape]}" transform="translate(13 6)"/>' * marker
+    return f'<g class="{" ".join(names)}"><path class="line" d="M0 6H26"/>{shape}</g>'
+
+
+def _legend(kind: str, keys: list[tuple[int, str, str]]) -> str:
+    buttons = [
+        f'<button type="button" class="key" aria-pressed="true" data-{kind}="{n}">'
+        f'<svg viewBox="0 0 26 12" width="26" height="12" aria-hidden="true">{swatch}</svg>'
+        f"<span>{text(label)}</span></button>"
+        for n, label, swatch in keys
+    ]
+    what = "line style" if kind == "g" else "colour and marker"
+    return f'<div class="legend {kind}" role="group" aria-label="{what}">{"".join(buttons)}</div>'
+
+
+def _details(value: Mapping[str, Any]) -> str:
+    """Nested mappings as folded lists; what is on top stands open."""
+    parts = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            parts.append(f"<details><summary>{text(str(key))}</summary>{_details(inner)}</details>")
+        elif isinstance(inner, list | tuple) and any(isinstance(v, Mapping) for v in inner):
+            listed = {str(n): v for n, v in enumerate(inner, 1)}
+            parts.append(
+                f"<details><summary>{text(str(key))}</summary>{_details(listed)}</details>"
+            )
+        else:
+            parts.append(f"<dl><dt>{text(str(key))}</dt><dd>{text(_plain(inner))}</dd></dl>")
+    return "".join(parts)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

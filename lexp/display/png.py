@@ -1,0 +1,200 @@
+"""Charts and heat maps as PNG files."""
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lexp.display.axes import Axis, labels, readable, y_ticks
+from lexp.display.document import Chart, Curve, Picture
+from lexp.display.style import COLOURS, Look, Looks, groups_of, names_of
+from lexp.display.svg import common_xs, runs, ticks_of
+
+# As assets/page.css and chart.py have them; a filling is how much of the colour is in it.
+STYLES: tuple[Any, ...] = (
+    "-", (0, (4, 1.8)), (0, (1, 1.6)), (0, (6, 1.6, 1, 1.6)), (0, (9, 2.2)),
+    (0, (5, 1.4, 1, 1.4, 1, 1.4)),
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P")
+FILLS = (1.0, 0.0, 0.4)
+# Curves of more points than this have a marker at some of them, legends of more keys more columns.
+MOST_MARKERS, MOST_KEYS = 40, 20
+
+
+def chart_png(chart: Chart, looks: Looks | None = None) -> bytes:
+    """A chart as the page shows it, for papers and slides. looks: of all charts beside it."""
+    return _png(chart_figure(chart, looks or Looks.of([chart])))
+
+
+def chart_figure(chart: Chart, looks: Looks) -> Any:
+    """The same as matplotlib's figure."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.lines import Line2D
+
+    keys = _keys(chart, looks)
+    columns = math.ceil(len(keys) / MOST_KEYS)
+    size = 8 + 1.7 * max(0, columns - 1), 4.8
+    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+    longest = max((len(curve.points) for curve in chart.curves), default=0)
+    every = 1 if longest <= MOST_MARKERS else 0.08  # of the axes' diagonal
+    faint = min(0.15, 1.5 / max(1, len(chart.curves)))
+    for curve in chart.curves:
+        look = _properties(looks.look(chart, curve))
+        xs, ys, lows, highs = _columns(chart, curve)
+        axes.plot(xs, ys, markevery=every, **look)
+        axes.fill_between(xs, lows, highs, color=look["color"], alpha=faint, linewidth=0)
+    for x, label in chart.marks:
+        axes.axvline(x, color="0.6", linewidth=1, zorder=0)
+        axes.annotate(
+            label, (x, 1), (3, -3), xycoords=("data", "axes fraction"),
+            textcoords="offset points", va="top", fontsize=8, color="0.4",
+        )  # fmt: skip
+    axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
+    axes.set_axisbelow(True)
+    axes.grid(True, which="major", color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    if keys:
+        handles = [Line2D([], [], label=label, **look) for label, look in keys]
+        figure.legend(
+            handles=handles, loc="outside right upper", frameon=False, ncols=columns,
+            fontsize=10 if columns == 1 else 8, handlelength=4,
+        )  # fmt: skip
+    _scale(figure, axes, chart)
+    return figure
+
+
+def _properties(look: Look) -> dict[str, Any]:
+    """What matplotlib calls a look."""
+    from matplotlib.colors import to_rgb
+
+    colour, fill = COLOURS[look.colour], FILLS[look.fill]
+    return {
+        "color": colour, "linestyle": STYLES[look.style], "linewidth": 1.6,
+        "marker": MARKERS[look.shape], "markersize": 4, "markeredgewidth": 1,
+        "markerfacecolor": tuple(1 - fill * (1 - part) for part in to_rgb(colour)),
+    }  # fmt: skip
+
+
+def _columns(chart: Chart, curve: Curve) -> tuple[list[float], ...]:
+    """x, y and interval of a curve's points, NaN in between where its line has a gap."""
+    gap = (math.nan,) * 4
+    rows: list[tuple[float, ...]] = []
+    for stretch in runs(curve, [] if curve.own_x else common_xs(chart), chart.log_y):
+        rows += [(p.x, p.y, p.low, p.high) for p in stretch] + [gap]
+    return tuple(list(column) for column in zip(*(rows or [gap]), strict=True))
+
+
+def _keys(chart: Chart, looks: Looks) -> list[tuple[str, dict[str, Any]]]:
+    """The legend: every curve, or where that is shorter every name and then every group."""
+    names, groups = names_of(chart), groups_of(chart)
+    found = [(curve, looks.look(chart, curve)) for curve in chart.curves]
+    if len(found) <= len(names) + len(groups):
+        whole = {
+            f"{curve.name} {curve.group if len(groups) > 1 else ''}".strip(): _properties(look)
+            for curve, look in found
+        }
+        return [*whole.items()]
+    solid = {"linestyle": "-", "markerfacecolor": None}
+    of_names = {curve.name: {**_properties(look), **solid} for curve, look in found}
+    # Markers tell groups apart where there are more of them than lines.
+    marker = "o" if any(look.fill for _, look in found) else ""
+    of_groups = {}
+    for curve, look in found:
+        white = str(1 - 0.7 * FILLS[look.fill])
+        grey = {"color": "0.3", "markerfacecolor": white, "marker": marker}
+        of_groups[curve.group or "(other)"] = {**_properties(look), **grey}
+    return [*of_names.items(), *of_groups.items()]
+
+
+def _scale(figure: Any, axes: Any, chart: Chart) -> None:
+    """Logarithms where the chart has them, and ticks with labels that can be read."""
+    from matplotlib.ticker import NullLocator
+
+    drawn = [p.y for c in chart.curves for p in c.points if math.isfinite(p.y)]
+    if chart.log_x:
+        axes.set_xscale("log", base=2)
+    log_y = chart.log_y and any(y > 0 for y in drawn)  # an empty log axis cannot be drawn
+    if log_y:
+        axes.set_yscale("log")
+    low, high = (math.log10(end) if log_y else end for end in axes.get_ylim())
+    for axis, ticks in (
+        (axes.xaxis, ticks_of(chart)),
+        (axes.yaxis, y_ticks(Axis(10 * log_y, low, high, 0, 1))),
+    ):
+        axis.set_ticks(ticks, labels(ticks))
+        axis.set_minor_locator(NullLocator())
+    figure.draw_without_rendering()  # before it is laid out, no label has a place
+    marked = {n for n, x in enumerate(ticks_of(chart)) if x in [at for at, _ in chart.marks]}
+    texts = axes.xaxis.get_ticklabels()
+    places = [text.get_window_extent() for text in texts]
+    shown = readable([(place.x0 - 4, place.x1 + 4) for place in places], marked)
+    for n, text in enumerate(texts):
+        text.set_visible(n in shown)
+
+
+def heat_maps(
+    title: str,
+    panels: Sequence[tuple[str, np.ndarray]],
+    x_label: str,
+    y_label: str,
+    note: str = "",
+    extent: tuple[float, float, float, float] | None = None,
+    symmetric: bool = False,
+) -> Picture:
+    """Matrices side by side on one colour scale; symmetric: around 0.
+
+    panels: title and [rows, columns] each; extent: left, right, bottom, top in the axes' units.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
+
+    rows = math.ceil(len(panels) / 4)
+    columns = math.ceil(len(panels) / rows)
+    finite = np.concatenate([panel[np.isfinite(panel)].ravel() for _, panel in panels])
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    if symmetric:
+        high = max(abs(low), abs(high))
+        low = -high
+    figure, grid = pyplot.subplots(
+        rows, columns, figsize=(2.7 * columns + 0.8, 2.6 * rows + 0.5), squeeze=False,
+        layout="constrained", sharex=True, sharey=True,
+    )  # fmt: skip
+    image = None
+    for place, axes in enumerate(grid.flat):
+        if place >= len(panels):
+            axes.set_visible(False)
+            continue
+        name, panel = panels[place]
+        image = axes.imshow(
+            panel, vmin=low, vmax=high, cmap="RdBu_r" if symmetric else "viridis",
+            extent=extent, aspect="auto", interpolation="nearest",
+        )  # fmt: skip
+        axes.set_title(textwrap.fill(name, 32), fontsize=9)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        if place + columns >= len(panels):  # nothing below that would carry the shared labels
+            axes.tick_params(labelbottom=True)
+    figure.supxlabel(x_label, fontsize=10)
+    figure.supylabel(y_label, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    if image is not None:
+        figure.colorbar(image, ax=grid, shrink=0.8)
+    return Picture(title, _png(figure), note)
+
+
+def _png(figure) -> bytes:  # type: ignore[no-untyped-def]
+    from matplotlib import pyplot
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    pyplot.close(figure)
+    return buffer.getvalue()

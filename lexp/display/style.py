@@ -1,0 +1,98 @@
+"""Colours, lines and markers: what tells the curves of a chart apart, in pictures and on the page.
+
+A name (a model) has a colour, and another marker when the colours have been used up; a group (a
+method) has a line style, and another filling of its markers when the styles have been used up.
+Where a chart has one name alone its groups have the colours. assets/page.css draws what is here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lexp.display.document import Chart, Curve
+
+# Okabe and Ito's palette and three darker ones: told apart by readers of any colour vision.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+    "#5B2A86", "#800000", "#005F56",
+)  # fmt: skip
+N_STYLES, N_SHAPES, N_FILLS = 6, 6, 3
+# These have one style in every picture, whatever else is in it or is not.
+KEPT = {
+    "full": 0, "blockwise": 1, "window": 2,
+    "bidirectional": 0, "bidirectional_blockwise": 1, "bidirectional_window": 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which of the colours, line styles, marker shapes and fillings a curve has."""
+
+    colour: int
+    style: int
+    shape: int
+    fill: int
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What names and groups look like in charts that belong together: the same in all of them.
+
+    names, groups: a number for each, unlike for any two that share a chart.
+    """
+
+    names: Mapping[str, int]
+    groups: Mapping[str, int]
+
+    @classmethod
+    def of(cls, charts: Iterable[Chart]) -> "Looks":
+        """Of charts in the order in which they choose, those that colours suffice for first."""
+        charts = sorted(charts, key=lambda chart: len(names_of(chart)) > len(COLOURS))
+        return cls(
+            numbered([names_of(chart) for chart in charts], {}),
+            numbered([groups_of(chart) for chart in charts], KEPT),
+        )
+
+    def look(self, chart: Chart, curve: Curve) -> Look:
+        """Unlike for any two curves of a chart, up to 60 names in 18 groups (or 10 in 108)."""
+        name, group = self.names[curve.name], self.groups[curve.group]
+        return Look(
+            (group if is_alone(chart) else name) % len(COLOURS),
+            group % N_STYLES,
+            (name // len(COLOURS) + group // (N_STYLES * N_FILLS)) % N_SHAPES,
+            group // N_STYLES % N_FILLS,
+        )
+
+
+def names_of(chart: Chart) -> list[str]:
+    """Each name once, in order."""
+    return list(dict.fromkeys(curve.name for curve in chart.curves))
+
+
+def groups_of(chart: Chart) -> list[str]:
+    """Each group once, in order."""
+    return list(dict.fromkeys(curve.group for curve in chart.curves))
+
+
+def is_alone(chart: Chart) -> bool:
+    """Whether one name has all curves, so that colours can tell its groups apart."""
+    return len(names_of(chart)) == 1 and len(groups_of(chart)) > 1
+
+
+def numbered(lists: Sequence[Sequence[str]], kept: Mapping[str, int]) -> dict[str, int]:
+    """The smallest number for each key that no key beside it in a list has.
+
+    kept: numbers of certain keys, which others leave free where one of these is beside them.
+    """
+    beside: dict[str, set[str]] = {}
+    for keys in lists:
+        for key in keys:
+            beside.setdefault(key, set()).update(keys)
+    found: dict[str, int] = {}
+    first_free = max(kept.values(), default=-1) + 1
+    for key in sorted(beside, key=lambda key: key not in kept):
+        taken = {found[other] for other in beside[key] if other in found}
+        number = kept.get(key, first_free if beside[key] & set(kept) else 0)
+        while number in taken:
+            number = max(number + 1, first_free if key in kept else 0)
+        found[key] = number
+    return found

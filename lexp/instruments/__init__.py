@@ -1,0 +1,1 @@
+"""Instruments: measurements of what attention and hidden states do."""

@@ -1,0 +1,245 @@
+"""Translation invariance: how far scores are a function of distance alone (Toeplitz R^2).
+
+Over the pairs j < i that the pattern allows, of one layer, head and text,
+
+    R^2 = 1 - sum_ij (s_ij - g(i - j))^2 / sum_ij (s_ij - m)^2
+
+s: scores before softmax, biases included; g(delta): the mean of all s with i - j = delta; m: the
+mean of all s. Every pair weighs the same, so distance delta weighs as its n - delta pairs do. One
+shared mean is taken off, never one per position, which would take the signal with it. R^2 is taken
+of each text and then averaged. Pure noise has (distances - 1) / (pairs - 1), 0.008 at 256 tokens;
+scores that are all the same have none (NaN). After the Toeplitz fit of Wennberg and Henter 2021
+(TISA, arXiv 2106.01950), which is of position embeddings; of scores it is on causal models.
+
+Where the scheme adds embeddings P to the tokens, also, over all pairs j < i,
+
+    gram       P P^T
+    position   (P' W_q) (P' W_k)^T of each head of the first layer
+
+P': P through the first LayerNorm but for the division by its standard deviation, which the token
+has a part in. Deeper layers see no P that could be told from what earlier ones made of it.
+A scheme with something in place of softmax may do more to scores there: that is not looked at.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexp.attention import chunked as strips
+from lexp.attention.chunked import Tile
+from lexp.display.document import Chart, Picture
+from lexp.display.png import heat_maps
+from lexp.display.table import Field, Sheet
+from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.instruments.capture import Seen, watched
+from lexp.instruments.over_seeds import (
+    against_length,
+    by_kind,
+    finite_mean,
+    in_order,
+    longest_of_each,
+    trained_marks,
+)
+from lexp.instruments.position_embeddings import position_embeddings
+from lexp.model.transformer import Block
+from lexp.system.errors import NotDefined
+
+
+@dataclass
+class Diagonals:
+    """Count, mean and sum of squared deviations of what lies at each distance, by head.
+
+    Batches are merged as Chan, Golub and LeVeque (1983) do: no sum of squares of raw values, which
+    would lose its digits where scores are large beside their spread. All [H, T], float64.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    @classmethod
+    def empty(cls, n_heads: int, seq_len: int, device: torch.device) -> "Diagonals":
+        """Of nothing yet."""
+        shape = n_heads, seq_len
+        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for _ in range(3)))
+
+    def add(self, values: Tensor, distance: Tensor) -> None:
+        """Values [H, N] at distances [N]."""
+        values = values.double()
+        index = distance.expand(values.shape)
+        zeros = torch.zeros_like(self.mean)
+        count = zeros.scatter_add(1, index, torch.ones_like(values))
+        mean = zeros.scatter_add(1, index, values) / count.clamp(min=1)
+        squares = zeros.scatter_add(1, index, (values - mean.gather(1, index)).square())
+        both = self.count + count
+        apart = mean - self.mean
+        self.squares += squares + apart.square() * self.count * count / both.clamp(min=1)
+        self.mean += apart * count / both.clamp(min=1)
+        self.count = both
+
+    def r2(self) -> Tensor:
+        """R^2 of the mean of each distance, [H]; NaN where nothing varies."""
+        overall = (self.count * self.mean).sum(-1, keepdim=True) / self.count.sum(-1, keepdim=True)
+        between = (self.count * (self.mean - overall).square()).sum(-1)
+        within = self.squares.sum(-1)
+        # What float64 makes of equal values counts as equal.
+        rounding = (self.count * overall.square()).sum(-1) * 1e-28
+        varies = between + within > rounding
+        return torch.where(varies, between / (between + within), math.nan)
+
+
+@dataclass(frozen=True)
+class Invariance(Instrument):
+    """Toeplitz R^2 of the scores of every head, and of position embeddings where there are some."""
+
+    name = "invariance"
+
+    def look(self, view: View) -> Finding:
+        """A row for each layer and head; `gram` and `position` beside `scores` where defined."""
+        if view.seq_len < 3:
+            raise NotDefined("translation invariance needs texts of 3 tokens or more")
+        n_layers, n_heads = view.model.dims.n_layers, view.model.dims.n_heads
+        per_text = []
+        for text in view.texts:
+            layers = [
+                Diagonals.empty(n_heads, view.seq_len, view.texts.device) for _ in range(n_layers)
+            ]
+
+            def on_tile(seen: Seen, tile: Tile, layers: list[Diagonals] = layers) -> None:
+                queries = torch.arange(tile.start, tile.start + tile.scores.shape[2])
+                distance = queries.to(tile.keys.device)[:, None] - tile.keys
+                chosen = tile.allowed & (distance > 0)
+                layers[seen.layer].add(tile.scores[0][:, chosen], distance[chosen])
+
+            watched(view.model, text[None], view.pattern, on_tile)
+            per_text.append(torch.stack([layer.r2() for layer in layers]))
+        r2 = torch.stack(per_text).mean(0).tolist()
+        rows: list[Row] = [
+            {"measure": "scores", "layer": layer, "head": head, "value": r2[layer][head]}
+            for layer in range(n_layers)
+            for head in range(n_heads)
+        ]
+        return Finding((*rows, *embedding_rows(view)))
+
+    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+        """A table, a chart against length for each layer, and a picture of every head."""
+        n_layers = 1 + max(int(r["layer"]) for one in found for r in one.finding.rows)
+        charts = [
+            Chart(
+                f"Translation invariance of scores, layer {layer + 1}",
+                "length (tokens)", "Toeplitz R² (mean over heads)", True, False,
+                against_length(found, lambda one, layer=layer: layer_mean(one, layer)),  # type: ignore[misc]
+                trained_marks(found),
+                "1: scores are a function of distance alone. Mean over heads, texts and seeds; "
+                "the band is the seeds' range.",
+            )
+            for layer in range(n_layers)
+        ]  # fmt: skip
+        return [table(found, n_layers), *charts, every_head(found, n_layers)]
+
+    def summary(self, one: Labelled) -> dict[str, float]:
+        """Mean R^2 of all heads' scores, and of the embeddings where there are some."""
+        means = {
+            "Toeplitz R² of scores": finite_mean(values_of(one, "scores")),
+            "Toeplitz R² of P Pᵀ": finite_mean(values_of(one, "gram")),
+        }
+        return {name: value for name, value in means.items() if math.isfinite(value)}
+
+
+def embedding_rows(view: View) -> list[Row]:
+    """R^2 of P P^T and of every head's position-position term; none without embeddings P."""
+    try:
+        p = position_embeddings(view)
+    except NotDefined:
+        return []
+    n_heads, block = view.model.dims.n_heads, view.model.blocks[0]
+    rows: list[Row] = [{"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p)[0]}]
+    if not isinstance(block, Block):  # another's layers: where q and k come from is not known
+        return rows
+    with torch.no_grad():
+        normed = (p - p.mean(-1, keepdim=True)) * block.norm_attention.weight.double()
+        q, k, _ = (normed @ block.attention.qkv.weight.double().T).chunk(3, dim=-1)
+    q, k = (t.unflatten(-1, (n_heads, -1)).transpose(0, 1) for t in (q, k))
+    for head, value in enumerate(of_products(q, k)):
+        rows.append({"measure": "position", "layer": 0, "head": head, "value": value})
+    return rows
+
+
+def of_products(left: Tensor, right: Tensor) -> list[float]:
+    """R^2 over j < i of left_i . right_j, of [T, D] or [H, T, D]: some rows at a time."""
+    left, right = (t if t.ndim == 3 else t[None] for t in (left, right))
+    n_heads, n, _ = left.shape
+    found = Diagonals.empty(n_heads, n, left.device)
+    index = torch.arange(n, device=left.device)
+    most = max(1, min(strips.MAX_ROWS, strips.MAX_SCORES["cpu"] // (n_heads * n)))
+    for rows in index.split(most):
+        end = int(rows[-1])  # the keys before the last query
+        distance = rows[:, None] - index[:end]
+        products = left[:, rows] @ right[:, :end].transpose(-1, -2)
+        found.add(products[:, distance > 0], distance[distance > 0])
+    return found.r2().tolist()
+
+
+def values_of(one: Labelled, measure: str, layer: int | None = None) -> list[float]:
+    """Values of a measure, of one layer or all."""
+    return [
+        float(row["value"])
+        for row in one.finding.rows
+        if row["measure"] == measure and layer in (None, row["layer"])
+    ]
+
+
+def layer_mean(one: Labelled, layer: int) -> float:
+    """Mean R^2 of the scores of a layer's heads."""
+    return finite_mean(values_of(one, "scores", layer))
+
+
+def every_head(found: Sequence[Labelled], n_layers: int) -> Picture:
+    """R^2 of each layer and head, of each model at its longest length under the first method."""
+    n_heads = 1 + max(int(row["head"]) for one in found for row in one.finding.rows)
+    panels = []
+    for kind, ones in longest_of_each(by_kind(found)).items():
+        if kind.method != found[0].method:
+            continue
+        r2 = np.full((len(ones), n_layers, n_heads), np.nan)
+        for seed, one in enumerate(ones):
+            for row in one.finding.rows:
+                if row["measure"] == "scores":
+                    r2[seed, int(row["layer"]), int(row["head"])] = row["value"]
+        panels.append((f"{kind.name}, {kind.length} tokens", r2.mean(0)))
+    return heat_maps(
+        f"Toeplitz R² of every head, {found[0].method} attention", panels, "head", "layer",
+        "Mean over texts and seeds.", (0.5, n_heads + 0.5, n_layers + 0.5, 0.5),
+    )  # fmt: skip
+
+
+def table(found: Sequence[Labelled], n_layers: int) -> Sheet:
+    """R^2 by layer, over all heads, and of the embeddings."""
+    rows = []
+    for kind, ones in sorted(by_kind(found).items(), key=lambda item: in_order(item[0])):
+        every = [v for one in ones for v in values_of(one, "scores") if math.isfinite(v)]
+        gram = [v for one in ones for v in values_of(one, "gram")]
+        position = [v for one in ones for v in values_of(one, "position")]
+        layers = [finite_mean([layer_mean(one, n) for one in ones]) for n in range(n_layers)]
+        spread = f"{min(every):.2f} to {max(every):.2f}" if every else ""
+        numbers = [*layers, finite_mean(every), finite_mean(gram), finite_mean(position)]
+        texts = [f"{v:.3f}" if math.isfinite(v) else "" for v in numbers]
+        texts.insert(n_layers + 1, spread)
+        rows.append((*map(Field, (kind.name, kind.method, str(kind.length))), *map(Field, texts)))
+    heads = [f"layer {n + 1}" for n in range(n_layers)]
+    return Sheet(
+        "Translation invariance: Toeplitz R²",
+        ("model", "attention", "length", *heads, "all layers", "heads", "P Pᵀ", "P Wq Wkᵀ Pᵀ"),
+        tuple(rows),
+        3,
+        (
+            "R² = 1 - sum (s_ij - mean of its distance)² / sum (s_ij - overall mean)², over pairs "
+            "j < i in sight, all of the same weight; mean over heads, texts and seeds.",
+            "heads: the lowest and highest of any head. P: what the scheme adds to the embeddings; "
+            "its term in the scores is of the first layer.",
+        ),
+    )

@@ -1,0 +1,26 @@
+"""What a scheme adds to the token embeddings."""
+
+import torch
+from torch import Tensor
+
+from lexp.instruments.base import View
+from lexp.system.errors import NotDefined
+
+
+def position_embeddings(view: View) -> Tensor:
+    """P of the model's scheme at the text's positions, float64 [T, d_model].
+
+    The scheme applied to zeros: whatever it multiplies embeddings by falls away. NotDefined for a
+    scheme that adds nothing.
+    """
+    model, scheme = view.model, view.model.position
+    device = next(model.parameters()).device
+    drawn = scheme.draw(view.seq_len)
+    positions = torch.arange(view.seq_len) if drawn is None else drawn
+    nothing = torch.zeros(1, view.seq_len, model.dims.d_model, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        added = scheme.embed(nothing, positions.to(device))[0]
+    if not added.any():
+        name = type(scheme).__name__
+        raise NotDefined(f"{name} adds nothing to the embeddings: it has no position embeddings")
+    return added

@@ -1,0 +1,180 @@
+"""Empirical receptive field: how far back the inputs lie that the newest output depends on.
+
+For a text of tokens x_0 .. x_n and the embedding e_j of input token j, before positions are added,
+
+    g_j = || d ln p(x_n | x_0 .. x_{n-1}) / d e_j ||_2,    j = 0 .. n-1
+    share at distance r = (mean over texts of) g_{n-1-r} / sum_j g_j
+
+cumulated from the newest input, r = 0, back. The field is the distance at which the sum reaches
+99 % (Chi et al. 2023, "Dissecting Transformer Length Extrapolation via the Lens of Receptive Field
+Analysis", arXiv 2212.10356, section 4; here the gradient is of the log-likelihood of the text's
+last token, a number that training works on). Shares are taken of each text before the mean, so
+every text weighs the same.
+
+One text at a time, with gradients of the embeddings alone. Texts longer than LONG have each layer
+computed again in the backward pass, so that one layer's attention is in memory at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lexp.attention import Attend, make_attend
+from lexp.display.document import Chart, Curve, Picture, Point
+from lexp.display.table import Field, Sheet
+from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.instruments.over_seeds import Kind, by_kind, finite_mean, in_order, longest_of_each
+from lexp.model.transformer import Transformer
+from lexp.pattern import Banded, Pattern
+from lexp.position import Position
+from lexp.system.errors import NotDefined
+
+PERCENT = (50, 90, 99)
+LONG = 2048
+
+
+@dataclass(frozen=True)
+class Receptive(Instrument):
+    """Cumulative share of the newest output's gradient by distance, and what holds 50/90/99 %."""
+
+    name = "receptive"
+
+    def look(self, view: View) -> Finding:
+        """Rows of the distances, and of the cumulative share at powers of two."""
+        n_inputs = view.seq_len - 1
+        if n_inputs < 1:
+            raise NotDefined("a receptive field needs texts of 2 tokens or more")
+        total = torch.zeros(n_inputs, dtype=torch.float64)
+        for text in view.texts:
+            sizes = gradients(view.model, view.pattern, text).norm(dim=-1).double().cpu().flip(0)
+            if not (sizes.isfinite().all() and sizes.sum() > 0):
+                raise NotDefined("the newest output's gradient is 0 or not finite")
+            total += sizes / sizes.sum()
+        shares = (total / len(view.texts)).numpy()
+        cumulative = shares.cumsum()
+        rows: list[Row] = [
+            {"measure": f"distance_{percent}", "value": reached(cumulative, percent)}
+            for percent in PERCENT
+        ]
+        farthest = reachable(view.pattern, n_inputs, view.model)
+        rows.append({"measure": "reachable", "value": farthest})
+        for power in range(n_inputs.bit_length()):
+            distance = 2**power - 1
+            rows.append({"measure": "cumulative", "distance": distance,
+                         "value": float(cumulative[distance])})  # fmt: skip
+        return Finding(tuple(rows), {"shares": shares})
+
+    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+        """A table of distances; the cumulative share at each model's longest length."""
+        kinds = by_kind(found)
+        return [table(kinds), chart(longest_of_each(kinds), max(kind.length for kind in kinds))]
+
+
+def gradients(model: Transformer, pattern: Pattern, text: Tensor) -> Tensor:
+    """d ln p(last token) / d embedding of each token before it, [n - 1, d_model]; text [n]."""
+    inputs, target = text[None, :-1], text[None, -1:]
+    attend = make_attend(pattern, inputs.shape[1], model.schemes, text.device)
+    if inputs.shape[1] > LONG:
+        attend = computed_again(attend)
+    with torch.enable_grad():
+        embedded = model.embedding(inputs).detach().requires_grad_()
+
+        def instead(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            return embedded
+
+        handle = model.embedding.register_forward_hook(instead)
+        try:
+            loss = model.losses(inputs, target, attend).sum()
+        finally:
+            handle.remove()
+        return torch.autograd.grad(-loss, embedded)[0][0]
+
+
+def computed_again(attend: Attend) -> Attend:
+    """Attention that keeps only its inputs for the backward pass."""
+
+    def again(
+        q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None
+    ) -> Tensor:
+        return checkpoint(attend, q, k, v, position, x, drawn, use_reentrant=False)
+
+    return again
+
+
+def reachable(pattern: Pattern, n_inputs: int, model: Transformer) -> int:
+    """The farthest distance that the newest output can depend on at all, in tokens."""
+    first = n_inputs - 1
+    for n in reversed(range(len(model.blocks))):
+        scheme = model.schemes[n % len(model.schemes)]
+        if isinstance(pattern, Banded):
+            first = int(pattern.first_key(torch.tensor(first))) - scheme.n_earlier
+        else:
+            first = min(branch.keys(first, first + 1)[0] for branch in pattern.branches)
+        first = max(0, first)
+    return n_inputs - 1 - first
+
+
+def reached(cumulative: np.ndarray, percent: float) -> int:
+    """The least distance within which there is so much of the whole."""
+    return int((cumulative < percent / 100 * cumulative[-1]).sum())
+
+
+def mean_of(ones: Sequence[Labelled], measure: str) -> float:
+    """The mean of a measure over seeds."""
+    rows = [row for one in ones for row in one.finding.rows if row["measure"] == measure]
+    return finite_mean([float(row["value"]) for row in rows])
+
+
+def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
+    """Distances that hold 50, 90 and 99 %, by model, method and length."""
+    rows = []
+    for kind, ones in sorted(kinds.items(), key=lambda item: in_order(item[0])):
+        held = [f"{mean_of(ones, f'distance_{percent}'):.0f}" for percent in PERCENT]
+        texts = (*kind[:2], str(kind.length), *held, f"{mean_of(ones, 'reachable'):.0f}")
+        rows.append(tuple(map(Field, texts)))
+    return Sheet(
+        "Empirical receptive field (tokens)",
+        ("model", "attention", "length", *(f"{p} %" for p in PERCENT), "reachable"),
+        tuple(rows),
+        3,
+        (
+            "Distance from the newest input within which so much lies of the gradient of the last "
+            "token's log-likelihood, by norm; mean over texts and seeds. reachable: the farthest "
+            "token that attention over all layers can reach.",
+        ),
+    )
+
+
+def chart(kinds: dict[Kind, list[Labelled]], longest: int) -> Chart:
+    """Cumulative share against how many of the newest tokens."""
+    curves = []
+    for kind, ones in kinds.items():
+        each = [one.finding.arrays["shares"].cumsum() for one in ones]
+        name = kind.name if kind.length == longest else f"{kind.name} at {kind.length}"
+        points = tuple(
+            Point(
+                n + 1, 100 * float(np.mean([c[n] for c in each])),
+                *((100 * float(min(c[n] for c in each)), 100 * float(max(c[n] for c in each)))
+                  if len(each) > 1 else ()),
+            )
+            for n in places(len(each[0]))
+        )  # fmt: skip
+        curves.append(Curve(name, kind.method, points, own_x=True))
+    trained = sorted({one.train_len for ones in kinds.values() for one in ones})
+    return Chart(
+        f"Empirical receptive field at {longest} tokens",
+        "newest tokens", "cumulative share of the gradient (%)", True, False, tuple(curves),
+        tuple((float(n), "trained") for n in trained),
+        "Gradient of the last token's log-likelihood by the embeddings of the tokens before it; "
+        "mean over texts and seeds.",
+    )  # fmt: skip
+
+
+def places(n: int, per_doubling: int = 16) -> list[int]:
+    """Indices 0 .. n-1 at equal steps of the logarithm, ends included: enough for a curve."""
+    steps = np.arange(0, np.log2(n) + 1e-9, 1 / per_doubling)
+    return sorted({*(round(2 ** float(s)) - 1 for s in steps), n - 1})

@@ -1,0 +1,248 @@
+"""How the variance of attention output falls with position: Chi et al. 2023, ACL, arXiv 2305.13571.
+
+Of each layer and position m = 1 .. n, with u_m the concatenated outputs of its heads [inner] and
+o_m = W_o u_m [d_model], before it is added to the residual stream:
+
+    output   (1 / d) sum_c (o_mc - mean_c o_mc)^2, over the d = d_model channels of o_m
+    heads    the same over the channels of u_m, before the projection
+    equal    that of W_o applied to the plain mean of the values in sight: what attention that
+             prefers nothing would give. It differs from 1 / m only where values repeat.
+    single   that of W_o v_n, averaged over n: one value alone
+
+averaged over texts. A causal mean of independent values has output = single / m, the paper's
+account of how models without positions know where they are. A text repeats its tokens, which
+independent values do not: so each model also reads `normal` inputs, embeddings drawn from N(0, s^2)
+independently of each other, s the standard deviation of its own table, as in the paper.
+
+The slope b is of ln variance = a + b ln m, from position fit_from on, weights 1 / m so that every
+octave counts alike; error: standard error over texts (positions of one text share their keys, so
+their residuals do not tell); misfit: root mean square residual in ln variance.
+
+The derivation itself is checked beside it, on the paper's setting: lexp.instruments.derivation.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lexp.attention.chunked import Tile
+from lexp.display.document import Chart, Curve, Picture, Point
+from lexp.display.table import Field, Sheet
+from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.instruments.capture import Seen, watched
+from lexp.instruments.charts import curves_of, points
+from lexp.instruments.derivation import Derivation, derivation, slope
+from lexp.instruments.over_seeds import trained_marks
+from lexp.model.transformer import Transformer
+from lexp.system.errors import NotDefined
+
+INPUTS = ("text", "normal")
+KINDS = ("output", "heads", "equal")
+NOTE = "Variance over channels by that of one value; a mean of m independent values is 1/m. "
+
+
+@dataclass(frozen=True)
+class Variance(Instrument):
+    """Variance of attention output by position, its decay exponent, and the paper's derivation.
+
+    fit_from: first position of the fit. The rest is the setting of the derivation.
+    """
+
+    fit_from: int = 4
+    d_model: int = 768
+    n_heads: int = 12
+    n_layers: int = 3
+    sigma: float = 0.02
+    seq_len: int = 512
+    seed: int = 0
+    name = "variance"
+
+    def look(self, view: View) -> Finding:
+        """Arrays variance [inputs, kinds, layers, n], single [inputs, layers]; rows of slopes."""
+        if view.seq_len < 2 * self.fit_from:
+            raise NotDefined(f"a slope from position {self.fit_from} on needs twice as many tokens")
+        n_texts, n_layers = len(view.texts), view.model.dims.n_layers
+        variance = np.zeros((len(INPUTS), len(KINDS), n_layers, view.seq_len))
+        single = np.zeros((len(INPUTS), n_layers))
+        slopes = np.zeros((len(INPUTS), len(KINDS), n_layers, n_texts))
+        for i, inputs in enumerate(INPUTS):
+            for n, text in enumerate(view.texts):
+                with embedded(view.model, n if inputs == "normal" else None):
+                    found, alone = variances(view, text)
+                variance[i] += found.numpy() / n_texts
+                single[i] += alone.numpy() / n_texts
+                for kind in range(len(KINDS)):
+                    for layer in range(n_layers):
+                        slopes[i, kind, layer, n] = slope(found[kind, layer], self.fit_from)[0]
+        arrays = {"variance": variance, "single": single}
+        return Finding(tuple(self._rows(variance, single, slopes)), arrays)
+
+    def _rows(self, variance: np.ndarray, single: np.ndarray, slopes: np.ndarray) -> Iterator[Row]:
+        n_texts, n_positions = slopes.shape[-1], variance.shape[-1]
+        for i, inputs in enumerate(INPUTS):
+            for layer in range(variance.shape[2]):
+                for kind, of in enumerate(KINDS):
+                    own = variance[i, kind, layer]
+                    b, misfit = slope(torch.from_numpy(own), self.fit_from)
+                    spread = slopes[i, kind, layer].std(ddof=1) if n_texts > 1 else math.nan
+                    named: Row = {"inputs": inputs, "of": of, "layer": layer}
+                    yield {"measure": "slope", **named, "value": b,
+                           "error": spread / math.sqrt(n_texts), "misfit": misfit}  # fmt: skip
+                    for power in range(n_positions.bit_length()):
+                        value = float(own[(1 << power) - 1])
+                        yield {"measure": "variance", **named, "m": 1 << power, "value": value}
+                alone = float(single[i, layer])
+                yield {"measure": "single", "inputs": inputs, "layer": layer, "value": alone}
+
+    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+        """Slopes, curves of first, middle and last layer, and the derivation: table and chart."""
+        setting = (self.d_model, self.n_heads, self.n_layers, self.sigma, self.seq_len, self.seed)
+        theory = derivation(*setting)
+        longest = max(one.length for one in found)
+        shown = [one for one in found if one.length == longest]
+        items: list[Sheet | Chart | Picture] = []
+        items += [self._slopes(shown, n) for n in range(len(INPUTS))]
+        n_layers = max(one.finding.arrays["single"].shape[1] for one in shown)
+        for layer in sorted({0, n_layers // 2, n_layers - 1}):
+            items += [curves(shown, n, layer) for n in range(len(INPUTS))]
+        words = f"d {self.d_model}, H {self.n_heads}, sigma {self.sigma:g}, n {self.seq_len}"
+        return [*items, properties(theory, words), derived(theory, words)]
+
+    def _slopes(self, shown: Sequence[Labelled], inputs: int) -> Sheet:
+        n_layers = max(one.finding.arrays["single"].shape[1] for one in shown)
+        rows = []
+        for one in shown:
+            for of in KINDS:
+                own = {
+                    int(r["layer"]): f"{r['value']:.2f} ± {r['error']:.2f}".replace("-", "\u2212")
+                    for r in one.finding.rows
+                    if (r["measure"], r["inputs"], r.get("of")) == ("slope", INPUTS[inputs], of)
+                }
+                names = one.name, f"s{one.seed}", one.method, of
+                cells = [Field(own.get(layer, "")) for layer in range(n_layers)]
+                rows.append((*map(Field, names), *cells))
+        length = shown[0].length
+        return Sheet(
+            f"Decay exponent of attention variance, {INPUTS[inputs]} inputs",
+            ("model", "seed", "method", "of", *(f"layer {n}" for n in range(n_layers))),
+            tuple(rows), 4,
+            (f"Slope of ln variance against ln m over m = {self.fit_from} .. {length}, ± its "
+             "standard error over texts; -1: a mean of independent values.",
+             "output: after the projection; heads: before it; equal: of the plain mean of values."),
+        )  # fmt: skip
+
+
+def variances(view: View, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Of one text: variance [kinds, layers, n] and single [layers], float64 on the CPU.
+
+    Exact for every pattern; what a tile needs is gone before the next one.
+    """
+    n_layers = view.model.dims.n_layers
+    found = torch.zeros(len(KINDS), n_layers, len(text), dtype=torch.float64)
+    single = torch.zeros(n_layers, dtype=torch.float64)
+
+    def project(layer: int, heads: Tensor) -> Tensor:
+        """Outputs of heads [1, H, Q, D] to what they add to the residual stream [Q, d_model]."""
+        out = view.model.blocks[layer].attention.out  # type: ignore[union-attr]
+        return out(heads[0].transpose(0, 1).flatten(1).to(out.weight.dtype))  # type: ignore
+
+    def on_layer(seen: Seen) -> None:
+        single[seen.layer] = _variance(project(seen.layer, seen.v)).mean()
+
+    def on_tile(seen: Seen, tile: Tile) -> None:
+        v = tile.values(seen.v)
+        heads = tile.weights @ v
+        allowed = tile.allowed.to(v.dtype)
+        equal = allowed / allowed.sum(-1, keepdim=True) @ v
+        rows = slice(tile.start, tile.start + heads.shape[2])
+        found[0, seen.layer, rows] = _variance(project(seen.layer, heads))
+        found[1, seen.layer, rows] = _variance(heads[0].transpose(0, 1).flatten(1))
+        found[2, seen.layer, rows] = _variance(project(seen.layer, equal))
+
+    watched(view.model, text[None], view.pattern, on_tile, on_layer)
+    return found, single
+
+
+def _variance(values: Tensor) -> Tensor:
+    """Over the last axis, float64 on the CPU."""
+    return values.double().var(-1, correction=0).cpu()
+
+
+@contextmanager
+def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
+    """The model with independent normal embeddings, as large as its own; None: as it is."""
+    if seed is None:
+        yield
+        return
+    weight = model.embedding.weight
+    generator = torch.Generator().manual_seed(seed)
+
+    def replaced(module: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        drawn = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+        return (drawn * weight.double().std().item()).to(out)
+
+    handle = model.embedding.register_forward_hook(replaced)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def curves(shown: Sequence[Labelled], inputs: int, layer: int) -> Chart:
+    """Relative variance of every model's output in a layer against m, beside 1 / m."""
+
+    def relative(one: Labelled) -> tuple[Point, ...] | None:
+        variance, single = one.finding.arrays["variance"], one.finding.arrays["single"]
+        if layer >= single.shape[1]:
+            return None
+        return points(variance[inputs, KINDS.index("output"), layer] / single[inputs, layer])
+
+    found = curves_of(shown, [relative(one) for one in shown])
+    theory = Curve("1/m", "theory", points(1 / np.arange(1, shown[0].length + 1)))
+    return Chart(
+        f"Attention output, layer {layer}, {INPUTS[inputs]} inputs", "position m (tokens)",
+        "variance / variance of one value", True, True, (*found, theory), trained_marks(shown),
+        NOTE + {"text": "", "normal": "Embeddings are drawn independently."}[INPUTS[inputs]],
+    )  # fmt: skip
+
+
+def properties(theory: Derivation, words: str) -> Sheet:
+    """Every step of the derivation: measured, theory, ratio, tolerance, whether it holds."""
+    rows = []
+    for p in theory.properties:
+        corrected = math.isfinite(p.corrected)
+        numbers = (
+            f"{p.measured:.4g}", f"{p.theory:.4g}", f"{p.ratio:.3f}",
+            p.tolerance, "yes" if p.holds else "no",
+            f"{p.corrected:.4g}" if corrected else "",
+            f"{p.measured / p.corrected:.3f}" if corrected else "",
+        )  # fmt: skip
+        styles = ("", "", "", "", "" if p.holds else "failed", "", "")
+        rows.append((Field(p.name), *map(Field, numbers, styles)))
+    heads = ("step", "measured", "theory", "ratio", "tolerance", "holds", "corrected", "ratio")
+    notes = (
+        f"Random model of {words}; means over draws of weights and inputs.",
+        "corrected: with uneven weights and the lean of weights towards the query's key direction.",
+    )
+    return Sheet("Derivation of the variance, step by step", heads, tuple(rows), 1, notes)
+
+
+def derived(theory: Derivation, words: str) -> Chart:
+    """Var(o_m) of every layer of the random model beside theory."""
+    found = []
+    for n, (measured, expected) in enumerate(zip(theory.simulated, theory.theory, strict=True)):
+        found.append(Curve(f"layer {n}", "simulated", points(measured)))
+        found.append(Curve(f"layer {n}", "theory", points(expected)))
+        if n == 0:
+            found.append(Curve(f"layer {n}", "corrected", points(theory.corrected)))
+    return Chart(
+        "Derivation: variance of attention output", "position m (tokens)", "Var(o_m)", True, True,
+        tuple(found), (),
+        f"Random model of {words}. The paper's theory, for layer 0, is d^2 sigma^4 / m; deeper"
+        " layers read what is correlated between positions, and the decay is all but gone.",
+    )  # fmt: skip

@@ -1,0 +1,185 @@
+"""The trunk every scheme is trained on: a pre-norm decoder-only Transformer.
+
+Shapes: B batch, T sequence, H heads, D head_dim, V vocab_size.
+Kept plain on purpose, so that differences between runs are differences between position schemes:
+no dropout, no biases, GELU, untied head, one attention function handed in from outside.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lexp.attention import Attend
+from lexp.model.chunked_cross_entropy import head_loss, wide
+from lexp.position import Position
+
+# Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), so that
+# they never exist for a whole long text.
+MAX_LOGITS = 1 << 24
+# Without gradients, longer texts go through the feed-forward layer so many tokens at a time.
+MLP_ROWS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Sizes of the trunk.
+
+    share_layers: one block's weights serve all layers (ALBERT, Lan et al. 2019, arXiv 1909.11942).
+    """
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    head_dim: int
+    d_ff: int
+    share_layers: bool = False
+
+    def __post_init__(self) -> None:
+        bad = {k: v for k, v in vars(self).items() if k != "share_layers" and v < 1}
+        if bad:
+            raise ValueError(f"model sizes must be at least 1, got {bad}")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the pattern and the scheme come in with `attend`."""
+
+    def __init__(self, dims: Dims):
+        super().__init__()
+        inner = dims.n_heads * dims.head_dim
+        self.n_heads = dims.n_heads
+        self.qkv = nn.Linear(dims.d_model, 3 * inner, bias=False)
+        self.out = nn.Linear(inner, dims.d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, position: Position, attend: Attend, drawn: Tensor | None
+    ) -> Tensor:
+        """x [B, T, d_model] to the same shape."""
+        heads = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # [B, T, 3, H, D]
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # three of [B, H, T, D]
+        return self.out(attend(q, k, v, position, x, drawn).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, dims: Dims):
+        super().__init__()
+        # LayerNorm, not RMSNorm: as in the papers compared here, and 5x faster on a CPU.
+        self.norm_attention = nn.LayerNorm(dims.d_model, bias=False)
+        self.attention = Attention(dims)
+        self.norm_mlp = nn.LayerNorm(dims.d_model, bias=False)
+        self.mlp_in = nn.Linear(dims.d_model, dims.d_ff, bias=False)
+        self.mlp_out = nn.Linear(dims.d_ff, dims.d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, position: Position, attend: Attend, drawn: Tensor | None
+    ) -> Tensor:
+        """x [B, T, d_model] to the same shape."""
+        x = x + self.attention(self.norm_attention(x), position, attend, drawn)
+        if torch.is_grad_enabled() or x.shape[1] <= MLP_ROWS:
+            return x + self.mlp(x)
+        for rows in x.split(MLP_ROWS, dim=1):
+            rows += self.mlp(rows)
+        return x
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """What the feed-forward layer adds to x [B, T, d_model]."""
+        return self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))
+
+
+class Transformer(nn.Module):
+    """A language model over token ids, causal or not as attention makes it.
+
+    make_position builds the position scheme: once, shared by all layers, or anew for each layer
+    where the scheme says that its parameters are `per_layer`. Layer n takes scheme n modulo their
+    number. Where layers share their weights, `blocks` has the same block for each of them.
+    """
+
+    def __init__(self, dims: Dims, vocab_size: int, make_position: Callable[[], Position]):
+        super().__init__()
+        self.dims = dims
+        made = make_position()
+        schemes = made.layers()
+        if made.per_layer:
+            others = [make_position().layers() for _ in range(dims.n_layers - 1)]
+            schemes = [own[n % len(own)] for n, own in enumerate([schemes, *others])]
+        self.positions = nn.ModuleList(schemes)
+        self.embedding = nn.Embedding(vocab_size, dims.d_model)
+        own = [Block(dims) for _ in range(1 if dims.share_layers else dims.n_layers)]
+        self.blocks = nn.ModuleList(own * dims.n_layers if dims.share_layers else own)
+        self.norm = nn.LayerNorm(dims.d_model, bias=False)
+        self.head = nn.Linear(dims.d_model, vocab_size, bias=False)
+        self._initialise(dims.n_layers)
+
+    def _initialise(self, n_layers: int) -> None:
+        # GPT-2: normal(0, 0.02), and layers that write to the residual stream scaled down by
+        # the square root of how many there are, so that its variance does not grow with depth.
+        for name, parameter in self.named_parameters():
+            if name.startswith("positions.") or parameter.ndim < 2:
+                continue
+            writes_residual = name.endswith(("attention.out.weight", "mlp_out.weight"))
+            std = 0.02 / math.sqrt(2 * n_layers) if writes_residual else 0.02
+            nn.init.normal_(parameter, std=std)
+
+    @property
+    def position(self) -> Position:
+        """The scheme (that of the first layer, where they differ)."""
+        return self.schemes[0]
+
+    @property
+    def schemes(self) -> list[Position]:
+        """The schemes that layers take in turns."""
+        return [position for position in self.positions if isinstance(position, Position)]
+
+    def hidden(self, tokens: Tensor, attend: Attend, first: int = 0) -> Tensor:
+        """Token ids [B, T] to final normed hidden states [B, T, d_model]; first: their index."""
+        drawn = self.position.draw(tokens.shape[1])
+        if drawn is not None:
+            drawn = drawn.to(tokens.device)
+        indices = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        positions = indices if drawn is None else drawn
+        x = self.position.embed(self.embedding(tokens), positions)
+        for n, block in enumerate(self.blocks):
+            x = block(x, self.positions[n % len(self.positions)], attend, drawn)
+        return self.norm(x)
+
+    def forward(self, tokens: Tensor, attend: Attend) -> Tensor:
+        """Token ids [B, T] to logits [B, T, V]."""
+        return self.head(self.hidden(tokens, attend))
+
+    def losses(self, tokens: Tensor, targets: Tensor, attend: Attend, first: int = 0) -> Tensor:
+        """Negative log-likelihood in nats of the targets of the last tokens, float32 [B, n].
+
+        tokens [B, T]; targets [B, n], n <= T; first: index of tokens[:, 0] in its text.
+        """
+        hidden = self.hidden(tokens, attend, first)[:, -targets.shape[1] :].flatten(0, 1)
+        return self._losses(hidden, targets.flatten()).view_as(targets)
+
+    def losses_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
+        """Negative log-likelihood in nats of the targets of chosen tokens, float32 [n].
+
+        tokens, targets [B, T]; chosen: which of them are asked about, bool [B, T], n in all.
+        """
+        return self._losses(self.hidden(tokens, attend)[chosen], targets[chosen])
+
+    def loss(self, tokens: Tensor, targets: Tensor, attend: Attend) -> Tensor:
+        """Total of `losses` of all tokens, targets [B, T]: what training follows, and leaner."""
+        hidden = self.hidden(tokens, attend).flatten(0, 1)
+        return head_loss(hidden, self.head.weight, targets.flatten())
+
+    def loss_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
+        """Total of `losses_at`."""
+        return head_loss(self.hidden(tokens, attend)[chosen], self.head.weight, targets[chosen])
+
+    def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Of hidden states [n, d_model] and targets [n]."""
+        rows = max(1, MAX_LOGITS // self.head.out_features)
+        pieces = zip(hidden.split(rows), targets.split(rows), strict=True)
+        return torch.cat([self._nll(h, t) for h, t in pieces])
+
+    def _nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(wide(self.head(hidden)), targets, reduction="none")

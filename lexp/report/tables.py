@@ -1,0 +1,258 @@
+"""The tables of a report, from lines of a study: one protocol a table, failures in their cells."""
+
+import math
+from collections.abc import Sequence
+
+from lexp.display.table import Field, Sheet
+from lexp.report.claims import Claim, mean_losses, seed_losses
+from lexp.report.study_results import Line, Numbers, same_text
+from lexp.scoring.losses import perplexity
+from lexp.statistics import (
+    BETTER,
+    Estimate,
+    Scored,
+    across,
+    difference,
+    holm,
+    last,
+    mean,
+    sign_flips,
+)
+
+LABELS = ("model", "method")
+
+
+def labels(line: Line) -> tuple[Field, Field]:
+    """What names a line in every table."""
+    return Field(line.name), Field(line.method)
+
+
+def last_sheet(lines: Sequence[Line], k: int) -> Sheet:
+    """Perplexity over the last k tokens of each window, by length: where a mean hides the break."""
+    lengths = sorted({length for line in lines for length in line.lengths})
+    rows = []
+    for line in lines:
+        fields = list(labels(line))
+        for length in lengths:
+            if length not in line.cells or length < k:
+                fields.append(Field(""))
+            elif failure := line.failure(length):
+                fields.append(Field(failure.split(" (")[0], "failed"))
+            else:
+                fields.append(Field(_number(perplexity(_last_nll(line, length, k)))))
+        rows.append(tuple(fields))
+    note = (
+        f"Targets with more than length - {k} tokens before them, mean over seeds; a cell without "
+        "any, such as the last window of a document cut short, is left empty."
+    )
+    heads = (*LABELS, *map(str, lengths))
+    title = f"Perplexity of the last {k} tokens of a window, {lines[0].protocol}"
+    return Sheet(title, heads, tuple(rows), 2, (note,))
+
+
+def _last_nll(line: Line, length: int, k: int) -> float:
+    """Mean over seeds."""
+    values = []
+    for known in line.cells[length].values():
+        losses = known.losses()
+        values.append(last(losses.nats, losses.document, losses.context, length, k).value)
+    return sum(values) / len(values)
+
+
+def reach_sheet(claims: Sequence[Claim]) -> Sheet:
+    """How far each line holds its loss, what that gives, and whether a window does as well."""
+    rows, windows = [], False
+    for claim in claims:
+        reach, window = claim.reach, claim.window
+        at = f"{claim.at_window}" if claim.at_window else ""
+        windows |= window is not None
+        beaten = window is not None and window.verdict == BETTER
+        rows.append(
+            (
+                *labels(claim.line),
+                Field(_length(reach.length, reach.censored), "" if reach.length else "failed"),
+                Field(_between(reach.sure, reach.possible)),
+                Field(", ".join(_length(r.length, r.censored) for r in claim.seeds.values())),
+                Field(_signed(claim.gain) if claim.gain else ""),
+                Field(at),
+                Field(_signed(window.difference) if window else ""),
+                Field(window.verdict if window else "", "best" if beaten else ""),
+            )
+        )
+    line, reach = claims[0].line, claims[0].reach
+    reasons = sorted({f"{c.line.name} {c.line.method}: {c.reach.reason}" for c in claims
+                      if c.reach.reason})  # fmt: skip
+    notes = (
+        f"Reach: the longest length, in tokens, up to which the loss on the same tokens is at most "
+        f"{reach.delta:g} nats per token above that at the trained length; ≥ where it is the "
+        f"longest tested. Its {reach.level:.0%} interval takes the ends of the paired difference's "
+        "(documents resampled, mean over seeds).",
+        "Gain: nats per token saved by context beyond the trained length, at the reach.",
+        "Against the window: loss minus that of the same model seeing its last trained length of "
+        "tokens alone, at the longest length both have. Only below 0 can longer context have been "
+        "used; patterns that see no more than the window (blockwise) are below it otherwise."
+        if windows
+        else "No plain window (attention=window) was scored to stand beside these.",
+        *reasons,
+    )
+    heads = (
+        *LABELS, "reach", "interval", "each seed", "gain", "at", "against window", "verdict",
+    )  # fmt: skip
+    return Sheet(f"Reach and gain, {line.protocol}", heads, tuple(rows), 2, notes)
+
+
+def differences_sheet(lines: Sequence[Line], length: int, baseline: str) -> Sheet | None:
+    """Paired differences of models to a baseline at a length, for each method; None if none."""
+    pairs = [
+        (line, base)
+        for base in lines
+        for line in lines
+        if base.name == baseline and line.method == base.method and line is not base
+    ]
+    family = f"models against {baseline} at {length}, every method"
+    return _paired_sheet(f"Differences at {length}", pairs, length, baseline, family)
+
+
+def methods_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
+    """Paired differences of each model's methods to its plain attention; None if none."""
+    pairs = [
+        (line, base)
+        for base in lines
+        for line in lines
+        if base.is_plain and line.variant == base.variant and line is not base
+    ]
+    plain = pairs[0][1].attention if pairs else ""
+    family = f"methods against {plain} attention at {length}"
+    return _paired_sheet(f"Differences of methods at {length}", pairs, length, plain, family)
+
+
+def _paired_sheet(
+    title: str, pairs: Sequence[tuple[Line, Line]], length: int, other: str, family: str
+) -> Sheet | None:
+    """What the first line of each pair loses above the second; None if no pair compares."""
+    numbers, rows, p_values, tests = Numbers(), [], {}, {}
+    for line, base in pairs:
+        if not (_has(line, length) and _has(base, length) and same_text(line, base)):
+            continue
+        ours, theirs = (mean_losses(n, numbers)[length] for n in (line, base))
+        if not isinstance(ours, Scored) or not isinstance(theirs, Scored):
+            continue
+        try:
+            d = difference(ours, theirs)
+        except ValueError:  # scored on more or on fewer tokens
+            continue
+        key = f"{line.name} {line.method}"
+        tests[key] = line, mean(d.nats, d.document), sign_flips(d)
+        p_values[key] = tests[key][2].p
+    if not tests:
+        return None
+    adjusted = {one.name: one for one in holm(p_values, family)}
+    for key, (line, estimate, test) in tests.items():
+        one = adjusted[key]
+        sure = one.adjusted < 0.05
+        rows.append(
+            (
+                *labels(line),
+                Field(_signed(estimate), "best" if sure and estimate.value < 0 else ""),
+                Field(f"{test.p:.4f}"),
+                Field(f"{one.adjusted:.4f}"),
+            )
+        )
+    _, _, test = next(iter(tests.values()))
+    how = "all" if test.exact else "at random"
+    notes = (
+        f"Nats per token above {other} on the same tokens, mean over seeds, with a 95 % "
+        "interval over documents. p by flipping the sign of whole documents "
+        f"({how} {test.n_flips}; the smallest possible is {test.smallest_p:.4f}); Holm's "
+        f"correction over {len(tests)} comparisons ({family}). Seeds are held fixed here.",
+    )
+    heads = (*LABELS, f"minus {other}", "p", "p (Holm)")
+    protocol = pairs[0][0].protocol
+    return Sheet(f"{title}, {protocol}", heads, tuple(rows), 2, notes)
+
+
+def seeds_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
+    """Mean loss at a length with both intervals and every seed; None with one seed everywhere."""
+    if all(len(line.seeds) < 2 for line in lines):
+        return None
+    numbers, rows = Numbers(), []
+    for line in (n for n in lines if _has(n, length)):
+        found = across(seed_losses(line, length, numbers))
+        over = found.over_seeds
+        rows.append(
+            (
+                *labels(line),
+                Field(f"{found.mean:.4f}"),
+                Field(_interval(over.low, over.high)),
+                Field(_interval(found.over_documents.low, found.over_documents.high)),
+                Field(", ".join(f"{n}: {v:.4f}" for n, v in zip(found.numbers, found.seeds,
+                                                               strict=True))),
+            )
+        )  # fmt: skip
+    notes = (
+        "Nats per token. Over seeds: Student's t, these documents held fixed. Over documents: "
+        "resampled jointly for all seeds, these runs held fixed. Neither contains the other.",
+    )
+    heads = (*LABELS, "mean", "95 % over seeds", "95 % over documents", "each seed")
+    title = f"Seeds at {length}, {lines[0].protocol}"
+    return Sheet(title, heads, tuple(rows), 2, notes)
+
+
+def failures_sheet(lines: Sequence[Line]) -> Sheet | None:
+    """Every cell without a number and why; None if there is none."""
+    rows = []
+    for line in lines:
+        reasons: dict[str, list[int]] = {}
+        for length in line.lengths:
+            if failure := line.failure(length):
+                reasons.setdefault(failure, []).append(length)
+        for reason, lengths in reasons.items():
+            at = ", ".join(map(str, lengths))
+            rows.append((*labels(line), Field(line.protocol), Field(at), Field(reason, "failed")))
+    heads = (*LABELS, "protocol", "lengths", "why there is no number")
+    return Sheet("Cells without a number", heads, tuple(rows), 5) if rows else None
+
+
+def cost_sheet(lines: Sequence[Line]) -> Sheet:
+    """Seconds of each line, all lengths and seeds, and microseconds per scored token by length."""
+    lengths = sorted({length for line in lines for length in line.lengths})
+    rows = []
+    for line in lines:
+        cells = [k.cell for by_seed in line.cells.values() for k in by_seed.values()]
+        fields = [*labels(line), Field(f"{sum(c.seconds for c in cells):.1f}")]
+        for length in lengths:
+            own = [c for c in cells if c.length == length and c.ok and c.seconds]
+            spent, tokens = sum(c.seconds for c in own), sum(c.tokens for c in own)
+            fields.append(Field(f"{1e6 * spent / tokens:.0f}" if own else ""))
+        rows.append(tuple(fields))
+    note = "Wall-clock time, with whatever else the machine did; empty where another pass gave it."
+    heads = (*LABELS, "seconds", *(f"µs/token at {length}" for length in lengths))
+    return Sheet(f"Cost, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
+
+
+def _has(line: Line, length: int) -> bool:
+    return length in line.cells and not line.failure(length)
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else "inf"
+    return f"{value:.2f}" if value < 1000 else f"{value:.3g}"
+
+
+def _signed(estimate: Estimate) -> str:
+    if not math.isfinite(estimate.low):
+        return f"{estimate.value:+.4f}"
+    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.4f} to {high:.4f}" if math.isfinite(low) else "-"
+
+
+def _length(length: int | None, censored: bool) -> str:
+    return "n/a" if length is None else f"≥ {length}" if censored else str(length)
+
+
+def _between(sure: int | None, possible: int | None) -> str:
+    return "-" if sure is None or possible is None else f"{sure} to {possible}"

@@ -1,0 +1,128 @@
+"""While a run trains, a thread writes down how far it is, every few seconds; then how it ended.
+
+A thread, so that the training loop does nothing for it, and so that a long tokenising, compiling
+or validation does not look like a death. A run that hangs (a device, a file system, a lock) beats
+on: when it made its last step is written too, and `stall_min` says how long that is borne.
+"""
+
+import contextlib
+import faulthandler
+import math
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lexp.runs import status
+from lexp.runs.status import Status
+from lexp.system.errors import EXIT_STALLED, LexpError
+
+BEAT_EVERY_S = 5.0
+# On a slow file system beats become rarer: writing takes at most this share of the time.
+MAX_SHARE = 0.01
+
+
+class Heartbeat:
+    """Writes a run's status; `follow` tells it where the step count is to be read.
+
+    stall_s: seconds without a step after which the process is ended; inf: never.
+    """
+
+    def __init__(self, folder: Path, n_steps: int, stall_s: float = math.inf):
+        self._folder, self._n_steps, self._stall_s = folder, n_steps, stall_s
+        self._step: Callable[[], int] | None = None
+        self._first, self._step_tokens, self._since = 0, 0, 0.0
+        self._seen, self._moved = 0, 0.0
+        self._stop = threading.Event()
+        self._now = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def follow(self, step: Callable[[], int], step_tokens: int) -> None:
+        """From now on steps are made: how many are done, and the tokens of each."""
+        self._first, self._step_tokens, self._since = step(), step_tokens, time.monotonic()
+        self._seen, self._moved = self._first, self._since
+        self._step = step
+        self._now.set()
+
+    def start(self) -> None:
+        """Write `running` and keep it fresh; StorageError if the folder cannot be written."""
+        status.write(self._folder, self._status(status.RUNNING))
+        self._thread.start()
+
+    def end(self, state: str, reason: str) -> None:
+        """Write the last status."""
+        self._stop.set()
+        self._now.set()
+        self._thread.join()
+        status.write(self._folder, self._status(state, reason))
+
+    def _beat(self) -> None:
+        pause = BEAT_EVERY_S
+        while True:
+            self._now.wait(pause)
+            self._now.clear()
+            if self._stop.is_set():
+                return
+            started = time.monotonic()
+            # A full disk ends the run where it saves, with a line that names the path; not here.
+            with contextlib.suppress(LexpError):
+                status.write(self._folder, self._status(status.RUNNING))
+            if self._step and time.monotonic() - self._moved > self._stall_s:
+                self._give_up()
+            pause = max(BEAT_EVERY_S, (time.monotonic() - started) / MAX_SHARE)
+            pause = min(pause, self._stall_s)
+
+    def _give_up(self) -> None:
+        """End a process that hangs: nothing in it can be asked to save, or to raise an error."""
+        stack = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident or 0])
+        where = f"{Path(stack[-1].filename).name}, line {stack[-1].lineno}"
+        reason = f"hung: no step for {self._stall_s:.0f} s (stall_min), in {where}"
+        with contextlib.suppress(Exception):  # of all threads, into the log
+            faulthandler.dump_traceback(sys.stderr)
+        print(f"lexp: {reason}", file=sys.stderr, flush=True)
+        with contextlib.suppress(LexpError):
+            status.write(self._folder, self._status(status.FAILED, reason))
+        os._exit(EXIT_STALLED)
+
+    def _status(self, state: str, reason: str = "") -> Status:
+        step = self._step() if self._step else None
+        per_s = left_s = stepped = None
+        if step is not None:
+            if step != self._seen:
+                self._seen, self._moved = step, time.monotonic()
+            stepped = round(time.time() - (time.monotonic() - self._moved), 3)
+        if step is not None and step > self._first:
+            step_s = (time.monotonic() - self._since) / (step - self._first)
+            per_s = round(self._step_tokens / step_s, 1)
+            left_s = round((self._n_steps - step) * step_s, 1)
+        return Status(
+            state=state,
+            step=step,
+            n_steps=self._n_steps,
+            tokens_per_s=per_s,
+            seconds_left=left_s if state == status.RUNNING else None,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            slurm_job=status.slurm_job(),
+            reason=reason,
+            stepped=stepped,
+        )
+
+
+@contextlib.contextmanager
+def told(folder: Path, n_steps: int, stall_s: float = math.inf) -> Iterator[Heartbeat]:
+    """Within: the run's status is kept fresh; whatever ends the work is its last status."""
+    heartbeat = Heartbeat(folder, n_steps, stall_s)
+    heartbeat.start()
+    try:
+        yield heartbeat
+    except BaseException as error:
+        # What went wrong is worth more than a complaint that it cannot be written down.
+        with contextlib.suppress(LexpError):
+            heartbeat.end(*status.ending(error))
+        raise
+    heartbeat.end(status.DONE, "")

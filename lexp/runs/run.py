@@ -1,0 +1,277 @@
+"""Run folders and the studies they form: what lies where, and whose it is.
+
+    outputs/<study>/<run>/config.json     every value it was started with, data digests, versions
+                          tokenizer.json  the vocabulary, unless it is bytes
+                          metrics.jsonl   one line per step and per validation
+                          checkpoints/    the newest two, the last one being the result
+                          done.json       there when training is complete
+                          status.json     how far it is, or what became of it
+                          eval/           one file per evaluated cell, with its per-token losses
+                          probes/         one file per cell of `lexp probe`
+
+Settings are JSON, not YAML, because they are read back from folders that may be somebody else's.
+"""
+
+import json
+import platform
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lexp import __version__
+from lexp.system.errors import CheckpointError, ConfigError
+from lexp.system.files import digest, make_folder, write_json
+
+# What a run's results do not depend on: not part of its name, free to differ when it is resumed.
+GROUPS = ("model", "size", "dataset", "tokenizer")
+LATER = {"init_from": None, "kernel": "tiles"}
+CAUSAL = "causal"
+SEPARATE = ("share_layers", False)
+NOT_IDENTITY = (
+    "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
+    "path", "parallel", "stall_min",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run's folder."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What the run was started with; CheckpointError if the file is not readable JSON."""
+        return _read_config(self.folder / "config.json")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether training is complete."""
+        return (self.folder / "done.json").is_file()
+
+    @property
+    def kind(self) -> str:
+        """Where the model is from: lexp, or hf for one of Hugging Face."""
+        return str(self.config.get("kind", "lexp"))
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of `lexp train`, as composed."""
+        return self.config["settings"]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.folder / "checkpoints"
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Mark training as complete."""
+        write_json(self.folder / "done.json", summary)
+
+
+def find_runs(study: Path) -> list[Run]:
+    """Every run of a study, by name; ConfigError lists the studies there are if this is none."""
+    runs = [Run(path.parent) for path in sorted(study.glob("*/config.json"))]
+    if not runs:
+        others = sorted({p.parent.parent.name for p in study.parent.glob("*/*/config.json")})
+        there = f"studies there: {', '.join(others)}" if others else "train one with `lexp train`"
+        raise ConfigError(f"no run in {study.resolve()}; {there}")
+    return runs
+
+
+def run_name(settings: dict[str, Any]) -> str:
+    """The folder of a run: its choices, and a short hash of everything its results depend on."""
+    choices = [settings[group]["name"] for group in GROUPS[:3]]
+    if (objective := objective_name(settings)) != CAUSAL:
+        choices.insert(1, objective)
+    place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
+    return "-".join(choices + place)
+
+
+def objective_name(settings: dict[str, Any]) -> str:
+    """What a run's model is trained to say; those of an older lexp do not tell, and are causal."""
+    return (settings.get("objective") or {"name": CAUSAL})["name"]
+
+
+def run_folder(settings: dict[str, Any]) -> Path:
+    """Where the run of these settings is."""
+    return Path(settings["outputs"]) / settings["name"] / run_name(settings)
+
+
+def variant(settings: dict[str, Any]) -> str:
+    """A short hash of all a run's results depend on but its seed."""
+    return digest({k: v for k, v in _identity(settings).items() if k != "seed"})[:8]
+
+
+def variant_notes(runs: list[Run]) -> dict[str, str]:
+    """By variant: what tells it from the other variants of the same model, such as `gamma=0.1`.
+
+    No two variants of a model have the same note.
+    """
+    settings = {variant(run.settings): run.settings for run in runs}
+    flat = {name: _telling(own) for name, own in settings.items()}
+    briefly = {}
+    for name, own in flat.items():
+        rivals = [other for other in flat.values() if other["model"] == own["model"]]
+        keys = _differing(own, rivals)
+        # A choice's name stands for all that it sets,
+        choices = set(keys) & {*GROUPS, "objective"}
+        keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
+        briefly[name] = _words(own, keys)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, note in briefly.items():
+        alike.setdefault((flat[name]["model"], note), []).append(name)
+    whole = {name: dict(_flat(_identity(own))) for name, own in settings.items()}
+    notes = {}
+    for name, note in briefly.items():
+        # unless some of that was changed: then every value stands there.
+        others = [whole[other] for other in alike[flat[name]["model"], note]]
+        keys = [key for key in _differing(whole[name], others) if key != "seed"]
+        notes[name] = ", ".join(filter(None, (note, _words(whole[name], keys))))
+    return notes
+
+
+def run_notes(runs: list[Run]) -> dict[str, str]:
+    """By run: the note of its variant among these runs."""
+    notes = variant_notes(runs)
+    return {run.name: notes[variant(run.settings)] for run in runs}
+
+
+def _differing(own: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
+    """The keys under which any of the others has something else."""
+    return [key for key in own if any(other.get(key) != own[key] for other in others)]
+
+
+def _words(own: dict[str, Any], keys: list[str]) -> str:
+    """Keys with their values, by their last word where that says which is meant."""
+    values: dict[str, set[str]] = {}
+    for key in keys:
+        values.setdefault(key.split(".")[-1], set()).add(str(own[key]))
+    short = {key: key.split(".")[-1] for key in keys}
+    words = [f"{n if len(values[n]) == 1 else key}={own[key]}" for key, n in short.items()]
+    return ", ".join(dict.fromkeys(words))
+
+
+def _telling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, choices first; without the seed and without what a size brings."""
+    choices = {group: settings[group]["name"] for group in GROUPS}
+    choices["objective"] = objective_name(settings)
+    sizes = {"max_len", *settings["size"]}
+    rest = {
+        key: value
+        for key, value in _flat(_identity(settings))
+        if key != "seed"
+        and not key.endswith(".name")
+        and not (key.startswith("model.position.") and key.split(".")[-1] in sizes)
+        and not (key in sizes and value == settings["size"][key])
+    }
+    return {**choices, **rest}
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}".lstrip("."))
+    else:
+        yield key, value
+
+
+def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], precision: str) -> Run:
+    """Make the folder, or find it again; CheckpointError names every value that differs from then.
+
+    data: digests of corpus and tokenizer. precision: the one in use, where settings say auto.
+    """
+    run = Run(make_folder(folder))
+    path = folder / "config.json"
+    if not path.exists():
+        parts = {"settings": settings, "data": data, "precision": precision}
+        write_json(path, {**parts, "versions": versions()})
+        return run
+    then = {**_identity(run.settings), **run.config["data"], "precision": run.config["precision"]}
+    now = {**_identity(settings), **data, "precision": precision}
+    different = _differences(then, now)
+    if different:
+        raise CheckpointError(
+            f"{folder} was started with other settings: "
+            + "; ".join(f"{key}: {old} then, {new} now" for key, old, new in different)
+        )
+    return run
+
+
+def warn_of_other_versions(run: Run) -> None:
+    """Say once that a run was begun with other versions, where bits may differ from then on."""
+    then, now = run.config.get("versions", {}), versions()
+    other = [
+        f"{name} {then.get(name)} then, {now[name]} now"
+        for name in now
+        if then.get(name) != now[name]
+    ]
+    if other:
+        warnings.warn(
+            f"{run.name} goes on with other versions, exactness is not promised: "
+            + "; ".join(other),
+            stacklevel=2,
+        )
+
+
+def versions() -> dict[str, str]:
+    """What exactness depends on besides the settings."""
+    import torch
+
+    return {"lexp": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def source_commit() -> str:
+    """The commit of the checkout that lexp runs from; "" if it was installed from elsewhere."""
+    git = Path(__file__).resolve().parents[2] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        return (git / head.removeprefix("ref: ")).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from None
+    wanted = {"settings": dict, "data": dict, "precision": str, "versions": dict}
+    if not (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), kind) for key, kind in wanted.items())
+        and all(isinstance(value["data"].get(key), str) for key in ("fingerprint", "tokenizer"))
+    ):
+        raise CheckpointError(f"{path} is not the config of a run")
+    return value
+
+
+def _identity(settings: dict[str, Any]) -> dict[str, Any]:
+    # Keys added later are left out where they are not used: older runs keep their names.
+    unused = {key for key, usual in LATER.items() if settings.get(key, usual) == usual}
+    if objective_name(settings) == CAUSAL:
+        unused.add("objective")
+    own = {key: settings[key] for key in settings if key not in {*NOT_IDENTITY, *unused}}
+    size = {key: value for key, value in own["size"].items() if (key, value) != SEPARATE}
+    return {**own, "size": size}
+
+
+def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted({*old, *new})
+        return [
+            row
+            for name in names
+            for row in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+        ]
+    return [] if old == new else [(key, old, new)]

@@ -1,0 +1,1 @@
+"""Protocols, the scorer and per-token losses."""

@@ -1,0 +1,138 @@
+"""Per-token losses of one cell as arrays and as a file: all averages are taken from these.
+
+    import numpy as np
+    cell = np.load("outputs/default/RUN/eval/CELL.npz")
+    print(np.exp(cell["nats"][cell["context"] > 1000].mean()))
+
+nats      float32 [n]  negative log-likelihood of each scored token
+document  int32 [n]    which of `names` it belongs to
+position  int32 [n]    its index in the document, in tokens
+context   int32 [n]    tokens before it in its window
+bytes     uint16 [n]   bytes of text that it stands for
+names     documents; length, protocol, bos: what the cell was
+"""
+
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from lexp.data import Tokens
+from lexp.scoring.protocol import BOS, Window
+from lexp.system.errors import DataError
+from lexp.system.files import write_bytes
+
+# What NumPy and zipfile raise, between them, for a file that is cut short or has other bits in it.
+DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of the scored tokens of one cell, document by document; arrays of one length [n]."""
+
+    nats: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    context: np.ndarray
+    n_bytes: np.ndarray
+    names: tuple[str, ...]
+    length: int
+    protocol: str
+
+    @property
+    def nll(self) -> float:
+        """Mean nats per token, summed in float64; not finite if any loss is not."""
+        return float(self.nats.sum(dtype=np.float64)) / len(self.nats)
+
+    @property
+    def ppl(self) -> float:
+        """exp(total nats / total tokens)."""
+        return perplexity(self.nll)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Total bits / total bytes of the scored text."""
+        total = float(self.nats.sum(dtype=np.float64))
+        return total / math.log(2) / float(self.n_bytes.sum(dtype=np.int64))
+
+    def only(self, kept: np.ndarray, length: int | None = None) -> "Losses":
+        """Those tokens that a mask [n] keeps, as a cell of another length if one is given."""
+        return replace(
+            self, nats=self.nats[kept], document=self.document[kept],
+            position=self.position[kept], context=self.context[kept], n_bytes=self.n_bytes[kept],
+            length=self.length if length is None else length,
+        )  # fmt: skip
+
+    def write(self, path: Path) -> None:
+        """Write the file described above, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, nats=self.nats, document=self.document, position=self.position,
+            context=self.context, bytes=self.n_bytes, names=np.array(self.names, dtype=np.str_),
+            length=self.length, protocol=np.str_(self.protocol), bos=np.str_(BOS),
+        )  # fmt: skip
+        write_bytes(path, buffer.getvalue())
+
+
+def read_losses(path: Path) -> Losses:
+    """A file of `Losses.write`; DataError if it is not one. Never unpickles."""
+    try:
+        with np.load(path) as stored:
+            losses = Losses(
+                stored["nats"], stored["document"], stored["position"], stored["context"],
+                stored["bytes"], tuple(str(name) for name in stored["names"]),
+                int(stored["length"]), str(stored["protocol"]),
+            )  # fmt: skip
+    except DAMAGE as error:
+        why = str(error) or type(error).__name__
+        raise DataError(f"{path} is not a file of losses ({why})") from None
+    whole = (losses.document, losses.position, losses.context, losses.n_bytes)
+    if {column.shape for column in whole} != {losses.nats.shape} or losses.nats.ndim != 1:
+        raise DataError(f"{path} is not a file of losses (arrays of unlike lengths)")
+    if losses.nats.dtype.kind != "f" or any(column.dtype.kind not in "iu" for column in whole):
+        raise DataError(f"{path} is not a file of losses (arrays of other types)")
+    if not np.isin(losses.document, np.arange(len(losses.names))).all():
+        raise DataError(f"{path} is not a file of losses (a document without a name)")
+    return losses
+
+
+def collect(
+    tokens: Tokens,
+    windows: Sequence[Window],
+    context: np.ndarray,
+    nats: np.ndarray,
+    length: int,
+    protocol: str,
+) -> Losses:
+    """Losses [n] of the targets of windows, window by window, with all that is known of them.
+
+    context [n]: tokens before each target in its window. protocol: the label.
+    """
+    documents = sorted({window.document for window in windows})
+    number = {document: n for n, document in enumerate(documents)}
+    sizes = [window.n_scored for window in windows]
+    position = np.repeat([window.first for window in windows], sizes) + context
+    document: np.ndarray = np.repeat([number[window.document] for window in windows], sizes)
+    n_bytes: np.ndarray
+    if tokens.bytes_per_token is None:
+        n_bytes = np.ones(len(nats), dtype=np.uint16)
+    else:
+        start = tokens.starts[[window.document for window in windows]]
+        n_bytes = tokens.bytes_per_token[np.repeat(start, sizes) + position]
+    return Losses(
+        nats.astype(np.float32), document.astype(np.int32), position.astype(np.int32),
+        context.astype(np.int32), n_bytes.astype(np.uint16),
+        tuple(tokens.names[d] for d in documents), length, protocol,
+    )  # fmt: skip
+
+
+def perplexity(nll: float) -> float:
+    """exp(nll); inf where that overflows, nan where it is nan."""
+    return math.inf if nll > 700 else math.exp(nll)

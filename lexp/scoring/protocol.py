@@ -1,0 +1,291 @@
+"""Evaluation protocols: which tokens are scored, and in which windows the model sees them.
+
+A window of `size` tokens from token `first` of a document predicts tokens first + 1 to
+first + size; its last `n_scored` targets count. A target's context is the number of tokens of its
+window before it. Windows never cross documents; token 0 of a document is never scored (nothing
+precedes it), and no token is put in front of a window (BOS rule `none`, as in training).
+
+Let N be the longest length of the evaluation. Every protocol but `prefix` scores the same targets
+at every length.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from lexp.data import Tokens
+from lexp.system.errors import ConfigError, DataError
+
+BOS = "none"
+
+
+class Span(NamedTuple):
+    """Targets: tokens first .. first + n_tokens - 1 of a document."""
+
+    document: int
+    first: int
+    n_tokens: int
+
+
+class Window(NamedTuple):
+    """Input tokens first .. first + size - 1 of a document, of whose targets the last count."""
+
+    document: int
+    first: int
+    size: int
+    n_scored: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How documents are scored at a length; this base has what all protocols share."""
+
+    name: ClassVar[str]
+    # Whether shorter lengths see the beginnings of what the longest one sees.
+    nested: ClassVar[bool] = False
+
+    def label(self, lengths: Sequence[int]) -> str:
+        """The name that every number carries; unlike labels are never compared."""
+        return f"{self.name}-{max(lengths)}"
+
+    def fit(self, lengths: Sequence[int]) -> "Protocol":
+        """The protocol with sizes left open filled in; ConfigError if one does not fit."""
+        return self
+
+    def spans(
+        self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
+    ) -> tuple[Span, ...]:
+        """The targets: about max_tokens of them, of at least one document.
+
+        DataError if no document is long enough.
+        """
+        longest = max(lengths)
+        limit = None if max_tokens is None else max(1, max_tokens // longest)
+        return tuple(Span(d, 1, longest) for d in long_enough(tokens, longest)[:limit])
+
+    def windows(self, span: Span, length: int) -> Iterator[Window]:
+        """The windows in which a span is scored at a length, each target once, in order."""
+        raise NotImplementedError
+
+    def contexts(self, windows: Sequence[Window]) -> np.ndarray:
+        """Tokens before each target in its window, window by window; int64 [targets]."""
+        sizes = [window.n_scored for window in windows]
+        ends = np.cumsum(sizes)
+        # 1 .. n_scored within each window, counted from the last token that is not scored.
+        within = np.arange(1, sum(sizes) + 1) - np.repeat(ends - sizes, sizes)
+        return np.repeat([window.size - window.n_scored for window in windows], sizes) + within
+
+
+@dataclass(frozen=True)
+class Segments(Protocol):
+    """Tokens 1 .. N of each document in windows end to end (Sun et al. 2022, section 4.2).
+
+    Targets near a window's beginning have little context, fewer of them at longer lengths: part of
+    what looks like gain is that (the early-token curse, Press et al. 2021, appendix B).
+    """
+
+    name = "segments"
+
+    def windows(self, span: Span, length: int) -> Iterator[Window]:
+        end = span.first + span.n_tokens - 1
+        for first in range(span.first - 1, end, length):
+            size = min(length, end - first)
+            yield Window(span.document, first, size, size)
+
+
+@dataclass(frozen=True)
+class Sliding(Protocol):
+    """Tokens 1 .. N of each document, windows moving on by `stride`; new tokens only are scored.
+
+    The sliding window of Press et al. 2021: contexts from length - stride + 1 to length, but for
+    the first window, whose targets all count. stride: null for a quarter of each length.
+    """
+
+    stride: int | None = None
+
+    name = "sliding"
+
+    def __post_init__(self) -> None:
+        _at_least_1("stride", self.stride)
+
+    def label(self, lengths: Sequence[int]) -> str:
+        return f"sliding-by-{self.stride or 'quarter'}-{max(lengths)}"
+
+    def fit(self, lengths: Sequence[int]) -> "Sliding":
+        _at_most("stride", self.stride, lengths)
+        return self
+
+    def windows(self, span: Span, length: int) -> Iterator[Window]:
+        stride = self.stride or max(1, length // 4)
+        begin, last = span.first - 1, span.first + span.n_tokens - 1
+        end = min(begin + length, last)
+        yield Window(span.document, begin, end - begin, end - begin)
+        while end < last:
+            new = min(stride, last - end)
+            end += new
+            yield Window(span.document, end - length, length, new)
+
+
+@dataclass(frozen=True)
+class Fixed(Protocol):
+    """One set of targets, each with at least N - block tokens before it, seen through each length.
+
+    Targets come in blocks, spread over each document: at length L one window of L tokens ends at
+    a block's end and the block is scored, so contexts are L - block + 1 .. L at every length, and
+    nothing but context differs between lengths. block: null for half the shortest length.
+    """
+
+    block: int | None = None
+
+    name = "fixed"
+
+    def __post_init__(self) -> None:
+        _at_least_1("block", self.block)
+
+    def label(self, lengths: Sequence[int]) -> str:
+        return f"fixed-by-{self.block}-{max(lengths)}"
+
+    def fit(self, lengths: Sequence[int]) -> "Fixed":
+        _at_most("block", self.block, lengths)
+        return replace(self, block=self.block or max(1, min(lengths) // 2))
+
+    def spans(
+        self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
+    ) -> tuple[Span, ...]:
+        """Blocks with N - block tokens before them, spread over each document."""
+        longest, block = max(lengths), self.block
+        assert block is not None, "filled in by fit"
+        documents = long_enough(tokens, longest)
+        # Blocks that end at token `longest`, and every `block` tokens after that, fit.
+        fitting = [int(tokens.lengths[d] - 1 - longest) // block + 1 for d in documents]
+        if max_tokens is not None:
+            documents = documents[: max(1, max_tokens // block)]
+            each = max(1, max_tokens // (block * len(documents)))
+            fitting = [min(each, n) for n in fitting[: len(documents)]]
+        spans = []
+        for d, n in zip(documents, fitting, strict=True):
+            places = int(tokens.lengths[d] - 1 - longest) // block
+            for turn in range(n):
+                end = longest + block * (turn * places // max(1, n - 1))
+                spans.append(Span(d, end - block + 1, block))
+        return tuple(spans)
+
+    def windows(self, span: Span, length: int) -> Iterator[Window]:
+        end = span.first + span.n_tokens - 1
+        yield Window(span.document, end - length, length, span.n_tokens)
+
+
+@dataclass(frozen=True)
+class Prefix(Protocol):
+    """The first L tokens of each document in one window: a length's number is a mean over targets
+    1 .. L, so lengths score different tokens, and are not compared as such.
+
+    One pass at the longest length gives every shorter one, where the model does not depend on the
+    length: what follows a token does not change its loss.
+    """
+
+    name = "prefix"
+    nested = True
+
+    def windows(self, span: Span, length: int) -> Iterator[Window]:
+        size = min(length, span.n_tokens)
+        yield Window(span.document, span.first - 1, size, size)
+
+
+@dataclass(frozen=True)
+class Masked(Protocol):
+    """Tokens 0 .. N-1 of each document in windows end to end, some of them masked and asked for.
+
+    For masked language models. A token is chosen with a chance of `percent`, by the seed, its
+    document and its place alone: the same ones at every length and for every model. All that are
+    chosen are masked at once, as in training. Targets near either end of a window have context at
+    one side only, fewer of them at longer lengths.
+    """
+
+    percent: int = 15
+    seed: int = 0
+
+    name = "masked"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.percent <= 99 or self.seed < 0:
+            raise ValueError(
+                f"masked takes a percent from 1 to 99 and a seed from 0, got {self.percent}, "
+                f"{self.seed}"
+            )
+
+    def label(self, lengths: Sequence[int]) -> str:
+        seed = f"s{self.seed}" if self.seed else ""
+        return f"masked-by-{self.percent}{seed}-{max(lengths)}"
+
+    def spans(
+        self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
+    ) -> tuple[Span, ...]:
+        """Tokens to choose from, about max_tokens of them."""
+        return tuple(s._replace(first=0) for s in super().spans(tokens, lengths, max_tokens))
+
+    def windows(self, span: Span, length: int) -> Iterator[Window]:
+        for first in range(span.first, span.first + span.n_tokens, length):
+            size = min(length, span.first + span.n_tokens - first)
+            if n_scored := int(self.chosen(Window(span.document, first, size, 0)).sum()):
+                yield Window(span.document, first, size, n_scored)
+
+    def chosen(self, window: Window) -> np.ndarray:
+        """Which tokens of a window are masked and asked for, bool [size]."""
+        draws = np.random.default_rng([self.seed, window.document])
+        return draws.random(window.first + window.size)[window.first :] * 100 < self.percent
+
+    def contexts(self, windows: Sequence[Window]) -> np.ndarray:
+        """What stands before each target; what follows counts as little as elsewhere."""
+        found = [np.flatnonzero(self.chosen(window)) for window in windows]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+DESCRIPTIONS = {
+    "segments": "tokens 1 to {n} of each document, in windows of each length, end to end",
+    "sliding": "tokens 1 to {n} of each document, windows of each length moving on by {by} tokens, "
+    "of which only the new ones are scored",
+    "fixed": "the same blocks of {by} tokens of each document at every length, each the last of a "
+    "window of that length",
+    "masked": "{by} % of the first {n} tokens of each document, masked all at once, in windows of "
+    "each length, end to end",
+    "prefix": "the first tokens of each document in one window, more tokens at longer lengths",
+}
+
+
+def describe(label: str) -> str:
+    """What the protocol of a label scores, in words."""
+    found = re.fullmatch(r"(\w+?)(?:-by-(\w+))?-(\d+)", label)
+    if not found or found[1] not in DESCRIPTIONS:
+        return label
+    by = "a quarter of the length in" if found[2] == "quarter" else found[2]
+    if found[1] == "masked":
+        by = found[2].split("s")[0]
+    return DESCRIPTIONS[found[1]].format(n=found[3], by=by)
+
+
+def long_enough(tokens: Tokens, n_tokens: int) -> list[int]:
+    """Documents with n_tokens + 1 tokens; DataError names the longest if there is none."""
+    found = [int(d) for d in np.flatnonzero(tokens.lengths > n_tokens)]
+    if found:
+        return found
+    if not len(tokens.lengths):
+        raise DataError("there are no documents")
+    longest = int(tokens.lengths.argmax())
+    raise DataError(
+        f"no document has the {n_tokens + 1} tokens that length {n_tokens} needs; the longest "
+        f"of {len(tokens.lengths)} is {tokens.names[longest]} with {tokens.lengths[longest]}"
+    )
+
+
+def _at_least_1(name: str, size: int | None) -> None:
+    if size is not None and size < 1:
+        raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def _at_most(name: str, size: int | None, lengths: Sequence[int]) -> None:
+    if size is not None and size > min(lengths):
+        raise ConfigError(f"protocol: {name}={size} is more than the shortest of lengths={lengths}")

@@ -1,0 +1,207 @@
+"""Losses of the targets of windows: every forward pass of every evaluation happens here.
+
+Exact at any length. A window too long for one pass is read in pieces where the pattern is bounded:
+n_layers * lookback tokens before a piece are all that its last layer depends on, so a piece with
+that much in front of it gives what the whole window would, in time linear in the window and in
+memory that does not depend on it. Full attention takes the window whole, in chunks of rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from lexp.attention import Attend, MakeAttend, make_attend
+from lexp.data import Tokens
+from lexp.model.transformer import Transformer
+from lexp.pattern import Banded, Pattern
+from lexp.position import Together
+from lexp.scoring.protocol import Masked, Window
+
+# Tokens in one forward pass: more than one window where the length is below this.
+BATCH_TOKENS = 16384
+
+
+class Piece(NamedTuple):
+    """One forward pass over tokens first .. first + size - 1 of a document, the last ones scored.
+
+    offset: index of its first token in its window. place: of its first scored target in the result.
+    """
+
+    document: int
+    first: int
+    size: int
+    n_scored: int
+    offset: int
+    place: int
+
+
+class Partial(Protocol):
+    """Where an unfinished cell's losses are kept between starts."""
+
+    def load(self) -> tuple[np.ndarray, int] | None:
+        """Losses [n] and how many forward passes they come from."""
+
+    def save(self, nats: np.ndarray, n_done: int) -> None:
+        """Keep losses [n] after so many passes; may choose not to."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model under a pattern, ready to score text.
+
+    autocast: the precision. batch_tokens: most tokens of a pass that could be several.
+    make_attend: what computes attention.
+    """
+
+    model: Transformer
+    pattern: Pattern
+    autocast: AbstractContextManager
+    batch_tokens: int = BATCH_TOKENS
+    make_attend: MakeAttend = make_attend
+
+    def score(
+        self,
+        tokens: Tokens,
+        windows: Sequence[Window],
+        advance: Callable[[int], None] = lambda n_tokens: None,
+        partial: Partial | None = None,
+    ) -> np.ndarray:
+        """Nats of each target, window by window, float32 [n].
+
+        advance: told of tokens read since. partial: where to go on from, and to keep progress.
+        """
+        nats: np.ndarray = np.full(sum(w.n_scored for w in windows), np.nan, dtype=np.float32)
+        passes = self.passes(windows)
+        n_done = 0
+        known = partial.load() if partial else None
+        if known is not None and known[0].shape == nats.shape:
+            nats, n_done = known
+            advance(sum(sum(piece.size for piece in batch) for batch in passes[:n_done]))
+        ready: tuple[int, Attend] | None = None
+        for number, batch in enumerate(passes[n_done:], n_done + 1):
+            size = batch[0].size
+            if ready is None or ready[0] != size:
+                ready = (
+                    size,
+                    self.make_attend(self.pattern, size, self.model.schemes, self.device),
+                )
+            found = self._pass(tokens, batch, ready[1])
+            for piece, values in zip(batch, found, strict=True):
+                nats[piece.place : piece.place + piece.n_scored] = values
+            advance(sum(piece.size for piece in batch))
+            if partial is not None:
+                partial.save(nats, number)
+        return nats
+
+    def passes(self, windows: Sequence[Window]) -> list[list[Piece]]:
+        """Pieces that go through the model together."""
+        return batches(self.pieces(windows), self.batch_tokens)
+
+    def pieces(self, windows: Sequence[Window]) -> list[Piece]:
+        """Windows as forward passes: most in one, long ones of a bounded pattern in several."""
+        pieces, place = [], 0
+        for window in windows:
+            for offset, end, n_scored in self._cuts(window):
+                pieces.append(
+                    Piece(window.document, window.first + offset, end - offset, n_scored, offset,
+                          place)
+                )  # fmt: skip
+                place += n_scored
+        return pieces
+
+    def _cuts(self, window: Window) -> Iterator[tuple[int, int, int]]:
+        """(begin, end, n_scored) of a window's passes, in tokens from its beginning."""
+        reach = self._reach()
+        chunk = max(self.batch_tokens, 4 * (reach or 0) * len(self.model.blocks))
+        if reach is None or window.size <= 2 * chunk:
+            yield 0, window.size, window.n_scored
+            return
+        start = window.size - window.n_scored
+        while start < window.size:
+            end = min(start + chunk, window.size)
+            yield self._begin(start, reach), end, end - start
+            start = end
+
+    def _begin(self, start: int, reach: int) -> int:
+        """The first token on which the losses from `start` on depend, or one before it.
+
+        Patterns repeat with their period: a piece begins where a period of the window does.
+        """
+        period = self.pattern.period if isinstance(self.pattern, Banded) else 1
+        for _ in self.model.blocks:
+            start = start // period * period - reach
+        return max(0, start) // period * period
+
+    def _reach(self) -> int | None:
+        """Tokens before a period that one layer reads for it; None if that is all of them."""
+        lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
+        schemes = self.model.schemes
+        # Schemes that draw positions, or read indices as FIRE does, need the window as a whole.
+        parts = [q for p in schemes for q in (p.parts if isinstance(p, Together) else [p])]
+        whole = any(p.draws or (p.relative and not p.shift_invariant) for p in parts)
+        if lookback is None or whole:
+            return None
+        return lookback + max(p.n_earlier for p in schemes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> Sequence[np.ndarray]:
+        """Losses [n_scored] of each of the pieces of one shape."""
+        size, n_scored, offset = batch[0].size, batch[0].n_scored, batch[0].offset
+        ids = np.stack([tokens.window(piece.document, piece.first, size + 1) for piece in batch])
+        read = torch.from_numpy(ids).to(self.device)
+        with torch.inference_mode(), self.autocast:
+            targets = read[:, size + 1 - n_scored :]
+            return list(self.model.losses(read[:, :-1], targets, attend, offset).cpu().numpy())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedScorer(Scorer):
+    """The same of a masked language model: what a protocol chooses is masked, and asked for."""
+
+    protocol: Masked
+
+    def passes(self, windows: Sequence[Window]) -> list[list[Piece]]:
+        """Windows of one size together, however many of their tokens are masked."""
+        return batches(self.pieces(windows), self.batch_tokens, lambda piece: (piece.size,))
+
+    def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> Sequence[np.ndarray]:
+        """Losses [n_scored] of each of the windows of one size."""
+        ids = np.stack([tokens.window(p.document, p.first, p.size) for p in batch])
+        chosen = np.stack(
+            [self.protocol.chosen(Window(p.document, p.first, p.size, 0)) for p in batch]
+        )
+        read, asked = (torch.from_numpy(t).to(self.device) for t in (ids, chosen))
+        mask = self.model.embedding.num_embeddings - 1
+        with torch.inference_mode(), self.autocast:
+            masked = read.masked_fill(asked, mask)
+            nats = self.model.losses_at(masked, read, asked, attend).cpu().numpy()
+        return np.split(nats, np.cumsum([piece.n_scored for piece in batch])[:-1])
+
+
+def shape_of(piece: Piece) -> tuple[int, ...]:
+    """What pieces that share a pass have in common."""
+    return piece.size, piece.n_scored, piece.offset
+
+
+def batches(
+    pieces: list[Piece],
+    batch_tokens: int,
+    key: Callable[[Piece], tuple[int, ...]] = shape_of,
+) -> list[list[Piece]]:
+    """Pieces of one shape together, up to batch_tokens, the largest first."""
+    alike: dict[tuple[int, ...], list[Piece]] = {}
+    for piece in pieces:
+        alike.setdefault(key(piece), []).append(piece)
+    found = []
+    for shape in sorted(alike, reverse=True):
+        same, each = alike[shape], max(1, batch_tokens // shape[0])
+        found += [same[begin : begin + each] for begin in range(0, len(same), each)]
+    return found

@@ -1,0 +1,1 @@
+"""Files, runtime, ranks, errors. Importing this package must not import torch."""

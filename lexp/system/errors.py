@@ -1,0 +1,86 @@
+"""What can go wrong for a user, each with the exit code that schedulers and sweeps act on.
+
+Every one of these is shown as a single line without a traceback, so the message names what was
+given, where, and what is allowed. Anything else that escapes is a defect of lexp and keeps its
+traceback.
+"""
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL: state saved, please start the same command again
+EXIT_INTERRUPTED = 130
+EXIT_STALLED = 11  # no step for stall_min minutes: ended by the heartbeat, not by an exception
+
+
+class LexpError(Exception):
+    """A problem the user can act on."""
+
+    exit_code = 1
+    # Whether it was already shown, in one job of a sweep or by another rank. None: not decided.
+    reported: bool | None = None
+
+
+class ConfigError(LexpError):
+    """A bad config value, override or combination."""
+
+    exit_code = 2
+
+
+class NotDefined(ConfigError):
+    """A combination without a meaning; in an evaluation a cell, not a failure."""
+
+
+class DataError(LexpError):
+    """Missing, unreadable, empty or too short data."""
+
+    exit_code = 3
+
+
+class CheckpointError(LexpError):
+    """A checkpoint that is damaged, missing, or belongs to another configuration."""
+
+    exit_code = 4
+
+
+class StorageError(LexpError):
+    """The output folder cannot be written."""
+
+    exit_code = 5
+
+
+class Diverged(LexpError):
+    """A non-finite loss or gradient in training."""
+
+    exit_code = 6
+
+
+class OutOfMemory(LexpError):
+    """Training does not fit in memory."""
+
+    exit_code = 7
+
+
+class Busy(LexpError):
+    """Another process works in the same run folder."""
+
+    exit_code = 8
+
+
+class Incomplete(LexpError):
+    """An evaluation in which some cells failed; the finished ones are kept."""
+
+    exit_code = 9
+
+
+class RankLost(LexpError):
+    """One of several processes that train a model was killed, or cannot be reached."""
+
+    exit_code = 10
+
+
+class JobFailed(LexpError):
+    """A job of a sweep that failed in a process of its own: with its exit code, or 10 if killed."""
+
+    exit_code = 10
+
+    def __init__(self, message: str, exit_code: int = 10):
+        super().__init__(message)
+        self.exit_code = exit_code

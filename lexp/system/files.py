@@ -1,0 +1,135 @@
+"""The only writer of files that matter: complete or absent, never half; and where configs are."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lexp.system.errors import StorageError
+
+
+@contextlib.contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn an operating-system refusal into one line naming the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents, to last; StorageError names the path if that is refused."""
+    with storage(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            sync_folder(folder.parent)
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write beside the target, sync, rename over it, sync the folder."""
+    with storage(path):
+        try:
+            _write_beside(path, data)
+        except FileNotFoundError:
+            # Whoever has just begun to work in the folder took the file for a leftover (`clean`).
+            _write_beside(path, data)
+        sync_folder(path.parent)
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed writers of JSON files left beside them; or living ones have not renamed yet."""
+    # mkstemp's names end in eight characters.
+    return [p for p in folder.glob(".*") if re.fullmatch(r"\.\w+\.json\.[a-z0-9_]{8}", p.name)]
+
+
+def clean(folder: Path) -> None:
+    """Remove `leftovers`; for the holder of the folder's lock, once, when it begins."""
+    for leftover in leftovers(folder):
+        leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` as indented JSON; NaN is refused, so that any reader can read it."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """`write_json` with a digest of the value beside it, for `read_sealed`."""
+    write_json(path, {**value, "sha256": digest(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote; OSError or ValueError if it is not there, not JSON, or damaged.
+
+    Without a digest it was written by an older lexp, and is taken as it is.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    sealed = value.pop("sha256", None)
+    if sealed is not None and sealed != digest(value):
+        raise ValueError(f"{path} is damaged (digest differs)")
+    return value
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex digest of a JSON value, the same for equal values whatever the key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _umask() -> int:
+    # mkstemp makes private files; results are to be as readable as anything else the user writes.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def config_folder() -> Path:
+    """conf/ inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"

@@ -1,0 +1,107 @@
+"""Which of several processes that train one model this is, as torchrun or a SLURM step says.
+
+Light on purpose: the command line asks before torch is there.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from lexp.system.errors import ConfigError, LexpError
+
+# Ports that ranks of a SLURM step meet at, by job and step; below those that systems give away.
+PORTS = range(15000, 30000)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process among others: its rank, of how many, and the same on its own machine.
+
+    address, port: where rank 0, or torchrun for it, waits for the others; unused by one process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    address: str = "127.0.0.1"
+    port: int = 0
+
+    @property
+    def n_threads(self) -> int:
+        """CPU threads for it: those that SLURM gave the task, or its share of the machine's."""
+        given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+        if given.isdigit():
+            return int(given)
+        return max(1, (os.cpu_count() or 1) // self.local_size)
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place:
+    """This process's place; ConfigError if what it was started with cannot be read.
+
+    A SLURM step counts, not the job: a batch script is one process, however many its steps have.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return Place(
+            rank=_number(environment, "RANK"),
+            size=_number(environment, "WORLD_SIZE"),
+            local_rank=_number(environment, "LOCAL_RANK"),
+            local_size=_number(environment, "LOCAL_WORLD_SIZE"),
+            address=environment.get("MASTER_ADDR", "127.0.0.1"),
+            port=_number(environment, "MASTER_PORT"),
+        )
+    if "SLURM_PROCID" not in environment or "SLURM_STEP_NUM_TASKS" not in environment:
+        return Place()
+    job, step = _number(environment, "SLURM_JOB_ID"), _number(environment, "SLURM_STEP_ID")
+    own_port = "MASTER_PORT" in environment
+    return Place(
+        rank=_number(environment, "SLURM_PROCID"),
+        size=_number(environment, "SLURM_STEP_NUM_TASKS"),
+        local_rank=_number(environment, "SLURM_LOCALID"),
+        local_size=_number(environment, "SLURM_STEP_TASKS_PER_NODE"),
+        address=environment.get("MASTER_ADDR") or _first_host(environment),
+        port=_number(environment, "MASTER_PORT") if own_port else PORTS[(job * 31 + step) % 15000],
+    )
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    """The number a variable begins with: SLURM writes 4(x2) for two nodes of four tasks."""
+    found = re.match(r"\d+", environment.get(name, ""))
+    if found is None:
+        raise ConfigError(f"{name}={environment.get(name, '')!r} in the environment: not a number")
+    return int(found[0])
+
+
+def _first_host(environment: Mapping[str, str]) -> str:
+    """The machine of rank 0: `gpu003` of a list such as gpu[003-007,9],other."""
+    hosts = environment.get("SLURM_STEP_NODELIST", "")
+    if environment.get("SLURM_STEP_NUM_NODES") == "1":
+        return "127.0.0.1"
+    found = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?(?:,|$)", hosts)
+    if found is None:
+        raise ConfigError(f"SLURM_STEP_NODELIST={hosts!r}: set MASTER_ADDR to the host of rank 0")
+    return "".join(part or "" for part in found.groups())
+
+
+def refuse_several(what: str) -> None:
+    """ConfigError where several ranks run what only one process may."""
+    size = place().size
+    if size > 1:
+        raise ConfigError(
+            f"{what} is for one process, here are {size} ranks (torchrun or a SLURM step): "
+            "several ranks train one model by `lexp train`, of a sweep by "
+            "hydra/launcher=slurm hydra.launcher.tasks_per_node="
+        )
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Within: what is wrong for all ranks alike, such as a mistyped value, rank 0 alone says."""
+    try:
+        yield
+    except LexpError as error:
+        if error.reported is None:
+            error.reported = place().rank > 0
+        raise

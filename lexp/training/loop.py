@@ -1,0 +1,217 @@
+"""The training loop: a budget in tokens, events every so many steps, state that resumes exactly."""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lexp.attention import Attend, MakeAttend, make_attend
+from lexp.data import Batches, Tokens
+from lexp.distributed import Alone, Engine
+from lexp.model.transformer import Transformer
+from lexp.pattern import Pattern
+from lexp.record import Console, Metrics, Mirror, Silent
+from lexp.runs import checkpoint
+from lexp.scoring.losses import perplexity
+from lexp.scoring.protocol import Protocol, Span
+from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
+from lexp.system.runtime import StopRequest
+from lexp.training.objective import Lesson, Objective
+from lexp.training.optim import OptimSettings, learning_rate
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long, in which portions, and how often what else happens (in steps).
+
+    keep: steps whose checkpoints are kept for good.
+    """
+
+    train_len: int
+    n_steps: int
+    batch_size: int
+    accumulation: int
+    optim: OptimSettings
+    save_every: int
+    keep: frozenset[int]
+    probe_every: int
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens read in one optimiser step."""
+        return self.batch_size * self.train_len
+
+
+@dataclass
+class Job:
+    """All that a training run works with; `step` counts finished optimiser steps.
+
+    pattern: which keys a query sees in training. group: the ranks that train it together, or one
+    process alone. engine: how they hold the model. lesson: from a batch and its step. make_attend:
+    what computes attention in training steps; validations take the usual way.
+    """
+
+    group: Alone
+    engine: Engine
+    model: Transformer
+    pattern: Pattern
+    objective: Objective
+    optimizer: Optimizer
+    batches: Batches
+    validation: Tokens
+    spans: tuple[Span, ...]
+    settings: TrainSettings
+    autocast: AbstractContextManager
+    checkpoints: Path
+    metrics: Metrics | Silent
+    mirror: Mirror
+    stop: StopRequest
+    lesson: Callable[[Tensor, int], Lesson]
+    make_attend: MakeAttend = make_attend
+    step: int = 0
+    seconds: float = 0.0
+    last_probe: dict[str, float | str] = field(default_factory=dict)
+
+
+def train(job: Job, console: Console | Silent) -> None:
+    """Run from `job.step` to the end, saving on the way; SystemExit if a signal asked to stop."""
+    settings = job.settings
+    device = next(job.model.parameters()).device
+    attend = job.make_attend(job.pattern, settings.train_len, job.model.schemes, device)
+    n_steps = settings.n_steps
+    while job.step < n_steps:
+        started = time.perf_counter()
+        rate = learning_rate(job.step, n_steps, settings.optim)
+        loss, norm = _step(job, attend, rate, device)
+        job.step += 1
+        job.seconds += time.perf_counter() - started
+        tokens = job.step * settings.step_tokens
+        values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens}
+        _log(job, "train", values)
+        console.advance(settings.step_tokens, f"loss {loss:.3f}")
+        keeping = job.step in settings.keep
+        # What is kept is looked at later, against its own loss.
+        if job.step % settings.probe_every == 0 or job.step == n_steps or keeping:
+            _probe(job, console)
+        signalled = job.group.agree(job.stop.number)
+        stopping = signalled is not None and job.step < n_steps
+        if job.step % settings.save_every == 0 or job.step == n_steps or stopping or keeping:
+            save(job)
+        if stopping:
+            console.say(f"stopped at step {job.step}, saved; the same command goes on from there")
+            job.stop.number = signalled  # of another rank, perhaps
+            interrupted = signalled == signal.SIGINT
+            raise SystemExit(EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)
+
+
+def save(job: Job) -> None:
+    """Write a checkpoint of the finished step; Diverged, and nothing written, if not finite."""
+    tensors = job.engine.tensors(job.optimizer)
+    if not job.group.leads:
+        return
+    bad = [name for name, tensor in tensors.model.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise Diverged(f"{bad[0]} is not finite after step {job.step}; {_kept(job)}")
+    state: dict[str, Any] = {
+        "step": job.step,
+        "tokens": job.step * job.settings.step_tokens,
+        "metrics_bytes": job.metrics.sync(),
+        "seconds": round(job.seconds, 3),
+        "probe": job.last_probe,
+    }
+    keep = job.step in job.settings.keep
+    checkpoint.save(job.checkpoints, tensors, state, keep)
+
+
+def resume(job: Job, found: checkpoint.Checkpoint) -> None:
+    """Continue from the checkpoint whose parameters the model has.
+
+    The step number places data order and learning rate.
+    """
+    checkpoint.load_optimizer(found, job.model, job.optimizer, job.engine.place)
+    job.step = found.step
+    job.seconds = found.state["seconds"]
+    job.last_probe = found.state["probe"]
+
+
+def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[float, float]:
+    """One optimiser step; Diverged before the update if loss or gradient is not finite."""
+    settings, n_parts = job.settings, job.settings.accumulation
+    lesson = job.lesson(job.batches.batch(job.step), job.step)
+    parts = zip(*(given.chunk(n_parts) for given in lesson.given), strict=True)
+    shares = []
+    for number, part in enumerate(parts, 1):
+        own = [job.group.share(whole).to(device) for whole in part]
+        with job.engine.part(is_last=number == n_parts):
+            with job.autocast:
+                nats = job.engine.loss(*own, attend)
+            # The mean over this rank's targets; that of the ranks' means is the batch's.
+            nats = nats / (lesson.n_targets // job.group.size)
+            nats.backward()
+        shares.append(nats.detach())
+    # Read together, as each reading waits for a GPU to finish.
+    clipped = job.engine.clip(settings.optim.clip)
+    *losses, norm = torch.stack([*shares, clipped]).tolist()
+    loss = job.group.mean(sum(losses))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        job.optimizer.zero_grad()
+        raise Diverged(
+            f"loss {loss}, gradient norm {norm} at step {job.step + 1} of {settings.n_steps} "
+            f"(lr {rate:.2e}); {_kept(job)}"
+        )
+    for group in job.optimizer.param_groups:
+        group["lr"] = rate
+    job.optimizer.step()
+    job.optimizer.zero_grad()
+    return loss, norm
+
+
+def _kept(job: Job) -> str:
+    found = checkpoint.latest(job.checkpoints)
+    return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
+
+
+def probe_spans(
+    protocol: Protocol, validation: Tokens, train_len: int, max_tokens: int
+) -> tuple[Span, ...]:
+    """What probes score: 4x, 2x or 1x train_len tokens, as the documents allow; else DataError."""
+    longest = int(validation.lengths.max(initial=0)) - 1
+    multiple = max([m for m in (1, 2, 4) if m * train_len <= longest], default=1)
+    return protocol.spans(validation, [multiple * train_len], max_tokens)
+
+
+def _probe(job: Job, console: Console | Silent) -> None:
+    """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
+    settings, model, protocol = job.settings, job.model, job.objective.protocol
+    scorer = job.objective.scorer(model, job.pattern, job.autocast, protocol)
+    values = {}
+    model.eval()  # schemes that draw positions do so otherwise in training
+    for multiple in (1, 2, 4):
+        length = multiple * settings.train_len
+        if length > job.spans[0].n_tokens:
+            continue
+        if model.position.max_len is not None and length > model.position.max_len:
+            continue
+        windows = [window for span in job.spans for window in protocol.windows(span, length)]
+        nats = scorer.score(job.validation, windows)
+        values[f"nll@{length}"] = float(nats.mean(dtype=np.float64))
+    model.train()
+    # As text where JSON has no number for it; a probe that is not finite is no reason to stop.
+    job.last_probe = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+    _log(job, "validation", values)
+    by_length = ", ".join(f"{perplexity(v):.2f} at {k[4:]}" for k, v in values.items())
+    console.say(f"step {job.step}: validation perplexity {by_length}")
+
+
+def _log(job: Job, kind: str, values: dict[str, Any]) -> None:
+    job.metrics.log(event=kind, step=job.step, **values)
+    job.mirror.log(job.step, {f"{kind}/{key}": value for key, value in values.items()})
