@@ -25,7 +25,7 @@ import torch
 from lexp import __version__
 from lexp.display.document import Chart
 from lexp.display.png import chart_png
-from lexp.instruments.base import Instrument, Labelled, Moment, View
+from lexp.instruments.base import AnalysisInput, CheckpointInfo, Instrument, LabelledMeasurement
 from lexp.instruments.curves import Curves
 from lexp.instruments.heads import Heads
 from lexp.instruments.invariance import Invariance
@@ -80,10 +80,10 @@ def look_and_draw(case: Case, model: Transformer, attention: str, length: int) -
     """One finding and all its pictures."""
     generator = torch.Generator().manual_seed(0)
     texts = torch.randint(256, (case.n_texts, length), generator=generator)
-    view = View(model, PATTERNS[attention], texts, TRAIN_LEN, "random")
+    view = AnalysisInput(model, PATTERNS[attention], texts, TRAIN_LEN, "random")
     finding = case.instrument.look(view)
-    found = Labelled(
-        "model", attention, Moment("random", 0, math.nan), 0, length, TRAIN_LEN, finding
+    found = LabelledMeasurement(
+        "model", attention, CheckpointInfo("random", 0, math.nan), 0, length, TRAIN_LEN, finding
     )
     for item in case.instrument.show([found]):
         if isinstance(item, Chart):

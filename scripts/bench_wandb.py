@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from lexp.record import Label, start_mirror
+from lexp.record import RunLabel, start_mirror
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -32,7 +32,9 @@ def children_s() -> float:
 
 def measure(mode: str, n_steps: int, folder: Path) -> tuple[float, float]:
     """CPU microseconds a step in the loop, and beside it."""
-    mirror = start_mirror(mode, folder, Label("bench", f"{mode}-{n_steps}", "train"), {"lr": 1e-3})
+    mirror = start_mirror(
+        mode, folder, RunLabel("bench", f"{mode}-{n_steps}", "train"), {"lr": 1e-3}
+    )
     time.sleep(20)  # the start is not a step's
     loop_s, all_s, beside_s = 0.0, time.process_time(), children_s()
     for step in range(1, n_steps + 1):

@@ -4,7 +4,7 @@ import base64
 import math
 
 from lexp.display.document import Chart, Curve, Page, Picture, Point, Section
-from lexp.display.table import Field, Sheet
+from lexp.display.table import Table, TableCell
 
 PAYLOADS = (
     "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)",
@@ -59,13 +59,15 @@ def chart(curves_: tuple[Curve, ...], log: bool = True, title: str = "A chart") 
 def page() -> Page:
     """Every kind of item, and every payload in every kind of text."""
     every = "\n\n".join(PAYLOADS)
-    rows = tuple((Field(p), Field("1.5", "best"), Field("OOM", "failed")) for p in PAYLOADS)
+    rows = tuple(
+        (TableCell(p), TableCell("1.5", "best"), TableCell("OOM", "failed")) for p in PAYLOADS
+    )
     items = (
         chart(curves()),
         chart(curves(), log=False),
         chart(hostile(), title=PAYLOADS[1]),
         chart(()),
-        Sheet(PAYLOADS[0], ("model", PAYLOADS[1], "512"), rows, 1, PAYLOADS),
+        Table(PAYLOADS[0], ("model", PAYLOADS[1], "512"), rows, 1, PAYLOADS),
         Picture(PAYLOADS[1], PNG, PAYLOADS[0]),
     )
     provenance = {p: {"nested": {p: p}, "list": [p, {"inner": p}]} for p in PAYLOADS}

@@ -12,7 +12,7 @@ from test_position import SCHEMES, dims, make
 
 from lexp.attention import Reference
 from lexp.commands.analyze import analyze
-from lexp.instruments.base import View
+from lexp.instruments.base import AnalysisInput
 from lexp.instruments.capture import hidden_states, watched
 from lexp.instruments.heads import Heads
 from lexp.model.transformer import Transformer
@@ -27,8 +27,8 @@ def ids(n: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 50, (n, length), generator=torch.Generator().manual_seed(seed))
 
 
-def view(model: Transformer, pattern, texts: torch.Tensor) -> View:
-    return View(model, pattern, texts, 16, "trained")
+def view(model: Transformer, pattern, texts: torch.Tensor) -> AnalysisInput:
+    return AnalysisInput(model, pattern, texts, 16, "trained")
 
 
 def weights_of(model: Transformer, pattern, text: torch.Tensor) -> list[torch.Tensor]:

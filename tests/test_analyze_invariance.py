@@ -13,8 +13,8 @@ from test_position import SCHEMES, dims, make
 from lexp.attention import Reference
 from lexp.commands.analyze import analyze, png_of
 from lexp.display.document import Chart
-from lexp.display.table import Sheet
-from lexp.instruments.base import Labelled, Moment
+from lexp.display.table import Table
+from lexp.instruments.base import CheckpointInfo, LabelledMeasurement
 from lexp.instruments.invariance import Diagonals, Invariance, of_products
 from lexp.instruments.receptive import Receptive, gradients, reachable, reached
 from lexp.instruments.spectrum import Spectrum, circularity, components, dimensions, planes
@@ -295,8 +295,8 @@ def test_the_distance_that_holds_a_share_and_texts_weigh_the_same():
 @pytest.mark.parametrize("instrument", [Invariance(), Spectrum(), Receptive()])
 def test_findings_are_shown(instrument):
     found = [
-        Labelled(
-            "sinusoidal", method, Moment("trained", 80, 2.0), seed, n, 16,
+        LabelledMeasurement(
+            "sinusoidal", method, CheckpointInfo("trained", 80, 2.0), seed, n, 16,
             instrument.look(view(tiny_model(Sinusoidal(16)).eval(), pattern, ids(1, n))),
         )
         for method, pattern in (("full", Full()), ("blockwise", Blockwise(8)))
@@ -305,11 +305,11 @@ def test_findings_are_shown(instrument):
     ]  # fmt: skip
     shown = instrument.show(found)
     sheet = shown[0]
-    assert isinstance(sheet, Sheet)
+    assert isinstance(sheet, Table)
     # Attention does not change embeddings: their spectrum is there once.
     assert len(sheet.rows) == (2 if isinstance(instrument, Spectrum) else 4)
     for item in shown[1:]:
-        assert not isinstance(item, Sheet)
+        assert not isinstance(item, Table)
         assert not isinstance(item, Chart) or item.curves
         assert png_of(item)[:4] == b"\x89PNG"
 

@@ -9,10 +9,10 @@ from test_analyze import ids, view
 from test_evaluate import tiny_model
 
 from lexp.display.document import Chart
-from lexp.display.table import Sheet
+from lexp.display.table import Table
 from lexp.instruments import position_probe as module
-from lexp.instruments.base import Finding, Labelled, Moment
-from lexp.instruments.linear_probe import Classifier, Training, fresh, train_classifier
+from lexp.instruments.base import CheckpointInfo, LabelledMeasurement, Measurement
+from lexp.instruments.linear_probe import LinearProbe, Training, fresh, train_classifier
 from lexp.instruments.position_probe import PositionProbe, guesses, middle, random, split, states_of
 from lexp.pattern import Blockwise, Full
 from lexp.position import NoPE, RoPE, Sinusoidal
@@ -188,7 +188,7 @@ def test_of_long_texts_positions_are_drawn_and_no_more_kept():
 def test_a_stretch_of_positions_stands_for_its_middle(length, n_classes):
     members = [[p for p in range(length) if p * n_classes // length == c] for c in range(n_classes)]
     # A classifier that is sure of the class whose number is its input.
-    sure = Classifier(
+    sure = LinearProbe(
         torch.zeros(n_classes), torch.ones(n_classes),
         (torch.eye(n_classes), torch.zeros(n_classes), 100 * torch.eye(n_classes),
          torch.zeros(n_classes)),
@@ -200,7 +200,7 @@ def test_a_stretch_of_positions_stands_for_its_middle(length, n_classes):
 
 def test_the_median_is_the_first_position_with_half_of_the_weight():
     p = torch.tensor([[0.3, 0.1, 0.2, 0.4], [0.6, 0.2, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]])
-    made = Classifier(
+    made = LinearProbe(
         torch.zeros(3), torch.ones(3),
         (torch.eye(3), torch.zeros(3), p.log(), torch.zeros(4)),
     )  # fmt: skip
@@ -286,14 +286,14 @@ def test_the_error_is_over_documents():
 def test_what_is_shown():
     row = {"mean_distance": 10.0, "error": 1.0, "median_distance": 8.0, "accuracy": 0.1,
            "middle": 16.0, "random": 21.3125}  # fmt: skip
-    finding = Finding(tuple({"layer": n, **row} for n in range(3)))
+    finding = Measurement(tuple({"layer": n, **row} for n in range(3)))
     found = [
-        Labelled("nope", "full", Moment(state, 80, 2.0), 0, length, 64, finding)
+        LabelledMeasurement("nope", "full", CheckpointInfo(state, 80, 2.0), 0, length, 64, finding)
         for state in ("trained", "random")
         for length in (32, 64)
     ]
     sheet, chart = PositionProbe().show(found)
-    assert isinstance(sheet, Sheet) and isinstance(chart, Chart)
+    assert isinstance(sheet, Table) and isinstance(chart, Chart)
     assert len(sheet.rows) == 8
     assert [f.text for f in sheet.rows[0]] == [
         "nope", "s0", "full", "32", "likeliest", "10.0", "10.0", "10.0", "16.0", "21.3",

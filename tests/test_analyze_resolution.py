@@ -16,8 +16,8 @@ from lexp.attention import Reference
 from lexp.commands.analyze import analyze
 from lexp.display.document import Chart
 from lexp.display.png import chart_png
-from lexp.display.table import Sheet
-from lexp.instruments.base import Labelled, Moment
+from lexp.display.table import Table
+from lexp.instruments.base import CheckpointInfo, LabelledMeasurement
 from lexp.instruments.curves import Curves, span
 from lexp.instruments.resolution import (
     EACH,
@@ -332,11 +332,13 @@ def test_what_has_no_curve_says_so():
     assert {row["measure"] for row in rows} == {"bias"}
 
 
-def labelled(position, instrument, method, pattern, length) -> Labelled:
+def labelled(position, instrument, method, pattern, length) -> LabelledMeasurement:
     model = tiny_model(position).eval()
     finding = instrument.look(view(model, pattern, ids(1, length)))
     name = {RoPE: "rope", ALiBi: "alibi", TISA: "tisa"}.get(type(position), "sandwich")
-    return Labelled(name, method, Moment("trained", 80, 2.0), 0, length, 16, finding)
+    return LabelledMeasurement(
+        name, method, CheckpointInfo("trained", 80, 2.0), 0, length, 16, finding
+    )
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4)], ids=repr)
@@ -351,7 +353,9 @@ def test_every_scheme_has_numbers_or_a_reason(scheme, pattern):
             assert str(reason)
             continue
         assert finding.rows and all(math.isfinite(float(r["value"])) for r in finding.rows)
-        one = Labelled(scheme, "full", Moment("trained", 80, 2.0), 0, 12, 8, finding)
+        one = LabelledMeasurement(
+            scheme, "full", CheckpointInfo("trained", 80, 2.0), 0, 12, 8, finding
+        )
         assert instrument.show([one])
 
 
@@ -363,7 +367,7 @@ def test_tables_stand_beside_the_published_values_and_charts_can_be_drawn():
         for length in (16, 32)
     ]
     shown = Resolution().show(found)
-    softmax, raw = (item for item in shown if isinstance(item, Sheet))
+    softmax, raw = (item for item in shown if isinstance(item, Table))
     first = [field.text for field in softmax.rows[0]]
     assert first[:3] == ["rope", "full", EACH] and first[-2:] == ["0.91†", "0.08†"]
     assert {row[0].text for row in raw.rows} == {"rope"}
@@ -372,7 +376,7 @@ def test_tables_stand_beside_the_published_values_and_charts_can_be_drawn():
     assert len(charts) == 4  # R, scores under two methods, theory
     found = [labelled(p, Curves(), "full", Full(), 16) for p in (ALiBi(2), TISA(2), Sandwich(2))]
     sheet, *more = Curves().show(found)
-    assert isinstance(sheet, Sheet) and len(sheet.rows) == 6 and len(more) == 3
+    assert isinstance(sheet, Table) and len(sheet.rows) == 6 and len(more) == 3
     assert all(len(chart.curves) == 2 for chart in more)
     for chart in (*charts, *more):
         assert chart_png(chart)[:4] == b"\x89PNG"

@@ -14,8 +14,8 @@ from lexp.commands.evaluate import eval_
 from lexp.commands.report import report
 from lexp.commands.train import check, train
 from lexp.display.document import Chart
-from lexp.display.table import Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Moment
+from lexp.display.table import Table
+from lexp.instruments.base import CheckpointInfo, Instrument, LabelledMeasurement, Measurement
 from lexp.instruments.over_training import last_of_each, over_training, shown
 from lexp.runs import checkpoint
 from lexp.runs.checkpoint import at_steps
@@ -169,16 +169,20 @@ class Number(Instrument):
     name = "number"
 
     def show(self, found):
-        return [Sheet(str(len(found)), (), (), 0, ())]
+        return [Table(str(len(found)), (), (), 0, ())]
 
     def summary(self, one):
         return {"number": float(one.finding.rows[0]["value"])}
 
 
-def one(step: int, value: float, loss: float, seed: int = 0, length: int = 256) -> Labelled:
+def one(
+    step: int, value: float, loss: float, seed: int = 0, length: int = 256
+) -> LabelledMeasurement:
     state = "trained" if step else "random"
-    finding = Finding(({"value": value},))
-    return Labelled("nope", "full", Moment(state, step, loss), seed, length, 256, finding)
+    finding = Measurement(({"value": value},))
+    return LabelledMeasurement(
+        "nope", "full", CheckpointInfo(state, step, loss), seed, length, 256, finding
+    )
 
 
 VALUES, LOSSES = (0.1, 0.4, 0.3, 0.9), (4.0, 3.0, 2.5, 2.0)
@@ -192,7 +196,7 @@ def test_a_course_is_the_mean_over_seeds_and_its_rank_correlation():
     ]
     found += [one(0, 0.0, math.nan), one(1000, 5.0, 2.0, length=1024)]
     sheet, by_step, by_loss = over_training(Number(), found)
-    assert isinstance(sheet, Sheet)
+    assert isinstance(sheet, Table)
     expected = f"{spearmanr(VALUES, LOSSES).statistic:+.2f}"
     texts = [field.text for field in sheet.rows[0]]
     assert texts == ["nope", "0.000", "0.150", "0.450", "0.350", "0.950", expected]

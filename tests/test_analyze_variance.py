@@ -10,9 +10,9 @@ from test_evaluate import study, tiny_model  # noqa: F401
 
 from lexp.attention import Reference
 from lexp.display.document import Picture
-from lexp.display.table import Sheet
+from lexp.display.table import Table
 from lexp.instruments import derivation as derived
-from lexp.instruments.base import Labelled, Moment
+from lexp.instruments.base import CheckpointInfo, LabelledMeasurement
 from lexp.instruments.derivation import Derivation, derivation, slope
 from lexp.instruments.variance import Variance, embedded, variances
 from lexp.instruments.vectors import Vectors, rolled
@@ -267,8 +267,10 @@ def test_maps_are_bounded(monkeypatch):
     np.testing.assert_allclose(np.diagonal(arrays["cosine"], axis1=1, axis2=2), 1, atol=1e-6)
 
 
-def labelled(finding, state: str, length: int) -> Labelled:
-    return Labelled("nope", "full", Moment(state, 80, 2.0), 0, length, 16, finding)
+def labelled(finding, state: str, length: int) -> LabelledMeasurement:
+    return LabelledMeasurement(
+        "nope", "full", CheckpointInfo(state, 80, 2.0), 0, length, 16, finding
+    )
 
 
 @pytest.mark.parametrize("instrument", [SMALL, Vectors(shifts=1)], ids=lambda i: i.name)
@@ -280,7 +282,7 @@ def test_what_is_shown_is_of_all_findings(instrument):
         for n in (16, 32)
     ]
     items = instrument.show(found)
-    sheets = [item for item in items if isinstance(item, Sheet)]
+    sheets = [item for item in items if isinstance(item, Table)]
     assert {row[0].text for row in sheets[0].rows} == {"nope", "nope (random)"}
     pictures = [item for item in items if isinstance(item, Picture)]
     assert all(p.png[:4] == b"\x89PNG" for p in pictures)

@@ -4,7 +4,7 @@ import oracles
 import pytest
 import torch
 
-from lexp.attention import Reference, Strips, Tiles
+from lexp.attention import Chunked, Reference, Tiles
 from lexp.attention.tiles import CHUNK_ROWS, WHOLE_TOKENS_BIASED, cut
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, ALiBi, FoX, KerplePower, NoPE, RoPE, XPos
@@ -213,11 +213,11 @@ def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):
     position, n = RoPE(HEAD_DIM), 100
     q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 10)
-    expected = Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0])
+    expected = Chunked(Full(), n, position, CPU)(q, k, v, position, q[:, 0])
     calls = []
     monkeypatch.setattr("lexp.attention.chunked.give_back", lambda: calls.append(give_back()))
-    assert torch.equal(Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
+    assert torch.equal(Chunked(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
     assert not calls  # a short text
     monkeypatch.setattr("lexp.attention.chunked.GIVE_BACK_SCORES", HEADS * 10 * 200)
-    assert torch.equal(Strips(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
+    assert torch.equal(Chunked(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
     assert len(calls) == 2

@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_position import CPU, D_MODEL, SCHEMES, dims, make, qkv
 
-from lexp.attention import BothSides, Reference, make_attend, refuse_meaningless
+from lexp.attention import BidirectionalAttention, Reference, make_attend, refuse_meaningless
 from lexp.model.transformer import Transformer
 from lexp.pattern import Bidirectional, BidirectionalBlockwise, BidirectionalWindow
 from lexp.position import XPos
@@ -158,7 +158,7 @@ def test_autocast_leaves_scores_and_biases_alone(scheme):
         q.float(), k.float(), v.float(), position, x
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = BothSides(Bidirectional(), 40, position, CPU)(q, k, v, position, x)
+        out = BidirectionalAttention(Bidirectional(), 40, position, CPU)(q, k, v, position, x)
     assert out.dtype == torch.bfloat16
     assert (out.float() - wide).abs().max() < 0.03
     out.float().square().sum().backward()

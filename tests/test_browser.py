@@ -18,7 +18,7 @@ from test_html import Tree
 from lexp.commands.report import report
 from lexp.display.document import Page, Section
 from lexp.display.html import render
-from lexp.display.table import Sheet, printable, to_csv
+from lexp.display.table import Table, printable, to_csv
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -231,7 +231,7 @@ def test_copying_gives_the_table_as_csv(tmp_path):
         await wait(100);
         say(got);
     """))  # fmt: skip
-    (sheet,) = [item for item in page().sections[0].items if isinstance(item, Sheet)]
+    (sheet,) = [item for item in page().sections[0].items if isinstance(item, Table)]
     assert seen.result == to_csv(sheet)
 
 

@@ -18,7 +18,7 @@ from lexp.position import (
     NoPE,
     RandomPositions,
     RoPE,
-    Together,
+    Sum,
     XPosDecay,
 )
 from lexp.system.errors import NotDefined
@@ -28,19 +28,19 @@ CPU = torch.device("cpu")
 
 def test_together_lies_flat():
     """Extensions reach every part of a mixture of mixtures."""
-    inner = Together([NoPE(), ALiBi(4)])
-    whole = Together([RoPE(HEAD_DIM), inner])
+    inner = Sum([NoPE(), ALiBi(4)])
+    whole = Sum([RoPE(HEAD_DIM), inner])
     assert [type(part).__name__ for part in whole.parts] == ["RoPE", "NoPE", "ALiBi"]
 
 
 @pytest.mark.parametrize(
     ("make_it", "reason"),
     [
-        (lambda: Together([NoPE()]), "two schemes or more"),
-        (lambda: Together([Learned(9, 8), FoX(8, 2)]), "embeddings have no layers"),
+        (lambda: Sum([NoPE()]), "two schemes or more"),
+        (lambda: Sum([Learned(9, 8), FoX(8, 2)]), "embeddings have no layers"),
         (lambda: Alternate([Learned(9, 8), RoPE(8)]), "have no layer"),
-        (lambda: Alternate([Together([Learned(9, 8), RoPE(8)]), RoPE(8)]), "have no layer"),
-        (lambda: Together([RandomPositions(RoPE(8)), NoPE()]), "cannot be one of several"),
+        (lambda: Alternate([Sum([Learned(9, 8), RoPE(8)]), RoPE(8)]), "have no layer"),
+        (lambda: Sum([RandomPositions(RoPE(8)), NoPE()]), "cannot be one of several"),
         (lambda: RandomPositions(Alternate([RoPE(8), NoPE()])), "goes inside Alternate"),
         (lambda: RandomPositions(FIRE(4, 16)), "reads indices"),
         (lambda: RandomPositions(RandomPositions(RoPE(8))), "draws positions itself"),

@@ -13,7 +13,7 @@ from lexp.data import Batches, Corpus, open_store
 from lexp.data.corpus import SPLITS, Document
 from lexp.data.hub import Hub, parse_split
 from lexp.data.stdlib import Stdlib, split_of
-from lexp.data.text import Text
+from lexp.data.text import TextFiles
 from lexp.data.tokenizer import (
     BPESpec,
     Bytes,
@@ -72,7 +72,7 @@ def test_text_reads_txt_jsonl_and_parquet(tmp_path: Path):
     (tmp_path / "b.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}', encoding="utf-8")
     parquet.write_table(pa.table({"text": ["three", "four"]}), tmp_path / "c.parquet")
     (tmp_path / "notes.md").write_text("not mine")
-    corpus = Text(train=str(tmp_path / "*"), validation=[str(tmp_path / "a.*")][0:0])
+    corpus = TextFiles(train=str(tmp_path / "*"), validation=[str(tmp_path / "a.*")][0:0])
     assert texts_of(corpus, "train") == ["erste\r\nZeile é", "one", "two", "three", "four"]
     assert [d.name for d in corpus.documents("train")][1:3] == ["b.jsonl:1", "b.jsonl:3"]
     assert texts_of(corpus, "test") == []
@@ -82,11 +82,11 @@ def test_text_fingerprint_follows_content_and_not_place(tmp_path: Path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.txt").write_text("same")
-    one, two = (Text(train=str(tmp_path / f / "*.txt")) for f in ("one", "two"))
+    one, two = (TextFiles(train=str(tmp_path / f / "*.txt")) for f in ("one", "two"))
     assert one.fingerprint() == two.fingerprint()
     (tmp_path / "two" / "a.txt").write_text("other")
     assert one.fingerprint() != two.fingerprint()
-    assert Text(test=str(tmp_path / "one" / "*.txt")).fingerprint() != one.fingerprint()
+    assert TextFiles(test=str(tmp_path / "one" / "*.txt")).fingerprint() != one.fingerprint()
 
 
 BAD_FILES = {
@@ -108,14 +108,14 @@ def test_bad_files_are_named_with_their_place(tmp_path: Path, name):
     content, expected = BAD_FILES[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as error:
-        Text(train=str(tmp_path / "*")).fingerprint()
+        TextFiles(train=str(tmp_path / "*")).fingerprint()
     assert all(part in str(error.value) for part in expected), str(error.value)
 
 
 def test_a_byte_order_mark_and_odd_file_names_are_no_obstacle(tmp_path: Path):
     (tmp_path / "bom.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "one"}\n{"text": "two"}')
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("three")
-    corpus = Text(train=str(tmp_path / "*"))
+    corpus = TextFiles(train=str(tmp_path / "*"))
     assert texts_of(corpus, "train") == ["one", "two", "three"]
     assert corpus.fingerprint() == corpus.fingerprint()
 
@@ -137,14 +137,14 @@ def test_parquet_without_the_column(tmp_path: Path):
 
     parquet.write_table(pa.table({"body": ["x"]}), tmp_path / "c.parquet")
     with pytest.raises(DataError, match=r"no column 'text'; it has body"):
-        Text(train=str(tmp_path / "*")).fingerprint()
+        TextFiles(train=str(tmp_path / "*")).fingerprint()
 
 
 def test_a_glob_without_files_and_a_file_in_two_splits_are_errors(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match=r"dataset.test=.*\*.jsonl matches nothing"):
-        Text(test=str(tmp_path / "*.jsonl")).files("test")
-    both = Text(train=str(tmp_path / "*.txt"), test=str(tmp_path / "a.*"))
+        TextFiles(test=str(tmp_path / "*.jsonl")).files("test")
+    both = TextFiles(train=str(tmp_path / "*.txt"), test=str(tmp_path / "a.*"))
     with pytest.raises(DataError, match=r"a.txt is in both dataset.train and dataset.test"):
         both.fingerprint()
 
@@ -372,6 +372,6 @@ def test_fewer_windows_than_a_batch_is_an_error(tmp_path: Path):
 
 
 def test_books_where_they_are(books: Path):
-    corpus = Text(train=str(books / "train" / "*.txt"), test=str(books / "test" / "*.txt"))
+    corpus = TextFiles(train=str(books / "train" / "*.txt"), test=str(books / "test" / "*.txt"))
     assert sum(1 for _ in corpus.documents("train")) > 50
     assert all(len(text) > 100_000 for text in texts_of(corpus, "test"))

@@ -29,7 +29,7 @@ from lexp.runs import checkpoint
 from lexp.runs.locks import locked
 from lexp.runs.run import Run
 from lexp.system.errors import ConfigError
-from lexp.system.ranks import Place, place
+from lexp.system.ranks import Rank, place
 from lexp.training import loop
 
 # What is imported by its first use is imported here, before ranks are forked.
@@ -485,18 +485,18 @@ SLURM = {
 
 
 def test_places():
-    assert place({}) == Place()
-    assert place(SLURM) == Place(5, 8, 1, 4, "gpu003", 15000 + 71 * 31 + 2)
+    assert place({}) == Rank()
+    assert place(SLURM) == Rank(5, 8, 1, 4, "gpu003", 15000 + 71 * 31 + 2)
     assert place({**SLURM, "MASTER_PORT": "77", "MASTER_ADDR": "ib0"}).port == 77
     assert place({**SLURM, "SLURM_STEP_NUM_NODES": "1"}).address == "127.0.0.1"
     for hosts, first in {"a,b": "a", "n-[1,3-4]x,z": "n-1x", "one": "one"}.items():
         assert place({**SLURM, "SLURM_STEP_NODELIST": hosts}).address == first
     torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
                 "MASTER_ADDR": "here", "MASTER_PORT": "9"}  # fmt: skip
-    assert place({**SLURM, **torchrun}) == Place(1, 2, 0, 1, "here", 9)
+    assert place({**SLURM, **torchrun}) == Rank(1, 2, 0, 1, "here", 9)
     # A batch script, or a shell in an allocation of several tasks, is one process.
     batch = {key: value for key, value in SLURM.items() if "_STEP_" not in key}
-    assert place({**batch, "SLURM_NTASKS": "8"}) == Place()
+    assert place({**batch, "SLURM_NTASKS": "8"}) == Rank()
     with pytest.raises(ConfigError, match="WORLD_SIZE='x' in the environment: not a number"):
         place({**torchrun, "WORLD_SIZE": "x"})
     with pytest.raises(ConfigError, match="set MASTER_ADDR"):

@@ -20,7 +20,7 @@ from lexp.commands.make_objects import make_model
 from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.display.table import to_markdown
-from lexp.evaluate import COLUMNS, Cell, Exam, Method, Subject, cell_path
+from lexp.evaluate import COLUMNS, Cell, EvalTargets, Method, ModelUnderTest, cell_path
 from lexp.extension import NTK, Extension
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
@@ -429,11 +429,11 @@ IDENTITY = ["checkpoint", "fingerprint", "tokenizer", "precision", "model", "siz
 def test_a_cell_depends_on_everything_that_makes_its_number(tmp_path, key):
     position = RoPE(8)
     tokens = tokens_of(33)
-    base = Subject(
+    base = ModelUnderTest(
         tmp_path, {"train_len": 16}, dict.fromkeys(IDENTITY, "a"), tiny_model(position), tokens,
         nullcontext(), lambda n, length: None, Full(),
     )  # fmt: skip
-    exam = Exam(Segments(), (8, 16, 32), Segments().spans(tokens, [32], None))
+    exam = EvalTargets(Segments(), (8, 16, 32), Segments().spans(tokens, [32], None))
 
     def path(method: Method, length: int = 16, subject=base, exam=exam) -> Path:
         return cell_path(subject, exam, method, length)

@@ -27,7 +27,7 @@ from lexp.extension import (
 )
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
-from lexp.position import FIRE, Alternate, HoPE, Learned, NoPE, RoPE, Sinusoidal, Together, XPos
+from lexp.position import FIRE, Alternate, HoPE, Learned, NoPE, RoPE, Sinusoidal, Sum, XPos
 from lexp.position.alibi import ALiBi
 from lexp.system.errors import NotDefined
 
@@ -187,7 +187,7 @@ def rows_scaled(q, scale: list[float]) -> torch.Tensor:
 def test_scales_multiply_the_scores(extension, scale):
     q = torch.randn(256, HEAD_DIM, dtype=torch.float64)
     for before in [
-        NoPE(), RoPE(HEAD_DIM) if isinstance(extension, DroPE) else Together([NoPE(), NoPE()])
+        NoPE(), RoPE(HEAD_DIM) if isinstance(extension, DroPE) else Sum([NoPE(), NoPE()])
     ]:  # fmt: skip
         position = changed(extension, before)
         out = Reference(Full(), 256, position, CPU)(*[q[None, None]] * 3, position, q[None])
@@ -242,7 +242,7 @@ def test_extensions_of_hybrids_change_the_layers_and_parts_they_can():
     model = Transformer(dims(), 50, lambda: Alternate([RoPE(HEAD_DIM), NoPE()]))
     first, second = NTK().extend(model, LENGTHS, no_sample).schemes
     assert angles(first) != pytest.approx(theta) and isinstance(second, NoPE)
-    whole = Together([RoPE(HEAD_DIM), ALiBi(4)])
+    whole = Sum([RoPE(HEAD_DIM), ALiBi(4)])
     assert angles(changed(NTK(), whole)) == pytest.approx(angles(first))
     assert angles(whole) == pytest.approx(theta), "the given scheme stays as it is"
 

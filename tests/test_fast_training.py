@@ -10,7 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexp.attention import Tiles, make_attend
 from lexp.attention.cpu.backward import blocked, forward, pays
-from lexp.attention.cpu.layouts import ByDistance, ByKey, ByPair, Unbiased, antidiagonal_sums
+from lexp.attention.cpu.layouts import (
+    CumulativeGateBias,
+    NoBias,
+    PairwiseBias,
+    ToeplitzBias,
+    antidiagonal_sums,
+)
 from lexp.attention.cpu.toeplitz import attend_by_distance, distance_row, matrix
 from lexp.attention.prepare import rotate, rotate_by_parts
 from lexp.attention.tiles import of_pieces
@@ -146,7 +152,7 @@ def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, toget
     q, k, v, values, weight = given(rows, n_keys, learned)
     row = F.pad(values, (0, rows - 1), value=-math.inf)
     expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
-    found = with_gradients(attend(q, k, v, row, ByDistance(), 0.3), weight, (q, k, v, values))
+    found = with_gradients(attend(q, k, v, row, ToeplitzBias(), 0.3), weight, (q, k, v, values))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     with torch.no_grad():
@@ -164,9 +170,9 @@ def test_biases_by_key_and_by_pair_are_the_formula(
     q, k, v, _, weight = given(rows, n_keys, learned)
     generator = torch.Generator().manual_seed(n_keys)
     shape, kind = {
-        "by key": ((3, HEADS, n_keys), ByKey()),
-        "by pair": ((1, HEADS, rows, n_keys), ByPair()),
-        "by text and pair": ((3, HEADS, rows, n_keys), ByPair()),
+        "by key": ((3, HEADS, n_keys), CumulativeGateBias()),
+        "by pair": ((1, HEADS, rows, n_keys), PairwiseBias()),
+        "by text and pair": ((3, HEADS, rows, n_keys), PairwiseBias()),
     }[layout]
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     inputs = q, k, v, values.requires_grad_(learned)
@@ -185,7 +191,7 @@ def test_without_a_bias_it_is_the_formula(n, attend, monkeypatch):
     monkeypatch.setattr("lexp.attention.cpu.backward.TOGETHER", HEADS)  # a text at a time
     q, k, v, _, weight = given(n, n, False)
     expected = with_gradients(dense(q, k, v, None, 0.3), weight, (q, k, v))
-    found = with_gradients(attend(q, k, v, q.new_zeros(()), Unbiased(), 0.3), weight, (q, k, v))
+    found = with_gradients(attend(q, k, v, q.new_zeros(()), NoBias(), 0.3), weight, (q, k, v))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
@@ -215,7 +221,7 @@ def test_without_a_bias_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     found, theirs = (
         with_gradients(out, weight, (q, k, v))
         for out in (
-            blocked(q, k, v, q.new_zeros(()), Unbiased(), 0.3),
+            blocked(q, k, v, q.new_zeros(()), NoBias(), 0.3),
             F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
         )
     )
@@ -231,7 +237,7 @@ def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     inputs = (q, k, v, values)
     exact = [t.detach().double().requires_grad_() for t in inputs]
     expected = with_gradients(dense(*exact, 0.3), weight, exact)
-    found = with_gradients(blocked(q, k, v, row, ByDistance(), 0.3), weight, inputs)
+    found = with_gradients(blocked(q, k, v, row, ToeplitzBias(), 0.3), weight, inputs)
     added = matrix(row.detach(), n, n).flip(1)[None]
     fused = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=0.3)
     theirs = with_gradients(fused, weight, (q, k, v))
@@ -267,7 +273,7 @@ def test_when_the_own_backward_pass_is_taken(n, head_dim, dtype, taken):
 
 def test_second_derivatives_are_refused_not_wrong():
     q, k, v, values, _ = given(5, 5, True)
-    out = blocked(q, k, v, F.pad(values, (0, 4), value=-math.inf), ByDistance(), 0.3)
+    out = blocked(q, k, v, F.pad(values, (0, 4), value=-math.inf), ToeplitzBias(), 0.3)
     (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         torch.autograd.grad(first.sum(), q)

@@ -29,7 +29,7 @@ from lexp.extension import PI  # noqa: E402
 from lexp.extension.base import Lengths  # noqa: E402
 from lexp.extension.frequencies import NTK, DynamicNTK, YaRN  # noqa: E402
 from lexp.hf import describe, find_source, fresh_model, load_model  # noqa: E402
-from lexp.instruments.base import View  # noqa: E402
+from lexp.instruments.base import AnalysisInput  # noqa: E402
 from lexp.instruments.heads import Heads  # noqa: E402
 from lexp.instruments.receptive import Receptive  # noqa: E402
 from lexp.pattern import Blockwise, Full, ReRoPE, Window  # noqa: E402
@@ -233,7 +233,7 @@ def test_entropy_of_heads_is_that_of_transformers_weights(name, tmp_path):
     with torch.no_grad():
         weights = theirs(text, use_cache=False, output_attentions=True).attentions
     model = opened(saved(CONFIGS[name](), tmp_path))
-    rows = Heads().look(View(model, Full(), text, TRAINED, "trained")).rows
+    rows = Heads().look(AnalysisInput(model, Full(), text, TRAINED, "trained")).rows
     found = {(r["layer"], r["head"]): r["value"] for r in rows if r["measure"] == "entropy"}
     for layer, of_layer in enumerate(weights):
         w = of_layer[0].double()
@@ -252,7 +252,9 @@ def test_receptive_field_is_the_gradient_of_transformers(name, tmp_path):
     out[text[0, -1]].backward()
     expected = embedded.grad[0].norm(dim=-1).double()
     model = opened(saved(CONFIGS[name](), tmp_path))
-    found = Receptive().look(View(model, Full(), text, TRAINED, "trained")).arrays["shares"]
+    found = (
+        Receptive().look(AnalysisInput(model, Full(), text, TRAINED, "trained")).arrays["shares"]
+    )
     assert expected.min() > 0
     shares = (expected / expected.sum()).flip(0)  # by distance
     assert apart(torch.from_numpy(found), shares) < 1e-5

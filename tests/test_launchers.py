@@ -15,7 +15,7 @@ from test_cli import data, lexp
 
 from lexp import launch
 from lexp.config import sweep
-from lexp.launch import Job, left_to_do, make_slots, plan, queued
+from lexp.launch import SweepJob, left_to_do, make_slots, plan, queued
 from lexp.launch import hold_signals as held
 from lexp.runs import status
 from lexp.runs.locks import locked
@@ -173,8 +173,8 @@ def test_a_sweep_in_one_process_shows_what_is_still_to_come(texts, tmp_path):
     assert states(study) == {"rope": "lost", "alibi": "lost"}
 
 
-def job(folder: Path, number: int = 0) -> Job:
-    return Job(number, ("model=rope",), folder, 10)
+def job(folder: Path, number: int = 0) -> SweepJob:
+    return SweepJob(number, ("model=rope",), folder, 10)
 
 
 def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypatch, capsys):
@@ -198,7 +198,7 @@ def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypat
             status.write(folder, value)
     (tmp_path / "done" / "done.json").write_text("{}")
     with locked(tmp_path / "held"):
-        left = left_to_do([*jobs, job(tmp_path / "failed", 99), Job(100, ("a=1",), None)])
+        left = left_to_do([*jobs, job(tmp_path / "failed", 99), SweepJob(100, ("a=1",), None)])
     started = [one.folder.name if one.folder else one.name for one in left]
     assert started == ["new", "failed", "preempted", "forgotten", "ended", "job a=1"]
     said = capsys.readouterr().err.splitlines()
@@ -300,7 +300,7 @@ def test_every_job_gets_its_own_device_and_threads(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("lexp.launch.processes.subprocess.Popen", Process)
     slots = [launch.processes.Slot("3", 2), launch.processes.Slot("5", 2)]
-    jobs = [Job(number, (), None) for number in range(4)]
+    jobs = [SweepJob(number, (), None) for number in range(4)]
     ended = launch.run_processes(jobs, slots, lambda one: ["list"], tmp_path)
     assert ended == dict.fromkeys(range(4))
     assert sorted(seen) == [("3", "2"), ("3", "2"), ("5", "2"), ("5", "2")]

@@ -24,7 +24,7 @@ from lexp.report.study_results import lines, read_study
 from lexp.scoring.losses import collect
 from lexp.scoring.protocol import Fixed, Prefix, Segments, Sliding
 from lexp.scoring.scorer import Scorer
-from lexp.statistics import Scored, across, key_tokens, last, mean, paired
+from lexp.statistics import TokenLosses, across, key_tokens, last, mean, paired
 
 CPU = torch.device("cpu")
 
@@ -152,8 +152,10 @@ def test_10_uncertainty_is_clustered_by_document():
 
 
 def test_11_seeds_are_an_axis_of_their_own():
-    def run(shift: float) -> Scored:
-        return Scored(np.full(40, 3.0 + shift), np.repeat(np.arange(4), 10), np.tile(range(10), 4))
+    def run(shift: float) -> TokenLosses:
+        return TokenLosses(
+            np.full(40, 3.0 + shift), np.repeat(np.arange(4), 10), np.tile(range(10), 4)
+        )
 
     found = across({0: run(0.0), 1: run(0.4)})
     assert found.seeds == pytest.approx((3.0, 3.4)) and found.mean == pytest.approx(3.2)
@@ -217,12 +219,12 @@ def test_16_the_scored_method_is_the_one_that_would_generate(scheme):
 def test_17_use_of_context_is_measured_beside_survival():
     """A model that ignores what is far survives any length and gains nothing there."""
     short, long = (known(Fixed(8), [16, 128], n) for n in (16, 128))
-    d = paired(*(Scored(x.nats, x.document, x.position) for x in (short, long)))
+    d = paired(*(TokenLosses(x.nats, x.document, x.position) for x in (short, long)))
     assert d.value == pytest.approx(0, abs=1e-6)
     nats = long.nats.copy()
     nats[5] = 0.1
-    user = Scored(nats, long.document, long.position)
-    judge = Scored(short.nats + 0.0, short.document, short.position)
+    user = TokenLosses(nats, long.document, long.position)
+    judge = TokenLosses(short.nats + 0.0, short.document, short.position)
     assert np.flatnonzero(key_tokens(judge, user)).tolist() == [5]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_position import HEAD_DIM, SCHEMES, make
 
-from lexp.attention import Reference, Strips, make_attend
+from lexp.attention import Chunked, Reference, make_attend
 from lexp.pattern import (
     Blockwise,
     DualChunk,
@@ -230,10 +230,10 @@ def test_strips_equal_tiles_where_both_can(pattern):
     position, n = RoPE(HEAD_DIM), 300
     (q, k, v), x = draws(n, torch.float32)
     expected_out = make_attend(pattern, n, [position], CPU)(q, k, v, position, x)
-    found = Strips(pattern, n, position, CPU)(q, k, v, position, x)
+    found = Chunked(pattern, n, position, CPU)(q, k, v, position, x)
     torch.testing.assert_close(found, expected_out, rtol=0, atol=3e-6)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = Strips(pattern, n, position, CPU)(
+        rough = Chunked(pattern, n, position, CPU)(
             q.bfloat16(), k.bfloat16(), v.bfloat16(), position, x
         )
     assert rough.dtype == torch.bfloat16

@@ -20,7 +20,7 @@ from lexp.display.axes import labels, log_ticks, readable, x_ticks, y_axis, y_ti
 from lexp.display.document import Chart, Curve, Page, Point, Section
 from lexp.display.html import render
 from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure
-from lexp.display.style import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, Looks, numbered
+from lexp.display.style import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, CurveStyles, numbered
 from lexp.display.svg import SHAPES
 from lexp.evaluate import Cell
 from lexp.report.perplexity_chart import results_chart
@@ -79,8 +79,8 @@ def seen(axis) -> list[tuple[float, str]]:
     return [(at, text.get_text()) for at, text in shown]
 
 
-def drawn(chart: Chart, looks: Looks | None = None):
-    figure = chart_figure(chart, looks or Looks.of([chart]))
+def drawn(chart: Chart, looks: CurveStyles | None = None):
+    figure = chart_figure(chart, looks or CurveStyles.of([chart]))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     pyplot.close(figure)
@@ -181,7 +181,7 @@ def _fill(line) -> float:
     return share
 
 
-def triples(chart: Chart, looks: Looks | None = None) -> dict[tuple[str, str], tuple]:
+def triples(chart: Chart, looks: CurveStyles | None = None) -> dict[tuple[str, str], tuple]:
     """Colour, line and marker of each curve of a picture."""
     lines = drawn(chart, looks).get_lines()[: len(chart.curves)]
     return {
@@ -222,7 +222,7 @@ def test_no_two_curves_look_the_same(names, groups):
 
 def test_legends_name_every_look():
     chart = many(["rope", "alibi", "xpos"], METHODS[:9])
-    figure = chart_figure(chart, Looks.of([chart]))
+    figure = chart_figure(chart, CurveStyles.of([chart]))
     pyplot.close(figure)
     (legend,) = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
@@ -237,7 +237,7 @@ def test_legends_name_every_look():
         == 9
     )
     alone = many(["rope"], METHODS[:3])
-    figure = chart_figure(alone, Looks.of([alone]))
+    figure = chart_figure(alone, CurveStyles.of([alone]))
     pyplot.close(figure)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["rope blockwise", "rope blockwise_sinks", "rope window"]
@@ -278,12 +278,14 @@ def test_the_page_draws_every_look_there_is():
 
 def test_a_model_and_a_method_look_the_same_in_all_pictures_of_a_command():
     one, other = many(MODELS[:4], ["full", "full yarn"]), many(MODELS[2:6], METHODS[:4])
-    looks = Looks.of([one, other])
+    looks = CurveStyles.of([one, other])
     first, second = triples(one, looks), triples(other, looks)
     for name in MODELS[2:4]:
         assert first[name, "full"][0] == second[name, "window"][0]
     apart, beside = many(["a"], ["full"]), many(["b", "a"], ["window", "full"])
-    assert triples(apart, Looks.of([apart]))["a", "full"][1:] == triples(beside)["a", "full"][1:]
+    assert (
+        triples(apart, CurveStyles.of([apart]))["a", "full"][1:] == triples(beside)["a", "full"][1:]
+    )
 
 
 def test_the_usual_methods_have_their_lines_whatever_is_beside_them():

@@ -20,7 +20,7 @@ from lexp.commands.probe import probe
 from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.data.tokenizer import Bytes, Subwords, train_bpe
-from lexp.display.table import Field
+from lexp.display.table import TableCell
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full, Window
 from lexp.position import RoPE
@@ -636,7 +636,7 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
     assert {row["seed"] for row in rows} == {"0", "1"}
     (results,) = seen
 
-    def shown(given) -> list[Field]:
+    def shown(given) -> list[TableCell]:
         """The one place of each of the two tables: shares, gain."""
         sheets = probe_sheets(given, {})
         assert [sheet.title for sheet in sheets] == ["copy: answers right", "copy: gain"]
@@ -649,14 +649,14 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
     assert gain.startswith(f"{mean:+.3f} [")
     assert "mean of seeds 0, 1" in " ".join(probes_caption(results))
     failed = replace(results[1], cell=replace(results[1].cell, status="not finite"), reason="why")
-    assert shown([results[0], failed]) == [Field("not finite 1/2", "failed")] * 2
+    assert shown([results[0], failed]) == [TableCell("not finite 1/2", "failed")] * 2
     assert "not finite (rope): why." in probes_caption([results[0], failed])
     sure = [replace(r, scores=replace(r.scores, gain=r.scores.gain * 0 + 1.5)) for r in results]
-    assert shown(sure)[1] == Field("+1.500 [1.500, 1.500]", "best")
+    assert shown(sure)[1] == TableCell("+1.500 [1.500, 1.500]", "best")
     tiny_gains = [
         replace(r, scores=replace(r.scores, gain=r.scores.gain * 0 + 1e-6)) for r in results
     ]
-    assert shown(tiny_gains)[1] == Field("+0.000 [0.000, 0.000]", "")
+    assert shown(tiny_gains)[1] == TableCell("+0.000 [0.000, 0.000]", "")
 
 
 def test_a_cell_depends_on_everything_that_makes_its_number(study, monkeypatch):

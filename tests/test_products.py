@@ -7,7 +7,7 @@ import torch
 
 from lexp.attention import Reference, Tiles
 from lexp.attention.cpu.backward import forward
-from lexp.attention.cpu.layouts import ByDistance, ByKey, ByPair, Unbiased
+from lexp.attention.cpu.layouts import CumulativeGateBias, NoBias, PairwiseBias, ToeplitzBias
 from lexp.attention.cpu.matmul import by_products, products_pay, rounded_products
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import FIRE, ALiBi, FoX, NoPE, RoPE, XPos
@@ -56,20 +56,20 @@ def laid_out(name):
     distance = torch.arange(ROWS)[:, None] + KEYS - ROWS - torch.arange(KEYS)
     later = torch.zeros(ROWS, KEYS, dtype=torch.float64).masked_fill(distance < 0, -math.inf)
     if name == "none":
-        return torch.zeros(()), Unbiased(), later[None, None]
+        return torch.zeros(()), NoBias(), later[None, None]
     if name == "by distance":
         values = drawn(HEADS, KEYS)
         row = torch.nn.functional.pad(values, (0, ROWS - 1), value=-math.inf)
         return (
             row,
-            ByDistance(),
+            ToeplitzBias(),
             (values[:, (KEYS - 1 - distance).clamp(max=KEYS - 1)] + later)[None],
         )
     if name == "by key":
         values = drawn(TEXTS, HEADS, KEYS)
-        return values, ByKey(), values[:, :, None] + later
+        return values, CumulativeGateBias(), values[:, :, None] + later
     values = drawn(TEXTS, HEADS, ROWS, KEYS)
-    return values, ByPair(), values + later
+    return values, PairwiseBias(), values + later
 
 
 @pytest.mark.parametrize("name", ["none", "by distance", "by key", "by pair"])

@@ -16,7 +16,7 @@ from test_position import SCHEMES, dims, make
 
 from lexp.attention import Reference
 from lexp.config.instantiate import build
-from lexp.evaluate import Exam, Method, Subject, evaluate, prepare
+from lexp.evaluate import EvalTargets, Method, ModelUnderTest, evaluate, prepare
 from lexp.evaluate.partial import PartialFile
 from lexp.evaluate.run import depends_on_length
 from lexp.extension import Extension
@@ -33,12 +33,12 @@ ALL = [Segments(), Sliding(), Sliding(5), Sliding(6), Fixed(), Fixed(4), Fixed(1
 TOKENS = tokens_of(25, 31, 70, 24, 3)
 
 
-def exam(protocol: Protocol, lengths=LENGTHS, tokens=TOKENS, max_tokens=None) -> Exam:
+def exam(protocol: Protocol, lengths=LENGTHS, tokens=TOKENS, max_tokens=None) -> EvalTargets:
     fitted = protocol.fit(lengths)
-    return Exam(fitted, lengths, fitted.spans(tokens, lengths, max_tokens))
+    return EvalTargets(fitted, lengths, fitted.spans(tokens, lengths, max_tokens))
 
 
-def targets(made: Exam, length: int) -> list[tuple[int, int]]:
+def targets(made: EvalTargets, length: int) -> list[tuple[int, int]]:
     """(document, index of the target) in the order they are scored."""
     return [
         (w.document, w.first + t)
@@ -62,7 +62,7 @@ def test_every_target_once_and_the_same_at_every_length(protocol):
             assert 1 <= window.n_scored <= window.size <= length
 
 
-def contexts(made: Exam, length: int) -> list[int]:
+def contexts(made: EvalTargets, length: int) -> list[int]:
     windows = made.windows(length)
     n = sum(w.n_scored for w in windows)
     own = made.protocol.contexts(windows)
@@ -136,19 +136,21 @@ def test_labels_name_every_choice_and_can_be_told_in_words():
 # --- one pass for all shorter lengths
 
 
-def subject(model, tmp_path, tokens=TOKENS) -> Subject:
+def subject(model, tmp_path, tokens=TOKENS) -> ModelUnderTest:
     labels = {
         "run": "r", "model": "m", "size": "s", "dataset": "d", "seed": 0, "train_len": 8,
         "tokenizer": "bytes", "precision": "float32", "text": "t", "variant": "v",
     }  # fmt: skip
-    return Subject(tmp_path, labels, {}, model, tokens, nullcontext(), sample(tokens), Full())
+    return ModelUnderTest(
+        tmp_path, labels, {}, model, tokens, nullcontext(), sample(tokens), Full()
+    )
 
 
 def sample(tokens):
     return lambda n, length: torch.from_numpy(np.stack([tokens.window(2, 0, length)] * n))
 
 
-def scored(made: Exam, one: Subject, method: Method) -> dict[int, tuple[float, str]]:
+def scored(made: EvalTargets, one: ModelUnderTest, method: Method) -> dict[int, tuple[float, str]]:
     results = evaluate(one, made, [method], lambda *_: None, lambda _: None)
     return {cell.length: (cell.nll, cell.status) for cell, _ in results}
 
@@ -213,7 +215,7 @@ def test_extensions_say_truly_whether_they_follow_the_length(name, tmp_path):
                 extended, pattern = prepare(one, method, length)
             except NotDefined:
                 break
-            made = Exam(Prefix(), (length,), exam(Prefix()).spans)
+            made = EvalTargets(Prefix(), (length,), exam(Prefix()).spans)
             nats = Scorer(extended, pattern, nullcontext()).score(TOKENS, made.windows(length))
             values.append(nats.reshape(3, length)[:, :10])
         if len(values) == 2:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lexp.instruments.base import Finding, Labelled, Moment
+from lexp.instruments.base import CheckpointInfo, LabelledMeasurement, Measurement
 from lexp.instruments.expected import findings_sheet
 from lexp.report.expected import Findings
 from lexp.report.published import load_published, overlay, parse
@@ -79,11 +79,13 @@ def test_columns_are_checked():
 
 def finding(
     method: str, length: int, values: list[float], step: int = 9, note: str = ""
-) -> Labelled:
+) -> LabelledMeasurement:
     rows = [{"of": "each head", "resolution": value} for value in values]
     rows.append({"of": "mean of heads", "resolution": 7.0})
-    moment = Moment("trained", step, 2.0)
-    return Labelled("rope", method, moment, 0, length, 128, Finding(tuple(rows)), note)
+    moment = CheckpointInfo("trained", step, 2.0)
+    return LabelledMeasurement(
+        "rope", method, moment, 0, length, 128, Measurement(tuple(rows)), note
+    )
 
 
 def test_every_method_has_its_row_beside_what_was_printed():

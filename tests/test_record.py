@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lexp.record import Label, Metrics, start_mirror
+from lexp.record import Metrics, RunLabel, start_mirror
 from lexp.record.console import Console, duration
 from lexp.record.metrics import read
 
@@ -53,7 +53,7 @@ def test_the_time_left_counts_the_runs_of_the_sweep_that_follow(capsys, monkeypa
     assert "0.1k tokens/s, 10 s left (all: 50 s left)" in capsys.readouterr().err
 
 
-LABEL = Label("study", "rope-nano-s0-7f3a1c", "train")
+LABEL = RunLabel("study", "rope-nano-s0-7f3a1c", "train")
 
 
 def fake_wandb(monkeypatch, **functions) -> types.ModuleType:
@@ -172,11 +172,11 @@ def test_a_server_that_goes_away_before_the_end_costs_a_bounded_time(monkeypatch
 
 
 def test_ids_are_a_runs_own_and_stay():
-    assert LABEL.id == Label("study", "rope-nano-s0-7f3a1c", "train").id and len(LABEL.id) == 16
+    assert LABEL.id == RunLabel("study", "rope-nano-s0-7f3a1c", "train").id and len(LABEL.id) == 16
     others = [
-        Label("other", LABEL.name, "train"),
-        Label("study", "rope-nano-s1-9b2c3d", "train"),
-        Label("study", LABEL.name, "eval"),
+        RunLabel("other", LABEL.name, "train"),
+        RunLabel("study", "rope-nano-s1-9b2c3d", "train"),
+        RunLabel("study", LABEL.name, "eval"),
     ]
     assert len({LABEL.id, *(other.id for other in others)}) == 4
 

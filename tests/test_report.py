@@ -14,8 +14,8 @@ from studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat
 from test_cli import lexp
 
 from lexp.commands.report import report
-from lexp.instruments.base import Finding, Labelled, Moment
-from lexp.instruments.measure import Look, write_look
+from lexp.instruments.base import CheckpointInfo, LabelledMeasurement, Measurement
+from lexp.instruments.measure import AnalysisResult, write_look
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
 from lexp.report.study_results import lines, read_study
@@ -700,10 +700,12 @@ def test_an_instrument_that_is_not_known_here_is_named_and_all_else_is_shown(tmp
     made = Study(tmp_path)
     run = made.run()
     made.line(run, {64: flat(), 256: flat()})
-    finding = Finding(({"layer": 0, "value": 1.0},))
-    moment = Moment("trained", -1, math.nan)
-    seen = Labelled("rope", "full", moment, 0, 64, TRAINED, finding)
-    write_look(run.folder / "analysis" / "a.json", Look("growth", run.name, seen, "ok", "", 1.0))
+    finding = Measurement(({"layer": 0, "value": 1.0},))
+    moment = CheckpointInfo("trained", -1, math.nan)
+    seen = LabelledMeasurement("rope", "full", moment, 0, 64, TRAINED, finding)
+    write_look(
+        run.folder / "analysis" / "a.json", AnalysisResult("growth", run.name, seen, "ok", "", 1.0)
+    )
     page = (made.report() / "report.md").read_text()
     assert "Instrument: growth" in page and "its file is found with --config-dir DIR" in page
     assert "Perplexity per token" in page

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from lexp.display.latex import LONG, escape, to_latex
-from lexp.display.table import Field, Sheet, printable, to_csv, to_markdown, to_rich
+from lexp.display.table import Table, TableCell, printable, to_csv, to_markdown, to_rich
 
 NASTY = [
     "=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "=HYPERLINK(\"x\")",
@@ -18,10 +18,13 @@ NASTY = [
 ]  # fmt: skip
 
 
-def sheet(texts=NASTY, n_rows=None) -> Sheet:
-    rows = [(Field(t), Field(t), Field("1.25", "best"), Field("n/d", "failed")) for t in texts]
+def sheet(texts=NASTY, n_rows=None) -> Table:
+    rows = [
+        (TableCell(t), TableCell(t), TableCell("1.25", "best"), TableCell("n/d", "failed"))
+        for t in texts
+    ]
     rows = (rows * 20)[:n_rows] if n_rows else rows
-    return Sheet("A & B_1: 5%", ("model", "x", "256", "512"), tuple(rows), 2, ("note_1 {", "#2"))
+    return Table("A & B_1: 5%", ("model", "x", "256", "512"), tuple(rows), 2, ("note_1 {", "#2"))
 
 
 def test_csv_has_no_formula_and_numbers_stay_numbers():
@@ -78,7 +81,7 @@ def test_latex_marks_best_and_failures_and_breaks_long_tables():
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex")
 def test_latex_compiles(tmp_path):
-    body = to_latex((sheet(), sheet(n_rows=LONG + 1), Sheet("empty", ("a",), ())))
+    body = to_latex((sheet(), sheet(n_rows=LONG + 1), Table("empty", ("a",), ())))
     (tmp_path / "page.tex").write_text(
         "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,longtable}"
         "\\begin{document}\\listoftables\n" + body + "\\end{document}\n",
@@ -95,6 +98,6 @@ def test_latex_compiles(tmp_path):
 
 def test_rows_and_styles_are_checked():
     with pytest.raises(ValueError, match="1 fields under 2"):
-        Sheet("t", ("a", "b"), ((Field("x"),),))
+        Table("t", ("a", "b"), ((TableCell("x"),),))
     with pytest.raises(ValueError, match="bright"):
-        Field("x", "bright")
+        TableCell("x", "bright")

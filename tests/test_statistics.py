@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from lexp.statistics import (
-    Scored,
+    TokenLosses,
     across,
     against_window,
     aligned,
@@ -34,12 +34,12 @@ from lexp.statistics import (
 from lexp.statistics.clustered import _bootstrap_t, half_width
 
 
-def from_rows(losses: np.ndarray, documents: np.ndarray | None = None) -> Scored:
+def from_rows(losses: np.ndarray, documents: np.ndarray | None = None) -> TokenLosses:
     """Targets 1, 2, ... of each row's document."""
     n_rows, n_tokens = losses.shape
     rows = np.arange(n_rows) if documents is None else documents
     position = np.tile(np.arange(1, n_tokens + 1), n_rows)
-    return Scored(losses.reshape(-1), np.repeat(rows, n_tokens), position)
+    return TokenLosses(losses.reshape(-1), np.repeat(rows, n_tokens), position)
 
 
 SIZES = (3, 40, 7, 25, 11, 18, 60)
@@ -49,24 +49,24 @@ def random(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def make(sizes=SIZES, seed: int = 0, effect: float = 0.5) -> Scored:
+def make(sizes=SIZES, seed: int = 0, effect: float = 0.5) -> TokenLosses:
     """Skewed losses in documents of these sizes, which are numbered 10, 20, ..."""
     draw, sizes = random(seed), np.array(sizes, dtype=int)
     document = np.repeat(10 * np.arange(1, len(sizes) + 1), sizes)
     position = np.concatenate([np.arange(1, n + 1) for n in sizes])
     shift = np.repeat(draw.normal(0, effect, len(sizes)), sizes)
-    return Scored(draw.exponential(3.0, len(document)) + shift, document, position)
+    return TokenLosses(draw.exponential(3.0, len(document)) + shift, document, position)
 
 
-def plus(losses: Scored, by) -> Scored:
-    return Scored(losses.nats + by, losses.document, losses.position)
+def plus(losses: TokenLosses, by) -> TokenLosses:
+    return TokenLosses(losses.nats + by, losses.document, losses.position)
 
 
-def shuffled(losses: Scored, seed: int = 5) -> Scored:
+def shuffled(losses: TokenLosses, seed: int = 5) -> TokenLosses:
     return losses.where(random(seed).permutation(len(losses)))
 
 
-def estimate(losses: Scored, **options):
+def estimate(losses: TokenLosses, **options):
     return mean(losses.nats, losses.document, **options)
 
 
@@ -97,10 +97,10 @@ def test_other_tokens_are_refused_unless_the_common_ones_are_asked_for():
         with pytest.raises(ValueError, match="not the same tokens"):
             paired(*pair)
         assert paired(*pair, common=True).n_tokens == len(some)
-    moved = Scored(a.nats, a.document, a.position + 1)
+    moved = TokenLosses(a.nats, a.document, a.position + 1)
     with pytest.raises(ValueError, match="of which 157 are common"):
         paired(a, moved)
-    of_other_documents = Scored(a.nats, a.document + 1000, a.position)
+    of_other_documents = TokenLosses(a.nats, a.document + 1000, a.position)
     assert paired(a, of_other_documents, common=True).reason == "no tokens"
     twice = a.where(np.append(np.arange(len(a)), 4))
     with pytest.raises(ValueError, match="second losses hold a token twice"):
@@ -221,7 +221,7 @@ def test_order_units_and_names_change_nothing():
 def test_large_losses_keep_their_small_differences():
     """Squares of 1e8 nats would swallow a spread of 1e-3."""
     a = make(effect=0.0)
-    small = Scored(1e-3 * a.nats, a.document, a.position)
+    small = TokenLosses(1e-3 * a.nats, a.document, a.position)
     width = estimate(small).high - estimate(small).low
     far = estimate(plus(small, 1e4))
     assert far.high - far.low == pytest.approx(width, rel=1e-3)
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_is_never_dropped(bad, value):
 # seeds
 
 
-def runs(n: int, seed: int = 0, spread: float = 0.3, shift: float = 0.0) -> dict[int, Scored]:
+def runs(n: int, seed: int = 0, spread: float = 0.3, shift: float = 0.0) -> dict[int, TokenLosses]:
     base, draw = make(), random(100 + seed)
     return {
         4 * k: shuffled(
@@ -361,24 +361,24 @@ def test_sign_flips_are_enumerated():
     reference = stats.permutation_test(
         (means,), lambda x: abs(np.mean(x)), permutation_type="samples", alternative="greater"
     )
-    flips = sign_flips(Scored(means, np.arange(5), np.arange(5)))
+    flips = sign_flips(TokenLosses(means, np.arange(5), np.arange(5)))
     assert flips.p == pytest.approx(reference.pvalue)
 
 
 def test_random_flips_come_near_the_exact_p():
     sums = random(4).normal(0.45, 1, 17)
-    test = sign_flips(Scored(sums, np.arange(17), np.arange(17)))
+    test = sign_flips(TokenLosses(sums, np.arange(17), np.arange(17)))
     assert (test.exact, test.n_flips, test.smallest_p) == (False, 20000, 1 / 20001)
     signs = np.array(list(itertools.product((1, -1), repeat=16)))
     exact = (np.abs(signs @ sums[1:] + sums[0]) >= abs(sums.sum()) - 1e-9).mean()
     assert 0.005 < exact < 0.3 and test.p == pytest.approx(exact, abs=0.01)
-    far = Scored(sums + 9, np.arange(17), np.arange(17))
+    far = TokenLosses(sums + 9, np.arange(17), np.arange(17))
     assert 0 < sign_flips(far, flips=99).p <= 0.02
 
 
 def test_ties_count_whatever_rounding_does():
     """0.1 + 0.2 - 0.3 is not zero in floats; every pattern of equal values ties by pairs."""
-    equal = Scored(np.array([0.1, 0.2, -0.3, 0.1]), np.arange(4), np.arange(4))
+    equal = TokenLosses(np.array([0.1, 0.2, -0.3, 0.1]), np.arange(4), np.arange(4))
     exact = [
         abs(a + 2 * b - 3 * c + d) for a, b, c, d in itertools.product((1, -1), repeat=4)
     ]  # fmt: skip
@@ -390,7 +390,7 @@ def test_p_values_are_uniform_where_nothing_differs():
     p = []
     for _ in range(800):
         sums = draw.normal(0, 1, 8) * draw.gamma(2, 1, 8)
-        p.append(sign_flips(Scored(sums, np.arange(8), np.arange(8))).p)
+        p.append(sign_flips(TokenLosses(sums, np.arange(8), np.arange(8))).p)
     for level in (0.05, 0.25, 0.5):
         assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=0.05)
         assert np.mean(np.array(p) <= level) > 0.3 * level
@@ -431,7 +431,7 @@ def test_a_failed_comparison_still_counts_in_its_family():
 # reach
 
 
-def lengths(**by_name: float) -> dict[int, Scored]:
+def lengths(**by_name: float) -> dict[int, TokenLosses]:
     """Scored at lengths like n512=0.1: the trained ones plus that, with a little noise."""
     base = make((50,) * 12)
     return {
@@ -503,11 +503,11 @@ def test_sure_is_rarely_too_far():
     """Exactly at delta the claim is false: it may be made in 2.5 % of studies, at any length."""
     draw, too_far, repeats = random(11), 0, 400
     document, position = np.repeat(np.arange(10), 4), np.tile(np.arange(4), 10)
-    zero = Scored(np.zeros(40), document, position)
+    zero = TokenLosses(np.zeros(40), document, position)
     for _ in range(repeats):
         nats = [0.1 + np.repeat(draw.normal(0, 0.1, 10), 4) for _ in range(3)]
         given = {64: zero} | {
-            64 * 2**k: Scored(x, document, position) for k, x in enumerate(nats, 1)
+            64 * 2**k: TokenLosses(x, document, position) for k, x in enumerate(nats, 1)
         }  # fmt: skip
         r = reach(given, 64, 0.1, draws=300)
         assert r.sure is not None and r.possible is not None and r.length is not None
@@ -569,7 +569,7 @@ def test_a_pilot_tells_its_variances(rho):
 
 def test_a_pilots_variances_by_hand():
     nats = np.array([1.0, 3.0, 2.0, 6.0, 9.0, 5.0, 0.0, 2.0, 7.0])
-    d = Scored(nats, np.repeat([1, 2], [5, 4]), np.append(np.arange(5), np.arange(4)))
+    d = TokenLosses(nats, np.repeat([1, 2], [5, 4]), np.append(np.arange(5), np.arange(4)))
     v = decompose(d, block=2)  # blocks 2, 4 (9 is left over) and 2.5, 4.5
     assert v.sigma2 == pytest.approx(2 * (2.0 + 2.0) / 2)
     means = np.var([21 / 5, 14 / 4], ddof=1)
@@ -693,8 +693,8 @@ def test_the_last_targets_of_windows():
 
 def test_key_tokens_by_hand():
     document, position = np.zeros(5, int), np.arange(5)
-    long = Scored(np.array([0.5, 1.9, 2.0, 0.5, 1.0]), document, position)
-    short = Scored(np.array([3.0, 4.0, 9.0, 2.5, 1.0]), document, position)
+    long = TokenLosses(np.array([0.5, 1.9, 2.0, 0.5, 1.0]), document, position)
+    short = TokenLosses(np.array([3.0, 4.0, 9.0, 2.5, 1.0]), document, position)
     # gains 2.5, 2.1, 7 (but likelihood at beta, not above), 2 (at alpha, not above), 0
     assert key_tokens(short, long).tolist() == [True, True, False, False, False]
     assert key_tokens(shuffled(short), long).tolist() == [True, True, False, False, False]

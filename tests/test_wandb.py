@@ -17,7 +17,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from lexp.commands.evaluate import eval_
 from lexp.commands.train import train
-from lexp.record import Label
+from lexp.record import RunLabel
 from lexp.training import loop
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +98,8 @@ def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(tiny
         run = run_of(found)
         assert (run.project, run.run_group, run.job_type) == ("mine", "mine", "train")
         assert (
-            run.display_name == folder.name and run.run_id == Label("mine", folder.name, "train").id
+            run.display_name == folder.name
+            and run.run_id == RunLabel("mine", folder.name, "train").id
         )
         values = {item.key: json.loads(item.value_json) for item in run.config.update}
         assert values["model"]["name"] == "rope" and values["seed"] == 0

@@ -1,7 +1,7 @@
 """Attention is one function of a pattern and a position scheme, made ready per length.
 
-`Reference` is the specification, `Tiles` the fast path, `Strips` the general one, `BothSides` that
-of bidirectional models and `Flex` one compiled for CUDA devices; called
+`Reference` is the specification, `Tiles` the fast path, `Chunked` the general one,
+`BidirectionalAttention` that of bidirectional models, `Flex` one compiled for CUDA devices; called
 `attend(q, k, v, position, x, drawn)` all give the same values.
 """
 
@@ -11,13 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lexp.attention.bidirectional import BothSides
-from lexp.attention.chunked import Strips
+from lexp.attention.bidirectional import BidirectionalAttention
+from lexp.attention.chunked import Chunked
 from lexp.attention.flex import Flex, refuse_beyond_flex
 from lexp.attention.reference import Reference
 from lexp.attention.tiles import Tiles
 from lexp.pattern import Banded, Pattern, TwoSided
-from lexp.position import Position, Together
+from lexp.position import Position, Sum
 from lexp.system.errors import NotDefined
 
 Attend = Callable[[Tensor, Tensor, Tensor, Position, Tensor, Tensor | None], Tensor]
@@ -25,8 +25,17 @@ Attend = Callable[[Tensor, Tensor, Tensor, Position, Tensor, Tensor | None], Ten
 MakeAttend = Callable[[Pattern, int, Sequence[Position], torch.device], Attend]
 
 __all__ = [
-    "Attend", "BothSides", "Flex", "MakeAttend", "Reference", "Strips", "Tiles", "make_attend",
-    "make_flex", "refuse_beyond_flex", "refuse_meaningless",
+    "Attend",
+    "BidirectionalAttention",
+    "Chunked",
+    "Flex",
+    "MakeAttend",
+    "Reference",
+    "Tiles",
+    "make_attend",
+    "make_flex",
+    "refuse_beyond_flex",
+    "refuse_meaningless",
 ]  # fmt: skip
 
 
@@ -61,19 +70,19 @@ def two_sided(
     position: Position,
     device: torch.device,
     lengths: Tensor | None = None,
-) -> BothSides:
+) -> BidirectionalAttention:
     """Of two-sided patterns."""
     assert isinstance(pattern, TwoSided), "asked of no other"
-    return BothSides(pattern, seq_len, position, device, lengths)
+    return BidirectionalAttention(pattern, seq_len, position, device, lengths)
 
 
 def tiles_or_strips(
     pattern: Pattern, seq_len: int, position: Position, device: torch.device
-) -> Tiles | Strips:
+) -> Tiles | Chunked:
     """Tiles where they will do."""
     if isinstance(pattern, Banded) and not (position.has_weigh or position.draws):
         return Tiles(pattern, seq_len, position, device)
-    return Strips(pattern, seq_len, position, device)
+    return Chunked(pattern, seq_len, position, device)
 
 
 def by_scheme(
@@ -114,7 +123,7 @@ def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
 
 def parts_of(position: Position) -> list[Position]:
     """The schemes that act at once in a layer."""
-    return position.parts if isinstance(position, Together) else [position]
+    return position.parts if isinstance(position, Sum) else [position]
 
 
 def table_key(position: Position) -> object:

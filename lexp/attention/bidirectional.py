@@ -26,7 +26,7 @@ MAX_MASK, MAX_SCORES = 1 << 24, {"cpu": 1 << 21, "other": 1 << 25}
 MIN_ROWS = 32
 
 
-class Tile(NamedTuple):
+class KeySpan(NamedTuple):
     """Queries start .. end-1 and the keys they reach, first .. last-1."""
 
     start: int
@@ -35,7 +35,7 @@ class Tile(NamedTuple):
     last: int
 
 
-class BothSides:
+class BidirectionalAttention:
     """Two-sided attention for one pattern and length; make it once, call it in every layer.
 
     lengths [B]: see make_attend.
@@ -88,7 +88,7 @@ class BothSides:
                     outputs.append(fused(q, k, v, tile, added, 1 / root))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
-    def _tiles(self, q: Tensor, position: Position) -> list[Tile]:
+    def _tiles(self, q: Tensor, position: Position) -> list[KeySpan]:
         """All queries, some rows at a time."""
         rows = self.seq_len
         batch, n_heads = q.shape[:2]
@@ -102,7 +102,7 @@ class BothSides:
         starts = range(0, self.seq_len, min(rows, self.seq_len))
         ends = [*starts[1:], self.seq_len]
         return [
-            Tile(start, end, *self.pattern.reach(start, end, self.seq_len))
+            KeySpan(start, end, *self.pattern.reach(start, end, self.seq_len))
             for start, end in zip(starts, ends, strict=True)
         ]
 
@@ -121,7 +121,7 @@ class BothSides:
         pair = Pair(nothing, heads[:, None], nothing, nothing, distance, nothing, nothing + n)
         return bias(pair).expand(n_heads, 2 * n - 1)
 
-    def _added(self, tile: Tile, row: Tensor | None) -> Tensor | None:
+    def _added(self, tile: KeySpan, row: Tensor | None) -> Tensor | None:
         """What is added to the scores of a tile [1 or B, 1 or H, rows, keys]; None: nothing."""
         start, end, first, last = tile
         added = None
@@ -142,7 +142,7 @@ class BothSides:
 
 
 def fused(
-    q: Tensor, k: Tensor, v: Tensor, tile: Tile, added: Tensor | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, tile: KeySpan, added: Tensor | None, scale: float
 ) -> Tensor:
     """The output of a tile's rows by torch's kernel."""
     q, k = q[:, :, tile.start : tile.end].to(v.dtype), k[:, :, tile.first : tile.last].to(v.dtype)
@@ -155,7 +155,7 @@ def fused(
     )
 
 
-def two_products(q: Tensor, k: Tensor, position: Position, tile: Tile) -> Tensor:
+def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan) -> Tensor:
     """Products [B, H, rows, keys] of a tile under a scheme with factors for keys ahead."""
     start, end, first, last = tile
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32

@@ -28,7 +28,7 @@ MAX_SCORES = {"cpu": 1 << 20, "other": 1 << 24}
 GIVE_BACK_SCORES = 1 << 26
 
 
-class Strips:
+class Chunked:
     """General attention for one pattern and length; make it once, call it in every layer."""
 
     def __init__(self, pattern: Pattern, seq_len: int, position: Position, device: torch.device):
@@ -58,7 +58,7 @@ class Strips:
 
     def tiles(
         self, q: Tensor, k: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None
-    ) -> Iterator["Tile"]:
+    ) -> Iterator["QueryChunk"]:
         """Scores and weights of all queries, a tile at a time; each is gone before the next."""
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         with torch.autocast(q.device.type, enabled=False):
@@ -107,7 +107,7 @@ class Whole(NamedTuple):
         return math.sqrt(self.q_raw.shape[-1])
 
 
-class Tile(NamedTuple):
+class QueryChunk(NamedTuple):
     """Queries start .. start + Q - 1 and the keys in their reach: indices keys [K], in spans.
 
     scores [B, H, Q, K]: before softmax, biases added; meaningless where allowed [Q, K] is not.
@@ -126,7 +126,7 @@ class Tile(NamedTuple):
         return taken(v, self.spans).to(self.weights.dtype)
 
 
-def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) -> Tile:
+def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) -> QueryChunk:
     """The tile of queries start .. end-1."""
     i = torch.arange(start, end, device=whole.q.device)
     reached = [(branch, slice(*branch.keys(start, end))) for branch in branches]
@@ -154,7 +154,7 @@ def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) 
         weights = whole.weigh(scores, whole.q_raw[:, :, start:end], keys, pair, allowed)
     else:
         weights = scores.masked_fill(~allowed, -math.inf).softmax(-1)
-    return Tile(start, spans, j, scores, allowed, weights)
+    return QueryChunk(start, spans, j, scores, allowed, weights)
 
 
 def taken(x: Tensor, spans: list[slice]) -> Tensor:

@@ -21,7 +21,13 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from lexp.attention.cpu.backward import blocked, forward, pays
-from lexp.attention.cpu.layouts import ByDistance, ByKey, ByPair, Layout, Unbiased
+from lexp.attention.cpu.layouts import (
+    CumulativeGateBias,
+    Layout,
+    NoBias,
+    PairwiseBias,
+    ToeplitzBias,
+)
 from lexp.attention.cpu.matmul import by_products, products_pay
 from lexp.attention.cpu.toeplitz import distance_row
 from lexp.attention.prepare import Table, prepare, rotate, table
@@ -44,7 +50,7 @@ GROUP_ROWS = 16384
 PIECE_ROWS = 64
 
 
-class Group(NamedTuple):
+class TileGroup(NamedTuple):
     """`n_tiles` tiles of `rows` queries from `start`, each with `left` keys before its first."""
 
     start: int
@@ -61,7 +67,7 @@ class Tiling:
     fewer keys to its left uses their right end. mask None: causal.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[TileGroup, ...]
     rows: int
     mask: Tensor | None
     q_pos: Tensor
@@ -69,7 +75,7 @@ class Tiling:
     factors: Table
 
 
-def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[Group, ...]:
+def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[TileGroup, ...]:
     """Cover the query rows 0 .. seq_len-1 by groups of tiles, in order.
 
     NotDefined if the scheme's numbers do not last for the tile that the pattern needs.
@@ -82,7 +88,7 @@ def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[Group, ...]:
         chunk = min(CHUNK_ROWS, most, max(1, MAX_MASK // seq_len) if dense else math.inf)
         rows = seq_len if seq_len <= min(whole, most) else int(chunk)
         starts = range(0, seq_len, rows)
-        return tuple(Group(s, min(rows, seq_len - s), 1, s) for s in starts)
+        return tuple(TileGroup(s, min(rows, seq_len - s), 1, s) for s in starts)
     unit = pattern.period if pattern.period > 1 else MIN_TILE_ROWS
     rows = math.ceil(max(lookback, MIN_TILE_ROWS) / unit) * unit
     if rows > most:
@@ -95,15 +101,15 @@ def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[Group, ...]:
     groups, start = [], 0
     # The first tiles have fewer keys to their left; every later one has all it can use.
     while start < min(lookback, seq_len):
-        groups.append(Group(start, min(rows, seq_len - start), 1, start))
+        groups.append(TileGroup(start, min(rows, seq_len - start), 1, start))
         start += rows
     whole_tiles, rest = divmod(max(seq_len - start, 0), rows)
     per_group = max(1, GROUP_ROWS // rows)
     for first in range(0, whole_tiles, per_group):
         count = min(per_group, whole_tiles - first)
-        groups.append(Group(start + first * rows, rows, count, lookback))
+        groups.append(TileGroup(start + first * rows, rows, count, lookback))
     if rest:
-        groups.append(Group(seq_len - rest, rest, 1, lookback))
+        groups.append(TileGroup(seq_len - rest, rest, 1, lookback))
     return tuple(groups)
 
 
@@ -167,7 +173,7 @@ class Tiles:
 
     def _group(
         self,
-        group: Group,
+        group: TileGroup,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -187,24 +193,24 @@ class Tiles:
         mask = None if tiling.mask is None else tiling.mask[query, key]
         if row is not None:
             row = row[:, len(tiling.k_pos) - group.left - group.rows :]
-            return attend_with(row, ByDistance(), q, k, v, scale)
+            return attend_with(row, ToeplitzBias(), q, k, v, scale)
         if bias is not None:
             pair = self._pairs(group, batch, q.shape[1], tiling.q_pos[query], tiling.k_pos[key])
             if self.by_key:
-                return attend_with(first_query(bias, pair), ByKey(), q, k, v, scale)
+                return attend_with(first_query(bias, pair), CumulativeGateBias(), q, k, v, scale)
             in_pieces = self.full and q.device.type == "cpu"
             added = of_pieces(bias, pair) if in_pieces else bias(pair)
             # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
             added = added if added.ndim == 4 else added[None]
             if self.full and (pays(q, k, v, added) or products_pay(q, k)):
-                return attend_with(added, ByPair(), q, k, v, scale)
+                return attend_with(added, PairwiseBias(), q, k, v, scale)
             allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
             # The CPU's kernel takes a float32 bias beside bfloat16 queries, those of CUDA do not.
             on_cpu = q.device.type == "cpu" and v.dtype == torch.bfloat16
             dtype = torch.float32 if on_cpu else v.dtype
             mask = added.masked_fill(~allowed, -math.inf).to(dtype)
         elif mask is None:
-            return attend_with(q.new_zeros(()), Unbiased(), q, k, v, scale)
+            return attend_with(q.new_zeros(()), NoBias(), q, k, v, scale)
         if not self.full and products_pay(q, k):
             if mask.dtype == torch.bool:
                 mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -math.inf)
@@ -214,7 +220,9 @@ class Tiles:
             out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
         return unfold(out, group, batch)
 
-    def _pairs(self, group: Group, batch: int, n_heads: int, q_pos: Tensor, k_pos: Tensor) -> Pair:
+    def _pairs(
+        self, group: TileGroup, batch: int, n_heads: int, q_pos: Tensor, k_pos: Tensor
+    ) -> Pair:
         """All pairs of a group's tiles; what is the same in each of them broadcasts."""
         device = q_pos.device
         count, rows = group.n_tiles, torch.arange(group.rows, device=device)[:, None]
@@ -277,7 +285,7 @@ def no_bias(pair: Pair) -> Tensor:
     return torch.zeros_like(pair.q_pos)
 
 
-def fold(x: Tensor, group: Group, left: int) -> Tensor:
+def fold(x: Tensor, group: TileGroup, left: int) -> Tensor:
     """[B, H, T, D] to [B * count, H, left + rows, D]: each tile's rows and `left` before them."""
     start, end = group.start - left, group.start + group.rows * group.n_tiles
     if group.n_tiles == 1:
@@ -286,7 +294,7 @@ def fold(x: Tensor, group: Group, left: int) -> Tensor:
     return tiles.permute(0, 2, 1, 4, 3).flatten(0, 1)
 
 
-def unfold(out: Tensor, group: Group, batch: int) -> Tensor:
+def unfold(out: Tensor, group: TileGroup, batch: int) -> Tensor:
     """[B * count, H, rows, D] back to the group's rows in order, [B, H, count * rows, D]."""
     if group.n_tiles == 1:
         return out

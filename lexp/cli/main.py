@@ -133,7 +133,7 @@ def run(word: str, arguments: list[str]) -> None:
         if re.match(r"(model|size|dataset|tokenizer|objective)=\[", argument):
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
-    sys.stderr = Unbroken(sys.stderr)
+    sys.stderr = TolerantStream(sys.stderr)
     if place().size > 1:
         # Or torch prints stack traces of C++ for a rank that is lost, above the line that says so.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -197,7 +197,7 @@ def _explain(word: str, error: Exception) -> str:
     return explained(error)
 
 
-class Unbroken:
+class TolerantStream:
     """A stream that goes on when its reader has gone, or the disk that a log is on is full.
 
     A run must not end for want of either.

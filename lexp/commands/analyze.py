@@ -16,7 +16,7 @@ from rich.console import Console as Rich
 from torch import Tensor
 
 from lexp.commands.load_runs import (
-    Text,
+    RunWithData,
     fresh,
     load_subject,
     make_methods,
@@ -30,11 +30,11 @@ from lexp.config.schema import plain
 from lexp.config.validation import STATES, check_analyze
 from lexp.display.document import Chart, Picture
 from lexp.display.png import chart_png
-from lexp.display.style import Looks
-from lexp.display.table import Sheet, to_csv, to_rich
-from lexp.evaluate import NOT_DEFINED, OK, Subject
-from lexp.instruments.base import Instrument, Moment
-from lexp.instruments.measure import Look, look, noted, read_looks
+from lexp.display.style import CurveStyles
+from lexp.display.table import Table, to_csv, to_rich
+from lexp.evaluate import NOT_DEFINED, OK, ModelUnderTest
+from lexp.instruments.base import CheckpointInfo, Instrument
+from lexp.instruments.measure import AnalysisResult, look, noted, read_looks
 from lexp.instruments.over_training import shown
 from lexp.record import Console
 from lexp.runs.checkpoint import Checkpoint
@@ -80,14 +80,14 @@ def analyze(config: DictConfig) -> None:
 
 
 def _look_at_all(
-    texts: list[Text],
+    texts: list[RunWithData],
     instruments: list[Instrument],
     settings: dict[str, Any],
     problems: list[LexpError],
-) -> list[Look]:
+) -> list[AnalysisResult]:
     """All findings, one model in memory at a time."""
     methods, lengths = make_methods(settings), sorted(settings["lengths"])
-    chosen: list[tuple[Text, Sequence[Checkpoint | None]]] = []
+    chosen: list[tuple[RunWithData, Sequence[Checkpoint | None]]] = []
     for text in texts:
         try:
             chosen.append((text, chosen_checkpoints(text.run, settings)))
@@ -96,7 +96,7 @@ def _look_at_all(
     trained, random = (state in settings["states"] for state in STATES)
     n_moments = sum(len(found) * trained + random for _, found in chosen)
     each = len(methods) * len(instruments) * settings["texts"]
-    looks: list[Look] = []
+    looks: list[AnalysisResult] = []
     with Console("analyzing", each * sum(lengths) * n_moments) as console:
         for text, found in chosen:
             try:
@@ -114,29 +114,29 @@ def _look_at_all(
 
 
 def _moments(
-    text: Text, checkpoints: Sequence[Checkpoint | None], settings: dict[str, Any]
-) -> Iterator[tuple[Moment, Subject]]:
+    text: RunWithData, checkpoints: Sequence[Checkpoint | None], settings: dict[str, Any]
+) -> Iterator[tuple[CheckpointInfo, ModelUnderTest]]:
     """The model at each of the checkpoints, and the same freshly initialised."""
     nll = f"nll@{text.run.settings['train_len']}"
     for found in checkpoints if "trained" in settings["states"] else ():
         step, loss = -1, math.nan
         if found is not None:
             step, loss = found.step, float(found.state["probe"].get(nll, math.nan))
-        yield Moment("trained", step, loss), load_subject(text, settings, found)
+        yield CheckpointInfo("trained", step, loss), load_subject(text, settings, found)
     if "random" in settings["states"]:
         subject = load_subject(text, settings, checkpoints[-1])
         device = next(subject.model.parameters()).device
-        yield Moment("random", 0, math.nan), replace(subject, model=fresh(text).to(device))
+        yield CheckpointInfo("random", 0, math.nan), replace(subject, model=fresh(text).to(device))
 
 
-def first_tokens(subject: Subject, length: int, n_texts: int) -> Tensor:
+def first_tokens(subject: ModelUnderTest, length: int, n_texts: int) -> Tensor:
     """The first tokens of the first documents that are long enough, int64 [n, length]."""
     documents = long_enough(subject.tokens, length)[:n_texts]
     rows = [torch.from_numpy(subject.tokens.window(d, 0, length)) for d in documents]
     return torch.stack(rows)
 
 
-def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> None:
+def _publish(study: Path, instruments: list[Instrument], looks: list[AnalysisResult]) -> None:
     """Print the tables; write CSV of all numbers and the pictures."""
     folder = make_folder(study / "analysis")
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
@@ -145,13 +145,13 @@ def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> N
         shown(instrument, [one.labelled for one in own if one.status == OK])
         for instrument, own in zip(instruments, of_each, strict=True)
     ]
-    style = Looks.of([item for found in items for item in found if isinstance(item, Chart)])
+    style = CurveStyles.of([item for found in items for item in found if isinstance(item, Chart)])
     for instrument, own, found in zip(instruments, of_each, items, strict=True):
         with one_at_a_time(study):  # another job's newest numbers must not be lost
             write_text(folder / f"{instrument.label}.csv", rows_csv(read_looks(study), instrument))
         for number, item in enumerate(found, 1):
             stem = folder / f"{instrument.label}-{number}"
-            if isinstance(item, Sheet):
+            if isinstance(item, Table):
                 rich.print(to_rich(item))
                 rich.print("\n".join(item.notes), markup=False)
                 write_text(stem.with_suffix(".csv"), to_csv(item))
@@ -163,12 +163,12 @@ def _publish(study: Path, instruments: list[Instrument], looks: list[Look]) -> N
     print(f"{folder}: a CSV and pictures for each instrument", file=sys.stderr)
 
 
-def png_of(item: Chart | Picture, looks: Looks | None = None) -> bytes:
+def png_of(item: Chart | Picture, looks: CurveStyles | None = None) -> bytes:
     """A chart or picture as a PNG file. looks: of all charts beside it."""
     return chart_png(item, looks) if isinstance(item, Chart) else item.png
 
 
-def rows_csv(looks: Iterator[Look], instrument: Instrument) -> str:
+def rows_csv(looks: Iterator[AnalysisResult], instrument: Instrument) -> str:
     """Every number of every finding of an instrument, with all that names it; failures too."""
     own = [one for one in looks if one.instrument == instrument.label]
     keys = list(

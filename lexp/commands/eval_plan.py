@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console as Rich
 
-from lexp.commands.load_runs import Text, load_subject
+from lexp.commands.load_runs import RunWithData, load_subject
 from lexp.commands.select_checkpoints import chosen_checkpoints
-from lexp.display.table import Field, Sheet, to_rich
-from lexp.evaluate import Exam, Method, Subject, cell_path, prepare
+from lexp.display.table import Table, TableCell, to_rich
+from lexp.evaluate import EvalTargets, Method, ModelUnderTest, cell_path, prepare
 from lexp.evaluate.cell import known_cell
 from lexp.evaluate.run import depends_on_length
 from lexp.pattern import Banded
@@ -21,7 +21,7 @@ from lexp.runs.checkpoint import Checkpoint
 from lexp.scoring.losses import collect
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled
 from lexp.scoring.scorer import Scorer
-from lexp.statistics import Scored, decompose, difference, smallest_difference
+from lexp.statistics import TokenLosses, decompose, difference, smallest_difference
 from lexp.system.errors import LexpError, NotDefined
 
 # The pilot reads so many tokens of a run to measure its speed and how its losses vary.
@@ -32,11 +32,11 @@ PILOT_WINDOW = 1024
 # Seconds per token read, and per squared token of a window.
 Speed = tuple[float, float]
 # By text and vocabulary, whose tokens alone compare; by variant; by seed.
-Pilots = dict[tuple[str, str], dict[str, dict[int, Scored]]]
+Pilots = dict[tuple[str, str], dict[str, dict[int, TokenLosses]]]
 
 
 @dataclass
-class Need:
+class EvalCost:
     """Of one protocol and method over all runs: cells, those known, tokens, seconds, bytes."""
 
     n_cells: int = 0
@@ -47,9 +47,11 @@ class Need:
     not_defined: int = 0
 
 
-def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], rich: Rich) -> None:
+def plan(
+    texts: list[RunWithData], methods: list[Method], settings: dict[str, Any], rich: Rich
+) -> None:
     """Print cells, tokens, time and memory by protocol and method, and what could be shown."""
-    needs: dict[tuple[str, str], Need] = {}
+    needs: dict[tuple[str, str], EvalCost] = {}
     speeds: dict[tuple[str, str], Speed] = {}
     pilots: Pilots = {}
     free = None
@@ -61,7 +63,7 @@ def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], ric
             continue
         free = available_bytes(next(subject.model.parameters()).device)
         for exam, method in itertools.product(text.exams, methods):
-            need = needs.setdefault((exam.label, method.label), Need())
+            need = needs.setdefault((exam.label, method.label), EvalCost())
             _add(need, subject, exam, method, speeds)
         read = text.store.fingerprint, text.store.tokenizer.digest
         by_seed = pilots.setdefault(read, {}).setdefault(subject.labels["variant"], {})
@@ -79,8 +81,8 @@ def plan(texts: list[Text], methods: list[Method], settings: dict[str, Any], ric
 
 
 def moments(
-    texts: list[Text], settings: dict[str, Any], rich: Rich
-) -> Iterator[tuple[Text, Checkpoint | None]]:
+    texts: list[RunWithData], settings: dict[str, Any], rich: Rich
+) -> Iterator[tuple[RunWithData, Checkpoint | None]]:
     """Every checkpoint that is asked for; a run that has none of a step is named."""
     for text in texts:
         try:
@@ -90,7 +92,11 @@ def moments(
 
 
 def _add(
-    need: Need, subject: Subject, exam: Exam, method: Method, speeds: dict[tuple[str, str], Speed]
+    need: EvalCost,
+    subject: ModelUnderTest,
+    exam: EvalTargets,
+    method: Method,
+    speeds: dict[tuple[str, str], Speed],
 ) -> None:
     """Count a run's cells of one protocol and method; a variant's runs are equally fast."""
     key = subject.labels["variant"], method.label
@@ -126,7 +132,7 @@ def _add(
         need.n_bytes = max(need.n_bytes, needed_bytes(model, pattern, in_flight, size, item))
 
 
-def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
+def _speed(scorer: Scorer, subject: ModelUnderTest, longest: int) -> Speed:
     """Seconds per token, and per squared token of a window where every key is seen."""
     large = min(longest, PILOT_WINDOW)
     small = max(1, large // 4)
@@ -145,7 +151,7 @@ def _speed(scorer: Scorer, subject: Subject, longest: int) -> Speed:
     return max(0.0, seconds[1] - quadratic * small), quadratic
 
 
-def pilot(subject: Subject) -> Scored:
+def pilot(subject: ModelUnderTest) -> TokenLosses:
     """Losses under plain attention at the trained length, a stretch of most documents."""
     train_len = subject.labels["train_len"]
     targets: np.ndarray = subject.tokens.lengths - 1
@@ -159,10 +165,10 @@ def pilot(subject: Subject) -> Scored:
     scorer = subject.objective.scorer(subject.model, subject.trained, subject.autocast, protocol)
     nats = scorer.score(subject.tokens, windows)
     losses = collect(subject.tokens, windows, protocol.contexts(windows), nats, train_len, "pilot")
-    return Scored(losses.nats, losses.document.astype(np.int64), losses.position)
+    return TokenLosses(losses.nats, losses.document.astype(np.int64), losses.position)
 
 
-def showable(exam: Exam, pilots: Pilots) -> str:
+def showable(exam: EvalTargets, pilots: Pilots) -> str:
     """The smallest difference between two variants that the planned tokens can show, in words."""
     documents = len({span.document for span in exam.spans})
     tokens = sum(span.n_tokens for span in exam.spans) / documents
@@ -208,13 +214,15 @@ def showable(exam: Exam, pilots: Pilots) -> str:
     )
 
 
-def _sheet(needs: dict[tuple[str, str], Need]) -> Sheet:
+def _sheet(needs: dict[tuple[str, str], EvalCost]) -> Table:
     rows = []
     for (protocol, method), need in needs.items():
         values = (
             need.n_cells, need.n_known, need.not_defined, f"{need.n_tokens / 1e6:.2f}M",
             duration(need.seconds), spelled(need.n_bytes),
         )  # fmt: skip
-        rows.append((Field(protocol), Field(method), *(Field(str(value)) for value in values)))
+        rows.append(
+            (TableCell(protocol), TableCell(method), *(TableCell(str(value)) for value in values))
+        )
     heads = ("protocol", "method", "cells", "known", "not defined", "to read", "time", "memory")
-    return Sheet("What this evaluation takes", heads, tuple(rows), 2)
+    return Table("What this evaluation takes", heads, tuple(rows), 2)

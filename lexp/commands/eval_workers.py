@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from lexp.commands.load_runs import (
-    Text,
+    RunWithData,
     load_subject,
     make_methods,
     open_text,
 )
 from lexp.commands.select_checkpoints import chosen_checkpoints
-from lexp.evaluate import LAST, Cell, Exam, Method, Result, evaluate
+from lexp.evaluate import LAST, Cell, EvalTargets, Method, Result, evaluate
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
 from lexp.system import runtime
@@ -45,17 +45,17 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ResultReady:
     """A cell is there; whether it was computed now."""
 
     result: Result
     is_new: bool
 
 
-Event = Progress | Scored | LexpError
+Event = Progress | ResultReady | LexpError
 
 
-def choose_workers(asked: int | str, texts: list[Text], n_tokens: int) -> int:
+def choose_workers(asked: int | str, texts: list[RunWithData], n_tokens: int) -> int:
     """How many processes: the number asked for, or what the machine has room for where that pays.
 
     One per GPU, or one per core of a CPU for small models; never more than runs.
@@ -70,7 +70,7 @@ def choose_workers(asked: int | str, texts: list[Text], n_tokens: int) -> int:
     return min(os.cpu_count() or 1, len(texts)) if widest <= SMALL_D_MODEL else 1
 
 
-def events_here(texts: list[Text], settings: dict[str, Any]) -> Iterator[Event]:
+def events_here(texts: list[RunWithData], settings: dict[str, Any]) -> Iterator[Event]:
     """Score run after run in this process, telling what happens."""
     for text in texts:
         try:
@@ -79,19 +79,21 @@ def events_here(texts: list[Text], settings: dict[str, Any]) -> Iterator[Event]:
             yield error
 
 
-def _events_of(text: Text, settings: dict[str, Any]) -> Iterator[Event]:
+def _events_of(text: RunWithData, settings: dict[str, Any]) -> Iterator[Event]:
     for found in chosen_checkpoints(text.run, settings):
         yield from _events_at(text, found, settings)
 
 
-def _events_at(text: Text, found: Checkpoint | None, settings: dict[str, Any]) -> Iterator[Event]:
+def _events_at(
+    text: RunWithData, found: Checkpoint | None, settings: dict[str, Any]
+) -> Iterator[Event]:
     methods = make_methods(settings)
     subject = load_subject(text, settings, found)
     at = "" if subject.step == LAST else f" step {subject.step}"
     waiting: list[Event] = []
     was_known: list[bool] = []
 
-    def starting(exam: Exam, method: Method, length: int, known: Cell | None) -> None:
+    def starting(exam: EvalTargets, method: Method, length: int, known: Cell | None) -> None:
         was_known.append(known is not None)
         note = f"{text.run.name}{at} {exam.protocol.name} {method.label} {length}"
         waiting.append(Progress(exam.n_read(length) if known else 0, note))
@@ -103,7 +105,7 @@ def _events_at(text: Text, found: Checkpoint | None, settings: dict[str, Any]) -
         for result in evaluate(subject, exam, methods, starting, advance):
             yield from waiting
             waiting.clear()
-            yield Scored(result, not all(was_known))
+            yield ResultReady(result, not all(was_known))
             was_known.clear()
 
 
@@ -114,7 +116,7 @@ class _Worker:
 
 
 def events_of_workers(
-    texts: list[Text], settings: dict[str, Any], n_workers: int
+    texts: list[RunWithData], settings: dict[str, Any], n_workers: int
 ) -> Iterator[Event]:
     """Score runs in n_workers processes at once, telling what happens as it does."""
     context = multiprocessing.get_context("spawn")

@@ -10,7 +10,7 @@ from rich.console import Console as Rich
 from lexp.commands.eval_plan import plan
 from lexp.commands.eval_workers import Progress, choose_workers, events_here, events_of_workers
 from lexp.commands.load_runs import (
-    Text,
+    RunWithData,
     make_methods,
     make_protocols,
     open_texts,
@@ -22,7 +22,7 @@ from lexp.commands.wandb_tables import make_label, show_evaluation
 from lexp.config.schema import plain
 from lexp.config.validation import check_eval
 from lexp.display.png import chart_png
-from lexp.display.style import Looks
+from lexp.display.style import CurveStyles
 from lexp.display.table import to_markdown, to_rich
 from lexp.evaluate import LAST, Method, Result
 from lexp.record import Console, Mirror, start_mirror
@@ -70,7 +70,7 @@ def eval_(config: DictConfig) -> None:
 
 def _evaluate_all(
     study: Path,
-    texts: list[Text],
+    texts: list[RunWithData],
     methods: list[Method],
     settings: dict[str, Any],
     problems: list[LexpError],
@@ -138,7 +138,7 @@ def _publish(study: Path, results: list[Result], variants: dict[str, str], mirro
         own = [cell for cell in cells if cell.protocol == protocol]
         own = [cell for cell in own if cell.step == LAST] or own
         pictures[name] = results_chart(own, variants)
-    looks = Looks.of(pictures.values())
+    looks = CurveStyles.of(pictures.values())
     for name, chart in pictures.items():
         write_bytes(study / name, chart_png(chart, looks))
     print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)

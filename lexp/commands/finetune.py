@@ -18,7 +18,7 @@ from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.validation import check_finetune
 from lexp.data.corpus import Split
-from lexp.data.labelled import Example, Labelled, fingerprint
+from lexp.data.labelled import LabelledDataset, LabelledExample, fingerprint
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
 from lexp.model.classifier import Classifier, joined
 from lexp.position import Position
@@ -54,9 +54,9 @@ def check(config: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def make_labelled(settings: dict[str, Any]) -> Labelled:
+def make_labelled(settings: dict[str, Any]) -> LabelledDataset:
     """The labelled texts that a task names."""
-    return build(settings["task"], Labelled, "task")
+    return build(settings["task"], LabelledDataset, "task")
 
 
 def finetune_(config: DictConfig) -> None:
@@ -147,8 +147,8 @@ def make_classifier(run: Run, found: checkpoint.Checkpoint, n_classes: int) -> C
 
 
 def make_task(
-    labelled: Labelled,
-    splits: dict[Split, list[Example]],
+    labelled: LabelledDataset,
+    splits: dict[Split, list[LabelledExample]],
     tokenizer: Tokenizer,
     model: Classifier,
     max_len: int,

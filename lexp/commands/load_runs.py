@@ -29,7 +29,7 @@ from lexp.config.schema import check_types
 from lexp.config.validation import check_train
 from lexp.data import Store, open_store
 from lexp.data.tokenizer import load_tokenizer
-from lexp.evaluate import LAST, OUT_OF_MEMORY, Exam, Method, Subject
+from lexp.evaluate import LAST, OUT_OF_MEMORY, EvalTargets, Method, ModelUnderTest
 from lexp.extension import Extension
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
@@ -93,13 +93,13 @@ def model_of(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class Text:
+class RunWithData:
     """A finished run and what it is to be scored on."""
 
     run: Run
     dataset: str
     store: Store
-    exams: tuple[Exam, ...]
+    exams: tuple[EvalTargets, ...]
 
 
 def check_run(run: Run) -> None:
@@ -113,7 +113,7 @@ def check_run(run: Run) -> None:
         raise CheckpointError(f"{run.folder}/config.json: {error}") from None
 
 
-def open_text(run: Run, settings: dict[str, Any]) -> Text:
+def open_text(run: Run, settings: dict[str, Any]) -> RunWithData:
     """The test split for a run, in its own tokens; DataError if the longest length does not fit."""
     check_run(run)
     tokenizer = load_tokenizer(run.folder)
@@ -132,20 +132,22 @@ def open_text(run: Run, settings: dict[str, Any]) -> Text:
     lengths = tuple(sorted(settings["lengths"]))
     try:
         exams = tuple(
-            Exam(protocol, lengths, protocol.spans(store.splits["test"], lengths, max_tokens))
+            EvalTargets(
+                protocol, lengths, protocol.spans(store.splits["test"], lengths, max_tokens)
+            )
             for protocol in make_protocols(settings)
         )
     except DataError as error:
         raise DataError(f"lengths: test split of {dataset['name']}: {error}") from None
-    return Text(run, dataset["name"], store, exams)
+    return RunWithData(run, dataset["name"], store, exams)
 
 
-def open_texts(study: Path, settings: dict[str, Any]) -> tuple[list[Text], list[LexpError]]:
+def open_texts(study: Path, settings: dict[str, Any]) -> tuple[list[RunWithData], list[LexpError]]:
     """The finished runs asked for with their texts, and what keeps others from being opened.
 
     All texts first: what is wrong with one of them is known before any work is done.
     """
-    texts: list[Text] = []
+    texts: list[RunWithData] = []
     problems: list[LexpError] = []
     external = settings["models"] == KIND
     for run in [register(study, settings)] if external else choose_runs(study, settings["models"]):
@@ -175,14 +177,14 @@ def say_what_failed(
 
 
 def load_subject(
-    text: Text, settings: dict[str, Any], found: checkpoint.Checkpoint | None = None
-) -> Subject:
+    text: RunWithData, settings: dict[str, Any], found: checkpoint.Checkpoint | None = None
+) -> ModelUnderTest:
     """Load a checkpoint of a text's run, the final one unless another is given."""
     run = text.run
     device = runtime.choose_device(settings["device"])
     precision = runtime.choose_precision(settings["precision"], device)
     model, sha256 = _trained(text, found)
-    return Subject(
+    return ModelUnderTest(
         folder=run.folder,
         labels={
             "run": run.name,
@@ -215,7 +217,7 @@ def load_subject(
     )
 
 
-def _trained(text: Text, found: checkpoint.Checkpoint | None) -> tuple[Transformer, str]:
+def _trained(text: RunWithData, found: checkpoint.Checkpoint | None) -> tuple[Transformer, str]:
     """A text's model with the weights of a checkpoint, in evaluation mode, and their digest."""
     run = text.run
     if is_external(run):
@@ -231,7 +233,7 @@ def _trained(text: Text, found: checkpoint.Checkpoint | None) -> tuple[Transform
     return model, found.model_sha256
 
 
-def fresh(text: Text) -> Transformer:
+def fresh(text: RunWithData) -> Transformer:
     """A text's model freshly initialised from the run's seed, in evaluation mode."""
     run = text.run
     if is_external(run):
@@ -240,7 +242,7 @@ def fresh(text: Text) -> Transformer:
     return make_model(run.settings, text.store.tokenizer.vocab_size).eval()
 
 
-def _sample(text: Text, settings: dict[str, Any], n: int, length: int) -> Tensor:
+def _sample(text: RunWithData, settings: dict[str, Any], n: int, length: int) -> Tensor:
     """Windows of the texts a run was trained on, its long enough documents in turns, [n, length].
 
     NotDefined if no document is that long.

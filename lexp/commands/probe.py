@@ -7,7 +7,13 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console as Rich
 
-from lexp.commands.load_runs import Text, load_subject, make_methods, open_texts, say_what_failed
+from lexp.commands.load_runs import (
+    RunWithData,
+    load_subject,
+    make_methods,
+    open_texts,
+    say_what_failed,
+)
 from lexp.commands.make_objects import make_corpus
 from lexp.config.instantiate import build
 from lexp.config.schema import plain
@@ -15,7 +21,7 @@ from lexp.config.validation import check_probe
 from lexp.display.table import to_markdown, to_rich
 from lexp.probes import Material, Probe
 from lexp.probes.cells import Result
-from lexp.probes.run import Place, Plan, run_probes
+from lexp.probes.run import ProbeCase, ProbePlan, run_probes
 from lexp.record import Console
 from lexp.report.probes import probe_sheets, probes_caption, write_probes
 from lexp.runs.run import variant_notes
@@ -36,9 +42,9 @@ def check(config: DictConfig) -> dict[str, Any]:
     return {**settings, "protocol": {"probes": whole}, "max_tokens": None}
 
 
-def make_plan(settings: dict[str, Any]) -> Plan:
+def make_plan(settings: dict[str, Any]) -> ProbePlan:
     """What is asked of every run."""
-    return Plan(
+    return ProbePlan(
         probes=[build(node, Probe, f"probes.{key}") for key, node in settings["probes"].items()],
         methods=make_methods(settings),
         lengths=settings["lengths"],
@@ -62,8 +68,8 @@ def probe(config: DictConfig) -> None:
 
 def _probe_all(
     study: Path,
-    texts: list[Text],
-    plan: Plan,
+    texts: list[RunWithData],
+    plan: ProbePlan,
     settings: dict[str, Any],
     problems: list[LexpError],
 ) -> list[Result]:
@@ -79,7 +85,7 @@ def _probe_all(
         console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to read")
         for text in texts:
 
-            def starting(place: Place, known: bool) -> None:
+            def starting(place: ProbeCase, known: bool) -> None:
                 words = text.run.name, place.probe.label, place.method.label  # noqa: B023
                 note = f"{' '.join(words)} {place.length}"
                 console.advance(place.n_tokens(plan) if known else 0, note)

@@ -10,8 +10,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from lexp.distributed import Alone
-from lexp.record import Console, Label, Metrics, Mirror, NoMirror, Silent, start_mirror
+from lexp.distributed import SingleProcess
+from lexp.record import Console, Metrics, Mirror, NoMirror, NullLogger, RunLabel, start_mirror
 from lexp.runs import checkpoint
 from lexp.runs.heartbeat import Heartbeat, told
 from lexp.runs.locks import locked
@@ -23,11 +23,11 @@ from lexp.training import loop
 
 @contextlib.contextmanager
 def held(
-    settings: dict[str, Any], folder: Path, n_steps: int, group: Alone
-) -> Iterator[Heartbeat | Silent]:
+    settings: dict[str, Any], folder: Path, n_steps: int, group: SingleProcess
+) -> Iterator[Heartbeat | NullLogger]:
     """Within: rank 0 holds the run folder, tidied, and keeps its status fresh."""
     if not group.leads:
-        yield Silent()
+        yield NullLogger()
         return
     limit_s = math.inf if settings["stall_min"] is None else 60 * settings["stall_min"]
     with locked(folder):
@@ -43,7 +43,7 @@ def tidy(folder: Path) -> None:
             clean(folder)
 
 
-def newest(run: Run, group: Alone) -> checkpoint.Checkpoint | None:
+def newest(run: Run, group: SingleProcess) -> checkpoint.Checkpoint | None:
     """The newest whole checkpoint, verified by each rank; rank 0 says which."""
     found = checkpoint.latest(run.checkpoints) if group.leads else None
     if found and group.leads:
@@ -55,20 +55,23 @@ def newest(run: Run, group: Alone) -> checkpoint.Checkpoint | None:
 
 
 def records(
-    settings: dict[str, Any], folder: Path, group: Alone, found: checkpoint.Checkpoint | None
-) -> tuple[Metrics | Silent, Mirror]:
+    settings: dict[str, Any],
+    folder: Path,
+    group: SingleProcess,
+    found: checkpoint.Checkpoint | None,
+) -> tuple[Metrics | NullLogger, Mirror]:
     """Where numbers go: nowhere from other ranks than the first."""
     if not group.leads:
-        return Silent(), NoMirror()
+        return NullLogger(), NoMirror()
     metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
-    label = Label(settings["name"], folder.name, "train")
+    label = RunLabel(settings["name"], folder.name, "train")
     return metrics, start_mirror(settings["wandb"], folder, label, settings)
 
 
-def shown(job: loop.Job, folder: Path, machine: str) -> Console | Silent:
+def shown(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:
     """What a person sees, after a description of what is about to run."""
     if not job.group.leads:
-        return Silent()
+        return NullLogger()
     print(_description(job, folder, machine), file=sys.stderr, flush=True)
     number, n_jobs = _place_in_sweep()
     title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
@@ -77,7 +80,7 @@ def shown(job: loop.Job, folder: Path, machine: str) -> Console | Silent:
     return Console(title, total, done, following=n_jobs - number)
 
 
-def _description(job: loop.Job, folder: Path, machine: str) -> str:
+def _description(job: loop.TrainingJob, folder: Path, machine: str) -> str:
     """What is about to run, in three or four lines."""
     steps, batches = job.settings, job.batches
     n_parameters = sum(p.numel() for p in job.model.parameters())

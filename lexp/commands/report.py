@@ -19,10 +19,10 @@ from lexp.config.validation import check_report
 from lexp.display.document import Chart, Page, Section
 from lexp.display.html import render
 from lexp.display.latex import to_latex
-from lexp.display.table import Sheet, to_csv, to_markdown, to_rich
+from lexp.display.table import Table, to_csv, to_markdown, to_rich
 from lexp.evaluate import LAST, OK
-from lexp.instruments.base import Instrument, Labelled
-from lexp.instruments.measure import Look, noted, read_looks
+from lexp.instruments.base import Instrument, LabelledMeasurement
+from lexp.instruments.measure import AnalysisResult, noted, read_looks
 from lexp.instruments.over_training import shown
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import UNPAIRED, claims
@@ -32,7 +32,14 @@ from lexp.report.paired import paired_sheet
 from lexp.report.perplexity_table import METRICS, caption, make_grid, to_sheet
 from lexp.report.probes import probe_sheets, probes_caption, read_probes
 from lexp.report.scales import scale_sheets
-from lexp.report.study_results import Known, Line, lines, method_rank, protocols, read_study
+from lexp.report.study_results import (
+    ResultSeries,
+    StoredResult,
+    lines,
+    method_rank,
+    protocols,
+    read_study,
+)
 from lexp.report.tables import (
     cost_sheet,
     differences_sheet,
@@ -107,14 +114,14 @@ def report(config: DictConfig) -> None:
     rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
     for section in sections:
         for item in section.items:
-            if isinstance(item, Sheet) and not item.title.startswith(("Cost", "Seeds")):
+            if isinstance(item, Table) and not item.title.startswith(("Cost", "Seeds")):
                 rich.print(to_rich(item))
                 rich.print("\n".join(item.notes), markup=False)
     print(f"{study}/report/report.html, report.md, report.tex, *.csv", file=sys.stderr)
 
 
 def _training(
-    every: list[Known], runs: list[Run], notes: dict[str, str], delta: float
+    every: list[StoredResult], runs: list[Run], notes: dict[str, str], delta: float
 ) -> list[Section]:
     """A section on checkpoints of several steps, where such were scored."""
     items = over_training(
@@ -123,9 +130,9 @@ def _training(
     return [Section("Over training", TRAINING, tuple(items))] if items else []
 
 
-def _analysis(looks: list[Look]) -> list[Section]:
+def _analysis(looks: list[AnalysisResult]) -> list[Section]:
     """A section for each instrument whose findings are there."""
-    found: dict[str, list[Labelled]] = {}
+    found: dict[str, list[LabelledMeasurement]] = {}
     for one in looks:
         found.setdefault(one.instrument, []).append(one.labelled)
     sections = []
@@ -161,7 +168,7 @@ def config_folders() -> list[Path]:
 
 
 def _section(
-    protocol: str, own: list[Line], settings: dict[str, Any], reasons: dict[Path, str]
+    protocol: str, own: list[ResultSeries], settings: dict[str, Any], reasons: dict[Path, str]
 ) -> Section:
     """All tables and curves of one protocol."""
     cells = [k for line in own for by_seed in line.cells.values() for k in by_seed.values()]
@@ -205,7 +212,7 @@ def provenance(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _say_orphans(study: Path, stored: list[Known]) -> None:
+def _say_orphans(study: Path, stored: list[StoredResult]) -> None:
     """Name the runs whose cells are there and whose config is not."""
     there = {run.name for run in find_runs(study)}
     lost = sorted({one.cell.run for one in stored} - there)
@@ -213,7 +220,7 @@ def _say_orphans(study: Path, stored: list[Known]) -> None:
         print(f"no such run any more, its cells left out: {', '.join(lost)}", file=sys.stderr)
 
 
-def _check_names(found: list[Line], settings: dict[str, Any]) -> None:
+def _check_names(found: list[ResultSeries], settings: dict[str, Any]) -> None:
     """ConfigError if the baseline or the judge is under no protocol; both may be under some."""
     baseline, judge = settings["baseline"], settings["judge"]
     names = sorted({line.name for line in found})
@@ -244,12 +251,12 @@ def _write(study: Path, page: Page) -> None:
     folder = make_folder(study / "report")
     for old in folder.glob("*.csv"):  # of tables that are there no longer
         old.unlink()
-    sheets = [item for s in page.sections for item in s.items if isinstance(item, Sheet)]
+    sheets = [item for s in page.sections for item in s.items if isinstance(item, Table)]
     write_text(folder / "report.html", render(page))
     text = [f"# {page.title}", page.summary]
     for section in page.sections:
         text += [f"## {section.title}", section.text]
-        text += [to_markdown(item) for item in section.items if isinstance(item, Sheet)]
+        text += [to_markdown(item) for item in section.items if isinstance(item, Table)]
     write_text(folder / "report.md", "\n\n".join(text) + "\n")
     write_text(folder / "report.tex", to_latex(tuple(sheets)))
     for sheet in sheets:

@@ -24,10 +24,10 @@ from lexp.config.schema import check_types, plain
 from lexp.config.validation import check_ranks, check_train
 from lexp.data import Batches, Corpus, Store
 from lexp.data.tokenizer import TokenizerSpec
-from lexp.distributed import Alone, joined, make_engine
+from lexp.distributed import SingleProcess, joined, make_engine
 from lexp.model.transformer import Transformer
 from lexp.position import Position
-from lexp.record import Silent
+from lexp.record import NullLogger
 from lexp.runs import checkpoint
 from lexp.runs.heartbeat import Heartbeat
 from lexp.runs.run import Run, open_run, run_folder
@@ -100,8 +100,8 @@ def train(config: DictConfig) -> None:
 def _train_in_memory(
     settings: dict[str, Any],
     folder: Path,
-    group: Alone,
-    heartbeat: Heartbeat | Silent,
+    group: SingleProcess,
+    heartbeat: Heartbeat | NullLogger,
     stop: runtime.StopRequest,
 ) -> None:
     """Train; OutOfMemory, with what helps, in place of what torch says."""
@@ -120,8 +120,8 @@ def _train_in_memory(
 def _train(
     settings: dict[str, Any],
     folder: Path,
-    group: Alone,
-    heartbeat: Heartbeat | Silent,
+    group: SingleProcess,
+    heartbeat: Heartbeat | NullLogger,
     stop: runtime.StopRequest,
 ) -> None:
     runtime.prepare_process()
@@ -154,7 +154,7 @@ def _train(
     )
     metrics, mirror = records(settings, folder, group, found)
     with runtime.stop_signals(stop):
-        job = loop.Job(
+        job = loop.TrainingJob(
             group=group,
             engine=engine,
             model=model,
@@ -184,7 +184,7 @@ def _train(
         run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
 
 
-def _to_the_end(job: loop.Job, folder: Path, where: str) -> None:
+def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
     """Train and close what was written to, however it ends; where: words for the machine."""
     try:
         with shown(job, folder, where) as console:

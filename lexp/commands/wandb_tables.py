@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from lexp.evaluate import COLUMNS, Cell
-from lexp.record import Label, Line, Mirror
+from lexp.record import ChartLine, Mirror, RunLabel
 from lexp.report.perplexity_table import Grid
 from lexp.system.files import digest
 
@@ -12,10 +12,10 @@ from lexp.system.files import digest
 APART = ("outputs", "plan", "workers", "wandb", "allow_partial", "device")
 
 
-def make_label(settings: dict[str, Any]) -> Label:
+def make_label(settings: dict[str, Any]) -> RunLabel:
     """What an evaluation is called: the same question, asked again, goes on as the same run."""
     asked = digest({key: value for key, value in settings.items() if key not in APART})
-    return Label(settings["name"], f"eval-{asked[:6]}", "eval")
+    return RunLabel(settings["name"], f"eval-{asked[:6]}", "eval")
 
 
 def show_evaluation(mirror: Mirror, cells: list[Cell], grids: list[Grid]) -> None:
@@ -28,7 +28,7 @@ def show_evaluation(mirror: Mirror, cells: list[Cell], grids: list[Grid]) -> Non
             points = {n: e.value for n, e in row.entries.items() if math.isfinite(e.value)}
             name = " ".join(filter(None, (label(row) for label in grid.labels.values())))
             if points:
-                lines.append(Line(name, list(points), list(points.values())))
+                lines.append(ChartLine(name, list(points), list(points.values())))
         if lines:
             mirror.chart(grid.title, "length", lines)
 

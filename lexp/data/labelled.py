@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 from lexp.data.corpus import Split, text_field
 from lexp.data.hub import Hub
-from lexp.data.text import Text, jsonl_rows
+from lexp.data.text import TextFiles, jsonl_rows
 from lexp.system.errors import DataError
 
 
-class Example(NamedTuple):
+class LabelledExample(NamedTuple):
     """One text or two, and the class (0, 1, ..) or number that they stand for."""
 
     texts: tuple[str, ...]
     label: float
 
 
-class Labelled:
+class LabelledDataset:
     """Rows with one or two texts and a label.
 
     columns: of the texts, one or two. n_classes: labels are 0 .. n_classes-1; 1: any number.
@@ -39,10 +39,12 @@ class Labelled:
         """Rows of `train` or `validation`, each with its place for messages."""
         raise NotImplementedError
 
-    def examples(self, split: Split) -> list[Example]:
+    def examples(self, split: Split) -> list[LabelledExample]:
         """All of a split; DataError names the row that is not as it should be."""
         found = [
-            Example(tuple(text_field(row, c, where) for c in self.columns), self._label(row, where))
+            LabelledExample(
+                tuple(text_field(row, c, where) for c in self.columns), self._label(row, where)
+            )
             for where, row in self.rows(split)
         ]
         if not found:
@@ -63,7 +65,7 @@ class Labelled:
         return int(value)
 
 
-class LabelledFiles(Labelled):
+class LabelledFiles(LabelledDataset):
     """Lines of .jsonl files. train, validation: a glob or a list of globs each."""
 
     def __init__(
@@ -76,7 +78,7 @@ class LabelledFiles(Labelled):
         measures: list[str],
     ):
         super().__init__(columns, label, n_classes, measures)
-        self.files = Text(train, validation)
+        self.files = TextFiles(train, validation)
 
     def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
         """Line by line; files in order of their names."""
@@ -87,7 +89,7 @@ class LabelledFiles(Labelled):
                 yield f"{path}: line {number}", row
 
 
-class LabelledHub(Labelled):
+class LabelledHub(LabelledDataset):
     """Rows of a dataset of the hub, or of a local folder laid out like one.
 
     path, config, revision: as of `dataset=hub`. train, validation: names of its splits.
@@ -113,7 +115,7 @@ class LabelledHub(Labelled):
         yield from self.hub.rows(split)
 
 
-def fingerprint(examples: list[Example]) -> str:
+def fingerprint(examples: list[LabelledExample]) -> str:
     """Hex digest of texts and labels, in order."""
     whole = hashlib.sha256()
     for example in examples:

@@ -12,7 +12,7 @@ from lexp.system.errors import DataError
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
-class Text(Corpus):
+class TextFiles(Corpus):
     """Documents from files.
 
     train, validation, test: a glob or a list of globs each (`**` crosses folders), or None.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lexp.display.table import Sheet
+from lexp.display.table import Table
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Picture:
     note: str = ""
 
 
-Item = Sheet | Chart | Picture
+Item = Table | Chart | Picture
 
 
 @dataclass(frozen=True)

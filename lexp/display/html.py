@@ -11,9 +11,9 @@ from importlib import resources
 from typing import Any
 
 from lexp.display.document import Chart, Item, Page, Picture, Section
-from lexp.display.style import Look, Looks, is_alone
+from lexp.display.style import CurveStyle, CurveStyles, is_alone
 from lexp.display.svg import SHAPES, draw, numbers, outside, text
-from lexp.display.table import Field, Sheet, to_csv
+from lexp.display.table import Table, TableCell, to_csv
 
 # A filter and the like would only be in the way of fewer curves.
 FEW = 8
@@ -29,7 +29,7 @@ def render(page: Page) -> str:
         " img-src data:; base-uri 'none'; form-action 'none'"
     )
     charts = [item for s in page.sections for item in s.items if isinstance(item, Chart)]
-    looks = Looks.of(charts)
+    looks = CurveStyles.of(charts)
     titles = [section.title for section in page.sections]
     titles += ["Provenance"] if page.provenance else []
     contents = [f'<li><a href="#s{n}">{text(title)}</a></li>' for n, title in enumerate(titles)]
@@ -64,7 +64,7 @@ def _paragraphs(value: str) -> str:
     return "".join(f"<p>{text(paragraph)}</p>" for paragraph in found if paragraph)
 
 
-def _section(section: Section, ident: str, looks: Looks) -> str:
+def _section(section: Section, ident: str, looks: CurveStyles) -> str:
     items = [_item(item, f"{ident}-{n}", looks) for n, item in enumerate(section.items)]
     return (
         f'\n<section id="{ident}"><h2>{text(section.title)}</h2>'
@@ -72,10 +72,10 @@ def _section(section: Section, ident: str, looks: Looks) -> str:
     )
 
 
-def _item(item: Item, ident: str, looks: Looks) -> str:
+def _item(item: Item, ident: str, looks: CurveStyles) -> str:
     if isinstance(item, Chart):
         return _chart(item, ident, looks)
-    return _table(item) if isinstance(item, Sheet) else _picture(item)
+    return _table(item) if isinstance(item, Table) else _picture(item)
 
 
 def _copy(csv: str) -> str:
@@ -87,8 +87,8 @@ def _verbatim(csv: str) -> str:
     return "&#10;".join(text(line) for line in csv.split("\n"))
 
 
-def _table(sheet: Sheet) -> str:
-    heads = [_cell("th", Field(head), n, sheet, "col") for n, head in enumerate(sheet.heads)]
+def _table(sheet: Table) -> str:
+    heads = [_cell("th", TableCell(head), n, sheet, "col") for n, head in enumerate(sheet.heads)]
     rows = []
     for r, row in enumerate(sheet.rows):
         kinds = [
@@ -106,7 +106,7 @@ def _table(sheet: Sheet) -> str:
     )
 
 
-def _cell(tag: str, field: Field, n: int, sheet: Sheet, scope: str) -> str:
+def _cell(tag: str, field: TableCell, n: int, sheet: Table, scope: str) -> str:
     classes = [name for name in ("" if n < sheet.n_labels else "num", field.style) if name]
     attributes = f' class="{" ".join(classes)}"' if classes else ""
     attributes += f' scope="{scope}"' if scope else ""
@@ -122,7 +122,7 @@ def _picture(picture: Picture) -> str:
     )
 
 
-def _chart(chart: Chart, ident: str, looks: Looks) -> str:
+def _chart(chart: Chart, ident: str, looks: CurveStyles) -> str:
     tools = _copy(numbers(chart))
     if len(chart.curves) > 1:
         tools = (
@@ -147,7 +147,7 @@ def _chart(chart: Chart, ident: str, looks: Looks) -> str:
     )
 
 
-def _legends(chart: Chart, looks: Looks) -> str:
+def _legends(chart: Chart, looks: CurveStyles) -> str:
     """Groups, where there are several, and names; a colour is said by whose it is."""
     found = [(curve, looks.look(chart, curve)) for curve in chart.curves]
     groups = {curve.group: look for curve, look in found}
@@ -166,7 +166,7 @@ def _legends(chart: Chart, looks: Looks) -> str:
     ])  # fmt: skip
 
 
-def _swatch(look: Look, coloured: bool, line: str, marker: bool) -> str:
+def _swatch(look: CurveStyle, coloured: bool, line: str, marker: bool) -> str:
     """A piece of a curve; line: "d" for its style, or "" for a solid one with a filled marker."""
     names = [f"c{look.colour}"] * coloured + [f"d{look.style}", f"f{look.fill}"] * bool(line)
     shape = f'<path class="pt" d="{SHAPES[look.shape]}" transform="translate(13 6)"/>' * marker

@@ -2,7 +2,7 @@ r"""Tables for a paper: booktabs, in a form that \input takes."""
 
 import unicodedata
 
-from lexp.display.table import Field, Sheet, printable
+from lexp.display.table import Table, TableCell, printable
 
 # More rows than this do not fit a page.
 LONG = 40
@@ -24,7 +24,7 @@ SPECIAL = {
 }  # fmt: skip
 
 
-def to_latex(sheets: tuple[Sheet, ...]) -> str:
+def to_latex(sheets: tuple[Table, ...]) -> str:
     r"""One table per sheet: caption from title and notes, best in \textbf, failures in \textit.
 
     More than LONG rows make a longtable, which breaks over pages; wide tables are set smaller.
@@ -49,7 +49,7 @@ def _character(c: str) -> str:
     return f"{{[}}U+{ord(c):04X}{{]}}"
 
 
-def _table(sheet: Sheet) -> str:
+def _table(sheet: Table) -> str:
     columns = "l" * sheet.n_labels + "r" * (len(sheet.heads) - sheet.n_labels)
     title = escape(sheet.title)
     notes = " ".join(escape(note) for note in sheet.notes)
@@ -79,7 +79,7 @@ def _table(sheet: Sheet) -> str:
     return "\n".join([*lines, ""])
 
 
-def _size(sheet: Sheet) -> str:
+def _size(sheet: Table) -> str:
     widths = [
         max(len(text) for text in (head, *(row[n].text for row in sheet.rows)))
         for n, head in enumerate(sheet.heads)
@@ -89,7 +89,7 @@ def _size(sheet: Sheet) -> str:
     return size if size == SIZES[0][1] else size + r"\setlength{\tabcolsep}{3pt}"
 
 
-def _field(field: Field) -> str:
+def _field(field: TableCell) -> str:
     text = escape(field.text)
     command = {"best": r"\textbf", "failed": r"\textit"}.get(field.style)
     return f"{command}{{{text}}}" if command and text else text

@@ -10,7 +10,7 @@ import numpy as np
 
 from lexp.display.axes import Axis, labels, readable, y_ticks
 from lexp.display.document import Chart, Curve, Picture
-from lexp.display.style import COLOURS, Look, Looks, groups_of, names_of
+from lexp.display.style import COLOURS, CurveStyle, CurveStyles, groups_of, names_of
 from lexp.display.svg import common_xs, runs, ticks_of
 
 # As assets/page.css and chart.py have them; a filling is how much of the colour is in it.
@@ -24,12 +24,12 @@ FILLS = (1.0, 0.0, 0.4)
 MOST_MARKERS, MOST_KEYS = 40, 20
 
 
-def chart_png(chart: Chart, looks: Looks | None = None) -> bytes:
+def chart_png(chart: Chart, looks: CurveStyles | None = None) -> bytes:
     """A chart as the page shows it, for papers and slides. looks: of all charts beside it."""
-    return _png(chart_figure(chart, looks or Looks.of([chart])))
+    return _png(chart_figure(chart, looks or CurveStyles.of([chart])))
 
 
-def chart_figure(chart: Chart, looks: Looks) -> Any:
+def chart_figure(chart: Chart, looks: CurveStyles) -> Any:
     """The same as matplotlib's figure."""
     import matplotlib
 
@@ -69,7 +69,7 @@ def chart_figure(chart: Chart, looks: Looks) -> Any:
     return figure
 
 
-def _properties(look: Look) -> dict[str, Any]:
+def _properties(look: CurveStyle) -> dict[str, Any]:
     """What matplotlib calls a look."""
     from matplotlib.colors import to_rgb
 
@@ -90,7 +90,7 @@ def _columns(chart: Chart, curve: Curve) -> tuple[list[float], ...]:
     return tuple(list(column) for column in zip(*(rows or [gap]), strict=True))
 
 
-def _keys(chart: Chart, looks: Looks) -> list[tuple[str, dict[str, Any]]]:
+def _keys(chart: Chart, looks: CurveStyles) -> list[tuple[str, dict[str, Any]]]:
     """The legend: every curve, or where that is shorter every name and then every group."""
     names, groups = names_of(chart), groups_of(chart)
     found = [(curve, looks.look(chart, curve)) for curve in chart.curves]

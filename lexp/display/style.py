@@ -24,7 +24,7 @@ KEPT = {
 
 
 @dataclass(frozen=True)
-class Look:
+class CurveStyle:
     """Which of the colours, line styles, marker shapes and fillings a curve has."""
 
     colour: int
@@ -34,7 +34,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Looks:
+class CurveStyles:
     """What names and groups look like in charts that belong together: the same in all of them.
 
     names, groups: a number for each, unlike for any two that share a chart.
@@ -44,7 +44,7 @@ class Looks:
     groups: Mapping[str, int]
 
     @classmethod
-    def of(cls, charts: Iterable[Chart]) -> "Looks":
+    def of(cls, charts: Iterable[Chart]) -> "CurveStyles":
         """Of charts in the order in which they choose, those that colours suffice for first."""
         charts = sorted(charts, key=lambda chart: len(names_of(chart)) > len(COLOURS))
         return cls(
@@ -52,10 +52,10 @@ class Looks:
             numbered([groups_of(chart) for chart in charts], KEPT),
         )
 
-    def look(self, chart: Chart, curve: Curve) -> Look:
+    def look(self, chart: Chart, curve: Curve) -> CurveStyle:
         """Unlike for any two curves of a chart, up to 60 names in 18 groups (or 10 in 108)."""
         name, group = self.names[curve.name], self.groups[curve.group]
-        return Look(
+        return CurveStyle(
             (group if is_alone(chart) else name) % len(COLOURS),
             group % N_STYLES,
             (name // len(COLOURS) + group // (N_STYLES * N_FILLS)) % N_SHAPES,

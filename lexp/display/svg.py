@@ -21,8 +21,8 @@ from lexp.display.axes import (
     y_ticks,
 )
 from lexp.display.document import Chart, Curve, Point
-from lexp.display.style import Look, Looks
-from lexp.display.table import Field, Sheet, printable, to_csv
+from lexp.display.style import CurveStyle, CurveStyles
+from lexp.display.table import Table, TableCell, printable, to_csv
 
 # Markers around (0, 0), told apart without colour.
 SHAPES = (
@@ -37,7 +37,7 @@ OVER, UNDER, FAILED = (
 )
 
 
-def classes(look: Look) -> str:
+def classes(look: CurveStyle) -> str:
     """Colour, line and filling as assets/page.css has them: .c0 to .c9, .d0 to .d5, .f0 to .f2."""
     return f"c{look.colour} d{look.style} f{look.fill}"
 
@@ -54,7 +54,7 @@ def shown(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else str(value)
 
 
-def draw(chart: Chart, ident: str, looks: Looks) -> str:
+def draw(chart: Chart, ident: str, looks: CurveStyles) -> str:
     """The chart's <svg>. looks: of all charts of the page."""
     points = [point for curve in chart.curves for point in curve.points]
     x, y = axes(chart)
@@ -115,7 +115,7 @@ def numbers(chart: Chart) -> str:
          number_or_none(p.high), p.note)
         for c in chart.curves for p in c.points
     ]  # fmt: skip
-    return to_csv(Sheet(chart.title, heads, tuple(tuple(map(Field, row)) for row in rows)))
+    return to_csv(Table(chart.title, heads, tuple(tuple(map(TableCell, row)) for row in rows)))
 
 
 def number_or_none(value: float) -> str:
@@ -176,7 +176,7 @@ def _marks(chart: Chart, x: Axis) -> Iterator[str]:
                f'<text {side} y="{TOP - 8}">{text(label)}</text></g>')  # fmt: skip
 
 
-def _opening(chart: Chart, curve: Curve, looks: Looks) -> str:
+def _opening(chart: Chart, curve: Curve, looks: CurveStyles) -> str:
     look = looks.look(chart, curve)
     return (f'<g class="curve {classes(look)}" data-n="{looks.names[curve.name]}"'
             f' data-g="{looks.groups[curve.group]}" data-shape="{SHAPES[look.shape]}"'

@@ -6,7 +6,7 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from lexp.system.text import printable
@@ -19,7 +19,7 @@ RICH = {"": "", "best": "bold green", "failed": "red", "muted": "dim"}
 
 
 @dataclass(frozen=True)
-class Field:
+class TableCell:
     """One place of a table. style: one of STYLES."""
 
     text: str
@@ -31,12 +31,12 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A table: rows as wide as heads, of which the left n_labels name the row; notes go below."""
 
     title: str
     heads: tuple[str, ...]
-    rows: tuple[tuple[Field, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     n_labels: int = 1
     notes: tuple[str, ...] = ()
 
@@ -56,9 +56,9 @@ class Sheet:
         return names[n] != names[n - 1]
 
 
-def to_rich(sheet: Sheet) -> Table:
+def to_rich(sheet: Table) -> RichTable:
     """The table for a terminal, without its notes; best in bold green, failures in red."""
-    table = Table(title=Text(printable(sheet.title), style="italic"))
+    table = RichTable(title=Text(printable(sheet.title), style="italic"))
     for n, head in enumerate(sheet.heads):
         right = n >= sheet.n_labels
         table.add_column(Text(printable(head)), justify="right" if right else "left")
@@ -69,7 +69,7 @@ def to_rich(sheet: Sheet) -> Table:
     return table
 
 
-def to_markdown(sheet: Sheet) -> str:
+def to_markdown(sheet: Table) -> str:
     """The table in Markdown with its notes below; best in bold."""
     align = ["---" if n < sheet.n_labels else "---:" for n in range(len(sheet.heads))]
     lines = [f"**{_escape(sheet.title)}**", ""] if sheet.title else []
@@ -85,7 +85,7 @@ def to_markdown(sheet: Sheet) -> str:
     return "\n".join([*lines, ""])
 
 
-def to_csv(sheet: Sheet) -> str:
+def to_csv(sheet: Table) -> str:
     """Heads and rows as CSV, without title and notes; no cell that a spreadsheet would run."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

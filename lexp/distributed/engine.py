@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from lexp.distributed.group import Alone
+from lexp.distributed.group import SingleProcess
 from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.runs.checkpoint import Tensors
@@ -70,7 +70,9 @@ class _Forward(nn.Module):
         return self._loss(*arguments)
 
 
-def make_engine(group: Alone, kind: str, model: Transformer, loss: Loss, compiled: bool) -> Engine:
+def make_engine(
+    group: SingleProcess, kind: str, model: Transformer, loss: Loss, compiled: bool
+) -> Engine:
     """The model on its device, ready to train by `loss`, a method of its own.
 
     kind: ddp or fsdp. From here on the parameters of FSDP are parts: load a checkpoint before, make

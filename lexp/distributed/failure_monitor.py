@@ -17,7 +17,7 @@ from torch import distributed
 
 from lexp.system import errors
 from lexp.system.errors import EXIT_INTERRUPTED, LexpError, RankLost
-from lexp.system.ranks import Place
+from lexp.system.ranks import Rank
 from lexp.system.text import printable
 
 LOOK_S = 0.25
@@ -56,14 +56,14 @@ def failure_of(rank: int, error: BaseException) -> Failure:
     return Failure(rank, LexpError.__name__, text, LexpError.exit_code)
 
 
-def lost_rank(place: Place, ranks: list[int], reason: str = "") -> RankLost:
+def lost_rank(place: Rank, ranks: list[int], reason: str = "") -> RankLost:
     """That ranks have been killed, or hang."""
     who = f"rank {', '.join(map(str, ranks))}" if ranks else "a rank"
     how = "has ended without a word, most likely killed" if ranks else f"does not answer ({reason})"
     return RankLost(f"{who} of {place.size} {how}; the same command goes on from the last save")
 
 
-def store_is_gone(place: Place) -> Failure:
+def store_is_gone(place: Rank) -> Failure:
     """The end of whoever keeps the store: of rank 0, or of torchrun on its machine."""
     elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if elsewhere:
@@ -80,13 +80,13 @@ def abort() -> None:
         world.abort()
 
 
-class Watch:
+class FailureMonitor:
     """Looks for failures of other ranks, and for the silence of the next one, until it is over.
 
     failure: how training ended for all, once that is known.
     """
 
-    def __init__(self, store: distributed.Store, place: Place):
+    def __init__(self, store: distributed.Store, place: Rank):
         self.failure: Failure | None = None
         self._place = place
         # A connection waits for one answer at a time: one for the thread, one for everybody else.

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
-from lexp.distributed.failure_monitor import Watch, abort, failure_of
+from lexp.distributed.failure_monitor import FailureMonitor, abort, failure_of
 from lexp.system.errors import ConfigError, LexpError, RankLost
-from lexp.system.ranks import Place
+from lexp.system.ranks import Rank
 
 # How long ranks wait for each other at the start, and in a collective. What takes longer than that,
 # such as tokenising, is not waited for in a collective.
@@ -24,7 +24,7 @@ LOOK_S = 0.1
 T = TypeVar("T")
 
 
-class Alone:
+class SingleProcess:
     """One process: there is nobody to share with."""
 
     rank, size, leads = 0, 1, True
@@ -50,12 +50,12 @@ class Alone:
         return contextlib.nullcontext()
 
 
-class Group(Alone):
+class ProcessGroup(SingleProcess):
     """This process among the ranks that train one model."""
 
-    def __init__(self, place: Place, store: distributed.Store):
+    def __init__(self, place: Rank, store: distributed.Store):
         self.rank, self.size, self.leads = place.rank, place.size, place.rank == 0
-        self._place, self._store, self._watch = place, store, Watch(store, place)
+        self._place, self._store, self._watch = place, store, FailureMonitor(store, place)
 
     def connect(self, backend: str) -> None:
         """Make collectives possible, by this backend of torch's."""
@@ -139,16 +139,16 @@ def _is_network(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def joined(place: Place, device: str) -> Iterator[Alone]:
+def joined(place: Rank, device: str) -> Iterator[SingleProcess]:
     """Within: this process is one of the ranks that train a model, or alone.
 
     device: as in the settings; each rank takes the GPU of its number on its machine. ConfigError if
     there is none; RankLost if the other ranks do not come.
     """
     if place.size == 1:
-        yield Alone()
+        yield SingleProcess()
         return
-    group = Group(place, _meet(place))
+    group = ProcessGroup(place, _meet(place))
     try:
         with group.as_one():
             backend = _prepare_device(place, device)
@@ -160,7 +160,7 @@ def joined(place: Place, device: str) -> Iterator[Alone]:
     group.leave()
 
 
-def _meet(place: Place) -> distributed.Store:
+def _meet(place: Rank) -> distributed.Store:
     """The store that rank 0, or torchrun, keeps for all ranks."""
     url = f"tcp://{place.address}:{place.port}?rank={place.rank}&world_size={place.size}"
     try:
@@ -174,7 +174,7 @@ def _meet(place: Place) -> distributed.Store:
     return distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
 
 
-def _prepare_device(place: Place, device: str) -> str:
+def _prepare_device(place: Rank, device: str) -> str:
     """Take this rank's GPU, or its share of the cores; what the ranks talk by."""
     if device == "mps":
         raise ConfigError(f"device=mps trains in one process, here are {place.size} ranks")

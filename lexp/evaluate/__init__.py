@@ -13,7 +13,14 @@ from lexp.evaluate.cell import (
     read_cell,
 )
 from lexp.evaluate.run import evaluate
-from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare, refuse_beyond
+from lexp.evaluate.subject import (
+    EvalTargets,
+    Method,
+    ModelUnderTest,
+    cell_path,
+    prepare,
+    refuse_beyond,
+)
 
 __all__ = [
     "COLUMNS",
@@ -24,10 +31,10 @@ __all__ = [
     "OUT_OF_MEMORY",
     "STEP",
     "Cell",
-    "Exam",
+    "EvalTargets",
     "Method",
+    "ModelUnderTest",
     "Result",
-    "Subject",
     "cell_path",
     "evaluate",
     "prepare",

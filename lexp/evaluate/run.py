@@ -24,21 +24,25 @@ from lexp.evaluate.cell import (
     write_cell,
 )
 from lexp.evaluate.partial import PartialFile
-from lexp.evaluate.subject import Exam, Method, Subject, cell_path, prepare
+from lexp.evaluate.subject import EvalTargets, Method, ModelUnderTest, cell_path, prepare
 from lexp.scoring.losses import Losses, collect, read_losses
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled
-from lexp.scoring.protocol import Window
+from lexp.scoring.protocol import TextWindow
 from lexp.scoring.scorer import Partial, Scorer
 from lexp.system.errors import NotDefined
 from lexp.system.files import make_folder
 from lexp.system.runtime import is_out_of_memory
 
-Starting = Callable[[Exam, Method, int, Cell | None], None]
+Starting = Callable[[EvalTargets, Method, int, Cell | None], None]
 Advance = Callable[[int], None]
 
 
 def evaluate(
-    subject: Subject, exam: Exam, methods: list[Method], starting: Starting, advance: Advance
+    subject: ModelUnderTest,
+    exam: EvalTargets,
+    methods: list[Method],
+    starting: Starting,
+    advance: Advance,
 ) -> Iterator[Result]:
     """Yield each cell with the reason of its failure (or ""), computing only what is missing.
 
@@ -56,7 +60,7 @@ def evaluate(
             yield known or _compute(subject, exam, method, length, path, advance)
 
 
-def depends_on_length(subject: Subject, exam: Exam, method: Method) -> bool:
+def depends_on_length(subject: ModelUnderTest, exam: EvalTargets, method: Method) -> bool:
     """Whether a text's beginning is read otherwise when more of it follows."""
     patterns = {repr(subject.fit(method.pattern, length)) for length in exam.lengths}
     draws = any(position.draws for position in subject.model.schemes)
@@ -64,7 +68,7 @@ def depends_on_length(subject: Subject, exam: Exam, method: Method) -> bool:
 
 
 def _nested(
-    subject: Subject, exam: Exam, method: Method, starting: Starting, advance: Advance
+    subject: ModelUnderTest, exam: EvalTargets, method: Method, starting: Starting, advance: Advance
 ) -> Iterator[Result]:
     """One pass at the longest length that succeeds gives the cells of all shorter ones."""
     results: dict[int, Result] = {}
@@ -84,7 +88,7 @@ def _nested(
         yield results[length]
 
 
-def _too_little_memory(scorer: Scorer, windows: list[Window], precision: str) -> str:
+def _too_little_memory(scorer: Scorer, windows: list[TextWindow], precision: str) -> str:
     """Why a pass cannot fit, or "": the operating system kills a process rather than tell it."""
     free = available_bytes(scorer.device)
     size = max(piece.size for piece in scorer.pieces(windows))
@@ -106,7 +110,12 @@ class Outcome(NamedTuple):
 
 
 def _compute(
-    subject: Subject, exam: Exam, method: Method, length: int, path: Path, advance: Advance
+    subject: ModelUnderTest,
+    exam: EvalTargets,
+    method: Method,
+    length: int,
+    path: Path,
+    advance: Advance,
 ) -> Result:
     make_folder(path.parent)
     started = time.perf_counter()
@@ -119,7 +128,12 @@ def _compute(
 
 
 def _keep(
-    subject: Subject, exam: Exam, method: Method, length: int, path: Path, outcome: Outcome
+    subject: ModelUnderTest,
+    exam: EvalTargets,
+    method: Method,
+    length: int,
+    path: Path,
+    outcome: Outcome,
 ) -> Result:
     """Write a cell's files, losses first; a loss that is not finite is a failure with its place."""
     losses, status, reason, seconds = outcome
@@ -152,7 +166,12 @@ def _keep(
 
 
 def _score(
-    subject: Subject, exam: Exam, method: Method, length: int, advance: Advance, partial: Partial
+    subject: ModelUnderTest,
+    exam: EvalTargets,
+    method: Method,
+    length: int,
+    advance: Advance,
+    partial: Partial,
 ) -> tuple[Losses | None, str, str]:
     """Losses, status and reason of a cell."""
     device = next(subject.model.parameters()).device

@@ -12,7 +12,7 @@ from lexp.extension import Extension, Lengths, Sample
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern, Trained
 from lexp.position import Wrapper
-from lexp.scoring.protocol import Protocol, Span, Window
+from lexp.scoring.protocol import Protocol, Span, TextWindow
 from lexp.system.errors import NotDefined
 from lexp.system.files import digest
 from lexp.training.objective import CausalLM, Objective, refuse_other_attention
@@ -22,7 +22,7 @@ NUMERICS = 3
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelUnderTest:
     """A trained model together with the text it is scored on.
 
     labels: the cell columns that are the run's and the text's. identity: digests of checkpoint,
@@ -51,7 +51,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalTargets:
     """One protocol over one text: what is scored, at each of the lengths.
 
     protocol: with all its sizes filled in.
@@ -66,7 +66,7 @@ class Exam:
         """The protocol's name and sizes: numbers of different labels are not compared."""
         return self.protocol.label(self.lengths)
 
-    def windows(self, length: int) -> list[Window]:
+    def windows(self, length: int) -> list[TextWindow]:
         """What the model reads at a length."""
         return [window for span in self.spans for window in self.protocol.windows(span, length)]
 
@@ -93,7 +93,7 @@ class Method:
         return self.pattern.label + ("" if plain else f" {self.extension.label}")
 
 
-def cell_path(subject: Subject, exam: Exam, method: Method, length: int) -> Path:
+def cell_path(subject: ModelUnderTest, exam: EvalTargets, method: Method, length: int) -> Path:
     """Where a cell is kept: a readable name, and a hash of all it depends on."""
     identity: dict[str, Any] = {
         **subject.identity,
@@ -109,7 +109,7 @@ def cell_path(subject: Subject, exam: Exam, method: Method, length: int) -> Path
     return subject.folder / "eval" / f"{stem}.json"
 
 
-def prepare(subject: Subject, method: Method, length: int) -> tuple[Transformer, Pattern]:
+def prepare(subject: ModelUnderTest, method: Method, length: int) -> tuple[Transformer, Pattern]:
     """The model as a method runs it at a length, and the pattern with its sizes.
 
     NotDefined with the reason if the method has no meaning there.

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lexp.model.transformer import Transformer
-from lexp.position import Position, Together
+from lexp.position import Position, Sum
 from lexp.position.compose import Wrapper
 from lexp.position.random_positions import Drawn
 from lexp.system.errors import NotDefined
@@ -66,7 +66,7 @@ class OfSchemes(Extension):
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
         """The model with its schemes changed."""
         for position in model.schemes:
-            for part in position.parts if isinstance(position, Together) else [position]:
+            for part in position.parts if isinstance(position, Sum) else [position]:
                 name = type(part).__name__
                 if isinstance(part, Drawn):
                     raise NotDefined(f"{name} was trained at positions beyond the text's")
@@ -87,7 +87,7 @@ class OfParts(OfSchemes):
 
     def change(self, position: Position, lengths: Lengths) -> Position:
         """The changed scheme, or several with some of them changed."""
-        if not isinstance(position, Together):
+        if not isinstance(position, Sum):
             return self.change_part(position, lengths)
         together = copy.copy(position)
         together.replace(some_changed(position.parts, lambda part: self.change_part(part, lengths)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lexp.extension.base import Lengths, OfParts, OfSchemes
-from lexp.position import FIRE, NoPE, Position, Together
+from lexp.position import FIRE, NoPE, Position, Sum
 from lexp.position.compose import Wrapper
 from lexp.system.errors import NotDefined
 
@@ -91,7 +91,7 @@ class DroPE(OfSchemes):
 
     def change(self, position: Position, lengths: Lengths) -> Position:
         """What is not rotary, and the scale."""
-        parts = position.parts if isinstance(position, Together) else [position]
+        parts = position.parts if isinstance(position, Sum) else [position]
         left = [part for part in parts if not any(getattr(part, "theta", []))]
         if any(type(part).content is not Position.content for part in parts):
             name = type(position).__name__
@@ -102,7 +102,7 @@ class DroPE(OfSchemes):
             name = type(position).__name__
             raise NotDefined(f"drope drops rotary positions, {name} has none")
         scale = 1 + self.c * math.log(max(1.0, lengths.length / lengths.train_len))
-        rest = Together(left) if len(left) > 1 else (left or [NoPE()])[0]
+        rest = Sum(left) if len(left) > 1 else (left or [NoPE()])[0]
         return Scaled(rest, constant=scale)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from lexp.display.document import Chart, Picture
-from lexp.display.table import Sheet
+from lexp.display.table import Table
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
 from lexp.system.text import label_of
@@ -22,7 +22,7 @@ Row = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
-class Moment:
+class CheckpointInfo:
     """When in its training a model is looked at.
 
     state: `trained`, or `random` for the same model freshly initialised (step 0). step: -1 where it
@@ -36,7 +36,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class View:
+class AnalysisInput:
     """What an instrument looks at: a model under a pattern, and texts of one length.
 
     model: as the method runs it at this length. texts: token ids, int64 [n, seq_len], the first
@@ -56,7 +56,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Measurement:
     """What an instrument brings back from a view: rows for CSV, arrays for pictures."""
 
     rows: tuple[Row, ...]
@@ -64,7 +64,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledMeasurement:
     """A finding and what it is of.
 
     note: what tells the run's variant from others of its model in a study, such as `n_kernels=3`,
@@ -73,11 +73,11 @@ class Labelled:
 
     model: str
     method: str
-    moment: Moment
+    moment: CheckpointInfo
     seed: int
     length: int
     train_len: int
-    finding: Finding
+    finding: Measurement
     note: str = ""
 
     @property
@@ -107,14 +107,14 @@ class Instrument:
         """The name, with values only where the user gave some."""
         return label_of(self.name, self)
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """Numbers of one view; NotDefined with the reason where there are none."""
         raise NotImplementedError
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Tables, curves and pictures of all findings together, one for each model and place."""
         raise NotImplementedError
 
-    def summary(self, one: Labelled) -> dict[str, float]:
+    def summary(self, one: LabelledMeasurement) -> dict[str, float]:
         """What is followed over training: a few numbers by name; none unless it says so."""
         return {}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lexp.attention import refuse_meaningless
-from lexp.attention.chunked import Strips, Tile
+from lexp.attention.chunked import Chunked, QueryChunk
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
 from lexp.position import Position
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
 
 @dataclass
-class Watch:
+class ScoreCapture:
     """Attention that is watched: called as any other `attend`, it shows each tile as it is made.
 
     Exact for every pattern and scheme, in float32 or float64; a tile is gone before the next one,
@@ -37,7 +37,7 @@ class Watch:
     pattern: Pattern
     seq_len: int
     schemes: Sequence[Position]
-    on_tile: Callable[[Seen, Tile], None] | None = None
+    on_tile: Callable[[Seen, QueryChunk], None] | None = None
     on_layer: Callable[[Seen], None] | None = None
     layer: int = 0
 
@@ -58,7 +58,7 @@ class Watch:
         self.layer += 1
         if self.on_layer is not None:
             self.on_layer(seen)
-        strips = Strips(self.pattern, self.seq_len, position, q.device)
+        strips = Chunked(self.pattern, self.seq_len, position, q.device)
         outputs = []
         with torch.autocast(q.device.type, enabled=False):
             for tile in strips.tiles(q, k, position, x, drawn):
@@ -72,11 +72,11 @@ def watched(
     model: Transformer,
     tokens: Tensor,
     pattern: Pattern,
-    on_tile: Callable[[Seen, Tile], None] | None = None,
+    on_tile: Callable[[Seen, QueryChunk], None] | None = None,
     on_layer: Callable[[Seen], None] | None = None,
 ) -> Tensor:
     """Final normed hidden states [B, T, d_model] of token ids [B, T], with attention watched."""
-    watch = Watch(pattern, tokens.shape[1], model.schemes, on_tile, on_layer)
+    watch = ScoreCapture(pattern, tokens.shape[1], model.schemes, on_tile, on_layer)
     with torch.no_grad():
         return model.hidden(tokens, watch)
 
@@ -93,7 +93,7 @@ def hidden_states(model: Transformer, tokens: Tensor, pattern: Pattern) -> list[
             model.blocks[0].register_forward_pre_hook(lambda block, given: states.append(given[0]))
         )
         try:
-            model.hidden(tokens, Watch(pattern, tokens.shape[1], model.schemes))
+            model.hidden(tokens, ScoreCapture(pattern, tokens.shape[1], model.schemes))
         finally:
             for handle in handles:
                 handle.remove()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lexp.display.document import Curve, Point
-from lexp.instruments.base import Labelled
+from lexp.instruments.base import LabelledMeasurement
 
 
 def binned(values: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
@@ -29,7 +29,7 @@ def root_points(squares: np.ndarray) -> tuple[Point, ...]:
     return tuple(Point(x, math.sqrt(max(0.0, y))) for x, y in binned(squares))
 
 
-def names(shown: Sequence[Labelled]) -> list[tuple[str, str]]:
+def names(shown: Sequence[LabelledMeasurement]) -> list[tuple[str, str]]:
     """Name and group of each one's curve: the variant, and its state and method."""
     n_seeds, n_methods = len({o.seed for o in shown}), len({o.method for o in shown})
     return [
@@ -42,7 +42,7 @@ def names(shown: Sequence[Labelled]) -> list[tuple[str, str]]:
 
 
 def curves_of(
-    shown: Sequence[Labelled], values: Sequence[tuple[Point, ...] | None]
+    shown: Sequence[LabelledMeasurement], values: Sequence[tuple[Point, ...] | None]
 ) -> tuple[Curve, ...]:
     """A curve for each that has points."""
     return tuple(

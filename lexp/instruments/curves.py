@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from lexp.display.document import Chart, Picture
-from lexp.display.table import Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import Seen, watched
 from lexp.instruments.curves_shown import charts, sheet
-from lexp.instruments.distances import ByDistance, spaced
+from lexp.instruments.distances import DistanceMeans, spaced
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
 from lexp.position import Position
@@ -42,7 +42,7 @@ class Curves(Instrument):
 
     name = "curves"
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """Rows: spans, and the bias at spaced distances; array bias [schemes, heads, T].
 
         One scheme where all layers share it (its layer is `all`). NaN where nothing is in sight.
@@ -68,9 +68,9 @@ class Curves(Instrument):
                     if torch.isfinite(curve[n]):
                         value = float(curve[n])
                         rows.append({"measure": "bias", **place, "distance": n, "value": value})
-        return Finding(tuple(rows), {"bias": curves.numpy()})
+        return Measurement(tuple(rows), {"bias": curves.numpy()})
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table of spans, and for each model a chart of all its heads."""
         spans = sheet(found, SHARES)
         return [*([spans] if spans.rows else []), *charts(found)]
@@ -94,7 +94,7 @@ def span(curve: Tensor, share: float) -> int:
     return int((outside <= 1 - share + 1e-12).int().argmax())
 
 
-def reads_content(scheme: Position, view: View) -> bool:
+def reads_content(scheme: Position, view: AnalysisInput) -> bool:
     """Whether another input to the layer gives another bias."""
     if not scheme.has_bias:
         return False
@@ -105,7 +105,7 @@ def reads_content(scheme: Position, view: View) -> bool:
     return not torch.equal(one.nan_to_num(0.0), other.nan_to_num(0.0))
 
 
-def fixed_curve(scheme: Position, view: View, x: Tensor | None = None) -> Tensor:
+def fixed_curve(scheme: Position, view: AnalysisInput, x: Tensor | None = None) -> Tensor:
     """b_h(n) of the last query, float64 [heads, T]; NaN at distances it does not see."""
     n, n_heads = view.seq_len, view.model.dims.n_heads
     like = next(view.model.parameters())
@@ -122,10 +122,10 @@ def fixed_curve(scheme: Position, view: View, x: Tensor | None = None) -> Tensor
     return curve
 
 
-def mean_curves(view: View) -> Tensor:
+def mean_curves(view: AnalysisInput) -> Tensor:
     """b_h(n) averaged over texts and pairs, float64 [layers, heads, T]."""
     dims, n = view.model.dims, view.seq_len
-    sums = ByDistance(dims.n_layers, dims.n_heads, n)
+    sums = DistanceMeans(dims.n_layers, dims.n_heads, n)
     rows = max(1, min(ROWS, MAX_BIASES // (dims.n_heads * n)))
 
     def on_layer(seen: Seen) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lexp.display.document import Chart, Curve, Point
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Labelled
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import LabelledMeasurement
 from lexp.instruments.distances import spaced
 
 # A table lists this many heads and layers one by one, and a chart this many curves.
@@ -15,7 +15,7 @@ MOST_HEADS, MOST_LAYERS, MOST_CURVES = 8, 4, 32
 MOST = 10.0
 
 
-def sheet(found: Sequence[Labelled], shares: Sequence[float]) -> Sheet:
+def sheet(found: Sequence[LabelledMeasurement], shares: Sequence[float]) -> Table:
     """Spans of all heads by model, method, layer, share and length."""
     lengths = sorted({one.length for one in found})
     spans: dict[tuple[str, ...], dict[int, list[int]]] = {}
@@ -29,7 +29,7 @@ def sheet(found: Sequence[Labelled], shares: Sequence[float]) -> Sheet:
                     key = (name, one.method, layer, f"{100 * share:g} %")
                     spans.setdefault(key, {}).setdefault(one.length, []).append(int(row["value"]))
     rows = tuple(
-        tuple(Field(t) for t in (*key, *(listed(by_length.get(n, [])) for n in lengths)))
+        tuple(TableCell(t) for t in (*key, *(listed(by_length.get(n, [])) for n in lengths)))
         for key, by_length in spans.items()
     )
     notes = (
@@ -40,7 +40,7 @@ def sheet(found: Sequence[Labelled], shares: Sequence[float]) -> Sheet:
         + f" tokens for {100 * shares[0]:g} %.",
     )
     heads = ("model", "method", "layer", "weight", *(f"{n} tokens" for n in lengths))
-    return Sheet("Span of each head by its bias alone (tokens)", heads, rows, 4, notes)
+    return Table("Span of each head by its bias alone (tokens)", heads, rows, 4, notes)
 
 
 def _uniform(share: float, length: int) -> int:
@@ -54,15 +54,15 @@ def listed(spans: Sequence[int]) -> str:
     return f"{np.median(spans):g} ({min(spans)} to {max(spans)})"
 
 
-def named(one: Labelled, among: Sequence[Labelled]) -> str:
+def named(one: LabelledMeasurement, among: Sequence[LabelledMeasurement]) -> str:
     """The model, and its seed where several models have that name."""
     several = len({other.seed for other in among if other.name == one.name}) > 1
     return f"{one.name} s{one.seed}" if several else one.name
 
 
-def charts(found: Sequence[Labelled]) -> list[Chart]:
+def charts(found: Sequence[LabelledMeasurement]) -> list[Chart]:
     """The bias of every head by distance: a chart for each model, where it sees farthest."""
-    farthest: dict[str, Labelled] = {}
+    farthest: dict[str, LabelledMeasurement] = {}
     for one in found:
         name = named(one, found)
         if name not in farthest or reach(one) > reach(farthest[name]):
@@ -70,12 +70,12 @@ def charts(found: Sequence[Labelled]) -> list[Chart]:
     return [chart(name, one) for name, one in farthest.items()]
 
 
-def reach(one: Labelled) -> int:
+def reach(one: LabelledMeasurement) -> int:
     """How many distances are in sight."""
     return int(np.isfinite(one.finding.arrays["bias"]).any((0, 1)).sum())
 
 
-def chart(name: str, one: Labelled) -> Chart:
+def chart(name: str, one: LabelledMeasurement) -> Chart:
     """All heads of one model on one pair of axes."""
     bias = np.asarray(one.finding.arrays["bias"])
     n_layers, n_heads, length = bias.shape

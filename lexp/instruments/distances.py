@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass
-class ByDistance:
+class DistanceMeans:
     """Sums in float64 over the pairs at each distance i - j, of every layer and head.
 
     O(layers x heads x length) memory, whatever is added.

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Labelled
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import LabelledMeasurement
 from lexp.instruments.over_seeds import finite_mean
 from lexp.report.expected import Findings
 
 
-def findings_sheet(block: Findings, found: Sequence[Labelled]) -> Sheet:
+def findings_sheet(block: Findings, found: Sequence[LabelledMeasurement]) -> Table:
     """A row for each model and method: printed, ours (mean over rows and seeds), of how many rows.
 
     found: of the block's instrument.
@@ -21,7 +21,7 @@ def findings_sheet(block: Findings, found: Sequence[Labelled]) -> Sheet:
         longest = max((one.length for one in own if one.moment.step == last), default=0)
         then = [one for one in own if (one.length, one.moment.step) == (longest, last)]
         if not then:
-            rows.append(tuple(map(Field, (model, "", shown, "", "0", ""))))
+            rows.append(tuple(map(TableCell, (model, "", shown, "", "0", ""))))
         for method in sorted({one.method for one in then}, key=lambda m: (m != "full", m)):
             values = [
                 float(row[block.column])
@@ -32,9 +32,9 @@ def findings_sheet(block: Findings, found: Sequence[Labelled]) -> Sheet:
             ]
             ours = f"{finite_mean(values):.4g}" if values else ""
             line = (model, method, shown, ours, str(len(values)), str(longest))
-            rows.append(tuple(map(Field, line)))
+            rows.append(tuple(map(TableCell, line)))
     where = ", ".join(f"{key} {value}" for key, value in block.where.items())
-    return Sheet(
+    return Table(
         f"{block.instrument}, expected and ours: {block.source}",
         ("model", "method", "expected", "ours", "values", "at length"), tuple(rows), 2,
         (f"Of {block.state} models: {where or 'all rows'}; ours is the mean over seeds and rows "

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexp.attention.chunked import Tile
+from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Curve, Picture, Point
-from lexp.display.table import Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import Seen, watched
 
 N_SINKS = 4
@@ -40,7 +40,7 @@ class Heads(Instrument):
 
     name = "heads"
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """A row for each layer, head and measure."""
         n_layers, n_heads = view.model.dims.n_layers, view.model.dims.n_heads
         sums = torch.zeros(len(MEASURES), n_layers, n_heads, dtype=torch.float64)
@@ -49,7 +49,7 @@ class Heads(Instrument):
             # The first query sees itself alone: it has no choice to measure.
             n_queries += view.seq_len - 1
 
-            def on_tile(seen: Seen, tile: Tile) -> None:
+            def on_tile(seen: Seen, tile: QueryChunk) -> None:
                 sums[:, seen.layer] += measures(tile).sum(-1).cpu()
 
             watched(view.model, text[None], view.pattern, on_tile)
@@ -60,11 +60,11 @@ class Heads(Instrument):
             for layer in range(n_layers)
             for head in range(n_heads)
         ]
-        return Finding(tuple(rows))
+        return Measurement(tuple(rows))
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A chart of each measure against length: mean over heads, the band their range."""
-        charts: list[Sheet | Chart | Picture] = []
+        charts: list[Table | Chart | Picture] = []
         for measure, words in MEASURES.items():
             curves: dict[tuple[str, str], list[Point]] = {}
             for one in sorted(found, key=lambda f: f.length):
@@ -83,7 +83,7 @@ class Heads(Instrument):
         return charts
 
 
-def measures(tile: Tile) -> Tensor:
+def measures(tile: QueryChunk) -> Tensor:
     """Every measure of every query of a tile but the text's first, float64 [measures, H, Q]."""
     allowed = tile.allowed
     weights = tile.weights[0].double()

@@ -30,11 +30,11 @@ import torch
 from torch import Tensor
 
 from lexp.attention import chunked as strips
-from lexp.attention.chunked import Tile
+from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Picture
 from lexp.display.png import heat_maps
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import Seen, watched
 from lexp.instruments.over_seeds import (
     against_length,
@@ -98,7 +98,7 @@ class Invariance(Instrument):
 
     name = "invariance"
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """A row for each layer and head; `gram` and `position` beside `scores` where defined."""
         if view.seq_len < 3:
             raise NotDefined("translation invariance needs texts of 3 tokens or more")
@@ -109,7 +109,7 @@ class Invariance(Instrument):
                 Diagonals.empty(n_heads, view.seq_len, view.texts.device) for _ in range(n_layers)
             ]
 
-            def on_tile(seen: Seen, tile: Tile, layers: list[Diagonals] = layers) -> None:
+            def on_tile(seen: Seen, tile: QueryChunk, layers: list[Diagonals] = layers) -> None:
                 queries = torch.arange(tile.start, tile.start + tile.scores.shape[2])
                 distance = queries.to(tile.keys.device)[:, None] - tile.keys
                 chosen = tile.allowed & (distance > 0)
@@ -123,9 +123,9 @@ class Invariance(Instrument):
             for layer in range(n_layers)
             for head in range(n_heads)
         ]
-        return Finding((*rows, *embedding_rows(view)))
+        return Measurement((*rows, *embedding_rows(view)))
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table, a chart against length for each layer, and a picture of every head."""
         n_layers = 1 + max(int(r["layer"]) for one in found for r in one.finding.rows)
         charts = [
@@ -141,7 +141,7 @@ class Invariance(Instrument):
         ]  # fmt: skip
         return [table(found, n_layers), *charts, every_head(found, n_layers)]
 
-    def summary(self, one: Labelled) -> dict[str, float]:
+    def summary(self, one: LabelledMeasurement) -> dict[str, float]:
         """Mean R^2 of all heads' scores, and of the embeddings where there are some."""
         means = {
             "Toeplitz R² of scores": finite_mean(values_of(one, "scores")),
@@ -150,7 +150,7 @@ class Invariance(Instrument):
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
 
-def embedding_rows(view: View) -> list[Row]:
+def embedding_rows(view: AnalysisInput) -> list[Row]:
     """R^2 of P P^T and of every head's position-position term; none without embeddings P."""
     try:
         p = position_embeddings(view)
@@ -184,7 +184,7 @@ def of_products(left: Tensor, right: Tensor) -> list[float]:
     return found.r2().tolist()
 
 
-def values_of(one: Labelled, measure: str, layer: int | None = None) -> list[float]:
+def values_of(one: LabelledMeasurement, measure: str, layer: int | None = None) -> list[float]:
     """Values of a measure, of one layer or all."""
     return [
         float(row["value"])
@@ -193,12 +193,12 @@ def values_of(one: Labelled, measure: str, layer: int | None = None) -> list[flo
     ]
 
 
-def layer_mean(one: Labelled, layer: int) -> float:
+def layer_mean(one: LabelledMeasurement, layer: int) -> float:
     """Mean R^2 of the scores of a layer's heads."""
     return finite_mean(values_of(one, "scores", layer))
 
 
-def every_head(found: Sequence[Labelled], n_layers: int) -> Picture:
+def every_head(found: Sequence[LabelledMeasurement], n_layers: int) -> Picture:
     """R^2 of each layer and head, of each model at its longest length under the first method."""
     n_heads = 1 + max(int(row["head"]) for one in found for row in one.finding.rows)
     panels = []
@@ -217,7 +217,7 @@ def every_head(found: Sequence[Labelled], n_layers: int) -> Picture:
     )  # fmt: skip
 
 
-def table(found: Sequence[Labelled], n_layers: int) -> Sheet:
+def table(found: Sequence[LabelledMeasurement], n_layers: int) -> Table:
     """R^2 by layer, over all heads, and of the embeddings."""
     rows = []
     for kind, ones in sorted(by_kind(found).items(), key=lambda item: in_order(item[0])):
@@ -229,9 +229,11 @@ def table(found: Sequence[Labelled], n_layers: int) -> Sheet:
         numbers = [*layers, finite_mean(every), finite_mean(gram), finite_mean(position)]
         texts = [f"{v:.3f}" if math.isfinite(v) else "" for v in numbers]
         texts.insert(n_layers + 1, spread)
-        rows.append((*map(Field, (kind.name, kind.method, str(kind.length))), *map(Field, texts)))
+        rows.append(
+            (*map(TableCell, (kind.name, kind.method, str(kind.length))), *map(TableCell, texts))
+        )
     heads = [f"layer {n + 1}" for n in range(n_layers)]
-    return Sheet(
+    return Table(
         "Translation invariance: Toeplitz R²",
         ("model", "attention", "length", *heads, "all layers", "heads", "P Pᵀ", "P Wq Wkᵀ Pᵀ"),
         tuple(rows),

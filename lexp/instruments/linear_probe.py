@@ -36,7 +36,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class LinearProbe:
     """Weights of both layers, and what states are standardised by; all float32."""
 
     mean: Tensor
@@ -59,7 +59,7 @@ class Classifier:
 
 def train_classifier(
     states: Tensor, classes: Tensor, n_classes: int, training: Training
-) -> Classifier:
+) -> LinearProbe:
     """Trained by cross-entropy on states float32 [N, d_model] of classes int64 [N].
 
     Each pass over the states is in another order; batches are of at most `training.batch` states,
@@ -68,7 +68,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(training.seed)
     # A channel that never changes is 0 after the mean is gone, whatever it is divided by.
     spread = states.std(0, correction=0)
-    made = Classifier(
+    made = LinearProbe(
         states.mean(0),
         torch.where(spread > 0, spread, 1.0),
         fresh(states.shape[1], training.hidden, n_classes, generator, states.device),
@@ -87,7 +87,7 @@ def train_classifier(
             for group in optimizer.param_groups:
                 group["lr"] = training.rate(step)
             optimizer.step()
-    return Classifier(made.mean, made.spread, tuple(w.detach() for w in made.weights))  # type: ignore[arg-type]
+    return LinearProbe(made.mean, made.spread, tuple(w.detach() for w in made.weights))  # type: ignore[arg-type]
 
 
 def fresh(

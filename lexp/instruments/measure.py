@@ -18,10 +18,16 @@ from lexp.evaluate import (
     OK,
     OUT_OF_MEMORY,
     Method,
-    Subject,
+    ModelUnderTest,
     prepare,
 )
-from lexp.instruments.base import Finding, Instrument, Labelled, Moment, View
+from lexp.instruments.base import (
+    AnalysisInput,
+    CheckpointInfo,
+    Instrument,
+    LabelledMeasurement,
+    Measurement,
+)
 from lexp.system.errors import NotDefined
 from lexp.system.files import digest, make_folder, read_sealed, write_bytes, write_sealed
 from lexp.system.runtime import is_out_of_memory
@@ -33,24 +39,24 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Look:
+class AnalysisResult:
     """One finding and all that names it; status and reason where there is none."""
 
     instrument: str
     run: str
-    labelled: Labelled
+    labelled: LabelledMeasurement
     status: str
     reason: str
     seconds: float
 
 
 def look(
-    subject: Subject,
+    subject: ModelUnderTest,
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    moment: Moment,
-) -> Look:
+    moment: CheckpointInfo,
+) -> AnalysisResult:
     """A finding, from its file if it is known."""
     length = int(texts.shape[1])
     path = look_path(subject, instrument, method, texts, moment)
@@ -60,45 +66,47 @@ def look(
     started = time.perf_counter()
     finding, status, reason = _look(subject, instrument, method, texts, moment)
     labels = subject.labels
-    labelled = Labelled(
+    labelled = LabelledMeasurement(
         labels["model"], method.label, moment, labels["seed"], length, labels["train_len"], finding
     )
     seconds = round(time.perf_counter() - started, 3)
-    found = Look(instrument.label, labels["run"], labelled, status, reason, seconds)
+    found = AnalysisResult(instrument.label, labels["run"], labelled, status, reason, seconds)
     write_look(path, found)
     return found
 
 
 def _look(
-    subject: Subject,
+    subject: ModelUnderTest,
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    moment: Moment,
-) -> tuple[Finding, str, str]:
+    moment: CheckpointInfo,
+) -> tuple[Measurement, str, str]:
     try:
         model, pattern = prepare(subject, method, int(texts.shape[1]))
         refuse_both_sides(pattern, "instruments look at causal models")
         device = next(model.parameters()).device
-        view = View(model, pattern, texts.to(device), subject.labels["train_len"], moment.state)
+        view = AnalysisInput(
+            model, pattern, texts.to(device), subject.labels["train_len"], moment.state
+        )
         return instrument.look(view), OK, ""
     except NotDefined as error:
-        return Finding(()), NOT_DEFINED, str(error)
+        return Measurement(()), NOT_DEFINED, str(error)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return Finding(()), OUT_OF_MEMORY, message
+    return Measurement(()), OUT_OF_MEMORY, message
 
 
 def look_path(
-    subject: Subject,
+    subject: ModelUnderTest,
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    moment: Moment,
+    moment: CheckpointInfo,
 ) -> Path:
     """Where a finding is kept: a readable name, and a hash of all it depends on."""
     length = int(texts.shape[1])
@@ -112,7 +120,7 @@ def look_path(
     return subject.folder / "analysis" / f"{stem.replace(' ', '-')}.json"
 
 
-def write_look(path: Path, found: Look) -> None:
+def write_look(path: Path, found: AnalysisResult) -> None:
     """Rows as JSON, arrays beside them as .npz."""
     make_folder(path.parent)
     one = found.labelled
@@ -132,19 +140,19 @@ def write_look(path: Path, found: Look) -> None:
     )  # fmt: skip
 
 
-def read_look(path: Path) -> Look | None:
+def read_look(path: Path) -> AnalysisResult | None:
     """A finding from where it is kept; None if there is none or it is damaged."""
     try:
         stored = read_sealed(path)
         with np.load(path.with_suffix(".npz")) as arrays:
             kept = {key: arrays[key] for key in arrays.files}
         rows = tuple({k: _read(v) for k, v in row.items()} for row in stored["rows"])
-        moment = Moment(stored["state"], stored["step"], float(_read(stored["loss"])))
-        labelled = Labelled(
+        moment = CheckpointInfo(stored["state"], stored["step"], float(_read(stored["loss"])))
+        labelled = LabelledMeasurement(
             stored["model"], stored["method"], moment, stored["seed"], stored["length"],
-            stored["train_len"], Finding(rows, kept),
+            stored["train_len"], Measurement(rows, kept),
         )  # fmt: skip
-        return Look(
+        return AnalysisResult(
             stored["instrument"], stored["run"], labelled, stored["status"], stored["reason"],
             stored["seconds"],
         )  # fmt: skip
@@ -152,7 +160,7 @@ def read_look(path: Path) -> Look | None:
         return None
 
 
-def noted(looks: Iterable[Look], notes: Mapping[str, str]) -> list[Look]:
+def noted(looks: Iterable[AnalysisResult], notes: Mapping[str, str]) -> list[AnalysisResult]:
     """Findings with what tells their variants apart, variants in order, trained before random.
 
     notes: by run, see `lexp.runs.run.run_notes`.
@@ -163,13 +171,13 @@ def noted(looks: Iterable[Look], notes: Mapping[str, str]) -> list[Look]:
     return sorted(found, key=_place)
 
 
-def _place(one: Look) -> tuple[str, list[str | float], bool]:
+def _place(one: AnalysisResult) -> tuple[str, list[str | float], bool]:
     return one.labelled.model, natural(one.labelled.note), one.labelled.state != "trained"
 
 
-def read_looks(study: Path) -> Iterator[Look]:
+def read_looks(study: Path) -> Iterator[AnalysisResult]:
     """Every finding of a study, the newest of each kind."""
-    newest: dict[tuple, tuple[float, Look]] = {}
+    newest: dict[tuple, tuple[float, AnalysisResult]] = {}
     for path in sorted(study.glob("*/analysis/*.json")):
         found = read_look(path)
         if found is None:

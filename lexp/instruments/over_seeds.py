@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lexp.display.document import Curve, Point
-from lexp.instruments.base import Labelled
+from lexp.instruments.base import LabelledMeasurement
 from lexp.system.text import natural
 
 
@@ -22,15 +22,17 @@ def in_order(kind: Kind) -> tuple[list[str | float], str, int]:
     return natural(kind.name), kind.method, kind.length
 
 
-def by_kind(found: Sequence[Labelled]) -> dict[Kind, list[Labelled]]:
+def by_kind(found: Sequence[LabelledMeasurement]) -> dict[Kind, list[LabelledMeasurement]]:
     """Findings of all seeds under what they are of, in the order of models and lengths."""
-    kinds: dict[Kind, list[Labelled]] = {}
+    kinds: dict[Kind, list[LabelledMeasurement]] = {}
     for one in sorted(found, key=lambda one: (natural(one.name), one.length)):
         kinds.setdefault(Kind(one.name, one.method, one.length), []).append(one)
     return kinds
 
 
-def longest_of_each(kinds: dict[Kind, list[Labelled]]) -> dict[Kind, list[Labelled]]:
+def longest_of_each(
+    kinds: dict[Kind, list[LabelledMeasurement]],
+) -> dict[Kind, list[LabelledMeasurement]]:
     """Of every model and method the findings at its own longest length."""
     return {
         kind: ones
@@ -52,7 +54,7 @@ def over_seeds(x: float, values: Sequence[float]) -> Point:
 
 
 def against_length(
-    found: Sequence[Labelled], value: Callable[[Labelled], float]
+    found: Sequence[LabelledMeasurement], value: Callable[[LabelledMeasurement], float]
 ) -> tuple[Curve, ...]:
     """A curve for each model and method: the mean over seeds, the band their range."""
     curves: dict[tuple[str, str], list[Point]] = {}
@@ -66,6 +68,6 @@ def against_length(
     )
 
 
-def trained_marks(found: Sequence[Labelled]) -> tuple[tuple[float, str], ...]:
+def trained_marks(found: Sequence[LabelledMeasurement]) -> tuple[tuple[float, str], ...]:
     """Vertical lines at trained lengths."""
     return tuple((float(n), "trained") for n in sorted({one.train_len for one in found}))

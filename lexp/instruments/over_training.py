@@ -8,25 +8,27 @@ import math
 from collections.abc import Sequence
 
 from lexp.display.document import Chart, Curve, Picture
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Instrument, Labelled
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import Instrument, LabelledMeasurement
 from lexp.instruments.over_seeds import finite_mean, over_seeds
 from lexp.statistics import rank_correlation
 
 # Of a variant: what was found in each seed, by step.
-Course = dict[int, list[Labelled]]
+Course = dict[int, list[LabelledMeasurement]]
 
 
-def shown(instrument: Instrument, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+def shown(
+    instrument: Instrument, found: Sequence[LabelledMeasurement]
+) -> list[Table | Chart | Picture]:
     """What an instrument shows of the last checkpoints, and its summary over training."""
     if not found:
         return []
     return [*instrument.show(last_of_each(found)), *over_training(instrument, found)]
 
 
-def last_of_each(found: Sequence[Labelled]) -> list[Labelled]:
+def last_of_each(found: Sequence[LabelledMeasurement]) -> list[LabelledMeasurement]:
     """Of every variant, seed, place and state the finding at the highest step."""
-    last: dict[tuple, Labelled] = {}
+    last: dict[tuple, LabelledMeasurement] = {}
     for one in found:
         key = one.variant, one.seed, one.train_len, one.state, one.method, one.length
         if key not in last or one.moment.step > last[key].moment.step:
@@ -34,19 +36,21 @@ def last_of_each(found: Sequence[Labelled]) -> list[Labelled]:
     return list(last.values())
 
 
-def over_training(instrument: Instrument, found: Sequence[Labelled]) -> list[Sheet | Chart]:
+def over_training(
+    instrument: Instrument, found: Sequence[LabelledMeasurement]
+) -> list[Table | Chart]:
     """For each quantity of the summary two charts and a table; nothing if there is one step."""
     courses = courses_of(found)
     if not any(len([s for s in course if s]) > 1 for course in courses.values()):
         return []
     quantities = list(dict.fromkeys(q for one in found for q in instrument.summary(one)))
-    items: list[Sheet | Chart] = []
+    items: list[Table | Chart] = []
     for quantity in quantities:
         items += _quantity(instrument, quantity, courses)
     return items
 
 
-def courses_of(found: Sequence[Labelled]) -> dict[str, Course]:
+def courses_of(found: Sequence[LabelledMeasurement]) -> dict[str, Course]:
     """Findings of each variant by step, the random state at step 0."""
     nearest = min((abs(math.log(o.length / o.train_len)), o.length) for o in found)[1]
     courses: dict[str, Course] = {}
@@ -58,7 +62,7 @@ def courses_of(found: Sequence[Labelled]) -> dict[str, Course]:
 
 def _quantity(
     instrument: Instrument, quantity: str, courses: dict[str, Course]
-) -> list[Sheet | Chart]:
+) -> list[Table | Chart]:
     by_step, by_loss, rows = [], [], []
     for name, course in courses.items():
         values = {
@@ -82,11 +86,11 @@ def _quantity(
     note = f"At {where.length} tokens under {where.method} attention; mean over seeds, their range."
     steps = sorted({step for course in courses.values() for step in course})
     return [
-        Sheet(
+        Table(
             title,
             ("model", *[f"step {s}" for s in steps], "rank correlation with the loss"),
             tuple(
-                (Field(name), *[Field(texts.get(s, "")) for s in steps], Field(correlation))
+                tuple(map(TableCell, (name, *[texts.get(s, "") for s in steps], correlation)))
                 for name, texts, correlation in rows
             ),
             1,

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from lexp.instruments.base import View
+from lexp.instruments.base import AnalysisInput
 from lexp.system.errors import NotDefined
 
 
-def position_embeddings(view: View) -> Tensor:
+def position_embeddings(view: AnalysisInput) -> Tensor:
     """P of the model's scheme at the text's positions, float64 [T, d_model].
 
     The scheme applied to zeros: whatever it multiplies embeddings by falls away. NotDefined for a

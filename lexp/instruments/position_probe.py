@@ -39,11 +39,11 @@ import torch
 from torch import Tensor
 
 from lexp.display.document import Chart, Curve, Picture, Point
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import hidden_states
 from lexp.instruments.charts import curves_of
-from lexp.instruments.linear_probe import Classifier, Training, train_classifier
+from lexp.instruments.linear_probe import LinearProbe, Training, train_classifier
 from lexp.system.errors import NotDefined
 from lexp.system.text import natural
 
@@ -78,7 +78,7 @@ class PositionProbe(Instrument):
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr must be above 0, got {self.lr}")
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """A row for each layer; layer 0: the embeddings."""
         if view.seq_len < 2:
             raise NotDefined("a position probe needs texts of 2 tokens or more")
@@ -91,9 +91,9 @@ class PositionProbe(Instrument):
         for layer in range(len(known.states)):
             found = probed(known.states[layer], known.positions, new, layer, view.seq_len, training)
             rows.append({"layer": layer, **found, **baselines})
-        return Finding(tuple(rows))
+        return Measurement(tuple(rows))
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Distances by model and layer, and at the longest length a chart of them by layer."""
         longest = max(one.length for one in found)
         return [sheet(found), chart([one for one in found if one.length == longest])]
@@ -130,7 +130,7 @@ def split(n_texts: int, held_out: float, seed: int) -> tuple[list[int], list[int
     return sorted(order[n_test:]), sorted(order[:n_test])
 
 
-def states_of(view: View, documents: Sequence[int], per_text: int, seed: int) -> States:
+def states_of(view: AnalysisInput, documents: Sequence[int], per_text: int, seed: int) -> States:
     """Hidden states of documents rolled to begin at different places, drawn by the seed.
 
     Of each document at most per_text states, and at most seq_len rolls.
@@ -173,7 +173,9 @@ def probed(
     }
 
 
-def guesses(made: Classifier, states: Tensor, length: int, n_classes: int) -> tuple[Tensor, Tensor]:
+def guesses(
+    made: LinearProbe, states: Tensor, length: int, n_classes: int
+) -> tuple[Tensor, Tensor]:
     """The likeliest position of each state and the median one, int64 [N]."""
     edges = -(-torch.arange(n_classes + 1, device=states.device) * length // n_classes)
     stands_for = (edges[:-1] + edges[1:] - 1) // 2
@@ -186,7 +188,7 @@ def guesses(made: Classifier, states: Tensor, length: int, n_classes: int) -> tu
     return torch.cat(likeliest), torch.cat(median)
 
 
-def sheet(found: Sequence[Labelled]) -> Sheet:
+def sheet(found: Sequence[LabelledMeasurement]) -> Table:
     """Mean distance of the likeliest and of the median position, by layer, beside the baselines."""
     n_layers = max(len(one.finding.rows) for one in found) - 1
     rows = []
@@ -197,9 +199,9 @@ def sheet(found: Sequence[Labelled]) -> Sheet:
             texts = [f"{float(row[measure]):.1f}" for row in own]
             texts += [""] * (n_layers + 1 - len(own))
             texts += [f"{float(own[0][key]):.1f}" for key in ("middle", "random")]
-            rows.append((*map(Field, names), *map(Field, texts)))
+            rows.append((*map(TableCell, names), *map(TableCell, texts)))
     layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
-    return Sheet(
+    return Table(
         "Position probe: mean distance to the true position (tokens)",
         ("model", "seed", "method", "length", "guess", *layers, "middle", "random"),
         tuple(rows), 5,
@@ -210,10 +212,10 @@ def sheet(found: Sequence[Labelled]) -> Sheet:
     )  # fmt: skip
 
 
-def chart(shown: Sequence[Labelled]) -> Chart:
+def chart(shown: Sequence[LabelledMeasurement]) -> Chart:
     """Mean distance of the likeliest position by layer, of findings at one length."""
 
-    def values(one: Labelled) -> tuple[Point, ...]:
+    def values(one: LabelledMeasurement) -> tuple[Point, ...]:
         return tuple(
             Point(float(row["layer"]), y, y - e, y + e)
             for row in one.finding.rows

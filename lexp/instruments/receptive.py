@@ -25,8 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lexp.attention import Attend, make_attend
 from lexp.display.document import Chart, Curve, Picture, Point
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.over_seeds import Kind, by_kind, finite_mean, in_order, longest_of_each
 from lexp.model.transformer import Transformer
 from lexp.pattern import Banded, Pattern
@@ -43,7 +43,7 @@ class Receptive(Instrument):
 
     name = "receptive"
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """Rows of the distances, and of the cumulative share at powers of two."""
         n_inputs = view.seq_len - 1
         if n_inputs < 1:
@@ -66,9 +66,9 @@ class Receptive(Instrument):
             distance = 2**power - 1
             rows.append({"measure": "cumulative", "distance": distance,
                          "value": float(cumulative[distance])})  # fmt: skip
-        return Finding(tuple(rows), {"shares": shares})
+        return Measurement(tuple(rows), {"shares": shares})
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table of distances; the cumulative share at each model's longest length."""
         kinds = by_kind(found)
         return [table(kinds), chart(longest_of_each(kinds), max(kind.length for kind in kinds))]
@@ -123,20 +123,20 @@ def reached(cumulative: np.ndarray, percent: float) -> int:
     return int((cumulative < percent / 100 * cumulative[-1]).sum())
 
 
-def mean_of(ones: Sequence[Labelled], measure: str) -> float:
+def mean_of(ones: Sequence[LabelledMeasurement], measure: str) -> float:
     """The mean of a measure over seeds."""
     rows = [row for one in ones for row in one.finding.rows if row["measure"] == measure]
     return finite_mean([float(row["value"]) for row in rows])
 
 
-def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
+def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
     """Distances that hold 50, 90 and 99 %, by model, method and length."""
     rows = []
     for kind, ones in sorted(kinds.items(), key=lambda item: in_order(item[0])):
         held = [f"{mean_of(ones, f'distance_{percent}'):.0f}" for percent in PERCENT]
         texts = (*kind[:2], str(kind.length), *held, f"{mean_of(ones, 'reachable'):.0f}")
-        rows.append(tuple(map(Field, texts)))
-    return Sheet(
+        rows.append(tuple(map(TableCell, texts)))
+    return Table(
         "Empirical receptive field (tokens)",
         ("model", "attention", "length", *(f"{p} %" for p in PERCENT), "reachable"),
         tuple(rows),
@@ -149,7 +149,7 @@ def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
     )
 
 
-def chart(kinds: dict[Kind, list[Labelled]], longest: int) -> Chart:
+def chart(kinds: dict[Kind, list[LabelledMeasurement]], longest: int) -> Chart:
     """Cumulative share against how many of the newest tokens."""
     curves = []
     for kind, ones in kinds.items():

@@ -29,12 +29,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexp.attention.chunked import Tile
+from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Picture
-from lexp.display.table import Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import Seen, watched
-from lexp.instruments.distances import ByDistance
+from lexp.instruments.distances import DistanceMeans
 from lexp.instruments.resolution_shown import charts, sheets
 from lexp.position import Position
 from lexp.system.errors import NotDefined
@@ -49,15 +49,15 @@ class Resolution(Instrument):
 
     name = "resolution"
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """A row for each R; arrays scores [layers, heads, T], theory [layers, T] (NaN: none)."""
         schemes = layer_schemes(view)
         if any(scheme.has_weigh for scheme in schemes):
             name = type(view.model.position).__name__
             raise NotDefined(f"{name} has no scores before softmax that hold its positions")
-        sums = ByDistance(len(schemes), view.model.dims.n_heads, view.seq_len)
+        sums = DistanceMeans(len(schemes), view.model.dims.n_heads, view.seq_len)
 
-        def on_tile(seen: Seen, tile: Tile) -> None:
+        def on_tile(seen: Seen, tile: QueryChunk) -> None:
             n_queries = tile.scores.shape[2]
             queries = torch.arange(n_queries, device=tile.keys.device) + tile.start
             distance = queries[:, None] - tile.keys
@@ -76,9 +76,9 @@ class Resolution(Instrument):
             if torch.isfinite(curve).any():
                 for scores, divisor in ((RAW, 1.0), (SOFTMAX, root)):
                     rows.append(row(THEORY, scores, layer, -1, resolution(curve / divisor)))
-        return Finding(tuple(rows), {"scores": means.numpy(), "theory": theory.numpy()})
+        return Measurement(tuple(rows), {"scores": means.numpy(), "theory": theory.numpy()})
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """R by model, method and length beside the published values; R and s[n] as charts."""
         return [*sheets(found), *charts(found)]
 
@@ -92,7 +92,7 @@ def resolution(scores: Tensor) -> float:
     return float((weights * (weights - following)).sum() / weights.sum() ** 2)
 
 
-def layer_schemes(view: View) -> list[Position]:
+def layer_schemes(view: AnalysisInput) -> list[Position]:
     """The scheme of every layer."""
     schemes = view.model.schemes
     return [schemes[n % len(schemes)] for n in range(len(view.model.blocks))]
@@ -110,7 +110,7 @@ def expected_curve(scheme: Position, length: int, head_dim: int) -> Tensor | Non
     return (factors[0] * factors[1].conj()).real.sum(-1)
 
 
-def theory_of(view: View, schemes: Sequence[Position], means: Tensor) -> Tensor:
+def theory_of(view: AnalysisInput, schemes: Sequence[Position], means: Tensor) -> Tensor:
     """g[n] of each layer at the distances in sight, float64 [layers, T]; NaN where there is none.
 
     None under a pattern that moves positions: there a distance has no one angle.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lexp.display.document import Chart, Curve, Point
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Labelled
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import LabelledMeasurement
 from lexp.instruments.distances import spaced
 from lexp.instruments.over_seeds import against_length, finite_mean, trained_marks
 
@@ -31,7 +31,7 @@ NOTES = (
 )
 
 
-def sheets(found: Sequence[Labelled]) -> list[Sheet]:
+def sheets(found: Sequence[LabelledMeasurement]) -> list[Table]:
     """R by model, method and length: one table for each scale of the scores."""
     lengths = sorted({one.length for one in found})
     made = []
@@ -53,14 +53,14 @@ def sheets(found: Sequence[Labelled]) -> list[Sheet]:
             known = PUBLISHED.get((models[name], method)) if kind != "theory" else None
             cells += [f"{x:.2f}†" for x in known] if known else ["", ""]
             muted = "muted" if kind == "theory" else ""
-            rows.append(tuple(Field(t, muted) for t in (name, method, kind, *cells)))
+            rows.append(tuple(TableCell(t, muted) for t in (name, method, kind, *cells)))
         heads = ("model", "method", "s[n]", *(f"{n} tokens" for n in lengths), "L †", "2 L †")
         title = f"Attention resolution R of scores {scores}"
-        made.append(Sheet(title, heads, tuple(rows), 3, NOTES))
+        made.append(Table(title, heads, tuple(rows), 3, NOTES))
     return made
 
 
-def r_of(one: Labelled, kind: str, scores: str) -> float | None:
+def r_of(one: LabelledMeasurement, kind: str, scores: str) -> float | None:
     """The mean over layers of one R; None if it was not taken."""
     values = [
         float(row["value"])
@@ -78,7 +78,7 @@ def number(values: list[float]) -> str:
     return f"{mean:.4f}" if abs(mean) >= 1e-3 else f"{mean:.1e}"
 
 
-def charts(found: Sequence[Labelled]) -> list[Chart]:
+def charts(found: Sequence[LabelledMeasurement]) -> list[Chart]:
     """R against length, and s[n] against n at the longest length: measured, and in theory."""
     made = [r_chart(found)]
     for method in dict.fromkeys(one.method for one in found):
@@ -91,13 +91,13 @@ def charts(found: Sequence[Labelled]) -> list[Chart]:
     return made
 
 
-def named(one: Labelled, among: Sequence[Labelled]) -> str:
+def named(one: LabelledMeasurement, among: Sequence[LabelledMeasurement]) -> str:
     """The model, and its seed where several models have that name."""
     several = len({other.seed for other in among if other.name == one.name}) > 1
     return f"{one.name} s{one.seed}" if several else one.name
 
 
-def r_chart(found: Sequence[Labelled]) -> Chart:
+def r_chart(found: Sequence[LabelledMeasurement]) -> Chart:
     """R of each head against length."""
     return Chart(
         "Attention resolution", "length (tokens)", "R", True, True,
@@ -107,13 +107,13 @@ def r_chart(found: Sequence[Labelled]) -> Chart:
     )  # fmt: skip
 
 
-def r_of_heads(one: Labelled) -> float:
+def r_of_heads(one: LabelledMeasurement) -> float:
     """The mean over heads and layers, of scores as softmax sees them."""
     rows = [r for r in one.finding.rows if r["of"] == "each head"]
     return finite_mean([float(r["value"]) for r in rows if r["scores"] == rows[0]["scores"]])
 
 
-def measured_chart(found: Sequence[Labelled], of: str) -> Chart:
+def measured_chart(found: Sequence[LabelledMeasurement], of: str) -> Chart:
     """s^[n] of models, means over layers and heads."""
     curves = []
     for one in found:
@@ -129,7 +129,7 @@ def measured_chart(found: Sequence[Labelled], of: str) -> Chart:
     )  # fmt: skip
 
 
-def theory_chart(found: Sequence[Labelled]) -> list[Chart]:
+def theory_chart(found: Sequence[LabelledMeasurement]) -> list[Chart]:
     """g[n] as a share of g[0]; nothing if no scheme has one."""
     curves: dict[str, Curve] = {}
     for one in found:

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexp.display.document import Chart, Curve, Picture, Point
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.over_seeds import Kind, by_kind, finite_mean, in_order, longest_of_each
 from lexp.instruments.position_embeddings import position_embeddings
 from lexp.system.errors import NotDefined
@@ -62,7 +62,7 @@ class Spectrum(Instrument):
         if not (0 < self.near <= 1 and 0 < self.circle <= 1):
             raise ValueError(f"near={self.near}, circle={self.circle}: above 0 and at most 1")
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """Rows of the measures, of every component and of every plane that turns."""
         if view.seq_len < 3:
             raise NotDefined("a spectrum needs texts of 3 tokens or more")
@@ -84,9 +84,9 @@ class Spectrum(Instrument):
             rows.append({"measure": "plane", "component": plane.first + 1, "value": plane.variance,
                          "circle": plane.circle, "period": plane.period})  # fmt: skip
         shown: np.ndarray = projections[:, :N_SHOWN].astype(np.float32)
-        return Finding(tuple(rows), {"shares": shares, "projections": shown})
+        return Measurement(tuple(rows), {"shares": shares, "projections": shown})
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table, cumulative variance, and leading components against position by model."""
         kinds = each_once(by_kind(found))
         longest = longest_of_each(kinds)
@@ -146,9 +146,11 @@ def circularity(w: np.ndarray) -> tuple[float, float]:
     return float(power[best] / (len(w) * (np.abs(w) ** 2).sum())), frequency
 
 
-def each_once(kinds: dict[Kind, list[Labelled]]) -> dict[Kind, list[Labelled]]:
+def each_once(
+    kinds: dict[Kind, list[LabelledMeasurement]],
+) -> dict[Kind, list[LabelledMeasurement]]:
     """Without methods whose embeddings are those of another: attention does not change them."""
-    kept: dict[Kind, list[Labelled]] = {}
+    kept: dict[Kind, list[LabelledMeasurement]] = {}
     seen: set[tuple[str, int, bytes]] = set()
     for kind, ones in kinds.items():
         key = kind.name, kind.length, ones[0].finding.arrays["shares"].tobytes()
@@ -158,19 +160,19 @@ def each_once(kinds: dict[Kind, list[Labelled]]) -> dict[Kind, list[Labelled]]:
     return kept
 
 
-def name_of(kind: Kind, kinds: dict[Kind, list[Labelled]]) -> str:
+def name_of(kind: Kind, kinds: dict[Kind, list[LabelledMeasurement]]) -> str:
     """The model; and how it was run, where that makes a difference to its embeddings."""
     several = len({k.method for k in kinds if k.name == kind.name}) > 1
     return f"{kind.name} {kind.method}" if several else kind.name
 
 
-def mean_of(ones: Sequence[Labelled], measure: str) -> float:
+def mean_of(ones: Sequence[LabelledMeasurement], measure: str) -> float:
     """The mean of a measure over seeds."""
     rows = [row for one in ones for row in one.finding.rows if row["measure"] == measure]
     return finite_mean([float(row["value"]) for row in rows])
 
 
-def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
+def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
     """Dimensions that matter and what turns, by model and length."""
     rows = []
     for kind, ones in sorted(kinds.items(), key=lambda item: in_order(item[0])):
@@ -178,8 +180,8 @@ def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
         held = [f"{mean_of(ones, f'dimensions_{percent}'):g}" for percent in PERCENT]
         turning = f"{100 * mean_of(ones, 'turning'):.1f} %", f"{mean_of(ones, 'planes'):g}"
         texts = [name_of(kind, kinds), str(kind.length), str(n_dims), *held, *turning]
-        rows.append(tuple(map(Field, texts)))
-    return Sheet(
+        rows.append(tuple(map(TableCell, texts)))
+    return Table(
         "Spectrum of position embeddings",
         ("model", "length", "dimensions", *(f"{p} %" for p in PERCENT), "turning", "planes"),
         tuple(rows),
@@ -191,7 +193,7 @@ def table(kinds: dict[Kind, list[Labelled]]) -> Sheet:
     )
 
 
-def cumulative_chart(kinds: dict[Kind, list[Labelled]]) -> Chart:
+def cumulative_chart(kinds: dict[Kind, list[LabelledMeasurement]]) -> Chart:
     """Cumulative variance against the number of components."""
     curves = []
     for kind, ones in kinds.items():
@@ -206,7 +208,7 @@ def cumulative_chart(kinds: dict[Kind, list[Labelled]]) -> Chart:
     )  # fmt: skip
 
 
-def projections_chart(kind: Kind, one: Labelled) -> Chart:
+def projections_chart(kind: Kind, one: LabelledMeasurement) -> Chart:
     """The leading components of one model against position."""
     shares, values = one.finding.arrays["shares"], one.finding.arrays["projections"]
     curves = tuple(

@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexp.attention.chunked import Tile
+from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Curve, Picture, Point
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import Seen, watched
 from lexp.instruments.charts import curves_of, points
 from lexp.instruments.derivation import Derivation, derivation, slope
@@ -62,7 +62,7 @@ class Variance(Instrument):
     seed: int = 0
     name = "variance"
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """Arrays variance [inputs, kinds, layers, n], single [inputs, layers]; rows of slopes."""
         if view.seq_len < 2 * self.fit_from:
             raise NotDefined(f"a slope from position {self.fit_from} on needs twice as many tokens")
@@ -80,7 +80,7 @@ class Variance(Instrument):
                     for layer in range(n_layers):
                         slopes[i, kind, layer, n] = slope(found[kind, layer], self.fit_from)[0]
         arrays = {"variance": variance, "single": single}
-        return Finding(tuple(self._rows(variance, single, slopes)), arrays)
+        return Measurement(tuple(self._rows(variance, single, slopes)), arrays)
 
     def _rows(self, variance: np.ndarray, single: np.ndarray, slopes: np.ndarray) -> Iterator[Row]:
         n_texts, n_positions = slopes.shape[-1], variance.shape[-1]
@@ -99,13 +99,13 @@ class Variance(Instrument):
                 alone = float(single[i, layer])
                 yield {"measure": "single", "inputs": inputs, "layer": layer, "value": alone}
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Slopes, curves of first, middle and last layer, and the derivation: table and chart."""
         setting = (self.d_model, self.n_heads, self.n_layers, self.sigma, self.seq_len, self.seed)
         theory = derivation(*setting)
         longest = max(one.length for one in found)
         shown = [one for one in found if one.length == longest]
-        items: list[Sheet | Chart | Picture] = []
+        items: list[Table | Chart | Picture] = []
         items += [self._slopes(shown, n) for n in range(len(INPUTS))]
         n_layers = max(one.finding.arrays["single"].shape[1] for one in shown)
         for layer in sorted({0, n_layers // 2, n_layers - 1}):
@@ -113,7 +113,7 @@ class Variance(Instrument):
         words = f"d {self.d_model}, H {self.n_heads}, sigma {self.sigma:g}, n {self.seq_len}"
         return [*items, properties(theory, words), derived(theory, words)]
 
-    def _slopes(self, shown: Sequence[Labelled], inputs: int) -> Sheet:
+    def _slopes(self, shown: Sequence[LabelledMeasurement], inputs: int) -> Table:
         n_layers = max(one.finding.arrays["single"].shape[1] for one in shown)
         rows = []
         for one in shown:
@@ -124,10 +124,10 @@ class Variance(Instrument):
                     if (r["measure"], r["inputs"], r.get("of")) == ("slope", INPUTS[inputs], of)
                 }
                 names = one.name, f"s{one.seed}", one.method, of
-                cells = [Field(own.get(layer, "")) for layer in range(n_layers)]
-                rows.append((*map(Field, names), *cells))
+                cells = [TableCell(own.get(layer, "")) for layer in range(n_layers)]
+                rows.append((*map(TableCell, names), *cells))
         length = shown[0].length
-        return Sheet(
+        return Table(
             f"Decay exponent of attention variance, {INPUTS[inputs]} inputs",
             ("model", "seed", "method", "of", *(f"layer {n}" for n in range(n_layers))),
             tuple(rows), 4,
@@ -137,7 +137,7 @@ class Variance(Instrument):
         )  # fmt: skip
 
 
-def variances(view: View, text: Tensor) -> tuple[Tensor, Tensor]:
+def variances(view: AnalysisInput, text: Tensor) -> tuple[Tensor, Tensor]:
     """Of one text: variance [kinds, layers, n] and single [layers], float64 on the CPU.
 
     Exact for every pattern; what a tile needs is gone before the next one.
@@ -154,7 +154,7 @@ def variances(view: View, text: Tensor) -> tuple[Tensor, Tensor]:
     def on_layer(seen: Seen) -> None:
         single[seen.layer] = _variance(project(seen.layer, seen.v)).mean()
 
-    def on_tile(seen: Seen, tile: Tile) -> None:
+    def on_tile(seen: Seen, tile: QueryChunk) -> None:
         v = tile.values(seen.v)
         heads = tile.weights @ v
         allowed = tile.allowed.to(v.dtype)
@@ -193,10 +193,10 @@ def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
         handle.remove()
 
 
-def curves(shown: Sequence[Labelled], inputs: int, layer: int) -> Chart:
+def curves(shown: Sequence[LabelledMeasurement], inputs: int, layer: int) -> Chart:
     """Relative variance of every model's output in a layer against m, beside 1 / m."""
 
-    def relative(one: Labelled) -> tuple[Point, ...] | None:
+    def relative(one: LabelledMeasurement) -> tuple[Point, ...] | None:
         variance, single = one.finding.arrays["variance"], one.finding.arrays["single"]
         if layer >= single.shape[1]:
             return None
@@ -211,7 +211,7 @@ def curves(shown: Sequence[Labelled], inputs: int, layer: int) -> Chart:
     )  # fmt: skip
 
 
-def properties(theory: Derivation, words: str) -> Sheet:
+def properties(theory: Derivation, words: str) -> Table:
     """Every step of the derivation: measured, theory, ratio, tolerance, whether it holds."""
     rows = []
     for p in theory.properties:
@@ -223,13 +223,13 @@ def properties(theory: Derivation, words: str) -> Sheet:
             f"{p.measured / p.corrected:.3f}" if corrected else "",
         )  # fmt: skip
         styles = ("", "", "", "", "" if p.holds else "failed", "", "")
-        rows.append((Field(p.name), *map(Field, numbers, styles)))
+        rows.append((TableCell(p.name), *map(TableCell, numbers, styles)))
     heads = ("step", "measured", "theory", "ratio", "tolerance", "holds", "corrected", "ratio")
     notes = (
         f"Random model of {words}; means over draws of weights and inputs.",
         "corrected: with uneven weights and the lean of weights towards the query's key direction.",
     )
-    return Sheet("Derivation of the variance, step by step", heads, tuple(rows), 1, notes)
+    return Table("Derivation of the variance, step by step", heads, tuple(rows), 1, notes)
 
 
 def derived(theory: Derivation, words: str) -> Chart:

@@ -37,8 +37,8 @@ from torch import Tensor
 
 from lexp.display.document import Chart, Picture, Point
 from lexp.display.png import heat_maps
-from lexp.display.table import Field, Sheet
-from lexp.instruments.base import Finding, Instrument, Labelled, Row, View
+from lexp.display.table import Table, TableCell
+from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import hidden_states
 from lexp.instruments.charts import curves_of, points, root_points
 from lexp.instruments.over_seeds import trained_marks
@@ -64,7 +64,7 @@ class Vectors(Instrument):
         if self.shifts < 1:
             raise ValueError(f"shifts must be at least 1, got {self.shifts}")
 
-    def look(self, view: View) -> Finding:
+    def look(self, view: AnalysisInput) -> Measurement:
         """Arrays norm, drift2 (squared) [layers + 1, n], cosine [layers + 1, P, P]; rows."""
         if len(view.texts) < 2:
             raise NotDefined("positional vectors need several texts: texts=2 or more")
@@ -89,14 +89,14 @@ class Vectors(Instrument):
                                  "value": value})  # fmt: skip
             first = last
         rows.append({"measure": "samples", "value": len(view.texts) * self.shifts})
-        return Finding(tuple(rows), {"norm": norm, "drift2": drift2, "cosine": cosine})
+        return Measurement(tuple(rows), {"norm": norm, "drift2": drift2, "cosine": cosine})
 
-    def show(self, found: Sequence[Labelled]) -> list[Sheet | Chart | Picture]:
+    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Shares of all lengths; drift and norm in the middle and last layer; cosine maps."""
         longest = max(one.length for one in found)
         shown = [one for one in found if one.length == longest]
         n_layers = max(len(one.finding.arrays["norm"]) for one in found) - 1
-        items: list[Sheet | Chart | Picture] = [shares(found, n_layers)]
+        items: list[Table | Chart | Picture] = [shares(found, n_layers)]
         for layer in sorted({1, (n_layers + 1) // 2, n_layers}):
             items += [curves(shown, of, layer) for of in ("drift2", "norm")]
         for of in dict.fromkeys((one.state, one.method) for one in shown):
@@ -108,7 +108,7 @@ class Vectors(Instrument):
 class Sums:
     """What is kept of a layer's states, sample by sample; states float64 [n, d_model]."""
 
-    def __init__(self, view: View):
+    def __init__(self, view: AnalysisInput):
         self.trained = min(view.train_len, view.seq_len)
         n, d_model = view.seq_len, view.model.dims.d_model
         self.n_samples = 0
@@ -171,13 +171,13 @@ def rolled(texts: Tensor, shifts: int) -> Iterator[Tensor]:
             yield text.roll(-start)
 
 
-def n_samples(found: Sequence[Labelled]) -> str:
+def n_samples(found: Sequence[LabelledMeasurement]) -> str:
     """From how many samples the findings are, as a warning."""
     counts = {int(r["value"]) for f in found for r in f.finding.rows if r["measure"] == "samples"}
     return f"From {' and '.join(map(str, sorted(counts)))} samples of text; the paper has 32,000."
 
 
-def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
+def shares(found: Sequence[LabelledMeasurement], n_layers: int) -> Table:
     """The share of variance that position explains, of every model, length and layer."""
     rows = []
     for one in sorted(found, key=lambda f: (natural(f.name), f.seed, f.method, f.length)):
@@ -187,17 +187,19 @@ def shares(found: Sequence[Labelled], n_layers: int) -> Sheet:
             if r["measure"] == "share"
         }
         names = one.name, f"s{one.seed}", one.method, str(one.length)
-        rows.append((*map(Field, names), *(Field(own.get(n, "")) for n in range(n_layers + 1))))
+        rows.append(
+            (*map(TableCell, names), *(TableCell(own.get(n, "")) for n in range(n_layers + 1)))
+        )
     layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
     note = "Share of hidden states' variance; embedded: what the texts have in common by chance. "
-    return Sheet("Variance explained by position", ("model", "seed", "method", "length", *layers),
+    return Table("Variance explained by position", ("model", "seed", "method", "length", *layers),
                  tuple(rows), 4, (note + n_samples(found),))  # fmt: skip
 
 
-def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
+def curves(shown: Sequence[LabelledMeasurement], of: str, layer: int) -> Chart:
     """Drift (drift2) or norm behind a layer (1: the first) against position, for each model."""
 
-    def values(one: Labelled) -> tuple[Point, ...] | None:
+    def values(one: LabelledMeasurement) -> tuple[Point, ...] | None:
         own = one.finding.arrays[of]
         if layer >= len(own):
             return None
@@ -213,7 +215,7 @@ def curves(shown: Sequence[Labelled], of: str, layer: int) -> Chart:
     )  # fmt: skip
 
 
-def maps(own: Sequence[Labelled], words: str) -> Picture:
+def maps(own: Sequence[LabelledMeasurement], words: str) -> Picture:
     """Cosine maps: a row for each model, layers from the first to the last."""
     panels = []
     for one in own:

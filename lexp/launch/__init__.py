@@ -1,6 +1,6 @@
 """Where the jobs of a sweep run: one after another, side by side on this machine, or in SLURM."""
 
-from lexp.launch.plan import Job, left_to_do, make_jobs, queued
+from lexp.launch.plan import SweepJob, left_to_do, make_jobs, queued
 from lexp.launch.processes import make_slots, run_processes
 
-__all__ = ["Job", "left_to_do", "make_jobs", "make_slots", "queued", "run_processes"]
+__all__ = ["SweepJob", "left_to_do", "make_jobs", "make_slots", "queued", "run_processes"]

@@ -22,7 +22,7 @@ from lexp.system.files import make_folder
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One job of a sweep: what was typed for it, and the run folder if it trains."""
 
     number: int
@@ -41,7 +41,7 @@ def make_jobs(
     overrides: Sequence[Sequence[str]],
     first: int,
     load: Callable[[list[str]], DictConfig],
-) -> list[Job]:
+) -> list[SweepJob]:
     """The jobs of a sweep of `lexp WORD`; load composes a job's config from its overrides."""
     jobs = []
     for number, own in enumerate(overrides, first):
@@ -53,13 +53,13 @@ def make_jobs(
             )
             folder = run_folder(settings)
             n_steps = int(settings["tokens"]) // settings["batch_tokens"]
-        jobs.append(Job(number, tuple(own), folder, n_steps))
+        jobs.append(SweepJob(number, tuple(own), folder, n_steps))
     return jobs
 
 
-def left_to_do(jobs: list[Job]) -> list[Job]:
+def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
     """The jobs to start; a line for each of the others says why it is not."""
-    left: list[Job] = []
+    left: list[SweepJob] = []
     seen: set[Path] = set()
     waiting = slurm_jobs()
     for job in jobs:
@@ -73,7 +73,7 @@ def left_to_do(jobs: list[Job]) -> list[Job]:
     return left
 
 
-def _why_not(job: Job, seen: set[Path], waiting: set[str] | None) -> str:
+def _why_not(job: SweepJob, seen: set[Path], waiting: set[str] | None) -> str:
     """Why a job need not be started; "" if it must. waiting: in SLURM; None: it does not say."""
     if job.folder is None or not job.folder.is_dir():
         return ""
@@ -110,7 +110,7 @@ def ask_slurm() -> set[str] | None:
 
 
 @contextlib.contextmanager
-def queued(jobs: list[Job]) -> Iterator[None]:
+def queued(jobs: list[SweepJob]) -> Iterator[None]:
     """Within: runs not begun yet are `queued` by this process; afterwards they no longer are."""
     for job in jobs:
         enqueue(job, Status(status.QUEUED, pid=os.getpid(), host=socket.gethostname()))
@@ -122,7 +122,7 @@ def queued(jobs: list[Job]) -> Iterator[None]:
                 _take_back(job.folder)
 
 
-def enqueue(job: Job, waiting: Status) -> None:
+def enqueue(job: SweepJob, waiting: Status) -> None:
     """Write that a run waits, with the steps it has behind it, if any."""
     if job.folder is None:
         return

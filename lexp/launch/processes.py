@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lexp.launch.plan import Job, queued
+from lexp.launch.plan import SweepJob, queued
 from lexp.runs import status
 from lexp.system import runtime
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
@@ -34,7 +34,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class _Started:
-    job: Job
+    job: SweepJob
     slot: Slot
     process: subprocess.Popen
     log: Path
@@ -61,7 +61,7 @@ def make_slots(asked: int | str, per_gpu: int) -> list[Slot]:
 
 
 def run_processes(
-    jobs: list[Job], slots: list[Slot], command: Callable[[Job], list[str]], logs: Path
+    jobs: list[SweepJob], slots: list[Slot], command: Callable[[SweepJob], list[str]], logs: Path
 ) -> dict[int, JobFailed | None]:
     """Run every job, as many at once as there are slots; by job number, how it failed or None.
 
@@ -95,7 +95,9 @@ def run_processes(
     return ended
 
 
-def _start(job: Job, slot: Slot, command: Callable[[Job], list[str]], logs: Path) -> _Started:
+def _start(
+    job: SweepJob, slot: Slot, command: Callable[[SweepJob], list[str]], logs: Path
+) -> _Started:
     log = job.folder / "log.txt" if job.folder else logs / f"job-{job.number}.txt"
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from lexp.launch import hold_signals as held
-from lexp.launch.plan import Job, ask_slurm, enqueue
+from lexp.launch.plan import SweepJob, ask_slurm, enqueue
 from lexp.runs import status
 from lexp.runs.status import Status
 from lexp.system.errors import ConfigError, JobFailed
@@ -19,7 +19,9 @@ ASK_EVERY_S = 5.0
 GRACE_S = 10.0
 
 
-def submit(function: Any, jobs: list[Job], arguments: list[tuple], params: dict[str, Any]) -> list:
+def submit(
+    function: Any, jobs: list[SweepJob], arguments: list[tuple], params: dict[str, Any]
+) -> list:
     """Queue function(*arguments) for every job; submitit's handles. ConfigError as sbatch says."""
     import submitit
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -54,7 +56,7 @@ def submit(function: Any, jobs: list[Job], arguments: list[tuple], params: dict[
     return handles
 
 
-def _note_id(job: Job, slurm_job: str) -> None:
+def _note_id(job: SweepJob, slurm_job: str) -> None:
     """The id under which a run waits, unless it has begun in the meantime and said so itself."""
     if job.folder:
         now = status.read(job.folder)
@@ -62,7 +64,7 @@ def _note_id(job: Job, slurm_job: str) -> None:
             enqueue(job, Status(status.QUEUED, slurm_job=slurm_job))
 
 
-def collect(jobs: list[Job], handles: list) -> list[Any]:
+def collect(jobs: list[SweepJob], handles: list) -> list[Any]:
     """Wait for every job; in their order, what it returned, or JobFailed.
 
     Whether a job still is in the queue is asked of squeue, not of sacct as submitit does: sacct
@@ -91,7 +93,7 @@ def collect(jobs: list[Job], handles: list) -> list[Any]:
     return [results[n] for n in range(len(jobs))]
 
 
-def _result(job: Job, handle: Any) -> Any:
+def _result(job: SweepJob, handle: Any) -> Any:
     import submitit
 
     try:
@@ -106,7 +108,7 @@ def _result(job: Job, handle: Any) -> Any:
     return result
 
 
-def _lost(job: Job, handle: Any) -> JobFailed:
+def _lost(job: SweepJob, handle: Any) -> JobFailed:
     how = _what_slurm_says(handle.job_id)
     return _failure(
         job,
@@ -114,7 +116,7 @@ def _lost(job: Job, handle: Any) -> JobFailed:
     )
 
 
-def _failure(job: Job, reason: str) -> JobFailed:
+def _failure(job: SweepJob, reason: str) -> JobFailed:
     _close(job, reason)
     failure = JobFailed(f"{job.name}: {reason}")
     print(f"lexp: {failure}", file=sys.stderr, flush=True)
@@ -122,7 +124,7 @@ def _failure(job: Job, reason: str) -> JobFailed:
     return failure
 
 
-def _close(job: Job, reason: str) -> None:
+def _close(job: SweepJob, reason: str) -> None:
     if job.folder:
         status.close(job.folder, reason)
 

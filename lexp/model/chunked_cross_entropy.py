@@ -26,10 +26,10 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        return HeadLoss.apply(hidden.to(dtype), weight, targets)
+        return ChunkedCrossEntropy.apply(hidden.to(dtype), weight, targets)
 
 
-class HeadLoss(torch.autograd.Function):
+class ChunkedCrossEntropy(torch.autograd.Function):
     """Rows of logits a few at a time, their gradients with them."""
 
     @staticmethod

@@ -3,7 +3,7 @@
 from lexp.position.alibi import ALiBi
 from lexp.position.base import Pair, Position
 from lexp.position.cable import CABLE
-from lexp.position.compose import Alternate, Together, Wrapper
+from lexp.position.compose import Alternate, Sum, Wrapper
 from lexp.position.cope import CoPE
 from lexp.position.dape import DAPE
 from lexp.position.fire import FIRE
@@ -31,5 +31,5 @@ __all__ = [
     "CABLE", "DAPE", "FIRE", "SWAT", "T5", "TISA", "ALiBi", "Alternate", "CoPE", "FoX", "HoPE",
     "KerpleLog", "KerplePower", "Learned", "LogN", "NoPE", "PRoPE", "PaTH", "Pair", "PoPE",
     "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax", "Sandwich", "Sinusoidal",
-    "StickBreaking", "Together", "TransformerXL", "Wrapper", "XPos", "XPosDecay",
+    "StickBreaking", "Sum", "TransformerXL", "Wrapper", "XPos", "XPosDecay",
 ]  # fmt: skip

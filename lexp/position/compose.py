@@ -60,7 +60,7 @@ class Wrapper(Position):
         return self.inner.weigh(x)
 
 
-class Together(Position):
+class Sum(Position):
     """Several schemes at once: biases are added, factors and scales multiplied.
 
     If one of them has parameters of its own in every layer, all of them do.
@@ -68,7 +68,7 @@ class Together(Position):
 
     def __init__(self, schemes: list[Position]):
         super().__init__()
-        schemes = [p for s in schemes for p in (s.parts if isinstance(s, Together) else [s])]
+        schemes = [p for s in schemes for p in (s.parts if isinstance(s, Sum) else [s])]
         refuse_wholes("together", schemes)
         if any(p.per_layer for p in schemes) and any(acts_on_embeddings(p) for p in schemes):
             raise ValueError("together: embeddings have no layers, and one of the schemes has")
@@ -180,7 +180,7 @@ def product(factors: list[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor
 def acts_on_embeddings(position: Position) -> bool:
     """Whether a scheme, or one inside it, changes the token embeddings."""
     inside = [part for part in position.modules() if isinstance(part, Position)]
-    plain = (Position.embed, Wrapper.embed, Together.embed)
+    plain = (Position.embed, Wrapper.embed, Sum.embed)
     return any(type(part).embed not in plain for part in inside)
 
 

@@ -88,7 +88,7 @@ class Material:
 
 
 @dataclass(frozen=True)
-class Example:
+class ProbeExample:
     """One question, with its answer in it and with another.
 
     tokens, control [length + 1]: a model reads the first `length`; token t is predicted from the t
@@ -135,14 +135,14 @@ class Probe:
         """Forward passes an example takes: itself, its control, and its other answers."""
         return 2 + (0 if self.one_token else self.n_candidates - 1)
 
-    def attempt(self, material: Material, length: int, rng: Generator) -> Example | None:
+    def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
         """An example, or None if by accident it is ambiguous; NotDefined if there can be none."""
         raise NotImplementedError
 
 
 def make_examples(
     probe: Probe, material: Material, length: int, samples: int, seed: int
-) -> list[Example]:
+) -> list[ProbeExample]:
     """Examples that depend on nothing but texts, tokenizer and these arguments."""
     examples = []
     for index in range(samples):

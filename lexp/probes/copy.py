@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from lexp.probes.base import Example, Material, Probe, lay_out, occurrences, room_for
+from lexp.probes.base import Material, Probe, ProbeExample, lay_out, occurrences, room_for
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Copy(Probe):
         if not 1 <= self.cue < self.span:
             raise ValueError(f"copy takes a cue from 1 to below span={self.span}, got {self.cue}")
 
-    def attempt(self, material: Material, length: int, rng: Generator) -> Example | None:
+    def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
         """A span within the beginning of another text, and again after its end."""
         n_text = room_for(self, length, 2 * self.span)
         span, other = (material.text(self.span, rng) for _ in range(2))
@@ -47,4 +47,4 @@ class Copy(Probe):
         steps = np.arange(self.cue, self.span)
         nothing: np.ndarray = np.zeros((0, len(steps)), dtype=np.int64)
         answer: np.ndarray = length + 1 - self.span + steps
-        return Example(tokens, control, answer, place + steps, nothing)
+        return ProbeExample(tokens, control, answer, place + steps, nothing)

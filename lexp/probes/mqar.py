@@ -14,10 +14,10 @@ from numpy.random import Generator
 from lexp.probes.base import (
     CAPITALS,
     CONSONANTS,
-    Example,
     Form,
     Material,
     Probe,
+    ProbeExample,
     lay_out,
     occurrences,
     room_for,
@@ -51,7 +51,7 @@ class MQAR(Probe):
         """One a pair."""
         return self.pairs
 
-    def attempt(self, material: Material, length: int, rng: Generator) -> Example | None:
+    def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
         """Pairs in a block, and some of their lines again in another order."""
         lead, newline = material.lead(VALUE), material.encode("\n")
         values = material.values(VALUE, self.pairs, rng)
@@ -74,4 +74,4 @@ class MQAR(Probe):
                 return None
         answer = length - len(end) + np.cumsum([len(lines[n]) for n in asked])
         others = np.stack([values[(asked + k) % self.pairs, 0] for k in range(1, self.pairs)])
-        return Example(tokens, control, answer, in_block[asked], others)
+        return ProbeExample(tokens, control, answer, in_block[asked], others)

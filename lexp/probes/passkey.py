@@ -12,10 +12,10 @@ from numpy.random import Generator
 
 from lexp.probes.base import (
     DIGITS,
-    Example,
     Form,
     Material,
     Probe,
+    ProbeExample,
     lay_out,
     occurrences,
     room_for,
@@ -45,7 +45,7 @@ class Passkey(Probe):
         """The right number and those not in the text."""
         return self.candidates
 
-    def attempt(self, material: Material, length: int, rng: Generator) -> Example | None:
+    def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
         """The number in its sentence somewhere, the question at the end."""
         form = Form(DIGITS, self.digits)
         lead = material.lead(form)
@@ -62,4 +62,6 @@ class Passkey(Probe):
         if occurrences(tokens, value) != 2 or any(occurrences(tokens, v) for v in (wrong, *others)):
             return None
         answer: np.ndarray = length + 1 - len(value) + steps
-        return Example(tokens, control, answer, source, np.array(others).reshape(-1, len(value)))
+        return ProbeExample(
+            tokens, control, answer, source, np.array(others).reshape(-1, len(value))
+        )

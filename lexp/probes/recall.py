@@ -13,10 +13,10 @@ from numpy.random import Generator
 from lexp.probes.base import (
     CONSONANTS,
     DIGITS,
-    Example,
     Form,
     Material,
     Probe,
+    ProbeExample,
     lay_out,
     occurrences,
     room_for,
@@ -48,7 +48,7 @@ class Recall(Probe):
         """One a pair."""
         return self.pairs
 
-    def attempt(self, material: Material, length: int, rng: Generator) -> Example | None:
+    def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
         """A line for each pair, and the line of one of them again."""
         form = Form(DIGITS, self.digits)
         lead, newline = material.lead(form), material.encode("\n")
@@ -75,4 +75,4 @@ class Recall(Probe):
         if occurrences(tokens, wrong):
             return None
         others = np.delete(values, asked, axis=0)
-        return Example(tokens, control, length + 1 - len(steps) + steps, source, others)
+        return ProbeExample(tokens, control, length + 1 - len(steps) + steps, source, others)

@@ -11,9 +11,17 @@ import numpy as np
 import torch
 
 from lexp.attention import make_attend
-from lexp.evaluate import NOT_DEFINED, NOT_FINITE, OK, OUT_OF_MEMORY, Method, Subject, prepare
+from lexp.evaluate import (
+    NOT_DEFINED,
+    NOT_FINITE,
+    OK,
+    OUT_OF_MEMORY,
+    Method,
+    ModelUnderTest,
+    prepare,
+)
 from lexp.extension import Extension
-from lexp.probes.base import Example, Material, Probe, make_examples
+from lexp.probes.base import Material, Probe, ProbeExample, make_examples
 from lexp.probes.cells import MEASURES, ProbeCell, Result, measure, read_result, write_result
 from lexp.probes.score import Scores, score_examples
 from lexp.system.errors import NotDefined
@@ -30,11 +38,11 @@ LABELS = (
 
 
 # Examples of a probe by length: the same for all methods, made when first asked for.
-Made = dict[int, list[Example]]
+Made = dict[int, list[ProbeExample]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProbePlan:
     """What is asked of every subject; `seed` draws the examples."""
 
     probes: list[Probe]
@@ -45,23 +53,23 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Place:
+class ProbeCase:
     """A cell's place in a plan."""
 
     probe: Probe
     method: Method
     length: int
 
-    def n_tokens(self, plan: Plan) -> int:
+    def n_tokens(self, plan: ProbePlan) -> int:
         """Tokens a model reads for it."""
         return plan.samples * self.probe.n_passes * self.length
 
 
 def run_probes(
-    subject: Subject,
+    subject: ModelUnderTest,
     material: Material,
-    plan: Plan,
-    starting: Callable[[Place, bool], None],
+    plan: ProbePlan,
+    starting: Callable[[ProbeCase, bool], None],
     advance: Callable[[int], None],
 ) -> Iterator[Result]:
     """Yield each cell, computing only what is missing.
@@ -72,7 +80,7 @@ def run_probes(
         made: Made = {}
         for method in plan.methods:
             for length in sorted(plan.lengths):
-                place = Place(probe, method, length)
+                place = ProbeCase(probe, method, length)
                 path = result_path(subject, place, plan)
                 known = read_result(path)
                 if known and known.cell.status == OUT_OF_MEMORY:
@@ -84,7 +92,7 @@ def run_probes(
                 yield known
 
 
-def result_path(subject: Subject, place: Place, plan: Plan) -> Path:
+def result_path(subject: ModelUnderTest, place: ProbeCase, plan: ProbePlan) -> Path:
     """Where a cell is kept: a readable name, and a hash of all it depends on."""
     probe, method, length = place.probe, place.method, place.length
     identity: dict[str, Any] = {
@@ -103,10 +111,10 @@ def result_path(subject: Subject, place: Place, plan: Plan) -> Path:
 
 
 def _compute(
-    subject: Subject,
+    subject: ModelUnderTest,
     material: Material,
-    plan: Plan,
-    place: Place,
+    plan: ProbePlan,
+    place: ProbeCase,
     made: Made,
     advance: Callable[[int], None],
 ) -> Result:
@@ -136,10 +144,10 @@ def _compute(
 
 
 def _score(
-    subject: Subject,
+    subject: ModelUnderTest,
     material: Material,
-    plan: Plan,
-    place: Place,
+    plan: ProbePlan,
+    place: ProbeCase,
     made: Made,
     advance: Callable[[int], None],
 ) -> tuple[Scores | None, str, str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lexp.attention import Attend
 from lexp.model.transformer import Transformer
-from lexp.probes.base import Example, Probe
+from lexp.probes.base import Probe, ProbeExample
 
 # Tokens of one forward pass.
 BATCH_TOKENS = 16384
@@ -69,7 +69,7 @@ class Answer:
 def score_examples(
     probe: Probe,
     model: Transformer,
-    examples: list[Example],
+    examples: list[ProbeExample],
     attend: Attend,
     autocast: AbstractContextManager,
     advance: Callable[[int], None] = lambda n_tokens: None,
@@ -126,7 +126,7 @@ def _answers(
     return found
 
 
-def _with_answer(example: Example, k: int) -> np.ndarray:
+def _with_answer(example: ProbeExample, k: int) -> np.ndarray:
     tokens = example.tokens.copy()
     tokens[example.answer] = example.others[k]
     return tokens
@@ -141,7 +141,7 @@ def _rank_of_answer(right: Answer, others: list[Answer]) -> np.ndarray:
     return np.array([1 + sum(not other.nll.sum() > total for other in others)])
 
 
-def _rank_of_tokens(right: Answer, example: Example) -> np.ndarray:
+def _rank_of_tokens(right: Answer, example: ProbeExample) -> np.ndarray:
     """Of each answer token among the others at its place, [A]."""
     assert right.log_probs is not None, "kept for probes of one token"
     others = right.log_probs.gather(1, torch.from_numpy(example.others.T.copy()))  # [A, K]
@@ -149,7 +149,7 @@ def _rank_of_tokens(right: Answer, example: Example) -> np.ndarray:
 
 
 def _row(
-    index: int, example: Example, right: Answer, control: Answer, candidate_rank: np.ndarray
+    index: int, example: ProbeExample, right: Answer, control: Answer, candidate_rank: np.ndarray
 ) -> dict[str, np.ndarray]:
     nll, control_nll = right.nll.numpy(), control.nll.numpy()
     rank = right.rank.numpy()

@@ -2,7 +2,16 @@
 
 from lexp.record.console import Console
 from lexp.record.metrics import Metrics
-from lexp.record.null import Silent
-from lexp.record.wandb_log import Label, Line, Mirror, NoMirror, start_mirror
+from lexp.record.null import NullLogger
+from lexp.record.wandb_log import ChartLine, Mirror, NoMirror, RunLabel, start_mirror
 
-__all__ = ["Console", "Label", "Line", "Metrics", "Mirror", "NoMirror", "Silent", "start_mirror"]
+__all__ = [
+    "ChartLine",
+    "Console",
+    "Metrics",
+    "Mirror",
+    "NoMirror",
+    "NullLogger",
+    "RunLabel",
+    "start_mirror",
+]

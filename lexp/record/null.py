@@ -5,10 +5,10 @@ from types import TracebackType
 from typing import Any
 
 
-class Silent:
+class NullLogger:
     """In the place of `Metrics`, `Console` and `Heartbeat`."""
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> "NullLogger":
         return self
 
     def __exit__(

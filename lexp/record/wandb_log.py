@@ -22,7 +22,7 @@ FINISH_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
-class Label:
+class RunLabel:
     """What a run of wandb is called and where it belongs. job_type: train or eval."""
 
     study: str
@@ -36,7 +36,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A line of a chart: its name, and its points."""
 
     name: str
@@ -55,7 +55,7 @@ class Mirror(Protocol):
         """Pass a table on; returns at once."""
         ...
 
-    def chart(self, name: str, x_name: str, lines: list[Line]) -> None:
+    def chart(self, name: str, x_name: str, lines: list[ChartLine]) -> None:
         """Pass a chart of lines on; returns at once."""
         ...
 
@@ -73,7 +73,7 @@ class NoMirror:
     def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
         """Nothing."""
 
-    def chart(self, name: str, x_name: str, lines: list[Line]) -> None:
+    def chart(self, name: str, x_name: str, lines: list[ChartLine]) -> None:
         """Nothing."""
 
     def finish(self) -> None:
@@ -86,7 +86,7 @@ class WandbMirror:
     An online run that the server does not answer in time goes on offline (`wandb sync` sends it).
     """
 
-    def __init__(self, mode: str, folder: Path, label: Label, config: dict[str, Any]):
+    def __init__(self, mode: str, folder: Path, label: RunLabel, config: dict[str, Any]):
         self._queue: queue.Queue[Callable[[Any], None] | None] = queue.Queue(maxsize=100_000)
         self._settings = (mode, folder, label, config)
         self._dropped = self._left_behind = False
@@ -107,7 +107,7 @@ class WandbMirror:
 
         self._put(show)
 
-    def chart(self, name: str, x_name: str, lines: list[Line]) -> None:
+    def chart(self, name: str, x_name: str, lines: list[ChartLine]) -> None:
         """Queue a chart."""
 
         def show(run: Any) -> None:
@@ -172,6 +172,6 @@ class WandbMirror:
         return wandb.init(mode="offline", **options)
 
 
-def start_mirror(mode: str, folder: Path, label: Label, config: dict[str, Any]) -> Mirror:
+def start_mirror(mode: str, folder: Path, label: RunLabel, config: dict[str, Any]) -> Mirror:
     """The mirror for wandb=off|offline|online. folder: where what is not sent yet is kept."""
     return NoMirror() if mode == "off" else WandbMirror(mode, folder, label, config)

@@ -8,18 +8,18 @@ import numpy as np
 from lexp.display.document import Chart, Curve, Point
 from lexp.report.claims import mean_losses
 from lexp.report.published import load_published, overlay
-from lexp.report.study_results import Line, Numbers
+from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.scoring.losses import perplexity
-from lexp.statistics import Scored, by_context, geometric_edges, mean
+from lexp.statistics import TokenLosses, by_context, geometric_edges, mean
 
 
-def length_chart(lines: Sequence[Line]) -> Chart:
+def length_chart(lines: Sequence[ResultSeries]) -> Chart:
     """Perplexity against length, mean over seeds, with intervals over documents."""
-    numbers, curves = Numbers(), []
+    numbers, curves = DocumentIds(), []
     for line in lines:
         points = []
         for length, losses in mean_losses(line, numbers).items():
-            if not isinstance(losses, Scored):
+            if not isinstance(losses, TokenLosses):
                 points.append(Point(length, math.nan, note=losses))
                 continue
             found = mean(losses.nats, losses.document)
@@ -36,7 +36,7 @@ def length_chart(lines: Sequence[Line]) -> Chart:
     )  # fmt: skip
 
 
-def position_chart(lines: Sequence[Line]) -> Chart:
+def position_chart(lines: Sequence[ResultSeries]) -> Chart:
     """Loss of single tokens against the context they had, at the longest length of each line."""
     curves = []
     for line in lines:
@@ -68,7 +68,7 @@ def position_chart(lines: Sequence[Line]) -> Chart:
     )  # fmt: skip
 
 
-def published_chart(lines: Sequence[Line]) -> Chart | None:
+def published_chart(lines: Sequence[ResultSeries]) -> Chart | None:
     """Curves divided by their value at the trained length, beside printed ones of the same schemes.
 
     None where no paper has one of these models.
@@ -77,17 +77,17 @@ def published_chart(lines: Sequence[Line]) -> Chart | None:
     rows = [row for row in load_published() if row.model in models]
     if not rows:
         return None
-    numbers, curves = Numbers(), []
+    numbers, curves = DocumentIds(), []
     for line in lines:
         means = mean_losses(line, numbers)
         trained = means.get(line.train_len)
-        if line.model not in {row.model for row in rows} or not isinstance(trained, Scored):
+        if line.model not in {row.model for row in rows} or not isinstance(trained, TokenLosses):
             continue
         start = float(trained.nats.mean(dtype=np.float64))
         points = tuple(
             Point(length / line.train_len, _ppl(float(found.nats.mean(dtype=np.float64)) - start))
             for length, found in means.items()
-            if isinstance(found, Scored)
+            if isinstance(found, TokenLosses)
         )
         curves.append(Curve(line.name, f"ours, {line.method}", points, own_x=True))
     curves += overlay(rows, lines[0].train_len)

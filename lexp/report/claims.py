@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from lexp.report.study_results import Line, Numbers
+from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.statistics import (
     AgainstWindow,
     Estimate,
     Reach,
-    Scored,
+    TokenLosses,
     against_window,
     average,
     gain,
@@ -28,7 +28,7 @@ class Claim:
     length that both have, None where there is none; at_window is that length.
     """
 
-    line: Line
+    line: ResultSeries
     reach: Reach
     seeds: dict[int, Reach]
     gain: Estimate | None
@@ -36,23 +36,23 @@ class Claim:
     at_window: int | None
 
 
-def mean_losses(line: Line, numbers: Numbers) -> dict[int, Scored | str]:
+def mean_losses(line: ResultSeries, numbers: DocumentIds) -> dict[int, TokenLosses | str]:
     """By length: losses of every token, averaged over seeds, or why there are none."""
-    found: dict[int, Scored | str] = {}
+    found: dict[int, TokenLosses | str] = {}
     for length in line.lengths:
         failure = line.failure(length)
         found[length] = failure or average(seed_losses(line, length, numbers))
     return found
 
 
-def seed_losses(line: Line, length: int, numbers: Numbers) -> dict[int, Scored]:
+def seed_losses(line: ResultSeries, length: int, numbers: DocumentIds) -> dict[int, TokenLosses]:
     """By seed: losses of every token at a length."""
     return {s: numbers.scored(known.losses()) for s, known in line.cells[length].items()}
 
 
-def claims(found: list[Line], delta: float) -> list[Claim]:
+def claims(found: list[ResultSeries], delta: float) -> list[Claim]:
     """Reach, gain and the comparison with the window, for every line whose lengths are paired."""
-    numbers = Numbers()
+    numbers = DocumentIds()
     return [
         _claim(line, _window_of(line, found), delta, numbers)
         for line in found
@@ -60,12 +60,14 @@ def claims(found: list[Line], delta: float) -> list[Claim]:
     ]
 
 
-def _claim(line: Line, window: Line | None, delta: float, numbers: Numbers) -> Claim:
+def _claim(
+    line: ResultSeries, window: ResultSeries | None, delta: float, numbers: DocumentIds
+) -> Claim:
     means = mean_losses(line, numbers)
     whole = reach(means, line.train_len, delta)
     seeds = {}
     for seed in line.seeds if len(line.seeds) > 1 else []:
-        own: dict[int, Scored | str] = {}
+        own: dict[int, TokenLosses | str] = {}
         for length in line.lengths:
             known = line.cells[length].get(seed)
             good = known is not None and known.cell.ok
@@ -78,12 +80,12 @@ def _claim(line: Line, window: Line | None, delta: float, numbers: Numbers) -> C
     against = None
     if window is not None and at is not None:
         ours, theirs = means[at], average(seed_losses(window, at, numbers))
-        if isinstance(ours, Scored):
+        if isinstance(ours, TokenLosses):
             against = against_window(ours, theirs)
     return Claim(line, whole, seeds, saved, against, at)
 
 
-def _window_of(line: Line, found: list[Line]) -> Line | None:
+def _window_of(line: ResultSeries, found: list[ResultSeries]) -> ResultSeries | None:
     """The same variant's plain window of the trained length; None for that line itself."""
     same = [
         other for other in found
@@ -95,13 +97,15 @@ def _window_of(line: Line, found: list[Line]) -> Line | None:
     return same[0] if same and same[0] is not line else None
 
 
-def _common_length(line: Line, window: Line | None, means: dict[int, Scored | str]) -> int | None:
+def _common_length(
+    line: ResultSeries, window: ResultSeries | None, means: dict[int, TokenLosses | str]
+) -> int | None:
     """The longest length beyond the trained one at which both have numbers of every seed."""
     both = [
         length for length in line.lengths
         if window is not None
         and length > line.train_len
-        and isinstance(means[length], Scored)
+        and isinstance(means[length], TokenLosses)
         and length in window.cells
         and not window.failure(length)
         and set(window.cells[length]) == set(line.cells[length])

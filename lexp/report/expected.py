@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lexp.display.table import Field, Sheet
-from lexp.report.study_results import Line
+from lexp.display.table import Table, TableCell
+from lexp.report.study_results import ResultSeries
 from lexp.system.errors import ConfigError
 
 TRAINED = "trained"
@@ -118,13 +118,13 @@ def split_name(name: str) -> tuple[str, str]:
     return model, method
 
 
-def expected_sheet(block: Perplexities | Costs, lines: Sequence[Line]) -> Sheet:
+def expected_sheet(block: Perplexities | Costs, lines: Sequence[ResultSeries]) -> Table:
     """Two rows for each line, the paper's and ours, a column for each place."""
     rows = []
     for name in block.rows:
-        model, method = (Field(word) for word in split_name(name))
-        rows.append((model, method, Field("printed"), *_printed(block, name)))
-        rows.append((model, method, Field("ours"), *_ours(block, name, lines)))
+        model, method = (TableCell(word) for word in split_name(name))
+        rows.append((model, method, TableCell("printed"), *_printed(block, name)))
+        rows.append((model, method, TableCell("ours"), *_ours(block, name, lines)))
     if isinstance(block, Costs):
         what, base = "Cost", block.against
     else:
@@ -134,27 +134,27 @@ def expected_sheet(block: Perplexities | Costs, lines: Sequence[Line]) -> Sheet:
     if isinstance(block, Costs):
         notes.append("Ours: wall-clock µs a scored token, with whatever else the machine did.")
     heads = ("model", "method", "", *(f"{x:g}x" for x in block.at))
-    return Sheet(
+    return Table(
         f"{what}, printed and ours: {block.source}", heads, tuple(rows), 3,
         (*notes, *filter(None, [block.note])),
     )  # fmt: skip
 
 
-def _printed(block: Perplexities | Costs, name: str) -> list[Field]:
+def _printed(block: Perplexities | Costs, name: str) -> list[TableCell]:
     if isinstance(block, Costs):
-        return [Field(f"({block.rows[name]:.3g})") for _ in block.at]
+        return [TableCell(f"({block.rows[name]:.3g})") for _ in block.at]
     own = block.rows[name]
     if block.ratio_to == TRAINED:
         bases = [own[block.at.index(1)]] * len(own) if 1 in block.at else [None] * len(own)
     else:
         bases = list(block.rows.get(block.ratio_to, [None] * len(own)))
     return [
-        Field("" if value is None else value if isinstance(value, str) else _with(value, base))
+        TableCell("" if value is None else value if isinstance(value, str) else _with(value, base))
         for value, base in zip(own, bases, strict=True)
     ]
 
 
-def _ours(block: Perplexities | Costs, name: str, lines: Sequence[Line]) -> list[Field]:
+def _ours(block: Perplexities | Costs, name: str, lines: Sequence[ResultSeries]) -> list[TableCell]:
     other = block.against if isinstance(block, Costs) else block.ratio_to
     fields = []
     for at in block.at:
@@ -163,13 +163,15 @@ def _ours(block: Perplexities | Costs, name: str, lines: Sequence[Line]) -> list
             _value(block, name, 1, lines) if other == TRAINED else _value(block, other, at, lines)
         )
         if isinstance(value, str):
-            fields.append(Field(value, "failed" if value else ""))
+            fields.append(TableCell(value, "failed" if value else ""))
         else:
-            fields.append(Field(_with(value, base)))
+            fields.append(TableCell(_with(value, base)))
     return fields
 
 
-def _value(block: Perplexities | Costs, name: str, at: float, lines: Sequence[Line]) -> float | str:
+def _value(
+    block: Perplexities | Costs, name: str, at: float, lines: Sequence[ResultSeries]
+) -> float | str:
     """Ours, or why there is none, or "" where nothing was scored."""
     wanted = split_name(name)
     for line in lines:
@@ -188,7 +190,7 @@ def _value(block: Perplexities | Costs, name: str, at: float, lines: Sequence[Li
     return ""
 
 
-def method_of(line: Line) -> str:
+def method_of(line: ResultSeries) -> str:
     """Pattern, and extension if there is one."""
     return " ".join(
         filter(None, (line.attention, "" if line.extension == "none" else line.extension))

@@ -7,17 +7,17 @@ its luck is not the judged run's, or any run that the user names.
 import math
 from collections.abc import Sequence
 
-from lexp.display.table import Field, Sheet
-from lexp.report.study_results import Known, Line, Numbers, same_text
-from lexp.statistics import BETA, Scored, key_tokens
+from lexp.display.table import Table, TableCell
+from lexp.report.study_results import DocumentIds, ResultSeries, StoredResult, same_text
+from lexp.statistics import BETA, TokenLosses, key_tokens
 
 
-def key_sheet(lines: Sequence[Line], alpha: float, judge: str | None) -> Sheet | None:
+def key_sheet(lines: Sequence[ResultSeries], alpha: float, judge: str | None) -> Table | None:
     """Mean loss on long-range tokens by length; None where no judge has a short and a long context.
 
     alpha: nats that a token must gain between the shortest length and the trained one.
     """
-    numbers, rows, own_judges = Numbers(), [], False
+    numbers, rows, own_judges = DocumentIds(), [], False
     judges = _judges(lines)
     lengths = sorted({length for line in lines for length in line.lengths})
     for line in lines:
@@ -37,9 +37,9 @@ def key_sheet(lines: Sequence[Line], alpha: float, judge: str | None) -> Sheet |
                     sums.setdefault(length, []).append(_mean_at(known, keys, numbers))
         if not counts:
             continue
-        shown = [Field(_value(sums.get(length, []), len(counts))) for length in lengths]
-        rows.append((Field(line.name), Field(line.method), Field(", ".join(map(str, counts))),
-                     *shown))  # fmt: skip
+        shown = [TableCell(_value(sums.get(length, []), len(counts))) for length in lengths]
+        labels = map(TableCell, (line.name, line.method, ", ".join(map(str, counts))))
+        rows.append((*labels, *shown))
     if not rows:
         return None
     own = (
@@ -54,19 +54,19 @@ def key_sheet(lines: Sequence[Line], alpha: float, judge: str | None) -> Sheet |
         f"{own}"
     )
     heads = ("model", "method", "tokens", *map(str, lengths))
-    return Sheet(f"Long-range tokens, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
+    return Table(f"Long-range tokens, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
 
 
-def judging_runs(lines: Sequence[Line]) -> list[str]:
+def judging_runs(lines: Sequence[ResultSeries]) -> list[str]:
     """The runs that can choose tokens: scored in full at the trained length and a shorter one."""
     return sorted({run for line in _judges(lines) for run in _runs(line)})
 
 
-def _judges(lines: Sequence[Line]) -> list[Line]:
+def _judges(lines: Sequence[ResultSeries]) -> list[ResultSeries]:
     return [line for line in lines if line.is_plain and _contexts(line)]
 
 
-def _contexts(line: Line) -> tuple[int, int] | None:
+def _contexts(line: ResultSeries) -> tuple[int, int] | None:
     """The shortest length and the trained one, if there are two, of the same tokens."""
     if line.train_len not in line.cells or line.failure(line.train_len):
         return None
@@ -80,8 +80,8 @@ def _contexts(line: Line) -> tuple[int, int] | None:
 
 
 def _judge_of(
-    line: Line, seed: int, judges: list[Line], named: str | None
-) -> tuple[Line, str] | None:
+    line: ResultSeries, seed: int, judges: list[ResultSeries], named: str | None
+) -> tuple[ResultSeries, str] | None:
     """The line and the run whose losses choose the tokens for a seed."""
     for candidate in judges:
         if named is not None:
@@ -95,7 +95,7 @@ def _judge_of(
     return None
 
 
-def _keys(line: Line, run: str, alpha: float, numbers: Numbers) -> set[tuple[int, int]]:
+def _keys(line: ResultSeries, run: str, alpha: float, numbers: DocumentIds) -> set[tuple[int, int]]:
     """(document, position) of the tokens that a run's losses choose."""
     contexts = _contexts(line)
     assert contexts is not None, "judges have both"
@@ -104,12 +104,12 @@ def _keys(line: Line, run: str, alpha: float, numbers: Numbers) -> set[tuple[int
     return set(zip(long.document[mask].tolist(), long.position[mask].tolist(), strict=True))
 
 
-def _of_run(line: Line, length: int, run: str, numbers: Numbers) -> Scored:
+def _of_run(line: ResultSeries, length: int, run: str, numbers: DocumentIds) -> TokenLosses:
     known = next(k for k in line.cells[length].values() if k.cell.run == run)
     return numbers.scored(known.losses())
 
 
-def _mean_at(known: Known, keys: set[tuple[int, int]], numbers: Numbers) -> float:
+def _mean_at(known: StoredResult, keys: set[tuple[int, int]], numbers: DocumentIds) -> float:
     scored = numbers.scored(known.losses())
     places = zip(scored.document.tolist(), scored.position.tolist(), strict=True)
     chosen = [n for n, place in enumerate(places) if place in keys]
@@ -118,11 +118,11 @@ def _mean_at(known: Known, keys: set[tuple[int, int]], numbers: Numbers) -> floa
     return float(scored.nats[chosen].mean(dtype="float64"))
 
 
-def _run(line: Line, seed: int) -> str:
+def _run(line: ResultSeries, seed: int) -> str:
     return next(by[seed].cell.run for by in line.cells.values() if seed in by)
 
 
-def _runs(line: Line) -> set[str]:
+def _runs(line: ResultSeries) -> set[str]:
     return {known.cell.run for by in line.cells.values() for known in by.values()}
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lexp.display.document import Chart, Curve, Point
-from lexp.display.table import Field, Sheet
+from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST
 from lexp.report.claims import UNPAIRED, Claim, claims
-from lexp.report.study_results import Known, Line, lines, protocols
+from lexp.report.study_results import ResultSeries, StoredResult, lines, protocols
 from lexp.statistics import rank_correlation
 
 TRAINING = (
@@ -30,15 +30,15 @@ class Standing:
 
 
 def over_training(
-    known: Sequence[Known], last: Mapping[str, int], notes: dict[str, str], delta: float
-) -> list[Sheet | Chart]:
+    known: Sequence[StoredResult], last: Mapping[str, int], notes: dict[str, str], delta: float
+) -> list[Table | Chart]:
     """Tables and a chart for each protocol; nothing where all cells are of last checkpoints.
 
     last: by run, the step of its last checkpoint.
     """
     if all(one.cell.step == LAST for one in known):
         return []
-    by_step: dict[int, list[Known]] = {}
+    by_step: dict[int, list[StoredResult]] = {}
     for one in known:
         step = last[one.cell.run] if one.cell.step == LAST else one.cell.step
         by_step.setdefault(step, []).append(one)
@@ -49,7 +49,7 @@ def over_training(
                 for claim in claims(found, delta):
                     key = claim.line.name, claim.line.method
                     courses.setdefault(protocol, {}).setdefault(key, {})[step] = _standing(claim)
-    items: list[Sheet | Chart] = []
+    items: list[Table | Chart] = []
     for protocol, own_courses in courses.items():
         several = {key: course for key, course in own_courses.items() if len(course) > 1}
         if several:
@@ -65,7 +65,7 @@ def _standing(claim: Claim) -> Standing:
     return Standing(length, claim.gain.value if claim.gain else math.nan, trained, rise)
 
 
-def _loss(line: Line, length: int) -> float:
+def _loss(line: ResultSeries, length: int) -> float:
     """Mean over seeds, NaN where one has no number."""
     if length not in line.cells or line.failure(length):
         return math.nan
@@ -75,7 +75,7 @@ def _loss(line: Line, length: int) -> float:
 
 def _shown(
     protocol: str, courses: dict[tuple[str, str], dict[int, Standing]], delta: float
-) -> list[Sheet | Chart]:
+) -> list[Table | Chart]:
     steps = sorted({step for course in courses.values() for step in course})
     heads = ("model", "method", *(f"step {step}" for step in steps))
     tables = {
@@ -94,18 +94,18 @@ def _shown(
         ),
         "Loss": (lambda m: f"{m.trained:.3f}", "Nats per token at the trained length."),
     }
-    items: list[Sheet | Chart] = []
+    items: list[Table | Chart] = []
     for name, (text, note) in tables.items():
         rows, ranked = [], name in ("Rise", "Gain")
         for key, course in courses.items():
-            fields = [Field(text(course[s]) if s in course else "") for s in steps]
+            fields = [TableCell(text(course[s]) if s in course else "") for s in steps]
             if ranked:
-                fields.append(Field(_correlation(course, name.lower())))
-            rows.append((*map(Field, key), *fields))
+                fields.append(TableCell(_correlation(course, name.lower())))
+            rows.append((*map(TableCell, key), *fields))
         more = ("rank correlation with the step",) if ranked else ()
         words = f"{note} Mean over seeds."
         items.append(
-            Sheet(f"{name} over training, {protocol}", (*heads, *more), tuple(rows), 2, (words,))
+            Table(f"{name} over training, {protocol}", (*heads, *more), tuple(rows), 2, (words,))
         )
     curves = [
         Curve(name, method, tuple(Point(s, m.rise) for s, m in course.items()), own_x=True)

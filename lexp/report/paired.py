@@ -3,18 +3,18 @@
 import math
 from collections.abc import Sequence
 
-from lexp.display.table import Field, Sheet
+from lexp.display.table import Table, TableCell
 from lexp.report.claims import seed_losses
-from lexp.report.study_results import Line, Numbers, same_text
+from lexp.report.study_results import DocumentIds, ResultSeries, same_text
 from lexp.statistics import holm, paired_by_seed
 
 # Two seeds make a t interval with one degree of freedom, which is as good as none.
 LEAST_SEEDS = 3
 
 
-def paired_sheet(lines: Sequence[Line], baseline: str) -> Sheet | None:
+def paired_sheet(lines: Sequence[ResultSeries], baseline: str) -> Table | None:
     """Each model minus the baseline at every length, by seed; None below LEAST_SEEDS seeds."""
-    numbers = Numbers()
+    numbers = DocumentIds()
     found: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}
     for base in (line for line in lines if line.name == baseline):
         for line in lines:
@@ -44,8 +44,8 @@ def paired_sheet(lines: Sequence[Line], baseline: str) -> Sheet | None:
             value, p = own.get(length, (math.nan, math.nan))
             sure = adjusted.get(f"{key} {length}", 1.0) < 0.05
             text = f"{value:+.4f} (p {p:.2g})" if math.isfinite(p) else ""
-            fields.append(Field(text, "best" if sure and value < 0 else ""))
-        rows.append((*map(Field, key), *fields))
+            fields.append(TableCell(text, "best" if sure and value < 0 else ""))
+        rows.append((*map(TableCell, key), *fields))
     note = (
         f"Nats per token above {baseline}, with p of the paired t-test over seeds of equal number "
         "(two-sided, not corrected, as KERPLE reports it; these texts held fixed). Bold: below 0 "
@@ -53,9 +53,9 @@ def paired_sheet(lines: Sequence[Line], baseline: str) -> Sheet | None:
         "same order of the training texts, and nothing else in common."
     )
     title = f"Paired t-test over seeds, {lines[0].protocol}"
-    return Sheet(title, ("model", "method", *map(str, lengths)), tuple(rows), 2, (note,))
+    return Table(title, ("model", "method", *map(str, lengths)), tuple(rows), 2, (note,))
 
 
-def _pairs(line: Line, base: Line) -> bool:
+def _pairs(line: ResultSeries, base: ResultSeries) -> bool:
     """Whether both have the same seeds, enough of them, and the same tokens."""
     return line.seeds == base.seeds and len(line.seeds) >= LEAST_SEEDS and same_text(line, base)

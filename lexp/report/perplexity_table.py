@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lexp.display.table import Field, Sheet
+from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, Cell
 from lexp.scoring.protocol import BOS, describe
 
@@ -117,20 +117,20 @@ def row_key(cell: Cell) -> tuple:
     return cell.model, cell.variant, cell.text, *method, cell.step
 
 
-def to_sheet(grid: Grid, notes: tuple[str, ...] = ()) -> Sheet:
+def to_sheet(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
     """The grid ready to be drawn, best per column marked."""
     labels = grid.labels
     rows = []
     for row in grid.rows:
-        fields = [Field(label(row)) for label in labels.values()]
+        fields = [TableCell(label(row)) for label in labels.values()]
         for length in grid.lengths:
             entry = row.entries.get(length)
             failed = entry is not None and not math.isfinite(entry.value)
             style = "best" if grid.is_best(row, length) else "failed" if failed else ""
-            fields.append(Field(entry.text if entry else "", style))
+            fields.append(TableCell(entry.text if entry else "", style))
         rows.append(tuple(fields))
     heads = (*labels, *map(grid.header, grid.lengths))
-    return Sheet(grid.title, heads, tuple(rows), len(labels), notes)
+    return Table(grid.title, heads, tuple(rows), len(labels), notes)
 
 
 def _entry(cells: list[Cell], metric: Callable[[Cell], float]) -> Entry:

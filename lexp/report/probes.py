@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lexp.display.table import Field, Sheet
+from lexp.display.table import Table, TableCell
 from lexp.probes.cells import COLUMNS, Result, interval, read_result
 from lexp.report.perplexity_table import SHORT
 from lexp.runs.locks import one_at_a_time
@@ -53,7 +53,7 @@ def _write(study: Path) -> None:
     write_text(study / "probes.csv", buffer.getvalue())
 
 
-def probe_sheets(results: list[Result], notes: dict[str, str]) -> list[Sheet]:
+def probe_sheets(results: list[Result], notes: dict[str, str]) -> list[Table]:
     """Two tables a probe: shares that were right, and gain. Seeds of a variant are averaged.
 
     A failure of any seed is shown, not averaged away. notes: by variant, what tells it apart.
@@ -66,8 +66,11 @@ def probe_sheets(results: list[Result], notes: dict[str, str]) -> list[Sheet]:
 
 
 def _sheet(
-    title: str, results: list[Result], notes: dict[str, str], fill: Callable[[list[Result]], Field]
-) -> Sheet:
+    title: str,
+    results: list[Result],
+    notes: dict[str, str],
+    fill: Callable[[list[Result]], TableCell],
+) -> Table:
     """A row per (variant, method), a column per length."""
     groups: dict[tuple, dict[int, list[Result]]] = {}
     for result in results:
@@ -81,38 +84,38 @@ def _sheet(
         c = next(iter(by_length.values()))[0].cell
         name = " ".join(filter(None, (c.model, notes.get(c.variant, ""))))
         method = " ".join([c.attention] + [c.extension] * (c.extension != "none"))
-        fields = [_field(by_length[n], fill) if n in by_length else Field("") for n in lengths]
-        rows.append((Field(name), Field(method), *fields))
+        fields = [_field(by_length[n], fill) if n in by_length else TableCell("") for n in lengths]
+        rows.append((TableCell(name), TableCell(method), *fields))
     heads = [f"{n} (trained)" if train_lens == {n} else str(n) for n in lengths]
-    return Sheet(title, ("model", "method", *heads), tuple(rows), 2)
+    return Table(title, ("model", "method", *heads), tuple(rows), 2)
 
 
-def _field(results: list[Result], fill: Callable[[list[Result]], Field]) -> Field:
+def _field(results: list[Result], fill: Callable[[list[Result]], TableCell]) -> TableCell:
     """What a place shows, or that a seed failed."""
     failed = [result.cell for result in results if not result.cell.ok]
     if not failed:
         return fill(results)
     some = len(failed) < len(results)
     text = SHORT[failed[0].status] + (f" {len(failed)}/{len(results)}" if some else "")
-    return Field(text, "failed")
+    return TableCell(text, "failed")
 
 
-def _shares(results: list[Result]) -> Field:
+def _shares(results: list[Result]) -> TableCell:
     cells = [result.cell for result in results]
     shares = [
         _share([cell.accuracy for cell in cells]),
         _share([cell.token_accuracy for cell in cells]),
         _share([cell.candidate_accuracy for cell in cells]),
     ]
-    return Field(" / ".join(shares))
+    return TableCell(" / ".join(shares))
 
 
-def _gain(results: list[Result]) -> Field:
+def _gain(results: list[Result]) -> TableCell:
     # Seeds answered the same examples: their mean gain per example is what is resampled.
     gains = np.mean([r.scores.example_gain for r in results if r.scores is not None], axis=0)
     # To the digits shown: a millionth of a nat may be sure and is no use. Plus 0: no minus zero.
     mean, low, high = (round(x, 3) + 0.0 for x in (float(gains.mean()), *interval(gains)))
-    return Field(f"{mean:+.3f} [{low:.3f}, {high:.3f}]", "best" if low > 0 else "")
+    return TableCell(f"{mean:+.3f} [{low:.3f}, {high:.3f}]", "best" if low > 0 else "")
 
 
 def probes_caption(results: list[Result]) -> list[str]:

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lexp.display.table import Field, Sheet
-from lexp.report.study_results import Line
+from lexp.display.table import Table, TableCell
+from lexp.report.study_results import ResultSeries
 
 PREFIX, PRINTED = "uniform_scale-", 0.3973
 
 
-def scale_sheets(lines: Sequence[Line]) -> list[Sheet]:
+def scale_sheets(lines: Sequence[ResultSeries]) -> list[Table]:
     """A table for each model and protocol that was scored at three scales or more."""
-    groups: dict[tuple, dict[float, Line]] = {}
+    groups: dict[tuple, dict[float, ResultSeries]] = {}
     for line in lines:
         scale = _scale(line)
         if line.attention == "full" and scale is not None:
@@ -32,13 +32,13 @@ def scale_sheets(lines: Sequence[Line]) -> list[Sheet]:
     return [sheet for own in groups.values() if len(own) > 2 and (sheet := _sheet(own)) is not None]
 
 
-def _scale(line: Line) -> float | None:
+def _scale(line: ResultSeries) -> float | None:
     if line.extension == "none":
         return 1.0
     return float(line.extension.removeprefix(PREFIX)) if line.extension.startswith(PREFIX) else None
 
 
-def _sheet(by_scale: dict[float, Line]) -> Sheet | None:
+def _sheet(by_scale: dict[float, ResultSeries]) -> Table | None:
     one = next(iter(by_scale.values()))
     found: dict[int, tuple[float, float, bool]] = {}
     for length in (n for n in one.lengths if n > one.train_len):
@@ -60,10 +60,10 @@ def _sheet(by_scale: dict[float, Line]) -> Sheet | None:
             str(length), f"{length / one.train_len:g}", f"{scale:.3f}", f"{loss:.4f}",
             f"{1 + c * x:.3f}", f"{1 + PRINTED * x:.3f}", "" if inside else "end of the grid",
         )  # fmt: skip
-        rows.append(tuple(map(Field, values)))
+        rows.append(tuple(map(TableCell, values)))
     quality = f", R² {r2:.3f}" if math.isfinite(r2) else ""
     scales = ", ".join(f"{scale:g}" for scale in sorted(by_scale))
-    return Sheet(
+    return Table(
         f"Best uniform scale, {one.name}, {one.protocol}",
         ("length", "N / L", "best s", "nats per token", "fit", f"1 + {PRINTED} ln(N/L)", ""),
         tuple(rows), 1,

@@ -8,7 +8,7 @@ import numpy as np
 
 from lexp.evaluate import Cell, read_cell
 from lexp.scoring.losses import Losses, read_losses
-from lexp.statistics import Scored, difference
+from lexp.statistics import TokenLosses, difference
 from lexp.system.text import natural
 
 # Attention to every key that a model may see, causal or not; and how rows follow each other.
@@ -20,7 +20,7 @@ ORDER = (
 
 
 @dataclass(frozen=True)
-class Known:
+class StoredResult:
     """A cell, the reason of its failure or "", and where its losses are."""
 
     cell: Cell
@@ -33,7 +33,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultSeries:
     """A variant under one method and protocol: cells by length, then by seed.
 
     note: what tells the variant from others of its model, such as `lr=0.01`, or "".
@@ -51,7 +51,7 @@ class Line:
     precision: str
     tokenizer: str
     where: str = ""
-    cells: dict[int, dict[int, Known]] = field(default_factory=dict)
+    cells: dict[int, dict[int, StoredResult]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class Line:
             reasons.append("seeds were not scored on the same tokens")
         return reasons[0] if reasons else ""
 
-    def same_amount(self, length: int, other: "Line", at: int) -> bool:
+    def same_amount(self, length: int, other: "ResultSeries", at: int) -> bool:
         """Whether all cells of both, each at its length, have one number of tokens.
 
         Cells of one protocol and text differ in their tokens only by max_tokens.
@@ -103,24 +103,24 @@ class Line:
         return len({self._amount(k) for k in cells}) == 1
 
     @staticmethod
-    def _amount(known: Known) -> tuple[int, int]:
+    def _amount(known: StoredResult) -> tuple[int, int]:
         return known.cell.documents, known.cell.tokens
 
 
-class Numbers:
+class DocumentIds:
     """One number for each document's name, so that tokens of different cells can be matched."""
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
 
-    def scored(self, losses: Losses) -> Scored:
+    def scored(self, losses: Losses) -> TokenLosses:
         """Losses with documents numbered alike in all cells of a study."""
         ids = [self._known.setdefault(name, len(self._known)) for name in losses.names]
         document = np.array(ids, dtype=np.int64)[losses.document]
-        return Scored(losses.nats, document, losses.position)
+        return TokenLosses(losses.nats, document, losses.position)
 
 
-def same_text(a: Line, b: Line) -> bool:
+def same_text(a: ResultSeries, b: ResultSeries) -> bool:
     """Whether tokens of both lines are the same stretches of one text: only then do they compare.
 
     The first targets of a document have the same places in any vocabulary, and other bytes.
@@ -129,14 +129,14 @@ def same_text(a: Line, b: Line) -> bool:
         return False
     if a.variant == b.variant:
         return True
-    numbers = Numbers()
+    numbers = DocumentIds()
     ours, theirs = _widths(a, numbers), _widths(b, numbers)
     if ours is None or theirs is None:
         return False
     return not difference(ours, theirs, common=True).nats.any()
 
 
-def _widths(line: Line, numbers: Numbers) -> Scored | None:
+def _widths(line: ResultSeries, numbers: DocumentIds) -> TokenLosses | None:
     """Bytes of each token, in the place of its loss; None where no cell has tokens."""
     for known in (k for by_seed in line.cells.values() for k in by_seed.values()):
         if known.cell.ok:
@@ -146,9 +146,9 @@ def _widths(line: Line, numbers: Numbers) -> Scored | None:
     return None
 
 
-def read_study(study: Path) -> list[Known]:
+def read_study(study: Path) -> list[StoredResult]:
     """The newest cell of each (run, protocol, method, length, text, precision, step), in order."""
-    newest: dict[tuple, tuple[float, Known]] = {}
+    newest: dict[tuple, tuple[float, StoredResult]] = {}
     for path in sorted(study.glob("*/eval/*.json")):
         found = read_cell(path)
         if found is None:
@@ -157,13 +157,13 @@ def read_study(study: Path) -> list[Known]:
         key = (c.run, c.attention, c.extension, c.protocol, c.length, c.text, c.precision, c.step)
         written = path.stat().st_mtime
         if key not in newest or newest[key][0] < written:
-            newest[key] = written, Known(*found, path)
+            newest[key] = written, StoredResult(*found, path)
     return [newest[key][1] for key in sorted(newest, key=str)]
 
 
-def lines(known: list[Known], notes: dict[str, str]) -> list[Line]:
+def lines(known: list[StoredResult], notes: dict[str, str]) -> list[ResultSeries]:
     """Cells that differ in seed and length alone together; notes: by variant."""
-    found: dict[tuple, Line] = {}
+    found: dict[tuple, ResultSeries] = {}
     texts = {one.cell.text for one in known}
     precisions = {one.cell.precision for one in known}
     for one in known:
@@ -173,7 +173,7 @@ def lines(known: list[Known], notes: dict[str, str]) -> list[Line]:
         where += [f"in {c.precision}"] * (len(precisions) > 1)
         line = found.setdefault(
             key,
-            Line(
+            ResultSeries(
                 c.model, notes.get(c.variant, ""), c.attention, c.extension, c.protocol,
                 c.train_len, c.variant, c.text, c.precision, c.tokenizer, " ".join(where),
             ),
@@ -182,7 +182,7 @@ def lines(known: list[Known], notes: dict[str, str]) -> list[Line]:
     return sorted(found.values(), key=lambda n: (n.protocol, n.model, natural(n.note), _rank(n)))
 
 
-def protocols(found: list[Line]) -> Iterator[tuple[str, list[Line]]]:
+def protocols(found: list[ResultSeries]) -> Iterator[tuple[str, list[ResultSeries]]]:
     """Lines by protocol: unlike numbers never share a table."""
     for protocol in sorted({line.protocol for line in found}):
         yield protocol, [line for line in found if line.protocol == protocol]
@@ -193,5 +193,5 @@ def method_rank(method: str) -> tuple[int, str]:
     return (ORDER.index(method) if method in ORDER else len(ORDER)), method
 
 
-def _rank(line: Line) -> tuple[int, str, str]:
+def _rank(line: ResultSeries) -> tuple[int, str, str]:
     return *method_rank(line.method.removesuffix(line.where).rstrip()), line.method

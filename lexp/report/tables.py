@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 
-from lexp.display.table import Field, Sheet
+from lexp.display.table import Table, TableCell
 from lexp.report.claims import Claim, mean_losses, seed_losses
-from lexp.report.study_results import Line, Numbers, same_text
+from lexp.report.study_results import DocumentIds, ResultSeries, same_text
 from lexp.scoring.losses import perplexity
 from lexp.statistics import (
     BETTER,
     Estimate,
-    Scored,
+    TokenLosses,
     across,
     difference,
     holm,
@@ -22,12 +22,12 @@ from lexp.statistics import (
 LABELS = ("model", "method")
 
 
-def labels(line: Line) -> tuple[Field, Field]:
+def labels(line: ResultSeries) -> tuple[TableCell, TableCell]:
     """What names a line in every table."""
-    return Field(line.name), Field(line.method)
+    return TableCell(line.name), TableCell(line.method)
 
 
-def last_sheet(lines: Sequence[Line], k: int) -> Sheet:
+def last_sheet(lines: Sequence[ResultSeries], k: int) -> Table:
     """Perplexity over the last k tokens of each window, by length: where a mean hides the break."""
     lengths = sorted({length for line in lines for length in line.lengths})
     rows = []
@@ -35,11 +35,11 @@ def last_sheet(lines: Sequence[Line], k: int) -> Sheet:
         fields = list(labels(line))
         for length in lengths:
             if length not in line.cells or length < k:
-                fields.append(Field(""))
+                fields.append(TableCell(""))
             elif failure := line.failure(length):
-                fields.append(Field(failure.split(" (")[0], "failed"))
+                fields.append(TableCell(failure.split(" (")[0], "failed"))
             else:
-                fields.append(Field(_number(perplexity(_last_nll(line, length, k)))))
+                fields.append(TableCell(_number(perplexity(_last_nll(line, length, k)))))
         rows.append(tuple(fields))
     note = (
         f"Targets with more than length - {k} tokens before them, mean over seeds; a cell without "
@@ -47,10 +47,10 @@ def last_sheet(lines: Sequence[Line], k: int) -> Sheet:
     )
     heads = (*LABELS, *map(str, lengths))
     title = f"Perplexity of the last {k} tokens of a window, {lines[0].protocol}"
-    return Sheet(title, heads, tuple(rows), 2, (note,))
+    return Table(title, heads, tuple(rows), 2, (note,))
 
 
-def _last_nll(line: Line, length: int, k: int) -> float:
+def _last_nll(line: ResultSeries, length: int, k: int) -> float:
     """Mean over seeds."""
     values = []
     for known in line.cells[length].values():
@@ -59,7 +59,7 @@ def _last_nll(line: Line, length: int, k: int) -> float:
     return sum(values) / len(values)
 
 
-def reach_sheet(claims: Sequence[Claim]) -> Sheet:
+def reach_sheet(claims: Sequence[Claim]) -> Table:
     """How far each line holds its loss, what that gives, and whether a window does as well."""
     rows, windows = [], False
     for claim in claims:
@@ -70,13 +70,13 @@ def reach_sheet(claims: Sequence[Claim]) -> Sheet:
         rows.append(
             (
                 *labels(claim.line),
-                Field(_length(reach.length, reach.censored), "" if reach.length else "failed"),
-                Field(_between(reach.sure, reach.possible)),
-                Field(", ".join(_length(r.length, r.censored) for r in claim.seeds.values())),
-                Field(_signed(claim.gain) if claim.gain else ""),
-                Field(at),
-                Field(_signed(window.difference) if window else ""),
-                Field(window.verdict if window else "", "best" if beaten else ""),
+                TableCell(_length(reach.length, reach.censored), "" if reach.length else "failed"),
+                TableCell(_between(reach.sure, reach.possible)),
+                TableCell(", ".join(_length(r.length, r.censored) for r in claim.seeds.values())),
+                TableCell(_signed(claim.gain) if claim.gain else ""),
+                TableCell(at),
+                TableCell(_signed(window.difference) if window else ""),
+                TableCell(window.verdict if window else "", "best" if beaten else ""),
             )
         )
     line, reach = claims[0].line, claims[0].reach
@@ -98,10 +98,10 @@ def reach_sheet(claims: Sequence[Claim]) -> Sheet:
     heads = (
         *LABELS, "reach", "interval", "each seed", "gain", "at", "against window", "verdict",
     )  # fmt: skip
-    return Sheet(f"Reach and gain, {line.protocol}", heads, tuple(rows), 2, notes)
+    return Table(f"Reach and gain, {line.protocol}", heads, tuple(rows), 2, notes)
 
 
-def differences_sheet(lines: Sequence[Line], length: int, baseline: str) -> Sheet | None:
+def differences_sheet(lines: Sequence[ResultSeries], length: int, baseline: str) -> Table | None:
     """Paired differences of models to a baseline at a length, for each method; None if none."""
     pairs = [
         (line, base)
@@ -113,7 +113,7 @@ def differences_sheet(lines: Sequence[Line], length: int, baseline: str) -> Shee
     return _paired_sheet(f"Differences at {length}", pairs, length, baseline, family)
 
 
-def methods_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
+def methods_sheet(lines: Sequence[ResultSeries], length: int) -> Table | None:
     """Paired differences of each model's methods to its plain attention; None if none."""
     pairs = [
         (line, base)
@@ -127,15 +127,19 @@ def methods_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
 
 
 def _paired_sheet(
-    title: str, pairs: Sequence[tuple[Line, Line]], length: int, other: str, family: str
-) -> Sheet | None:
+    title: str,
+    pairs: Sequence[tuple[ResultSeries, ResultSeries]],
+    length: int,
+    other: str,
+    family: str,
+) -> Table | None:
     """What the first line of each pair loses above the second; None if no pair compares."""
-    numbers, rows, p_values, tests = Numbers(), [], {}, {}
+    numbers, rows, p_values, tests = DocumentIds(), [], {}, {}
     for line, base in pairs:
         if not (_has(line, length) and _has(base, length) and same_text(line, base)):
             continue
         ours, theirs = (mean_losses(n, numbers)[length] for n in (line, base))
-        if not isinstance(ours, Scored) or not isinstance(theirs, Scored):
+        if not isinstance(ours, TokenLosses) or not isinstance(theirs, TokenLosses):
             continue
         try:
             d = difference(ours, theirs)
@@ -153,9 +157,9 @@ def _paired_sheet(
         rows.append(
             (
                 *labels(line),
-                Field(_signed(estimate), "best" if sure and estimate.value < 0 else ""),
-                Field(f"{test.p:.4f}"),
-                Field(f"{one.adjusted:.4f}"),
+                TableCell(_signed(estimate), "best" if sure and estimate.value < 0 else ""),
+                TableCell(f"{test.p:.4f}"),
+                TableCell(f"{one.adjusted:.4f}"),
             )
         )
     _, _, test = next(iter(tests.values()))
@@ -168,24 +172,24 @@ def _paired_sheet(
     )
     heads = (*LABELS, f"minus {other}", "p", "p (Holm)")
     protocol = pairs[0][0].protocol
-    return Sheet(f"{title}, {protocol}", heads, tuple(rows), 2, notes)
+    return Table(f"{title}, {protocol}", heads, tuple(rows), 2, notes)
 
 
-def seeds_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
+def seeds_sheet(lines: Sequence[ResultSeries], length: int) -> Table | None:
     """Mean loss at a length with both intervals and every seed; None with one seed everywhere."""
     if all(len(line.seeds) < 2 for line in lines):
         return None
-    numbers, rows = Numbers(), []
+    numbers, rows = DocumentIds(), []
     for line in (n for n in lines if _has(n, length)):
         found = across(seed_losses(line, length, numbers))
         over = found.over_seeds
         rows.append(
             (
                 *labels(line),
-                Field(f"{found.mean:.4f}"),
-                Field(_interval(over.low, over.high)),
-                Field(_interval(found.over_documents.low, found.over_documents.high)),
-                Field(", ".join(f"{n}: {v:.4f}" for n, v in zip(found.numbers, found.seeds,
+                TableCell(f"{found.mean:.4f}"),
+                TableCell(_interval(over.low, over.high)),
+                TableCell(_interval(found.over_documents.low, found.over_documents.high)),
+                TableCell(", ".join(f"{n}: {v:.4f}" for n, v in zip(found.numbers, found.seeds,
                                                                strict=True))),
             )
         )  # fmt: skip
@@ -195,10 +199,10 @@ def seeds_sheet(lines: Sequence[Line], length: int) -> Sheet | None:
     )
     heads = (*LABELS, "mean", "95 % over seeds", "95 % over documents", "each seed")
     title = f"Seeds at {length}, {lines[0].protocol}"
-    return Sheet(title, heads, tuple(rows), 2, notes)
+    return Table(title, heads, tuple(rows), 2, notes)
 
 
-def failures_sheet(lines: Sequence[Line]) -> Sheet | None:
+def failures_sheet(lines: Sequence[ResultSeries]) -> Table | None:
     """Every cell without a number and why; None if there is none."""
     rows = []
     for line in lines:
@@ -208,29 +212,36 @@ def failures_sheet(lines: Sequence[Line]) -> Sheet | None:
                 reasons.setdefault(failure, []).append(length)
         for reason, lengths in reasons.items():
             at = ", ".join(map(str, lengths))
-            rows.append((*labels(line), Field(line.protocol), Field(at), Field(reason, "failed")))
+            rows.append(
+                (
+                    *labels(line),
+                    TableCell(line.protocol),
+                    TableCell(at),
+                    TableCell(reason, "failed"),
+                )
+            )
     heads = (*LABELS, "protocol", "lengths", "why there is no number")
-    return Sheet("Cells without a number", heads, tuple(rows), 5) if rows else None
+    return Table("Cells without a number", heads, tuple(rows), 5) if rows else None
 
 
-def cost_sheet(lines: Sequence[Line]) -> Sheet:
+def cost_sheet(lines: Sequence[ResultSeries]) -> Table:
     """Seconds of each line, all lengths and seeds, and microseconds per scored token by length."""
     lengths = sorted({length for line in lines for length in line.lengths})
     rows = []
     for line in lines:
         cells = [k.cell for by_seed in line.cells.values() for k in by_seed.values()]
-        fields = [*labels(line), Field(f"{sum(c.seconds for c in cells):.1f}")]
+        fields = [*labels(line), TableCell(f"{sum(c.seconds for c in cells):.1f}")]
         for length in lengths:
             own = [c for c in cells if c.length == length and c.ok and c.seconds]
             spent, tokens = sum(c.seconds for c in own), sum(c.tokens for c in own)
-            fields.append(Field(f"{1e6 * spent / tokens:.0f}" if own else ""))
+            fields.append(TableCell(f"{1e6 * spent / tokens:.0f}" if own else ""))
         rows.append(tuple(fields))
     note = "Wall-clock time, with whatever else the machine did; empty where another pass gave it."
     heads = (*LABELS, "seconds", *(f"µs/token at {length}" for length in lengths))
-    return Sheet(f"Cost, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
+    return Table(f"Cost, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
 
 
-def _has(line: Line, length: int) -> bool:
+def _has(line: ResultSeries, length: int) -> bool:
     return length in line.cells and not line.failure(length)
 
 

@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from lexp.data import Tokens
-from lexp.scoring.protocol import BOS, Window
+from lexp.scoring.protocol import BOS, TextWindow
 from lexp.system.errors import DataError
 from lexp.system.files import write_bytes
 
@@ -105,7 +105,7 @@ def read_losses(path: Path) -> Losses:
 
 def collect(
     tokens: Tokens,
-    windows: Sequence[Window],
+    windows: Sequence[TextWindow],
     context: np.ndarray,
     nats: np.ndarray,
     length: int,

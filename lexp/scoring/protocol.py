@@ -30,7 +30,7 @@ class Span(NamedTuple):
     n_tokens: int
 
 
-class Window(NamedTuple):
+class TextWindow(NamedTuple):
     """Input tokens first .. first + size - 1 of a document, of whose targets the last count."""
 
     document: int
@@ -66,11 +66,11 @@ class Protocol:
         limit = None if max_tokens is None else max(1, max_tokens // longest)
         return tuple(Span(d, 1, longest) for d in long_enough(tokens, longest)[:limit])
 
-    def windows(self, span: Span, length: int) -> Iterator[Window]:
+    def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         """The windows in which a span is scored at a length, each target once, in order."""
         raise NotImplementedError
 
-    def contexts(self, windows: Sequence[Window]) -> np.ndarray:
+    def contexts(self, windows: Sequence[TextWindow]) -> np.ndarray:
         """Tokens before each target in its window, window by window; int64 [targets]."""
         sizes = [window.n_scored for window in windows]
         ends = np.cumsum(sizes)
@@ -89,11 +89,11 @@ class Segments(Protocol):
 
     name = "segments"
 
-    def windows(self, span: Span, length: int) -> Iterator[Window]:
+    def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         end = span.first + span.n_tokens - 1
         for first in range(span.first - 1, end, length):
             size = min(length, end - first)
-            yield Window(span.document, first, size, size)
+            yield TextWindow(span.document, first, size, size)
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,15 @@ class Sliding(Protocol):
         _at_most("stride", self.stride, lengths)
         return self
 
-    def windows(self, span: Span, length: int) -> Iterator[Window]:
+    def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         stride = self.stride or max(1, length // 4)
         begin, last = span.first - 1, span.first + span.n_tokens - 1
         end = min(begin + length, last)
-        yield Window(span.document, begin, end - begin, end - begin)
+        yield TextWindow(span.document, begin, end - begin, end - begin)
         while end < last:
             new = min(stride, last - end)
             end += new
-            yield Window(span.document, end - length, length, new)
+            yield TextWindow(span.document, end - length, length, new)
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,9 @@ class Fixed(Protocol):
                 spans.append(Span(d, end - block + 1, block))
         return tuple(spans)
 
-    def windows(self, span: Span, length: int) -> Iterator[Window]:
+    def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         end = span.first + span.n_tokens - 1
-        yield Window(span.document, end - length, length, span.n_tokens)
+        yield TextWindow(span.document, end - length, length, span.n_tokens)
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,9 @@ class Prefix(Protocol):
     name = "prefix"
     nested = True
 
-    def windows(self, span: Span, length: int) -> Iterator[Window]:
+    def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         size = min(length, span.n_tokens)
-        yield Window(span.document, span.first - 1, size, size)
+        yield TextWindow(span.document, span.first - 1, size, size)
 
 
 @dataclass(frozen=True)
@@ -227,18 +227,18 @@ class Masked(Protocol):
         """Tokens to choose from, about max_tokens of them."""
         return tuple(s._replace(first=0) for s in super().spans(tokens, lengths, max_tokens))
 
-    def windows(self, span: Span, length: int) -> Iterator[Window]:
+    def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         for first in range(span.first, span.first + span.n_tokens, length):
             size = min(length, span.first + span.n_tokens - first)
-            if n_scored := int(self.chosen(Window(span.document, first, size, 0)).sum()):
-                yield Window(span.document, first, size, n_scored)
+            if n_scored := int(self.chosen(TextWindow(span.document, first, size, 0)).sum()):
+                yield TextWindow(span.document, first, size, n_scored)
 
-    def chosen(self, window: Window) -> np.ndarray:
+    def chosen(self, window: TextWindow) -> np.ndarray:
         """Which tokens of a window are masked and asked for, bool [size]."""
         draws = np.random.default_rng([self.seed, window.document])
         return draws.random(window.first + window.size)[window.first :] * 100 < self.percent
 
-    def contexts(self, windows: Sequence[Window]) -> np.ndarray:
+    def contexts(self, windows: Sequence[TextWindow]) -> np.ndarray:
         """What stands before each target; what follows counts as little as elsewhere."""
         found = [np.flatnonzero(self.chosen(window)) for window in windows]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)

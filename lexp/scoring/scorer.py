@@ -18,8 +18,8 @@ from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.data import Tokens
 from lexp.model.transformer import Transformer
 from lexp.pattern import Banded, Pattern
-from lexp.position import Together
-from lexp.scoring.protocol import Masked, Window
+from lexp.position import Sum
+from lexp.scoring.protocol import Masked, TextWindow
 
 # Tokens in one forward pass: more than one window where the length is below this.
 BATCH_TOKENS = 16384
@@ -66,7 +66,7 @@ class Scorer:
     def score(
         self,
         tokens: Tokens,
-        windows: Sequence[Window],
+        windows: Sequence[TextWindow],
         advance: Callable[[int], None] = lambda n_tokens: None,
         partial: Partial | None = None,
     ) -> np.ndarray:
@@ -97,11 +97,11 @@ class Scorer:
                 partial.save(nats, number)
         return nats
 
-    def passes(self, windows: Sequence[Window]) -> list[list[Piece]]:
+    def passes(self, windows: Sequence[TextWindow]) -> list[list[Piece]]:
         """Pieces that go through the model together."""
         return batches(self.pieces(windows), self.batch_tokens)
 
-    def pieces(self, windows: Sequence[Window]) -> list[Piece]:
+    def pieces(self, windows: Sequence[TextWindow]) -> list[Piece]:
         """Windows as forward passes: most in one, long ones of a bounded pattern in several."""
         pieces, place = [], 0
         for window in windows:
@@ -113,7 +113,7 @@ class Scorer:
                 place += n_scored
         return pieces
 
-    def _cuts(self, window: Window) -> Iterator[tuple[int, int, int]]:
+    def _cuts(self, window: TextWindow) -> Iterator[tuple[int, int, int]]:
         """(begin, end, n_scored) of a window's passes, in tokens from its beginning."""
         reach = self._reach()
         chunk = max(self.batch_tokens, 4 * (reach or 0) * len(self.model.blocks))
@@ -141,7 +141,7 @@ class Scorer:
         lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
         schemes = self.model.schemes
         # Schemes that draw positions, or read indices as FIRE does, need the window as a whole.
-        parts = [q for p in schemes for q in (p.parts if isinstance(p, Together) else [p])]
+        parts = [q for p in schemes for q in (p.parts if isinstance(p, Sum) else [p])]
         whole = any(p.draws or (p.relative and not p.shift_invariant) for p in parts)
         if lookback is None or whole:
             return None
@@ -168,7 +168,7 @@ class MaskedScorer(Scorer):
 
     protocol: Masked
 
-    def passes(self, windows: Sequence[Window]) -> list[list[Piece]]:
+    def passes(self, windows: Sequence[TextWindow]) -> list[list[Piece]]:
         """Windows of one size together, however many of their tokens are masked."""
         return batches(self.pieces(windows), self.batch_tokens, lambda piece: (piece.size,))
 
@@ -176,7 +176,7 @@ class MaskedScorer(Scorer):
         """Losses [n_scored] of each of the windows of one size."""
         ids = np.stack([tokens.window(p.document, p.first, p.size) for p in batch])
         chosen = np.stack(
-            [self.protocol.chosen(Window(p.document, p.first, p.size, 0)) for p in batch]
+            [self.protocol.chosen(TextWindow(p.document, p.first, p.size, 0)) for p in batch]
         )
         read, asked = (torch.from_numpy(t).to(self.device) for t in (ids, chosen))
         mask = self.model.embedding.num_embeddings - 1

@@ -6,7 +6,7 @@ from lexp.statistics.curves import BETA, Bin, by_context, geometric_edges, key_t
 from lexp.statistics.power import Variances, decompose, smallest_difference
 from lexp.statistics.ranks import rank_correlation
 from lexp.statistics.reach import BETTER, AgainstWindow, Reach, against_window, gain, reach
-from lexp.statistics.scored import Scored, aligned, difference, same_tokens
+from lexp.statistics.scored import TokenLosses, aligned, difference, same_tokens
 from lexp.statistics.seeds import (
     AcrossSeeds,
     Difference,
@@ -29,8 +29,8 @@ __all__ = [
     "Estimate",
     "Interval",
     "Reach",
-    "Scored",
     "SignFlips",
+    "TokenLosses",
     "Variances",
     "across",
     "against_window",

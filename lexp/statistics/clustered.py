@@ -36,7 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from lexp.statistics.scored import Scored, check, difference
+from lexp.statistics.scored import TokenLosses, check, difference
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -94,8 +94,8 @@ def mean(
 
 
 def paired(
-    a: Scored,
-    b: Scored,
+    a: TokenLosses,
+    b: TokenLosses,
     *,
     common: bool = False,
     level: float = LEVEL,

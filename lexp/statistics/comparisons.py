@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexp.statistics.clustered import per_document, why_no_number
-from lexp.statistics.scored import Scored
+from lexp.statistics.scored import TokenLosses
 
 MOST_ENUMERATED = 16  # documents; 2^16 sign patterns
 FLIPS = 20_000
@@ -43,7 +43,7 @@ class Adjusted:
     family_size: int
 
 
-def sign_flips(paired: Scored, flips: int = FLIPS, seed: int = 0) -> SignFlips:
+def sign_flips(paired: TokenLosses, flips: int = FLIPS, seed: int = 0) -> SignFlips:
     """Test token by token differences (see `losses.difference`) against none.
 
     The statistic is |total nats / total tokens| after each document's differences changed sign

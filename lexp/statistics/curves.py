@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, mean
-from lexp.statistics.scored import Scored, aligned, check
+from lexp.statistics.scored import TokenLosses, aligned, check
 
 # arXiv 2410.23771's thresholds in nats, also the defaults of the authors' code.
 ALPHA, BETA = 2.0, -2.0
@@ -93,7 +93,9 @@ def last(
     return mean(nats[inside], document[inside], level, draws, seed)
 
 
-def key_tokens(short: Scored, long: Scored, alpha: float = ALPHA, beta: float = BETA) -> np.ndarray:
+def key_tokens(
+    short: TokenLosses, long: TokenLosses, alpha: float = ALPHA, beta: float = BETA
+) -> np.ndarray:
     """LongPPL's long-range targets by a judge's losses, bool [n] in the order of long.
 
     Such a target gains more than alpha nats of log-likelihood from long instead of short context,

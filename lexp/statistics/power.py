@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from lexp.statistics.clustered import LEVEL, per_document, why_no_number
-from lexp.statistics.scored import Scored
+from lexp.statistics.scored import TokenLosses
 
 POWER = 0.8
 
@@ -27,7 +27,7 @@ class Variances:
     block: int
 
 
-def decompose(paired: Scored, block: int | None = None) -> Variances:
+def decompose(paired: TokenLosses, block: int | None = None) -> Variances:
     """Variances of a pilot's paired differences, by means of blocks of consecutive tokens.
 
     Neighbouring tokens are dependent, so sigma2 is block times the variance of block means around

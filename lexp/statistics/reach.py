@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, paired
-from lexp.statistics.scored import Scored, same_tokens
+from lexp.statistics.scored import TokenLosses, same_tokens
 
 BETTER = "better than a window"
 NO_BETTER = "no better than a window"
@@ -46,7 +46,7 @@ class AgainstWindow:
 
 
 def reach(
-    losses_by_length: Mapping[int, Scored | str],
+    losses_by_length: Mapping[int, TokenLosses | str],
     train_len: int,
     delta: float,
     level: float = LEVEL,
@@ -66,7 +66,7 @@ def reach(
     trained = losses_by_length.get(train_len)
     if reason := _no_start(losses_by_length, train_len):
         return Reach(None, None, None, False, delta, level, longest, reason)
-    assert isinstance(trained, Scored)
+    assert isinstance(trained, TokenLosses)
     length = sure = possible = train_len
     going = {"length": True, "sure": True, "possible": True}
     start = paired(trained, trained, level=level, draws=draws, seed=seed)
@@ -96,7 +96,7 @@ def reach(
 
 
 def gain(
-    losses_by_length: Mapping[int, Scored | str],
+    losses_by_length: Mapping[int, TokenLosses | str],
     train_len: int,
     at: int,
     level: float = LEVEL,
@@ -113,13 +113,13 @@ def gain(
         if isinstance(losses, str):
             nan = math.nan
             return Estimate(nan, nan, nan, 0, level, reason=f"{length}: {losses}")
-    assert isinstance(short, Scored) and isinstance(long, Scored)
+    assert isinstance(short, TokenLosses) and isinstance(long, TokenLosses)
     return paired(short, long, level=level, draws=draws, seed=seed)
 
 
 def against_window(
-    losses: Scored,
-    window_losses: Scored,
+    losses: TokenLosses,
+    window_losses: TokenLosses,
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
@@ -141,7 +141,7 @@ def against_window(
     return AgainstWindow(d, verdict)
 
 
-def _no_start(losses_by_length: Mapping[int, Scored | str], train_len: int) -> str:
+def _no_start(losses_by_length: Mapping[int, TokenLosses | str], train_len: int) -> str:
     """Why no reach can be told at all, or ""."""
     if train_len not in losses_by_length:
         return f"the trained length {train_len} was not evaluated"
@@ -149,7 +149,11 @@ def _no_start(losses_by_length: Mapping[int, Scored | str], train_len: int) -> s
     if isinstance(trained, str):
         return f"the trained length {train_len}: {trained}"
     for length, losses in sorted(losses_by_length.items()):
-        if length > train_len and isinstance(losses, Scored) and not same_tokens(trained, losses):
+        if (
+            length > train_len
+            and isinstance(losses, TokenLosses)
+            and not same_tokens(trained, losses)
+        ):
             return f"{train_len} and {length} were not scored on the same tokens"
     start = paired(trained, trained, draws=1)
     return "" if start.value == 0 else f"the trained length {train_len}: {start.reason}"

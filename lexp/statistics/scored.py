@@ -6,7 +6,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class TokenLosses:
     """What a model lost on each target: nats float [n], document int [n], position int [n].
 
     position is the target's index in its document, so that (document, position) names a token
@@ -24,9 +24,9 @@ class Scored:
     def __len__(self) -> int:
         return len(self.nats)
 
-    def where(self, chosen: np.ndarray) -> "Scored":
+    def where(self, chosen: np.ndarray) -> "TokenLosses":
         """The tokens that a boolean mask [n] or an index array picks."""
-        return Scored(self.nats[chosen], self.document[chosen], self.position[chosen])
+        return TokenLosses(self.nats[chosen], self.document[chosen], self.position[chosen])
 
 
 def check(nats: np.ndarray, labels: np.ndarray) -> None:
@@ -39,7 +39,7 @@ def check(nats: np.ndarray, labels: np.ndarray) -> None:
         raise ValueError(f"losses are floats and labels ints, not {nats.dtype} and {labels.dtype}")
 
 
-def aligned(a: Scored, b: Scored, common: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def aligned(a: TokenLosses, b: TokenLosses, common: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Indices into a and into b of the same tokens, in the order of a.
 
     ValueError if a token is scored twice, or, unless only the common ones are asked for, if one
@@ -59,21 +59,21 @@ def aligned(a: Scored, b: Scored, common: bool = False) -> tuple[np.ndarray, np.
     return np.flatnonzero(inside), order[place[inside]]
 
 
-def same_tokens(a: Scored, b: Scored) -> bool:
+def same_tokens(a: TokenLosses, b: TokenLosses) -> bool:
     """Whether both hold exactly the same tokens, in any order."""
     codes_a, codes_b = _codes(a, b)
     return len(codes_a) == len(codes_b) and bool((np.sort(codes_a) == np.sort(codes_b)).all())
 
 
-def difference(a: Scored, b: Scored, common: bool = False) -> Scored:
+def difference(a: TokenLosses, b: TokenLosses, common: bool = False) -> TokenLosses:
     """a - b token by token, in the order of a; ValueError as for `aligned`."""
     in_a, in_b = aligned(a, b, common)
     with np.errstate(invalid="ignore"):  # inf - inf is nan, and `mean` says so
         nats = a.nats[in_a].astype(np.float64) - b.nats[in_b].astype(np.float64)
-    return Scored(nats, a.document[in_a], a.position[in_a])
+    return TokenLosses(nats, a.document[in_a], a.position[in_a])
 
 
-def _codes(a: Scored, b: Scored) -> tuple[np.ndarray, np.ndarray]:
+def _codes(a: TokenLosses, b: TokenLosses) -> tuple[np.ndarray, np.ndarray]:
     """One int64 a token, the same for the same (document, position)."""
     _, document = np.unique(np.concatenate([a.document, b.document]), return_inverse=True)
     position = np.concatenate([a.position, b.position]).astype(np.int64)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, mean
-from lexp.statistics.scored import Scored, aligned, difference
+from lexp.statistics.scored import TokenLosses, aligned, difference
 
 WELCH, PAIRED = "Welch t", "paired t, seeds matched by number"
 
@@ -61,7 +61,7 @@ class Difference:
 
 
 def across(
-    runs: Mapping[int, Scored], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+    runs: Mapping[int, TokenLosses], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> AcrossSeeds:
     """The mean over runs of one variant that differ in their seed, by number.
 
@@ -82,8 +82,8 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def independent(
-    a: Mapping[int, Scored],
-    b: Mapping[int, Scored],
+    a: Mapping[int, TokenLosses],
+    b: Mapping[int, TokenLosses],
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
@@ -110,8 +110,8 @@ def independent(
 
 
 def paired_by_seed(
-    a: Mapping[int, Scored],
-    b: Mapping[int, Scored],
+    a: Mapping[int, TokenLosses],
+    b: Mapping[int, TokenLosses],
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
@@ -134,7 +134,7 @@ def paired_by_seed(
     return Difference(_mean(differences), of_a, of_b, interval, p, PAIRED, over_documents)
 
 
-def _values(runs: Mapping[int, Scored]) -> tuple[float, ...]:
+def _values(runs: Mapping[int, TokenLosses]) -> tuple[float, ...]:
     """Each run's mean, seeds ascending."""
     with np.errstate(invalid="ignore"):  # inf - inf
         return tuple(
@@ -143,7 +143,7 @@ def _values(runs: Mapping[int, Scored]) -> tuple[float, ...]:
         )
 
 
-def average(runs: Mapping[int, Scored]) -> Scored:
+def average(runs: Mapping[int, TokenLosses]) -> TokenLosses:
     """The mean over runs token by token, in the first run's order.
 
     ValueError if there are none, or if they were not scored on the same tokens.
@@ -155,11 +155,11 @@ def average(runs: Mapping[int, Scored]) -> Scored:
     for other in others:
         with np.errstate(invalid="ignore"):
             total = total + other.nats[aligned(first, other)[1]]
-    return Scored(total / len(runs), first.document, first.position)
+    return TokenLosses(total / len(runs), first.document, first.position)
 
 
 def _over_documents(
-    a: Mapping[int, Scored], b: Mapping[int, Scored], level: float, draws: int, seed: int
+    a: Mapping[int, TokenLosses], b: Mapping[int, TokenLosses], level: float, draws: int, seed: int
 ) -> Estimate:
     d = difference(average(a), average(b))
     return mean(d.nats, d.document, level, draws, seed)

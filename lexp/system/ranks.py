@@ -16,7 +16,7 @@ PORTS = range(15000, 30000)
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """A process among others: its rank, of how many, and the same on its own machine.
 
     address, port: where rank 0, or torchrun for it, waits for the others; unused by one process.
@@ -38,13 +38,13 @@ class Place:
         return max(1, (os.cpu_count() or 1) // self.local_size)
 
 
-def place(environment: Mapping[str, str] = os.environ) -> Place:
+def place(environment: Mapping[str, str] = os.environ) -> Rank:
     """This process's place; ConfigError if what it was started with cannot be read.
 
     A SLURM step counts, not the job: a batch script is one process, however many its steps have.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
-        return Place(
+        return Rank(
             rank=_number(environment, "RANK"),
             size=_number(environment, "WORLD_SIZE"),
             local_rank=_number(environment, "LOCAL_RANK"),
@@ -53,10 +53,10 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
             port=_number(environment, "MASTER_PORT"),
         )
     if "SLURM_PROCID" not in environment or "SLURM_STEP_NUM_TASKS" not in environment:
-        return Place()
+        return Rank()
     job, step = _number(environment, "SLURM_JOB_ID"), _number(environment, "SLURM_STEP_ID")
     own_port = "MASTER_PORT" in environment
-    return Place(
+    return Rank(
         rank=_number(environment, "SLURM_PROCID"),
         size=_number(environment, "SLURM_STEP_NUM_TASKS"),
         local_rank=_number(environment, "SLURM_LOCALID"),

@@ -16,16 +16,16 @@ from torch.optim import Optimizer
 
 from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.data import Batches, Tokens
-from lexp.distributed import Alone, Engine
+from lexp.distributed import Engine, SingleProcess
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
-from lexp.record import Console, Metrics, Mirror, Silent
+from lexp.record import Console, Metrics, Mirror, NullLogger
 from lexp.runs import checkpoint
 from lexp.scoring.losses import perplexity
 from lexp.scoring.protocol import Protocol, Span
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.system.runtime import StopRequest
-from lexp.training.objective import Lesson, Objective
+from lexp.training.objective import Batch, Objective
 from lexp.training.optim import OptimSettings, learning_rate
 
 
@@ -52,7 +52,7 @@ class TrainSettings:
 
 
 @dataclass
-class Job:
+class TrainingJob:
     """All that a training run works with; `step` counts finished optimiser steps.
 
     pattern: which keys a query sees in training. group: the ranks that train it together, or one
@@ -60,7 +60,7 @@ class Job:
     what computes attention in training steps; validations take the usual way.
     """
 
-    group: Alone
+    group: SingleProcess
     engine: Engine
     model: Transformer
     pattern: Pattern
@@ -72,17 +72,17 @@ class Job:
     settings: TrainSettings
     autocast: AbstractContextManager
     checkpoints: Path
-    metrics: Metrics | Silent
+    metrics: Metrics | NullLogger
     mirror: Mirror
     stop: StopRequest
-    lesson: Callable[[Tensor, int], Lesson]
+    lesson: Callable[[Tensor, int], Batch]
     make_attend: MakeAttend = make_attend
     step: int = 0
     seconds: float = 0.0
     last_probe: dict[str, float | str] = field(default_factory=dict)
 
 
-def train(job: Job, console: Console | Silent) -> None:
+def train(job: TrainingJob, console: Console | NullLogger) -> None:
     """Run from `job.step` to the end, saving on the way; SystemExit if a signal asked to stop."""
     settings = job.settings
     device = next(job.model.parameters()).device
@@ -113,7 +113,7 @@ def train(job: Job, console: Console | Silent) -> None:
             raise SystemExit(EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)
 
 
-def save(job: Job) -> None:
+def save(job: TrainingJob) -> None:
     """Write a checkpoint of the finished step; Diverged, and nothing written, if not finite."""
     tensors = job.engine.tensors(job.optimizer)
     if not job.group.leads:
@@ -132,7 +132,7 @@ def save(job: Job) -> None:
     checkpoint.save(job.checkpoints, tensors, state, keep)
 
 
-def resume(job: Job, found: checkpoint.Checkpoint) -> None:
+def resume(job: TrainingJob, found: checkpoint.Checkpoint) -> None:
     """Continue from the checkpoint whose parameters the model has.
 
     The step number places data order and learning rate.
@@ -143,7 +143,9 @@ def resume(job: Job, found: checkpoint.Checkpoint) -> None:
     job.last_probe = found.state["probe"]
 
 
-def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[float, float]:
+def _step(
+    job: TrainingJob, attend: Attend, rate: float, device: torch.device
+) -> tuple[float, float]:
     """One optimiser step; Diverged before the update if loss or gradient is not finite."""
     settings, n_parts = job.settings, job.settings.accumulation
     lesson = job.lesson(job.batches.batch(job.step), job.step)
@@ -175,7 +177,7 @@ def _step(job: Job, attend: Attend, rate: float, device: torch.device) -> tuple[
     return loss, norm
 
 
-def _kept(job: Job) -> str:
+def _kept(job: TrainingJob) -> str:
     found = checkpoint.latest(job.checkpoints)
     return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
 
@@ -189,7 +191,7 @@ def probe_spans(
     return protocol.spans(validation, [multiple * train_len], max_tokens)
 
 
-def _probe(job: Job, console: Console | Silent) -> None:
+def _probe(job: TrainingJob, console: Console | NullLogger) -> None:
     """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
     settings, model, protocol = job.settings, job.model, job.objective.protocol
     scorer = job.objective.scorer(model, job.pattern, job.autocast, protocol)
@@ -212,6 +214,6 @@ def _probe(job: Job, console: Console | Silent) -> None:
     console.say(f"step {job.step}: validation perplexity {by_length}")
 
 
-def _log(job: Job, kind: str, values: dict[str, Any]) -> None:
+def _log(job: TrainingJob, kind: str, values: dict[str, Any]) -> None:
     job.metrics.log(event=kind, step=job.step, **values)
     job.mirror.log(job.step, {f"{kind}/{key}": value for key, value in values.items()})

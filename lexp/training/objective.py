@@ -24,7 +24,7 @@ from lexp.scoring.scorer import MaskedScorer, Scorer
 from lexp.system.errors import NotDefined
 
 
-class Lesson(NamedTuple):
+class Batch(NamedTuple):
     """What the losses of a step are made from, batch first, and of how many targets they are."""
 
     given: tuple[Tensor, ...]
@@ -38,7 +38,7 @@ class Objective:
     protocol: Protocol  # of validation
     n_extra: int = 0  # tokens beside the tokenizer's, after them
 
-    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Lesson:
+    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
         """From windows [B, T + 1]; a function of its arguments alone, so that runs resume."""
         raise NotImplementedError
 
@@ -64,9 +64,9 @@ class CausalLM(Objective):
     pattern = Full()
     protocol = Segments()
 
-    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Lesson:
+    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
         """All tokens but the last, and all but the first."""
-        return Lesson((batch[:, :-1], batch[:, 1:]), batch[:, 1:].numel())
+        return Batch((batch[:, :-1], batch[:, 1:]), batch[:, 1:].numel())
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Of every token."""
@@ -108,7 +108,7 @@ class MaskedLM(Objective):
             )
         self.share, self.mask, self.random = share, mask, random
 
-    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Lesson:
+    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
         """All tokens but the last (windows are those of causal training), what they were, where."""
         targets = batch[:, :-1]
         n_rows, n = targets.shape
@@ -122,7 +122,7 @@ class MaskedLM(Objective):
         replaced = torch.from_numpy(chosen & (fate >= self.mask) & (fate < self.mask + self.random))
         inputs = targets.masked_fill(masked, vocab_size)
         inputs = torch.where(replaced, others, inputs)
-        return Lesson((inputs, targets, torch.from_numpy(chosen)), n_rows * n_chosen)
+        return Batch((inputs, targets, torch.from_numpy(chosen)), n_rows * n_chosen)
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Of chosen tokens."""

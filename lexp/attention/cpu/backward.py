@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from lexp.attention.cpu.layouts import Block, ByDistance, Layout, Unbiased
+from lexp.attention.cpu.layouts import BiasBlock, Layout, NoBias, ToeplitzBias
 from lexp.attention.cpu.matmul import by_products, products_pay, rounded_products, scores_dtype
 from lexp.attention.cpu.toeplitz import attend_by_distance
 
@@ -100,9 +100,9 @@ def forward(
     if products_pay(q, k):
         rows = FEW_PRODUCT_ROWS if k.shape[2] <= FEW_KEYS else PRODUCT_ROWS
         return in_blocks(q, k, v, values, layout, scale, rows, by_products)
-    if isinstance(layout, ByDistance):
+    if isinstance(layout, ToeplitzBias):
         return attend_by_distance(q, k, v, values, scale)
-    if isinstance(layout, Unbiased):
+    if isinstance(layout, NoBias):
         with torch.autocast(q.device.type, enabled=False):
             return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
     return in_blocks(q, k, v, values, layout, scale, FORWARD_ROWS, by_kernel)
@@ -135,14 +135,16 @@ def by_kernel(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) -> T
         return scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
 
 
-def blocks(texts: slice, n_rows: int, left: int, size: int, dtype: torch.dtype) -> Iterator[Block]:
+def blocks(
+    texts: slice, n_rows: int, left: int, size: int, dtype: torch.dtype
+) -> Iterator[BiasBlock]:
     """A tile's blocks of up to `size` rows, in order."""
     for start in range(0, n_rows, size):
-        yield Block(texts, start, min(start + size, n_rows), n_rows, left, dtype)
+        yield BiasBlock(texts, start, min(start + size, n_rows), n_rows, left, dtype)
 
 
 def block_backward(
-    given: list[Tensor], wanted: list[Tensor], added: Tensor, scale: float, block: Block
+    given: list[Tensor], wanted: list[Tensor], added: Tensor, scale: float, block: BiasBlock
 ) -> Tensor:
     """Gradient of a block's scores [N, rows, n_keys]; adds those of q, k, v, unscaled, to `wanted`.
 

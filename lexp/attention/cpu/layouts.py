@@ -17,7 +17,7 @@ from lexp.attention.cpu.toeplitz import matrix
 
 
 @dataclass(frozen=True)
-class Block:
+class BiasBlock:
     """Queries start .. stop-1 of a tile of n_rows with `left` keys before its first, of `texts`.
 
     They see the first `n_keys` keys, the last queries of the block fewer. dtype: of the scores.
@@ -44,50 +44,50 @@ class Block:
 class Layout(Protocol):
     """One of the classes below."""
 
-    def added(self, values: Tensor, block: Block) -> Tensor:
+    def added(self, values: Tensor, block: BiasBlock) -> Tensor:
         """What the block's scores [texts, H, rows, n_keys] get, broadcastable; -inf: masked."""
 
-    def collect(self, d_values: Tensor, d_scores: Tensor, block: Block) -> None:
+    def collect(self, d_values: Tensor, d_scores: Tensor, block: BiasBlock) -> None:
         """Add the gradient of the block's scores to that of the values."""
 
 
-class Unbiased:
+class NoBias:
     """Nothing but the mask; what stands for values is not read."""
 
-    def added(self, values: Tensor, block: Block) -> Tensor:
+    def added(self, values: Tensor, block: BiasBlock) -> Tensor:
         """The same for all heads."""
         return masked(torch.zeros(1, 1, 1, dtype=block.dtype, device=values.device), block)
 
-    def collect(self, d_values: Tensor, d_scores: Tensor, block: Block) -> None:
+    def collect(self, d_values: Tensor, d_scores: Tensor, block: BiasBlock) -> None:
         """There is nothing to learn."""
 
 
-class ByDistance:
+class ToeplitzBias:
     """A row of by_distance.py, [H, R + K - 1]."""
 
-    def added(self, values: Tensor, block: Block) -> Tensor:
+    def added(self, values: Tensor, block: BiasBlock) -> Tensor:
         """The row's numbers, its queries put in order."""
         n_rows = block.stop - block.start
         # Copied first: of a view whose strides are equal flip makes a matrix that lies by columns,
         # and adding that takes seven times as long.
         return matrix(values, n_rows, block.n_keys, block.n_rows - block.stop).contiguous().flip(1)
 
-    def collect(self, d_values: Tensor, d_scores: Tensor, block: Block) -> None:
+    def collect(self, d_values: Tensor, d_scores: Tensor, block: BiasBlock) -> None:
         """Sums of equal distances."""
         sums = antidiagonal_sums(d_scores.sum(0).flip(1))
         d_values[:, block.n_rows - block.stop :][:, : sums.shape[1]] += sums
 
 
-class ByKey:
+class CumulativeGateBias:
     """A number for each key, [B, H, K], float64: all that softmax sees of b(query) + c(key)."""
 
-    def added(self, values: Tensor, block: Block) -> Tensor:
+    def added(self, values: Tensor, block: BiasBlock) -> Tensor:
         """The same for all queries but for the mask; 0 at the block's first, so float32 will do."""
         values = values[block.texts, :, None, : block.n_keys]
         first = block.left + block.start
         return masked((values - values[..., first : first + 1]).to(block.dtype), block)
 
-    def collect(self, d_values: Tensor, d_scores: Tensor, block: Block) -> None:
+    def collect(self, d_values: Tensor, d_scores: Tensor, block: BiasBlock) -> None:
         """Sums over queries; less those over keys, which are 0 but for rounding.
 
         The values are sums over tokens: what rounding has left over would be summed as well.
@@ -96,25 +96,25 @@ class ByKey:
         d_values[block.texts, :, block.left + block.start : block.n_keys] -= d_scores.sum(3)
 
 
-class ByPair:
+class PairwiseBias:
     """A number for each pair, [B, H, R, K], or the same ones for all texts, [1, H, R, K]."""
 
-    def added(self, values: Tensor, block: Block) -> Tensor:
+    def added(self, values: Tensor, block: BiasBlock) -> Tensor:
         """Those of the block."""
         return masked(values[self._texts(values, block), :, block.rows, : block.n_keys], block)
 
-    def collect(self, d_values: Tensor, d_scores: Tensor, block: Block) -> None:
+    def collect(self, d_values: Tensor, d_scores: Tensor, block: BiasBlock) -> None:
         """As they are, or sums over texts."""
         texts = self._texts(d_values, block)
         d_values[texts, :, block.rows, : block.n_keys] += d_scores.sum_to_size(
             len(d_values[texts]), *d_scores.shape[1:]
         )
 
-    def _texts(self, values: Tensor, block: Block) -> slice:
+    def _texts(self, values: Tensor, block: BiasBlock) -> slice:
         return block.texts if len(values) > 1 else slice(None)
 
 
-def masked(values: Tensor, block: Block) -> Tensor:
+def masked(values: Tensor, block: BiasBlock) -> Tensor:
     """Values [..., rows or 1, n_keys] with -inf for keys later than their query."""
     n_rows = block.stop - block.start
     later = torch.full((n_rows, n_rows), -math.inf, dtype=values.dtype, device=values.device)

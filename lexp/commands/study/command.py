@@ -18,7 +18,7 @@ from lexp.commands.evaluate import eval_
 from lexp.commands.probe import probe
 from lexp.commands.report import report
 from lexp.commands.study.file import Stage, Study, parse_study
-from lexp.commands.study.jobs import Job, compose_study
+from lexp.commands.study.jobs import StudyJob, compose_study
 from lexp.commands.study.plan import plan
 from lexp.commands.train import train
 from lexp.config.schema import plain
@@ -33,7 +33,7 @@ HERE = ("here", "basic")
 TASKS = {"train": train, "eval": eval_, "probe": probe, "analyze": analyze, "report": report}
 
 
-def check(config: DictConfig) -> tuple[dict[str, Any], Study, list[Job]]:
+def check(config: DictConfig) -> tuple[dict[str, Any], Study, list[StudyJob]]:
     """Settings, study and all its jobs; ConfigError before any work if one of them is bad."""
     if OmegaConf.is_missing(config, "study"):
         there = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
@@ -95,7 +95,7 @@ def _say(chosen: Study, stage: Stage) -> None:
     )  # fmt: skip
 
 
-def _run(jobs: list[Job]) -> list[LexpError]:
+def _run(jobs: list[StudyJob]) -> list[LexpError]:
     """Do the jobs of a stage one after the other; what failed."""
     problems = []
     for number, job in enumerate(jobs, 1):
@@ -120,7 +120,7 @@ def _launcher_words() -> list[str]:
     return [*words, *(word for folder in folders for word in ("--config-dir", folder))]
 
 
-def _launch(stage: Stage, jobs: list[Job], launcher: list[str]) -> list[LexpError]:
+def _launch(stage: Stage, jobs: list[StudyJob], launcher: list[str]) -> list[LexpError]:
     """Hand a training stage to `lexp train -m` with the launcher; what failed."""
     if all(Run(job.folder).is_done for job in jobs):
         print("all runs are complete", file=sys.stderr)

@@ -30,7 +30,7 @@ CHECKS = {
 
 
 @dataclass(frozen=True)
-class Job:
+class StudyJob:
     """A command with its whole config, and the same as checked plain values.
 
     settings of a training job is all that `lexp.runs.run.variant_notes` asks of a run.
@@ -46,19 +46,19 @@ class Job:
         return Path(self.settings["outputs"]) / self.settings["name"] / run_name(self.settings)
 
 
-def compose_study(study: Study) -> list[Job]:
+def compose_study(study: Study) -> list[StudyJob]:
     """The jobs of every stage, in order; ConfigError names the first bad one.
 
     A run that several stages train is one job.
     """
-    jobs: list[Job] = []
+    jobs: list[StudyJob] = []
     folders: set[Path] = set()
     with _composing():
         for stage in study.stages:
             for words in stage.jobs():
                 try:
                     config = compose(stage.command, overrides=words)
-                    job = Job(stage, config, CHECKS[stage.command](config))
+                    job = StudyJob(stage, config, CHECKS[stage.command](config))
                 except (HydraException, OmegaConfBaseException) as error:
                     raise ConfigError(f"{_where(stage, words)}: {explained(error)}") from None
                 except ConfigError as error:
@@ -87,7 +87,7 @@ def _where(stage: Stage, words: list[str]) -> str:
     return f"stage {stage.number}, lexp {stage.command}{job}"
 
 
-def names_by_variant(jobs: list[Job]) -> dict[str, str]:
+def names_by_variant(jobs: list[StudyJob]) -> dict[str, str]:
     """The name that tables give each trained variant: the model, and what tells it apart."""
     trained = [job for job in jobs if job.stage.command == "train"]
     notes = variant_notes(trained)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def names_by_variant(jobs: list[Job]) -> dict[str, str]:
     }
 
 
-def wanted(job: Job, jobs: list[Job]) -> list[Job]:
+def wanted(job: StudyJob, jobs: list[StudyJob]) -> list[StudyJob]:
     """The training jobs whose runs a job of another command is about."""
     models = job.settings.get("models")
     names = [models] if isinstance(models, str) else models
@@ -111,7 +111,7 @@ def wanted(job: Job, jobs: list[Job]) -> list[Job]:
 Place = tuple[str, str, float]
 
 
-def places(jobs: list[Job]) -> set[Place]:
+def places(jobs: list[StudyJob]) -> set[Place]:
     """Every place at which the evaluations of a study put a cell."""
     names = names_by_variant(jobs)
     found: set[Place] = set()
@@ -129,7 +129,7 @@ def places(jobs: list[Job]) -> set[Place]:
     return found
 
 
-def looked_at(jobs: list[Job]) -> set[tuple[str, str, str]]:
+def looked_at(jobs: list[StudyJob]) -> set[tuple[str, str, str]]:
     """Every (instrument, name of the row, state) that the study's analyses look at."""
     names = names_by_variant(jobs)
     return {
@@ -142,7 +142,7 @@ def looked_at(jobs: list[Job]) -> set[tuple[str, str, str]]:
     }
 
 
-def _check_together(study: Study, jobs: list[Job]) -> None:
+def _check_together(study: Study, jobs: list[StudyJob]) -> None:
     """ConfigError if a stage or an expected number refers to what no stage makes."""
     trained = {job.settings["model"]["name"] for job in jobs if job.stage.command == "train"}
     for job in jobs:

@@ -19,8 +19,8 @@ from rich.console import Console as Rich
 from lexp.commands.load_runs import make_methods, make_protocols
 from lexp.commands.study.cost import Weight, weigh
 from lexp.commands.study.file import Study
-from lexp.commands.study.jobs import Job, names_by_variant, wanted
-from lexp.display.table import Field, Sheet, to_rich
+from lexp.commands.study.jobs import StudyJob, names_by_variant, wanted
+from lexp.display.table import Table, TableCell, to_rich
 from lexp.evaluate import Method
 from lexp.pattern import Banded, BidirectionalBlockwise, BidirectionalWindow
 from lexp.record.console import duration
@@ -35,7 +35,7 @@ BYTES_PARAMETER, BYTES_TOKEN = 12, 18
 
 
 @dataclass
-class Need:
+class StageCost:
     """Of one stage: jobs, those done, tokens read, FLOPs, seconds (NaN: unknown), bytes."""
 
     label: str
@@ -47,7 +47,7 @@ class Need:
     n_bytes: float = 0.0
 
 
-def plan(study: Study, jobs: list[Job], settings: dict[str, Any], rich: Rich) -> None:
+def plan(study: Study, jobs: list[StudyJob], settings: dict[str, Any], rich: Rich) -> None:
     """Print the table; nothing is trained, but for the steps that are timed."""
     flops = settings["flops"] or study.flops
     names, weights = names_by_variant(jobs), {}
@@ -56,7 +56,7 @@ def plan(study: Study, jobs: list[Job], settings: dict[str, Any], rich: Rich) ->
             weights[variant(job.settings)] = weigh(job.settings, flops)
     needs = []
     for stage in study.stages:
-        need = Need(f"{stage.number} {stage.command}")
+        need = StageCost(f"{stage.number} {stage.command}")
         for job in (one for one in jobs if one.stage == stage):
             if stage.command == "train":
                 _add_training(need, job, weights[variant(job.settings)])
@@ -80,7 +80,7 @@ def plan(study: Study, jobs: list[Job], settings: dict[str, Any], rich: Rich) ->
     rich.print("\n".join(lines), markup=False)
 
 
-def _add_training(need: Need, job: Job, weight: Weight) -> None:
+def _add_training(need: StageCost, job: StudyJob, weight: Weight) -> None:
     need.n_jobs += 1
     need.n_bytes += weight.n_parameters * BYTES_PARAMETER * (2 + n_kept(job.settings))
     if Run(job.folder).is_done:
@@ -101,7 +101,9 @@ def n_kept(settings: dict[str, Any]) -> int:
     return n_steps // keep if isinstance(keep, int) else len([k for k in keep if k <= n_steps])
 
 
-def _add_reading(need: Need, job: Job, runs: list[Job], weights: dict[str, Weight]) -> None:
+def _add_reading(
+    need: StageCost, job: StudyJob, runs: list[StudyJob], weights: dict[str, Weight]
+) -> None:
     """Forward passes of an evaluation, a probe or an analysis over all its runs."""
     settings = job.settings
     need.n_jobs += 1
@@ -148,8 +150,8 @@ def _tokens(
     return scored, read
 
 
-def _sheet(study: Study, needs: list[Need]) -> Sheet:
-    total = Need("all")
+def _sheet(study: Study, needs: list[StageCost]) -> Table:
+    total = StageCost("all")
     for need in needs:
         for name in ("n_jobs", "n_done", "n_tokens", "flops", "seconds", "n_bytes"):
             setattr(total, name, getattr(total, name) + getattr(need, name))
@@ -161,9 +163,9 @@ def _sheet(study: Study, needs: list[Need]) -> Sheet:
             need.label, str(need.n_jobs), str(need.n_done), _tokens_spelled(need.n_tokens),
             f"{need.flops:.3g}", took, hours, spelled(need.n_bytes),
         )  # fmt: skip
-        rows.append(tuple(map(Field, texts)))
+        rows.append(tuple(map(TableCell, texts)))
     heads = ("stage", "jobs", "done", "tokens", "FLOPs", "time", "hours", "disk")
-    return Sheet(f"What study {study.name} takes, {study.scale}", heads, tuple(rows), 1)
+    return Table(f"What study {study.name} takes, {study.scale}", heads, tuple(rows), 1)
 
 
 def _tokens_spelled(n: float) -> str:

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from lexp.display.document import Section
-from lexp.display.table import Sheet
+from lexp.display.table import Table
 from lexp.instruments.expected import findings_sheet
-from lexp.instruments.measure import Look
+from lexp.instruments.measure import AnalysisResult
 from lexp.report.expected import Findings, blocks_of, expected_sheet
-from lexp.report.study_results import Line
+from lexp.report.study_results import ResultSeries
 from lexp.system.errors import CheckpointError, ConfigError
 
 FILE = "study.json"
 
 
-def chapter(study: Path, lines: Sequence[Line], looks: Sequence[Look]) -> Section | None:
+def chapter(
+    study: Path, lines: Sequence[ResultSeries], looks: Sequence[AnalysisResult]
+) -> Section | None:
     """Claim, deviations, and printed numbers beside ours; None where `lexp study` did not run."""
     path = study / FILE
     if not path.exists():
@@ -42,8 +44,8 @@ def _paragraphs(stored: dict[str, Any]) -> Iterator[str]:
 
 
 def _sheets(
-    stored: dict[str, Any], lines: Sequence[Line], looks: Sequence[Look]
-) -> Iterator[Sheet]:
+    stored: dict[str, Any], lines: Sequence[ResultSeries], looks: Sequence[AnalysisResult]
+) -> Iterator[Table]:
     for block in blocks_of(stored):
         if isinstance(block, Findings):
             own = [o.labelled for o in looks if o.instrument.split("-")[0] == block.instrument]
