@@ -42,6 +42,7 @@ from lexp.pattern import Blockwise, Full, Pattern
 from lexp.scoring.protocol import Prefix
 from lexp.scoring.scorer import Scorer
 from lexp.system import runtime
+from lexp.system.errors import first_line
 from lexp.system.files import config_folder
 
 SCHEMES = ("nope", "rope", "xpos", "alibi", "kerple_log", "t5", "tisa")
@@ -182,7 +183,7 @@ def clear(given: Any) -> int:
 
 def said(error: Exception) -> str:
     """What went wrong, in a cell of a table."""
-    first = (str(error).strip().splitlines() or [""])[0]
+    first = first_line(error)
     return f"{type(error).__name__}: {first}"[:160].replace("|", "/")
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from lexp.display.latex import LONG, escape, to_latex
 from lexp.display.table import Table, TableCell, printable, to_csv, to_markdown, to_rich
+from lexp.display.terminal import table_console
+from lexp.system.errors import first_line
 
 NASTY = [
     "=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", " =1", "=HYPERLINK(\"x\")",
@@ -101,3 +103,17 @@ def test_rows_and_styles_are_checked():
         Table("t", ("a", "b"), ((TableCell("x"),),))
     with pytest.raises(ValueError, match="bright"):
         TableCell("x", "bright")
+
+
+def test_a_console_is_as_wide_as_asked_in_a_pipe_and_as_the_window_in_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "77")
+    assert (table_console().width, table_console(250).width) == (200, 250)
+    monkeypatch.setattr(
+        "sys.stdout", type("Terminal", (io.StringIO,), {"isatty": lambda s: True})()
+    )
+    assert table_console().width == 77
+
+
+def test_the_first_line_of_an_error():
+    assert first_line(ValueError("\n a\nb")) == "a"
+    assert first_line(MemoryError()) == "MemoryError"

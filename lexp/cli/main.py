@@ -186,11 +186,11 @@ def _explain(word: str, error: Exception) -> str:
     """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
     from hydra.errors import OverrideParseException
 
-    from lexp.config.messages import explained, first_line, suggest
+    from lexp.config.messages import explained, one_line, suggest
     from lexp.config.sweep import compose_default
 
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: {first_line(error)}"
+        return f"cannot read {error.override!r}: {one_line(error)}"
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown:
         return suggest(unknown[1], compose_default(config_folder(), word))

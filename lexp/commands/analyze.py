@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from rich.console import Console as Rich
 from torch import Tensor
 
 from lexp.commands.load_runs import (
@@ -32,6 +31,7 @@ from lexp.display.document import Chart, Picture
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import Table, to_csv, to_rich
+from lexp.display.terminal import table_console
 from lexp.evaluate import NOT_DEFINED, OK, ModelUnderTest
 from lexp.instruments.base import CheckpointInfo, Instrument
 from lexp.instruments.measure import AnalysisResult, look, noted, read_looks
@@ -139,7 +139,7 @@ def first_tokens(subject: ModelUnderTest, length: int, n_texts: int) -> Tensor:
 def _publish(study: Path, instruments: list[Instrument], looks: list[AnalysisResult]) -> None:
     """Print the tables; write CSV of all numbers and the pictures."""
     folder = make_folder(study / "analysis")
-    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
+    rich = table_console()
     of_each = [[one for one in looks if one.instrument == i.label] for i in instruments]
     items = [
         shown(instrument, [one.labelled for one in own if one.status == OK])

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console as Rich
 
 from lexp.commands.eval_plan import plan
 from lexp.commands.eval_workers import Progress, choose_workers, events_here, events_of_workers
@@ -24,6 +23,7 @@ from lexp.config.validation import check_eval
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import to_markdown, to_rich
+from lexp.display.terminal import table_console
 from lexp.evaluate import LAST, Method, Result
 from lexp.record import Console, Mirror, start_mirror
 from lexp.report import METRICS, caption, make_grid, results_chart, to_sheet, write_results
@@ -54,7 +54,7 @@ def eval_(config: DictConfig) -> None:
     choose_kernel(settings["kernel"], runtime.choose_device(settings["device"]))
     texts, problems = open_texts(study, settings)
     if settings["plan"]:
-        plan(texts, methods, settings, Rich(width=None if sys.stdout.isatty() else 200))
+        plan(texts, methods, settings, table_console())
         if problems:
             raise problems[-1]
         return
@@ -126,7 +126,7 @@ def _publish(study: Path, results: list[Result], variants: dict[str, str], mirro
     sheets = [to_sheet(grid) for grid in grids]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
-    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
+    rich = table_console()
     for sheet in sheets:
         rich.print(to_rich(sheet))
     rich.print("\n".join(notes), markup=False)

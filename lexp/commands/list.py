@@ -1,7 +1,6 @@
 """`lexp list`: every scheme and method there is, what it is, and which combine."""
 
 import inspect
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lexp.commands.make_objects import make_model
 from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.sweep import searched
+from lexp.display.terminal import table_console
 from lexp.evaluate import refuse_beyond
 from lexp.extension import Extension, Lengths
 from lexp.model.transformer import Transformer
@@ -57,7 +57,7 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     if unknown:
         raise ConfigError(f"nothing is called {unknown[0]!r}; there are {', '.join(sorted(names))}")
     # A pipe or file has no width: wide enough for any line is better than a cut one.
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = table_console()
     if words:
         for word in words:
             for choice in choices:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console as Rich
 
 from lexp.commands.load_runs import (
     RunWithData,
@@ -19,6 +18,7 @@ from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.validation import check_probe
 from lexp.display.table import to_markdown, to_rich
+from lexp.display.terminal import table_console
 from lexp.probes import Material, Probe
 from lexp.probes.cells import Result
 from lexp.probes.run import ProbeCase, ProbePlan, run_probes
@@ -107,7 +107,7 @@ def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> No
     sheets = probe_sheets(results, variants)
     notes = probes_caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
-    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
+    rich = table_console()
     for sheet in sheets:
         rich.print(to_rich(sheet))
     rich.print("\n".join(notes), markup=False)

@@ -7,7 +7,6 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console as Rich
 
 from lexp import __version__
 from lexp.commands.load_runs import check_run, model_of
@@ -20,6 +19,7 @@ from lexp.display.document import Chart, Page, Section
 from lexp.display.html import render
 from lexp.display.latex import to_latex
 from lexp.display.table import Table, to_csv, to_markdown, to_rich
+from lexp.display.terminal import table_console
 from lexp.evaluate import LAST, OK
 from lexp.instruments.base import Instrument, LabelledMeasurement
 from lexp.instruments.measure import AnalysisResult, noted, read_looks
@@ -111,7 +111,7 @@ def report(config: DictConfig) -> None:
     )
     page = Page(f"lexp: {settings['name']}", summary, tuple(sections), provenance(runs))
     _write(study, page)
-    rich = Rich(width=None if sys.stdout.isatty() else 200, highlight=False)
+    rich = table_console()
     for section in sections:
         for item in section.items:
             if isinstance(item, Table) and not item.title.startswith(("Cost", "Seeds")):

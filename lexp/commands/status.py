@@ -1,6 +1,5 @@
 """`lexp status`."""
 
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from lexp.config.schema import plain
 from lexp.config.validation import check_status
+from lexp.display.terminal import table_console
 from lexp.record.console import duration
 from lexp.runs.status import (
     DIVERGED,
@@ -50,7 +50,7 @@ def status(config: DictConfig) -> None:
     settings = check(config)
     study = Path(settings["outputs"]) / settings["name"]
     # A pipe or log file has no width: wide enough for any reason is better than a cut one.
-    rich = Rich(width=None if sys.stdout.isatty() else 250, highlight=False)
+    rich = table_console(250)
     runs = look(study)
     if not settings["watch"]:
         rich.print(show(runs))

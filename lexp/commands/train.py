@@ -33,7 +33,14 @@ from lexp.runs.heartbeat import Heartbeat
 from lexp.runs.run import Run, open_run, run_folder
 from lexp.scoring.protocol import Span
 from lexp.system import runtime
-from lexp.system.errors import CheckpointError, ConfigError, DataError, NotDefined, OutOfMemory
+from lexp.system.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NotDefined,
+    OutOfMemory,
+    first_line,
+)
 from lexp.system.ranks import place, said_once
 from lexp.training import loop
 from lexp.training.objective import Objective, refuse_other_attention
@@ -111,7 +118,7 @@ def _train_in_memory(
     except (RuntimeError, MemoryError) as error:
         if not runtime.is_out_of_memory(error):
             raise
-        message = str(error).splitlines()[0] if str(error) else "out of memory"
+        message = first_line(error)
     if message:
         now = settings["accumulation"]
         raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")

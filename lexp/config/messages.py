@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from lexp.system.files import config_folder
 
 
-def first_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An exception of a library as one line: what was given, what is allowed, no search paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept: list[str] = []
@@ -25,12 +25,12 @@ def first_line(error: BaseException) -> str:
         text += line if not text else (" " if text.endswith(":") else ", ") + line
     cause = error.__cause__
     if cause is not None and text.startswith("Error merging override"):
-        text += f": {first_line(cause)}"
+        text += f": {one_line(cause)}"
     return text or type(error).__name__
 
 
 def explained(error: BaseException) -> str:
-    """`first_line`, with the options there are where a choice of several does not exist."""
+    """`one_line`, with the options there are where a choice of several does not exist."""
     choice = re.search(r"Could not load '(\w+)/([^']+)'", str(error))
     # Hydra does not name the choices in folders of a group, such as task=glue/rte.
     choice = choice or re.search(r"Could not find '(task)/([^']+)'", str(error))
@@ -38,7 +38,7 @@ def explained(error: BaseException) -> str:
         return f"no {choice[1]} {choice[2]!r}; there are {options(choice[1])}"
     if missing := re.search(r"You must specify '(\w+)'", str(error)):
         return f"no {missing[1]} given; there are {options(missing[1])}"
-    return first_line(error)
+    return one_line(error)
 
 
 def options(group: str) -> str:

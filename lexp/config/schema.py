@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lexp.config.messages import first_line
+from lexp.config.messages import one_line
 from lexp.system.errors import ConfigError
 from lexp.system.secrets import secret_in
 
@@ -211,7 +211,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     try:
         value = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(first_line(error)) from None
+        raise ConfigError(one_line(error)) from None
     assert isinstance(value, dict)
     settings = {str(key): inner for key, inner in value.items()}
     for key, inner in settings.items():
@@ -245,4 +245,4 @@ def check_types(settings: dict[str, Any]) -> None:
     try:
         OmegaConf.merge(OmegaConf.structured(TrainSchema), OmegaConf.create(settings))
     except OmegaConfBaseException as error:
-        raise ConfigError(first_line(error)) from None
+        raise ConfigError(one_line(error)) from None

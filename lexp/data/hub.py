@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lexp.data.corpus import Corpus, Document, Split, text_field
-from lexp.system.errors import DataError
+from lexp.system.errors import DataError, first_line
 from lexp.system.files import digest
 
 
@@ -105,7 +105,7 @@ class Hub(Corpus):
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> DataError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         return DataError(
             f"dataset {self.path} (config {self.config}, revision {self.revision}) "
             f"cannot be loaded: {reason}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lexp.data.corpus import Corpus
-from lexp.system.errors import ConfigError, DataError
+from lexp.system.errors import ConfigError, DataError, first_line
 from lexp.system.files import read_sealed, write_sealed, write_text
 
 
@@ -169,7 +169,7 @@ class HubSpec(TokenizerSpec):
                 HfApi().model_info(self.id, revision=self.revision, timeout=10)
                 path = hf_hub_download(self.id, "tokenizer.json", revision=self.revision)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise DataError(f"tokenizer {self.id}@{self.revision}: {reason}") from None
         return Subwords(Path(path).read_text(), self.id)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from torch import distributed
 
 from lexp.system import errors
-from lexp.system.errors import EXIT_INTERRUPTED, LexpError, RankLost
+from lexp.system.errors import EXIT_INTERRUPTED, LexpError, RankLost, first_line
 from lexp.system.ranks import Rank
 from lexp.system.text import printable
 
@@ -148,7 +148,7 @@ class FailureMonitor:
             if self.failure is None:
                 after = self._beats()
                 silent = [rank for rank, beat in enumerate(before) if after[rank] == beat]
-                return lost_rank(self._place, silent, str(error).splitlines()[0])
+                return lost_rank(self._place, silent, first_line(error))
         except RuntimeError:
             self._known.wait(HEARD_S)
         return (self.failure or store_is_gone(self._place)).error(self._place.rank)

@@ -13,7 +13,7 @@ from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
 from lexp.distributed.failure_monitor import FailureMonitor, abort, failure_of
-from lexp.system.errors import ConfigError, LexpError, RankLost
+from lexp.system.errors import ConfigError, LexpError, RankLost, first_line
 from lexp.system.ranks import Rank
 
 # How long ranks wait for each other at the start, and in a collective. What takes longer than that,
@@ -166,10 +166,9 @@ def _meet(place: Rank) -> distributed.Store:
     try:
         store, _, _ = next(rendezvous(url, timeout=MEET))
     except (RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
         raise RankLost(
             f"rank {place.rank} of {place.size} does not meet the others at "
-            f"{place.address}:{place.port} (MASTER_ADDR, MASTER_PORT): {first}"
+            f"{place.address}:{place.port} (MASTER_ADDR, MASTER_PORT): {first_line(error)}"
         ) from None
     return distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
 

@@ -29,7 +29,7 @@ from lexp.scoring.losses import Losses, collect, read_losses
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled
 from lexp.scoring.protocol import TextWindow
 from lexp.scoring.scorer import Partial, Scorer
-from lexp.system.errors import NotDefined
+from lexp.system.errors import NotDefined, first_line
 from lexp.system.files import make_folder
 from lexp.system.runtime import is_out_of_memory
 
@@ -194,7 +194,7 @@ def _score(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = first_line(error)
     # Outside the except block: the exception's frames would keep the tensors alive.
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lexp.system.errors import CheckpointError, DataError
+from lexp.system.errors import CheckpointError, DataError, first_line
 from lexp.system.files import digest, sha256
 
 INDEX = "model.safetensors.index.json"
@@ -109,7 +109,7 @@ def _fetch(repository: str, revision: str) -> Path:
         # Fails at once without a network, where the download would try for half a minute.
         info = HfApi().model_info(repository, revision=revision, timeout=10)
     except Exception as error:  # many kinds, all of them "could not be asked"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         try:
             return Path(
                 snapshot_download(
@@ -127,5 +127,5 @@ def _fetch(repository: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(repository, revision=info.sha, allow_patterns=PATTERNS))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError(f"path={repository}@{revision}: {reason}") from None

@@ -28,7 +28,7 @@ from lexp.instruments.base import (
     LabelledMeasurement,
     Measurement,
 )
-from lexp.system.errors import NotDefined
+from lexp.system.errors import NotDefined, first_line
 from lexp.system.files import digest, make_folder, read_sealed, write_bytes, write_sealed
 from lexp.system.runtime import is_out_of_memory
 from lexp.system.text import natural
@@ -95,7 +95,7 @@ def _look(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = first_line(error)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return Measurement(()), OUT_OF_MEMORY, message

@@ -24,7 +24,7 @@ from lexp.extension import Extension
 from lexp.probes.base import Material, Probe, ProbeExample, make_examples
 from lexp.probes.cells import MEASURES, ProbeCell, Result, measure, read_result, write_result
 from lexp.probes.score import Scores, score_examples
-from lexp.system.errors import NotDefined
+from lexp.system.errors import NotDefined, first_line
 from lexp.system.files import digest
 from lexp.system.runtime import is_out_of_memory
 from lexp.training.objective import refuse_both_sides
@@ -168,7 +168,7 @@ def _score(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = first_line(error)
     # Outside the except block: the exception's frames would keep the tensors alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

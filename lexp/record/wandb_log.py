@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lexp.system.errors import first_line
 from lexp.system.files import digest
 
 # Longest wait for the server at the start of a run (in the background) and at its end.
@@ -146,7 +147,7 @@ class WandbMirror:
             run.finish()
         except Exception as error:
             if not self._left_behind:  # what it makes of the process's end need not be said
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = first_line(error)
                 warnings.warn(f"wandb is off for this run: {reason}", stacklevel=2)
 
     def _start(self) -> Any:
@@ -166,7 +167,7 @@ class WandbMirror:
                 settings = wandb.Settings(init_timeout=INIT_TIMEOUT_S)
                 return wandb.init(mode="online", settings=settings, **options)
             except Exception as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = first_line(error)
                 warnings.warn(f"wandb goes on offline: {reason}", stacklevel=2)
                 wandb.teardown()  # it holds the id of the run that could not be begun
         return wandb.init(mode="offline", **options)

@@ -10,6 +10,11 @@ EXIT_INTERRUPTED = 130
 EXIT_STALLED = 11  # no step for stall_min minutes: ended by the heartbeat, not by an exception
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class LexpError(Exception):
     """A problem the user can act on."""
 

@@ -11,7 +11,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console as Rich
 
 from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import eval_
@@ -23,6 +22,7 @@ from lexp.commands.study.plan import plan
 from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.config.validation import check_study
+from lexp.display.terminal import table_console
 from lexp.record.console import duration
 from lexp.runs.run import Run
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
@@ -48,7 +48,7 @@ def study(config: DictConfig) -> None:
     """Train, evaluate, analyse and report a study, or go on where it was stopped."""
     settings, chosen, jobs = check(config)
     if settings["plan"]:
-        plan(chosen, jobs, settings, Rich(width=None if sys.stdout.isatty() else 200))
+        plan(chosen, jobs, settings, table_console())
         return
     folder = make_folder(Path(settings["outputs"]) / settings["name"])
     write_json(folder / "study.json", record(chosen))
