@@ -30,18 +30,18 @@ from lexp.training.objective import CausalLM, MaskedLM
 VOCABULARY = 50
 
 
-def test_a_causal_lesson_is_every_token_and_the_next():
+def test_a_causal_batch_is_every_token_and_the_next():
     batch = torch.arange(12).view(2, 6)
-    lesson = CausalLM().lesson(batch, 3, 0, VOCABULARY)
-    assert torch.equal(lesson.given[0], batch[:, :-1])
-    assert torch.equal(lesson.given[1], batch[:, 1:])
-    assert lesson.n_targets == 10
+    made = CausalLM().make_batch(batch, 3, 0, VOCABULARY)
+    assert torch.equal(made.tensors[0], batch[:, :-1])
+    assert torch.equal(made.tensors[1], batch[:, 1:])
+    assert made.n_targets == 10
 
 
-def test_a_masked_lesson_is_berts():
+def test_a_masked_batch_is_berts():
     """15 % of each window; of these 80 % masked, 10 % another token, 10 % as they were."""
     batch = torch.randint(VOCABULARY, (400, 101), generator=torch.Generator().manual_seed(0))
-    (inputs, targets, chosen), n_targets = MaskedLM().lesson(batch, 5, 1, VOCABULARY)
+    (inputs, targets, chosen), n_targets = MaskedLM().make_batch(batch, 5, 1, VOCABULARY)
     assert torch.equal(targets, batch[:, :-1])
     assert chosen.sum(1).eq(15).all() and n_targets == chosen.sum() == 6000
     assert torch.equal(inputs[~chosen], targets[~chosen])
@@ -57,11 +57,11 @@ def test_a_masked_lesson_is_berts():
     assert (by_place - 0.15).abs().max() < 4 * (0.15 * 0.85 / 400) ** 0.5 * 1.2
 
 
-def test_a_masked_lesson_is_a_function_of_seed_and_step():
+def test_a_masked_batch_is_a_function_of_seed_and_step():
     batch = torch.randint(VOCABULARY, (4, 41))
 
     def chosen(step, seed):
-        return MaskedLM().lesson(batch, step, seed, VOCABULARY).given[0]
+        return MaskedLM().make_batch(batch, step, seed, VOCABULARY).tensors[0]
 
     assert torch.equal(chosen(3, 0), chosen(3, 0))
     assert not torch.equal(chosen(3, 0), chosen(4, 0))
@@ -73,7 +73,7 @@ def test_losses_are_those_of_the_logits_at_chosen_places_and_nowhere_else():
     model = Transformer(dims(), VOCABULARY + 1, lambda: make("tisa")).double()
     attend = make_attend(Bidirectional(), 20, model.schemes, CPU)
     inputs, targets, chosen = (
-        MaskedLM().lesson(torch.randint(VOCABULARY, (3, 21)), 0, 0, VOCABULARY).given
+        MaskedLM().make_batch(torch.randint(VOCABULARY, (3, 21)), 0, 0, VOCABULARY).tensors
     )
     logits = model(inputs, attend)
     expected = [

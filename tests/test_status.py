@@ -16,7 +16,7 @@ from conftest import TINY, compose
 from lexp.commands import status as task
 from lexp.commands import train as training
 from lexp.runs import status
-from lexp.runs.heartbeat import Heartbeat, told
+from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.status import Status
 from lexp.system.errors import CheckpointError, ConfigError, Diverged, OutOfMemory
@@ -138,7 +138,7 @@ def test_the_mark_of_a_finished_run_counts_more_than_its_status(tmp_path):
     ],
 )
 def test_what_ends_the_work_is_its_last_status(tmp_path, error, state, reason):
-    with pytest.raises(type(error)), told(tmp_path, 10):
+    with pytest.raises(type(error)), status_heartbeat(tmp_path, 10):
         running = status.read(tmp_path)
         assert running is not None and running.state == "running" and running.pid == os.getpid()
         raise error
@@ -150,7 +150,7 @@ def test_a_heartbeat_tells_steps_speed_and_time_left(tmp_path, monkeypatch):
     monkeypatch.setattr("lexp.runs.heartbeat.BEAT_EVERY_S", 0.05)
     monkeypatch.setattr("lexp.runs.heartbeat.MAX_SHARE", 1.0)
     step = 100
-    with told(tmp_path, 1100) as heartbeat:
+    with status_heartbeat(tmp_path, 1100) as heartbeat:
         heartbeat.follow(lambda: step, 64)
         started, step = time.time(), 600
         time.sleep(1.0)
@@ -169,7 +169,7 @@ def test_a_run_that_hangs_beats_on_and_tells_when_it_made_its_last_step(tmp_path
     monkeypatch.setattr("lexp.runs.heartbeat.BEAT_EVERY_S", 0.05)
     monkeypatch.setattr("lexp.runs.heartbeat.MAX_SHARE", 1.0)
     step = 3
-    with told(tmp_path, 10) as heartbeat:
+    with status_heartbeat(tmp_path, 10) as heartbeat:
         heartbeat.follow(lambda: step, 64)
         time.sleep(0.3)
         step, moved = 4, time.time()
@@ -201,7 +201,7 @@ def test_a_full_disk_between_does_not_end_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("lexp.runs.heartbeat.BEAT_EVERY_S", 0.02)
     folder = tmp_path / "run"
     folder.mkdir()
-    with told(folder, 10):
+    with status_heartbeat(folder, 10):
         (folder / "status.json").unlink()
         folder.rmdir()
         time.sleep(0.2)

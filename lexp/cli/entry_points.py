@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from lexp.system.errors import LexpError
-from lexp.system.ranks import refuse_several, said_once
+from lexp.system.ranks import refuse_several, report_on_rank_zero
 from lexp.system.secrets import masked
 from lexp.system.text import printable
 
@@ -41,7 +41,7 @@ def _in_one_process(task: Callable[[Any], None]) -> Callable[[Any], None]:
     """The task, refused where several ranks would do the same work in the same folder."""
 
     def alone(config: Any) -> None:
-        with said_once():
+        with report_on_rank_zero():
             refuse_several(f"lexp {task.__name__.strip('_')}")
         task(config)
 

@@ -16,7 +16,7 @@ from lexp import __version__
 from lexp.cli.entry_points import TASKS, show
 from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
 from lexp.system.files import config_folder
-from lexp.system.ranks import place, refuse_several, said_once
+from lexp.system.ranks import place, refuse_several, report_on_rank_zero
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def guarded(word: str, action: Callable[[], None]) -> int:
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
-        with said_once():
+        with report_on_rank_zero():
             _composed(word, action)
     except LexpError as error:
         return error.exit_code if error.reported else show(error)

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from lexp.distributed import SingleProcess
 from lexp.record import Console, Metrics, Mirror, NoMirror, NullLogger, RunLabel, start_mirror
 from lexp.runs import checkpoint
-from lexp.runs.heartbeat import Heartbeat, told
+from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.run import Run, warn_of_other_versions
 from lexp.system.errors import LexpError
@@ -22,17 +22,17 @@ from lexp.training import loop
 
 
 @contextlib.contextmanager
-def held(
+def run_lock(
     settings: dict[str, Any], folder: Path, n_steps: int, group: SingleProcess
 ) -> Iterator[Heartbeat | NullLogger]:
     """Within: rank 0 holds the run folder, tidied, and keeps its status fresh."""
-    if not group.leads:
+    if not group.is_rank_zero:
         yield NullLogger()
         return
     limit_s = math.inf if settings["stall_min"] is None else 60 * settings["stall_min"]
     with locked(folder):
         clean(folder)
-        with told(folder, n_steps, limit_s) as heartbeat:
+        with status_heartbeat(folder, n_steps, limit_s) as heartbeat:
             yield heartbeat
 
 
@@ -45,10 +45,10 @@ def tidy(folder: Path) -> None:
 
 def newest(run: Run, group: SingleProcess) -> checkpoint.Checkpoint | None:
     """The newest whole checkpoint, verified by each rank; rank 0 says which."""
-    found = checkpoint.latest(run.checkpoints) if group.leads else None
-    if found and group.leads:
+    found = checkpoint.latest(run.checkpoints) if group.is_rank_zero else None
+    if found and group.is_rank_zero:
         warn_of_other_versions(run)
-    step = group.agree(found.step if found else None)
+    step = group.broadcast(found.step if found else None)
     if found is None and step is not None:
         (found,) = checkpoint.at_steps(run.checkpoints, [step])
     return found
@@ -61,16 +61,16 @@ def records(
     found: checkpoint.Checkpoint | None,
 ) -> tuple[Metrics | NullLogger, Mirror]:
     """Where numbers go: nowhere from other ranks than the first."""
-    if not group.leads:
+    if not group.is_rank_zero:
         return NullLogger(), NoMirror()
     metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
     label = RunLabel(settings["name"], folder.name, "train")
     return metrics, start_mirror(settings["wandb"], folder, label, settings)
 
 
-def shown(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:
+def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:
     """What a person sees, after a description of what is about to run."""
-    if not job.group.leads:
+    if not job.group.is_rank_zero:
         return NullLogger()
     print(_description(job, folder, machine), file=sys.stderr, flush=True)
     number, n_jobs = _place_in_sweep()

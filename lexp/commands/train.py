@@ -18,7 +18,7 @@ from lexp.commands.make_objects import (
     make_store,
     training_pattern,
 )
-from lexp.commands.rank_zero import held, newest, records, shown, tidy
+from lexp.commands.rank_zero import newest, progress, records, run_lock, tidy
 from lexp.config.instantiate import build
 from lexp.config.schema import check_types, plain
 from lexp.config.validation import check_ranks, check_train
@@ -41,7 +41,7 @@ from lexp.system.errors import (
     OutOfMemory,
     first_line,
 )
-from lexp.system.ranks import place, said_once
+from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
 from lexp.training.objective import Objective, refuse_other_attention
 from lexp.training.optim import OptimSettings, make_optimizer
@@ -84,20 +84,20 @@ def train(config: DictConfig) -> None:
 
     Where torchrun or a SLURM step has started several ranks, all of them train it; rank 0 writes.
     """
-    with said_once():
+    with report_on_rank_zero():
         settings = check(config)
         check_ranks(settings, place().size)
     folder = run_folder(settings)
     stop = runtime.StopRequest()
     with joined(place(), settings["device"]) as group:
-        if group.agree(int(Run(folder).is_done)):
-            if group.leads:
+        if group.broadcast(int(Run(folder).is_done)):
+            if group.is_rank_zero:
                 tidy(folder)
                 print(f"{folder} is complete, nothing to do", file=sys.stderr)
             return
         try:
             n_steps = _steps(settings).n_steps
-            with held(settings, folder, n_steps, group) as heartbeat, group.as_one():
+            with run_lock(settings, folder, n_steps, group) as heartbeat, group.fail_together():
                 _train_in_memory(settings, folder, group, heartbeat, stop)
         except SystemExit:
             runtime.hand_back(stop)
@@ -149,7 +149,7 @@ def _train(
     if settings["init_from"] is not None:
         data["init_from"] = _start_from(settings, model, data["tokenizer"])
     run = Run(folder)
-    if group.leads:
+    if group.is_rank_zero:
         run = open_run(folder, settings, data, precision)
         store.tokenizer.save(folder)
         checkpoint.clean(run.checkpoints)
@@ -177,8 +177,8 @@ def _train(
             metrics=metrics,
             mirror=mirror,
             stop=stop,
-            lesson=partial(
-                objective.lesson, seed=settings["seed"], vocab_size=store.tokenizer.vocab_size
+            make_batch=partial(
+                objective.make_batch, seed=settings["seed"], vocab_size=store.tokenizer.vocab_size
             ),
             make_attend=make_attend,
         )
@@ -187,14 +187,14 @@ def _train(
         heartbeat.follow(lambda: job.step, steps.step_tokens)
         ranks = f", {group.size} ranks by {settings['parallel']}" if group.size > 1 else ""
         _to_the_end(job, folder, f"{precision} on {device}{ranks}")
-    if group.leads:
+    if group.is_rank_zero:
         run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
 
 
 def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
     """Train and close what was written to, however it ends; where: words for the machine."""
     try:
-        with shown(job, folder, where) as console:
+        with progress(job, folder, where) as console:
             loop.train(job, console)
     finally:
         job.metrics.close()

@@ -29,7 +29,7 @@ class Engine:
     def __init__(self, model: Transformer, loss: Loss):
         self.model, self.loss = model, loss
 
-    def part(self, is_last: bool) -> AbstractContextManager:
+    def accumulate(self, is_last: bool) -> AbstractContextManager:
         """Around the forward and backward pass of one of a step's parts."""
         return contextlib.nullcontext()
 
@@ -54,7 +54,7 @@ class Replicas(Engine):
         self._wrapped = DistributedDataParallel(_Forward(model, loss))
         self.loss = self._wrapped
 
-    def part(self, is_last: bool) -> AbstractContextManager:
+    def accumulate(self, is_last: bool) -> AbstractContextManager:
         """Gradients travel once a step, with its last part."""
         return contextlib.nullcontext() if is_last else self._wrapped.no_sync()
 

@@ -124,9 +124,9 @@ class FailureMonitor:
 
         Launchers end all processes when one has ended, and rank 0 may be who keeps the store.
         """
-        leads = self._place.rank == 0
+        is_rank_zero = self._place.rank == 0
         with contextlib.suppress(RuntimeError):
-            if leads:
+            if is_rank_zero:
                 self._store.set("closed", "1")
             while self.failure is None and not self._store.check(["closed"]):
                 time.sleep(LOOK_S / 10)
@@ -134,7 +134,7 @@ class FailureMonitor:
         self._thread.join()
         with contextlib.suppress(RuntimeError):
             self._store.add("left", 1)
-            if leads:
+            if is_rank_zero:
                 self._wait_for("left", HEARD_S)
 
     def explain(self, error: BaseException) -> LexpError:

@@ -27,9 +27,9 @@ T = TypeVar("T")
 class SingleProcess:
     """One process: there is nobody to share with."""
 
-    rank, size, leads = 0, 1, True
+    rank, size, is_rank_zero = 0, 1, True
 
-    def share(self, rows: Tensor) -> Tensor:
+    def shard(self, rows: Tensor) -> Tensor:
         """All of a batch."""
         return rows
 
@@ -37,7 +37,7 @@ class SingleProcess:
         """The value."""
         return value
 
-    def agree(self, value: int | None) -> int | None:
+    def broadcast(self, value: int | None) -> int | None:
         """The value."""
         return value
 
@@ -45,7 +45,7 @@ class SingleProcess:
         """Do it."""
         return action()
 
-    def as_one(self) -> AbstractContextManager:
+    def fail_together(self) -> AbstractContextManager:
         """Errors are one's own."""
         return contextlib.nullcontext()
 
@@ -54,7 +54,7 @@ class ProcessGroup(SingleProcess):
     """This process among the ranks that train one model."""
 
     def __init__(self, place: Rank, store: distributed.Store):
-        self.rank, self.size, self.leads = place.rank, place.size, place.rank == 0
+        self.rank, self.size, self.is_rank_zero = place.rank, place.size, place.rank == 0
         self._place, self._store, self._watch = place, store, FailureMonitor(store, place)
 
     def connect(self, backend: str) -> None:
@@ -77,7 +77,7 @@ class ProcessGroup(SingleProcess):
             raise self._watch.failure.error(self.rank)
         distributed.destroy_process_group()
 
-    def share(self, rows: Tensor) -> Tensor:
+    def shard(self, rows: Tensor) -> Tensor:
         """This rank's part of a batch, the parts being equal and in the order of ranks."""
         return rows.chunk(self.size)[self.rank]
 
@@ -87,7 +87,7 @@ class ProcessGroup(SingleProcess):
         distributed.all_reduce(total)
         return total.item() / self.size
 
-    def agree(self, value: int | None) -> int | None:
+    def broadcast(self, value: int | None) -> int | None:
         """The value of the lowest rank that has one. All ranks wait for each other here."""
         values = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
         distributed.all_gather(values, torch.tensor(-1 if value is None else value))
@@ -95,7 +95,7 @@ class ProcessGroup(SingleProcess):
 
     def after_rank_0(self, action: Callable[[], T]) -> T:
         """Do it when rank 0 has done it, however long that takes."""
-        if self.leads:
+        if self.is_rank_zero:
             result = action()
             self._store.set("first", "done")
             return result
@@ -105,7 +105,7 @@ class ProcessGroup(SingleProcess):
         return action()
 
     @contextlib.contextmanager
-    def as_one(self) -> Iterator[None]:
+    def fail_together(self) -> Iterator[None]:
         """Within: what fails on one rank ends all of them, by the same error, said once."""
         try:
             yield
@@ -150,7 +150,7 @@ def joined(place: Rank, device: str) -> Iterator[SingleProcess]:
         return
     group = ProcessGroup(place, _meet(place))
     try:
-        with group.as_one():
+        with group.fail_together():
             backend = _prepare_device(place, device)
             group.connect(backend)
             yield group

@@ -114,7 +114,7 @@ class Heartbeat:
 
 
 @contextlib.contextmanager
-def told(folder: Path, n_steps: int, stall_s: float = math.inf) -> Iterator[Heartbeat]:
+def status_heartbeat(folder: Path, n_steps: int, stall_s: float = math.inf) -> Iterator[Heartbeat]:
     """Within: the run's status is kept fresh; whatever ends the work is its last status."""
     heartbeat = Heartbeat(folder, n_steps, stall_s)
     heartbeat.start()

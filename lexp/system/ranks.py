@@ -97,7 +97,7 @@ def refuse_several(what: str) -> None:
 
 
 @contextlib.contextmanager
-def said_once() -> Iterator[None]:
+def report_on_rank_zero() -> Iterator[None]:
     """Within: what is wrong for all ranks alike, such as a mistyped value, rank 0 alone says."""
     try:
         yield

@@ -55,9 +55,10 @@ class TrainSettings:
 class TrainingJob:
     """All that a training run works with; `step` counts finished optimiser steps.
 
-    pattern: which keys a query sees in training. group: the ranks that train it together, or one
-    process alone. engine: how they hold the model. lesson: from a batch and its step. make_attend:
-    what computes attention in training steps; validations take the usual way.
+    pattern: which keys a query sees in training. group: the ranks that train the model together, or
+    one process. engine: how the ranks hold the model. make_batch: builds a batch from windows of
+    tokens and their step. make_attend: computes attention in training steps; validation uses the
+    default.
     """
 
     group: SingleProcess
@@ -75,7 +76,7 @@ class TrainingJob:
     metrics: Metrics | NullLogger
     mirror: Mirror
     stop: StopRequest
-    lesson: Callable[[Tensor, int], Batch]
+    make_batch: Callable[[Tensor, int], Batch]
     make_attend: MakeAttend = make_attend
     step: int = 0
     seconds: float = 0.0
@@ -102,7 +103,7 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
         # What is kept is looked at later, against its own loss.
         if job.step % settings.probe_every == 0 or job.step == n_steps or keeping:
             _probe(job, console)
-        signalled = job.group.agree(job.stop.number)
+        signalled = job.group.broadcast(job.stop.number)
         stopping = signalled is not None and job.step < n_steps
         if job.step % settings.save_every == 0 or job.step == n_steps or stopping or keeping:
             save(job)
@@ -116,7 +117,7 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
 def save(job: TrainingJob) -> None:
     """Write a checkpoint of the finished step; Diverged, and nothing written, if not finite."""
     tensors = job.engine.tensors(job.optimizer)
-    if not job.group.leads:
+    if not job.group.is_rank_zero:
         return
     bad = [name for name, tensor in tensors.model.items() if not bool(tensor.isfinite().all())]
     if bad:
@@ -148,16 +149,16 @@ def _step(
 ) -> tuple[float, float]:
     """One optimiser step; Diverged before the update if loss or gradient is not finite."""
     settings, n_parts = job.settings, job.settings.accumulation
-    lesson = job.lesson(job.batches.batch(job.step), job.step)
-    parts = zip(*(given.chunk(n_parts) for given in lesson.given), strict=True)
+    batch = job.make_batch(job.batches.batch(job.step), job.step)
+    parts = zip(*(tensor.chunk(n_parts) for tensor in batch.tensors), strict=True)
     shares = []
     for number, part in enumerate(parts, 1):
-        own = [job.group.share(whole).to(device) for whole in part]
-        with job.engine.part(is_last=number == n_parts):
+        own = [job.group.shard(whole).to(device) for whole in part]
+        with job.engine.accumulate(is_last=number == n_parts):
             with job.autocast:
                 nats = job.engine.loss(*own, attend)
             # The mean over this rank's targets; that of the ranks' means is the batch's.
-            nats = nats / (lesson.n_targets // job.group.size)
+            nats = nats / (batch.n_targets // job.group.size)
             nats.backward()
         shares.append(nats.detach())
     # Read together, as each reading waits for a GPU to finish.

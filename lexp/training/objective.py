@@ -27,7 +27,7 @@ from lexp.system.errors import NotDefined
 class Batch(NamedTuple):
     """What the losses of a step are made from, batch first, and of how many targets they are."""
 
-    given: tuple[Tensor, ...]
+    tensors: tuple[Tensor, ...]
     n_targets: int
 
 
@@ -38,12 +38,12 @@ class Objective:
     protocol: Protocol  # of validation
     n_extra: int = 0  # tokens beside the tokenizer's, after them
 
-    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
+    def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
         """From windows [B, T + 1]; a function of its arguments alone, so that runs resume."""
         raise NotImplementedError
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
-        """Nats of all targets together, from a lesson's tensors and attention."""
+        """Nats of all targets together, from the tensors of a batch and attention."""
         raise NotImplementedError
 
     def scorer(
@@ -64,9 +64,9 @@ class CausalLM(Objective):
     pattern = Full()
     protocol = Segments()
 
-    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
+    def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
         """All tokens but the last, and all but the first."""
-        return Batch((batch[:, :-1], batch[:, 1:]), batch[:, 1:].numel())
+        return Batch((windows[:, :-1], windows[:, 1:]), windows[:, 1:].numel())
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Of every token."""
@@ -108,9 +108,9 @@ class MaskedLM(Objective):
             )
         self.share, self.mask, self.random = share, mask, random
 
-    def lesson(self, batch: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
+    def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
         """All tokens but the last (windows are those of causal training), what they were, where."""
-        targets = batch[:, :-1]
+        targets = windows[:, :-1]
         n_rows, n = targets.shape
         n_chosen = max(1, round(self.share * n))
         # Three words, so that it is another stream than that of the order of texts, which has two.

@@ -104,12 +104,12 @@ def pilot(settings: dict[str, Any], weight: Weight) -> float:
     objective = make_objective(settings)
     total = objective.loss(model)
     ids = torch.randint(n_vocabulary, (batch, train_len + 1))
-    lesson = objective.lesson(ids, 0, settings["seed"], n_vocabulary)
-    given = [tensor.to(device) for tensor in lesson.given]
+    sample = objective.make_batch(ids, 0, settings["seed"], n_vocabulary)
+    given = [tensor.to(device) for tensor in sample.tensors]
 
     def step() -> None:
         with context:
-            loss = total(*given, attend) / lesson.n_targets
+            loss = total(*given, attend) / sample.n_targets
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
