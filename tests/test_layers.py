@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 # Floors from the ground up; a module may import from its own room and from floors below.
 FLOORS = [
     {"lexp", "system", "statistics"},
-    {"position", "pattern", "display", "record", "data", "runs", "config"},
+    {"position", "pattern", "display", "record", "data", "results", "runs", "config"},
     {"attention", "launch"},
     {"model"},
     {"distributed", "extension", "hf", "scoring"},

@@ -86,18 +86,14 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """What `write_sealed` wrote; OSError or ValueError if it is not there, not JSON, or damaged.
-
-    Without a digest it was written by an older lexp, and is taken as it is.
-    """
+    """Read what `write_sealed` wrote; OSError or ValueError if it is absent or damaged."""
     try:
         value = json.loads(path.read_text())
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is not a JSON object")
-    sealed = value.pop("sha256", None)
-    if sealed is not None and sealed != digest(value):
+    if value.pop("sha256", None) != digest(value):
         raise ValueError(f"{path} is damaged (digest differs)")
     return value
 

@@ -2,16 +2,18 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.backends import mps
 
 from lexp.system import malloc as heap
-from lexp.system.errors import ConfigError
+from lexp.system.errors import ConfigError, first_line
+
+T = TypeVar("T")
 
 
 def prepare_process() -> None:
@@ -106,3 +108,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def catch_out_of_memory(compute: Callable[[], T]) -> tuple[T | None, str]:
+    """Compute a value and return it with ""; or None and the error's first line if memory ran out.
+
+    Memory that torch keeps for later is then given back to the device.
+    """
+    try:
+        return compute(), ""
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = first_line(error)
+    # Outside the except block: the exception's frames would keep the tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None, reason

@@ -1,0 +1,40 @@
+"""One store for everything that is measured: evaluations, probes, analyses and fine-tunings."""
+
+from lexp.results.arrays import ArrayFile
+from lexp.results.component import Component, component_of, component_spec
+from lexp.results.csv_file import write_csv
+from lexp.results.json_values import from_json
+from lexp.results.record import Kind, Record, Spec
+from lexp.results.status import (
+    NOT_DEFINED,
+    NOT_FINITE,
+    OK,
+    OUT_OF_MEMORY,
+    Outcome,
+    attempt,
+)
+from lexp.results.store import find, path_of, read, read_all, read_newest, write
+
+__all__ = [
+    "NOT_DEFINED",
+    "NOT_FINITE",
+    "OK",
+    "OUT_OF_MEMORY",
+    "ArrayFile",
+    "Component",
+    "Kind",
+    "Outcome",
+    "Record",
+    "Spec",
+    "attempt",
+    "component_of",
+    "component_spec",
+    "find",
+    "from_json",
+    "path_of",
+    "read",
+    "read_all",
+    "read_newest",
+    "write",
+    "write_csv",
+]

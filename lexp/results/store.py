@@ -1,0 +1,140 @@
+"""Records as files: one JSON object each in a run's folder, its arrays beside it.
+
+    outputs/<study>/<run>/<kind.folder>/<label>-<digest of the spec>.json
+                                        <label>-<digest of the spec>.npz
+
+Files are written whole, arrays first, and carry digests. A damaged one is reported with a warning
+and taken for absent, so that the same command computes it again.
+"""
+
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lexp.results.arrays import ArrayFile, Arrays, write_arrays
+from lexp.results.json_values import to_json, with_floats
+from lexp.results.record import Kind, Record, Spec
+from lexp.results.status import OK, STATUSES, worth_another_try
+from lexp.system.errors import DataError
+from lexp.system.files import make_folder, read_sealed, write_sealed
+
+T = TypeVar("T")
+
+
+def path_of(folder: Path, spec: Spec) -> Path:
+    """Return where the record of a spec is in a run's folder."""
+    stem = f"{spec.label}-{spec.digest[:8]}".replace(" ", "-")
+    return folder / spec.kind.folder / f"{stem}.json"
+
+
+def write(
+    folder: Path,
+    spec: Spec[T],
+    values: Any,
+    arrays: Arrays | None = None,
+    status: str = OK,
+    reason: str = "",
+) -> T:
+    """Write a record into a run's folder and return its result.
+
+    values: a dataclass or a dict of JSON values; floats need not be finite.
+    """
+    path = path_of(folder, spec)
+    make_folder(path.parent)
+    file = None if arrays is None else write_arrays(path.with_suffix(".npz"), arrays)
+    stored = {
+        "kind": spec.kind.name,
+        "spec": spec.content,
+        "values": to_json(values),
+        "arrays_sha256": None if file is None else file.sha256,
+        "status": status,
+        "reason": reason,
+        "sealed": datetime.now(UTC).isoformat(timespec="microseconds"),
+    }
+    write_sealed(path, stored)
+    return spec.kind.parse(_record(path, stored, spec.kind))
+
+
+def find(folder: Path, spec: Spec[T]) -> T | None:
+    """Return the result of a spec, or None if it has to be computed.
+
+    That is: it is absent or damaged, its arrays are, or its status is worth another try.
+    """
+    path = path_of(folder, spec)
+    record = _read_record(path, spec.kind)
+    if record is None or record.spec != spec.content or worth_another_try(record.status):
+        return None
+    try:
+        if record.arrays is not None:
+            record.arrays.check()
+    except DataError as error:
+        warnings.warn(f"{path} is left out: {error}", stacklevel=2)
+        return None
+    return _parsed(record, spec.kind)
+
+
+def read(path: Path, kind: Kind[T]) -> T | None:
+    """Return the result in a file; None, with a warning if it is damaged, where there is none."""
+    record = _read_record(path, kind)
+    return None if record is None else _parsed(record, kind)
+
+
+def read_all(study: Path, kind: Kind[T]) -> list[T]:
+    """Return all results of a kind in the runs of a study, by path."""
+    results = (read(path, kind) for path in _paths(study, kind))
+    return [result for result in results if result is not None]
+
+
+def read_newest(study: Path, kind: Kind[T]) -> list[T]:
+    """Return the newest result of each key of a kind, in the order of keys."""
+    newest: dict[tuple, tuple[str, T]] = {}
+    for path in _paths(study, kind):
+        record = _read_record(path, kind)
+        result = None if record is None else _parsed(record, kind)
+        if record is None or result is None:
+            continue
+        key = tuple(record.value(name) for name in kind.key)
+        if key not in newest or newest[key][0] < record.sealed:
+            newest[key] = record.sealed, result
+    return [newest[key][1] for key in sorted(newest, key=str)]
+
+
+def _paths(study: Path, kind: Kind) -> list[Path]:
+    return sorted(study.glob(f"*/{kind.folder}/*.json"))
+
+
+def _read_record(path: Path, kind: Kind) -> Record | None:
+    try:
+        return _record(path, read_sealed(path), kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{path} is left out: {error}", stacklevel=3)
+        return None
+
+
+def _parsed(record: Record, kind: Kind[T]) -> T | None:
+    try:
+        return kind.parse(record)
+    except ValueError as error:
+        warnings.warn(f"{record.path} is left out: {error}", stacklevel=3)
+        return None
+
+
+def _record(path: Path, stored: dict[str, Any], kind: Kind) -> Record:
+    """Return the record that a JSON object holds; ValueError if it is not one of this kind."""
+    arrays_sha256 = stored.get("arrays_sha256")
+    types = {"spec": dict, "values": dict, "status": str, "reason": str, "sealed": str}
+    if (
+        stored.get("kind") != kind.name
+        or not all(isinstance(stored.get(name), cls) for name, cls in types.items())
+        or stored["status"] not in STATUSES
+        or not isinstance(arrays_sha256, str | None)
+    ):
+        raise ValueError(f"not a record of kind {kind.name}")
+    arrays = None if arrays_sha256 is None else ArrayFile(path.with_suffix(".npz"), arrays_sha256)
+    return Record(
+        kind.name, stored["spec"], with_floats(stored["values"]), arrays, stored["status"],
+        stored["reason"], stored["sealed"], path,
+    )  # fmt: skip

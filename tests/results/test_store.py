@@ -1,0 +1,283 @@
+"""The store of results: paths follow from specs, damage is reported, the newest record counts."""
+
+import json
+import math
+import random
+import re
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from lexp.results import (
+    NOT_DEFINED,
+    OK,
+    OUT_OF_MEMORY,
+    ArrayFile,
+    Kind,
+    Outcome,
+    Record,
+    Spec,
+    attempt,
+    component_of,
+    component_spec,
+    find,
+    from_json,
+    path_of,
+    read,
+    read_all,
+    read_newest,
+    write,
+    write_csv,
+)
+from lexp.system.errors import DataError, NotDefined
+from lexp.system.files import digest
+
+
+@dataclass(frozen=True)
+class Number:
+    """The smallest of results."""
+
+    name: str
+    number: float
+    record: Record | None = None
+
+
+def parse(record: Record) -> Number:
+    return replace(from_json(Number, record.values), record=record)
+
+
+NUMBERS = Kind("number", "numbers", 1, ("name",), parse)
+FIELDS = {
+    "weights": "a" * 64, "text": "b" * 64, "tokenizer": "c", "precision": "float32", "length": 8,
+    "pattern": {"class": "Window", "values": {"window": 4}}, "extension": None, "longest": 16,
+}  # fmt: skip
+
+
+def spec(kind: Kind = NUMBERS, label: str = "full 8", **fields) -> Spec:
+    return Spec(kind, label, {**FIELDS, **fields})
+
+
+# --- a path follows from a spec
+
+
+def test_a_path_follows_from_the_spec_and_has_a_readable_name(tmp_path):
+    path = path_of(tmp_path, spec())
+    assert path == path_of(tmp_path, spec())
+    assert path.parent == tmp_path / "numbers" and re.fullmatch(r"full-8-\w{8}\.json", path.name)
+    reordered = Spec(NUMBERS, "full 8", dict(reversed(FIELDS.items())))
+    assert path_of(tmp_path, reordered) == path
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_any_field_of_the_spec_changes_the_path(tmp_path, name):
+    path = path_of(tmp_path, spec())
+    for other in ("another", 9, ["another"], {"class": "Window", "values": {"window": 5}}):
+        assert path_of(tmp_path, spec(**{name: other})) != path
+    fewer = Spec(NUMBERS, "full 8", {key: FIELDS[key] for key in FIELDS if key != name})
+    assert path_of(tmp_path, fewer) != path
+
+
+def test_a_label_is_no_part_of_the_digest():
+    assert spec(label="trained 8").digest == spec().digest
+
+
+def test_records_are_computed_again_once_numerics_are_raised(tmp_path):
+    write(tmp_path, spec(), Number("a", 1.0))
+    assert find(tmp_path, spec()).number == 1.0
+    raised = replace(NUMBERS, numerics=2)
+    assert find(tmp_path, spec(raised)) is None
+    write(tmp_path, spec(raised), Number("a", 2.0))
+    assert find(tmp_path, spec(raised)).number == 2.0 and find(tmp_path, spec()).number == 1.0
+
+
+def test_a_record_under_the_path_of_another_spec_is_not_taken_for_it(tmp_path):
+    write(tmp_path, spec(), Number("a", 1.0))
+    path_of(tmp_path, spec()).rename(path_of(tmp_path, spec(length=9)))
+    assert find(tmp_path, spec(length=9)) is None
+
+
+# --- what is written is read back
+
+
+def test_a_record_is_read_back_whole(tmp_path):
+    arrays = {"nats": np.arange(3, dtype=np.float32), "names": np.array(["a", "b"])}
+    written = write(tmp_path, spec(), Number("a", math.inf), arrays, OK, "none")
+    found = find(tmp_path, spec())
+    assert found == written and found.number == math.inf
+    record = found.record
+    assert record.spec == {**FIELDS, "numerics": 1} and record.ok
+    assert (record.kind, record.status, record.reason) == ("number", "ok", "none")
+    loaded = record.arrays.load()
+    assert loaded["nats"].dtype == np.float32 and loaded["names"].tolist() == ["a", "b"]
+    assert math.isnan(write(tmp_path, spec(), Number("a", math.nan)).number)
+    assert math.isnan(find(tmp_path, spec()).number) and find(tmp_path, spec()).record.ok
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"name": "a"}, {"name": "a", "number": "x"}, {"name": 1, "number": 1.0},
+     {"name": "a", "number": True}, {"name": "a", "number": 1.0, "more": 1}],
+)  # fmt: skip
+def test_values_of_other_types_are_reported_and_left_out(tmp_path, values):
+    """Sealed anew, as one does who edits a file and wants it to be read."""
+    write(tmp_path / "run", spec(), Number("a", 1.0))
+    path = path_of(tmp_path / "run", spec())
+    stored = {**json.loads(path.read_text()), "values": values}
+    stored.pop("sha256")
+    path.write_text(json.dumps({**stored, "sha256": digest(stored)}))
+    with pytest.warns(UserWarning, match=f"{path.name} is left out"):
+        assert read(path, NUMBERS) is None
+    with pytest.warns(UserWarning):
+        assert read_newest(tmp_path, NUMBERS) == []
+
+
+# --- damage
+
+
+def test_every_flipped_bit_of_a_row_is_reported(tmp_path):
+    write(tmp_path, spec(), Number("a", 1.0))
+    path, rng = path_of(tmp_path, spec()), random.Random(0)
+    good = path.read_bytes()
+    for _ in range(300):
+        changed = bytearray(good)
+        changed[rng.randrange(len(good))] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = find(tmp_path, spec())
+        same = json.loads(good) == _json(path)
+        assert same or (found is None and any(str(path) in str(w.message) for w in said))
+
+
+def _json(path):
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+def test_a_row_without_a_digest_is_reported(tmp_path):
+    write(tmp_path, spec(), Number("a", 1.0))
+    path = path_of(tmp_path, spec())
+    stored = json.loads(path.read_text())
+    del stored["sha256"]
+    path.write_text(json.dumps(stored))
+    with pytest.warns(UserWarning, match="is left out: .*digest"):
+        assert find(tmp_path, spec()) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_damaged_arrays_are_reported_and_computed_again(tmp_path, damage):
+    written = write(tmp_path, spec(), Number("a", 1.0), {"x": np.arange(100)})
+    file = written.record.arrays.path
+    whole = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    else:
+        whole[50] ^= 1
+        file.write_bytes(whole[:60] if damage == "cut" else whole)
+    with pytest.warns(UserWarning, match=f"is left out: .*{file.name}"):
+        assert find(tmp_path, spec()) is None
+    with pytest.raises(DataError, match=file.name):
+        written.record.arrays.load()
+    write(tmp_path, spec(), Number("a", 1.0), {"x": np.arange(100)})
+    assert find(tmp_path, spec()).record.arrays.load()["x"].sum() == 4950
+
+
+def test_objects_in_arrays_are_not_unpickled(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, nats=np.array([{}], dtype=object))
+    from lexp.system.files import sha256
+
+    with pytest.raises(DataError, match="is not a file of arrays"):
+        ArrayFile(path, sha256(path)).load()
+
+
+# --- the newest counts
+
+
+def test_the_newest_record_of_a_key_counts_whatever_its_name(tmp_path):
+    run = tmp_path / "run"
+    for length, number in ((9, 1.0), (5, 2.0), (7, 3.0)):
+        write(run, spec(length=length), Number("a", number))
+    write(run, spec(), Number("b", 4.0))
+    write(tmp_path / "other", spec(), Number("a", 5.0))
+    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [5.0, 4.0]
+    assert sorted(n.number for n in read_all(tmp_path, NUMBERS)) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    # Times of files do not count: copying a study changes them.
+    path_of(run, spec(length=9)).touch()
+    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [5.0, 4.0]
+
+
+# --- statuses
+
+
+def test_a_record_that_ran_out_of_memory_is_tried_again(tmp_path):
+    for status in ("not defined", "not finite"):
+        write(tmp_path / "run", spec(), Number("a", math.nan), None, status, "why")
+        assert find(tmp_path / "run", spec()).record.reason == "why"
+    write(tmp_path / "run", spec(), Number("a", math.nan), None, OUT_OF_MEMORY, "no room")
+    assert find(tmp_path / "run", spec()) is None
+    (known,) = read_newest(tmp_path, NUMBERS)  # tables show it nevertheless
+    assert known.record.status == OUT_OF_MEMORY and not known.record.ok
+
+
+def raising(error):
+    def compute():
+        raise error
+
+    return compute
+
+
+def test_an_attempt_turns_refusals_and_exhausted_memory_into_statuses():
+    assert attempt(lambda: 3) == Outcome(3, OK, "")
+    assert attempt(raising(NotDefined("no"))) == Outcome(None, NOT_DEFINED, "no")
+    for error in (
+        torch.OutOfMemoryError("no room\nat all"), MemoryError("no room"),
+    ):  # fmt: skip
+        assert attempt(raising(error)) == Outcome(None, OUT_OF_MEMORY, "no room")
+    assert attempt(raising(MemoryError())).status == OUT_OF_MEMORY
+    for error in (RuntimeError("a defect"), KeyError("x"), DataError("y")):
+        with pytest.raises(type(error)):
+            attempt(raising(error))
+
+
+# --- parts of a spec
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int | None = None
+    name = "inner"
+    label = "inner-4"
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner
+    weights: tuple[float, ...]
+    name = "outer"
+    label = "outer!"
+
+
+def test_components_keep_every_value():
+    component = component_of(Outer(Inner(4), (1.0, 2.5)))
+    assert (component.name, component.label) == ("outer", "outer!")
+    assert component.values["weights"] == [1.0, 2.5]
+    assert component.values["inner"]["values"] == {"size": 4}
+    specs = [
+        Outer(Inner(4), (1.0, 2.5)), Outer(Inner(5), (1.0, 2.5)), Outer(Inner(), (1.0, 2.5)),
+        Outer(Inner(4), (1.0, 2.0)), Inner(4),
+    ]  # fmt: skip
+    assert len({json.dumps(component_spec(part), sort_keys=True) for part in specs}) == len(specs)
+
+
+def test_csv_leaves_missing_values_empty(tmp_path):
+    rows = [{"a": 1, "b": math.nan, "c": 3}, {"b": "x,y"}]
+    write_csv(tmp_path / "x.csv", ("b", "a"), rows)
+    assert (tmp_path / "x.csv").read_text() == 'b,a\n,1\n"x,y",\n'
+    write_csv(tmp_path / "x.csv", ("b", "a"), rows[:1], nan="nan")
+    assert (tmp_path / "x.csv").read_text() == "b,a\nnan,1\n"
