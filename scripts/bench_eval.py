@@ -129,10 +129,18 @@ def by_one_mask(
 ) -> Attend:
     """Attention as published code has it: a mask of seq_len x seq_len for the fused kernel."""
     at = torch.arange(seq_len)
-    mask, factors = pattern.branches[0].allowed(at[:, None], at), positions[0].factors(at, at)
+    mask, factors = (
+        pattern.branches[0].allowed(at[:, None], at),
+        positions[0].rotary_factors(at, at),
+    )
 
     def attend(
-        q: Tensor, k: Tensor, v: Tensor, scheme: position.Position, x: Tensor, drawn: Tensor | None
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scheme: position.Position,
+        x: Tensor,
+        sampled: Tensor | None,
     ) -> Tensor:
         assert factors is not None
         q, k = rotate(q, factors[0]), rotate(k, factors[1])

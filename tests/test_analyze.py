@@ -36,11 +36,11 @@ def weights_of(model: Transformer, pattern, text: torch.Tensor) -> list[torch.Te
     found = []
     n = len(text)
 
-    def attend(q, k, v, position, x, drawn=None):
+    def attend(q, k, v, position, x, sampled=None):
         eye = torch.eye(n, dtype=q.dtype).expand(1, q.shape[1], n, n)
         reference = Reference(pattern, n, position, CPU)
-        found.append(reference(q, k, eye, position, x, drawn)[0])
-        return reference(q, k, v, position, x, drawn)
+        found.append(reference(q, k, eye, position, x, sampled)[0])
+        return reference(q, k, v, position, x, sampled)
 
     with torch.no_grad():
         model.hidden(text[None], attend)
@@ -94,8 +94,8 @@ def test_watched_attention_computes_what_it_shows(scheme):
     model = Transformer(dims(), 50, lambda: make(scheme)).eval()
     text, layers = ids(1, 12), []
 
-    def plain(q, k, v, position, x, drawn=None):
-        return Reference(Blockwise(3), 12, position, CPU)(q, k, v, position, x, drawn)
+    def plain(q, k, v, position, x, sampled=None):
+        return Reference(Blockwise(3), 12, position, CPU)(q, k, v, position, x, sampled)
 
     with torch.no_grad():
         expected = model.hidden(text, plain)

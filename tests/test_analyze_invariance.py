@@ -49,7 +49,7 @@ def scores_by_hand(model, pattern, text) -> list[list[dict[tuple[int, int], floa
     """Scores of allowed pairs j < i, by layer and head: RoPE or ALiBi, one pair at a time."""
     found = []
 
-    def attend(q, k, v, position, x, drawn=None):
+    def attend(q, k, v, position, x, sampled=None):
         heads = []
         for h in range(q.shape[1]):
             pairs = {}
@@ -70,7 +70,7 @@ def scores_by_hand(model, pattern, text) -> list[list[dict[tuple[int, int], floa
                     pairs[i, j] = s
             heads.append(pairs)
         found.append(heads)
-        return Reference(pattern, len(text), position, CPU)(q, k, v, position, x, drawn)
+        return Reference(pattern, len(text), position, CPU)(q, k, v, position, x, sampled)
 
     with torch.no_grad():
         model.hidden(text[None], attend)
@@ -224,8 +224,8 @@ def test_gradients_are_finite_differences(scheme, pattern, long, monkeypatch):
     model, text = tiny_model(position).double().eval(), ids(1, 14)[0]
 
     def log_likelihood(embedded: torch.Tensor) -> float:
-        def attend(q, k, v, position, x, drawn=None):
-            return Reference(pattern, 13, position, CPU)(q, k, v, position, x, drawn)
+        def attend(q, k, v, position, x, sampled=None):
+            return Reference(pattern, 13, position, CPU)(q, k, v, position, x, sampled)
 
         x = model.position.embed(embedded[None], torch.arange(13))
         for block in model.blocks:

@@ -115,9 +115,9 @@ def inner_products(model, pattern, text):
     """q, k [H, T, D] of every layer, by the reference's forward pass."""
     found = []
 
-    def attend(q, k, v, position, x, drawn=None):
+    def attend(q, k, v, position, x, sampled=None):
         found.append((q[0], k[0]))
-        return Reference(pattern, len(text), position, CPU)(q, k, v, position, x, drawn)
+        return Reference(pattern, len(text), position, CPU)(q, k, v, position, x, sampled)
 
     with torch.no_grad():
         model.hidden(text[None], attend)
@@ -292,9 +292,9 @@ def test_biases_that_read_content_are_averaged(pattern, rows, monkeypatch):
             scheme.gate.weight.mul_(50)
     texts, inputs = ids(2, n), []
 
-    def attend(q, k, v, position, x, drawn=None):
+    def attend(q, k, v, position, x, sampled=None):
         inputs.append((position, x[0]))
-        return Reference(pattern, n, position, CPU)(q, k, v, position, x, drawn)
+        return Reference(pattern, n, position, CPU)(q, k, v, position, x, sampled)
 
     with torch.no_grad():
         for text in texts:

@@ -108,7 +108,7 @@ def test_other_schemes_are_refused_with_their_name(scheme):
 def test_factors_differ_ahead_exactly_where_a_scheme_says_so(scheme):
     at = torch.arange(9, dtype=torch.float64)
     for position in make(scheme).layers():
-        behind, ahead = position.factors(at, at), position.factors_ahead(at, at)
+        behind, ahead = position.rotary_factors(at, at), position.rotary_factors_ahead(at, at)
         same = behind is None or all(map(torch.equal, behind, ahead))
         assert position.splits == (not same)
 

@@ -43,7 +43,7 @@ def test_together_lies_flat():
         (lambda: Sum([RandomPositions(RoPE(8)), NoPE()]), "cannot be one of several"),
         (lambda: RandomPositions(Alternate([RoPE(8), NoPE()])), "goes inside Alternate"),
         (lambda: RandomPositions(FIRE(4, 16)), "reads indices"),
-        (lambda: RandomPositions(RandomPositions(RoPE(8))), "draws positions itself"),
+        (lambda: RandomPositions(RandomPositions(RoPE(8))), "samples positions itself"),
     ],
 )
 def test_mixtures_without_a_meaning_are_refused(make_it, reason):

@@ -50,7 +50,7 @@ def changed(extension: Extension, position, lengths: Lengths = LENGTHS):
 def angles(position) -> list[float]:
     """The angle by which each channel pair turns in one token."""
     one = torch.ones(1, dtype=torch.float64)
-    return position.factors(one, one)[0][0].angle().tolist()
+    return position.rotary_factors(one, one)[0][0].angle().tolist()
 
 
 def test_pi_squeezes_positions():
@@ -135,7 +135,7 @@ def test_yarn_is_the_released_ramp_and_temperature():
     position = changed(YaRN(16.0), RoPE(d), Lengths(trained, 65536, 65536))
     assert angles(position) == pytest.approx(wanted)
     one = torch.ones(1, dtype=torch.float64)
-    q, k = position.factors(one, one)
+    q, k = position.rotary_factors(one, one)
     assert q.abs()[0].tolist() == pytest.approx([0.1 * math.log(16) + 1] * (d // 2))
     assert k.abs()[0].tolist() == pytest.approx([0.1 * math.log(16) + 1] * (d // 2))
 
@@ -151,7 +151,7 @@ def test_longrope_divides_each_frequency():
     position = changed(LongRoPE(8.0, divisors), RoPE(HEAD_DIM))
     theta = [BASE ** (-2 * c / HEAD_DIM) for c in range(4)]
     assert angles(position) == pytest.approx([t / x for t, x in zip(theta, divisors, strict=True)])
-    q, _ = position.factors(*[torch.ones(1, dtype=torch.float64)] * 2)
+    q, _ = position.rotary_factors(*[torch.ones(1, dtype=torch.float64)] * 2)
     assert abs(q[0, 0]) == pytest.approx(math.sqrt(1 + math.log(8) / math.log(64)))
     with pytest.raises(NotDefined, match="2 divisors for 4 channel pairs"):
         changed(LongRoPE(8.0, [1.0, 2.0]), RoPE(HEAD_DIM))

@@ -159,7 +159,7 @@ def test_a_model_trains_by_it(device):
     by_flex = make_flex(Full(), 130, model.schemes, device)
     whole = {id(p): Reference(Full(), 130, p, device) for p in model.schemes}
 
-    def by_formula(q, k, v, position, x, drawn):
+    def by_formula(q, k, v, position, x, sampled):
         return whole[id(position)](q.float(), k.float(), v.float(), position, x.float())
 
     expected = [t.double().cpu() for t in gradients(model.loss, by_formula, torch.float32)]

@@ -203,15 +203,15 @@ def test_every_scheme_in_every_pattern_equals_the_reference(scheme, pattern, mon
         except NotDefined as reason:
             moves = any(branch.moves for branch in pattern.branches)
             only = pattern.only_moves and not position.relative
-            assert moves and (only or position.draws), reason
+            assert moves and (only or position.samples_positions), reason
             continue
-        drawn = position.draw(n)
+        sampled = position.sample_positions(n)
         gradients = []
         for kind, dtype in ((Reference, torch.float64), (None, torch.float32)):
             inputs, x = draws(n, dtype)
             own = position.to(dtype)
             called = attend if kind is None else kind(pattern, n, own, CPU)
-            out = called(*inputs, own, x, drawn)
+            out = called(*inputs, own, x, sampled)
             weight = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
             found = torch.autograd.grad((out * weight).sum(), [*inputs, *own.parameters()],
                                         allow_unused=True)  # fmt: skip

@@ -40,11 +40,11 @@ def qkv(n_heads: int, n: int, dtype=torch.float64, seed: int = 0):
     return [draw.to(dtype).requires_grad_() for draw in draws]
 
 
-def expected_output(oracle, position, learned, q, k, v, x, drawn):
+def expected_output(oracle, position, learned, q, k, v, x, sampled):
     """The oracle's output for all heads, [1, H, T, D]."""
     n_heads, n = q.shape[1:3]
     causal = [[j <= i for j in range(n)] for i in range(n)]
-    extra = {} if drawn is None else {"at": drawn.tolist()}
+    extra = {} if sampled is None else {"at": sampled.tolist()}
     heads = []
     for h in range(n_heads):
         whole = getattr(oracle, "takes_all_heads", False)
@@ -90,12 +90,12 @@ def check_against_oracle(oracle, position: Position, n_heads: int):
     # A table of absolute positions is no part of the scores.
     learned = {n: p for n, p in position.named_parameters() if not n.endswith("table")}
     inputs = [q, k, v, *learned.values()]
-    drawn = position.draw(n)
-    expected = expected_output(oracle, position, learned, q, k, v, x, drawn)
+    sampled = position.sample_positions(n)
+    expected = expected_output(oracle, position, learned, q, k, v, x, sampled)
     weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
     gradients = torch.autograd.grad((expected * weight).sum(), inputs)
 
-    reference = Reference(Full(), n, position, CPU)(q, k, v, position, x, drawn)
+    reference = Reference(Full(), n, position, CPU)(q, k, v, position, x, sampled)
     torch.testing.assert_close(reference, expected, rtol=0, atol=1e-12)
     found = torch.autograd.grad((reference * weight).sum(), inputs)
     for ours, theirs in zip(found, gradients, strict=True):
@@ -104,7 +104,7 @@ def check_against_oracle(oracle, position: Position, n_heads: int):
     single = [x.detach().float().requires_grad_() for x in (q, k, v)]
     position = position.float()
     attend = make_attend(Full(), n, [position], CPU)
-    fast = attend(*single, position, x.float(), drawn)
+    fast = attend(*single, position, x.float(), sampled)
     torch.testing.assert_close(fast, expected.float(), rtol=0, atol=1e-5)
     parameters = [p for n, p in position.named_parameters() if n in learned]
     found = torch.autograd.grad((fast * weight.float()).sum(), [*single, *parameters])
@@ -138,7 +138,7 @@ def test_factors_are_made_where_positions_are(scheme):
     """Strips ask for them in every tile: ways to the CPU and back would each be waited for."""
     for position in make(scheme).layers():
         there = torch.arange(5, dtype=torch.float64, device="meta")
-        factors = position.factors(there, there)
+        factors = position.rotary_factors(there, there)
         assert factors is None or {t.device.type for t in factors} == {"meta"}
 
 
@@ -150,8 +150,8 @@ def test_shift_invariance_is_as_promised(scheme):
     for position in make(scheme).double().eval().layers():
         once = [t.detach() for t in qkv(4, n)] + [torch.randn(1, n, D_MODEL, dtype=torch.float64)]
         q, k, v, x = (torch.cat([t, t], dim=-2) for t in once)
-        drawn = torch.arange(2 * n, dtype=torch.float64) if position.draws else None
-        out = Reference(Window(window), 2 * n, position, CPU)(q, k, v, position, x, drawn)
+        sampled = torch.arange(2 * n, dtype=torch.float64) if position.samples_positions else None
+        out = Reference(Window(window), 2 * n, position, CPU)(q, k, v, position, x, sampled)
         same = torch.allclose(out[:, :, n + window :], out[:, :, window:n], rtol=0, atol=1e-9)
         embeds = type(position).embed is not Position.embed and scheme in EMBEDDED
         assert position.shift_invariant == (same and not embeds)
@@ -163,8 +163,8 @@ def test_promises_about_hooks_hold(scheme):
     x = torch.randn(1, 20, D_MODEL)
     for position in make(scheme).layers():
         assert (position.bias(x) is not None) == position.has_bias
-        assert (position.weigh(x) is not None) == position.has_weigh
-        assert (position.draw(20) is not None) == position.draws
+        assert (position.attention_weights(x) is not None) == position.has_attention_weights
+        assert (position.sample_positions(20) is not None) == position.samples_positions
         assert (position.scale(torch.ones(20)) is not None) == position.has_scale
 
 

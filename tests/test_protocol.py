@@ -345,8 +345,8 @@ def test_full_attention_over_chunks_is_the_brute_force(scheme, monkeypatch):
     reference = model.double()
     ids = torch.from_numpy(tokens.window(0, 0, n + 1))[None]
 
-    def dense(q, k, v, position, x, drawn=None):
-        return Reference(Full(), n, position, torch.device("cpu"))(q, k, v, position, x, drawn)
+    def dense(q, k, v, position, x, sampled=None):
+        return Reference(Full(), n, position, torch.device("cpu"))(q, k, v, position, x, sampled)
 
     with torch.no_grad():
         monkeypatch.setattr("lexp.model.transformer.MLP_ROWS", 1000)

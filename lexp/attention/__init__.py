@@ -2,7 +2,7 @@
 
 `Reference` is the specification, `Tiles` the fast path, `Chunked` the general one,
 `BidirectionalAttention` that of bidirectional models, `Flex` one compiled for CUDA devices; called
-`attend(q, k, v, position, x, drawn)` all give the same values.
+`attend(q, k, v, position, x, sampled)` all give the same values.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,7 +80,9 @@ def tiles_or_strips(
     pattern: Pattern, seq_len: int, position: Position, device: torch.device
 ) -> Tiles | Chunked:
     """Tiles where they will do."""
-    if isinstance(pattern, Banded) and not (position.has_weigh or position.draws):
+    if isinstance(pattern, Banded) and not (
+        position.has_attention_weights or position.samples_positions
+    ):
         return Tiles(pattern, seq_len, position, device)
     return Chunked(pattern, seq_len, position, device)
 
@@ -101,9 +103,14 @@ def by_scheme(
             ready[key] = make(pattern, seq_len, position, device)
 
     def attend(
-        q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        position: Position,
+        x: Tensor,
+        sampled: Tensor | None = None,
     ) -> Tensor:
-        return ready[table_key(position)](q, k, v, position, x, drawn)
+        return ready[table_key(position)](q, k, v, position, x, sampled)
 
     return attend
 
@@ -113,7 +120,9 @@ def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
     if pattern.only_moves and not any(position.relative for position in positions):
         scheme = type(positions[0]).__name__
         raise NotDefined(f"{pattern.name} moves the positions of pairs, {scheme} has none to move")
-    if any(branch.moves for branch in pattern.branches) and any(p.draws for p in positions):
+    if any(branch.moves for branch in pattern.branches) and any(
+        p.samples_positions for p in positions
+    ):
         raise NotDefined(f"{pattern.name} moves positions, and these are drawn at random")
     one_sided = [one for p in positions for one in parts_of(p) if not one.two_sided]
     if pattern.two_sided and one_sided:
@@ -128,4 +137,6 @@ def parts_of(position: Position) -> list[Position]:
 
 def table_key(position: Position) -> object:
     """What tables are kept under: schemes of one class without factors need no own ones."""
-    return type(position) if type(position).factors is Position.factors else id(position)
+    return (
+        type(position) if type(position).rotary_factors is Position.rotary_factors else id(position)
+    )

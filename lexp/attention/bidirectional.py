@@ -4,7 +4,7 @@ Scores exist for some rows of queries at a time. Where factors, if there are any
 all keys they are applied once and a fused kernel does the rest, its biases a view of one row of
 numbers. Where they differ for keys after the query (xPos) a tile of rows takes two products, each
 with the keys for which it is finite: positions count from the tile's first query, keys up to the
-tile's end meet `factors`, those from its beginning `factors_ahead`.
+tile's end meet `rotary_factors`, those from its beginning `rotary_factors_ahead`.
 """
 
 import math
@@ -57,7 +57,7 @@ class BidirectionalAttention:
         self.factors = None
         if not position.splits:
             at = torch.arange(seq_len, dtype=torch.float64)
-            self.factors = on(device, position.factors(at, at))
+            self.factors = on(device, position.rotary_factors(at, at))
 
     def __call__(
         self,
@@ -66,7 +66,7 @@ class BidirectionalAttention:
         v: Tensor,
         position: Position,
         x: Tensor,
-        drawn: Tensor | None = None,
+        sampled: Tensor | None = None,
     ) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
         bias, root = position.bias(x), math.sqrt(q.shape[-1])
@@ -162,8 +162,8 @@ def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan) -> Ten
     q, k = q[:, :, start:end].to(wide), k.to(wide)
     at = torch.arange(first - start, last - start, dtype=torch.float64)
     rows, upto, beyond = at[start - first : end - first], at[: end - first], at[start - first :]
-    behind = on(q.device, position.factors(rows, upto))
-    ahead = on(q.device, position.factors_ahead(rows, beyond))
+    behind = on(q.device, position.rotary_factors(rows, upto))
+    ahead = on(q.device, position.rotary_factors_ahead(rows, beyond))
     assert behind is not None and ahead is not None, "the scheme says that it has them"
     past = rotate(q, behind[0]) @ rotate(k[:, :, first:end], behind[1]).transpose(-1, -2)
     future = rotate(q, ahead[0]) @ rotate(k[:, :, start:last], ahead[1]).transpose(-1, -2)

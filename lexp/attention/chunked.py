@@ -15,7 +15,7 @@ from torch import Tensor
 from lexp.attention.prepare import prepare, rotate
 from lexp.pattern import Branch, Pattern
 from lexp.position import Position
-from lexp.position.base import Bias, Pair, Weigh
+from lexp.position.base import AttentionWeights, Bias, Pair
 from lexp.system.errors import NotDefined
 from lexp.system.malloc import give_back
 
@@ -43,29 +43,29 @@ class Chunked:
         v: Tensor,
         position: Position,
         x: Tensor,
-        drawn: Tensor | None = None,
+        sampled: Tensor | None = None,
     ) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D].
 
-        drawn: positions of the tokens, where they are not 0 .. T-1.
+        sampled: positions of the tokens, where they are not 0 .. T-1.
         """
         # Autocast would round scores to bfloat16 between the two products, which no kernel does.
         with torch.autocast(q.device.type, enabled=False):
             outputs = [
-                made.weights @ made.values(v) for made in self.tiles(q, k, position, x, drawn)
+                made.weights @ made.values(v) for made in self.tiles(q, k, position, x, sampled)
             ]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)).to(v.dtype)
 
     def tiles(
-        self, q: Tensor, k: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None
+        self, q: Tensor, k: Tensor, position: Position, x: Tensor, sampled: Tensor | None = None
     ) -> Iterator["QueryChunk"]:
         """Scores and weights of all queries, a tile at a time; each is gone before the next."""
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         with torch.autocast(q.device.type, enabled=False):
             q, k, x = (t.to(wide) for t in (q, k, x))
             ready = prepare(q, k, position, self.n_keys.to(wide))
-            bias, weigh = position.bias(x), position.weigh(x)
-            whole = Whole(*ready, q, k, position, bias, weigh, self.n_keys, drawn)
+            bias, attention_weights = position.bias(x), position.attention_weights(x)
+            whole = Whole(*ready, q, k, position, bias, attention_weights, self.n_keys, sampled)
         start = n_scores = 0
         while start < self.seq_len:
             end = min(start + self._rows(q, position, start), self.seq_len)
@@ -97,13 +97,13 @@ class Whole(NamedTuple):
     k_raw: Tensor
     position: Position
     bias: Bias | None
-    weigh: Weigh | None
+    attention_weights: AttentionWeights | None
     n_keys: Tensor
-    drawn: Tensor | None
+    sampled: Tensor | None
 
     @property
     def root(self) -> float:
-        """What scores are divided by: sqrt(head_dim), whatever content() makes of the channels."""
+        """What scores are divided by: sqrt(head_dim), before transform_qk() has changed it."""
         return math.sqrt(self.q_raw.shape[-1])
 
 
@@ -149,9 +149,9 @@ def make_tile(whole: Whole, branches: tuple[Branch, ...], start: int, end: int) 
     )
     if whole.bias is not None:
         scores = scores + whole.bias(pair).to(scores.dtype)
-    if whole.weigh is not None:
+    if whole.attention_weights is not None:
         keys = taken(whole.k_raw, spans)
-        weights = whole.weigh(scores, whole.q_raw[:, :, start:end], keys, pair, allowed)
+        weights = whole.attention_weights(scores, whole.q_raw[:, :, start:end], keys, pair, allowed)
     else:
         weights = scores.masked_fill(~allowed, -math.inf).softmax(-1)
     return QueryChunk(start, spans, j, scores, allowed, weights)
@@ -168,8 +168,8 @@ def strip(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Scores [B, H, Q, K] of query rows and keys; allowed, q_pos, k_pos [Q, K], key indices [K]."""
     i, j = (torch.arange(s.start, s.stop, device=whole.q.device) for s in (rows, keys))
-    if whole.drawn is not None:
-        q_pos, k_pos = whole.drawn[i], whole.drawn[j]
+    if whole.sampled is not None:
+        q_pos, k_pos = whole.sampled[i], whole.sampled[j]
     else:
         q_pos, k_pos = branch.q_map(i).double(), branch.k_map(j).double()
     # Counted from the earliest query, so that nothing overflows and float32 is exact.
@@ -180,7 +180,7 @@ def strip(
         name = type(whole.position).__name__
         raise NotDefined(f"{name} overflows over {most} positions, this pattern puts more together")
     q, k = whole.q[:, :, rows], whole.k[:, :, keys]
-    factors = whole.position.factors(q_pos, k_pos)
+    factors = whole.position.rotary_factors(q_pos, k_pos)
     if factors is not None:
         q, k = rotate(q, factors[0]), rotate(k, factors[1])
     scores = q @ k.transpose(-1, -2) / whole.root

@@ -57,9 +57,9 @@ def refuse_beyond_flex(pattern: Pattern, seq_len: int, position: Position) -> No
     name = type(position).__name__
     if not isinstance(pattern, Banded):
         problem = f"{pattern.name} is no unbroken band of keys"
-    elif position.has_weigh:
+    elif position.has_attention_weights:
         problem = f"{name} needs whole rows of scores"
-    elif position.draws:
+    elif position.samples_positions:
         problem = f"{name} draws positions"
     elif position.has_bias and not (position.by_distance or position.by_token):
         problem = f"the bias of {name} reads more than the distance"
@@ -86,7 +86,7 @@ class Flex:
         reach = seq_len if pattern.lookback is None else pattern.lookback + pattern.period
         self.n_distances = min(seq_len, reach)
         # In double precision on the CPU, as for tiles.
-        self.factors = table(position.factors(index.double(), index.double()), device)
+        self.factors = table(position.rotary_factors(index.double(), index.double()), device)
 
     def __call__(
         self,
@@ -95,7 +95,7 @@ class Flex:
         v: Tensor,
         position: Position,
         x: Tensor,
-        drawn: Tensor | None = None,
+        sampled: Tensor | None = None,
     ) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
         if v.shape[-1] < LEAST_HEAD_DIM:

@@ -10,7 +10,7 @@ Table = tuple[Tensor, Tensor] | None
 
 def prepare(q: Tensor, k: Tensor, position: Position, n_keys: Tensor) -> tuple[Tensor, Tensor]:
     """The scheme's content map and query scale; q and k [B, H, T, D], n_keys [T]."""
-    q, k = position.content(q, k)
+    q, k = position.transform_qk(q, k)
     scale = position.scale(n_keys)
     return (q if scale is None else (q * scale[..., None].to(q.device)).to(q.dtype)), k
 

@@ -31,7 +31,7 @@ class Reference:
         v: Tensor,
         position: Position,
         x: Tensor,
-        drawn: Tensor | None = None,
+        sampled: Tensor | None = None,
     ) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
         index, n_keys = self.index, self.pattern.n_keys(self.index)
@@ -45,11 +45,11 @@ class Reference:
         for branch in self.pattern.branches:
             own = branch.allowed(index[:, None], index)
             q_pos, k_pos = branch.q_map(index).double(), branch.k_map(index).double()
-            if drawn is not None:
-                q_pos = k_pos = drawn
+            if sampled is not None:
+                q_pos = k_pos = sampled
             q_grid = torch.where(own, q_pos[:, None], q_grid)
             k_grid = torch.where(own, k_pos, k_grid)
-            made = position.factors_ahead if branch.ahead else position.factors
+            made = position.rotary_factors_ahead if branch.ahead else position.rotary_factors
             factors = made(q_pos, k_pos)
             turned = (q, k) if factors is None else (rotate(q, factors[0]), rotate(k, factors[1]))
             scores = torch.where(own, turned[0] @ turned[1].transpose(-1, -2) / root, scores)
@@ -57,10 +57,10 @@ class Reference:
             batch, heads, index[:, None], index, q_grid.to(q.dtype), k_grid.to(q.dtype),
             n_keys[:, None],
         )  # fmt: skip
-        bias, weigh = position.bias(x), position.weigh(x)
+        bias, weights = position.bias(x), position.attention_weights(x)
         if bias is not None:
             scores = scores + bias(pair).to(scores.dtype)
         allowed = self.pattern.allowed(index[:, None], index)
-        if weigh is not None:
-            return weigh(scores, q_raw, k_raw, pair, allowed) @ v
+        if weights is not None:
+            return weights(scores, q_raw, k_raw, pair, allowed) @ v
         return scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v

@@ -125,7 +125,7 @@ def make_tiling(pattern: Banded, seq_len: int, position: Position, device: torch
     bare = isinstance(pattern, Full) and (len(groups) == 1 or in_rows(pattern, position))
     mask = None if bare else pattern.allowed(query[:, None] + offset, key[None, :] + offset)
     # In double precision on the CPU, which every machine has; then in what the model computes in.
-    factors = table(position.factors(query.double().cpu(), key.double().cpu()), device)
+    factors = table(position.rotary_factors(query.double().cpu(), key.double().cpu()), device)
     return Tiling(groups, rows, mask, query.float(), key.float(), factors)
 
 
@@ -138,7 +138,7 @@ class Tiles:
     """Fast attention for one pattern and length; make it once, call it in every layer."""
 
     def __init__(self, pattern: Banded, seq_len: int, position: Position, device: torch.device):
-        if position.has_weigh or position.draws:
+        if position.has_attention_weights or position.samples_positions:
             raise ValueError(f"{type(position).__name__}: tiles are for softmax over 0 .. T-1")
         self.tiling = make_tiling(pattern, seq_len, position, device)
         # A single tile without a bias needs no row: the kernel knows what causal means.
@@ -156,7 +156,7 @@ class Tiles:
         v: Tensor,
         position: Position,
         x: Tensor,
-        drawn: Tensor | None = None,
+        sampled: Tensor | None = None,
     ) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
         bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])

@@ -63,7 +63,7 @@ def evaluate(
 def depends_on_length(subject: ModelUnderTest, exam: EvalTargets, method: Method) -> bool:
     """Whether a text's beginning is read otherwise when more of it follows."""
     patterns = {repr(subject.fit(method.pattern, length)) for length in exam.lengths}
-    draws = any(position.draws for position in subject.model.schemes)
+    draws = any(position.samples_positions for position in subject.model.schemes)
     return len(patterns) > 1 or draws or method.extension.follows_length
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lexp.model.transformer import Transformer
 from lexp.position import Position, Sum
 from lexp.position.compose import Wrapper
-from lexp.position.random_positions import Drawn
+from lexp.position.random_positions import SampledPositions
 from lexp.system.errors import NotDefined
 from lexp.system.text import label_of
 
@@ -68,9 +68,9 @@ class OfSchemes(Extension):
         for position in model.schemes:
             for part in position.parts if isinstance(position, Sum) else [position]:
                 name = type(part).__name__
-                if isinstance(part, Drawn):
+                if isinstance(part, SampledPositions):
                     raise NotDefined(f"{name} was trained at positions beyond the text's")
-                if isinstance(part, Wrapper) and part.has_weigh:
+                if isinstance(part, Wrapper) and part.has_attention_weights:
                     raise NotDefined(f"{self.name} does not reach into {name}")
         return with_schemes(
             model, some_changed(model.schemes, lambda position: self.change(position, lengths))

@@ -48,9 +48,9 @@ class Tempered(Wrapper):
         super().__init__(inner)
         self.temperature = temperature
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """Those of the inner scheme times the constant."""
-        found = self.inner.factors(q_pos, k_pos)
+        found = self.inner.rotary_factors(q_pos, k_pos)
         assert found is not None, "goes around rotary schemes only"
         return found[0] * self.temperature, found[1] * self.temperature
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lexp.extension.base import ByFactor, Lengths
 from lexp.position import Learned, Pair, Position, Sinusoidal
-from lexp.position.base import Bias, Weigh
+from lexp.position.base import AttentionWeights, Bias
 from lexp.position.compose import Wrapper
 from lexp.system.errors import NotDefined
 
@@ -44,25 +44,25 @@ class Interpolated(Wrapper):
         """The inner embedding at m / s."""
         return self.inner.embed(x, positions / self.s)
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """The inner factors at m / s."""
-        return self.inner.factors(q_pos / self.s, k_pos / self.s)
+        return self.inner.rotary_factors(q_pos / self.s, k_pos / self.s)
 
     def bias(self, x: Tensor) -> Bias | None:
         """The inner bias at m / s."""
         inner = self.inner.bias(x)
         return None if inner is None else lambda pair: inner(self._squeezed(pair))
 
-    def weigh(self, x: Tensor) -> Weigh | None:
+    def attention_weights(self, x: Tensor) -> AttentionWeights | None:
         """The inner weights at m / s."""
-        inner = self.inner.weigh(x)
+        inner = self.inner.attention_weights(x)
         if inner is None:
             return None
 
-        def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
+        def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             return inner(scores, q, k, self._squeezed(pair), allowed)
 
-        return weigh
+        return weights
 
     def _squeezed(self, pair: Pair) -> Pair:
         s = self.s

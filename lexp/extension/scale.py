@@ -30,7 +30,7 @@ class Scaled(Wrapper):
 
 def refuse_unscalable(name: str, position: Position) -> None:
     """NotDefined for schemes that turn scores into weights themselves, or scale them already."""
-    if position.has_weigh:
+    if position.has_attention_weights:
         raise NotDefined(f"{name} scales scores, {type(position).__name__} weighs its own way")
     if position.has_scale:
         raise NotDefined(f"{name} scales scores, {type(position).__name__} does so already")
@@ -93,10 +93,10 @@ class DroPE(OfSchemes):
         """What is not rotary, and the scale."""
         parts = position.parts if isinstance(position, Sum) else [position]
         left = [part for part in parts if not any(getattr(part, "theta", []))]
-        if any(type(part).content is not Position.content for part in parts):
+        if any(type(part).transform_qk is not Position.transform_qk for part in parts):
             name = type(position).__name__
             raise NotDefined(f"drope drops positions, {name} is more than those without them")
-        if any(part.has_weigh for part in parts):
+        if any(part.has_attention_weights for part in parts):
             raise NotDefined(f"drope scales scores, {type(position).__name__} weighs its own way")
         if len(left) == len(parts) and not isinstance(position, NoPE):
             name = type(position).__name__

@@ -80,10 +80,10 @@ class Edited(nn.Module):
         self.block, self.change = block, change
 
     def forward(
-        self, x: Tensor, position: Position, attend: Attend, drawn: Tensor | None
+        self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
         """x [B, T, d_model] to the same shape."""
-        out = self.block(x, position, attend, drawn)
+        out = self.block(x, position, attend, sampled)
         return out + self.change[: out.shape[1]].to(out.dtype)
 
 

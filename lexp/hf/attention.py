@@ -20,7 +20,7 @@ class Call(NamedTuple):
 
     position: Position
     attend: Attend
-    drawn: Tensor | None
+    sampled: Tensor | None
     order: Tensor | None
     x: Tensor | None = None
 
@@ -40,7 +40,7 @@ class Call(NamedTuple):
         if not math.isclose(factor, 1, rel_tol=1e-12):
             q = q * factor
         q, k = q.to(v.dtype), k.to(v.dtype)  # under autocast rotary ones have widened them
-        out = self.attend(q, k, v, self.position, self.x, self.drawn)
+        out = self.attend(q, k, v, self.position, self.x, self.sampled)
         return out.transpose(1, 2)
 
 

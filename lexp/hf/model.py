@@ -41,12 +41,12 @@ class HFBlock(nn.Module):
         return SimpleNamespace(out=attention.get_submodule(self.family.out))
 
     def forward(
-        self, x: Tensor, position: Position, attend: Attend, drawn: Tensor | None
+        self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
         """x [B, T, d_model] to the same shape."""
         if self.before is not None:
             x = self.before(x)
-        named: dict[str, Any] = {self.family.call: Call(position, attend, drawn, self.order)}
+        named: dict[str, Any] = {self.family.call: Call(position, attend, sampled, self.order)}
         if self.n_turned:
             # Cosines 1 and sines 0: queries and keys stay as they are.
             ones = x.new_ones(1, 1, self.n_turned)

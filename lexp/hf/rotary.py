@@ -24,9 +24,9 @@ class GivenRoPE(RoPE):
         self.theta, self.temperature = list(theta), temperature
         self.n_alone = head_dim // 2 - len(theta)
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """temperature exp(i theta n), and 1 for what is left alone."""
-        q, k = super().factors(q_pos, k_pos)
+        q, k = super().rotary_factors(q_pos, k_pos)
         return self._beside(q), self._beside(k)
 
     def _beside(self, turned: Tensor) -> Tensor:

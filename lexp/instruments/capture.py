@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     v: Tensor
     x: Tensor
     position: Position
-    drawn: Tensor | None
+    sampled: Tensor | None
 
 
 @dataclass
@@ -51,17 +51,17 @@ class ScoreCapture:
         v: Tensor,
         position: Position,
         x: Tensor,
-        drawn: Tensor | None = None,
+        sampled: Tensor | None = None,
     ) -> Tensor:
         """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
-        seen = Seen(self.layer, q, k, v, x, position, drawn)
+        seen = Seen(self.layer, q, k, v, x, position, sampled)
         self.layer += 1
         if self.on_layer is not None:
             self.on_layer(seen)
         strips = Chunked(self.pattern, self.seq_len, position, q.device)
         outputs = []
         with torch.autocast(q.device.type, enabled=False):
-            for tile in strips.tiles(q, k, position, x, drawn):
+            for tile in strips.tiles(q, k, position, x, sampled):
                 if self.on_tile is not None:
                     self.on_tile(seen, tile)
                 outputs.append(tile.weights @ tile.values(v))

@@ -55,7 +55,7 @@ class Curves(Instrument):
         else:
             curves = torch.stack([fixed_curve(scheme, view) for scheme in schemes])
         # Without softmax a curve still means something, a span does not.
-        shares = () if mean or any(scheme.has_weigh for scheme in schemes) else SHARES
+        shares = () if mean or any(scheme.has_attention_weights for scheme in schemes) else SHARES
         rows: list[Row] = []
         for layer, heads in enumerate(curves):
             name = "all" if len(curves) == 1 else layer
@@ -81,7 +81,7 @@ def refuse_without_bias(schemes: Sequence[Position]) -> None:
     if any(scheme.has_bias for scheme in schemes):
         return
     name = type(schemes[0]).__name__
-    if any(scheme.has_weigh for scheme in schemes):
+    if any(scheme.has_attention_weights for scheme in schemes):
         raise NotDefined(f"{name} acts on whole rows of scores, it adds nothing by distance alone")
     raise NotDefined(f"{name} adds no bias to scores")
 
@@ -113,8 +113,8 @@ def fixed_curve(scheme: Position, view: AnalysisInput, x: Tensor | None = None) 
     curve = torch.full((n_heads, n), math.nan, dtype=torch.float64)
     with torch.no_grad():
         bias = scheme.bias(x)
-        drawn = drawn_positions(view.model, n, like)
-        for pair, allowed in grids(view.pattern, n - 1, n, n_heads, like, drawn):
+        sampled = sampled_positions(view.model, n, like)
+        for pair, allowed in grids(view.pattern, n - 1, n, n_heads, like, sampled):
             seen = allowed[0].cpu()
             values = like.new_zeros(()) if bias is None else bias(pair)
             values = values.expand(1, n_heads, *allowed.shape)[0, :, 0]
@@ -132,7 +132,9 @@ def mean_curves(view: AnalysisInput) -> Tensor:
         bias: Bias | None = seen.position.bias(seen.x)
         for start in range(0, n, rows):
             end = min(start + rows, n)
-            for pair, allowed in grids(view.pattern, start, end, dims.n_heads, seen.x, seen.drawn):
+            for pair, allowed in grids(
+                view.pattern, start, end, dims.n_heads, seen.x, seen.sampled
+            ):
                 values = seen.x.new_zeros(()) if bias is None else bias(pair)
                 values = values.expand(1, dims.n_heads, *allowed.shape)[0]
                 sums.add(seen.layer, values, pair.i - pair.j, allowed)
@@ -142,14 +144,14 @@ def mean_curves(view: AnalysisInput) -> Tensor:
     return sums.means()
 
 
-def drawn_positions(model: Transformer, length: int, like: Tensor) -> Tensor | None:
+def sampled_positions(model: Transformer, length: int, like: Tensor) -> Tensor | None:
     """The positions a forward pass would have, where they are not 0 .. T-1."""
-    drawn = model.position.draw(length)
-    return None if drawn is None else drawn.to(like.device)
+    sampled = model.position.sample_positions(length)
+    return None if sampled is None else sampled.to(like.device)
 
 
 def grids(
-    pattern: Pattern, start: int, end: int, n_heads: int, like: Tensor, drawn: Tensor | None
+    pattern: Pattern, start: int, end: int, n_heads: int, like: Tensor, sampled: Tensor | None
 ) -> list[tuple[Pair, Tensor]]:
     """Queries start .. end-1 with the keys in their reach: pairs, and which are allowed [Q, K].
 
@@ -163,8 +165,8 @@ def grids(
         if first >= last:
             continue
         j = torch.arange(first, last, device=device)[None]
-        if drawn is not None:
-            q_pos, k_pos = drawn[i], drawn[j]
+        if sampled is not None:
+            q_pos, k_pos = sampled[i], sampled[j]
         else:
             q_pos, k_pos = branch.q_map(i).double(), branch.k_map(j).double()
         # Counted from the first query, where float32 is exact.

@@ -15,8 +15,8 @@ def position_embeddings(view: AnalysisInput) -> Tensor:
     """
     model, scheme = view.model, view.model.position
     device = next(model.parameters()).device
-    drawn = scheme.draw(view.seq_len)
-    positions = torch.arange(view.seq_len) if drawn is None else drawn
+    sampled = scheme.sample_positions(view.seq_len)
+    positions = torch.arange(view.seq_len) if sampled is None else sampled
     nothing = torch.zeros(1, view.seq_len, model.dims.d_model, dtype=torch.float64, device=device)
     with torch.no_grad():
         added = scheme.embed(nothing, positions.to(device))[0]

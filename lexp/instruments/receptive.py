@@ -98,9 +98,14 @@ def computed_again(attend: Attend) -> Attend:
     """Attention that keeps only its inputs for the backward pass."""
 
     def again(
-        q: Tensor, k: Tensor, v: Tensor, position: Position, x: Tensor, drawn: Tensor | None = None
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        position: Position,
+        x: Tensor,
+        sampled: Tensor | None = None,
     ) -> Tensor:
-        return checkpoint(attend, q, k, v, position, x, drawn, use_reentrant=False)
+        return checkpoint(attend, q, k, v, position, x, sampled, use_reentrant=False)
 
     return again
 

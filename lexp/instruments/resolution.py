@@ -52,7 +52,7 @@ class Resolution(Instrument):
     def look(self, view: AnalysisInput) -> Measurement:
         """A row for each R; arrays scores [layers, heads, T], theory [layers, T] (NaN: none)."""
         schemes = layer_schemes(view)
-        if any(scheme.has_weigh for scheme in schemes):
+        if any(scheme.has_attention_weights for scheme in schemes):
             name = type(view.model.position).__name__
             raise NotDefined(f"{name} has no scores before softmax that hold its positions")
         sums = DistanceMeans(len(schemes), view.model.dims.n_heads, view.seq_len)
@@ -104,7 +104,7 @@ def expected_curve(scheme: Position, length: int, head_dim: int) -> Tensor | Non
     Keys at 0, so that xPos decays to its true value and nothing overflows.
     """
     distance = torch.arange(length, dtype=torch.float64)
-    factors = None if scheme.draws else scheme.factors(distance, distance[:1])
+    factors = None if scheme.samples_positions else scheme.rotary_factors(distance, distance[:1])
     if factors is None or factors[0].shape[1] != head_dim // 2:
         return None
     return (factors[0] * factors[1].conj()).real.sum(-1)

@@ -55,12 +55,12 @@ class Attention(nn.Module):
         self.out = nn.Linear(inner, dims.d_model, bias=False)
 
     def forward(
-        self, x: Tensor, position: Position, attend: Attend, drawn: Tensor | None
+        self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
         """x [B, T, d_model] to the same shape."""
         heads = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # [B, T, 3, H, D]
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # three of [B, H, T, D]
-        return self.out(attend(q, k, v, position, x, drawn).transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, v, position, x, sampled).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -76,10 +76,10 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(dims.d_ff, dims.d_model, bias=False)
 
     def forward(
-        self, x: Tensor, position: Position, attend: Attend, drawn: Tensor | None
+        self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
         """x [B, T, d_model] to the same shape."""
-        x = x + self.attention(self.norm_attention(x), position, attend, drawn)
+        x = x + self.attention(self.norm_attention(x), position, attend, sampled)
         if torch.is_grad_enabled() or x.shape[1] <= MLP_ROWS:
             return x + self.mlp(x)
         for rows in x.split(MLP_ROWS, dim=1):
@@ -137,14 +137,14 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens: Tensor, attend: Attend, first: int = 0) -> Tensor:
         """Token ids [B, T] to final normed hidden states [B, T, d_model]; first: their index."""
-        drawn = self.position.draw(tokens.shape[1])
-        if drawn is not None:
-            drawn = drawn.to(tokens.device)
+        sampled = self.position.sample_positions(tokens.shape[1])
+        if sampled is not None:
+            sampled = sampled.to(tokens.device)
         indices = torch.arange(first, first + tokens.shape[1], device=tokens.device)
-        positions = indices if drawn is None else drawn
+        positions = indices if sampled is None else sampled
         x = self.position.embed(self.embedding(tokens), positions)
         for n, block in enumerate(self.blocks):
-            x = block(x, self.positions[n % len(self.positions)], attend, drawn)
+            x = block(x, self.positions[n % len(self.positions)], attend, sampled)
         return self.norm(x)
 
     def forward(self, tokens: Tensor, attend: Attend) -> Tensor:

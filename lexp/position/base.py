@@ -26,7 +26,7 @@ class Pair(NamedTuple):
 Bias = Callable[[Pair], Tensor]
 # From scores [B, H, Q, K] (bias included), the queries and keys they were made from [B, H, ., D],
 # the pairs, and which of them are allowed, to attention weights [B, H, Q, K].
-Weigh = Callable[[Tensor, Tensor, Tensor, Pair, Tensor], Tensor]
+AttentionWeights = Callable[[Tensor, Tensor, Tensor, Pair, Tensor], Tensor]
 
 
 class Position(nn.Module):
@@ -42,21 +42,21 @@ class Position(nn.Module):
     has_bias: bool = False  # bias() gives a function
     by_distance: bool = False  # which reads of a pair its head and q_pos - k_pos alone
     by_token: bool = False  # which is a number of the query's token less the same of the key's
-    has_weigh: bool = False  # weigh() gives a function
+    has_attention_weights: bool = False  # attention_weights() gives a function
     has_scale: bool = False  # scale() gives numbers
-    draws: bool = False  # draw() gives positions
+    samples_positions: bool = False  # sample_positions() gives positions
     two_sided: bool = False  # defined for keys later than the query too
-    splits: bool = False  # those have factors of their own, factors_ahead()
+    splits: bool = False  # those have factors of their own, rotary_factors_ahead()
     per_layer: bool = False  # every layer has parameters of its own
-    n_earlier: int = 0  # inputs before a token that bias() and weigh() read for it
+    n_earlier: int = 0  # inputs before a token that bias() and attention_weights() read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
-    max_span: int | None = None  # most positions `factors` may be asked for at once; None: any
+    max_span: int | None = None  # most positions that rotary_factors() takes at once; None: any
 
     def layers(self) -> "list[Position]":
         """The schemes that layers take in turns."""
         return [self]
 
-    def draw(self, seq_len: int) -> Tensor | None:
+    def sample_positions(self, seq_len: int) -> Tensor | None:
         """Positions of a sequence's tokens, float64 [T]; None: 0 .. T-1. Asked once a forward."""
         return None
 
@@ -64,7 +64,7 @@ class Position(nn.Module):
         """Add positions to the token embeddings: x [B, T, d_model], positions [T] from 0."""
         return x
 
-    def content(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """What queries and keys become before anything else: [B, H, T, D] to [B, H, T, D']."""
         return q, k
 
@@ -75,7 +75,7 @@ class Position(nn.Module):
         """
         return None
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """Complex numbers that multiply the (even, odd) channel pairs of queries and keys.
 
         Positions [Q] and [K] give complex128 factors [Q, D'/2] and [K, D'/2]; the score of a pair
@@ -83,12 +83,12 @@ class Position(nn.Module):
         """
         return None
 
-    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """The factors of pairs whose key comes after the query; those of all others unless given.
 
         Asked of two-sided schemes alone.
         """
-        return self.factors(q_pos, k_pos)
+        return self.rotary_factors(q_pos, k_pos)
 
     def bias(self, x: Tensor) -> Bias | None:
         """A function from a Pair to what is added to its score, after the 1/sqrt(head_dim) scaling.
@@ -100,7 +100,7 @@ class Position(nn.Module):
         """
         return None
 
-    def weigh(self, x: Tensor) -> Weigh | None:
+    def attention_weights(self, x: Tensor) -> AttentionWeights | None:
         """What takes the place of softmax, for schemes that need whole rows of scores.
 
         Keys come in ascending order; weights of pairs that are not allowed must be exactly 0.

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lexp.position.base import Bias, Pair, Position, Weigh
+from lexp.position.base import AttentionWeights, Bias, Pair, Position
 
 
 class Wrapper(Position):
@@ -18,46 +18,46 @@ class Wrapper(Position):
         self.has_bias = inner.has_bias
         self.by_distance = inner.by_distance
         self.by_token = inner.by_token
-        self.has_weigh = inner.has_weigh
+        self.has_attention_weights = inner.has_attention_weights
         self.has_scale = inner.has_scale
-        self.draws = inner.draws
+        self.samples_positions = inner.samples_positions
         self.splits = inner.splits
         self.per_layer = inner.per_layer
         self.n_earlier = inner.n_earlier
         self.max_len = inner.max_len
         self.max_span = inner.max_span
 
-    def draw(self, seq_len: int) -> Tensor | None:
+    def sample_positions(self, seq_len: int) -> Tensor | None:
         """As the inner scheme."""
-        return self.inner.draw(seq_len)
+        return self.inner.sample_positions(seq_len)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         """As the inner scheme."""
         return self.inner.embed(x, positions)
 
-    def content(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """As the inner scheme."""
-        return self.inner.content(q, k)
+        return self.inner.transform_qk(q, k)
 
     def scale(self, n_keys: Tensor) -> Tensor | None:
         """As the inner scheme."""
         return self.inner.scale(n_keys)
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """As the inner scheme."""
-        return self.inner.factors(q_pos, k_pos)
+        return self.inner.rotary_factors(q_pos, k_pos)
 
-    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """As the inner scheme."""
-        return self.inner.factors_ahead(q_pos, k_pos)
+        return self.inner.rotary_factors_ahead(q_pos, k_pos)
 
     def bias(self, x: Tensor) -> Bias | None:
         """As the inner scheme."""
         return self.inner.bias(x)
 
-    def weigh(self, x: Tensor) -> Weigh | None:
+    def attention_weights(self, x: Tensor) -> AttentionWeights | None:
         """As the inner scheme."""
-        return self.inner.weigh(x)
+        return self.inner.attention_weights(x)
 
 
 class Sum(Position):
@@ -72,7 +72,7 @@ class Sum(Position):
         refuse_wholes("together", schemes)
         if any(p.per_layer for p in schemes) and any(acts_on_embeddings(p) for p in schemes):
             raise ValueError("together: embeddings have no layers, and one of the schemes has")
-        if sum(part.has_weigh for part in schemes) > 1:
+        if sum(part.has_attention_weights for part in schemes) > 1:
             raise ValueError("together: only one scheme can take the place of softmax")
         self.schemes = nn.ModuleList(schemes)
         self.shift_invariant = all(part.shift_invariant for part in schemes)
@@ -80,7 +80,7 @@ class Sum(Position):
         self.has_bias = any(part.has_bias for part in schemes)
         self.by_distance = all(part.by_distance or not part.has_bias for part in schemes)
         self.by_token = all(part.by_token or not part.has_bias for part in schemes)
-        self.has_weigh = any(part.has_weigh for part in schemes)
+        self.has_attention_weights = any(part.has_attention_weights for part in schemes)
         self.has_scale = any(part.has_scale for part in schemes)
         self.two_sided = all(part.two_sided for part in schemes)
         self.splits = any(part.splits for part in schemes)
@@ -105,10 +105,10 @@ class Sum(Position):
             x = part.embed(x, positions)
         return x
 
-    def content(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """One after the other."""
         for part in self.parts:
-            q, k = part.content(q, k)
+            q, k = part.transform_qk(q, k)
         return q, k
 
     def scale(self, n_keys: Tensor) -> Tensor | None:
@@ -120,13 +120,13 @@ class Sum(Position):
                 total = found if total is None else total * found
         return total
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """The products."""
-        return product([part.factors(q_pos, k_pos) for part in self.parts])
+        return product([part.rotary_factors(q_pos, k_pos) for part in self.parts])
 
-    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
         """The products."""
-        return product([part.factors_ahead(q_pos, k_pos) for part in self.parts])
+        return product([part.rotary_factors_ahead(q_pos, k_pos) for part in self.parts])
 
     def bias(self, x: Tensor) -> Bias | None:
         """The sum."""
@@ -142,9 +142,11 @@ class Sum(Position):
 
         return added
 
-    def weigh(self, x: Tensor) -> Weigh | None:
+    def attention_weights(self, x: Tensor) -> AttentionWeights | None:
         """That of the one scheme which has it."""
-        return next((w for part in self.parts if (w := part.weigh(x)) is not None), None)
+        return next(
+            (w for part in self.parts if (w := part.attention_weights(x)) is not None), None
+        )
 
 
 class Alternate(Position):
@@ -189,5 +191,5 @@ def refuse_wholes(name: str, schemes: list[Position]) -> None:
     if len(schemes) < 2:
         raise ValueError(f"{name} needs two schemes or more")
     for part in schemes:
-        if part.draws or len(part.layers()) > 1:
+        if part.samples_positions or len(part.layers()) > 1:
             raise ValueError(f"{name}: {type(part).__name__} cannot be one of several schemes")

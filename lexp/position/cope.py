@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from lexp.position.base import Pair, Position, Weigh
+from lexp.position.base import AttentionWeights, Pair, Position
 
 
 class CoPE(Position):
     """Learned embeddings of gated counts, their own in every layer. max_pos: how many."""
 
-    has_weigh = True
+    has_attention_weights = True
     per_layer = True
 
     def __init__(self, head_dim: int, max_pos: int = 64):
@@ -31,15 +31,15 @@ class CoPE(Position):
             raise ValueError(f"cope needs max_pos >= 2, got {max_pos}")
         self.embedding = nn.Parameter(torch.zeros(max_pos, head_dim))
 
-    def weigh(self, x: Tensor) -> Weigh:
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Softmax of the scores with the embeddings of their gated counts added."""
         embedding = self.embedding
 
-        def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
+        def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             added = Counted.apply(scores, q @ embedding.T, allowed)
             return (scores + added).masked_fill(~allowed, -math.inf).softmax(-1)
 
-        return weigh
+        return weights
 
 
 class Counted(torch.autograd.Function):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.position.base import Bias, Pair, Position, Weigh
+from lexp.position.base import AttentionWeights, Bias, Pair, Position
 from lexp.position.compose import Wrapper
 
 
@@ -22,28 +22,29 @@ class DAPE(Wrapper):
 
     def __init__(self, inner: Position, n_heads: int, width: int = 32):
         super().__init__(inner)
-        if not inner.has_bias or inner.has_weigh or inner.draws or width < 1:
+        other = inner.has_attention_weights or inner.samples_positions
+        if not inner.has_bias or other or width < 1:
             raise ValueError(
                 f"dape needs width >= 1 and goes around a bias, got {width} around "
                 f"{type(inner).__name__}"
             )
-        self.has_bias, self.has_weigh, self.per_layer = False, True, True
+        self.has_bias, self.has_attention_weights, self.per_layer = False, True, True
         self.into, self.out = nn.Linear(2 * n_heads, width), nn.Linear(width, n_heads)
 
     def bias(self, x: Tensor) -> Bias | None:
         """None: the network needs it apart from the scores."""
         return None
 
-    def weigh(self, x: Tensor) -> Weigh:
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Softmax of the corrected sum."""
         bias = self.inner.bias(x)
         assert bias is not None, "checked by the constructor"
 
-        def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
+        def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             # Pairs that are masked afterwards may have anything here, as long as it is finite.
             added = bias(pair).to(scores.dtype).expand_as(scores)
             both = torch.cat([scores, added], dim=1).movedim(1, -1)  # [B, Q, K, 2H]
             correction = self.out(F.leaky_relu(self.into(both))).movedim(-1, 1)
             return (scores + added + correction).masked_fill(~allowed, -math.inf).softmax(-1)
 
-        return weigh
+        return weights

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.position.base import Pair, Position, Weigh
+from lexp.position.base import AttentionWeights, Pair, Position
 
 BLOCK_KEYS = 64
 
@@ -28,7 +28,7 @@ class PaTH(Position):
     rank: of the map A B from the layer's input to the directions w.
     """
 
-    has_weigh = True
+    has_attention_weights = True
     per_layer = True
     n_earlier = 2  # by the convolution
 
@@ -48,11 +48,11 @@ class PaTH(Position):
         wide = self.conv(F.pad(wide, (2, 0))).unflatten(1, (self.n_heads, -1))
         return F.normalize(wide, dim=2).transpose(2, 3), 2 * self.strength(x).sigmoid().mT
 
-    def weigh(self, x: Tensor) -> Weigh:
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Softmax of the scores less what the mirrors take away."""
         w_all, b_all = self.mirrors(x)
 
-        def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
+        def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             # Tokens that a pattern hides still turn what passes them, as they do in a cache.
             first, last = int(pair.j.min()), int(pair.j.max())
             t = torch.arange(first, last + 1, device=k.device)
@@ -64,7 +64,7 @@ class PaTH(Position):
             corrected = scores - lost / math.sqrt(q.shape[-1])
             return corrected.masked_fill(~allowed, -math.inf).softmax(-1)
 
-        return weigh
+        return weights
 
 
 def taken_away(q: Tensor, k: Tensor, w: Tensor, b: Tensor, passed: Tensor) -> Tensor:

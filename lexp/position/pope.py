@@ -32,7 +32,7 @@ class PoPE(Position):
         self.theta = (base ** (-torch.arange(head_dim, dtype=torch.float64) / head_dim)).tolist()
         self.delta = nn.Parameter(torch.zeros(n_heads, head_dim))
 
-    def content(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Magnitudes as complex numbers, those of the keys turned by delta; D to 2 D channels."""
         delta = self.delta.clamp(-2 * math.pi, 0)[:, None]  # [H, 1, D]
         q, k = F.softplus(q), F.softplus(k)
@@ -40,7 +40,7 @@ class PoPE(Position):
         k_pairs = torch.stack([k * delta.cos(), k * delta.sin()], dim=-1)
         return q_pairs.flatten(-2), k_pairs.flatten(-2).to(q.dtype)
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """exp(i theta n) for queries and keys alike."""
         rate = 1j * torch.tensor(self.theta, dtype=torch.float64, device=q_pos.device)
         return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)

@@ -16,16 +16,16 @@ from lexp.position.base import Position
 from lexp.position.compose import Wrapper
 
 
-class Drawn(Wrapper):
+class SampledPositions(Wrapper):
     """A scheme at positions drawn in training. The number of draws is part of the checkpoint."""
 
     def __init__(self, inner: Position):
         super().__init__(inner)
-        if inner.draws:
-            raise ValueError(f"{type(inner).__name__} draws positions itself")
+        if inner.samples_positions:
+            raise ValueError(f"{type(inner).__name__} samples positions itself")
         if inner.relative and not inner.shift_invariant:
-            raise ValueError(f"{type(inner).__name__} reads indices, which are not drawn")
-        self.draws = True
+            raise ValueError(f"{type(inner).__name__} reads indices, which are not sampled")
+        self.samples_positions = True
         # The next draw's seed, from the run's own: resumed runs draw what they would have drawn.
         self.seed: Tensor
         self.register_buffer("seed", torch.randint(1 << 40, ()))
@@ -39,7 +39,7 @@ class Drawn(Wrapper):
         return made
 
 
-class RandomPositions(Drawn):
+class RandomPositions(SampledPositions):
     """A sorted random subset of 0 .. max_pos-1; evaluation takes one subset per length."""
 
     def __init__(self, inner: Position, max_pos: int = 2048):
@@ -48,14 +48,14 @@ class RandomPositions(Drawn):
             raise ValueError(f"random positions need max_pos >= 1, got {max_pos}")
         self.max_len = min(max_pos, inner.max_len or max_pos)
 
-    def draw(self, seq_len: int) -> Tensor:
+    def sample_positions(self, seq_len: int) -> Tensor:
         """seq_len of the max_pos positions, ascending."""
         assert self.max_len is not None, "set by the constructor"
         chosen = torch.randperm(self.max_len, generator=self.generator())[:seq_len]
         return chosen.sort().values.double()
 
 
-class RandomFloats(Drawn):
+class RandomFloats(SampledPositions):
     """Sorted uniform reals in [0, train_len); evaluation takes the middles of equal steps.
 
     The paper draws from [0, 1); the multiplier is ours (its own could not be read): train_len gives
@@ -68,10 +68,10 @@ class RandomFloats(Drawn):
             raise ValueError(f"{type(inner).__name__} is not defined between whole positions")
         self.train_len = train_len
 
-    def draw(self, seq_len: int) -> Tensor:
+    def sample_positions(self, seq_len: int) -> Tensor:
         """Ascending uniform reals; in evaluation (i + 1/2) train_len / max(train_len, seq_len)."""
         if self.training:
-            drawn = torch.rand(seq_len, generator=self.generator(), dtype=torch.float64)
-            return drawn.sort().values * self.train_len
+            sampled = torch.rand(seq_len, generator=self.generator(), dtype=torch.float64)
+            return sampled.sort().values * self.train_len
         middles = torch.arange(seq_len, dtype=torch.float64) + 0.5
         return middles * (self.train_len / max(self.train_len, seq_len))

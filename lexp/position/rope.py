@@ -31,7 +31,7 @@ class RoPE(Position):
         super().__init__()
         self.theta = rotary_frequencies(head_dim, base).tolist()
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """exp(i theta n) for queries and keys alike."""
         rate = 1j * torch.tensor(self.theta, dtype=torch.float64, device=q_pos.device)
         return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)

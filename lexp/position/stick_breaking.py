@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lexp.position.base import Pair, Position, Weigh
+from lexp.position.base import AttentionWeights, Pair, Position
 
 
 class StickBreaking(Position):
     """Weights by breaking a stick, nearest keys first."""
 
-    has_weigh = True
+    has_attention_weights = True
 
-    def weigh(self, x: Tensor) -> Weigh:
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
         """b_ij times what the keys in between have left over; sums in the logarithm."""
 
-        def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
+        def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             earlier = allowed & (pair.j < pair.i)
             left = F.logsigmoid(-scores).masked_fill(~earlier, 0)
             between = left.flip(-1).cumsum(-1).flip(-1) - left
             return torch.exp(F.logsigmoid(scores) + between).masked_fill(~earlier, 0)
 
-        return weigh
+        return weights

@@ -11,7 +11,7 @@ at what is recent, and +2^-k for the other half, k = 1 .. H/2. It is trained in 
 import torch
 from torch import Tensor
 
-from lexp.position.base import Bias, Pair, Weigh
+from lexp.position.base import AttentionWeights, Bias, Pair
 from lexp.position.rope import RoPE
 
 
@@ -20,7 +20,7 @@ class SWAT(RoPE):
 
     has_bias = True
     by_distance = True
-    has_weigh = True
+    has_attention_weights = True
     two_sided = False
 
     def __init__(self, head_dim: int, n_heads: int, base: float = 10000.0):
@@ -37,10 +37,10 @@ class SWAT(RoPE):
         slopes = self.slopes
         return lambda pair: slopes[pair.h] * (pair.q_pos - pair.k_pos)
 
-    def weigh(self, x: Tensor) -> Weigh:
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
         """The sigmoid of each score on its own."""
 
-        def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
+        def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             return scores.sigmoid().masked_fill(~allowed, 0)
 
-        return weigh
+        return weights

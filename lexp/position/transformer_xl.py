@@ -13,14 +13,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lexp.position.base import Pair, Position, Weigh
+from lexp.position.base import AttentionWeights, Pair, Position
 
 
 class TransformerXL(Position):
     """A content-dependent bias by distance and two global ones, their own in every layer."""
 
     relative = True
-    has_weigh = True
+    has_attention_weights = True
     per_layer = True
 
     def __init__(self, d_model: int, head_dim: int, n_heads: int):
@@ -39,10 +39,10 @@ class TransformerXL(Position):
         angles = distances.double()[:, None] * 10000 ** -steps.double()
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
-    def weigh(self, x: Tensor) -> Weigh:
+    def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Softmax of the scores with both biases."""
 
-        def weigh(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
+        def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             root = math.sqrt(q.shape[-1])
             # Each distance once, whatever positions a pattern has given to the pairs.
             distances = (pair.q_pos - pair.k_pos).clamp(min=0)
@@ -54,4 +54,4 @@ class TransformerXL(Position):
             total = scores + (by_pair + by_key) / root
             return total.masked_fill(~allowed, -math.inf).softmax(-1)
 
-        return weigh
+        return weights

@@ -51,11 +51,11 @@ class XPos(Position):
         # Factors stay within e^40, and their products within float32, over this many positions.
         self.max_span = max(1, int(40 / -min(self.xi)))
 
-    def factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """exp((xi + i theta) n) for queries, exp((-xi + i theta) m) for keys."""
         return self._decaying(q_pos, k_pos, 1)
 
-    def factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """exp((-xi + i theta) n) for queries, exp((xi + i theta) m) for keys after them."""
         return self._decaying(q_pos, k_pos, -1)
 

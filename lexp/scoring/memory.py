@@ -40,7 +40,9 @@ def _scores(model: Transformer, pattern: Pattern, size: int) -> int:
     if isinstance(pattern, TwoSided):
         # Keys times their rotation, and of one tile: biases in their row, as a matrix, masked.
         return 40 * inner * size + 4 * 4 * min(n_heads * size * size, both_sides.MAX_MASK)
-    if not isinstance(pattern, Banded) or any(p.has_weigh or p.draws for p in model.schemes):
+    if not isinstance(pattern, Banded) or any(
+        p.has_attention_weights or p.samples_positions for p in model.schemes
+    ):
         return 8 * 4 * MAX_SCORES["cpu"]
     if pattern.lookback is None:
         turned = 40 * inner * size  # keys times their rotation

@@ -142,7 +142,7 @@ class Scorer:
         schemes = self.model.schemes
         # Schemes that draw positions, or read indices as FIRE does, need the window as a whole.
         parts = [q for p in schemes for q in (p.parts if isinstance(p, Sum) else [p])]
-        whole = any(p.draws or (p.relative and not p.shift_invariant) for p in parts)
+        whole = any(p.samples_positions or (p.relative and not p.shift_invariant) for p in parts)
         if lookback is None or whole:
             return None
         return lookback + max(p.n_earlier for p in schemes)

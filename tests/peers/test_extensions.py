@@ -67,7 +67,7 @@ def test_whole_model_of_transformers(case):
 def rates(position: Position) -> tuple[Tensor, float]:
     """Angle per token of each channel pair, and what keys are multiplied by."""
     at = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    factors = position.factors(at, at)
+    factors = position.rotary_factors(at, at)
     assert factors is not None
     return (factors[1][1] / factors[1][0]).angle().float(), factors[1][0].abs().max().item()
 
