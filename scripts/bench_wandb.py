@@ -1,4 +1,4 @@
-"""What the mirror in wandb costs a training step: CPU time, in the loop and beside it.
+"""What logging to wandb costs a training step: CPU time, in the loop and beside it.
 
     python scripts/bench_wandb.py [STEPS]
 
@@ -15,7 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
-from lexp.record import RunLabel, start_mirror
+from lexp.record import RunLabel, start_wandb
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -32,7 +32,7 @@ def children_s() -> float:
 
 def measure(mode: str, n_steps: int, folder: Path) -> tuple[float, float]:
     """CPU microseconds a step in the loop, and beside it."""
-    mirror = start_mirror(
+    logger = start_wandb(
         mode, folder, RunLabel("bench", f"{mode}-{n_steps}", "train"), {"lr": 1e-3}
     )
     time.sleep(20)  # the start is not a step's
@@ -40,12 +40,12 @@ def measure(mode: str, n_steps: int, folder: Path) -> tuple[float, float]:
     for step in range(1, n_steps + 1):
         values = {"loss": 2.0 / step, "lr": 1e-3, "grad_norm": 0.5, "tokens": step * 2048}
         started = time.thread_time()
-        mirror.log(step, {f"train/{key}": value for key, value in values.items()})
+        logger.log(step, {f"train/{key}": value for key, value in values.items()})
         loop_s += time.thread_time() - started
         time.sleep(0.005)
     time.sleep(3)
     beside_s = children_s() - beside_s + time.process_time() - all_s - loop_s
-    mirror.finish()
+    logger.finish()
     return 1e6 * loop_s / n_steps, 1e6 * beside_s / n_steps
 
 

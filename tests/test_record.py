@@ -1,4 +1,4 @@
-"""The record: metrics are the truth, wandb only mirrors them and can do no harm."""
+"""Logs: metrics.jsonl is the record of a run; wandb shows it and can do no harm."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lexp.record import Metrics, RunLabel, start_mirror
+from lexp.record import Metrics, RunLabel, start_wandb
 from lexp.record.console import Console, duration
 from lexp.record.metrics import read
 
@@ -79,19 +79,19 @@ class FakeRun:
 
 def test_off_imports_nothing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
-    mirror = start_mirror("off", tmp_path, LABEL, {})
-    mirror.log(1, {"x": 1})
-    mirror.finish()
+    logger = start_wandb("off", tmp_path, LABEL, {})
+    logger.log(1, {"x": 1})
+    logger.finish()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_offline_passes_every_number_on_in_order(monkeypatch, tmp_path):
     run, asked = FakeRun(), {}
     fake_wandb(monkeypatch, init=lambda **keywords: asked.update(keywords) or run)
-    mirror = start_mirror("offline", tmp_path, LABEL, {"lr": 1})
+    logger = start_wandb("offline", tmp_path, LABEL, {"lr": 1})
     for step in range(100):
-        mirror.log(step, {"loss": step})
-    mirror.finish()
+        logger.log(step, {"loss": step})
+    logger.finish()
     assert run.logged == [(s, {"loss": s}) for s in range(100)] and run.finished
     assert asked["mode"] == "offline" and asked["group"] == "study" and asked["config"] == {"lr": 1}
 
@@ -106,10 +106,10 @@ def test_online_without_a_server_goes_on_offline(monkeypatch, tmp_path):
         return run
 
     fake_wandb(monkeypatch, init=init)
-    with pytest.warns(UserWarning, match="goes on offline: no route to host"):
-        mirror = start_mirror("online", tmp_path, LABEL, {})
-        mirror.log(1, {"loss": 1})
-        mirror.finish()
+    with pytest.warns(UserWarning, match="continues offline: no route to host"):
+        logger = start_wandb("online", tmp_path, LABEL, {})
+        logger.log(1, {"loss": 1})
+        logger.finish()
     assert modes == ["online", "offline"] and run.logged == [(1, {"loss": 1})]
 
 
@@ -119,10 +119,10 @@ def test_a_broken_wandb_is_one_warning(monkeypatch, tmp_path):
 
     fake_wandb(monkeypatch, init=init)
     with pytest.warns(UserWarning, match="wandb is off for this run: broken$") as caught:
-        mirror = start_mirror("offline", tmp_path, LABEL, {})
+        logger = start_wandb("offline", tmp_path, LABEL, {})
         for step in range(10):
-            mirror.log(step, {})
-        mirror.finish()
+            logger.log(step, {})
+        logger.finish()
     assert len(caught) == 1
 
 
@@ -130,21 +130,21 @@ def test_a_hanging_server_costs_a_bounded_time(monkeypatch, tmp_path):
     fake_wandb(monkeypatch, init=lambda **keywords: time.sleep(60))
     monkeypatch.setattr("lexp.record.wandb_log.FINISH_TIMEOUT_S", 0.2)
     started = time.monotonic()
-    mirror = start_mirror("offline", tmp_path, LABEL, {})
+    logger = start_wandb("offline", tmp_path, LABEL, {})
     for step in range(1000):
-        mirror.log(step, {"loss": 1.0})
+        logger.log(step, {"loss": 1.0})
     assert time.monotonic() - started < 2
-    with pytest.warns(UserWarning, match="does not answer"):
-        mirror.finish()
+    with pytest.warns(UserWarning, match="did not finish within"):
+        logger.finish()
     assert time.monotonic() - started < 5
 
 
 def test_a_wandb_that_is_not_installed_is_one_warning(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.warns(UserWarning, match="wandb is off for this run: import of wandb") as caught:
-        mirror = start_mirror("online", tmp_path, LABEL, {})
-        mirror.log(1, {"loss": 1.0})
-        mirror.finish()
+        logger = start_wandb("online", tmp_path, LABEL, {})
+        logger.log(1, {"loss": 1.0})
+        logger.finish()
     assert len(caught) == 1
 
 
@@ -159,16 +159,16 @@ def test_a_server_that_goes_away_before_the_end_costs_a_bounded_time(monkeypatch
     run.finish = finish
     fake_wandb(monkeypatch, init=lambda **keywords: run)
     monkeypatch.setattr("lexp.record.wandb_log.FINISH_TIMEOUT_S", 0.2)
-    mirror = start_mirror("online", tmp_path, LABEL, {})
-    mirror.log(1, {"loss": 1})
+    logger = start_wandb("online", tmp_path, LABEL, {})
+    logger.log(1, {"loss": 1})
     started = time.monotonic()
-    with pytest.warns(UserWarning, match="does not answer"):
-        mirror.finish()
+    with pytest.warns(UserWarning, match="did not finish within"):
+        logger.finish()
     assert time.monotonic() - started < 10 and run.logged == [(1, {"loss": 1})]
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one warning is enough
         gone.set()
-        mirror._thread.join()
+        logger._thread.join()
 
 
 def test_ids_are_a_runs_own_and_stay():
@@ -186,6 +186,6 @@ def test_the_project_is_the_study_or_the_users_own(monkeypatch, tmp_path):
         monkeypatch.setenv("WANDB_PROJECT", given)
         asked = {}
         fake_wandb(monkeypatch, init=lambda a=asked, **keywords: a.update(keywords) or FakeRun())
-        start_mirror("offline", tmp_path, LABEL, {}).finish()
+        start_wandb("offline", tmp_path, LABEL, {}).finish()
         assert (asked["project"], asked["group"], asked["job_type"]) == (project, "study", "train")
         assert (asked["id"], asked["resume"]) == (LABEL.id, "allow")

@@ -150,8 +150,8 @@ def server(kind: str) -> Iterator[str]:
 
 # As a user starts it, so that what wandb does at the end of a process is there too.
 PATIENT = (
-    "from lexp.record import mirror\n"
-    f"mirror.INIT_TIMEOUT_S, mirror.FINISH_TIMEOUT_S = 3, {PATIENCE_S}\n"
+    "from lexp.record import wandb_log\n"
+    f"wandb_log.INIT_TIMEOUT_S, wandb_log.FINISH_TIMEOUT_S = 3, {PATIENCE_S}\n"
 )
 COMMAND = "from lexp.cli.main import main; main()"
 
@@ -172,7 +172,7 @@ def test_a_server_that_does_not_answer_changes_no_number_and_is_one_warning(
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     warnings = [line for line in ended.stderr.splitlines() if "Warning" in line]
-    assert len(warnings) == 1 and "wandb goes on offline: " in warnings[0], ended.stderr
+    assert len(warnings) == 1 and "wandb continues offline: " in warnings[0], ended.stderr
     assert "Traceback" not in ended.stderr
     (folder,) = (tmp_path / "outputs" / "online").glob("rope-*")
     quiet = tmp_path / "outputs" / "alone" / folder.name

@@ -25,7 +25,7 @@ from lexp.display.style import CurveStyles
 from lexp.display.table import to_markdown, to_rich
 from lexp.display.terminal import table_console
 from lexp.evaluate import LAST, Method, Result
-from lexp.record import Console, Mirror, start_mirror
+from lexp.record import Console, NullLogger, WandbLogger, start_wandb
 from lexp.report import METRICS, caption, make_grid, results_chart, to_sheet, write_results
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
@@ -58,13 +58,13 @@ def eval_(config: DictConfig) -> None:
         if problems:
             raise problems[-1]
         return
-    mirror = start_mirror(settings["wandb"], study, make_label(settings), settings)
+    wandb = start_wandb(settings["wandb"], study, make_label(settings), settings)
     try:
         results = _evaluate_all(study, texts, methods, settings, problems)
         if results:
-            _publish(study, results, variant_notes([text.run for text in texts]), mirror)
+            _publish(study, results, variant_notes([text.run for text in texts]), wandb)
     finally:
-        mirror.finish()
+        wandb.finish()
     say_what_failed(problems, [cell.status for cell, _ in results], settings)
 
 
@@ -110,7 +110,9 @@ def _evaluate_all(
     return sorted(results, key=lambda result: order[result[0].run])
 
 
-def _publish(study: Path, results: list[Result], variants: dict[str, str], mirror: Mirror) -> None:
+def _publish(
+    study: Path, results: list[Result], variants: dict[str, str], wandb: WandbLogger | NullLogger
+) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
     results = sorted(
         results, key=lambda result: (result[0].model, natural(variants[result[0].variant]))
@@ -122,7 +124,7 @@ def _publish(study: Path, results: list[Result], variants: dict[str, str], mirro
         for protocol in protocols
         for metric in METRICS
     ]
-    show_evaluation(mirror, cells, grids)
+    show_evaluation(wandb, cells, grids)
     sheets = [to_sheet(grid) for grid in grids]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.

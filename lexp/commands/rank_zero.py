@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from lexp.distributed import SingleProcess
-from lexp.record import Console, Metrics, Mirror, NoMirror, NullLogger, RunLabel, start_mirror
+from lexp.record import Console, Metrics, NullLogger, RunLabel, WandbLogger, start_wandb
 from lexp.runs import checkpoint
 from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
@@ -59,13 +59,13 @@ def records(
     folder: Path,
     group: SingleProcess,
     found: checkpoint.Checkpoint | None,
-) -> tuple[Metrics | NullLogger, Mirror]:
-    """Where numbers go: nowhere from other ranks than the first."""
+) -> tuple[Metrics | NullLogger, WandbLogger | NullLogger]:
+    """Return the loggers of metrics.jsonl and wandb: no-op ones on ranks other than 0."""
     if not group.is_rank_zero:
-        return NullLogger(), NoMirror()
+        return NullLogger(), NullLogger()
     metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
     label = RunLabel(settings["name"], folder.name, "train")
-    return metrics, start_mirror(settings["wandb"], folder, label, settings)
+    return metrics, start_wandb(settings["wandb"], folder, label, settings)
 
 
 def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:

@@ -159,7 +159,7 @@ def _train(
     engine = make_engine(
         group, settings["parallel"], model, objective.loss(model), settings["compile"]
     )
-    metrics, mirror = records(settings, folder, group, found)
+    metrics, wandb = records(settings, folder, group, found)
     with runtime.stop_signals(stop):
         job = loop.TrainingJob(
             group=group,
@@ -175,7 +175,7 @@ def _train(
             autocast=runtime.autocast(precision, device),
             checkpoints=run.checkpoints,
             metrics=metrics,
-            mirror=mirror,
+            wandb=wandb,
             stop=stop,
             make_batch=partial(
                 objective.make_batch, seed=settings["seed"], vocab_size=store.tokenizer.vocab_size
@@ -198,7 +198,7 @@ def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
             loop.train(job, console)
     finally:
         job.metrics.close()
-        job.mirror.finish()
+        job.wandb.finish()
 
 
 def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from lexp.evaluate import COLUMNS, Cell
-from lexp.record import ChartLine, Mirror, RunLabel
+from lexp.record import ChartLine, NullLogger, RunLabel, WandbLogger
 from lexp.report.perplexity_table import Grid
 from lexp.system.files import digest
 
@@ -18,10 +18,10 @@ def make_label(settings: dict[str, Any]) -> RunLabel:
     return RunLabel(settings["name"], f"eval-{asked[:6]}", "eval")
 
 
-def show_evaluation(mirror: Mirror, cells: list[Cell], grids: list[Grid]) -> None:
+def show_evaluation(wandb: WandbLogger | NullLogger, cells: list[Cell], grids: list[Grid]) -> None:
     """The cells as they stand in results.csv, and a chart of every grid, one line a row."""
     rows = [[_plain(getattr(cell, column)) for column in COLUMNS] for cell in cells]
-    mirror.table("results", list(COLUMNS), rows)
+    wandb.table("results", list(COLUMNS), rows)
     for grid in grids:
         lines = []
         for row in grid.rows:
@@ -30,7 +30,7 @@ def show_evaluation(mirror: Mirror, cells: list[Cell], grids: list[Grid]) -> Non
             if points:
                 lines.append(ChartLine(name, list(points), list(points.values())))
         if lines:
-            mirror.chart(grid.title, "length", lines)
+            wandb.chart(grid.title, "length", lines)
 
 
 def _plain(value: Any) -> Any:

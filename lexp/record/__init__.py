@@ -1,17 +1,16 @@
-"""Where numbers go: metrics.jsonl is the truth, the console shows it, wandb may mirror it."""
+"""Logs of a run: metrics.jsonl is the record; the console and wandb show it."""
 
 from lexp.record.console import Console
 from lexp.record.metrics import Metrics
 from lexp.record.null import NullLogger
-from lexp.record.wandb_log import ChartLine, Mirror, NoMirror, RunLabel, start_mirror
+from lexp.record.wandb_log import ChartLine, RunLabel, WandbLogger, start_wandb
 
 __all__ = [
     "ChartLine",
     "Console",
     "Metrics",
-    "Mirror",
-    "NoMirror",
     "NullLogger",
     "RunLabel",
-    "start_mirror",
+    "WandbLogger",
+    "start_wandb",
 ]

@@ -1,4 +1,4 @@
-"""What ranks but the first write and show: nothing."""
+"""A logger that logs nothing."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -6,7 +6,10 @@ from typing import Any
 
 
 class NullLogger:
-    """In the place of `Metrics`, `Console` and `Heartbeat`."""
+    """No-op in the place of Metrics, Console, Heartbeat and WandbLogger.
+
+    Used on ranks other than 0, and for wandb=off.
+    """
 
     def __enter__(self) -> "NullLogger":
         return self
@@ -19,21 +22,30 @@ class NullLogger:
     ) -> None:
         pass
 
-    def log(self, **values: Any) -> None:
-        """Nothing."""
+    def log(self, *arguments: Any, **values: Any) -> None:
+        """Do nothing."""
 
     def sync(self) -> int:
-        """Nothing was written."""
+        """Return 0, the number of bytes written."""
         return 0
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, n_tokens: int, note: str | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def follow(self, step: Callable[[], int], step_tokens: int) -> None:
-        """Nothing."""
+        """Do nothing."""
+
+    def table(self, name: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Do nothing."""
+
+    def chart(self, name: str, x_name: str, lines: list[Any]) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""

@@ -19,7 +19,7 @@ from lexp.data import Batches, Tokens
 from lexp.distributed import Engine, SingleProcess
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
-from lexp.record import Console, Metrics, Mirror, NullLogger
+from lexp.record import Console, Metrics, NullLogger, WandbLogger
 from lexp.runs import checkpoint
 from lexp.scoring.losses import perplexity
 from lexp.scoring.protocol import Protocol, Span
@@ -74,7 +74,7 @@ class TrainingJob:
     autocast: AbstractContextManager
     checkpoints: Path
     metrics: Metrics | NullLogger
-    mirror: Mirror
+    wandb: WandbLogger | NullLogger
     stop: StopRequest
     make_batch: Callable[[Tensor, int], Batch]
     make_attend: MakeAttend = make_attend
@@ -217,4 +217,4 @@ def _probe(job: TrainingJob, console: Console | NullLogger) -> None:
 
 def _log(job: TrainingJob, kind: str, values: dict[str, Any]) -> None:
     job.metrics.log(event=kind, step=job.step, **values)
-    job.mirror.log(job.step, {f"{kind}/{key}": value for key, value in values.items()})
+    job.wandb.log(job.step, {f"{kind}/{key}": value for key, value in values.items()})
