@@ -8,7 +8,7 @@ from typing import Any
 from lexp.attention import MakeAttend, make_attend, refuse_meaningless
 from lexp.data import Tokens
 from lexp.evaluate.cell import LAST
-from lexp.extension import Extension, Lengths, Sample
+from lexp.extension import Extension, Lengths, Sample, method_label
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern, Trained
 from lexp.position import Wrapper
@@ -89,8 +89,7 @@ class Method:
     @property
     def label(self) -> str:
         """Both names, the extension's only where there is one."""
-        plain = type(self.extension) is Extension
-        return self.pattern.label + ("" if plain else f" {self.extension.label}")
+        return method_label(self.pattern.label, self.extension.label)
 
 
 def cell_path(subject: ModelUnderTest, exam: EvalTargets, method: Method, length: int) -> Path:

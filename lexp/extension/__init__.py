@@ -1,6 +1,6 @@
 """Inference-time extensions: trained models changed for longer texts."""
 
-from lexp.extension.base import Extension, Lengths, Sample, with_schemes
+from lexp.extension.base import Extension, Lengths, Sample, method_label, with_schemes
 from lexp.extension.frequencies import NTK, DynamicNTK, LongRoPE, NTKByParts, YaRN
 from lexp.extension.interpolation import PI
 from lexp.extension.scale import DroPE, LocalIndex, LogNScale, UniformScale
@@ -8,5 +8,6 @@ from lexp.extension.vectors import VectorReplacement
 
 __all__ = [
     "NTK", "PI", "DroPE", "DynamicNTK", "Extension", "Lengths", "LocalIndex", "LogNScale",
-    "LongRoPE", "NTKByParts", "Sample", "UniformScale", "VectorReplacement", "YaRN", "with_schemes",
+    "LongRoPE", "NTKByParts", "Sample", "UniformScale", "VectorReplacement", "YaRN", "method_label",
+    "with_schemes",
 ]  # fmt: skip

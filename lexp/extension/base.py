@@ -52,6 +52,11 @@ class Extension:
         return model
 
 
+def method_label(attention: str, extension: str) -> str:
+    """Return the name of a method: its attention pattern, and its extension unless that is none."""
+    return attention if extension == Extension.name else f"{attention} {extension}"
+
+
 @dataclass(frozen=True)
 class OfSchemes(Extension):
     """An extension that changes position schemes and nothing else.

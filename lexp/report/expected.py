@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp.display.table import Table, TableCell
+from lexp.extension import method_label
 from lexp.report.study_results import ResultSeries
 from lexp.system.errors import ConfigError
 
@@ -191,10 +192,8 @@ def _value(
 
 
 def method_of(line: ResultSeries) -> str:
-    """Pattern, and extension if there is one."""
-    return " ".join(
-        filter(None, (line.attention, "" if line.extension == "none" else line.extension))
-    )
+    """Return the name of a row's method."""
+    return method_label(line.attention, line.extension)
 
 
 def _with(value: float, base: Any) -> str:

@@ -4,12 +4,13 @@ import math
 
 from lexp.display.document import Chart, Curve, Point
 from lexp.evaluate import LAST, Cell
+from lexp.extension import method_label
 from lexp.report.study_results import method_rank
 
 
 def method_of(cell: Cell) -> str:
-    """How a cell's model was run, in a legend."""
-    return " ".join([cell.attention] + [cell.extension] * (cell.extension != "none"))
+    """Return the name of a cell's method, for the legend."""
+    return method_label(cell.attention, cell.extension)
 
 
 def results_chart(cells: list[Cell], notes: dict[str, str]) -> Chart:

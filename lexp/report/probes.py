@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lexp.display.table import Table, TableCell
+from lexp.extension import method_label
 from lexp.probes.cells import COLUMNS, Result, interval, read_result
 from lexp.report.perplexity_table import SHORT
 from lexp.runs.locks import one_at_a_time
@@ -83,7 +84,7 @@ def _sheet(
     for by_length in groups.values():
         c = next(iter(by_length.values()))[0].cell
         name = " ".join(filter(None, (c.model, notes.get(c.variant, ""))))
-        method = " ".join([c.attention] + [c.extension] * (c.extension != "none"))
+        method = method_label(c.attention, c.extension)
         fields = [_field(by_length[n], fill) if n in by_length else TableCell("") for n in lengths]
         rows.append((TableCell(name), TableCell(method), *fields))
     heads = [f"{n} (trained)" if train_lens == {n} else str(n) for n in lengths]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lexp.evaluate import Cell, read_cell
+from lexp.extension import method_label
 from lexp.scoring.losses import Losses, read_losses
 from lexp.statistics import TokenLosses, difference
 from lexp.system.text import natural
@@ -61,8 +62,7 @@ class ResultSeries:
     @property
     def method(self) -> str:
         """Pattern, extension if there is one, and where, if it is not the same everywhere."""
-        extension = "" if self.extension == "none" else self.extension
-        return " ".join(filter(None, (self.attention, extension, self.where)))
+        return f"{method_label(self.attention, self.extension)} {self.where}".rstrip()
 
     @property
     def is_plain(self) -> bool:

@@ -116,10 +116,7 @@ def places(jobs: list[StudyJob]) -> set[Place]:
     names = names_by_variant(jobs)
     found: set[Place] = set()
     for job in (one for one in jobs if one.stage.command == "eval"):
-        labels = []
-        for method in make_methods(job.settings):
-            extension = "" if method.extension.label == "none" else method.extension.label
-            labels.append(" ".join(filter(None, (method.pattern.label, extension))))
+        labels = [method.label for method in make_methods(job.settings)]
         protocols = [protocol.name for protocol in make_protocols(job.settings)]
         for run in wanted(job, jobs):
             name = names[variant(run.settings)]
