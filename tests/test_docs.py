@@ -57,6 +57,11 @@ CHECKED = {
 # Not run: what they are for, and who runs them.
 ELSEWHERE = {
     "git clone <this repository> && cd lexp": "a network",
+    "source .venv/bin/activate": "a shell's; scripts/setup.sh makes .venv",
+    "lexp finetune task=text 'task.train=mine/train*.jsonl' 'task.validation=mine/dev.jsonl' "
+    "run=outputs/default/RUN": "test_finetune.py does",
+    "lexp train model=rope wandb=offline": "test_wandb.py does",
+    "lexp eval wandb=offline": "likewise",
     "bash scripts/quickstart.sh": "takes minutes; .ci/run makes the same .venv",
     "bash scripts/test.sh": "this is one of its tests",
     "bash scripts/zoo.sh books": "takes hours",
@@ -74,13 +79,12 @@ ELSEWHERE = {
     "python scripts/bench_gpu.py --device cpu --tiny": "tests/test_bench_gpu.py runs it",
     "pip install 'lexp[slurm]'": "a network",
     'eval "$(lexp -sc install=bash)"': "a shell's; tests/test_cli.py asks for what it evaluates",
-    "lexp list": "tries every combination; tests/test_list.py does",
-    "lexp list yarn kerple_log": "likewise",
+    "lexp list yarn kerple_log": "tries many combinations; tests/test_list.py does",
 }
 # Words in running text that stand for commands.
 FORMS: list[str] = [
-    "lexp train model=nope init_from=outputs/<study>/<run>",
-    "lexp study study=<name> scale=mini|small|paper",
+    "lexp train model=NAME",
+    "lexp list NAME",
     "lexp COMMAND key=value",
     "lexp COMMAND --cfg job",
     "lexp train model=nope init_from=… tokens=262144",
@@ -97,6 +101,7 @@ FORMS: list[str] = [
 ]
 # What has to be there before a page's first command.
 BEFORE = {
+    "docs/cluster.md": ["lexp train model=rope"],
     "docs/evaluator.md": ["lexp train -m model=rope,alibi name=zoo"],
     "docs/zoo.md": ["lexp train -m model=rope,alibi name=zoo"],
     "docs/instruments/zoo.md": ["lexp train model=rope name=zoo"],
@@ -135,7 +140,7 @@ def test_the_command_of_a_study_file_is_one_that_is_composed_whole(step):
 def test_nothing_is_listed_that_is_not_in_the_documentation():
     there = {bare(s.text) for page in PAGES for s in steps(page) if s.kind == "command"}
     assert set() == LISTED - there - set(STUDIES)
-    assert all(re.search("…|<|COMMAND", form) for form in FORMS)
+    assert all(re.search("…|<|COMMAND|NAME", form) for form in FORMS)
 
 
 def test_what_is_neither_run_nor_listed_fails_and_so_does_what_does_not_work(tmp_path):
@@ -157,6 +162,10 @@ def test_no_command_of_a_block_is_overlooked(page):
     typed = sum(len(re.findall(r"^ *lexp ", one, re.M)) for one in blocks)
     own = [s for s in steps(page) if s.kind == "command" and s.text.startswith("lexp ")]
     assert len([s for s in own if not in_running_text(s, text)]) == typed
+
+
+def test_the_readme_is_a_front_page_and_no_manual():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 150
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,0 +1,322 @@
+"""Write docs/schemes.md and docs/methods.md, the floors of docs/architecture.md and README's count.
+
+Usage: python scripts/catalogue_pages.py. The text comes from conf/ and from the docstrings of the
+classes that its files name; what combines comes from the code behind `lexp list`.
+A test fails where a page is stale.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lexp.commands.list import Choice, model_of, n_learned, read_choices, reason
+from lexp.config.schema import register_schemas
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+WRITTEN = "This page is written by `python scripts/catalogue_pages.py`; do not edit it."
+SCHEMES_HEAD = """# Position schemes
+
+`lexp` has {n} position schemes. `lexp train model=NAME` trains one, and `lexp list NAME` prints its
+source, its formula, its values, and why a method is not defined for it.
+
+{written}
+
+A value of a scheme is set by its key, for example `lexp train model=xpos model.position.gamma=0.1`.
+All keys are in [config.md](config.md#model). A mixture of schemes needs no code:
+`lexp.position.Sum` adds schemes up, `Alternate` gives them to layers in turn, and `DAPE`,
+`RandomPositions` and `RandomFloats` wrap one scheme. `conf/model/rope_alibi.yaml` is an example.
+[The guide](guide.md#a-scheme-of-your-own) shows how to add a scheme.
+
+Recent schemes: PoPE and PaTH follow the published formulas. HoPE, RFS and SWAT are partly
+reconstructed; their docstrings say which parts.
+
+In the formulas, i is the query, j the key, h the head and d its width. *Learned*: parameters of the
+scheme at `size=nano` (4 layers, 4 heads of 32 channels).
+"""
+COMBINES = (
+    "Which [attention patterns and extensions](methods.md) are defined for each scheme, tried at "
+    "twice the trained length. Learned positions end at the trained length. Bidirectional patterns "
+    "are for models trained with `objective=mlm`, all others for causal models."
+)
+METHODS_HEAD = """# Methods, protocols, probes and instruments
+
+Everything that `lexp` does to a trained model. {written}
+
+All keys are in [config.md](config.md).
+*Schemes* counts the [position schemes](schemes.md) (of {n}) for which a method is defined. Where it
+is not, the cell of the results table says `n/d` and gives the reason; so does `lexp list NAME`.
+"""
+SECTIONS = {
+    "attention": (
+        "Attention patterns",
+        "lexp eval 'attention=[…]'",
+        "An attention pattern decides which keys a query sees, and at which positions.",
+    ),
+    "extension": (
+        "Extensions",
+        "lexp eval 'extension=[…]'",
+        "An extension changes the position scheme of a trained model. Its factor is the longest "
+        "length of the evaluation divided by the trained length, the same at every length. "
+        "`extension.pi.factor=4` sets the factor; `extension.pi.factor=length` uses each length's "
+        "own factor.",
+    ),
+    "protocol": (
+        "Protocols",
+        "lexp eval 'protocol=[…]'",
+        "A protocol decides which tokens are scored, and with how much context. Results of "
+        "different protocols never share a table.",
+    ),
+    "probes": (
+        "Probes",
+        "lexp probe 'probes=[…]'",
+        "A probe plants information in real text, asks for it at the end, and compares the loss "
+        "of the right answer with a control text.",
+    ),
+    "instruments": (
+        "Instruments",
+        "lexp analyze 'instruments=[…]'",
+        "An instrument looks into the attention and the hidden states of a checkpoint.",
+    ),
+}
+
+
+def heading(path: Path) -> str:
+    """Return the first comment line of a config file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if not line.startswith("# @package")).removeprefix("# ")
+
+
+def cell(text: str) -> str:
+    """Return text that is safe in a cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def code(text: str) -> str:
+    """Return a formula as inline code for a cell of a Markdown table."""
+    return "`" + text.replace("|", "\\|").replace("`", "'") + "`"
+
+
+def wrapped(text: str) -> str:
+    """Return prose in lines of at most 100 characters, paragraph by paragraph."""
+    # Inline code stays in one piece: its spaces are hidden from the wrapping.
+    hidden = re.sub(r"`[^`]+`", lambda span: span[0].replace(" ", "\0"), text)
+    paragraphs = (
+        textwrap.fill(part, 100, break_long_words=False, break_on_hyphens=False)
+        for part in hidden.strip().split("\n\n")
+    )
+    return "\n\n".join(paragraphs).replace("\0", " ") + "\n"
+
+
+def class_of(target: str) -> type:
+    """Import the class that a `_target_` names."""
+    module, _, name = target.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def targets(node: Any) -> list[str]:
+    """Return the `_target_` of a position's node and of the schemes inside it, outermost first."""
+    if isinstance(node, list):
+        return [name for item in node for name in targets(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node["_target_"]] if "_target_" in node else []
+    return own + [name for value in node.values() for name in targets(value)]
+
+
+def paragraph_about(cls: type) -> str:
+    """Return the module docstring of a scheme, or its lines that begin with the class's name.
+
+    A file of several schemes gives each a line `ClassName: ...`, with the source in parentheses.
+    """
+    text = inspect.getdoc(inspect.getmodule(cls)) or ""
+    parts = re.split(r"\n(?=[A-Z]\w+: |\n)", text)[1:]
+    about = [part.strip() for part in parts if part.strip().startswith(f"{cls.__name__}: ")]
+    return " ".join(about) or text
+
+
+def papers(text: str) -> list[str]:
+    """Return links to the arXiv papers that a docstring cites."""
+    numbers = dict.fromkeys(re.findall(r"\b(\d{4}\.\d{5})\b", text))
+    return [f"[{number}](https://arxiv.org/abs/{number})" for number in numbers]
+
+
+def formula(cls: type) -> list[str]:
+    """Return the first indented block of a scheme's docstring, line by line.
+
+    Lines labelled `log:` or `power:` belong to the class whose name ends with the label.
+    """
+    text = inspect.getdoc(inspect.getmodule(cls)) or ""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("    "):
+            lines.append(re.sub(r" {2,}", "  ", line.strip()))
+        elif lines:
+            break
+    labelled = [re.match(r"(\w+): +(.*)", line) for line in lines]
+    if lines and all(labelled):
+        return [m[2] for m in labelled if m and cls.__name__.lower().endswith(m[1])]
+    return lines
+
+
+def formula_cell(position: dict[str, Any], names: dict[str, str]) -> str:
+    """Return the formula of a scheme; of a mixture, the names of the schemes it is made of."""
+    outer, *inner = targets(position)
+    if outer.rpartition(".")[2] in ("Sum", "Alternate"):
+        return " and ".join(called(target, names) for target in dict.fromkeys(inner))
+    lines = "<br>".join(code(line) for line in formula(class_of(outer)))
+    around = ", ".join(called(target, names) for target in inner)
+    return lines + (f"{'<br>' if lines else ''}around {around}" if around else "")
+
+
+def called(target: str, names: dict[str, str]) -> str:
+    """Return the name by which a class is chosen; of a class without one, the class's own."""
+    return f"`{names.get(target, target.rpartition('.')[2])}`"
+
+
+def combines(names: list[str], defined: set[str]) -> str:
+    """Return which of some methods are defined, as the shorter of two lists."""
+    missing = [name for name in names if name not in defined]
+    if not missing:
+        return "all"
+    if not defined:
+        return "none"
+    listed = ", ".join(name for name in names if name in defined)
+    return listed if len(listed) < len(", ".join(missing)) else f"all but {', '.join(missing)}"
+
+
+def combinations(choices: list[Choice]) -> dict[str, dict[str, set[str]]]:
+    """Return the methods that are defined for each scheme: scheme -> group -> names."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for scheme in (choice for choice in choices if choice.group == "model"):
+        model, found[scheme.name] = model_of(scheme), defaultdict(set)
+        for method in (choice for choice in choices if choice.group != "model"):
+            if not reason(model, method):
+                found[scheme.name][method.group].add(method.name)
+    return found
+
+
+def schemes_page(choices: list[Choice], defined: dict[str, dict[str, set[str]]]) -> str:
+    """Return docs/schemes.md."""
+    schemes = [choice for choice in choices if choice.group == "model"]
+    positions = {choice.name: yaml.safe_load(choice.text)["position"] for choice in schemes}
+    names: dict[str, str] = {}
+    for name, position in positions.items():
+        names.setdefault(position["_target_"], name)
+    lines = [wrapped(SCHEMES_HEAD.format(n=len(schemes), written=WRITTEN))]
+    lines += ["| `lexp train model=…` | what it is | formula | paper | learned |"]
+    lines += ["| --- | --- | --- | --- | ---: |"]
+    for choice in schemes:
+        position = positions[choice.name]
+        classes = [class_of(target) for target in dict.fromkeys(targets(position))]
+        links = dict.fromkeys(link for cls in classes for link in papers(paragraph_about(cls)))
+        learned = f"{n_learned(model_of(choice)):,}"
+        row = [f"`{choice.name}`", cell(choice.about), formula_cell(position, names)]
+        lines.append(f"| {' | '.join([*row, ', '.join(links), learned])} |")
+    lines += ["", "## What combines", ""]
+    lines += [wrapped(COMBINES)]
+    lines += ["| scheme | `attention=` | `extension=` |", "| --- | --- | --- |"]
+    groups = {g: [c.name for c in choices if c.group == g] for g in ("attention", "extension")}
+    for choice in schemes:
+        row = [combines(groups[g], defined[choice.name][g]) for g in groups]
+        lines.append(f"| {choice.name} | {' | '.join(row)} |")
+    return "\n".join([*lines, ""])
+
+
+def method_class(group: str, path: Path) -> type:
+    """Return the class that a method's file names."""
+    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return class_of(node[path.stem]["_target_"])
+
+
+def source_cell(cls: type) -> str:
+    """Return the file of a class, as a link, and the papers that its docstring cites."""
+    path = Path(inspect.getfile(cls)).resolve().relative_to(ROOT).as_posix()
+    own = inspect.getdoc(cls) or ""
+    text = own if papers(own) else inspect.getdoc(inspect.getmodule(cls)) or ""
+    return ", ".join([f"[{Path(path).name}](../{path})", *papers(text)])
+
+
+def methods_page(choices: list[Choice], defined: dict[str, dict[str, set[str]]]) -> str:
+    """Return docs/methods.md."""
+    n_schemes = len(defined)
+    head = METHODS_HEAD.format(n=n_schemes, written=WRITTEN)
+    parts = [wrapped(head)]
+    for group, (title, command, about) in SECTIONS.items():
+        counted = group in ("attention", "extension")
+        parts += [f"## {title}", "", wrapped(about)]
+        parts += [f"| `{command}` | what it is | source |{' schemes |' if counted else ''}"]
+        parts += [f"| --- | --- | --- |{' ---: |' if counted else ''}"]
+        for path in sorted((CONF / group).glob("*.yaml")):
+            row = [f"`{path.stem}`", cell(heading(path)), source_cell(method_class(group, path))]
+            if counted:
+                row.append(str(sum(path.stem in by[group] for by in defined.values())))
+            parts.append(f"| {' | '.join(row)} |")
+        parts.append("")
+    parts += ["## Studies", "", wrapped(STUDIES)]
+    parts += ["| `lexp study study=…` | what it is | results |", "| --- | --- | --- |"]
+    for path in sorted((CONF / "study").glob("*.yaml")):
+        page = f"studies/{path.stem}.md"
+        results = f"[{page}]({page})" if (ROOT / "docs" / page).exists() else ""
+        parts.append(f"| `{path.stem}` | {cell(heading(path))} | {results} |")
+    return "\n".join([*parts, ""])
+
+
+STUDIES = (
+    "A study trains, evaluates, analyses and reports a whole paper. `scale=mini` is for two CPU "
+    "cores, `scale=small` for one GPU, and `scale=paper` is the published setting."
+)
+
+
+def readme(text: str, n_schemes: int) -> str:
+    """Return the README with the number of schemes that there are."""
+    return re.sub(r"\b\d+ position schemes", f"{n_schemes} position schemes", text)
+
+
+def floors() -> list[list[str]]:
+    """Return the floors of tests/**/test_layers.py, the highest first."""
+    (path,) = (ROOT / "tests").rglob("test_layers.py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS":
+            return [sorted(floor) for floor in reversed(ast.literal_eval(node.value))]
+    raise SystemExit(f"{path}: no FLOORS")
+
+
+def architecture(text: str) -> str:
+    """Return docs/architecture.md with the floors that test_layers.py keeps."""
+    lines = ["| floor | package | what is in it |", "| ---: | --- | --- |"]
+    levels = floors()
+    for number, floor in enumerate(levels):
+        for name in floor:
+            module = importlib.import_module("lexp" if name == "lexp" else f"lexp.{name}")
+            about = " ".join((inspect.getdoc(module) or "").split("\n\n")[0].split())
+            shown = name if name in ("lexp", "__main__") else f"{name}/"
+            lines.append(f"| {len(levels) - number} | `{shown}` | {cell(about)} |")
+    table = "\n".join(["<!-- floors -->", "", *lines, "", "<!-- /floors -->"])
+    return re.sub(r"<!-- floors -->.*<!-- /floors -->", lambda _: table, text, flags=re.DOTALL)
+
+
+def pages() -> dict[Path, str]:
+    """Return the pages that this script writes, by path."""
+    register_schemas()
+    choices = read_choices(CONF, [])
+    defined = combinations(choices)
+    front, plan = ROOT / "README.md", ROOT / "docs" / "architecture.md"
+    return {
+        ROOT / "docs" / "schemes.md": schemes_page(choices, defined),
+        ROOT / "docs" / "methods.md": methods_page(choices, defined),
+        plan: architecture(plan.read_text(encoding="utf-8")),
+        front: readme(front.read_text(encoding="utf-8"), len(defined)),
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
