@@ -1,6 +1,6 @@
 """Writes docs/config.md, every key with its default, from the YAML of conf/ and its comments.
 
-Usage: python scripts/config_page.py. tests/test_config_page.py fails where the page is another.
+Usage: python scripts/config_page.py. tests/docs/test_config_page.py fails if it differs.
 """
 
 import re

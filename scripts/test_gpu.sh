@@ -10,4 +10,4 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=$PWD/.venv/bin/python
 fi
 export LEXP_COMPILED=1
-exec "$PYTHON" -m pytest tests/test_flex.py "$@"
+exec "$PYTHON" -m pytest tests/attention/test_flex.py "$@"

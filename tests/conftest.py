@@ -1,24 +1,18 @@
 """Shared test material: small texts made here, real texts where this machine has them."""
 
 import os
-import random
 from pathlib import Path
 
 import pytest
 import torch
 
+from support import ROOT
+from support.config import TINY, compose
+from support.texts import make_text
+
 # One thread: tests compare bits, and share a small machine.
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
-
-COMMON = "the of and to in is that it was for on are with as his they at be this from or one"
-
-
-def make_text(seed: int, n_words: int) -> str:
-    """Text with some structure, the same on every machine."""
-    rng = random.Random(seed)
-    words = [rng.choice(COMMON.split()) for _ in range(n_words)]
-    return " ".join(words) + f"\nünïcode {seed} ✓ 中文\n"
 
 
 @pytest.fixture
@@ -36,33 +30,11 @@ def texts(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def books() -> Path:
     """Real books, where LEXP_BOOKS names their folder or the data lies beside the repository."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "books"
+    beside = ROOT.resolve().parent / "shared" / "data" / "books"
     folder = Path(os.environ.get("LEXP_BOOKS", beside))
     if not (folder / "test").is_dir():
         pytest.skip("no books here: set LEXP_BOOKS to a folder with train/, validation/ and test/")
     return folder
-
-
-def compose(word: str, *overrides: str):
-    """A command's config, as the command line would compose it."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    from lexp.config.schema import register_schemas
-    from lexp.system.files import config_folder
-
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra_compose(word, overrides=list(overrides))
-
-
-TINY = (
-    "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",
-    "train_len=16", "batch_tokens=64", "tokens=640", "save_every=4", "probe_every=5",
-    "probe_tokens=128", "precision=float32", "device=cpu", "lr=1e-2",
-)  # fmt: skip
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 
 import pytest
-from children import assert_whole, folder_of, result_of, run
 
 from lexp.commands.train import train
 from lexp.data import Batches
 from lexp.evaluate import read_cell
 from lexp.runs import checkpoint
+from support.faults.children import assert_whole, folder_of, result_of, run
 
 NAMES = (*checkpoint.FILES, "manifest.json")
 PAGE = 4096

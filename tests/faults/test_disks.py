@@ -3,15 +3,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from children import assert_whole, folder_of, result_of, run
-from conftest import TINY
 from test_places import at_step, whole  # noqa: F401 - a fixture
 
 from lexp.commands.train import train
 from lexp.data.corpus import SPLITS
+from support import ROOT
+from support.config import TINY
+from support.faults.children import assert_whole, folder_of, result_of, run
 
 # ruff: noqa: F811 - fixtures are named as arguments
 
@@ -76,14 +76,13 @@ def test_a_disk_that_is_full_between_saves_is_exit_code_5(tiny, small_disk, tmp_
 
 def test_a_log_on_a_full_disk_does_not_end_a_run(tiny, tmp_path):
     """Started as a user does; /dev/full is a disk without space."""
-    root = Path(__file__).parents[2]
     words = [*TINY, f"outputs={tmp_path}/outputs"]
     texts = tmp_path / "texts"
     words += ["dataset=text", *(f"dataset.{s}={texts}/{s}/*.txt" for s in SPLITS)]
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "lexp", "train", *words], stderr=full, stdout=full, cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}, timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=120,
         )  # fmt: skip
     assert result.returncode == 0
     assert list(tmp_path.glob("outputs/default/*/done.json"))

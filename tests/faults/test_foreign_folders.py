@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import lexp, words_for
 from test_payloads import KEYS, Gadget
 
 from lexp.system.files import digest, sha256
+from support.faults.commands import lexp, words_for
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A trained, evaluated and probed run in outputs/, as it would be handed on."""
-    from conftest import make_text
+    from support.texts import make_text
 
     desk = tmp_path_factory.mktemp("foreign")
     for split, n_files in (("train", 6), ("validation", 2), ("test", 3)):

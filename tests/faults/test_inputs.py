@@ -4,9 +4,9 @@ import random
 import string
 
 import pytest
-from commands import lexp, words_for
 
 from lexp.cli import main as cli
+from support.faults.commands import lexp, words_for
 
 # Section by section what people type wrong; 2 is refused, 0 is meant so.
 TRAIN = {

@@ -7,14 +7,14 @@ import time
 import traceback
 
 import pytest
-from calls import counted, die, watch
-from children import assert_whole, folder_of, result_of, run
 
 from lexp.commands.train import train
 from lexp.data import Batches
 from lexp.record import Metrics
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
+from support.faults.calls import counted, die, watch
+from support.faults.children import assert_whole, folder_of, result_of, run
 
 LONG = ("tokens=1920", "save_every=3", "probe_every=7")  # 30 steps
 N_STEPS = 30

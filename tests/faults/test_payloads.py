@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import lexp, words_for
 
 from lexp.cli import hydra_guard as guard
+from support.faults.commands import lexp, words_for
 
 
 class Gadget:

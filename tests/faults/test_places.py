@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from calls import counted, die, watch
-from children import assert_whole, folder_of, result_of, run, start
 
 from lexp.commands.train import train
 from lexp.data import Batches
 from lexp.runs import checkpoint, locks
 from lexp.system import files
+from support.faults.calls import counted, die, watch
+from support.faults.children import assert_whole, folder_of, result_of, run, start
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ import shutil
 import warnings
 from pathlib import Path
 
-from calls import watch
-from children import assert_whole, folder_of, result_of, run
-from disk import KINDS, Record, Recorder
-
 from lexp.commands.train import train
 from lexp.runs import checkpoint
 from lexp.system import files
+from support.faults.calls import watch
+from support.faults.children import assert_whole, folder_of, result_of, run
+from support.faults.disk import KINDS, Record, Recorder
 
 
 def records_of(config) -> list[Record]:

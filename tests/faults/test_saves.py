@@ -5,12 +5,11 @@ import os
 import shutil
 from pathlib import Path
 
-from calls import CUTS, counted, cut, die, is_file, watch
-from children import assert_whole, folder_of, result_of, run
-
 from lexp.commands.train import train
 from lexp.runs import checkpoint
 from lexp.system import files
+from support.faults.calls import CUTS, counted, cut, die, is_file, watch
+from support.faults.children import assert_whole, folder_of, result_of, run
 
 
 def points_of(save, tmp_path: Path) -> list[tuple[int, str, str]]:

@@ -6,7 +6,6 @@ import signal
 import time
 
 import pytest
-from children import assert_whole, folder_of, result_of, run, start
 
 from lexp.commands import train as task
 from lexp.commands.train import train
@@ -15,6 +14,7 @@ from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.scoring.scorer import Scorer
 from lexp.training import loop
+from support.faults.children import assert_whole, folder_of, result_of, run, start
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from children import assert_whole, folder_of, result_of, run
-from commands import lexp, words_for
-from warm import Forked
 
 from lexp import launch
 from lexp.commands.train import train
 from lexp.data import Batches, store
 from lexp.runs import checkpoint, status
 from lexp.training import loop
+from support.faults.children import assert_whole, folder_of, result_of, run
+from support.faults.commands import lexp, words_for
+from support.faults.warm import Forked
 
 SWEEP = ("train", "-m", "seed=range(12)", "hydra/launcher=local", "hydra.launcher.jobs=4")
 LIMIT = "stall_min=0.1"

@@ -13,14 +13,14 @@ import math
 
 import pytest
 import torch
-from hf import gpt_neox, inverse_frequencies, run
-from ours import HEAD_DIM, LENGTH, TRAINED, assert_same, logits, make_model, tokens
 from torch import Tensor
-from xt import decoder
 
 from lexp.extension import NTK, PI, DynamicNTK, Extension, Lengths, LongRoPE, NTKByParts, YaRN
 from lexp.model.transformer import Transformer
 from lexp.position import Position, RoPE, XPos
+from support.peers.hf import gpt_neox, inverse_frequencies, run
+from support.peers.ours import HEAD_DIM, LENGTH, TRAINED, assert_same, logits, make_model, tokens
+from support.peers.xt import decoder
 
 ORIGINAL = {"original_max_position_embeddings": TRAINED}
 DIVISORS = [1.0, 1.5, 4.0, 9.0]

@@ -12,7 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ours import (
+from torch import Tensor
+
+from lexp.attention import make_attend
+from lexp.model.transformer import Transformer
+from lexp.pattern import Full, Window
+from lexp.position import T5, RoPE, XPos
+from support.peers.ours import (
     CPU,
     HEAD_DIM,
     LENGTH,
@@ -26,12 +32,6 @@ from ours import (
     weights,
     width,
 )
-from torch import Tensor
-
-from lexp.attention import make_attend
-from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Window
-from lexp.position import T5, RoPE, XPos
 
 xpos = peer("torchscale.component.xpos_relative_position")
 multihead = peer("torchscale.component.multihead_attention")

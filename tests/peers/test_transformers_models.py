@@ -8,8 +8,14 @@ and MPT cuts its bias from a table of `max_seq_len` rows (modeling_mpt.py:119).
 
 import pytest
 import torch
-from hf import SPECIAL, bloom, gpt2, gpt_neox, mpt, run
-from ours import (
+from torch import Tensor, nn
+
+from lexp.attention import make_attend
+from lexp.model.transformer import Transformer
+from lexp.pattern import Full
+from lexp.position import ALiBi, Learned, RoPE
+from support.peers.hf import SPECIAL, bloom, gpt2, gpt_neox, mpt, run
+from support.peers.ours import (
     HEAD_DIM,
     LENGTH,
     N_LAYERS,
@@ -23,12 +29,6 @@ from ours import (
     peer,
     width,
 )
-from torch import Tensor, nn
-
-from lexp.attention import make_attend
-from lexp.model.transformer import Transformer
-from lexp.pattern import Full
-from lexp.position import ALiBi, Learned, RoPE
 
 transformers = peer("transformers")
 

@@ -14,8 +14,13 @@ import math
 
 import pytest
 import torch
-from hf import inverse_frequencies
-from ours import (
+from torch import Tensor
+
+from lexp.attention import make_attend
+from lexp.pattern import Full
+from lexp.position import T5, PRoPE, RoPE, Sinusoidal, TransformerXL
+from support.peers.hf import inverse_frequencies
+from support.peers.ours import (
     CPU,
     HEAD_DIM,
     LENGTH,
@@ -30,11 +35,6 @@ from ours import (
     weights,
     width,
 )
-from torch import Tensor
-
-from lexp.attention import make_attend
-from lexp.pattern import Full
-from lexp.position import T5, PRoPE, RoPE, Sinusoidal, TransformerXL
 
 transformers = peer("transformers")
 

@@ -18,7 +18,13 @@ import math
 
 import pytest
 import torch
-from ours import (
+from torch import Tensor, nn
+
+from lexp.attention import Reference
+from lexp.model.transformer import Transformer
+from lexp.pattern import Full, Window
+from lexp.position import SWAT, T5, ALiBi, CoPE, FoX, Learned, NoPE, PoPE, RoPE, Sinusoidal, XPos
+from support.peers.ours import (
     CPU,
     HEAD_DIM,
     LENGTH,
@@ -29,13 +35,7 @@ from ours import (
     tokens,
     width,
 )
-from torch import Tensor, nn
-from xt import decoder
-
-from lexp.attention import Reference
-from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Window
-from lexp.position import SWAT, T5, ALiBi, CoPE, FoX, Learned, NoPE, PoPE, RoPE, Sinusoidal, XPos
+from support.peers.xt import decoder
 
 x_transformers = peer("x_transformers")
 

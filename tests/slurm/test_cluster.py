@@ -15,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import TINY, make_text
 from safetensors.numpy import load_file
 
+from support import ROOT
+from support.config import TINY
+from support.texts import make_text
+
 pytestmark = pytest.mark.slurm
-ROOT = Path(__file__).parents[2]
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null",
          "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=30",
          "hydra.launcher.array_parallelism=2"]  # fmt: skip

@@ -1,0 +1,220 @@
+"""The command as a user types it: help, completion, sweeps, exit codes, a line and no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lexp.cli.main import main
+from support import ROOT
+from support.config import TINY
+
+
+def lexp(
+    *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lexp", *arguments],
+        cwd=cwd or ROOT, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+    )  # fmt: skip
+
+
+def test_lexp_alone_lists_the_commands_with_an_example_each():
+    for arguments in ([], ["--help"], ["help"]):
+        result = lexp(*arguments)
+        assert result.returncode == 0
+        for word in ("train", "eval", "probe"):
+            assert f"  {word} " in result.stdout and f"lexp {word} " in result.stdout
+    assert lexp("--version").stdout.strip() == "lexp 0.1.0"
+
+
+def test_help_shows_groups_and_values():
+    result = lexp("train", "--help")
+    assert result.returncode == 0
+    models = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")))
+    assert f"model: {models}" in result.stdout
+    assert "train_len: ${size.train_len}" in result.stdout
+
+
+def test_cfg_job_shows_the_composed_config():
+    result = lexp("train", "model=xpos", "--cfg", "job")
+    assert result.returncode == 0 and "_target_: lexp.position.XPos" in result.stdout
+
+
+REFUSED = {
+    "frobnicate": ["no command 'frobnicate'", "train, eval, probe"],
+    "train modle=xpos": ["no key 'modle'", "did you mean model"],
+    "train model.position.bsae=2": ["model.position.base"],
+    "train model=xxpos": ["model/xxpos", "xpos"],
+    "train size.n_layers=abc": ["size.n_layers", "'abc'", "Integer"],
+    "train lr=abc": ["lr=abc", "Float"],
+    "train lr": ["lr"],
+    "train lr=-1": ["lr=-1.0"],
+    "train model=[rope,xpos]": ["one choice a run", "-m model=rope,xpos"],
+    "train --cfg job -m": ["leave out -m"],
+    "train -m model=rope,xpos lr=1e-3,abc": ["lr=abc"],
+    "train -m model=rope,xpos lr=1e-3,0": ["job model=rope lr=0", "lr=0.0"],
+    "train -m model.position.base=1000,x": ["job model.position.base=x", "expected float"],
+    "eval lengths=[0,-5,abc]": ["0, -5, abc"],
+    "eval lengths=[": ["lengths"],
+    "eval lengths=64": ["lengths"],
+    "eval attention=[full,foo]": ["no attention 'foo'", "blockwise_sinks", "window"],
+    "eval name=nothing-there": ["no run in"],
+    "eval extension=[]": ["extension=[] (at least one of its choices)"],
+    "eval extension=[longrope]": ["divisors=[...]"],
+    "eval extension=[pi] extension.pi.factor=0.2": ["factor must be", "0.2"],
+    "probe probes=[]": ["probes=[] (at least one of its choices)"],
+    "probe probes=[passky]": ["no probes 'passky'", "copy, mqar, passkey, recall"],
+    "probe probes=[passkey] probes.passkey.digits=0": ["probes.passkey", "1 to 20 digits, got 0"],
+    "probe samples=1 seed=-1": ["samples=1 (at least 2)", "seed=-1"],
+    "probe lengths=[0] attention=[]": ["lengths: 0", "attention=[]"],
+    "probe model=rope name=nothing-there": ["no run in"],
+    "probe sampels=3": ["did you mean samples"],
+    "train model=rope_alibi model.position.schemes=[1,2]": [
+        "model.position.schemes[0]",
+        "_target_",
+    ],
+    "train model=learned model.position.max_len=16": ["ends at 16 tokens, train_len=128"],
+    "train model=nope +model.pattern={_target_:lexp.pattern.ReRoPE}": ["NoPE has none to move"],
+    "train init_from=nowhere": ["init_from=nowhere: not the folder of a finished run"],
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
+    result = lexp(*line.split(), cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("lexp: "), result.stderr
+    assert all(part in lines[0] for part in REFUSED[line]), lines[0]
+    assert not (tmp_path / "outputs").exists()
+
+
+def data(texts: Path) -> list[str]:
+    return [
+        "dataset=text",
+        *(f"dataset.{s}={texts}/{s}/*.txt" for s in ("train", "validation", "test")),
+    ]
+
+
+def test_bad_data_is_exit_code_3_and_names_the_file(texts, tmp_path):
+    (texts / "train" / "9.txt").write_bytes(b"ok\ncaf\xe9")
+    result = lexp("train", *TINY, *data(texts), cwd=tmp_path)
+    assert result.returncode == 3
+    assert "9.txt: line 2, byte 6: not UTF-8" in result.stderr.splitlines()[-1]
+
+
+def test_an_unwritable_output_folder_is_exit_code_5(texts, tmp_path):
+    (tmp_path / "outputs").write_text("a file, not a folder")
+    result = lexp("train", *TINY, *data(texts), cwd=tmp_path)
+    assert result.returncode == 5 and "outputs" in result.stderr.splitlines()[-1]
+
+
+def test_a_sweep_then_eval_then_the_same_again(texts, tmp_path):
+    sweep = ("train", "-m", "model=rope,learned", "seed=0,1", *TINY, *data(texts))
+    result = lexp(*sweep, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    runs = sorted(p.parent.name for p in (tmp_path / "outputs/default").glob("*/done.json"))
+    assert [r.rsplit("-", 1)[0] for r in runs] == [
+        f"{m}-nano-text-L16-s{s}" for m in ("learned", "rope") for s in (0, 1)
+    ]
+    assert "run 4 of 4" in result.stderr
+    again = lexp(*sweep, cwd=tmp_path)
+    assert again.returncode == 0 and again.stderr.count("is complete, nothing to do") == 4
+
+    result = lexp("eval", "lengths=[8,16,32]", "model=rope", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "16 (trained)" in result.stdout and "learned" not in result.stdout
+    result = lexp("eval", "lengths=[8,16,32]", cwd=tmp_path)
+    assert "n/d" in result.stdout and result.returncode == 0
+    assert (tmp_path / "outputs/default/results.png").exists()
+
+
+def test_a_failing_job_is_reported_and_the_others_of_the_sweep_run(texts, tmp_path):
+    """No made text has a window of 4096 tokens: a data error that only the first job meets."""
+    changed = ("train_len", "batch_tokens", "tokens")
+    sizes = [override for override in TINY if not override.startswith(changed)]
+    sweep = ["train_len=4096,16", "batch_tokens=8192", "tokens=8192"]
+    result = lexp("train", "-m", *sweep, *sizes, *data(texts), cwd=tmp_path)
+    assert result.returncode == 3, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "lexp: the train split gives 0 windows of train_len=4096" in result.stderr
+    assert len(list((tmp_path / "outputs/default").glob("*/done.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("lexp tr", ["train"]),
+        ("lexp ", ["train", "eval", "probe"]),
+        ("lexp train model=x", ["model=xpos"]),
+        ("lexp train -m model=", ["model=alibi", "model=xpos"]),
+        ("lexp train optim.be", ["optim.beta1=", "optim.beta2="]),
+        ("lexp eval leng", ["lengths."]),
+        ("lexp probe samp", ["samples="]),
+        ("lexp eval attention=[f", []),
+    ],
+)
+def test_tab_completion(typed, offered):
+    result = lexp("-sc", "query=bash", COMP_LINE=typed, COMP_POINT=str(len(typed)), COMP_CWORD="1")
+    words = result.stdout.split()
+    assert all(word in words for word in offered), result.stdout + result.stderr
+
+
+def test_completion_can_be_installed():
+    assert "complete" in lexp("-sc", "install=bash").stdout
+
+
+def test_a_users_own_config_folder(tmp_path, texts):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "slow_rope.yaml").write_text(
+        "name: slow_rope\nposition:\n  _target_: lexp.position.RoPE\n"
+        "  head_dim: ${size.head_dim}\n  base: 500.0\n"
+    )
+    result = lexp("train", "--config-dir", str(tmp_path / "mine"), "model=slow_rope", *TINY,
+                  *data(texts), cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "outputs/default").glob("slow_rope-*/done.json"))
+
+
+def test_a_sweep_with_a_config_folder_or_a_launcher_is_checked_too(tmp_path, texts):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "bad.yaml").write_text(
+        "name: bad\nposition:\n  _target_: lexp.position.RoPE\n  head_dim: 7\n"
+    )
+    for extra, culprit in (
+        (["--config-dir", str(tmp_path / "mine"), "model=rope,bad"], "job model=bad"),
+        (["hydra/launcher=basic", "optim.warmup=0.5,2"], "job optim.warmup=2"),
+    ):
+        result = lexp("train", "-m", *extra, *TINY, *data(texts), cwd=tmp_path)
+        assert result.returncode == 2 and culprit in result.stderr, result.stderr
+        assert not (tmp_path / "outputs").exists()
+
+
+def test_a_reader_that_goes_away_does_not_end_a_run(texts, tmp_path):
+    command = f"{sys.executable} -m lexp train {' '.join([*TINY, *data(texts)])} 2>&1 | head -c 1"
+    subprocess.run(
+        command, shell=True, cwd=tmp_path, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert list((tmp_path / "outputs/default").glob("*/done.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_wait_asleep_unless_the_user_says_how(given, expected, monkeypatch):
+    environment = dict(given)
+    monkeypatch.setattr("os.environ", environment)
+    monkeypatch.setattr("sys.argv", ["lexp", "--version"])
+    main()
+    assert environment.get("GOMP_SPINCOUNT") == expected

@@ -1,0 +1,153 @@
+"""Every study file composes, refers to what exists, and plans; what it prints is what papers do."""
+
+import re
+from functools import cache
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lexp.commands.study import cost as study_weight
+from lexp.commands.study.command import check, study
+from lexp.commands.study.plan import plan
+from lexp.report.expected import Perplexities, blocks_of, split_name
+from lexp.report.published import load_published
+from support import ROOT
+from support.config import compose
+
+CONF = ROOT / "conf"
+NAMES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+SCALES = ("mini", "small", "paper")
+EACH = [(name, scale) for name in NAMES for scale in SCALES]
+
+
+@cache
+def checked(name: str, scale: str):
+    """Settings, study and jobs; composing takes a while and changes nothing."""
+    return check(compose("study", f"study={name}", f"scale={scale}", "outputs=nowhere"))
+
+
+def test_the_studies_of_the_issue_are_there():
+    assert sorted([
+        "lex", "nope_variance", "tisa", "kerple", "alibi", "nope_length", "context_extension",
+        "training_dynamics", "zoo", "tisa_mlm",
+    ]) == NAMES  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "scale"), EACH)
+def test_every_file_composes_and_is_planned(name, scale, monkeypatch, capsys):
+    """In one test, as composing a study takes seconds and each process of the tests does it anew.
+
+    All models, methods and instruments exist; `check` refuses a number that no stage makes.
+    """
+    settings, chosen, jobs = checked(name, scale)
+    commands = [stage.command for stage in chosen.stages]
+    assert {"train", "eval", "report"} <= set(commands) and commands[-1] == "report"
+    assert chosen.claim and chosen.source and chosen.deviations and chosen.time
+    assert (chosen.flops is None) == (scale == "mini")
+    sizes = {job.settings["size"]["name"] for job in jobs if job.stage.command == "train"}
+    assert sizes <= ({"nano"} if scale == "mini" else {"small", "medium"})
+    monkeypatch.setattr(study_weight, "pilot", lambda settings, weight: 1e11)
+    plan(chosen, jobs, settings, Console(width=200))
+    shown = capsys.readouterr().out
+    for head in ("jobs", "done", "tokens", "FLOPs", "time", "hours", "disk"):
+        assert head in shown
+    total = next(line for line in shown.splitlines() if "│ all" in line).split("│")
+    hours = float(total[7])
+    assert hours > 0
+    if scale == "mini":
+        assert hours < 20 / 60  # at 1e11 FLOPs a second: nano trains so on one idle core
+    if scale == "small":
+        assert hours < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_opens_with_claim_command_time_expected_and_deviations(name):
+    text = (CONF / "study" / f"{name}.yaml").read_text()
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    for word in ("claim", "command", "time", "expected", "deviations"):
+        assert any(re.match(rf"#   {word} ", line) for line in head), word
+    assert f"lexp study study={name} scale=mini" in "".join(head)
+    assert yaml.safe_load(text)["name"] == name
+
+
+def test_plan_trains_nothing_and_measures_here_what_it_is_not_told(capsys, tmp_path):
+    outputs = tmp_path / "outputs"
+    more = ["plan=true", f"outputs={outputs}", "device=cpu"]
+    study(compose("study", "study=nope_variance", "scale=mini", *more))
+    measured = capsys.readouterr().out
+    assert "what a few training steps took on this machine" in measured and "?" not in measured
+    study(compose("study", "study=nope_variance", "scale=mini", "flops=1e9", *more))
+    told = capsys.readouterr().out
+    # 4 runs of 244 steps of 4096 tokens: 6 P + 6 layers inner (L + 1) FLOPs each.
+    parameters = 4 * (4 * 128 * 128 + 2 * 128 * 512 + 2 * 128) + 128 + 256 * 128
+    flops = 4 * 244 * 4096 * (6 * parameters + 6 * 4 * 128 * 129)
+    row = next(line for line in told.splitlines() if "1 train" in line).split("│")
+    assert float(row[5]) == pytest.approx(flops, rel=5e-3)
+    assert float(row[7]) == pytest.approx(flops / 1e9 / 3600, rel=5e-3)
+    assert not outputs.exists()
+
+
+def test_the_zoo_has_every_scheme():
+    _, _, jobs = checked("zoo", "mini")
+    models = [job.settings["model"]["name"] for job in jobs if job.stage.command == "train"]
+    assert sorted(models) == sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_training_dynamics_has_a_plain_window_beside_every_gain(scale):
+    """Without one nobody can tell longer context from fewer early tokens."""
+    _, _, jobs = checked("training_dynamics", scale)
+    patterns = [set(job.settings["attention"]) for job in jobs if job.stage.command == "eval"]
+    assert patterns == [{"full", "blockwise", "window"}]
+
+
+# Where a study's numbers were printed: arXiv number, trained length, and lengths that the paper
+# prints beside those that stand for them in the study file.
+PRINTED = {
+    "lex": ("2212.10554", 1024, {}),
+    "kerple": ("2205.09921", 512, {}),
+    "zoo": ("2205.09921", 512, {}),
+    "alibi": ("2108.12409", 512, {1024: 1012, 2560: 2512}),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_printed_perplexities_are_those_of_the_published_tables(name):
+    """Against lexp/report/published/*.csv, which were typed in from the papers at another time."""
+    arxiv, train_len, other = PRINTED[name]
+    known: dict[tuple, set[float]] = {}
+    for row in load_published():
+        if (row.arxiv, row.train_len) == (arxiv, train_len):
+            sliding, text = row.protocol.startswith("sliding"), row.dataset.split(" ")[0]
+            if text in ("OpenWebText2", "WikiText-103", "arXiv"):
+                key = row.model, row.method, row.length, sliding
+                known.setdefault(key, set()).add(row.value)
+    node = yaml.safe_load((CONF / "study" / f"{name}.yaml").read_text())
+    n_compared = 0
+    for block in blocks_of(node):
+        if not isinstance(block, Perplexities) or "Table 4" in block.source:
+            continue
+        sliding = block.protocol == "sliding"
+        for row, values in block.rows.items():
+            model, method = split_name(row)
+            for at, value in zip(block.at, values, strict=True):
+                length = int(at * train_len)
+                length = length if sliding else other.get(length, length)
+                for given in (method, "full") if at <= 1 else (method, "unstated"):
+                    printed = known.get((model, given, length, sliding), set())
+                    assert not printed or value in printed, (row, at, value, printed)
+                    n_compared += bool(printed)
+    assert n_compared >= 15
+
+
+def test_parameters_are_counted_as_they_are_made():
+    """For every scheme, and for sizes whose head width is not theirs over the number of heads."""
+    from lexp.commands.make_objects import make_model
+    from lexp.config.schema import plain
+
+    for path in sorted((CONF / "model").glob("*.yaml")):
+        settings = plain(compose("train", f"model={path.stem}", "size.d_ff=96", "train_len=32",
+                                 "batch_tokens=4096", "size.head_dim=16"))  # fmt: skip
+        made = sum(p.numel() for p in make_model(settings, 300).parameters())
+        assert study_weight.n_parameters(settings, 300) == made, path.stem

@@ -1,0 +1,246 @@
+"""Every command of the documentation is run, in small, or listed here with the reason why not."""
+
+import re
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_dir
+from test_study_files import EACH
+
+from lexp.cli.entry_points import TASKS
+from lexp.config.schema import register_schemas
+from lexp.config.sweep import check_jobs, is_sweep
+from support.documents import (
+    PAGES,
+    ROOT,
+    SHELL,
+    Step,
+    World,
+    add_model,
+    make_world,
+    steps,
+    study_steps,
+)
+
+TINY = [
+    "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",
+    "train_len=16", "batch_tokens=64", "tokens=320", "probe_every=5", "probe_tokens=128",
+]  # fmt: skip
+HERE = ["device=cpu", "precision=float32"]
+# What is added to a command so that it takes no time.
+SMALL = {
+    "train": [*TINY, *HERE],
+    "eval": [*HERE, "max_tokens=512", "workers=1"],
+    "probe": [*HERE, "samples=2"],
+    "analyze": [*HERE, "texts=1"],
+    "study": [*(f"+train.{one}" for one in TINY), "+eval.workers=1", *HERE],
+}
+MANY = "lexp train -m model=rope,alibi,xpos seed=0,1,2 name=many"
+STUDIES = [step.text for step in study_steps()]
+# Not run, but composed and checked whole, as the jobs of a sweep are before the first one starts.
+CHECKED = {
+    "takes minutes; docs/guide.md has a small study": [*STUDIES, "lexp study study=nope_variance"],
+    "takes long even in small; tests/instruments/test_variance.py and test_position_probe.py do": [
+        "lexp analyze 'instruments=[variance]' 'lengths=[256,1024]' 'states=[trained,random]' "
+        "'attention=[full]' texts=8",
+        "lexp analyze 'instruments=[position_probe]' 'lengths=[256]' texts=93 "
+        "'states=[trained,random]' dataset=text 'dataset.test=books/train/*.txt'",
+    ],
+    "needs the hub; tests/hf/test_hf_runs.py has models of its own": [
+        "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "
+        "'attention=[full,blockwise,self_extend]' 'extension=[none,yarn]'",
+    ],
+    "starts processes, as tests/launch/test_launchers.py does": [
+        "lexp train -m model=rope,xpos seed=0,1,2 hydra/launcher=local hydra.launcher.per_gpu=4",
+        f"{MANY} hydra/launcher=local",
+        f"{MANY} hydra/launcher=local hydra.launcher.per_gpu=4",
+    ],
+    "needs a cluster, as tests/slurm has": [
+        "lexp train -m 'model=glob(*)' 'seed=range(5)' hydra/launcher=slurm "
+        "hydra.launcher.partition=gpu",
+        "lexp train -m model=rope,xpos hydra/launcher=slurm hydra.launcher.tasks_per_node=4 "
+        "hydra.launcher.gpus_per_node=4",
+        f"{MANY} hydra/launcher=slurm hydra.launcher.partition=gpu",
+        f"{MANY} hydra/launcher=slurm hydra.launcher.gpus_per_node=null hydra.launcher.wait=false",
+    ],
+}  # fmt: skip
+# Not run: what they are for, and who runs them.
+ELSEWHERE = {
+    "git clone <this repository> && cd lexp": "a network",
+    "source .venv/bin/activate": "a shell's; scripts/setup.sh makes .venv",
+    "lexp finetune task=text 'task.train=mine/train*.jsonl' 'task.validation=mine/dev.jsonl' "
+    "run=outputs/default/RUN": "test_finetune.py does",
+    "lexp train model=rope wandb=offline": "test_wandb.py does",
+    "lexp eval wandb=offline": "likewise",
+    "bash scripts/quickstart.sh": "takes minutes; .ci/run makes the same .venv",
+    "bash scripts/test.sh": "this is one of its tests",
+    "bash scripts/zoo.sh books": "takes hours",
+    "torchrun --standalone --nproc-per-node=4 -m lexp train model=rope": "test_distributed.py does",
+    "srun --ntasks=8 --gpus-per-task=1 lexp train model=rope parallel=fsdp": "tests/slurm does",
+    "bash scripts/test_gpu.sh": "needs a GPU",
+    "lexp finetune task=glue/rte run=outputs/default/RUN": "the hub; test_finetune.py does more",
+    "lexp train model=t5 kernel=flex": "needs a GPU",
+    "lexp eval kernel=flex": "needs a GPU",
+    "python scripts/bench_gpu.py --parts many eval --out docs/benchmarks/gpu-eval.md": "a GPU",
+    "python scripts/bench_gpu.py --parts steps --schemes nope rope xpos --out "
+    "docs/benchmarks/gpu-steps.md": "a GPU",
+    "python scripts/bench_gpu.py --parts steps --schemes alibi t5 --out "
+    "docs/benchmarks/gpu-biases.md": "a GPU",
+    "python scripts/bench_gpu.py --device cpu --tiny": "tests/project/test_bench_gpu.py runs it",
+    "pip install 'lexp[slurm]'": "a network",
+    'eval "$(lexp -sc install=bash)"': "a shell's; tests/cli/test_cli.py asks what it evaluates",
+    "lexp list yarn kerple_log": "tries many combinations; tests/commands/test_list.py does",
+}
+# Words in running text that stand for commands.
+FORMS: list[str] = [
+    "lexp train model=NAME",
+    "lexp list NAME",
+    "lexp COMMAND key=value",
+    "lexp COMMAND --cfg job",
+    "lexp train model=nope init_from=… tokens=262144",
+    "lexp study study=alibi dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=context_extension dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=kerple dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=lex dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=tisa dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=tisa_mlm dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=training_dynamics dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=nope_variance dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=nope_length dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=zoo dataset=text 'dataset.train=books/train/*.txt' …",
+]
+# What has to be there before a page's first command.
+BEFORE = {
+    "docs/cluster.md": ["lexp train model=rope"],
+    "docs/evaluator.md": ["lexp train -m model=rope,alibi name=zoo"],
+    "docs/zoo.md": ["lexp train -m model=rope,alibi name=zoo"],
+    "docs/instruments/zoo.md": ["lexp train model=rope name=zoo"],
+}
+# Values without a default, for tables that name the choice alone.
+NEEDED = {"extension=[longrope]": "extension.longrope.divisors=[1.0]"}
+LISTED = {text for texts in CHECKED.values() for text in texts} | set(ELSEWHERE) | set(FORMS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
+    found = [*(Step("command", text, page) for text in BEFORE.get(page, [])), *steps(page)]
+    if not found:
+        return
+    register_schemas()
+    world = make_world(tmp_path / "lexp", monkeypatch)
+    if any("model=hf" in step.text for step in found):
+        add_model(world.folder)
+    for step in found:
+        text = bare(step.text) if step.kind in ("command", "choice") else ""
+        if text in ELSEWHERE or text in FORMS:
+            continue
+        if step.kind == "choice" or text in LISTED or "-m" in text.split():
+            check(step, world)  # a sweep, which runs in part, as a whole
+        if step.kind != "choice" and text not in LISTED:
+            world.do(step._replace(text=in_small(text) if text else step.text))
+
+
+@pytest.mark.parametrize("step", list(study_steps()), ids=lambda step: step.where)
+def test_the_command_of_a_study_file_is_one_that_is_composed_whole(step):
+    """Composed and checked in tests/commands/test_study_files.py: every file and scale."""
+    name, scale = re.fullmatch(r"lexp study study=(\w+) scale=(\w+)", step.text).groups()
+    assert (name, scale) in EACH and step.where == f"conf/study/{name}.yaml"
+
+
+def test_nothing_is_listed_that_is_not_in_the_documentation():
+    there = {bare(s.text) for page in PAGES for s in steps(page) if s.kind == "command"}
+    assert set() == LISTED - there - set(STUDIES)
+    assert all(re.search("…|<|COMMAND|NAME", form) for form in FORMS)
+
+
+def test_what_is_neither_run_nor_listed_fails_and_so_does_what_does_not_work(tmp_path):
+    with pytest.raises(AssertionError, match="docker run lexp: neither run here nor listed"):
+        in_small("docker run lexp")
+    with pytest.MonkeyPatch.context() as patch:
+        world = World(tmp_path, patch)
+        with pytest.raises(AssertionError, match="no key 'lengts'; did you mean lengths"):
+            world.do(Step("command", "lexp eval 'lengts=[8]'", "a page:1"))
+        with pytest.raises(AssertionError, match="a page:2"):
+            world.do(Step("python", "assert 1 + 1 == 3", "a page:2"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_of_a_block_is_overlooked(page):
+    """Counted another way than `steps` finds them."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```$", text, re.M | re.S)
+    typed = sum(len(re.findall(r"^ *lexp ", one, re.M)) for one in blocks)
+    own = [s for s in steps(page) if s.kind == "command" and s.text.startswith("lexp ")]
+    assert len([s for s in own if not in_running_text(s, text)]) == typed
+
+
+def test_the_readme_is_a_front_page_and_no_manual():
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 150
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), path
+        if anchor:
+            heads = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.M)
+            slugs = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
+            assert anchor in slugs, f"{path}#{anchor}"
+
+
+def in_running_text(step: Step, text: str) -> bool:
+    return f"`{step.text}`" in text
+
+
+def bare(text: str) -> str:
+    """A command line without comments and spare spaces."""
+    text = re.sub(r" +#( .*|$)", "", text)
+    return re.sub(" +", " ", text).strip()
+
+
+def in_small(text: str) -> str:
+    """A command line with what keeps it short."""
+    words = shlex.split(text)
+    if words[0] != "lexp":
+        assert words[0] in SHELL, f"{text}: neither run here nor listed"
+        return text
+    if len(words) > 1 and words[1] in SMALL and not {"--help", "--cfg"} & set(words):
+        words = [*cut(words), *SMALL[words[1]]]
+    return shlex.join(words)
+
+
+def cut(words: list[str]) -> list[str]:
+    """A sweep with two values of what it goes through first and one of everything else."""
+    if not is_sweep(words):
+        return words
+    left, short = 2, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        values = value.split(",")
+        if equals and "[" not in value and len(values) > 1:
+            word, left = f"{key}={','.join(values[:left])}", 1
+        short.append(word)
+    return short
+
+
+def check(step: Step, world: World) -> None:
+    """Compose a command and check it whole, without doing any work."""
+    _, word, *given = shlex.split(step.text, comments=True)
+    assert word in TASKS, step
+    given = [re.sub(r"^model=", "models=", one) if word != "train" else one for one in given]
+    given += [NEEDED[one] for one in given if one in NEEDED]
+    folder = str(ROOT / "conf")
+    if is_sweep(given):
+        given = ["seed=0" if re.match("'?seed=", one) else one for one in given]  # all alike
+        assert check_jobs(ROOT / "conf", word, given, TASKS[word][1]) > 1
+        launcher = [one for one in given if re.match("hydra[./]", one)]
+        with initialize_config_dir(folder, version_base="1.3"):
+            compose(word, overrides=launcher, return_hydra_config=True)
+        return
+    if "--config-dir" in given:
+        at = given.index("--config-dir")
+        given[at : at + 2] = [f"hydra.searchpath=[file://{world.folder / given[at + 1]}]"]
+    with initialize_config_dir(folder, version_base="1.3"):
+        TASKS[word][1](compose(word, overrides=given))

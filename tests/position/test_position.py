@@ -1,0 +1,331 @@
+"""Every scheme in conf/model against its oracle; a scheme without an oracle fails."""
+
+import math
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import oracles
+from lexp.attention import Attend, Reference, Tiles, make_attend
+from lexp.config.instantiate import build
+from lexp.model.transformer import Dims, Transformer
+from lexp.pattern import Blockwise, Full, Window
+from lexp.position import T5, TISA, CoPE, Learned, Position, Sinusoidal, XPos
+from lexp.position.alibi import alibi_slopes
+from lexp.position.base import Pair
+from support import ROOT
+
+CPU = torch.device("cpu")
+SCHEMES = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
+EMBEDDED = ("learned", "learned_tisa", "sinusoidal", "sinusoidal_tisa")
+D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
+
+
+def make(scheme: str, n_heads: int = 4, head_dim: int = HEAD_DIM) -> Position:
+    """The scheme as its config describes it, at the tests' sizes."""
+    node = OmegaConf.load(ROOT / "conf" / "model" / f"{scheme}.yaml")
+    size = {"d_model": D_MODEL, "head_dim": head_dim, "n_heads": n_heads}
+    whole = OmegaConf.create({"model": node, "size": size, "train_len": TRAIN_LEN})
+    plain = OmegaConf.to_container(whole, resolve=True)
+    assert plain["model"]["name"] == scheme
+    return build(plain["model"]["position"], Position, "model.position")
+
+
+def qkv(n_heads: int, n: int, dtype=torch.float64, seed: int = 0):
+    """Random queries, keys, values [1, H, n, D] that want gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (1, n_heads, n, HEAD_DIM)
+    draws = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+    return [draw.to(dtype).requires_grad_() for draw in draws]
+
+
+def expected_output(oracle, position, learned, q, k, v, x, sampled):
+    """The oracle's output for all heads, [1, H, T, D]."""
+    n_heads, n = q.shape[1:3]
+    causal = [[j <= i for j in range(n)] for i in range(n)]
+    extra = {} if sampled is None else {"at": sampled.tolist()}
+    heads = []
+    for h in range(n_heads):
+        whole = getattr(oracle, "takes_all_heads", False)
+        own = (q[0], k[0]) if whole else (q[0, h], k[0, h])
+        found = oracle(*own, h, n_heads, learned, x[0], **extra)
+        if getattr(oracle, "gives_weights", False):
+            heads.append(found @ v[0, h])
+        else:
+            heads.append(oracles.attention(found, v[0, h], causal))
+    return torch.stack(heads)[None]
+
+
+@pytest.mark.parametrize("n_heads", [4, 6])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_reference_and_fast_paths_match_the_paper_values_and_gradients(
+    scheme, n_heads, monkeypatch
+):
+    """Gradients of queries, keys, values and of every learned parameter of the scores."""
+    monkeypatch.setattr("lexp.position.path.BLOCK_KEYS", 7)
+    torch.manual_seed(0)
+    whole = make(scheme, n_heads).eval()
+    found = getattr(oracles, scheme)
+    per_layer = found if isinstance(found, list) else [found]
+    for position, oracle in zip(whole.layers(), per_layer, strict=True):
+        check_against_oracle(oracle, position.double(), n_heads)
+
+
+@pytest.mark.parametrize("max_pos", [2, 5])
+def test_cope_past_its_last_embedding_matches_the_paper(max_pos):
+    """Of 20 keys, at gates of a half on average, most queries count to the end."""
+    torch.manual_seed(0)
+    check_against_oracle(oracles.cope, CoPE(HEAD_DIM, max_pos).double(), 4)
+
+
+def check_against_oracle(oracle, position: Position, n_heads: int):
+    n = 20
+    with torch.no_grad():
+        for parameter in position.parameters():  # some start where nothing can be seen
+            parameter += 0.3 * torch.randn_like(parameter)
+    q, k, v = qkv(n_heads, n)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(1, n, D_MODEL, generator=generator, dtype=torch.float64)
+    # A table of absolute positions is no part of the scores.
+    learned = {n: p for n, p in position.named_parameters() if not n.endswith("table")}
+    inputs = [q, k, v, *learned.values()]
+    sampled = position.sample_positions(n)
+    expected = expected_output(oracle, position, learned, q, k, v, x, sampled)
+    weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
+    gradients = torch.autograd.grad((expected * weight).sum(), inputs)
+
+    reference = Reference(Full(), n, position, CPU)(q, k, v, position, x, sampled)
+    torch.testing.assert_close(reference, expected, rtol=0, atol=1e-12)
+    found = torch.autograd.grad((reference * weight).sum(), inputs)
+    for ours, theirs in zip(found, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+
+    single = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    position = position.float()
+    attend = make_attend(Full(), n, [position], CPU)
+    fast = attend(*single, position, x.float(), sampled)
+    torch.testing.assert_close(fast, expected.float(), rtol=0, atol=1e-5)
+    parameters = [p for n, p in position.named_parameters() if n in learned]
+    found = torch.autograd.grad((fast * weight.float()).sum(), [*single, *parameters])
+    for ours, theirs in zip(found, gradients, strict=True):
+        scale = theirs.abs().max().clamp(min=1).item()
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_promises_about_positions_hold(scheme):
+    """Moving all positions changes nothing; stretching them does exactly where that is promised."""
+    torch.manual_seed(0)
+    for position in make(scheme).double().eval().layers():
+        with torch.no_grad():
+            for parameter in position.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+        q, k, v = qkv(4, 20)
+        x = torch.randn(1, 20, D_MODEL, dtype=torch.float64)
+        near = torch.arange(20, dtype=torch.float64)
+        attend = Reference(Full(), 20, position, CPU)
+
+        def output(positions):
+            return attend(q, k, v, position, x, positions)  # noqa: B023
+
+        torch.testing.assert_close(output(near + 977), output(near), rtol=0, atol=1e-9)
+        assert (output(3 * near) - output(near)).abs().max().gt(1e-6) == position.relative
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_factors_are_made_where_positions_are(scheme):
+    """Strips ask for them in every tile: ways to the CPU and back would each be waited for."""
+    for position in make(scheme).layers():
+        there = torch.arange(5, dtype=torch.float64, device="meta")
+        factors = position.rotary_factors(there, there)
+        assert factors is None or {t.device.type for t in factors} == {"meta"}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_shift_invariance_is_as_promised(scheme):
+    """LEX, section 2.1: what comes before the tokens in sight, masked, changes nothing."""
+    torch.manual_seed(0)
+    n, window = 40, 8
+    for position in make(scheme).double().eval().layers():
+        once = [t.detach() for t in qkv(4, n)] + [torch.randn(1, n, D_MODEL, dtype=torch.float64)]
+        q, k, v, x = (torch.cat([t, t], dim=-2) for t in once)
+        sampled = torch.arange(2 * n, dtype=torch.float64) if position.samples_positions else None
+        out = Reference(Window(window), 2 * n, position, CPU)(q, k, v, position, x, sampled)
+        same = torch.allclose(out[:, :, n + window :], out[:, :, window:n], rtol=0, atol=1e-9)
+        embeds = type(position).embed is not Position.embed and scheme in EMBEDDED
+        assert position.shift_invariant == (same and not embeds)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_promises_about_hooks_hold(scheme):
+    """What attention reads off a scheme before calling it is what it then gets."""
+    x = torch.randn(1, 20, D_MODEL)
+    for position in make(scheme).layers():
+        assert (position.bias(x) is not None) == position.has_bias
+        assert (position.attention_weights(x) is not None) == position.has_attention_weights
+        assert (position.sample_positions(20) is not None) == position.samples_positions
+        assert (position.scale(torch.ones(20)) is not None) == position.has_scale
+
+
+def test_sinusoidal_is_the_papers_wave():
+    position = Sinusoidal(D_MODEL)
+    at = [0, 1, 7, 500, 100_000]
+    found = position.embed(torch.zeros(len(at), D_MODEL, dtype=torch.float64), torch.tensor(at))
+    expected = [[oracles.sinusoidal_embedding(p, c, D_MODEL) for c in range(D_MODEL)] for p in at]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    x = torch.ones(1, D_MODEL)
+    assert torch.allclose(
+        position.embed(x, torch.tensor([0])) - position.embed(0 * x, torch.tensor([0])),
+        torch.full_like(x, math.sqrt(D_MODEL)),
+    )
+
+
+def test_learned_adds_its_row_and_trains_it():
+    position = Learned(5, 3)
+    x = torch.zeros(1, 4, 3)
+    out = position.embed(x, torch.arange(4))
+    assert torch.equal(out[0], position.table[:4])
+    out.sum().backward()
+    assert position.table.grad[:4].eq(1).all() and position.table.grad[4].eq(0).all()
+
+
+@pytest.mark.parametrize("n_heads", sorted(oracles.ALIBI_SLOPES))
+def test_alibi_slopes(n_heads):
+    assert alibi_slopes(n_heads) == pytest.approx(oracles.ALIBI_SLOPES[n_heads])
+
+
+# Biases that are free to reward distance: learned ones, and half of SWAT's heads.
+FREE = {"t5", "tisa", "tisa_layers", "rope_tisa", "sinusoidal_tisa", "learned_tisa", "fire", "swat"}
+PENALTIES = [s for s in SCHEMES if make(s).has_bias and s not in FREE]
+
+
+@pytest.mark.parametrize("scheme", PENALTIES)
+def test_penalties_never_reward_distance(scheme):
+    """The sign: what the papers subtract is subtracted. (T5 and TISA may learn either sign.)"""
+    torch.manual_seed(0)
+    bias = make(scheme).bias(torch.randn(1, 201, D_MODEL))
+    keys, zero = torch.arange(201).flip(0), torch.zeros(1, dtype=torch.long)
+    pair = Pair(
+        zero, torch.arange(4)[:, None], zero + 200, keys, torch.tensor(200.0), keys.float(),
+        zero + 201,
+    )  # fmt: skip
+    by_distance = bias(pair)
+    assert by_distance[:, 0].abs().max() < 1e-6  # nothing at distance 0
+    assert (by_distance[:, 1:] < 0).all()
+    assert (by_distance[:, -1] < by_distance[:, 1]).all()
+
+
+def test_t5_buckets_are_the_published_ones():
+    """torchscale's and T5's table for 32 buckets and max_distance 128, at its borders."""
+    position = T5(1)
+    at = torch.tensor(
+        [-3, 0, 1, 15, 16, 17, 18, 19, 20, 21, 23, 24, 63, 64, 112, 113, 127, 128, 9999]
+    )
+    expected = [0, 0, 1, 15, 16, 16, 16, 17, 17, 18, 18, 19, 26, 26, 30, 31, 31, 31, 31]
+    assert position.bucket(at.float()).tolist() == expected
+    assert position.bucket(at.double()).tolist() == expected
+
+
+def test_tisa_folds_its_centres_into_the_past():
+    torch.manual_seed(0)
+    assert (TISA(4).centre > 0).any()
+    assert (TISA(4, fold=True).centre <= 0).all()
+
+
+def test_xpos_constants_of_the_authors_code():
+    """zeta_0 = 0.2857 and zeta_31 = 0.9777 at head_dim 64, after dividing the exponent by 512."""
+    xi = XPos(64).xi
+    assert math.exp(512 * xi[0]) == pytest.approx(0.2857, abs=5e-5)
+    assert math.exp(512 * xi[31]) == pytest.approx(0.9777, abs=5e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pattern", [Window(64), Blockwise(32)])
+def test_xpos_a_million_positions_from_the_origin_equals_xpos_at_it(pattern, dtype):
+    """The same 256 tokens, first and last in a sequence of a million, attend alike."""
+    n, copied, clear = 1_000_000 + 256, 256, 64
+    generator = torch.Generator().manual_seed(2)
+    q, k, v = torch.randn(3, 1, 1, n, HEAD_DIM, generator=generator).to(dtype)
+    for x in (q, k, v):
+        x[:, :, -copied:] = x[:, :, :copied]
+    position = XPos(HEAD_DIM)
+    out = Tiles(pattern, n, position, CPU)(q, k, v, position, q)
+    assert out.isfinite().all()
+    # The first `clear` of the copies see what comes before them, and that differs.
+    start, end = out[0, 0, clear:copied].float(), out[0, 0, clear - copied :].float()
+    torch.testing.assert_close(end, start, rtol=0, atol=2e-6 if dtype == torch.float32 else 2e-2)
+
+
+def test_xpos_full_attention_far_past_the_papers_range_matches_float64():
+    """20,000 tokens go over query chunks; the last rows against the formula in float64."""
+    n = 20_000
+    generator = torch.Generator().manual_seed(3)
+    q, k, v = torch.randn(3, 1, 1, n, HEAD_DIM, generator=generator)
+    position = XPos(HEAD_DIM)
+    out = Tiles(Full(), n, position, CPU)(q, k, v, position, q)
+    assert len(Tiles(Full(), n, position, CPU).tiling.groups) > 1
+    i = n - 1
+    distance = i - torch.arange(n, dtype=torch.float64)
+    c = torch.arange(HEAD_DIM // 2, dtype=torch.float64)
+    zeta = (2 * c / HEAD_DIM + 0.4) / 1.4
+    angle = distance[:, None] * 10000 ** (-2 * c / HEAD_DIM)
+    q_i, k_all = q[0, 0, i].double().view(-1, 2), k[0, 0].double().view(n, -1, 2)
+    dot = (q_i * k_all).sum(-1)
+    cross = q_i[:, 0] * k_all[..., 1] - q_i[:, 1] * k_all[..., 0]
+    decay = zeta ** (distance[:, None] / 512)
+    scores = (decay * (dot * angle.cos() + cross * angle.sin())).sum(-1) / math.sqrt(HEAD_DIM)
+    expected = scores.softmax(0) @ v[0, 0].double()
+    torch.testing.assert_close(out[0, 0, i].double(), expected, rtol=0, atol=1e-6)
+
+
+def dims(n_heads: int = 4) -> Dims:
+    return Dims(n_layers=2, d_model=D_MODEL, n_heads=n_heads, head_dim=HEAD_DIM, d_ff=64)
+
+
+def assert_causal(model: Transformer, attend: Attend, n: int, changed_at: tuple[int, ...]) -> None:
+    """Changing token t leaves all logits before t bit-equal, and moves those at t."""
+    tokens = torch.randint(0, 50, (1, n))
+    before = model(tokens, attend)
+    for t in changed_at:
+        changed = tokens.clone()
+        changed[0, t] = (changed[0, t] + 1) % 50
+        after = model(changed, attend)
+        assert torch.equal(after[0, :t], before[0, :t])
+        assert not torch.equal(after[0, t], before[0, t])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_causality_changing_a_token_leaves_all_logits_before_it_bit_equal(scheme):
+    torch.manual_seed(0)
+    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    attend = make_attend(Full(), TRAIN_LEN, model.schemes, CPU)
+    assert_causal(model, attend, TRAIN_LEN, (0, 1, 31, TRAIN_LEN - 1))
+
+
+@pytest.mark.parametrize("pattern", [Full(), Blockwise(8), Window(20)], ids=repr)
+@pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"learned", "learned_tisa"}))
+def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkeypatch):
+    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
+    torch.manual_seed(0)
+    n = 333
+    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 100)
+    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    attend = make_attend(pattern, n, model.schemes, CPU)
+    assert_causal(model, attend, n, (1, 64, 200, n - 1))
+
+
+@pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"nope", "nope_log_n", "nope_ssmax"}))
+def test_position_matters(scheme):
+    """Swapping two earlier tokens changes the last prediction by more than rounding."""
+    torch.manual_seed(0)
+    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # at initialisation attention is nearly uniform
+    attend = make_attend(Full(), 16, model.schemes, CPU)
+    tokens = torch.arange(16)[None]
+    swapped = tokens.clone()
+    swapped[0, [3, 9]] = tokens[0, [9, 3]]
+    difference = (model(tokens, attend) - model(swapped, attend))[0, -1].abs().max()
+    assert difference > 1e-4

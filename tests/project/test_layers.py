@@ -1,0 +1,129 @@
+"""The house: imports point downwards, fences hold, files stay readable, nothing reads a pickle."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import ROOT
+
+FILES = sorted((ROOT / "lexp").rglob("*.py"))
+
+# Floors from the ground up; a module may import from its own room and from floors below.
+FLOORS = [
+    {"lexp", "system", "statistics"},
+    {"position", "pattern", "display", "record", "data", "results", "runs", "config"},
+    {"attention", "launch"},
+    {"model"},
+    {"distributed", "extension", "hf", "scoring"},
+    {"training"},
+    {"evaluate"},
+    {"probes"},
+    {"report"},
+    {"instruments"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+# Packages of one floor that know nothing of each other.
+STRANGERS = [floor for floor in FLOORS if len(floor) > 1 and "system" not in floor]
+FENCES = {
+    "hydra": {"cli", "commands", "config"},
+    "submitit": {"launch"},
+    "omegaconf": {"cli", "commands", "config", "launch"},
+    "wandb": {"record"},
+    "rich": {"record", "display", "commands"},
+    "datasets": {"data"},
+    "tokenizers": {"data"},
+    "pyarrow": {"data"},
+    "huggingface_hub": {"data", "hf"},
+    "transformers": {"hf"},
+    "matplotlib": {"display"},
+    "safetensors": {"runs"},
+    "scipy": {"statistics"},
+}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(ROOT / "lexp").with_suffix("").parts
+    return "lexp" if parts == ("__init__",) else parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def floor(name: str) -> int:
+    return next(n for n, rooms in enumerate(FLOORS) if name in rooms)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downwards_and_fences_hold(path):
+    own = room(path)
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top != "lexp":
+            assert own in FENCES.get(top, {own}), f"{path} imports {name}"
+            continue
+        other = rest.split(".")[0]
+        if other in ("", "__version__", own):
+            continue
+        assert floor(other) <= floor(own), f"{path} imports {name}, which is above it"
+        for strangers in STRANGERS:
+            assert not {own, other} <= strangers, f"{path} imports {name}, its neighbour"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_can_be_read_in_one_sitting(path):
+    assert path.read_text().count("\n") <= 400
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 70, f"{path}:{node.lineno} {node.name}"
+
+
+# Ways in which reading a file can run code, or a shell be opened.
+FORBIDDEN_CALLS = {
+    "eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.load", "os.system",
+    "torch.hub.load", "hydra.utils.instantiate", "instantiate", "OmegaConf.load",
+}  # fmt: skip
+FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "tarfile", "zipfile"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_pickle_no_shell_no_remote_code(path):
+    # np.load raises BadZipFile where a file is damaged; to name it is not to open an archive.
+    names = imported(path) - {"zipfile.BadZipFile"}
+    assert not {name.split(".")[0] for name in names} & FORBIDDEN_IMPORTS
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in FORBIDDEN_CALLS, f"{path}:{node.lineno}"
+            for keyword in node.keywords:
+                assert keyword.arg not in ("allow_pickle", "trust_remote_code", "shell"), path
+
+
+def test_the_command_line_is_light():
+    """Help and tab completion must not wait for torch or even for Hydra."""
+    code = "import sys, lexp.cli.main; print({'torch', 'hydra', 'rich'} & set(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "set()"
+
+
+def test_composing_a_config_does_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['lexp', 'train', '--cfg', 'job']\n"
+        "import lexp.cli.main\n"
+        "try: lexp.cli.main.main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
