@@ -1,4 +1,7 @@
-"""From values to places on a chart; assets/page.js has the same rules, to redraw by."""
+"""Map values to places on a chart and choose ticks and labels.
+
+All layout is done here; assets/page.js only scales what was drawn.
+"""
 
 import itertools
 import math
@@ -7,6 +10,12 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 860, 420
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 44, 48
+# The page stretches a chart to other widths; labels are chosen for each of these.
+WIDTHS = (280, 380, 520, 680, WIDTH)
+# How much taller than drawn the page shows part of an axis: a level of ticks for each.
+ZOOMS = tuple(2 ** (n / 2) for n in range(9))
+# Ticks nearer than this are not both labelled, in pixels.
+LEAST_GAP = 22
 
 
 @dataclass(frozen=True)
@@ -45,16 +54,16 @@ def x_axis(values: Sequence[float], log: bool) -> Axis:
     return Axis(2 if log else 0, min(ts) - room, max(ts) + room, LEFT, WIDTH - RIGHT)
 
 
-def y_axis(values: Sequence[float], log: bool) -> Axis:
-    """An axis for finite values; few that lie far above the others are left outside its top.
+def y_axis(values: Sequence[float], log: bool, whole: bool = False) -> Axis:
+    """Return an axis for finite values; a few far above the others stay outside, unless `whole`.
 
-    They are drawn at the edge: a single model that exploded would else make one line of all others.
+    Values outside are drawn at the edge: one diverged model would otherwise flatten all curves.
     """
     ts = sorted(math.log10(v) if log else v for v in values if v > 0 or not log)
     ts = ts or [0.0, 1.0]
     low, high = ts[0], ts[-1]
     most = ts[int(0.95 * (len(ts) - 1))]
-    if len(ts) >= 10 and most > low and high - low > 5 * (most - low):
+    if not whole and len(ts) >= 10 and most > low and high - low > 5 * (most - low):
         high = most + 0.25 * (most - low)
     apart = high - low > 1e-9 * max(1.0, abs(high))
     room = 0.04 * (high - low) if apart else 0.05 if log else max(0.5, abs(low) / 20)
@@ -62,8 +71,26 @@ def y_axis(values: Sequence[float], log: bool) -> Axis:
 
 
 def y_ticks(axis: Axis) -> list[float]:
-    """Round values, four at least: of every decade over a wide log axis, even steps elsewhere."""
+    """Return at least four round values: powers of ten on a wide log axis, even steps elsewhere."""
     return log_ticks(axis.low, axis.high) if axis.base else _steps(axis.low, axis.high)
+
+
+def zoomed_ticks(axis: Axis, zoom: float) -> list[float]:
+    """Return ticks for views that show 1 / zoom of a y axis.
+
+    The axis is cut into parts of that size and each part gets ticks of its own. Ticks nearer than
+    LEAST_GAP at that zoom are left out.
+    """
+    n_parts = math.ceil(zoom)
+    size = (axis.high - axis.low) / n_parts
+    ends = [axis.low + n * size for n in range(n_parts + 1)]
+    parts = [Axis(axis.base, low, high, 0, 1) for low, high in itertools.pairwise(ends)]
+    values = sorted(value for part in parts for value in y_ticks(part))
+    kept: list[float] = []
+    for value in values:
+        if not kept or zoom * abs(axis.place(value) - axis.place(kept[-1])) >= LEAST_GAP:
+            kept.append(value)
+    return kept
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -131,6 +158,24 @@ def readable(spans: Sequence[tuple[float, float]], first: Container[int]) -> set
         if all(end <= spans[m][0] or start >= spans[m][1] for m in shown):
             shown.add(n)
     return shown
+
+
+def label_widths(
+    places: Sequence[float], texts: Sequence[str], first: Container[int]
+) -> list[int | None]:
+    """Return for each x label the least chart width at which it is shown, None for never.
+
+    places: of the labels in a chart of WIDTH. Labels shown at one width are shown at all larger
+    ones, so that none appears and disappears while a chart grows.
+    """
+    least: list[int | None] = [None] * len(places)
+    for width in WIDTHS:
+        share = (width - LEFT - RIGHT) / (WIDTH - LEFT - RIGHT)
+        stretched = [LEFT + (place - LEFT) * share for place in places]
+        before = {n for n, at in enumerate(least) if at is not None}
+        for n in readable(spans(stretched, texts), before or first) - before:
+            least[n] = width
+    return least
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lexp.display.document import Chart, Item, Page, Picture, Section
 from lexp.display.style import CurveStyle, CurveStyles, is_alone
-from lexp.display.svg import SHAPES, draw, numbers, outside, text
+from lexp.display.svg import SHAPES, axes, draw, n_outside, numbers, text, whole_axis
 from lexp.display.table import Table, TableCell, to_csv
 
 # A filter and the like would only be in the way of fewer curves.
@@ -29,11 +29,11 @@ def render(page: Page) -> str:
         " img-src data:; base-uri 'none'; form-action 'none'"
     )
     charts = [item for s in page.sections for item in s.items if isinstance(item, Chart)]
-    looks = CurveStyles.of(charts)
+    styles = CurveStyles.of(charts)
     titles = [section.title for section in page.sections]
     titles += ["Provenance"] if page.provenance else []
     contents = [f'<li><a href="#s{n}">{text(title)}</a></li>' for n, title in enumerate(titles)]
-    body = [_section(s, f"s{n}", looks) for n, s in enumerate(page.sections)]
+    body = [_section(s, f"s{n}", styles) for n, s in enumerate(page.sections)]
     if page.provenance:
         body.append(
             f'<section id="s{len(page.sections)}"><h2>Provenance</h2>'
@@ -64,17 +64,17 @@ def _paragraphs(value: str) -> str:
     return "".join(f"<p>{text(paragraph)}</p>" for paragraph in found if paragraph)
 
 
-def _section(section: Section, ident: str, looks: CurveStyles) -> str:
-    items = [_item(item, f"{ident}-{n}", looks) for n, item in enumerate(section.items)]
+def _section(section: Section, ident: str, styles: CurveStyles) -> str:
+    items = [_item(item, f"{ident}-{n}", styles) for n, item in enumerate(section.items)]
     return (
         f'\n<section id="{ident}"><h2>{text(section.title)}</h2>'
         f"{_paragraphs(section.text)}{''.join(items)}</section>"
     )
 
 
-def _item(item: Item, ident: str, looks: CurveStyles) -> str:
+def _item(item: Item, ident: str, styles: CurveStyles) -> str:
     if isinstance(item, Chart):
-        return _chart(item, ident, looks)
+        return _chart(item, ident, styles)
     return _table(item) if isinstance(item, Table) else _picture(item)
 
 
@@ -98,7 +98,7 @@ def _table(sheet: Table) -> str:
         rows.append(f"<tr{' class=group' * sheet.begins_group(r)}>{''.join(cells)}</tr>")
     notes = "".join(f"<li>{text(note)}</li>" for note in sheet.notes)
     return (
-        f'\n<figure class="sheet"><figcaption><h3>{text(sheet.title)}</h3>{_copy(to_csv(sheet))}'
+        f'\n<figure class="table"><figcaption><h3>{text(sheet.title)}</h3>{_copy(to_csv(sheet))}'
         f'</figcaption><div class="scroll" tabindex="0" role="region"'
         f' aria-label="{text(sheet.title)}"><table><thead><tr>{"".join(heads)}</tr></thead>'
         f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
@@ -122,11 +122,12 @@ def _picture(picture: Picture) -> str:
     )
 
 
-def _chart(chart: Chart, ident: str, looks: CurveStyles) -> str:
+def _chart(chart: Chart, ident: str, styles: CurveStyles) -> str:
     tools = _copy(numbers(chart))
+    if whole_axis(chart) != axes(chart)[1]:
+        tools = '<label class="whole"><input type="checkbox"> whole range</label>' + tools
     if len(chart.curves) > 1:
         tools = (
-            '<label class="whole"><input type="checkbox"> whole range</label>'
             '<span class="count"></span>'
             '<button type="button" class="all" hidden>Show all</button>' + tools
         )
@@ -135,41 +136,41 @@ def _chart(chart: Chart, ident: str, looks: CurveStyles) -> str:
             '<input type="search" class="filter" placeholder="filter curves"'
             ' aria-label="Show only curves whose name has these words">' + tools
         )
-    keys = _legends(chart, looks)
+    keys = _legends(chart, styles)
     note = f'<p class="note">{text(chart.note)}</p>' if chart.note else ""
-    edge = outside(chart)
+    n = n_outside(chart)
     return (
-        f'\n<figure class="chart" data-log-x="{int(chart.log_x)}" data-log-y="{int(chart.log_y)}"'
-        f' data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
+        f'\n<figure class="chart" data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
         f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'
-        f'<div class="plot">{draw(chart, ident, looks)}</div>'
-        f'<p class="edge"{"" if edge else " hidden"}>{edge}</p>{keys}{note}</figure>'
+        f'<div class="plot">{draw(chart, ident, styles)}</div>'
+        f'<p class="edge"{"" if n else " hidden"}>Points outside the axis, drawn as triangles at'
+        f" its edge: <span>{n}</span></p>{keys}{note}</figure>"
     )
 
 
-def _legends(chart: Chart, looks: CurveStyles) -> str:
+def _legends(chart: Chart, styles: CurveStyles) -> str:
     """Groups, where there are several, and names; a colour is said by whose it is."""
-    found = [(curve, looks.look(chart, curve)) for curve in chart.curves]
-    groups = {curve.group: look for curve, look in found}
-    names = {curve.name: look for curve, look in found}
+    found = [(curve, styles.style(chart, curve)) for curve in chart.curves]
+    groups = {curve.group: style for curve, style in found}
+    names = {curve.name: style for curve, style in found}
     alone = is_alone(chart)
     # Markers tell groups apart where there are more of them than lines.
-    filled = any(look.fill for look in groups.values())
+    filled = any(style.fill for style in groups.values())
     if len(groups) < 2:
         keys = ""
     else:
         keys = _legend("g", [
-            (looks.groups[g], g, _swatch(look, alone, "d", filled)) for g, look in groups.items()
+            (styles.groups[g], g, _swatch(style, alone, "d", filled)) for g, style in groups.items()
         ])  # fmt: skip
     return keys + _legend("n", [
-        (looks.names[n], n, _swatch(look, not alone, "", True)) for n, look in names.items()
+        (styles.names[n], n, _swatch(style, not alone, "", True)) for n, style in names.items()
     ])  # fmt: skip
 
 
-def _swatch(look: CurveStyle, coloured: bool, line: str, marker: bool) -> str:
+def _swatch(style: CurveStyle, coloured: bool, line: str, marker: bool) -> str:
     """A piece of a curve; line: "d" for its style, or "" for a solid one with a filled marker."""
-    names = [f"c{look.colour}"] * coloured + [f"d{look.style}", f"f{look.fill}"] * bool(line)
-    shape = f'<path class="pt" d="{SHAPES[look.shape]}" transform="translate(13 6)"/>' * marker
+    names = [f"c{style.colour}"] * coloured + [f"d{style.line}", f"f{style.fill}"] * bool(line)
+    shape = f'<path class="pt" d="{SHAPES[style.shape]}" transform="translate(13 6)"/>' * marker
     return f'<g class="{" ".join(names)}"><path class="line" d="M0 6H26"/>{shape}</g>'
 
 

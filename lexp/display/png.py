@@ -24,12 +24,12 @@ FILLS = (1.0, 0.0, 0.4)
 MOST_MARKERS, MOST_KEYS = 40, 20
 
 
-def chart_png(chart: Chart, looks: CurveStyles | None = None) -> bytes:
-    """A chart as the page shows it, for papers and slides. looks: of all charts beside it."""
-    return _png(chart_figure(chart, looks or CurveStyles.of([chart])))
+def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
+    """A chart as the page shows it, for papers and slides. styles: of all charts beside it."""
+    return _png(chart_figure(chart, styles or CurveStyles.of([chart])))
 
 
-def chart_figure(chart: Chart, looks: CurveStyles) -> Any:
+def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
     """The same as matplotlib's figure."""
     import matplotlib
 
@@ -37,7 +37,7 @@ def chart_figure(chart: Chart, looks: CurveStyles) -> Any:
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
-    keys = _keys(chart, looks)
+    keys = _keys(chart, styles)
     columns = math.ceil(len(keys) / MOST_KEYS)
     size = 8 + 1.7 * max(0, columns - 1), 4.8
     figure, axes = pyplot.subplots(figsize=size, layout="constrained")
@@ -45,10 +45,10 @@ def chart_figure(chart: Chart, looks: CurveStyles) -> Any:
     every = 1 if longest <= MOST_MARKERS else 0.08  # of the axes' diagonal
     faint = min(0.15, 1.5 / max(1, len(chart.curves)))
     for curve in chart.curves:
-        look = _properties(looks.look(chart, curve))
+        style = _properties(styles.style(chart, curve))
         xs, ys, lows, highs = _columns(chart, curve)
-        axes.plot(xs, ys, markevery=every, **look)
-        axes.fill_between(xs, lows, highs, color=look["color"], alpha=faint, linewidth=0)
+        axes.plot(xs, ys, markevery=every, **style)
+        axes.fill_between(xs, lows, highs, color=style["color"], alpha=faint, linewidth=0)
     for x, label in chart.marks:
         axes.axvline(x, color="0.6", linewidth=1, zorder=0)
         axes.annotate(
@@ -60,7 +60,7 @@ def chart_figure(chart: Chart, looks: CurveStyles) -> Any:
     axes.grid(True, which="major", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
     if keys:
-        handles = [Line2D([], [], label=label, **look) for label, look in keys]
+        handles = [Line2D([], [], label=label, **style) for label, style in keys]
         figure.legend(
             handles=handles, loc="outside right upper", frameon=False, ncols=columns,
             fontsize=10 if columns == 1 else 8, handlelength=4,
@@ -69,14 +69,14 @@ def chart_figure(chart: Chart, looks: CurveStyles) -> Any:
     return figure
 
 
-def _properties(look: CurveStyle) -> dict[str, Any]:
-    """What matplotlib calls a look."""
+def _properties(style: CurveStyle) -> dict[str, Any]:
+    """What matplotlib calls a style."""
     from matplotlib.colors import to_rgb
 
-    colour, fill = COLOURS[look.colour], FILLS[look.fill]
+    colour, fill = COLOURS[style.colour], FILLS[style.fill]
     return {
-        "color": colour, "linestyle": STYLES[look.style], "linewidth": 1.6,
-        "marker": MARKERS[look.shape], "markersize": 4, "markeredgewidth": 1,
+        "color": colour, "linestyle": STYLES[style.line], "linewidth": 1.6,
+        "marker": MARKERS[style.shape], "markersize": 4, "markeredgewidth": 1,
         "markerfacecolor": tuple(1 - fill * (1 - part) for part in to_rgb(colour)),
     }  # fmt: skip
 
@@ -90,25 +90,25 @@ def _columns(chart: Chart, curve: Curve) -> tuple[list[float], ...]:
     return tuple(list(column) for column in zip(*(rows or [gap]), strict=True))
 
 
-def _keys(chart: Chart, looks: CurveStyles) -> list[tuple[str, dict[str, Any]]]:
+def _keys(chart: Chart, styles: CurveStyles) -> list[tuple[str, dict[str, Any]]]:
     """The legend: every curve, or where that is shorter every name and then every group."""
     names, groups = names_of(chart), groups_of(chart)
-    found = [(curve, looks.look(chart, curve)) for curve in chart.curves]
+    found = [(curve, styles.style(chart, curve)) for curve in chart.curves]
     if len(found) <= len(names) + len(groups):
         whole = {
-            f"{curve.name} {curve.group if len(groups) > 1 else ''}".strip(): _properties(look)
-            for curve, look in found
+            f"{curve.name} {curve.group if len(groups) > 1 else ''}".strip(): _properties(style)
+            for curve, style in found
         }
         return [*whole.items()]
     solid = {"linestyle": "-", "markerfacecolor": None}
-    of_names = {curve.name: {**_properties(look), **solid} for curve, look in found}
+    of_names = {curve.name: {**_properties(style), **solid} for curve, style in found}
     # Markers tell groups apart where there are more of them than lines.
-    marker = "o" if any(look.fill for _, look in found) else ""
+    marker = "o" if any(style.fill for _, style in found) else ""
     of_groups = {}
-    for curve, look in found:
-        white = str(1 - 0.7 * FILLS[look.fill])
+    for curve, style in found:
+        white = str(1 - 0.7 * FILLS[style.fill])
         grey = {"color": "0.3", "markerfacecolor": white, "marker": marker}
-        of_groups[curve.group or "(other)"] = {**_properties(look), **grey}
+        of_groups[curve.group or "(other)"] = {**_properties(style), **grey}
     return [*of_names.items(), *of_groups.items()]
 
 

@@ -28,14 +28,14 @@ class CurveStyle:
     """Which of the colours, line styles, marker shapes and fillings a curve has."""
 
     colour: int
-    style: int
+    line: int
     shape: int
     fill: int
 
 
 @dataclass(frozen=True)
 class CurveStyles:
-    """What names and groups look like in charts that belong together: the same in all of them.
+    """The numbers of names and groups, the same in all charts that belong together.
 
     names, groups: a number for each, unlike for any two that share a chart.
     """
@@ -45,15 +45,15 @@ class CurveStyles:
 
     @classmethod
     def of(cls, charts: Iterable[Chart]) -> "CurveStyles":
-        """Of charts in the order in which they choose, those that colours suffice for first."""
+        """Number names and groups; charts that have a colour for each name choose first."""
         charts = sorted(charts, key=lambda chart: len(names_of(chart)) > len(COLOURS))
         return cls(
             numbered([names_of(chart) for chart in charts], {}),
             numbered([groups_of(chart) for chart in charts], KEPT),
         )
 
-    def look(self, chart: Chart, curve: Curve) -> CurveStyle:
-        """Unlike for any two curves of a chart, up to 60 names in 18 groups (or 10 in 108)."""
+    def style(self, chart: Chart, curve: Curve) -> CurveStyle:
+        """Return a style no other curve of the chart has: up to 60 names, 18 groups (10 in 108)."""
         name, group = self.names[curve.name], self.groups[curve.group]
         return CurveStyle(
             (group if is_alone(chart) else name) % len(COLOURS),

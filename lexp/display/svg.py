@@ -1,4 +1,12 @@
-"""A chart as inline SVG: curves with interval bands, complete without the page's script."""
+"""Draw a chart as inline SVG: curves with interval bands, complete without the page's script.
+
+The script scales what is drawn here, so everything it moves has a place of its own:
+
+    <g class="move|tick|mark" transform="translate(x y)">    moved, its letters keep their size
+    <g clip-path=...><path class="band|line"></g>            stretched
+    <path class="pt" transform="translate(x y)" data-at=y>   moved; data-at: place outside the axis
+    data-levels    ticks of the y axis as drawn, at each of ZOOMS, and of the whole range
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,14 +19,16 @@ from lexp.display.axes import (
     RIGHT,
     TOP,
     WIDTH,
+    WIDTHS,
+    ZOOMS,
     Axis,
+    label_widths,
     labels,
-    readable,
-    spans,
     x_axis,
     x_ticks,
     y_axis,
     y_ticks,
+    zoomed_ticks,
 )
 from lexp.display.document import Chart, Curve, Point
 from lexp.display.style import CurveStyle, CurveStyles
@@ -37,9 +47,9 @@ OVER, UNDER, FAILED = (
 )
 
 
-def classes(look: CurveStyle) -> str:
+def classes(style: CurveStyle) -> str:
     """Colour, line and filling as assets/page.css has them: .c0 to .c9, .d0 to .d5, .f0 to .f2."""
-    return f"c{look.colour} d{look.style} f{look.fill}"
+    return f"c{style.colour} d{style.line} f{style.fill}"
 
 
 def text(value: str) -> str:
@@ -54,35 +64,46 @@ def shown(value: float) -> str:
     return repr(float(value)) if math.isfinite(value) else str(value)
 
 
-def draw(chart: Chart, ident: str, looks: CurveStyles) -> str:
-    """The chart's <svg>. looks: of all charts of the page."""
+def draw(chart: Chart, ident: str, styles: CurveStyles) -> str:
+    """Return the chart's <svg>. styles: of all charts of the page."""
     points = [point for curve in chart.curves for point in curve.points]
     x, y = axes(chart)
     common = common_xs(chart)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="group"'
         f' tabindex="0" aria-label="{text(chart.title)}: {len(chart.curves)} curves;'
-        f' arrow keys go from point to point">',
+        f' arrow keys go from point to point" data-over="{OVER}" data-under="{UNDER}"'
+        f"{_whole(chart, y)}>",
         f'<defs><clipPath id="{ident}-clip"><rect class="clip" x="{LEFT}" y="{TOP}"'
         f' width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"/></clipPath></defs>',
         *_grid(chart, x, y),
         *_marks(chart, x),
     ]
     for curve in chart.curves:
-        opening = _opening(chart, curve, looks)
-        shape = SHAPES[looks.look(chart, curve).shape]
+        opening = _opening(chart, curve, styles, y)
+        shape = SHAPES[styles.style(chart, curve).shape]
         parts += [opening, *_curve(curve, shape, [] if curve.own_x else common, ident, x, y)]
     if not points:
-        parts.append(f'<text class="none" x="{WIDTH // 2}" y="{HEIGHT // 2}">no data</text>')
+        parts.append(_moved("none", WIDTH / 2, HEIGHT / 2, "no data"))
     return "\n".join([*parts, "</svg>"])
 
 
 def axes(chart: Chart) -> tuple[Axis, Axis]:
-    """The axes as first drawn, for all curves."""
-    points = [point for curve in chart.curves for point in curve.points]
-    bounds = [v for p in points for v in (p.y, p.low, p.high) if math.isfinite(v)]
-    x = x_axis([p.x for p in points] + [at for at, _ in chart.marks], chart.log_x)
-    return x, y_axis(bounds, chart.log_y)
+    """Return the axes of a chart as drawn, for all curves."""
+    xs = [point.x for curve in chart.curves for point in curve.points]
+    x = x_axis([*xs, *(at for at, _ in chart.marks)], chart.log_x)
+    return x, y_axis(bounds(chart.curves), chart.log_y)
+
+
+def whole_axis(chart: Chart) -> Axis:
+    """Return the y axis that has every finite value, far ones too."""
+    return y_axis(bounds(chart.curves), chart.log_y, whole=True)
+
+
+def bounds(curves: Sequence[Curve]) -> list[float]:
+    """Return every finite value and interval end of curves."""
+    values = [v for c in curves for p in c.points for v in (p.y, p.low, p.high)]
+    return [value for value in values if math.isfinite(value)]
 
 
 def common_xs(chart: Chart) -> list[float]:
@@ -97,14 +118,11 @@ def ticks_of(chart: Chart) -> list[float]:
     return x_ticks([*(common if spanned else xs), *(at for at, _ in chart.marks)], chart.log_x)
 
 
-def outside(chart: Chart) -> str:
-    """What is to be said of numbers that lie off the axis, if there are any."""
+def n_outside(chart: Chart) -> int:
+    """Return how many points with a finite value lie outside the axis as drawn."""
     _, y = axes(chart)
     ys = [p.y for c in chart.curves for p in c.points if math.isfinite(p.y)]
-    n = sum(y.side(value) != 0 for value in ys)
-    if n == 1:
-        return "1 point lies outside the axis and is drawn as a triangle at its edge."
-    return f"{n} points lie outside the axis and are drawn as triangles at its edge." if n else ""
+    return sum(y.side(value) != 0 for value in ys)
 
 
 def numbers(chart: Chart) -> str:
@@ -142,62 +160,91 @@ def runs(curve: Curve, common: Sequence[float], log_y: bool) -> list[list[Point]
 
 def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
     right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
-    yield '<g class="ticks y">'
+    yield f'<g class="ticks y" data-levels="{";".join(_levels(chart, y))}">'
     ticks = y_ticks(y)
     for value, label in zip(ticks, labels(ticks), strict=True):
-        at = _px(y.place(value))
-        yield (f'<g class="tick" transform="translate(0 {at})"><line x1="{LEFT}" x2="{right}"/>'
+        yield (f'<g class="tick" transform="translate(0 {_py(y.place(value))})">'
+               f'<line x1="{LEFT}" x2="{right}"/>'
                f'<text x="{LEFT - 8}" dy=".32em">{label}</text></g>')  # fmt: skip
     yield '</g><g class="ticks x">'
     ticks = ticks_of(chart)
     places, texts = [x.place(value) for value in ticks], labels(ticks)
     marked = {n for n, value in enumerate(ticks) if value in [at for at, _ in chart.marks]}
     # Labels that would run into each other are left out, their ticks are not.
-    shown = readable(spans(places, texts), marked)
-    for n, (value, place, label) in enumerate(zip(ticks, places, texts, strict=True)):
-        kind = "" if n in shown else ' class="hide"'
-        yield (f'<g class="tick" data-x="{value!r}" transform="translate({_px(place)} {floor})">'
-               f'<line y2="5"/><text y="19"{kind}>{label}</text></g>')  # fmt: skip
-    yield (
-        f'</g><path class="axis" d="M{LEFT} {floor}H{right}"/>'
-        f'<text class="label x" x="{(LEFT + right) / 2:g}" y="{HEIGHT - 8}">'
-        f"{text(chart.x_label)}</text>"
-        f'<text class="label y" x="{LEFT - 46}" y="14">{text(chart.y_label)}</text>'
-    )
+    widths = label_widths(places, texts, marked)
+    for place, label, width in zip(places, texts, widths, strict=True):
+        kind = ' class="hide"' if width is None else f' data-width="{width}"'
+        yield (f'<g class="tick" transform="translate({_px(place)} {floor})"><line y2="5"/>'
+               f'<text y="19"{kind}>{label}</text></g>')  # fmt: skip
+    yield f'</g><path class="axis" d="M{LEFT} {floor}H{right}"/>'
+    yield _moved("label x", (LEFT + right) / 2, HEIGHT - 8, chart.x_label)
+    yield f'<text class="label y" x="{LEFT - 46}" y="14">{text(chart.y_label)}</text>'
+
+
+def _levels(chart: Chart, y: Axis) -> Iterator[str]:
+    """Yield the ticks of each zoom, as drawn first and of the whole range last."""
+    whole = whole_axis(chart)
+    levels = [y_ticks(y), *(zoomed_ticks(y, zoom) for zoom in ZOOMS[1:])]
+    for ticks in [*levels, *([] if whole == y else [y_ticks(whole)])]:
+        places = [_py(y.place(value)) for value in ticks]
+        yield " ".join(map(",".join, zip(labels(ticks), places, strict=True)))
+
+
+def _whole(chart: Chart, y: Axis) -> str:
+    """Return where the whole range begins and ends, in the places of the axis as drawn."""
+    whole = whole_axis(chart)
+    if whole == y:
+        return ""
+    scale = (y.end - y.start) / (y.high - y.low)
+    top, bottom = (y.start + (end - y.low) * scale for end in (whole.high, whole.low))
+    return f' data-whole="{_py(top)} {_py(bottom)}"'
+
+
+def _moved(kind: str, x: float, y: float, words: str) -> str:
+    return (f'<g class="move" transform="translate({_px(x)} {_px(y)})">'
+            f'<text class="{kind}">{text(words)}</text></g>')  # fmt: skip
 
 
 def _marks(chart: Chart, x: Axis) -> Iterator[str]:
     for at, label in chart.marks:
         place = _px(x.place(at))
-        left = x.place(at) + 4 + 7 * len(label) > WIDTH  # of the line, where the right has no room
+        # Left of its line where a narrow chart has no room to the right of it.
+        share = (x.place(at) - LEFT) / (WIDTH - LEFT - RIGHT)
+        left = LEFT + share * (WIDTHS[0] - LEFT - RIGHT) + 4 + 7 * len(label) > WIDTHS[0]
         side = 'x="-4" text-anchor="end"' if left else 'x="4" text-anchor="start"'
-        yield (f'<g class="mark" data-x="{float(at)!r}" transform="translate({place} 0)">'
+        yield (f'<g class="mark" transform="translate({place} 0)">'
                f'<line y1="{TOP - 16}" y2="{HEIGHT - BOTTOM}"/>'
                f'<text {side} y="{TOP - 8}">{text(label)}</text></g>')  # fmt: skip
 
 
-def _opening(chart: Chart, curve: Curve, looks: CurveStyles) -> str:
-    look = looks.look(chart, curve)
-    return (f'<g class="curve {classes(look)}" data-n="{looks.names[curve.name]}"'
-            f' data-g="{looks.groups[curve.group]}" data-shape="{SHAPES[look.shape]}"'
-            f' data-note="{text(curve.note)}">')  # fmt: skip
+def _opening(chart: Chart, curve: Curve, styles: CurveStyles, y: Axis) -> str:
+    style = styles.style(chart, curve)
+    return (f'<g class="curve {classes(style)}" data-n="{styles.names[curve.name]}"'
+            f' data-g="{styles.groups[curve.group]}" data-shape="{SHAPES[style.shape]}"'
+            f' data-note="{text(curve.note)}"{_extent(curve, y)}>')  # fmt: skip
+
+
+def _extent(curve: Curve, y: Axis) -> str:
+    """Return the highest and lowest place of a curve and its band inside the axis."""
+    places = [y.end if y.side(v) > 0 else y.start if y.side(v) < 0 else y.place(v)
+              for v in bounds([curve])]  # fmt: skip
+    return f' data-extent="{_py(min(places))} {_py(max(places))}"' if places else ""
 
 
 def _curve(
     curve: Curve, shape: str, common: Sequence[float], ident: str, x: Axis, y: Axis
 ) -> Iterator[str]:
     """What is in a curve's group, and its end."""
-    clip = f'clip-path="url(#{ident}-clip)"'
     stretches = runs(curve, common, y.base > 0)
-    yield f'<path class="band" {clip} d="{"".join(_band(s, x, y) for s in stretches)}"/>'
-    yield f'<path class="line" {clip} d="{"".join(_line(s, x, y) for s in stretches)}"/>'
-    part = {id(point): n for n, stretch in enumerate(stretches) for point in stretch}
+    yield f'<g clip-path="url(#{ident}-clip)">'
+    yield f'<path class="band" d="{"".join(_band(s, x, y) for s in stretches)}"/>'
+    yield f'<path class="line" d="{"".join(_line(s, x, y) for s in stretches)}"/></g>'
     for point in sorted(curve.points, key=lambda p: p.x):
-        yield _point(point, part.get(id(point)), shape, x, y, f"{curve.name} {curve.group}")
+        yield _point(point, shape, x, y, f"{curve.name} {curve.group}")
     yield "</g>"
 
 
-def _point(point: Point, part: int | None, shape: str, x: Axis, y: Axis, whose: str) -> str:
+def _point(point: Point, shape: str, x: Axis, y: Axis, curve: str) -> str:
     side = y.side(point.y)
     at = y.place(point.y) if side == 0 else y.end if side > 0 else y.start
     kind = "" if side == 0 else " over" if side > 0 else " under"
@@ -208,19 +255,26 @@ def _point(point: Point, part: int | None, shape: str, x: Axis, y: Axis, whose: 
     data = {
         "x": number_or_none(point.x), "y": shown(point.y), "low": number_or_none(point.low),
         "high": number_or_none(point.high), "note": text(point.note),
-        "part": "" if part is None else str(part),
+        "at": _py(_true_place(y, point.y)) if side else "",
     }  # fmt: skip
     attributes = "".join(f' data-{key}="{value}"' for key, value in data.items() if value)
-    said = f"{whose}, {data['x']}: {data['y']}"
-    said += f" ({data['low']} to {data['high']})" if data["low"] and data["high"] else ""
-    said += f" {point.note}" if point.note else ""
+    title = f"{curve}, {data['x']}: {data['y']}"
+    title += f" ({data['low']} to {data['high']})" if data["low"] and data["high"] else ""
+    title += f" {point.note}" if point.note else ""
     return (f'<path class="pt{kind}" d="{shape}" transform="translate({_px(x.place(point.x))}'
-            f' {_px(at)})"{attributes}><title>{text(said)}</title></path>')  # fmt: skip
+            f' {_py(at)})"{attributes}><title>{text(title)}</title></path>')  # fmt: skip
+
+
+def _true_place(axis: Axis, value: float) -> float:
+    """Return where a value lies that is not on the axis; failures lie above everything."""
+    if not math.isfinite(value):
+        return -math.inf
+    return axis.place(value) if value > 0 or not axis.base else math.inf
 
 
 def _line(stretch: Sequence[Point], x: Axis, y: Axis) -> str:
     return "".join(
-        f"{'L' if n else 'M'}{_px(x.place(p.x))} {_px(y.place(p.y))}" for n, p in enumerate(stretch)
+        f"{'L' if n else 'M'}{_px(x.place(p.x))} {_py(y.place(p.y))}" for n, p in enumerate(stretch)
     )
 
 
@@ -236,7 +290,7 @@ def _band(stretch: Sequence[Point], x: Axis, y: Axis) -> str:
                 (x.place(p.x) + d, p) for p in run for d in ((-3, 3) if len(run) == 1 else (0,))
             ]
             outline = [(at, p.high) for at, p in sides] + [(at, p.low) for at, p in sides[::-1]]
-            path += "M" + "L".join(f"{_px(at)} {_px(_reach(y, v))}" for at, v in outline) + "Z"
+            path += "M" + "L".join(f"{_px(at)} {_py(_reach(y, v))}" for at, v in outline) + "Z"
         run = []
     return path
 
@@ -248,3 +302,10 @@ def _reach(axis: Axis, value: float) -> float:
 
 def _px(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
+
+
+def _py(value: float) -> str:
+    """Return a vertical place, finer than a pixel as the page shows it up to 16 times taller."""
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return f"{value:.2f}".rstrip("0").removesuffix(".")

@@ -4,6 +4,7 @@ Every check that finds nothing has a page beside it in which it does find someth
 """
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from test_html import Tree
 
 from lexp.commands.report import report
-from lexp.display.document import Page, Section
+from lexp.display.document import Curve, Page, Point, Section
 from lexp.display.html import render
 from lexp.display.table import Table, printable, to_csv
 from support.config import compose
@@ -120,7 +121,7 @@ def test_the_policy_lets_no_other_script_in(tmp_path):
     assert any("Content Security Policy" in line for line in seen.console)
 
 
-def test_drawn_again_at_the_same_size_a_chart_is_the_same(tmp_path):
+def test_scaled_to_the_size_it_was_drawn_at_a_chart_is_the_same(tmp_path):
     source = small()
     seen = visit(tmp_path, acting(source, """
         fig.querySelector('.plot').style.width = '862px';
@@ -130,29 +131,147 @@ def test_drawn_again_at_the_same_size_a_chart_is_the_same(tmp_path):
     """))  # fmt: skip
     assert seen.result == {"width": "860"} and seen.console == []
     before, after = Tree(source), Tree(seen.dom)
-    for name in ("pt", "line", "band"):
-        old, new = ([a for a in t.all("path", name) if "clip-path" in a or "data-x" in a]
-                    for t in (before, after))  # fmt: skip
-        assert len(old) == len(new) > 0
-        for a, b in zip(old, new, strict=True):
-            assert shape(a["d"]) == shape(b["d"])
-            places = zip(coordinates(a), coordinates(b), strict=True)
-            assert all(abs(p - q) < 0.11 for p, q in places), (a, b)
-            assert a.get("class") == b.get("class")
-    edges = [
-        [t for t in tree.texts if "triangle" in t[1] and t[0] == "p"] for tree in (before, after)
-    ]
-    assert edges[0] == edges[1] and "2 points lie outside" in edges[0][0][1]
+    old, new = ([a for a in t.all("path", "pt") if "data-x" in a] for t in (before, after))
+    assert len(old) == len(new) > 0
+    for a, b in zip(old, new, strict=True):
+        assert (a["d"], a["class"]) == (b["d"], b["class"])
+        assert coordinates(a["transform"]) == pytest.approx(coordinates(b["transform"]), abs=0.06)
+    for name in ("line", "band"):
+        traces = [a for a in after.all("path", name) if a["d"] != "M0 6H26"]
+        assert traces and all(a["transform"] == "matrix(1 0 0 1 0 0)" for a in traces)
+    edges = [[t for tag, t in tree.texts if tag in ("p", "span")] for tree in (before, after)]
+    for texts in edges:
+        at = texts.index("Points outside the axis, drawn as triangles at its edge: ")
+        assert texts[at + 1] == "2"
     ticks = [[t for tag, t in tree.texts if tag == "text"] for tree in (before, after)]
     assert ticks[0] == ticks[1]
 
 
-def shape(path: str) -> str:
-    return re.sub(r"[-\d. ]", "", path)
+def coordinates(text: str) -> list[float]:
+    return [float(n) for n in re.findall(r"-?[\d.]+", text)]
 
 
-def coordinates(attrs: dict) -> list[float]:
-    return [float(n) for n in re.findall(r"-?[\d.]+", attrs.get("transform", "") + attrs["d"])]
+# Points, the corners of lines, and ticks, all as pixels of the window.
+MEASURE = """
+    const origin = () => svg.getBoundingClientRect();
+    const corners = path => {
+        const m = path.getScreenCTM();
+        return [...path.getAttribute('d').matchAll(/[ML]([-\\d.]+) ([-\\d.]+)/g)].map(
+            ([, x, y]) => [m.a * x + m.c * y + m.e, m.b * x + m.d * y + m.f]);
+    };
+    const centre = el => { const m = el.getScreenCTM(); return [m.e, m.f]; };
+    const measure = () => {
+        const clip = svg.querySelector('.clip').getBoundingClientRect(), o = origin();
+        const shown = [...svg.querySelectorAll('.curve:not(.hide)')];
+        const c = svg.querySelector('.clip'), m = svg.getScreenCTM(), n = k => +c.getAttribute(k);
+        const plot = [m.e + m.a * n('x'), m.f + m.d * n('y'),
+                      m.e + m.a * (n('x') + n('width')), m.f + m.d * (n('y') + n('height'))];
+        const boxes = [...svg.querySelectorAll('.ticks text:not(.hide)')].filter(
+            t => t.textContent).map(t => t.getBoundingClientRect());
+        return {
+            plot, width: m.a * svg.viewBox.baseVal.width, window: innerWidth,
+            points: shown.flatMap(g => [...g.querySelectorAll('.pt')].map(p => [
+                g.dataset.n, +p.dataset.x, +p.dataset.y, p.getAttribute('class'), ...centre(p)])),
+            corners: shown.flatMap(g => corners(g.querySelector('.line')).map(
+                c => [g.dataset.n, ...c])),
+            ticks: [...svg.querySelectorAll('.ticks.y .tick')].map(
+                t => [+t.textContent, centre(t)[1]]),
+            xticks: [...svg.querySelectorAll('.ticks.x .tick')].map(
+                t => [+t.textContent, centre(t)[0]]),
+            overlaps: boxes.flatMap((a, i) => boxes.slice(i + 1).filter(b =>
+                a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom),
+            ).length,
+            letters: Math.min(...boxes.map(b => b.height)),
+        };
+    };
+"""
+
+
+def check_places(seen: dict, log: bool = True) -> None:
+    """Points, lines and ticks agree with each other about where every value is."""
+    left, top, right, bottom = seen["plot"]
+    t = math.log if log else float
+    inside = [p for p in seen["points"] if p[3].split() in (["pt"], ["pt", "at"])]
+    for axis, ticks in ((0, seen["xticks"]), (1, seen["ticks"])):
+        low, high = ticks[0], ticks[-1]
+        scale = (high[1] - low[1]) / (t(high[0]) - t(low[0]))
+        for _, x, y, _, *at in inside:
+            value = (x, y)[axis]
+            assert at[axis] == pytest.approx(low[1] + scale * (t(value) - t(low[0])), abs=0.3)
+        for value, place in ticks:
+            assert place == pytest.approx(low[1] + scale * (t(value) - t(low[0])), abs=0.2)
+    assert 3 <= len(seen["ticks"]) <= 16 and seen["overlaps"] == 0 and seen["letters"] > 11
+    for _, _, _, kind, x, y in seen["points"]:
+        assert left - 0.1 <= x <= right + 0.1 and top - 0.1 <= y <= bottom + 0.1
+        if "over" in kind or "failed" in kind:
+            assert y == pytest.approx(top, abs=0.1)
+        if "under" in kind:
+            assert y == pytest.approx(bottom, abs=0.1)
+    # Every point inside is a corner of its curve's line, and every corner inside is a point.
+    places = {(n, round(x), round(y)) for n, _, _, _, x, y in inside}
+    corners = [c for c in seen["corners"] if top + 1 < c[2] < bottom - 1]
+    assert corners
+    for n, x, y in corners:
+        near = {(n, round(x) + i, round(y) + j) for i in (-1, 0, 1) for j in (-1, 0, 1)}
+        assert near & places, (n, x, y)
+    assert len(corners) >= len([p for p in inside if top + 1 < p[5] < bottom - 1])
+
+
+@pytest.mark.parametrize("width", [500, 900, 1400])
+@pytest.mark.parametrize("log", [True, False])
+def test_a_chart_fills_the_window_and_its_letters_keep_their_size(tmp_path, width, log):
+    source = render(Page("t", "", (Section("s", "", (chart(curves(), log),)),)))
+    seen = visit(tmp_path, acting(source, MEASURE + "say(measure());"), width)
+    assert seen.console == [] and len(seen.result["points"]) == 29
+    check_places(seen.result, log)
+    body = min(seen.result["window"], 1060)
+    assert body - 80 < seen.result["width"] < body
+
+
+def test_the_whole_range_shows_every_finite_value(tmp_path):
+    near = tuple(plain(f"a{n}", "g", 5 + n / 9) for n in range(4))
+    far = (*near, Curve("far", "g", (Point(64, 6.5), Point(256, 4000.0))))
+    source = render(Page("t", "", (Section("s", "", (chart(far),)),)))
+    seen = visit(tmp_path, acting(source, MEASURE + """
+        const whole = fig.querySelector('.whole input'), edge = fig.querySelector('.edge');
+        const found = [measure(), edge.hidden, edge.textContent];
+        whole.click(); found.push(measure(), edge.hidden);
+        whole.click(); found.push(measure(), edge.hidden);
+        say(found);
+    """))  # fmt: skip
+    before, closed, text, whole, hidden, after, again = seen.result
+    assert (closed, hidden, again) == (False, True, False) and text.endswith(": 1")
+    assert sum("over" in p[3] for p in before["points"]) == 1 and before == after
+    assert all(p[3] == "pt" for p in whole["points"]) and len(whole["points"]) == 26
+    for state in (before, whole):
+        check_places(state)
+    assert max(value for value, _ in whole["ticks"]) >= 1000
+    plain_source = render(Page("t", "", (Section("s", "", (chart(near),)),)))
+    assert not Tree(plain_source).all("label", "whole")  # nothing lies outside
+
+
+def test_a_chart_zooms_to_the_curves_shown(tmp_path):
+    many = tuple(plain(f"model_{n}", group, 5 + n) for n in range(8) for group in ("a", "b"))
+    source = render(Page("t", "", (Section("s", "", (chart(many),)),)))
+    for width in (1400, 500):
+        seen = visit(tmp_path, acting(source, MEASURE + """
+            const found = [measure()];
+            for (const n of [0, 3, 7]) {
+                fig.querySelector(`.key[data-n="${n}"]`).dispatchEvent(new MouseEvent('dblclick'));
+                found.push(measure());
+            }
+            fig.querySelector('.all').click(); found.push(measure());
+            say(found);
+        """), width)  # fmt: skip
+        every, *alone, back = seen.result
+        assert every == back and len(every["points"]) == 16 * 6
+        for state in (every, *alone):
+            check_places(state)
+        for state in alone:
+            assert len(state["points"]) == 12
+            heights = [p[5] for p in state["points"]]
+            # Its values fill the plot, but for the band around them and a little room.
+            assert max(heights) - min(heights) > 0.6 * (state["plot"][3] - state["plot"][1])
 
 
 HOVER = """
@@ -227,12 +346,12 @@ def test_copying_gives_the_table_as_csv(tmp_path):
         let got = null;
         const clipboard = {writeText: async text => { got = text; }};
         Object.defineProperty(navigator, 'clipboard', {value: clipboard});
-        document.querySelector('.sheet .copy').click();
+        document.querySelector('.table .copy').click();
         await wait(100);
         say(got);
     """))  # fmt: skip
-    (sheet,) = [item for item in page().sections[0].items if isinstance(item, Table)]
-    assert seen.result == to_csv(sheet)
+    (table,) = [item for item in page().sections[0].items if isinstance(item, Table)]
+    assert seen.result == to_csv(table)
 
 
 @pytest.mark.parametrize("width", [500, 900, 1400])

@@ -4,19 +4,29 @@ Both are looked at as they are drawn: matplotlib's figure, the page's elements.
 """
 
 import itertools
-import json
 import math
 import random
 import re
-import shutil
-import subprocess
 from importlib import resources
 
 import pytest
 from matplotlib import colors, pyplot
 from test_html import Tree
 
-from lexp.display.axes import labels, log_ticks, readable, x_ticks, y_axis, y_ticks
+from lexp.display.axes import (
+    WIDTH,
+    WIDTHS,
+    ZOOMS,
+    label_widths,
+    labels,
+    log_ticks,
+    readable,
+    spans,
+    x_ticks,
+    y_axis,
+    y_ticks,
+    zoomed_ticks,
+)
 from lexp.display.document import Chart, Curve, Page, Point, Section
 from lexp.display.html import render
 from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure
@@ -79,8 +89,8 @@ def seen(axis) -> list[tuple[float, str]]:
     return [(at, text.get_text()) for at, text in shown]
 
 
-def drawn(chart: Chart, looks: CurveStyles | None = None):
-    figure = chart_figure(chart, looks or CurveStyles.of([chart]))
+def drawn(chart: Chart, styles: CurveStyles | None = None):
+    figure = chart_figure(chart, styles or CurveStyles.of([chart]))
     figure.draw_without_rendering()
     axes = figure.axes[0]
     pyplot.close(figure)
@@ -132,6 +142,46 @@ def test_round_values_are_at_least_four_apart_and_everywhere():
     assert 4 <= len(same) <= 12 and 4 < same[0] < 5 < same[-1] < 6
 
 
+def test_every_part_of_an_axis_has_ticks_of_its_own_when_it_is_shown_taller():
+    draw = random.Random(1)
+    ranges = [list(pair) for pair in RANGES] + [[5.0], [5.0, 5.0 + 1e-14], [1e-9, 1e300]]
+    for _ in range(100):
+        low = 10 ** draw.uniform(-3, 5)
+        ranges.append([low, low * 10**10 ** draw.uniform(-5, 1)])
+    for values, log, zoom in itertools.product(ranges, (True, False), ZOOMS[1:]):
+        axis = y_axis(values, log)
+        ticks = zoomed_ticks(axis, zoom)
+        texts = labels(ticks)
+        assert len(set(texts)) == len(texts)
+        for text, tick in zip(texts, ticks, strict=True):
+            assert float(text) == pytest.approx(tick, rel=1e-9, abs=1e-9 * abs(values[-1]))
+        # Pixels of a view of this zoom, and of the smallest one that these ticks are for.
+        places = [zoom * axis.place(tick) for tick in ticks]
+        gaps = [a - b for a, b in itertools.pairwise(places)]
+        assert min(gaps) / math.sqrt(2) > 15
+        height = axis.start - axis.end
+        ends = [zoom * axis.start, *places, zoom * axis.end]
+        assert max(a - b for a, b in itertools.pairwise(ends)) < 0.6 * height, (values, log, zoom)
+
+
+def test_labels_of_an_axis_come_one_by_one_as_a_chart_grows():
+    draw = random.Random(2)
+    for _ in range(200):
+        places = sorted(draw.uniform(58, 842) for _ in range(draw.randint(1, 15)))
+        texts = [str(draw.randint(1, 10**6)) for _ in places]
+        widths = label_widths(places, texts, {0})
+        assert widths[0] == WIDTHS[0]
+        for width in (*WIDTHS, 300, 450, 600, 800, 1200):
+            stretched = [58 + (p - 58) * (width - 76) / (WIDTH - 76) for p in places]
+            shown = [n for n, least in enumerate(widths) if least and least <= width]
+            reach = [spans(stretched, texts)[n] for n in shown]
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(reach)), (width, places, texts)
+        left_out = [n for n, least in enumerate(widths) if least is None]
+        reach = spans(places, texts)
+        others = [reach[n] for n, least in enumerate(widths) if least is not None]
+        assert all(any(reach[n][0] < b and a < reach[n][1] for a, b in others) for n in left_out)
+
+
 @pytest.mark.parametrize(
     ("lengths", "wanted"),
     [
@@ -181,9 +231,9 @@ def _fill(line) -> float:
     return share
 
 
-def triples(chart: Chart, looks: CurveStyles | None = None) -> dict[tuple[str, str], tuple]:
+def triples(chart: Chart, styles: CurveStyles | None = None) -> dict[tuple[str, str], tuple]:
     """Colour, line and marker of each curve of a picture."""
-    lines = drawn(chart, looks).get_lines()[: len(chart.curves)]
+    lines = drawn(chart, styles).get_lines()[: len(chart.curves)]
     return {
         (curve.name, curve.group): (
             colors.to_hex(line.get_color()), repr(line._unscaled_dash_pattern),
@@ -255,7 +305,7 @@ def lab(colour: str) -> tuple[float, float, float]:
 
 
 def test_ten_colours_are_far_from_each_other():
-    css = (resources.files("lexp.report") / "assets" / "page.css").read_text(encoding="utf-8")
+    css = (resources.files("lexp.display") / "assets" / "page.css").read_text(encoding="utf-8")
     sets = [list(COLOURS)]
     for n in range(3):  # light, dark, print
         sets.append([re.findall(rf"--c{k}: (#[0-9a-f]{{6}})", css)[n] for k in range(len(COLOURS))])
@@ -266,7 +316,7 @@ def test_ten_colours_are_far_from_each_other():
 
 
 def test_the_page_draws_every_look_there_is():
-    css = (resources.files("lexp.report") / "assets" / "page.css").read_text(encoding="utf-8")
+    css = (resources.files("lexp.display") / "assets" / "page.css").read_text(encoding="utf-8")
     assert len(STYLES) == N_STYLES and len(MARKERS) == len(SHAPES) == N_SHAPES
     assert len(FILLS) == N_FILLS
     assert all(f".c{n} {{ color: var(--c{n}); }}" in css for n in range(len(COLOURS)))
@@ -278,8 +328,8 @@ def test_the_page_draws_every_look_there_is():
 
 def test_a_model_and_a_method_look_the_same_in_all_pictures_of_a_command():
     one, other = many(MODELS[:4], ["full", "full yarn"]), many(MODELS[2:6], METHODS[:4])
-    looks = CurveStyles.of([one, other])
-    first, second = triples(one, looks), triples(other, looks)
+    styles = CurveStyles.of([one, other])
+    first, second = triples(one, styles), triples(other, styles)
     for name in MODELS[2:4]:
         assert first[name, "full"][0] == second[name, "window"][0]
     apart, beside = many(["a"], ["full"]), many(["b", "a"], ["window", "full"])
@@ -330,37 +380,3 @@ def test_charts_without_a_number_are_drawn():
     assert seen(drawn(results_chart([cell(math.nan, 128)], {})).xaxis) == [(128, "128")]
     axes = drawn(Chart("t", "x", "y", True, True, ()))
     assert not axes.get_lines()
-
-
-NODE = shutil.which("node")
-
-
-@pytest.mark.skipif(NODE is None, reason="no Node.js here (Debian: apt-get install nodejs)")
-def test_the_script_has_the_same_rules():
-    source = (resources.files("lexp.report") / "assets" / "page.js").read_text(encoding="utf-8")
-    names = ("number", "labels", "readable", "yRange", "yTicks", "steps")
-    bodies = [re.search(rf"^function {n}\(.*?^}}$", source, re.M | re.S)[0] for n in names]
-    draw = random.Random(1)
-    values = [list(pair) for pair in RANGES]
-    values += [
-        [v := 10 ** draw.uniform(-3, 5), v * 10**10 ** draw.uniform(-5, 1)] for _ in range(200)
-    ]
-    values += [[5.0], [5.0, 5.0 + 1e-14], [1e-9, 1e300]]
-    spans = [sorted([draw.uniform(0, 99) for _ in range(2)]) for _ in range(20)]
-    ask = f"""
-        const values = {json.dumps(values)}, spans = {json.dumps(spans)};
-        const ticks = log => values.map(v => {{
-            const [low, high] = yRange(v, log, false), found = yTicks(low, high, log);
-            return [found, labels(found)];
-        }});
-        const shown = [...readable(spans, new Set([3, 7]))].sort((a, b) => a - b);
-        console.log(JSON.stringify([ticks(true), ticks(false), shown]));
-    """
-    done = subprocess.run([NODE, "-e", "\n".join([*bodies, ask])], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *both, shown = json.loads(done.stdout)
-    for log, found in zip((True, False), both, strict=True):
-        for value, (ticks, texts) in zip(values, found, strict=True):
-            own = y_ticks(y_axis(value, log))
-            assert ticks == pytest.approx(own, rel=1e-12) and texts == labels(own), value
-    assert shown == sorted(readable([tuple(span) for span in spans], {3, 7}))

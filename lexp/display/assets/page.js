@@ -1,87 +1,23 @@
-// Charts are complete SVG before this runs. It redraws them to the window's width and to the curves
-// shown, by the same rules as report/axes.py, and shows values under the pointer. All texts come
-// from attributes and go into text nodes.
+// Charts are complete SVG before this runs. It scales what was drawn to the window's width and to the
+// curves shown, and shows values under the pointer; display/svg.py chooses places, ticks and labels.
+// All texts come from attributes and go into text nodes.
 (() => {
 "use strict";
-const LEFT = 58, RIGHT = 18, TOP = 44, BOTTOM = 48;
-const MANY = 60;
-const OVER = "M0-5L4.2 2.4H-4.2z", UNDER = "M0 5L4.2-2.4H-4.2z";
+const MANY = 60, LEAST_WIDTH = 280;
 const tip = document.getElementById("tip");
 const all = (root, query) => Array.from(root.querySelectorAll(query));
-const read = value => value === undefined || value === "" ? NaN : Number(value);
-const px = value => value.toFixed(1).replace(/\.0$/, "");
-
-function number(value, digits) {
-  const rounded = Number.isInteger(value) ? value : Number(value.toPrecision(digits));
-  if (Number.isInteger(rounded) && Math.abs(rounded) < 1e7) return String(rounded);
-  const short = Number(rounded.toPrecision(digits));
-  const text = Math.abs(short) >= 1e7 || Math.abs(short) < 1e-4 ? short.toExponential() : String(short);
-  return text.replace(/e([+-])(\d)$/, "e$10$2");
-}
-
-function labels(values) {
-  const sorted = [...new Set(values)].sort((a, b) => a - b);
-  const near = sorted.slice(1).reduce((least, v, n) => Math.min(least, v - sorted[n]), Infinity) / 100;
-  let found = [];
-  for (let digits = 4; digits < 17; digits++) {
-    found = values.map(v => number(v, digits));
-    if (found.every((text, n) => Math.abs(Number(text) - values[n]) <= Math.max(near, 1e-9 * Math.abs(values[n])))) break;
-  }
-  return found;
-}
-
-function readable(spans, first) {
-  const rank = n => first.has(n) ? 0 : n === 0 || n === spans.length - 1 ? 1 : 2;
-  const shown = new Set();
-  for (const n of [...spans.keys()].sort((a, b) => rank(a) - rank(b) || a - b)) {
-    const [start, end] = spans[n];
-    if ([...shown].every(m => end <= spans[m][0] || start >= spans[m][1])) shown.add(n);
-  }
-  return shown;
-}
-
-function yRange(values, log, whole) {
-  let ts = values.filter(v => Number.isFinite(v) && (v > 0 || !log)).map(v => log ? Math.log10(v) : v);
-  ts.sort((a, b) => a - b);
-  if (!ts.length) ts = [0, 1];
-  const low = ts[0], most = ts[Math.floor(0.95 * (ts.length - 1))];
-  let high = ts[ts.length - 1];
-  if (!whole && ts.length >= 10 && most > low && high - low > 5 * (most - low)) high = most + 0.25 * (most - low);
-  const apart = high - low > 1e-9 * Math.max(1, Math.abs(high));
-  const room = apart ? 0.04 * (high - low) : (log ? 0.05 : Math.max(0.5, Math.abs(low) / 20));
-  return [low - room, high + room];
-}
-
-function yTicks(low, high, log) {
-  if (!log) return steps(low, high);
-  const span = high - low, every = Math.max(1, Math.ceil(span / 8));
-  for (const subs of [[1], ...(span > 3.5 ? [[1, 3]] : []), [1, 2, 5], [1, 2, 3, 5, 7]]) {
-    const found = [];
-    for (let n = Math.floor(low); n <= Math.min(Math.ceil(high), 307); n++)
-      if (n % every === 0) for (const s of subs) {
-        const t = Math.log10(s) + n;
-        if (t >= low - 1e-12 && t <= high + 1e-12) found.push(s * 10 ** n);
-      }
-    if (found.length >= 5 || every > 1) return found;
-  }
-  return steps(10 ** low, 10 ** high);
-}
-
-function steps(low, high) {
-  const size = 10 ** Math.floor(Math.log10(high - low));
-  let first = 0, last = 0, step = 0;
-  for (const s of [5, 2, 1, 0.5, 0.2]) {
-    step = size * s;
-    first = Math.ceil(low / step - 1e-9);
-    last = Math.floor(high / step + 1e-9);
-    if (last - first >= 3) break;
-  }
-  return Array.from({ length: last - first + 1 }, (_, n) => (first + n) * step);
-}
+const numbers = text => text.split(" ").map(Number);
 
 function setUp(figure) {
-  const svg = figure.querySelector(".plot > svg");
-  const logX = figure.dataset.logX === "1", logY = figure.dataset.logY === "1";
+  const svg = figure.querySelector(".plot > svg"), clip = svg.querySelector(".clip");
+  const [left, top, plotWidth, plotHeight] = ["x", "y", "width", "height"].map(k => Number(clip.getAttribute(k)));
+  const floor = top + plotHeight, right = svg.viewBox.baseVal.width - left - plotWidth, height = svg.viewBox.baseVal.height;
+  const placed = el => {
+    const matrix = el.transform.baseVal[0].matrix;
+    return { el, x: matrix.e, y: matrix.f };
+  };
+  const moved = all(svg, ".move, .mark, .ticks.x .tick").map(placed);
+  const yTicks = svg.querySelector(".ticks.y"), tick = yTicks.firstElementChild, levels = yTicks.dataset.levels.split(";");
   const keys = all(figure, ".key");
   const label = (kind, n) => {
     const key = figure.querySelector(`.key[data-${kind}="${n}"] span`);
@@ -91,16 +27,13 @@ function setUp(figure) {
     const curve = { g, name: label("n", g.dataset.n), group: label("g", g.dataset.g), note: g.dataset.note };
     curve.points = all(g, ".pt").map(el => {
       const title = el.querySelector("title");
-      if (title) title.remove(); // the tooltip says it; both would be one too many
-      const d = el.dataset;
-      return { el, curve, x: read(d.x), y: read(d.y), low: read(d.low), high: read(d.high), part: d.part };
+      if (title) title.remove(); // the tooltip has the same text
+      const point = { ...placed(el), curve, value: el.dataset.x, failed: el.classList.contains("failed") };
+      if (el.dataset.at) point.y = Number(el.dataset.at);
+      return point;
     });
     return curve;
   });
-  const places = curves.flatMap(c => c.points.map(p => p.x)).concat(all(svg, ".mark").map(m => read(m.dataset.x)));
-  const scaled = (places.length ? places : [1]).map(v => logX ? Math.log2(v) : v);
-  const lowX = scaled.reduce((a, b) => Math.min(a, b)), highX = scaled.reduce((a, b) => Math.max(a, b));
-  const room = 0.03 * (highX - lowX) || 0.5;
   const whole = figure.querySelector(".whole input"), filter = figure.querySelector(".filter");
   let shown = curves, at = null;
 
@@ -121,49 +54,57 @@ function setUp(figure) {
     if (count) figure.querySelector(".all").hidden = shown.length === curves.length;
     if (count) count.textContent = shown.length === curves.length ? `${curves.length} curves` : `${shown.length} of ${curves.length} curves`;
     point(null);
-    layOut();
+    scale();
   }
 
-  function layOut() {
-    const width = Math.max(280, Math.round(svg.parentNode.clientWidth)), height = width < 620 ? 340 : 420;
-    const right = width - RIGHT, floor = height - BOTTOM;
-    const values = shown.flatMap(c => c.points.flatMap(p => [p.y, p.low, p.high]));
-    const [low, high] = yRange(values, logY, whole && whole.checked);
-    const xOf = v => LEFT + ((logX ? Math.log2(v) : v) - lowX + room) / (highX - lowX + 2 * room) * (right - LEFT);
-    const t = v => logY ? (v > 0 ? Math.log10(v) : -Infinity) : v;
-    const yOf = v => t(v) === -Infinity ? 2 * floor : floor + (t(v) - low) / (high - low) * (TOP - floor);
+  // The drawn places at the top and bottom of the plot, and which ticks belong to them.
+  function view() {
+    if (whole && whole.checked) return [...numbers(svg.dataset.whole), levels[levels.length - 1]];
+    const extents = shown.filter(c => c.g.dataset.extent).map(c => numbers(c.g.dataset.extent));
+    if (shown.length === curves.length || !extents.length) return [top, floor, levels[0]];
+    const high = extents.reduce((a, e) => Math.min(a, e[0]), floor), low = extents.reduce((a, e) => Math.max(a, e[1]), top);
+    const half = Math.max(0.54 * (low - high), plotHeight / 32), middle = (low + high) / 2;
+    const first = Math.max(top, middle - half), last = Math.min(floor, middle + half);
+    // Each level of ticks is for views that are smaller than the one before it by the root of 2.
+    return [first, last, levels[Math.ceil(2 * Math.log2(plotHeight / (last - first)) - 1e-6)]];
+  }
+
+  function scale() {
+    const width = Math.max(LEAST_WIDTH, Math.round(svg.parentNode.clientWidth)), wide = width - left - right;
+    const [first, last, ticks] = view();
+    const sx = wide / plotWidth, sy = plotHeight / (last - first);
+    const xOf = x => left + (x - left) * sx, yOf = y => top + (y - first) * sy;
+    const move = (el, x, y) => el.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width);
-    svg.setAttribute("height", height);
-    const set = (query, values) => { for (const el of all(svg, query)) for (const k in values) el.setAttribute(k, values[k]); };
-    set(".clip", { width: right - LEFT, height: floor - TOP });
-    set(".axis", { d: `M${LEFT} ${floor}H${right}` });
-    set(".label.x", { x: (LEFT + right) / 2, y: height - 8 });
-    set(".none", { x: width / 2, y: height / 2 });
-    set(".mark line", { y2: floor });
-    for (const mark of all(svg, ".mark")) {
-      const text = mark.querySelector("text"), place = xOf(read(mark.dataset.x));
-      const left = place + 4 + 7 * text.textContent.length > width;
-      mark.setAttribute("transform", `translate(${px(place)} 0)`);
-      text.setAttribute("x", left ? -4 : 4);
-      text.setAttribute("text-anchor", left ? "end" : "start");
+    clip.setAttribute("width", wide);
+    svg.querySelector(".axis").setAttribute("transform", `matrix(${sx} 0 0 1 ${xOf(0)} 0)`);
+    for (const path of all(svg, "[clip-path] path")) path.setAttribute("transform", `matrix(${sx} 0 0 ${sy} ${xOf(0)} ${yOf(0)})`);
+    for (const { el, x, y } of moved) move(el, xOf(x), y);
+    for (const text of all(svg, ".ticks.x text")) text.classList.toggle("hide", !(width >= Number(text.dataset.width)));
+    const inside = y => y > top - 0.01 && y < floor + 0.01;
+    const places = ticks.split(" ").map(pair => pair.split(",")).map(([text, place]) => [text, yOf(Number(place))]);
+    yTicks.replaceChildren(...places.filter(([, y]) => inside(y)).map(([text, y]) => {
+      const copy = tick.cloneNode(true);
+      move(copy, 0, y);
+      copy.querySelector("line").setAttribute("x2", left + wide);
+      copy.querySelector("text").textContent = text;
+      return copy;
+    }));
+    let outside = 0;
+    for (const p of points()) {
+      const y = yOf(p.y), side = inside(y) ? 0 : y < top ? 1 : -1;
+      [p.px, p.py] = [xOf(p.x), side > 0 ? top : side < 0 ? floor : y];
+      move(p.el, p.px, p.py);
+      if (p.failed) continue;
+      p.el.setAttribute("d", side > 0 ? svg.dataset.over : side < 0 ? svg.dataset.under : p.curve.g.dataset.shape);
+      p.el.classList.toggle("over", side > 0);
+      p.el.classList.toggle("under", side < 0);
+      outside += side !== 0;
     }
-    const ticks = all(svg, ".ticks.x .tick"), marked = new Set(all(svg, ".mark").map(m => read(m.dataset.x)));
-    const spans = ticks.map(tick => {
-      const place = xOf(read(tick.dataset.x)), half = 3.5 * tick.querySelector("text").textContent.length + 5;
-      return [place - half, place + half];
-    });
-    const legible = readable(spans, new Set([...ticks.keys()].filter(n => marked.has(read(ticks[n].dataset.x)))));
-    ticks.forEach((tick, n) => {
-      tick.querySelector("text").classList.toggle("hide", !legible.has(n));
-      tick.setAttribute("transform", `translate(${px(xOf(read(tick.dataset.x)))} ${floor})`);
-    });
-    drawYTicks(svg.querySelector(".ticks.y"), yTicks(low, high, logY), yOf, right);
-    let beyond = 0;
-    for (const curve of shown) beyond += drawCurve(curve, xOf, yOf, v => !Number.isFinite(v) || t(v) > high + 1e-12 ? 1 : t(v) < low - 1e-12 ? -1 : 0, floor);
     const edge = figure.querySelector(".edge");
-    edge.hidden = !beyond;
-    edge.textContent = beyond === 1 ? "1 point lies outside the axis and is drawn as a triangle at its edge." : `${beyond} points lie outside the axis and are drawn as triangles at its edge.`;
+    edge.hidden = !outside;
+    edge.querySelector("span").textContent = outside;
   }
 
   // What is under the pointer.
@@ -224,7 +165,7 @@ function setUp(figure) {
     let next = points()[0];
     if (at && step[0]) next = at.curve.points[at.curve.points.indexOf(at) + step[0]];
     else if (at) {
-      const column = points().filter(p => p.x === at.x).sort((a, b) => a.py - b.py);
+      const column = points().filter(p => p.value === at.value).sort((a, b) => a.py - b.py);
       next = column[column.indexOf(at) + step[1]];
     }
     if (next) point(next, together(next));
@@ -255,65 +196,12 @@ function setUp(figure) {
     if (filter) filter.value = "";
     choose();
   });
-  if (whole) whole.addEventListener("change", layOut);
+  if (whole) whole.addEventListener("change", scale);
   // So many curves that none could be followed: begin with the first line style's.
   const styles = keys.filter(key => key.dataset.g !== undefined);
   if (curves.length > MANY) styles.forEach((key, n) => press(key, n === 0));
   choose();
-  return { layOut, leave: () => { if (at) point(null); } };
-}
-
-function drawYTicks(group, values, yOf, right) {
-  const texts = labels(values);
-  group.replaceChildren(...values.map((value, n) => {
-    const make = (tag, values) => {
-      const el = document.createElementNS(group.namespaceURI, tag);
-      for (const k in values) el.setAttribute(k, values[k]);
-      return el;
-    };
-    const tick = make("g", { class: "tick", transform: `translate(0 ${px(yOf(value))})` });
-    const text = make("text", { x: LEFT - 8, dy: ".32em" });
-    text.textContent = texts[n];
-    tick.append(make("line", { x1: LEFT, x2: right }), text);
-    return tick;
-  }));
-}
-
-// Sets a curve's paths and points; returns how many points with a number lie outside the axis.
-function drawCurve(curve, xOf, yOf, sideOf, floor) {
-  const runs = new Map();
-  let beyond = 0;
-  for (const p of curve.points) {
-    const side = sideOf(p.y), failed = !Number.isFinite(p.y);
-    p.px = xOf(p.x);
-    p.py = side > 0 ? TOP : side < 0 ? floor : yOf(p.y);
-    p.el.setAttribute("transform", `translate(${px(p.px)} ${px(p.py)})`);
-    if (!failed) {
-      p.el.setAttribute("d", side > 0 ? OVER : side < 0 ? UNDER : curve.g.dataset.shape);
-      p.el.setAttribute("class", `pt${side > 0 ? " over" : side < 0 ? " under" : ""}`);
-      beyond += side !== 0;
-    }
-    if (p.part !== undefined) runs.set(p.part, [...(runs.get(p.part) || []), p]);
-  }
-  let line = "", band = "";
-  const outline = run => {
-    if (!run.length) return "";
-    const sides = run.flatMap(p => (run.length === 1 ? [-3, 3] : [0]).map(d => [p.px + d, p]));
-    const path = [...sides.map(([x, p]) => [x, p.high]), ...sides.reverse().map(([x, p]) => [x, p.low])];
-    return "M" + path.map(([x, v]) => `${px(x)} ${px(yOf(v))}`).join("L") + "Z";
-  };
-  for (const run of runs.values()) {
-    line += run.map((p, n) => `${n ? "L" : "M"}${px(p.px)} ${px(yOf(p.y))}`).join("");
-    let held = [];
-    for (const p of run) {
-      if (Number.isFinite(p.low) && Number.isFinite(p.high)) held.push(p);
-      else { band += outline(held); held = []; }
-    }
-    band += outline(held);
-  }
-  curve.g.querySelector(".line").setAttribute("d", line);
-  curve.g.querySelector(".band").setAttribute("d", band);
-  return beyond;
+  return { scale, leave: () => { if (at) point(null); } };
 }
 
 async function copy(button) {
@@ -337,7 +225,7 @@ const charts = all(document, ".chart").map(setUp);
 let waiting = 0;
 window.addEventListener("resize", () => {
   cancelAnimationFrame(waiting);
-  waiting = requestAnimationFrame(() => { for (const chart of charts) chart.layOut(); });
+  waiting = requestAnimationFrame(() => { for (const chart of charts) chart.scale(); });
 });
 window.addEventListener("scroll", () => { for (const chart of charts) chart.leave(); }, { passive: true });
 window.addEventListener("beforeprint", () => { for (const d of all(document, "details")) d.open = true; });
