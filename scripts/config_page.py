@@ -74,8 +74,7 @@ def command_section(command: str) -> str:
             f"| [`{group.name}=`](#{group.name}) | `{group.default}` | {told(group, path)} |"
         )
     for key in keys(path):
-        name = "model" if key.name == "models" else key.name  # as it is typed
-        lines.append(f"| `{name}=` | `{key.default}` | {told(key, path)} |")
+        lines.append(f"| `{key.name}=` | `{key.default}` | {told(key, path)} |")
     return "\n".join([*lines, ""])
 
 

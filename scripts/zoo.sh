@@ -8,7 +8,7 @@ source "$(dirname "$0")/setup.sh"
 
 data=(dataset=text "dataset.train=$books/train/*.txt" "dataset.validation=$books/validation/*.txt" "dataset.test=$books/test/*.txt")
 models=$(cd conf/model && printf '%s,' *.yaml | sed 's/\.yaml//g; s/,$//')
-lexp train -m "model=$models" seed=0,1 name=zoo train_len=256 tokens=2e6 probe_every=500 "${data[@]}"
+lexp train -m "model=$models" seed=0,1 name=zoo train_len=256 tokens=2e6 eval_every=500 "${data[@]}"
 
 score() { lexp eval name=zoo 'lengths=[128,256,512,1024,2048]' max_tokens=20480 "$@" > /dev/null; }
 score 'attention=[full,blockwise,window,window_sinks]'

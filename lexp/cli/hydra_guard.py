@@ -11,7 +11,9 @@ from typing import Any
 
 import hydra._internal.hydra as hydra_main
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,6 +35,8 @@ FIXED: dict[str, Any] = {
 }
 SWEEP_DIR = "${outputs}/${name}/sweep"
 KEYS_THAT_CALL = ("_target_", "()")
+# Commands whose `model` names runs of a study; that of `lexp train` is a choice from conf/model.
+SELECTING = ("eval", "probe", "analyze", "report")
 
 
 def check_flags(arguments: list[str]) -> None:
@@ -57,7 +61,7 @@ def ordered(arguments: list[str]) -> list[str]:
 
 
 def install() -> None:
-    """From now on every config that Hydra composes in this process is checked."""
+    """Have Hydra compose every config of this process with `CheckedLoader`."""
     hydra_main.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
 
 
@@ -85,6 +89,26 @@ class CheckedLoader(ConfigLoaderImpl):
             raise ConfigError(f"{' '.join(overrides)}: {error}") from None
         check_composed(config)
         return config
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        """Parse; where a command selects runs, Hydra is to see no group in the override `model`."""
+        parsed, repository = super()._parse_overrides_and_create_caching_repo(
+            config_name, overrides
+        )
+        return parsed, ModelIsAKey(repository) if config_name in SELECTING else repository
+
+
+class ModelIsAKey(CachingConfigRepository):
+    """Hydra's view of the config folders without the group `model`.
+
+    Hydra takes every override that is called like a group for a choice from it.
+    """
+
+    def group_exists(self, config_path: str) -> bool:
+        """Return whether there is a group of this path."""
+        return config_path != "model" and super().group_exists(config_path)
 
 
 def check_composed(config: DictConfig) -> None:

@@ -126,9 +126,6 @@ def run(word: str, arguments: list[str]) -> None:
     guard.check_flags(arguments)
     guard.install()
     register_schemas()
-    if word in ("eval", "probe", "analyze", "report"):
-        # conf/model is a group of `lexp train`; Hydra would take model= for a choice from it.
-        arguments = [re.sub(r"^model=", "models=", argument) for argument in arguments]
     for argument in arguments if word == "train" else []:
         if re.match(r"(model|size|dataset|tokenizer|objective)=\[", argument):
             name, _, value = argument.partition("=")

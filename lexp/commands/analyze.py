@@ -121,7 +121,7 @@ def _moments(
     for found in checkpoints if "trained" in settings["states"] else ():
         step, loss = -1, math.nan
         if found is not None:
-            step, loss = found.step, float(found.state["probe"].get(nll, math.nan))
+            step, loss = found.step, float(found.state["validation"].get(nll, math.nan))
         yield CheckpointInfo("trained", step, loss), load_subject(text, settings, found)
     if "random" in settings["states"]:
         subject = load_subject(text, settings, checkpoints[-1])

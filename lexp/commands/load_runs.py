@@ -149,8 +149,8 @@ def open_texts(study: Path, settings: dict[str, Any]) -> tuple[list[RunWithData]
     """
     texts: list[RunWithData] = []
     problems: list[LexpError] = []
-    external = settings["models"] == KIND
-    for run in [register(study, settings)] if external else choose_runs(study, settings["models"]):
+    external = settings["model"] == KIND
+    for run in [register(study, settings)] if external else choose_runs(study, settings["model"]):
         try:
             texts.append(open_text(run, settings))
         except LexpError as error:

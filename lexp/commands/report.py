@@ -70,7 +70,7 @@ def report(config: DictConfig) -> None:
     """Gather a study's cells into tables, curves and one self-contained page."""
     settings = check(config)
     study = Path(settings["outputs"]) / settings["name"]
-    runs = _runs(study, settings["models"])
+    runs = _runs(study, settings["model"])
     names = {run.name for run in runs}
     stored = read_study(study)
     _say_orphans(study, stored)

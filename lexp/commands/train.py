@@ -188,7 +188,9 @@ def _train(
         ranks = f", {group.size} ranks by {settings['parallel']}" if group.size > 1 else ""
         _to_the_end(job, folder, f"{precision} on {device}{ranks}")
     if group.is_rank_zero:
-        run.finish({"step": job.step, "seconds": round(job.seconds, 1), "probe": job.last_probe})
+        run.finish(
+            {"step": job.step, "seconds": round(job.seconds, 1), "validation": job.last_validation}
+        )
 
 
 def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
@@ -239,17 +241,17 @@ def _start_from(settings: dict[str, Any], model: Transformer, tokenizer: str) ->
 def _portion(
     settings: dict[str, Any], store: Store, steps: loop.TrainSettings, objective: Objective
 ) -> tuple[Batches, tuple[Span, ...]]:
-    """Training batches and the tokens probes score; DataError before any training."""
+    """Return training batches and the tokens validations score; DataError before any training."""
     for split in ("train", "validation"):
         if not store.splits[split].names:
             raise DataError(f"dataset.{split} of {settings['dataset']['name']} has no documents")
     batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings["seed"])
     try:
-        spans = loop.probe_spans(
+        spans = loop.validation_spans(
             objective.protocol,
             store.splits["validation"],
             steps.train_len,
-            settings["probe_tokens"],
+            settings["eval_tokens"],
         )
     except DataError as error:
         raise DataError(f"validation split: {error}") from None
@@ -266,5 +268,5 @@ def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
         optim=OptimSettings(lr=settings["lr"], **settings["optim"]),
         save_every=settings["save_every"],
         keep=frozenset(range(keep, n_steps + 1, keep) if isinstance(keep, int) else keep or ()),
-        probe_every=settings["probe_every"],
+        eval_every=settings["eval_every"],
     )

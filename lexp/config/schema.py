@@ -70,8 +70,8 @@ class TrainSchema:
     optim: OptimSchema = MISSING
     save_every: int = MISSING
     keep: Any = None
-    probe_every: int = MISSING
-    probe_tokens: int = MISSING
+    eval_every: int = MISSING
+    eval_tokens: int = MISSING
     stall_min: float | None = None
     device: str = MISSING
     precision: str = MISSING
@@ -90,7 +90,7 @@ class MethodsSchema:
     dataset: Any = None
     name: str = MISSING
     outputs: str = MISSING
-    models: Any = MISSING
+    model: Any = MISSING
     path: str | None = None
     train_len: int | None = None
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
@@ -105,7 +105,7 @@ class ReportSchema:
 
     name: str = MISSING
     outputs: str = MISSING
-    models: Any = MISSING
+    model: Any = MISSING
     delta: float = MISSING
     last_k: int | None = MISSING
     key_alpha: float = MISSING

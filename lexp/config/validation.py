@@ -23,7 +23,7 @@ def check_train(config: dict[str, Any]) -> None:
     optim = config["optim"]
     problems = [
         *_at_least(config, 1, "train_len", "batch_tokens", "accumulation", "save_every"),
-        *_at_least(config, 1, "probe_every", "probe_tokens"),
+        *_at_least(config, 1, "eval_every", "eval_tokens"),
         *_at_least(config, 0, "seed"),
         *_steps("keep", config.get("keep")),
         *_positive(config, "lr", "tokens"),
@@ -111,7 +111,7 @@ def check_analyze(config: dict[str, Any]) -> None:
 
 def check_report(config: dict[str, Any]) -> None:
     """Check what the claims of a report rest on; one ConfigError names everything wrong."""
-    problems = [*_path_word("name", config["name"]), *_place(config), *_models(config["models"])]
+    problems = [*_path_word("name", config["name"]), *_place(config), *_models(config["model"])]
     if not (math.isfinite(config["delta"]) and config["delta"] >= 0):
         problems.append(f"delta={config['delta']} (nats per token, a finite number from 0)")
     problems += _positive(config, "key_alpha")
@@ -170,14 +170,14 @@ def _methods(config: dict[str, Any]) -> list[str]:
         *_place(config),
         *_lengths(config["lengths"]),
         *_chosen(config, "attention", "extension"),
-        *_models(config["models"]),
+        *_models(config["model"]),
         *_external(config),
     ]
 
 
 def _external(config: dict[str, Any]) -> list[str]:
     """What is wrong with model=hf and what goes with it alone."""
-    if config["models"] != "hf":
+    if config["model"] != "hf":
         return [
             f"{key}={config[key]} (goes with model=hf)"
             for key in ("path", "train_len")

@@ -31,7 +31,7 @@ LATER = {"init_from": None, "kernel": "tiles"}
 CAUSAL = "causal"
 SEPARATE = ("share_layers", False)
 NOT_IDENTITY = (
-    "name", "outputs", "wandb", "save_every", "keep", "probe_every", "probe_tokens", "device",
+    "name", "outputs", "wandb", "save_every", "keep", "eval_every", "eval_tokens", "device",
     "path", "parallel", "stall_min",
 )  # fmt: skip
 

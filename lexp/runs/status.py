@@ -38,7 +38,7 @@ class Status:
     """One run's status.
 
     step, n_steps: optimiser steps done and to do, None before they are known. tokens_per_s: since
-    this start, probes and checkpoints included. updated: seconds since 1970. pid, host: of the
+    this start, validations and checkpoints included. updated: seconds since 1970. pid, host: of the
     process that wrote it (of a queued run: of the command that will start it, None where that is a
     cluster). slurm_job: as squeue names it. reason: one line, of states that have one.
     stepped: seconds since 1970 when the step count last grew, as the heartbeat saw it.

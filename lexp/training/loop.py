@@ -43,7 +43,7 @@ class TrainSettings:
     optim: OptimSettings
     save_every: int
     keep: frozenset[int]
-    probe_every: int
+    eval_every: int
 
     @property
     def step_tokens(self) -> int:
@@ -80,7 +80,7 @@ class TrainingJob:
     make_attend: MakeAttend = make_attend
     step: int = 0
     seconds: float = 0.0
-    last_probe: dict[str, float | str] = field(default_factory=dict)
+    last_validation: dict[str, float | str] = field(default_factory=dict)
 
 
 def train(job: TrainingJob, console: Console | NullLogger) -> None:
@@ -101,8 +101,8 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
         console.advance(settings.step_tokens, f"loss {loss:.3f}")
         keeping = job.step in settings.keep
         # What is kept is looked at later, against its own loss.
-        if job.step % settings.probe_every == 0 or job.step == n_steps or keeping:
-            _probe(job, console)
+        if job.step % settings.eval_every == 0 or job.step == n_steps or keeping:
+            _validate(job, console)
         signalled = job.group.broadcast(job.stop.number)
         stopping = signalled is not None and job.step < n_steps
         if job.step % settings.save_every == 0 or job.step == n_steps or stopping or keeping:
@@ -127,7 +127,7 @@ def save(job: TrainingJob) -> None:
         "tokens": job.step * job.settings.step_tokens,
         "metrics_bytes": job.metrics.sync(),
         "seconds": round(job.seconds, 3),
-        "probe": job.last_probe,
+        "validation": job.last_validation,
     }
     keep = job.step in job.settings.keep
     checkpoint.save(job.checkpoints, tensors, state, keep)
@@ -141,7 +141,7 @@ def resume(job: TrainingJob, found: checkpoint.Checkpoint) -> None:
     checkpoint.load_optimizer(found, job.model, job.optimizer, job.engine.place)
     job.step = found.step
     job.seconds = found.state["seconds"]
-    job.last_probe = found.state["probe"]
+    job.last_validation = found.state["validation"]
 
 
 def _step(
@@ -183,16 +183,19 @@ def _kept(job: TrainingJob) -> str:
     return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
 
 
-def probe_spans(
+def validation_spans(
     protocol: Protocol, validation: Tokens, train_len: int, max_tokens: int
 ) -> tuple[Span, ...]:
-    """What probes score: 4x, 2x or 1x train_len tokens, as the documents allow; else DataError."""
+    """Return what validations score: 4x, 2x or 1x train_len tokens, as the documents allow.
+
+    DataError if no document has train_len tokens.
+    """
     longest = int(validation.lengths.max(initial=0)) - 1
     multiple = max([m for m in (1, 2, 4) if m * train_len <= longest], default=1)
     return protocol.spans(validation, [multiple * train_len], max_tokens)
 
 
-def _probe(job: TrainingJob, console: Console | NullLogger) -> None:
+def _validate(job: TrainingJob, console: Console | NullLogger) -> None:
     """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
     settings, model, protocol = job.settings, job.model, job.objective.protocol
     scorer = job.objective.scorer(model, job.pattern, job.autocast, protocol)
@@ -208,8 +211,8 @@ def _probe(job: TrainingJob, console: Console | NullLogger) -> None:
         nats = scorer.score(job.validation, windows)
         values[f"nll@{length}"] = float(nats.mean(dtype=np.float64))
     model.train()
-    # As text where JSON has no number for it; a probe that is not finite is no reason to stop.
-    job.last_probe = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+    # As text where JSON has no number for it; a loss that is not finite is no reason to stop.
+    job.last_validation = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
     _log(job, "validation", values)
     by_length = ", ".join(f"{perplexity(v):.2f} at {k[4:]}" for k, v in values.items())
     console.say(f"step {job.step}: validation perplexity {by_length}")

@@ -131,7 +131,7 @@ def test_a_nested_protocol_reads_the_longest_length_alone(study, needs):
     assert totals(needs) == (3, 0, 0, 3 * 3 * 32)
     # Where the longest is not defined, the next one is read, and gives the shorter ones.
     study.train("model=learned")
-    study.eval("plan=true", "models=learned", "attention=[full]", "protocol=[prefix]")
+    study.eval("plan=true", "model=learned", "attention=[full]", "protocol=[prefix]")
     assert totals(needs) == (3, 0, 1, 3 * 16)
 
 

@@ -10,6 +10,7 @@ from lexp.commands import evaluate as eval_task
 from lexp.commands import train as train_task
 from lexp.config.instantiate import build
 from lexp.config.schema import check_types, plain
+from lexp.config.sweep import check_jobs
 from lexp.extension import Extension
 from lexp.pattern import Blockwise, Pattern
 from lexp.position import Position, RoPE, XPos
@@ -131,8 +132,8 @@ EVAL_REFUSED = {
     "workers=some": ["workers=some"],
     "max_tokens=0": ["max_tokens=0"],
     "max_tokens=inf": ["max_tokens=inf"],
-    "models=7": ["model=7"],
-    "models=[]": ["model=[]"],
+    "model=7": ["model=7"],
+    "model=[]": ["model=[]"],
     "attention.blockwise.block=0": ["attention.blockwise: block must be at least 1, got 0"],
     "attention.blockwise.block=1.5": ["attention.blockwise.block=1.5"],
     "name=a/b": ["name='a/b'"],
@@ -144,6 +145,17 @@ def test_values_lexp_eval_refuses(override):
     with pytest.raises(ConfigError) as error:
         eval_task.check(compose("eval", *override.split(" ")))
     assert all(part in str(error.value) for part in EVAL_REFUSED[override]), str(error.value)
+
+
+@pytest.mark.parametrize("word", ["eval", "probe", "analyze", "report"])
+def test_model_names_runs_where_a_command_selects_them(word):
+    assert compose(word)["model"] is None
+    assert compose(word, "model=xpos")["model"] == "xpos"
+    assert compose(word, "model=[xpos,of_my_own]")["model"] == ["xpos", "of_my_own"]
+    assert compose("train", "model=xpos")["model"]["name"] == "xpos"
+    jobs = []
+    check_jobs(CONF, word, ["-m", "model=xpos,of_my_own"], lambda job: jobs.append(job["model"]))
+    assert jobs == ["xpos", "of_my_own"]
 
 
 def test_all_problems_are_named_at_once():

@@ -172,7 +172,7 @@ def test_ranks_share_the_sample_ids_of_one_process(tiny, tmp_path, n_ranks):
 
 def test_a_run_goes_on_with_other_ranks_and_the_other_strategy(tiny, tmp_path):
     """One process to step 2, 2 ranks to 4, 4 to 7, one to the end: losses of one process."""
-    common = ("model=t5", *SIZE, "probe_every=5")
+    common = ("model=t5", *SIZE, "eval_every=5")
     wanted = tiny(*common, f"outputs={tmp_path}/one")
     train(wanted)
     configs = [

@@ -54,7 +54,6 @@ def test_every_key_of_a_command_is_there_with_its_default_and_no_other(command):
     found = {row["key"]: yaml.safe_load(row["default"]) for row in rows(command)}
     groups = {row["key"] for row in rows(command) if row["group"]}
     composed = OmegaConf.to_container(compose(command), resolve=False)
-    composed = {"model" if key == "models" else key: value for key, value in composed.items()}
     expected = dict(flat({key: v for key, v in composed.items() if key not in groups}))
     assert {key: value for key, value in found.items() if key not in groups} == expected
     for group in groups:

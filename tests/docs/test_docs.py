@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from test_study_files import EACH
 
+from lexp.cli import hydra_guard
 from lexp.cli.entry_points import TASKS
 from lexp.config.schema import register_schemas
 from lexp.config.sweep import check_jobs, is_sweep
@@ -24,7 +25,7 @@ from support.documents import (
 
 TINY = [
     "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",
-    "train_len=16", "batch_tokens=64", "tokens=320", "probe_every=5", "probe_tokens=128",
+    "train_len=16", "batch_tokens=64", "tokens=320", "eval_every=5", "eval_tokens=128",
 ]  # fmt: skip
 HERE = ["device=cpu", "precision=float32"]
 # What is added to a command so that it takes no time.
@@ -127,6 +128,7 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
     if not found:
         return
     register_schemas()
+    hydra_guard.install()
     world = make_world(tmp_path / "lexp", monkeypatch)
     if any("model=hf" in step.text for step in found):
         add_model(world.folder)
@@ -229,7 +231,6 @@ def check(step: Step, world: World) -> None:
     """Compose a command and check it whole, without doing any work."""
     _, word, *given = shlex.split(step.text, comments=True)
     assert word in TASKS, step
-    given = [re.sub(r"^model=", "models=", one) if word != "train" else one for one in given]
     given += [NEEDED[one] for one in given if one in NEEDED]
     folder = str(ROOT / "conf")
     if is_sweep(given):

@@ -257,12 +257,12 @@ def by_hand(study, length: int) -> float:
 
 def test_vector_replacement_measures_on_training_texts(study, tiny):
     train(tiny("model=nope", "size.n_layers=2"))
-    rows = study("attention=[full]", "extension=[none,vector_replacement]", "models=nope")
+    rows = study("attention=[full]", "extension=[none,vector_replacement]", "model=nope")
     nll = {(r["extension"], int(r["length"])): float(r["nll"]) for r in rows if r["nll"]}
     for length in (8, 16):  # nothing to replace within the trained length
         assert nll["none", length] == nll["vector_replacement", length]
     assert nll["none", 32] != nll["vector_replacement", 32]
-    blockwise = study("attention=[blockwise]", "extension=[vector_replacement]", "models=nope")
+    blockwise = study("attention=[blockwise]", "extension=[vector_replacement]", "model=nope")
     own = [r for r in blockwise if r["attention"] == "blockwise"]
     assert {r["status"] for r in own} == {"not defined"}
 
@@ -270,9 +270,9 @@ def test_vector_replacement_measures_on_training_texts(study, tiny):
 def test_vector_replacement_measures_on_the_runs_own_texts(study, tiny, texts):
     """Also where other texts are scored: their training split is not looked at."""
     train(tiny("model=nope"))
-    own = study("attention=[full]", "extension=[vector_replacement]", "models=nope")
+    own = study("attention=[full]", "extension=[vector_replacement]", "model=nope")
     other = study(
-        "attention=[full]", "extension=[vector_replacement]", "models=nope", "dataset=text",
+        "attention=[full]", "extension=[vector_replacement]", "model=nope", "dataset=text",
         f"dataset.test={texts}/test/*.txt",
     )  # fmt: skip
     assert {r["nll"] for r in other if r["length"] == "32"} == {
@@ -283,7 +283,7 @@ def test_vector_replacement_measures_on_the_runs_own_texts(study, tiny, texts):
 def test_a_model_trained_in_a_window_is_evaluated_in_it_as_trained(study, tiny):
     train(tiny("model=swat", "model.pattern.window=4"))
     rows = study(
-        "models=swat",
+        "model=swat",
         "attention=[full,window,trained]",
         "attention.window.window=4",
         "lengths=[32]",
@@ -296,12 +296,12 @@ def test_a_model_trained_in_a_window_is_evaluated_in_it_as_trained(study, tiny):
 
 
 def test_per_token_losses_are_kept_and_give_the_cell(study):
-    study("attention=[full]", "models=rope")
+    study("attention=[full]", "model=rope")
     (path,) = (study.folder).glob("rope*/eval/full-segments-32-16-*.npz")
     losses = read_losses(path)
     assert losses.names == ("0.txt", "1.txt", "2.txt") and losses.length == 16
     assert losses.position.tolist() == 3 * list(range(1, 33))
-    rows = by_cell(study("attention=[full]", "models=rope"))
+    rows = by_cell(study("attention=[full]", "model=rope"))
     assert losses.nll == pytest.approx(float(rows["rope", "full", 16]["nll"]), abs=1e-12)
     # As the documentation reads it, without lexp.
     with np.load(path) as cell:
@@ -339,7 +339,7 @@ def test_a_loss_that_is_not_finite_is_a_cell_with_its_place(study, monkeypatch, 
         return nats
 
     monkeypatch.setattr(Scorer, "score", broken)
-    cells = by_cell(study("attention=[full]", "models=rope"))
+    cells = by_cell(study("attention=[full]", "model=rope"))
     assert cells["rope", "full", 32]["status"] == "not finite"
     assert cells["rope", "full", 32]["ppl"] == ""
     assert "first at context 21" in capsys.readouterr().out
@@ -356,7 +356,7 @@ def test_any_other_error_is_not_swallowed(study, monkeypatch):
 
 def test_choices_that_do_not_exist_name_what_does(study):
     with pytest.raises(ConfigError, match="model=xpos: .* has runs of learned, rope"):
-        study("models=xpos")
+        study("model=xpos")
     with pytest.raises(ConfigError, match="no run in .*nothing; studies there: default"):
         study("name=nothing")
     with pytest.raises(DataError, match=r"lengths: test split of text: no document has the 100001"):
@@ -392,7 +392,7 @@ def test_a_damaged_result_is_refused(study):
 
 def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away(study, tiny):
     train(tiny("seed=1"))
-    rows = study("attention=[full]", "models=rope", "lengths=[16,32]")
+    rows = study("attention=[full]", "model=rope", "lengths=[16,32]")
 
     def cell(row, **changes):
         whole = ("seed", "train_len", "length", "documents", "tokens")
@@ -465,12 +465,12 @@ def test_real_subjects_carry_that_identity(study, monkeypatch):
 
 
 def test_settings_of_a_run_changed_by_hand_give_new_cells_not_old_ones(study):
-    before = study("attention=[full]", "models=rope")
+    before = study("attention=[full]", "model=rope")
     (path,) = study.folder.glob("rope*/config.json")
     stored = json.loads(path.read_text())
     stored["settings"]["model"]["position"]["base"] = 3.0
     path.write_text(json.dumps(stored))
-    after = study("attention=[full]", "models=rope")
+    after = study("attention=[full]", "model=rope")
     assert len(after) == 2 * len(before)  # both kinds, told apart by their variant
     assert len({row["variant"] for row in after}) == 2
     assert len({row["nll"] for row in after}) > len({row["nll"] for row in before})
@@ -479,7 +479,7 @@ def test_settings_of_a_run_changed_by_hand_give_new_cells_not_old_ones(study):
 def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(study, tiny, capsys):
     train(tiny("lr=2e-2"))
     train(tiny("tokenizer=bpe", "tokenizer.vocab_size=300"))
-    study("attention=[full]", "models=rope", "lengths=[8,16]")
+    study("attention=[full]", "model=rope", "lengths=[8,16]")
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if "│ rope" in line]
     assert len(rows) == 2 * 3 and "±" not in out
@@ -502,7 +502,7 @@ def test_one_damaged_run_does_not_hide_the_others(study, capsys):
     path.write_text("[]")
     with pytest.raises(CheckpointError, match="is not the config of a run"):
         study("attention=[full]", "lengths=[8,16]")
-    study("attention=[full]", "lengths=[8,16]", "models=rope")  # nothing to do with it
+    study("attention=[full]", "lengths=[8,16]", "model=rope")  # nothing to do with it
 
 
 EDITS = [
@@ -527,6 +527,6 @@ def test_a_run_folder_of_somebody_else_is_checked_before_it_is_used(study, key, 
 
 
 def test_a_study_in_which_nothing_is_defined_still_prints_its_table(study, capsys):
-    study("attention=[full]", "models=learned", "lengths=[32,33]")
+    study("attention=[full]", "model=learned", "lengths=[32,33]")
     assert capsys.readouterr().out.count("n/d") >= 4
     assert (study.folder / "results.png").exists()

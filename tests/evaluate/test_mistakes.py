@@ -123,7 +123,7 @@ def test_07_no_window_crosses_documents(protocol):
 
 
 def test_08_the_bos_rule_is_explicit_and_stored(study, capsys):  # noqa: F811
-    study("attention=[full]", "models=rope")
+    study("attention=[full]", "model=rope")
     (path,) = study.folder.glob("rope*/eval/full-segments-32-16-*.npz")
     with np.load(path) as stored:
         assert str(stored["bos"]) == "none"
@@ -133,7 +133,7 @@ def test_08_the_bos_rule_is_explicit_and_stored(study, capsys):  # noqa: F811
 
 def test_09_numbers_of_other_vocabularies_are_not_compared_per_token(study, tiny):  # noqa: F811
     train(tiny("tokenizer=bpe", "tokenizer.vocab_size=300"))
-    study("attention=[full]", "models=rope", "lengths=[16]")
+    study("attention=[full]", "model=rope", "lengths=[16]")
     per_token, per_byte = (study.folder / "results.md").read_text().split("**Bits per byte")
     rows = [line for line in per_token.splitlines() if line.startswith("| rope")]
     assert len(rows) == 2 and not any("**" in row for row in rows)
@@ -165,7 +165,7 @@ def test_11_seeds_are_an_axis_of_their_own():
 
 def test_12_training_budgets_are_never_mixed(study, tiny, capsys):  # noqa: F811
     train(tiny("tokens=320", "seed=1"))
-    study("attention=[full]", "models=rope", "lengths=[16]")
+    study("attention=[full]", "model=rope", "lengths=[16]")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ rope")]
     assert any("tokens=320" in row for row in rows) and any("tokens=640" in row for row in rows)
     assert not any("±" in row for row in rows)  # these two are no seeds of one variant

@@ -48,7 +48,7 @@ def test_a_disk_that_is_full_between_saves_is_exit_code_5(tiny, small_disk, tmp_
     """Then it is a line of metrics.jsonl that cannot be written."""
     place, mount = small_disk
     assert mount("remount,size=1m").returncode == 0
-    config = tiny(f"outputs={place}/outputs", "tokens=12800", "save_every=1000", "probe_every=1000")
+    config = tiny(f"outputs={place}/outputs", "tokens=12800", "save_every=1000", "eval_every=1000")
     sizes = (4096, 512, 64, 8, 1)
 
     def fill():
@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_between_saves_is_exit_code_5(tiny, small_disk, tmp_
     assert "metrics.jsonl: No space left" in ended.said
     (place / "filler").unlink()
     train(config)
-    alone = tiny("tokens=12800", "save_every=1000", "probe_every=1000")
+    alone = tiny("tokens=12800", "save_every=1000", "eval_every=1000")
     train(alone)
     assert_whole(folder_of(config), result_of(folder_of(alone)))
 

@@ -15,7 +15,7 @@ TRAIN = {
     "tokens=-1": 2, "tokens=null": 2, "tokens=1e400": 2, "tokens=nan": 2, "train_len=1e3": 2,
     "train_len=1.5": 2, "train_len=-8": 2, "train_len=99999999999999999999": 2, "seed=-1": 2,
     "seed=18446744073709551616": 2, "seed=1.5": 2, "seed=null": 2, "batch_tokens=0": 2,
-    "save_every=0": 2, "probe_every=-1": 2, "keep=0": 2, "keep=[0]": 2, "keep=x": 2,
+    "save_every=0": 2, "eval_every=-1": 2, "keep=0": 2, "keep=[0]": 2, "keep=x": 2,
     "precision=fp7": 2, "device=tpu": 2, "device=cuda:9": 2, "compile=maybe": 2, "model=nope2": 2,
     "model=../../x": 2, "model=/etc/passwd": 2, "dataset=../../x": 2, "size=": 2, "model=null": 2,
     "+new=1": 2, "~model": 2, "~lr": 2, "~optim.beta1": 2,

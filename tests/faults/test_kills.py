@@ -16,7 +16,7 @@ from lexp.runs.run import Run
 from support.faults.calls import counted, die, watch
 from support.faults.children import assert_whole, folder_of, result_of, run
 
-LONG = ("tokens=1920", "save_every=3", "probe_every=7")  # 30 steps
+LONG = ("tokens=1920", "save_every=3", "eval_every=7")  # 30 steps
 N_STEPS = 30
 # The long suite, in parts that can be run one by one: LEXP_FAULTS_KILLS=1000 scripts/faults.sh
 MANY, PART = int(os.environ.get("LEXP_FAULTS_KILLS", "200")), 100

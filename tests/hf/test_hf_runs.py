@@ -38,7 +38,7 @@ def study(texts, tmp_path):
 
     def make(word, folder, *overrides):
         base = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32", *data]
-        base += ["models=hf", f"path={folder}"] if folder else []
+        base += ["model=hf", f"path={folder}"] if folder else []
         return compose(word, *base, *overrides)
 
     return make
@@ -91,7 +91,7 @@ def test_cells_are_kept_and_the_run_is_one_of_the_study(study, tmp_path, capsys)
     assert config["settings"]["model"]["sha256"] == find_source(str(folder)).sha256()
     eval_(study("eval", folder, *choices))
     eval_(study("eval", None, *choices))  # every run of the study, this one among them
-    eval_(study("eval", None, "models=tiny", *choices))
+    eval_(study("eval", None, "model=tiny", *choices))
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     capsys.readouterr()
     report(compose("report", f"outputs={tmp_path}/outputs"))
@@ -364,10 +364,10 @@ def test_the_command_line(tmp_path, texts):
 @pytest.mark.parametrize(
     "words, line",
     [
-        (["models=hf"], "model=hf (needs path=FOLDER or path=ORG/NAME)"),
+        (["model=hf"], "model=hf (needs path=FOLDER or path=ORG/NAME)"),
         (["path=x"], "path=x (goes with model=hf)"),
         (["train_len=5"], "train_len=5 (goes with model=hf)"),
-        (["models=hf", "path=x", "train_len=0"], "train_len=0 (from 1 to"),
+        (["model=hf", "path=x", "train_len=0"], "train_len=0 (from 1 to"),
     ],
 )
 @pytest.mark.parametrize("word, task", [("eval", eval_), ("analyze", analyze), ("probe", probe)])

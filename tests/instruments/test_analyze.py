@@ -143,7 +143,7 @@ def test_the_command_keeps_numbers_and_pictures_and_looks_once(
 
 
 def test_trained_and_random_models_differ_and_methods_do(study):  # noqa: F811
-    rows = run(study, "states=[trained,random]", "models=rope")
+    rows = run(study, "states=[trained,random]", "model=rope")
 
     def values(**wanted: str) -> list[str]:
         return [r["value"] for r in rows if all(r[k] == v for k, v in wanted.items())]

@@ -83,7 +83,7 @@ def test_the_command_follows_training(tiny, tmp_path, capsys):
     assert math.isnan(by_step["0"])
     run = next((tmp_path / "outputs/default").glob("learned-*-s0-*"))
     for found in at_steps(run / "checkpoints", None):
-        assert by_step[str(found.step)] == found.state["probe"]["nll@16"]
+        assert by_step[str(found.step)] == found.state["validation"]["nll@16"]
     assert len({by_step["2"], by_step["5"], by_step["10"]}) == 3
     said = capsys.readouterr().out
     assert "Toeplitz R² of scores over training" in said

@@ -290,7 +290,7 @@ def test_what_is_shown_is_of_all_findings(instrument):
 
 
 def test_the_command_runs_both(study):  # noqa: F811
-    run(study, "instruments=[heads,variance,vectors]", "models=rope", "lengths=[16,32]",
+    run(study, "instruments=[heads,variance,vectors]", "model=rope", "lengths=[16,32]",
         "+instruments.variance.d_model=24", "+instruments.variance.seq_len=32")  # fmt: skip
     folder = study.folder / "analysis"
     assert any(folder.glob("variance*.csv")) and (folder / "vectors.csv").exists()

@@ -25,8 +25,8 @@ from support.config import TINY
 
 HOST = socket.gethostname()
 LOCAL = ("hydra/launcher=local", "hydra.launcher.jobs=2")
-LONG = [word for word in TINY if not word.startswith(("tokens", "save_every", "probe_every"))]
-LONG += ["tokens=64e6", "save_every=1000000", "probe_every=1000000"]
+LONG = [word for word in TINY if not word.startswith(("tokens", "save_every", "eval_every"))]
+LONG += ["tokens=64e6", "save_every=1000000", "eval_every=1000000"]
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen:

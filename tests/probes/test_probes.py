@@ -536,7 +536,7 @@ def test_every_cell_is_a_row_and_the_arrays_beside_it_give_its_numbers(study, ca
 
 
 def test_the_cell_is_that_of_the_library_called_by_hand(study, texts):
-    (row,) = study("probes=[passkey]", "lengths=[100]", "models=rope")
+    (row,) = study("probes=[passkey]", "lengths=[100]", "model=rope")
     from lexp.commands.make_objects import make_model
     from lexp.runs import checkpoint
     from lexp.runs.run import Run
@@ -560,18 +560,18 @@ def test_the_same_command_again_computes_only_what_is_missing(study, monkeypatch
         return score_examples(kind, model, examples, *rest)
 
     monkeypatch.setattr("lexp.probes.run.score_examples", counted)
-    first = study("models=rope", "lengths=[130]")
+    first = study("model=rope", "lengths=[130]")
     assert [name for name, _ in computed] == ["passkey", "recall", "mqar", "copy"]
-    assert study("models=rope", "lengths=[130]") == first and len(computed) == 4
-    study("models=rope", "lengths=[130]", "attention=[full,window]")
+    assert study("model=rope", "lengths=[130]") == first and len(computed) == 4
+    study("model=rope", "lengths=[130]", "attention=[full,window]")
     assert len(computed) == 8 and computed[4:] == computed[:4]  # the same questions by any method
-    study("models=rope", "lengths=[130]", "seed=1", "probes=[copy]")
-    study("models=rope", "lengths=[130]", "samples=4", "probes=[copy]")
-    study("models=rope", "lengths=[130]", "probes=[copy]", "probes.copy.cue=4")
+    study("model=rope", "lengths=[130]", "seed=1", "probes=[copy]")
+    study("model=rope", "lengths=[130]", "samples=4", "probes=[copy]")
+    study("model=rope", "lengths=[130]", "probes=[copy]", "probes.copy.cue=4")
     assert len(computed) == 11 and computed[8] != computed[3] and computed[9] == computed[3]
     (path,) = study.folder.glob("rope*/probes/mqar-full-130-*.npz")
     path.write_bytes(path.read_bytes()[:100])
-    assert len(study("models=rope", "lengths=[130]")) == 11 and len(computed) == 12
+    assert len(study("model=rope", "lengths=[130]")) == 11 and len(computed) == 12
 
 
 def test_extensions_and_models_on_the_command_line(study, capsys):
@@ -587,7 +587,7 @@ def test_extensions_and_models_on_the_command_line(study, capsys):
         and "vector_replacement is for models without encodings" in out
     )
     with pytest.raises(ConfigError, match="model=xpos: .* has runs of learned, rope"):
-        study("models=xpos")
+        study("model=xpos")
     with pytest.raises(DataError, match="no document has"):
         study("lengths=[100000]")
 
@@ -601,7 +601,7 @@ def test_failures_are_rows_and_out_of_memory_is_tried_again(study, monkeypatch, 
             scores.nll[30] = math.nan
         return scores
 
-    only = ("models=rope", "lengths=[130]")
+    only = ("model=rope", "lengths=[130]")
     with monkeypatch.context() as patch:
         patch.setattr("lexp.probes.run.score_examples", failing)
         with pytest.raises(Incomplete, match="1 of 4 cells ran out of memory"):
@@ -633,7 +633,7 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
     monkeypatch.setattr(
         probe_task, "probe_sheets", lambda r, notes: (seen.append(r), original(r, notes))[1]
     )
-    rows = study("models=rope", "probes=[copy]", "lengths=[130]")
+    rows = study("model=rope", "probes=[copy]", "lengths=[130]")
     assert {row["seed"] for row in rows} == {"0", "1"}
     (results,) = seen
 
@@ -663,17 +663,17 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
 def test_a_cell_depends_on_everything_that_makes_its_number(study, monkeypatch):
     from lexp.probes import run as module
 
-    study("models=rope", "probes=[copy]", "lengths=[130]")
+    study("model=rope", "probes=[copy]", "lengths=[130]")
     (path,) = study.folder.glob("rope*/probes/*.json")
     assert json.loads(path.read_text())["reason"] == ""
     before = path.stem
     monkeypatch.setattr(module, "NUMERICS", 99)
-    study("models=rope", "probes=[copy]", "lengths=[130]")
+    study("model=rope", "probes=[copy]", "lengths=[130]")
     (config,) = study.folder.glob("rope*/config.json")
     stored = json.loads(config.read_text())
     stored["settings"]["model"]["position"]["base"] = 3.0
     config.write_text(json.dumps(stored))
-    study("models=rope", "probes=[copy]", "lengths=[130]")
+    study("model=rope", "probes=[copy]", "lengths=[130]")
     assert len(list(study.folder.glob("rope*/probes/*.json"))) == 3
     assert before in {p.stem for p in study.folder.glob("rope*/probes/*.json")}
 

@@ -511,7 +511,7 @@ def test_everything_is_written_and_a_second_report_replaces_it(study):
     assert all("2.72" in before[f"report.{kind}"] for kind in ("html", "md", "tex"))
     study.line(run, shifted(flat(2.0)))
     (folder / "notes.txt").write_text("mine")
-    study.report("models=rope")
+    study.report("model=rope")
     after = {path.name: path.read_text() for path in folder.iterdir()}
     assert set(after) == {name for name in before if not name.startswith("differences")} | {
         "notes.txt"
@@ -542,7 +542,7 @@ BAD = {
     "name=nothing": (2, "no run in", "studies there: default"),
     "baseline=xpos": (2, "baseline=xpos", "there are alibi, rope"),
     "judge=xpos": (2, "judge=xpos", "rope-nano-", "alibi-nano-"),
-    "models=xpos": (2, "model=xpos", "has runs of alibi, rope"),
+    "model=xpos": (2, "model=xpos", "has runs of alibi, rope"),
     "delta=-0.1": (2, "delta=-0.1", "from 0"),
     "last_k=0": (2, "last_k=0", "at least 1"),
     "key_alpha=0": (2, "key_alpha=0", "above 0"),
@@ -635,7 +635,7 @@ def test_a_damaged_config_is_exit_code_4(scored, damage):
     code, said = told(scored)
     assert code == 4 and len(said) == 1 and str(config) in said[0]
     if damage == "[]":
-        code, said = told(scored, "models=rope")
+        code, said = told(scored, "model=rope")
         assert code == 0
 
 

@@ -56,11 +56,11 @@ def place(tmp_path_factory) -> Path:
 
 def words(place: Path, n_steps: int) -> list[str]:
     """What every command trains: n_steps steps that save and validate only at their end."""
-    changed = ("tokens", "save_every", "probe_every")
+    changed = ("tokens", "save_every", "eval_every")
     tiny = [word for word in TINY if word.split("=")[0] not in changed]
     data = [f"dataset.{s}={place}/texts/{s}/*.txt" for s in ("train", "validation", "test")]
     return [*tiny, "dataset=text", *data, f"tokens={64 * n_steps}", "save_every=1000000",
-            "probe_every=1000000"]  # fmt: skip
+            "eval_every=1000000"]  # fmt: skip
 
 
 STARTED: list[subprocess.Popen] = []

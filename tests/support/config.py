@@ -4,19 +4,21 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from lexp.cli import hydra_guard
 from lexp.config.schema import register_schemas
 from lexp.system.files import config_folder
 
 TINY = (
     "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",
-    "train_len=16", "batch_tokens=64", "tokens=640", "save_every=4", "probe_every=5",
-    "probe_tokens=128", "precision=float32", "device=cpu", "lr=1e-2",
+    "train_len=16", "batch_tokens=64", "tokens=640", "save_every=4", "eval_every=5",
+    "eval_tokens=128", "precision=float32", "device=cpu", "lr=1e-2",
 )  # fmt: skip
 
 
 def compose(word: str, *overrides: str):
     """Compose a command's config, as the command line would."""
     register_schemas()
+    hydra_guard.install()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return hydra_compose(word, overrides=list(overrides))

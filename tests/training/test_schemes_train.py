@@ -16,7 +16,7 @@ from lexp.runs import checkpoint
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_short_training_lowers_the_loss_and_moves_every_position_parameter(tiny, scheme):
-    config = tiny(f"model={scheme}", "tokens=5120", "probe_every=80", "save_every=80")
+    config = tiny(f"model={scheme}", "tokens=5120", "eval_every=80", "save_every=80")
     train(config)
     lines = [x for x in read(folder_of(config) / "metrics.jsonl") if x["event"] == "train"]
     assert lines[0]["loss"] == pytest.approx(math.log(256), abs=0.1)

@@ -87,8 +87,7 @@ def _command(chosen: Study) -> str:
 def _say(chosen: Study, stage: Stage) -> None:
     """The command that a stage stands for, as one could type it."""
     several = ["-m"] if stage.command == "train" and len(stage.jobs()) > 1 else []
-    words = [re.sub("^models=", "model=", word) for word in stage.words()]
-    line = shlex.join(["lexp", stage.command, *several, *words])
+    line = shlex.join(["lexp", stage.command, *several, *stage.words()])
     print(
         f"study {chosen.name} {chosen.scale}, stage {stage.number} of {len(chosen.stages)}: {line}",
         file=sys.stderr, flush=True,

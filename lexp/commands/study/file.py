@@ -49,8 +49,6 @@ class Stage:
     def _word(self, key: str, value: Any, sweep: bool) -> str:
         if self.command == "train" and sweep and isinstance(value, list):
             return f"{key}={','.join(map(spelled, value))}"
-        if self.command != "train" and key == "model":
-            key = "models"  # conf/model is a group of `lexp train`
         return f"{key}={spelled(value)}"
 
 

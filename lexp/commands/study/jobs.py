@@ -101,8 +101,8 @@ def names_by_variant(jobs: list[StudyJob]) -> dict[str, str]:
 
 def wanted(job: StudyJob, jobs: list[StudyJob]) -> list[StudyJob]:
     """The training jobs whose runs a job of another command is about."""
-    models = job.settings.get("models")
-    names = [models] if isinstance(models, str) else models
+    asked = job.settings["model"]
+    names = [asked] if isinstance(asked, str) else asked
     trained = [one for one in jobs if one.stage.command == "train"]
     return [one for one in trained if names is None or one.settings["model"]["name"] in names]
 
@@ -143,8 +143,8 @@ def _check_together(study: Study, jobs: list[StudyJob]) -> None:
     """ConfigError if a stage or an expected number refers to what no stage makes."""
     trained = {job.settings["model"]["name"] for job in jobs if job.stage.command == "train"}
     for job in jobs:
-        models = job.settings.get("models") if job.stage.command != "train" else None
-        for name in [models] if isinstance(models, str) else models or ():
+        asked = job.settings["model"] if job.stage.command != "train" else None
+        for name in [asked] if isinstance(asked, str) else asked or ():
             if name not in trained and name != "hf":
                 raise ConfigError(
                     f"stage {job.stage.number}, lexp {job.stage.command}: model={name}: the study "
