@@ -1,33 +1,51 @@
 """Attention over keys at both sides of a query, for schemes that are defined there.
 
-Scores exist for some rows of queries at a time. Where factors, if there are any, are the same for
-all keys they are applied once and a fused kernel does the rest, its biases a view of one row of
-numbers. Where they differ for keys after the query (xPos) a tile of rows takes two products, each
-with the keys for which it is finite: positions count from the tile's first query, keys up to the
-tile's end meet `rotary_factors`, those from its beginning `rotary_factors_ahead`.
+Scores exist for one tile of query rows at a time. Where the scheme's rotary factors, if it has
+any, are the same for all keys, they are applied once and a fused kernel does the rest, its biases
+a view of one row of numbers. Where they differ for keys after the query (xPos), a tile of rows
+takes two products, each with the keys for which it is finite: positions count from the tile's
+first query, keys up to the tile's end meet `rotary_factors`, keys from its beginning
+`rotary_factors_ahead`.
 """
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from lexp.attention.cpu.toeplitz import matrix
+from lexp.attention.call import AttentionFunction, AttentionInput
 from lexp.attention.prepare import prepare, rotate
+from lexp.attention.toeplitz import reversed_matrix
 from lexp.pattern import Bidirectional, TwoSided
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
 from lexp.system.errors import NotDefined
 
-# Numbers of masks and biases (over heads), or of scores (over texts and heads), in one tile.
-MAX_MASK, MAX_SCORES = 1 << 24, {"cpu": 1 << 21, "other": 1 << 25}
-MIN_ROWS = 32
+
+@dataclass(frozen=True)
+class BidirectionalSizes:
+    """How many query rows are computed at once.
+
+    max_mask: numbers of masks and biases of a tile, over heads. cpu_scores, other_scores: scores of
+    a tile, over texts and heads, where the rotary factors differ for keys after the query.
+    min_rows: of a tile.
+    """
+
+    max_mask: int = 1 << 24
+    cpu_scores: int = 1 << 21
+    other_scores: int = 1 << 25
+    min_rows: int = 32
+
+    def max_scores(self, device: torch.device) -> int:
+        """Return the largest number of scores of a tile on a device."""
+        return self.cpu_scores if device.type == "cpu" else self.other_scores
 
 
 class KeySpan(NamedTuple):
-    """Queries start .. end-1 and the keys they reach, first .. last-1."""
+    """Queries start .. end-1 and the keys that they see, first .. last-1."""
 
     start: int
     end: int
@@ -35,11 +53,8 @@ class KeySpan(NamedTuple):
     last: int
 
 
-class BidirectionalAttention:
-    """Two-sided attention for one pattern and length; make it once, call it in every layer.
-
-    lengths [B]: see make_attend.
-    """
+class BidirectionalAttention(AttentionFunction):
+    """Attention of two-sided patterns. lengths [B]: see make_attend. sizes: how the work is cut."""
 
     def __init__(
         self,
@@ -48,10 +63,11 @@ class BidirectionalAttention:
         position: Position,
         device: torch.device,
         lengths: Tensor | None = None,
+        sizes: BidirectionalSizes = BidirectionalSizes(),
     ):
         if position.has_bias and not position.by_distance:
             raise NotDefined(f"{type(position).__name__} has no row of biases by distance")
-        self.pattern, self.seq_len, self.lengths = pattern, seq_len, lengths
+        self.pattern, self.seq_len, self.lengths, self.sizes = pattern, seq_len, lengths, sizes
         self.index = torch.arange(seq_len, device=device)
         self.n_keys = pattern.n_keys(self.index)
         self.factors = None
@@ -59,16 +75,9 @@ class BidirectionalAttention:
             at = torch.arange(seq_len, dtype=torch.float64)
             self.factors = on(device, position.rotary_factors(at, at))
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        position: Position,
-        x: Tensor,
-        sampled: Tensor | None = None,
-    ) -> Tensor:
-        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
+    def attend(self, inputs: AttentionInput) -> Tensor:
+        """Return the output [B, H, T, D]."""
+        q, k, v, position, x, _ = inputs
         bias, root = position.bias(x), math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
         if self.factors is not None:
@@ -89,16 +98,16 @@ class BidirectionalAttention:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _tiles(self, q: Tensor, position: Position) -> list[KeySpan]:
-        """All queries, some rows at a time."""
-        rows = self.seq_len
+        """Return tiles that cover all queries in order."""
+        rows, sizes = self.seq_len, self.sizes
         batch, n_heads = q.shape[:2]
         if position.splits:
-            most = MAX_SCORES["cpu" if q.device.type == "cpu" else "other"]
-            rows = max(MIN_ROWS, most // (batch * n_heads * rows))
+            most = sizes.max_scores(q.device)
+            rows = max(sizes.min_rows, most // (batch * n_heads * rows))
             rows = min(rows, position.max_span or rows)
         elif position.has_bias or not self._is_bare:
-            of_texts = 1 if self.lengths is None else batch
-            rows = max(MIN_ROWS, MAX_MASK // (of_texts * n_heads * rows))
+            n_masks = 1 if self.lengths is None else batch
+            rows = max(sizes.min_rows, sizes.max_mask // (n_masks * n_heads * rows))
         starts = range(0, self.seq_len, min(rows, self.seq_len))
         ends = [*starts[1:], self.seq_len]
         return [
@@ -108,27 +117,28 @@ class BidirectionalAttention:
 
     @property
     def _is_bare(self) -> bool:
-        """Whether every query sees every key."""
+        """True if every query sees every key."""
         return isinstance(self.pattern, Bidirectional) and self.lengths is None
 
     def _row(self, bias: Bias, q: Tensor) -> Tensor:
-        """b(i - j) from the farthest key behind (i - j = T-1) to that ahead; [H, 2T-1]."""
+        """Return b(i - j) [H, 2T-1], from the farthest key behind to the farthest ahead."""
         n, n_heads = self.seq_len, q.shape[1]
         distance = torch.arange(n - 1, -n, -1, dtype=torch.float32, device=q.device)
         if q.dtype == torch.float64:
             distance = distance.double()
-        nothing, heads = torch.zeros_like(distance), torch.arange(n_heads, device=q.device)
-        pair = Pair(nothing, heads[:, None], nothing, nothing, distance, nothing, nothing + n)
+        zeros, heads = torch.zeros_like(distance), torch.arange(n_heads, device=q.device)
+        pair = Pair(zeros, heads[:, None], zeros, zeros, distance, zeros, zeros + n)
         return bias(pair).expand(n_heads, 2 * n - 1)
 
     def _added(self, tile: KeySpan, row: Tensor | None) -> Tensor | None:
-        """What is added to the scores of a tile [1 or B, 1 or H, rows, keys]; None: nothing."""
+        """Return the summand of a tile's scores [1 or B, 1 or H, rows, keys], or None."""
         start, end, first, last = tile
         added = None
         if row is not None:
             # The last query comes first in the view, where key c is at distance end-1 - (first+c).
             begin = self.seq_len - 1 - (end - 1 - first)
-            added = matrix(row.contiguous(), end - start, last - first, begin).flip(1)[None]
+            view = reversed_matrix(row.contiguous(), end - start, last - first, begin)
+            added = view.flip(1)[None]
         if self._is_bare:
             return added
         i, j = self.index[start:end, None], self.index[first:last]
@@ -144,10 +154,10 @@ class BidirectionalAttention:
 def fused(
     q: Tensor, k: Tensor, v: Tensor, tile: KeySpan, added: Tensor | None, scale: float
 ) -> Tensor:
-    """The output of a tile's rows by torch's kernel."""
+    """Return the output of a tile's rows by torch's fused kernel."""
     q, k = q[:, :, tile.start : tile.end].to(v.dtype), k[:, :, tile.first : tile.last].to(v.dtype)
     if added is not None:
-        # The CPU's kernel takes float32 beside bfloat16, those of CUDA do not.
+        # The CPU's kernel takes a float32 mask beside bfloat16 queries, those of CUDA do not.
         narrow = v.dtype == torch.bfloat16 and q.device.type == "cpu"
         added = added.to(torch.float32 if narrow else v.dtype)
     return scaled_dot_product_attention(
@@ -156,7 +166,7 @@ def fused(
 
 
 def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan) -> Tensor:
-    """Products [B, H, rows, keys] of a tile under a scheme with factors for keys ahead."""
+    """Return products [B, H, rows, keys] of a tile under a scheme with factors for keys ahead."""
     start, end, first, last = tile
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, k = q[:, :, start:end].to(wide), k.to(wide)
@@ -167,15 +177,15 @@ def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan) -> Ten
     assert behind is not None and ahead is not None, "the scheme says that it has them"
     past = rotate(q, behind[0]) @ rotate(k[:, :, first:end], behind[1]).transpose(-1, -2)
     future = rotate(q, ahead[0]) @ rotate(k[:, :, start:last], ahead[1]).transpose(-1, -2)
-    # Both cover the tile's own keys; each pair there takes the one of its side.
-    n_before, n_own = start - first, end - start
-    later = torch.ones(n_own, n_own, dtype=torch.bool, device=q.device).triu(1)
-    own = torch.where(later, future[..., :n_own], past[..., n_before:])
-    return torch.cat([past[..., :n_before], own, future[..., n_own:]], dim=-1)
+    # Both cover the tile's keys; each pair there takes the product of its side.
+    n_before, n_rows = start - first, end - start
+    later = torch.ones(n_rows, n_rows, dtype=torch.bool, device=q.device).triu(1)
+    of_tile = torch.where(later, future[..., :n_rows], past[..., n_before:])
+    return torch.cat([past[..., :n_before], of_tile, future[..., n_rows:]], dim=-1)
 
 
 def on(device: torch.device, factors: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-    """Factors where the model is, as precise as it computes there."""
+    """Return factors on the model's device, as precise as it computes there."""
     if factors is None:
         return None
     q, k = (table.to(torch.complex64 if device.type == "mps" else table.dtype) for table in factors)

@@ -1,13 +1,13 @@
 """FlexAttention: masks and biases inside one fused kernel, which torch compiles for a CUDA device.
 
-What is masked is never computed, whole blocks of pairs at a time; what is added to scores is read
-while they are made. Nothing has [T, T] numbers:
+Masked blocks of pairs are skipped; biases are read while the scores are computed. No tensor has
+[T, T] numbers:
 
     a bias by distance   score + row[h, i - j],            row [H, distances]
     a bias by token      score + t[b, h, i] - t[b, h, j],  t [B, H, T]
 
-Learned parameters get their gradients through these tensors, of which the kernel adds them up by
-atomic additions: on a GPU their last bits differ from run to run.
+Learned parameters get their gradients through these tensors. The kernel sums those gradients by
+atomic additions, so on a GPU their last bits differ from run to run.
 Positions are counted from the text's beginning, not from a tile's, so a scheme whose numbers last
 for `max_span` positions is defined for that many tokens.
 """
@@ -20,15 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-from lexp.attention.cpu.toeplitz import distance_row
+from lexp.attention.call import AttentionFunction, AttentionInput
 from lexp.attention.prepare import prepare, rotate, table
+from lexp.attention.toeplitz import distance_row
 from lexp.pattern import Banded, Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
 from lexp.system.errors import NotDefined
 
-# Tokens a side of a block of pairs; twice as many while there would be more blocks a side than
-# MAX_BLOCKS, whose table would else grow with the square of the length (256 MiB each at a million).
+# Tokens a side of a block of pairs, doubled while there would be more than MAX_BLOCKS a side: the
+# tables of blocks would otherwise grow with the square of the length (256 MiB each at a million).
 BLOCK, MAX_BLOCKS = 128, 1024
 # Sums over tokens are kept in float32 and subtracted: with gates of 0.5 to 3e-4 up to here.
 MAX_SUMMED = 4096
@@ -42,10 +43,10 @@ Added = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @functools.cache
 def compiled() -> Callable[..., Tensor]:
-    """The kernel, compiled for each shape and kind of bias that it meets.
+    """Return the kernel, compiled for each shape and kind of bias that it is called with.
 
-    fullgraph: beyond the limit of variants torch would go on without the kernel, with whole [T, T]
-    matrices and 40 times slower (on a CPU), and say nothing; like this it raises.
+    fullgraph: beyond the limit of variants torch would silently go on without the kernel, with
+    whole [T, T] matrices and 40 times slower (on a CPU); with it torch raises an error.
     """
     limits = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MAX_VARIANTS)
@@ -53,7 +54,7 @@ def compiled() -> Callable[..., Tensor]:
 
 
 def refuse_beyond_flex(pattern: Pattern, seq_len: int, position: Position) -> None:
-    """NotDefined, with what can do it, if this kernel cannot honour a pattern or scheme."""
+    """Raise NotDefined, with the remedy, if the kernel does not support a pattern or scheme."""
     name = type(position).__name__
     if not isinstance(pattern, Banded):
         problem = f"{pattern.name} is no unbroken band of keys"
@@ -72,32 +73,25 @@ def refuse_beyond_flex(pattern: Pattern, seq_len: int, position: Position) -> No
     raise NotDefined(f"the flex kernel is not made for this: {problem}; kernel=tiles can")
 
 
-class Flex:
-    """Fused attention for one pattern and length; make it once, call it in every layer."""
+class Flex(AttentionFunction):
+    """Attention by the compiled FlexAttention kernel."""
 
     def __init__(self, pattern: Pattern, seq_len: int, position: Position, device: torch.device):
         refuse_beyond_flex(pattern, seq_len, position)
-        assert isinstance(pattern, Banded), "all else is refused"
+        assert isinstance(pattern, Banded), "refuse_beyond_flex admits no other"
         self.fused = compiled()
         self.mask = make_mask(pattern, seq_len, device)
         index = torch.arange(seq_len)
         self.n_keys = pattern.n_keys(index).to(device)
-        # Distances between a query and what it sees.
-        reach = seq_len if pattern.lookback is None else pattern.lookback + pattern.period
-        self.n_distances = min(seq_len, reach)
+        # Distances between a query and the keys that it sees.
+        n_distances = seq_len if pattern.lookback is None else pattern.lookback + pattern.period
+        self.n_distances = min(seq_len, n_distances)
         # In double precision on the CPU, as for tiles.
         self.factors = table(position.rotary_factors(index.double(), index.double()), device)
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        position: Position,
-        x: Tensor,
-        sampled: Tensor | None = None,
-    ) -> Tensor:
-        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
+    def attend(self, inputs: AttentionInput) -> Tensor:
+        """Return the output [B, H, T, D]."""
+        q, k, v, position, x, _ = inputs
         if v.shape[-1] < LEAST_HEAD_DIM:
             raise NotDefined(
                 f"the flex kernel needs a head_dim of {LEAST_HEAD_DIM} or more, got {v.shape[-1]}; "
@@ -121,19 +115,19 @@ class Flex:
 
 
 def by_distance(row: Tensor) -> Added:
-    """Adds row [H, distances] by head and distance."""
+    """Return a function that adds row [H, distances] by head and distance."""
     farthest = row.shape[1] - 1
 
     def added(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        # Also asked about pairs that are masked, whose distances are in no row.
+        # The kernel also evaluates masked pairs, whose distances are not in the row.
         return score + row[h, (i - j).clamp(0, farthest)]
 
     return added
 
 
 def by_token(sums: Tensor) -> Added:
-    """Adds the difference of sums [B, H, T] at query and key."""
-    # The kernel has one gradient for each tensor it reads: one tensor read twice would lose half.
+    """Return a function that adds the difference of sums [B, H, T] at query and key."""
+    # The kernel keeps one gradient for each tensor that it reads: a tensor read twice loses half.
     of_query, of_key = sums, sums.clone()
 
     def added(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -143,7 +137,7 @@ def by_token(sums: Tensor) -> Added:
 
 
 def token_sums(bias: Bias, q: Tensor) -> Tensor:
-    """t [B, H, T], 0 at the first token, of a bias that is t_i - t_j; q [B, H, T, D]."""
+    """Return t [B, H, T], 0 at the first token, of a bias that is t_i - t_j; q [B, H, T, D]."""
     batch, n_heads, seq_len = (torch.arange(size, device=q.device) for size in q.shape[:3])
     first, position = torch.zeros_like(seq_len), seq_len.float()
     heads = n_heads[:, None]
@@ -152,14 +146,22 @@ def token_sums(bias: Bias, q: Tensor) -> Tensor:
     )
 
 
-def make_mask(pattern: Banded, seq_len: int, device: torch.device) -> BlockMask:
-    """The blocks of pairs in which something is seen, and those in which everything is."""
-    size = BLOCK
-    while seq_len > MAX_BLOCKS * size:
+def make_mask(
+    pattern: Banded,
+    seq_len: int,
+    device: torch.device,
+    size: int = BLOCK,
+    max_blocks: int = MAX_BLOCKS,
+) -> BlockMask:
+    """Return the blocks of pairs in which some pair is seen, and those in which every pair is.
+
+    size: tokens a side of a block, doubled while there are more than max_blocks a side.
+    """
+    while seq_len > max_blocks * size:
         size *= 2
     block = torch.arange(math.ceil(seq_len / size), device=device)
     start, end = block * size, ((block + 1) * size).clamp(max=seq_len)
-    # first_key never falls, so a block's first query sees furthest back and its last one least far.
+    # first_key never decreases: a block's first query sees furthest back, its last query least far.
     furthest, nearest = pattern.first_key(start)[:, None], pattern.first_key(end - 1)[:, None]
     earlier = block < block[:, None]
     whole = earlier & (start >= nearest)
@@ -169,13 +171,13 @@ def make_mask(pattern: Banded, seq_len: int, device: torch.device) -> BlockMask:
         return pattern.allowed(i, j)
 
     return BlockMask.from_kv_blocks(
-        *listed(seen & ~whole), *listed(whole), BLOCK_SIZE=size, mask_mod=allowed,
+        *list_true(seen & ~whole), *list_true(whole), BLOCK_SIZE=size, mask_mod=allowed,
         seq_lengths=(seq_len, seq_len),
     )  # fmt: skip
 
 
-def listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a table [N, N]: how many are true in each row, [1, 1, N], and which, [1, 1, N, N]."""
+def list_true(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many in each row of a table [N, N] are true [1, 1, N], and which [1, 1, N, N]."""
     counts = blocks.sum(1, dtype=torch.int32)
     columns = (~blocks).to(torch.uint8).argsort(stable=True).to(torch.int32)
     return counts[None, None], columns[None, None].contiguous()

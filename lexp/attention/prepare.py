@@ -1,4 +1,4 @@
-"""What happens to queries and keys before they meet."""
+"""Transforms of queries and keys before their product: content map, query scale, rotation."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ Table = tuple[Tensor, Tensor] | None
 
 
 def prepare(q: Tensor, k: Tensor, position: Position, n_keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The scheme's content map and query scale; q and k [B, H, T, D], n_keys [T]."""
+    """Apply the scheme's content map and query scale; q and k [B, H, T, D], n_keys [T]."""
     q, k = position.transform_qk(q, k)
     scale = position.scale(n_keys)
     return (q if scale is None else (q * scale[..., None].to(q.device)).to(q.dtype)), k
 
 
 def rotate(x: Tensor, factors: Tensor) -> Tensor:
-    """x [..., T, D] times factors on adjacent channel pairs; keeps x's dtype.
+    """Return x [..., T, D] times factors on adjacent channel pairs, in x's dtype.
 
     factors: complex numbers [T, D/2], or their parts [T, D/2, 2]. The product is taken in float32,
     or float64 for float64 inputs: bfloat16 tables would damage every position past 256.
@@ -31,9 +31,9 @@ def rotate(x: Tensor, factors: Tensor) -> Tensor:
 
 
 def rotate_by_parts(x: Tensor, factors: Tensor) -> Tensor:
-    """The same in real numbers: the compiler has no code for complex ones, and fuses these.
+    """Return the same in real numbers, which the compiler fuses; it has no code for complex ones.
 
-    Uncompiled, on a CPU, it takes twice as long.
+    Uncompiled, on a CPU, this takes twice as long.
     """
     parts = torch.view_as_real(factors) if factors.is_complex() else factors
     cos, sin = parts.to(x.dtype).unbind(-1)
@@ -42,7 +42,7 @@ def rotate_by_parts(x: Tensor, factors: Tensor) -> Tensor:
 
 
 def table(factors: tuple[Tensor, Tensor] | None, device: torch.device) -> Table:
-    """A scheme's factors of queries and keys as `rotate` takes them at least cost, on a device."""
+    """Return a scheme's factors on a device, in the form in which `rotate` is fastest."""
     if factors is None:
         return None
     q, k = (torch.view_as_real(part.to(torch.complex64)).to(device) for part in factors)

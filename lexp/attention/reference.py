@@ -8,13 +8,14 @@ import math
 import torch
 from torch import Tensor
 
+from lexp.attention.call import AttentionFunction, AttentionInput
 from lexp.attention.prepare import prepare, rotate
 from lexp.pattern import Pattern
 from lexp.position import Position
 from lexp.position.base import Pair
 
 
-class Reference:
+class Reference(AttentionFunction):
     """softmax over allowed j of (rotated q_i . rotated k_j / sqrt(d) + bias(i, j)), times v.
 
     Each pair has the positions of the pattern's branch that it belongs to.
@@ -24,16 +25,9 @@ class Reference:
         self.pattern = pattern
         self.index = torch.arange(seq_len, device=device)
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        position: Position,
-        x: Tensor,
-        sampled: Tensor | None = None,
-    ) -> Tensor:
-        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
+    def attend(self, inputs: AttentionInput) -> Tensor:
+        """Return the output [B, H, T, D]."""
+        q, k, v, position, x, sampled = inputs
         index, n_keys = self.index, self.pattern.n_keys(self.index)
         root = math.sqrt(q.shape[-1])
         q_raw, k_raw = q, k
@@ -43,24 +37,24 @@ class Reference:
         scores = q.new_zeros(*q.shape[:-1], len(index))
         q_grid = k_grid = torch.zeros(len(index), len(index), dtype=torch.float64, device=q.device)
         for branch in self.pattern.branches:
-            own = branch.allowed(index[:, None], index)
+            of_branch = branch.allowed(index[:, None], index)
             q_pos, k_pos = branch.q_map(index).double(), branch.k_map(index).double()
             if sampled is not None:
                 q_pos = k_pos = sampled
-            q_grid = torch.where(own, q_pos[:, None], q_grid)
-            k_grid = torch.where(own, k_pos, k_grid)
-            made = position.rotary_factors_ahead if branch.ahead else position.rotary_factors
-            factors = made(q_pos, k_pos)
-            turned = (q, k) if factors is None else (rotate(q, factors[0]), rotate(k, factors[1]))
-            scores = torch.where(own, turned[0] @ turned[1].transpose(-1, -2) / root, scores)
+            q_grid = torch.where(of_branch, q_pos[:, None], q_grid)
+            k_grid = torch.where(of_branch, k_pos, k_grid)
+            factors_of = position.rotary_factors_ahead if branch.ahead else position.rotary_factors
+            factors = factors_of(q_pos, k_pos)
+            q_i, k_j = (q, k) if factors is None else (rotate(q, factors[0]), rotate(k, factors[1]))
+            scores = torch.where(of_branch, q_i @ k_j.transpose(-1, -2) / root, scores)
         pair = Pair(
             batch, heads, index[:, None], index, q_grid.to(q.dtype), k_grid.to(q.dtype),
             n_keys[:, None],
         )  # fmt: skip
-        bias, weights = position.bias(x), position.attention_weights(x)
+        bias, attention_weights = position.bias(x), position.attention_weights(x)
         if bias is not None:
             scores = scores + bias(pair).to(scores.dtype)
         allowed = self.pattern.allowed(index[:, None], index)
-        if weights is not None:
-            return weights(scores, q_raw, k_raw, pair, allowed) @ v
+        if attention_weights is not None:
+            return attention_weights(scores, q_raw, k_raw, pair, allowed) @ v
         return scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v

@@ -1,14 +1,15 @@
-"""Attention over tiles of query rows, each with the keys it can reach: exact, and never n x n.
+"""Attention over tiles of query rows, each with the keys it can reach: exact, and never T x T.
 
 Shapes: B batch, H heads, T sequence, D head_dim; a group is `n_tiles` equal tiles of `rows` queries
-with `left` keys before them, folded into the batch so that one kernel call does them all.
+with `left` keys before them, folded into the batch so that one kernel call computes them all.
 
 Bounded patterns (window, blockwise) need a fixed `left`: time linear in T, temporaries flat.
-Full attention is one tile where the kernel masks by itself; with a bias that is a function of the
-distance, tiles against every earlier key whose biases are a view of one row; with another bias the
-temporaries are rows x T.
+Full attention is one tile where the kernel masks by itself; with a bias by distance, tiles against
+every earlier key whose biases are a view of one row; with any other bias the temporaries are
+rows x T.
 Positions are counted from each tile's first query. For a shift-invariant scheme that changes
 nothing but the rounding, and it is what keeps xPos exact at any distance from the origin.
+Which kernel then computes a tile is said by `choose_kernel` in lexp.attention.kernels.
 """
 
 import math
@@ -17,37 +18,46 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from lexp.attention.cpu.backward import blocked, forward, pays
-from lexp.attention.cpu.layouts import (
+from lexp.attention.call import AttentionFunction, AttentionInput
+from lexp.attention.kernels import Case, ChooseKernel, choose_kernel
+from lexp.attention.layouts import (
+    BandMask,
     CumulativeGateBias,
     Layout,
     NoBias,
     PairwiseBias,
     ToeplitzBias,
 )
-from lexp.attention.cpu.matmul import by_products, products_pay
-from lexp.attention.cpu.toeplitz import distance_row
 from lexp.attention.prepare import Table, prepare, rotate, table
+from lexp.attention.toeplitz import distance_row
 from lexp.pattern import Banded, Full, Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
 from lexp.system.errors import NotDefined
 
-# Up to this many tokens causal attention with a bias is one tile; beyond, tiles have fewer rows, so
-# that less is read of keys after the last query. Without a bias the kernel skips those.
-WHOLE_TOKENS_BIASED = 1024
-CHUNK_ROWS = 512
-# A tile has fewer rows than that where its dense mask would have more numbers (of one head).
-MAX_MASK = 1 << 24
-# Bounded patterns: at least this many rows a tile (smaller ones waste the matrix units), and tiles
-# folded into one call up to this many query rows a sequence (bounds the temporaries).
-MIN_TILE_ROWS = 64
-GROUP_ROWS = 16384
-# Rows of a piece of biases that are made pair by pair while training on a CPU.
-PIECE_ROWS = 64
+
+@dataclass(frozen=True)
+class TileSizes:
+    """How many query rows and tiles are computed together.
+
+    whole_tokens: up to this many tokens full attention with a bias is one tile. Beyond, tiles have
+    chunk_rows rows, so that fewer keys after the last query are read. Without a bias the kernel
+    skips those by itself.
+    max_mask: a tile has fewer rows where its dense mask would hold more numbers (of one head).
+    min_rows: of a tile of a bounded pattern (smaller ones waste the matrix units).
+    group_rows: query rows of a sequence folded into one call (bounds the temporaries).
+    piece_rows: rows of a piece of pairwise biases that are made at once on a CPU.
+    """
+
+    whole_tokens: int = 1024
+    chunk_rows: int = 512
+    max_mask: int = 1 << 24
+    min_rows: int = 64
+    group_rows: int = 16384
+    piece_rows: int = 64
 
 
 class TileGroup(NamedTuple):
@@ -75,22 +85,26 @@ class Tiling:
     factors: Table
 
 
-def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[TileGroup, ...]:
-    """Cover the query rows 0 .. seq_len-1 by groups of tiles, in order.
+def cut(
+    pattern: Banded, seq_len: int, position: Position, sizes: TileSizes = TileSizes()
+) -> tuple[TileGroup, ...]:
+    """Return groups of tiles that cover the query rows 0 .. seq_len-1 in order.
 
     NotDefined if the scheme's numbers do not last for the tile that the pattern needs.
     """
     lookback = pattern.lookback
     most = position.max_span or math.inf
     if lookback is None:
-        whole = WHOLE_TOKENS_BIASED if position.has_bias else math.inf
+        whole = sizes.whole_tokens if position.has_bias else math.inf
         dense = position.has_bias and not position.by_distance
-        chunk = min(CHUNK_ROWS, most, max(1, MAX_MASK // seq_len) if dense else math.inf)
+        chunk = min(
+            sizes.chunk_rows, most, max(1, sizes.max_mask // seq_len) if dense else math.inf
+        )
         rows = seq_len if seq_len <= min(whole, most) else int(chunk)
         starts = range(0, seq_len, rows)
         return tuple(TileGroup(s, min(rows, seq_len - s), 1, s) for s in starts)
-    unit = pattern.period if pattern.period > 1 else MIN_TILE_ROWS
-    rows = math.ceil(max(lookback, MIN_TILE_ROWS) / unit) * unit
+    unit = pattern.period if pattern.period > 1 else sizes.min_rows
+    rows = math.ceil(max(lookback, sizes.min_rows) / unit) * unit
     if rows > most:
         rows = int(most // pattern.period) * pattern.period
     if rows < 1:
@@ -104,7 +118,7 @@ def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[TileGroup, .
         groups.append(TileGroup(start, min(rows, seq_len - start), 1, start))
         start += rows
     whole_tiles, rest = divmod(max(seq_len - start, 0), rows)
-    per_group = max(1, GROUP_ROWS // rows)
+    per_group = max(1, sizes.group_rows // rows)
     for first in range(0, whole_tiles, per_group):
         count = min(per_group, whole_tiles - first)
         groups.append(TileGroup(start + first * rows, rows, count, lookback))
@@ -113,60 +127,77 @@ def cut(pattern: Banded, seq_len: int, position: Position) -> tuple[TileGroup, .
     return tuple(groups)
 
 
-def make_tiling(pattern: Banded, seq_len: int, position: Position, device: torch.device) -> Tiling:
-    """Everything about (pattern, length, scheme) that does not depend on activations."""
-    groups = cut(pattern, seq_len, position)
+def make_tiling(
+    pattern: Banded,
+    seq_len: int,
+    position: Position,
+    device: torch.device,
+    sizes: TileSizes = TileSizes(),
+) -> Tiling:
+    """Return everything about (pattern, length, scheme) that does not depend on activations."""
+    groups = cut(pattern, seq_len, position, sizes)
     rows = max(group.rows for group in groups)
     span = rows + max(group.left for group in groups)
     # Offset by a multiple of the period so that indices into the pattern are not negative.
     offset = math.ceil((span - rows) / pattern.period) * pattern.period
     query = torch.arange(rows, device=device)
     key = torch.arange(rows - span, rows, device=device)
-    bare = isinstance(pattern, Full) and (len(groups) == 1 or in_rows(pattern, position))
-    mask = None if bare else pattern.allowed(query[:, None] + offset, key[None, :] + offset)
+    mask = None
+    if not isinstance(pattern, Full):
+        mask = pattern.allowed(query[:, None] + offset, key[None, :] + offset)
     # In double precision on the CPU, which every machine has; then in what the model computes in.
     factors = table(position.rotary_factors(query.double().cpu(), key.double().cpu()), device)
     return Tiling(groups, rows, mask, query.float(), key.float(), factors)
 
 
-def in_rows(pattern: Pattern, position: Position) -> bool:
-    """Whether masks and biases are a function of the distance, so that one row holds them."""
-    return isinstance(pattern, Full) and (position.by_distance or not position.has_bias)
+def choose_layout(pattern: Pattern, position: Position, n_groups: int) -> Layout:
+    """Return how a tile's biases are laid out, the leanest way that holds them.
+
+    Full attention without a bias needs no tensor where one tile is all: the kernel masks by
+    itself, if there are as many keys as queries. Tiles with earlier keys take a row of zeros.
+    """
+    if not isinstance(pattern, Full):
+        return BandMask()
+    if not position.has_bias:
+        return NoBias() if n_groups == 1 else ToeplitzBias()
+    if position.by_distance:
+        return ToeplitzBias()
+    return CumulativeGateBias() if position.by_token else PairwiseBias()
 
 
-class Tiles:
-    """Fast attention for one pattern and length; make it once, call it in every layer."""
+class Tiles(AttentionFunction):
+    """Fast attention of softmax over a band of keys.
 
-    def __init__(self, pattern: Banded, seq_len: int, position: Position, device: torch.device):
+    sizes: how the work is cut. choose: the kernel for a layout of biases.
+    """
+
+    def __init__(
+        self,
+        pattern: Banded,
+        seq_len: int,
+        position: Position,
+        device: torch.device,
+        sizes: TileSizes = TileSizes(),
+        choose: ChooseKernel = choose_kernel,
+    ):
         if position.has_attention_weights or position.samples_positions:
             raise ValueError(f"{type(position).__name__}: tiles are for softmax over 0 .. T-1")
-        self.tiling = make_tiling(pattern, seq_len, position, device)
-        # A single tile without a bias needs no row: the kernel knows what causal means.
-        self.in_rows = in_rows(pattern, position) and (
-            position.has_bias or len(self.tiling.groups) > 1
-        )
-        self.full = isinstance(pattern, Full)
-        self.by_key = self.full and position.by_token
+        self.tiling = make_tiling(pattern, seq_len, position, device, sizes)
+        self.layout = choose_layout(pattern, position, len(self.tiling.groups))
+        self.sizes, self.choose = sizes, choose
         self.n_keys = pattern.n_keys(torch.arange(seq_len, device=device))
 
-    def __call__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        position: Position,
-        x: Tensor,
-        sampled: Tensor | None = None,
-    ) -> Tensor:
-        """q, k, v [B, H, T, D], the layer's input x [B, T, d_model]; the output [B, H, T, D]."""
+    def attend(self, inputs: AttentionInput) -> Tensor:
+        """Return the output [B, H, T, D]."""
+        q, k, v, position, x, _ = inputs
         bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
-        row = self._row(bias, q) if self.in_rows else None
+        row = self._row(bias, q) if isinstance(self.layout, ToeplitzBias) else None
         outputs = [self._group(group, q, k, v, bias, row, scale) for group in self.tiling.groups]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _row(self, bias: Bias | None, q: Tensor) -> Tensor:
-        """Biases and mask by distance, for all groups."""
+        """Return biases and mask by distance, for all groups."""
         rows, n_keys = self.tiling.rows, len(self.tiling.k_pos)
         row = distance_row(bias or no_bias, q.shape[1], n_keys, rows, q.device)
         return row.to(torch.float64 if q.dtype == torch.float64 else torch.float32)
@@ -181,49 +212,40 @@ class Tiles:
         row: Tensor | None,
         scale: float,
     ) -> Tensor:
+        """Return the output of a group's rows [B, H, n_tiles * rows, D]."""
         tiling, batch = self.tiling, q.shape[0]
         # This group's part of the shared tables: its own queries, and keys up to its last query.
-        query = slice(0, group.rows)
-        last = tiling.k_pos.shape[0] - tiling.rows + group.rows
-        key = slice(last - group.rows - group.left, last)
+        last = len(tiling.k_pos) - tiling.rows + group.rows
+        query, key = slice(0, group.rows), slice(last - group.rows - group.left, last)
         q, k, v = fold(q, group, 0), fold(k, group, group.left), fold(v, group, group.left)
         if tiling.factors is not None:
             q, k = rotate(q, tiling.factors[0][query]), rotate(k, tiling.factors[1][key])
         q, k = q.to(v.dtype), k.to(v.dtype)
-        mask = None if tiling.mask is None else tiling.mask[query, key]
         if row is not None:
-            row = row[:, len(tiling.k_pos) - group.left - group.rows :]
-            return attend_with(row, ToeplitzBias(), q, k, v, scale)
-        if bias is not None:
+            values = row[:, len(tiling.k_pos) - group.left - group.rows :]
+        elif bias is not None:
             pair = self._pairs(group, batch, q.shape[1], tiling.q_pos[query], tiling.k_pos[key])
-            if self.by_key:
-                return attend_with(first_query(bias, pair), CumulativeGateBias(), q, k, v, scale)
-            in_pieces = self.full and q.device.type == "cpu"
-            added = of_pieces(bias, pair) if in_pieces else bias(pair)
-            # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
-            added = added if added.ndim == 4 else added[None]
-            if self.full and (pays(q, k, v, added) or products_pay(q, k)):
-                return attend_with(added, PairwiseBias(), q, k, v, scale)
-            allowed = mask if mask is not None else pair.q_pos >= pair.k_pos
-            # The CPU's kernel takes a float32 bias beside bfloat16 queries, those of CUDA do not.
-            on_cpu = q.device.type == "cpu" and v.dtype == torch.bfloat16
-            dtype = torch.float32 if on_cpu else v.dtype
-            mask = added.masked_fill(~allowed, -math.inf).to(dtype)
-        elif mask is None:
-            return attend_with(q.new_zeros(()), NoBias(), q, k, v, scale)
-        if not self.full and products_pay(q, k):
-            if mask.dtype == torch.bool:
-                mask = torch.zeros_like(mask, dtype=torch.float32).masked_fill(~mask, -math.inf)
-            return unfold(by_products(q, k, v, mask, scale), group, batch)
-        # Autocast would round biases to bfloat16.
-        with torch.autocast(q.device.type, enabled=False):
-            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-        return unfold(out, group, batch)
+            mask = None if tiling.mask is None else tiling.mask[query, key]
+            values = self._values(bias, pair, mask)
+        else:
+            values = q.new_zeros(()) if tiling.mask is None else tiling.mask[query, key]
+        kernel = self.choose(self.layout, Case.of(q, k, v, values))
+        return unfold(kernel(q, k, v, values, self.layout, scale), group, batch)
+
+    def _values(self, bias: Bias, pair: Pair, mask: Tensor | None) -> Tensor:
+        """Return the biases of a group's tiles in the layout; mask: of a bounded pattern."""
+        if isinstance(self.layout, CumulativeGateBias):
+            return first_query(bias, pair)
+        in_pieces = mask is None and pair.i.device.type == "cpu"
+        values = of_pieces(bias, pair, self.sizes.piece_rows) if in_pieces else bias(pair)
+        # Four dimensions: with three, the CPU's fused kernel is passed over for a slow path.
+        values = values if values.ndim == 4 else values[None]
+        return values if mask is None else values.masked_fill(~mask, -math.inf)
 
     def _pairs(
         self, group: TileGroup, batch: int, n_heads: int, q_pos: Tensor, k_pos: Tensor
     ) -> Pair:
-        """All pairs of a group's tiles; what is the same in each of them broadcasts."""
+        """Return all pairs of a group's tiles; what is the same in each tile broadcasts."""
         device = q_pos.device
         count, rows = group.n_tiles, torch.arange(group.rows, device=device)[:, None]
         first = torch.tensor(group.start, device=device)
@@ -241,61 +263,62 @@ class Tiles:
         )
 
 
-def attend_with(
-    values: Tensor, layout: Layout, q: Tensor, k: Tensor, v: Tensor, scale: float
-) -> Tensor:
-    """Causal attention with biases in a layout, with the backward pass that suits them."""
-    return (blocked if pays(q, k, v, values) else forward)(q, k, v, values, layout, scale)
-
-
 def first_query(bias: Bias, pair: Pair) -> Tensor:
-    """Biases [B, H, K] of a tile's first query, where those of others differ by a constant.
+    """Return the biases [B, H, K] of a tile's first query; others differ by a constant.
 
-    Not of the last: then no number would depend on a token later than its query, but in rounding.
+    The first, not the last: no number then depends on a token later than its query, not even by
+    rounding.
     """
     first = pair._replace(i=pair.i[:1], q_pos=pair.q_pos[:1], n_keys=pair.n_keys[:1])
     return bias(first)[:, :, 0]
 
 
-def of_pieces(bias: Bias, pair: Pair) -> Tensor:
-    """Biases of a causal tile a few rows at a time, made again in the backward pass.
+def of_pieces(bias: Bias, pair: Pair, piece_rows: int) -> Tensor:
+    """Return the biases of a causal tile, made piece_rows rows at a time.
 
-    Keys later than all queries of a piece get 0. What a network has inside for each pair stays in
-    the cache: FIRE's is 32 numbers wide, and at 512 tokens a step takes 0.8 of the time.
+    They are made again in the backward pass. Keys later than all queries of a piece get 0.
+    The numbers that a network has for each pair stay in the cache: FIRE's are 32 a pair, and at
+    512 tokens a step takes 0.8 of the time.
     """
     n_rows, n_keys = len(pair.i), len(pair.j)
     pieces = []
-    for start in range(0, n_rows, PIECE_ROWS):
-        rows = slice(start, min(start + PIECE_ROWS, n_rows))
+    for start in range(0, n_rows, piece_rows):
+        rows = slice(start, min(start + piece_rows, n_rows))
         seen = slice(0, n_keys - n_rows + rows.stop)
-        some = pair._replace(
+        part = pair._replace(
             i=pair.i[rows], j=pair.j[seen], q_pos=pair.q_pos[rows], k_pos=pair.k_pos[:, seen],
             n_keys=pair.n_keys[rows],
         )  # fmt: skip
         if torch.is_grad_enabled():
-            made = checkpoint(bias, some, use_reentrant=False, preserve_rng_state=False)
+            piece = checkpoint(bias, part, use_reentrant=False, preserve_rng_state=False)
         else:
-            made = bias(some)
-        pieces.append(pad(made, (0, n_keys - seen.stop)))
+            piece = bias(part)
+        pieces.append(pad(piece, (0, n_keys - seen.stop)))
     return torch.cat(pieces, dim=-2)
 
 
 def no_bias(pair: Pair) -> Tensor:
-    """Nothing is added."""
+    """Return 0 for every pair."""
     return torch.zeros_like(pair.q_pos)
 
 
 def fold(x: Tensor, group: TileGroup, left: int) -> Tensor:
-    """[B, H, T, D] to [B * count, H, left + rows, D]: each tile's rows and `left` before them."""
+    """Return each tile's rows and the `left` before them: [B * n_tiles, H, left + rows, D].
+
+    x [B, H, T, D].
+    """
     start, end = group.start - left, group.start + group.rows * group.n_tiles
     if group.n_tiles == 1:
         return x[:, :, start:end]
-    tiles = x[:, :, start:end].unfold(2, left + group.rows, group.rows)  # [B, H, count, D, keys]
+    tiles = x[:, :, start:end].unfold(2, left + group.rows, group.rows)  # [B, H, n_tiles, D, keys]
     return tiles.permute(0, 2, 1, 4, 3).flatten(0, 1)
 
 
 def unfold(out: Tensor, group: TileGroup, batch: int) -> Tensor:
-    """[B * count, H, rows, D] back to the group's rows in order, [B, H, count * rows, D]."""
+    """Return the group's rows in order: [B, H, n_tiles * rows, D].
+
+    out [B * n_tiles, H, rows, D].
+    """
     if group.n_tiles == 1:
         return out
     return out.unflatten(0, (batch, group.n_tiles)).transpose(1, 2).flatten(2, 3)

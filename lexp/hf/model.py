@@ -10,7 +10,7 @@ from lexp.hf.attention import Call, adopt_attention, order_tensor
 from lexp.hf.config import Described
 from lexp.hf.family import Family
 from lexp.hf.rotary import GivenRoPE, pairs_adjacent
-from lexp.model.transformer import Dims, Transformer
+from lexp.model.transformer import MAX_LOGITS, MLP_ROWS, Dims, Transformer
 from lexp.position import ALiBi, Learned, Position
 from lexp.system.errors import ConfigError
 
@@ -64,6 +64,7 @@ class HFTransformer(Transformer):
     ):  # fmt: skip
         nn.Module.__init__(self)  # the parent's would make a model of its own
         self.dims = dims
+        self.max_logits, self.mlp_rows = MAX_LOGITS, MLP_ROWS
         self.positions = nn.ModuleList([position])
         self.embedding = embedding
         self.blocks = nn.ModuleList(blocks)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from lexp.attention import ChunkSizes
 from lexp.display.document import Chart, Picture
 from lexp.display.table import Table
 from lexp.model.transformer import Transformer
@@ -40,7 +41,8 @@ class AnalysisInput:
     """What an instrument looks at: a model under a pattern, and texts of one length.
 
     model: as the method runs it at this length. texts: token ids, int64 [n, seq_len], the first
-    seq_len tokens of n test documents. train_len: of the run. state: of the Moment.
+    seq_len tokens of n test documents. train_len: of the run. state: of the Moment. sizes: how
+    attention is cut, on which no number depends.
     """
 
     model: Transformer
@@ -48,6 +50,7 @@ class AnalysisInput:
     texts: Tensor
     train_len: int
     state: str
+    sizes: ChunkSizes = field(default_factory=ChunkSizes)
 
     @property
     def seq_len(self) -> int:

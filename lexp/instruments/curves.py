@@ -140,7 +140,7 @@ def mean_curves(view: AnalysisInput) -> Tensor:
                 sums.add(seen.layer, values, pair.i - pair.j, allowed)
 
     for text in view.texts:
-        watched(view.model, text[None], view.pattern, on_layer=on_layer)
+        watched(view.model, text[None], view.pattern, on_layer=on_layer, sizes=view.sizes)
     return sums.means()
 
 

@@ -52,7 +52,7 @@ class Heads(Instrument):
             def on_tile(seen: Seen, tile: QueryChunk) -> None:
                 sums[:, seen.layer] += measures(tile).sum(-1).cpu()
 
-            watched(view.model, text[None], view.pattern, on_tile)
+            watched(view.model, text[None], view.pattern, on_tile, sizes=view.sizes)
         means = (sums / n_queries).tolist()
         rows: list[Row] = [
             {"measure": name, "layer": layer, "head": head, "value": means[n][layer][head]}

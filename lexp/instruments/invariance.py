@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexp.attention import chunked as strips
+from lexp.attention import ChunkSizes
 from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Picture
 from lexp.display.png import heat_maps
@@ -115,7 +115,7 @@ class Invariance(Instrument):
                 chosen = tile.allowed & (distance > 0)
                 layers[seen.layer].add(tile.scores[0][:, chosen], distance[chosen])
 
-            watched(view.model, text[None], view.pattern, on_tile)
+            watched(view.model, text[None], view.pattern, on_tile, sizes=view.sizes)
             per_text.append(torch.stack([layer.r2() for layer in layers]))
         r2 = torch.stack(per_text).mean(0).tolist()
         rows: list[Row] = [
@@ -157,25 +157,27 @@ def embedding_rows(view: AnalysisInput) -> list[Row]:
     except NotDefined:
         return []
     n_heads, block = view.model.dims.n_heads, view.model.blocks[0]
-    rows: list[Row] = [{"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p)[0]}]
+    rows: list[Row] = [
+        {"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p, view.sizes)[0]}
+    ]
     if not isinstance(block, Block):  # another's layers: where q and k come from is not known
         return rows
     with torch.no_grad():
         normed = (p - p.mean(-1, keepdim=True)) * block.norm_attention.weight.double()
         q, k, _ = (normed @ block.attention.qkv.weight.double().T).chunk(3, dim=-1)
     q, k = (t.unflatten(-1, (n_heads, -1)).transpose(0, 1) for t in (q, k))
-    for head, value in enumerate(of_products(q, k)):
+    for head, value in enumerate(of_products(q, k, view.sizes)):
         rows.append({"measure": "position", "layer": 0, "head": head, "value": value})
     return rows
 
 
-def of_products(left: Tensor, right: Tensor) -> list[float]:
+def of_products(left: Tensor, right: Tensor, sizes: ChunkSizes) -> list[float]:
     """R^2 over j < i of left_i . right_j, of [T, D] or [H, T, D]: some rows at a time."""
     left, right = (t if t.ndim == 3 else t[None] for t in (left, right))
     n_heads, n, _ = left.shape
     found = Diagonals.empty(n_heads, n, left.device)
     index = torch.arange(n, device=left.device)
-    most = max(1, min(strips.MAX_ROWS, strips.MAX_SCORES["cpu"] // (n_heads * n)))
+    most = max(1, min(sizes.max_rows, sizes.cpu_scores // (n_heads * n)))
     for rows in index.split(most):
         end = int(rows[-1])  # the keys before the last query
         distance = rows[:, None] - index[:end]

@@ -145,7 +145,7 @@ def states_of(view: AnalysisInput, documents: Sequence[int], per_text: int, seed
             at = torch.arange(n)
             if per_text < n:
                 at = torch.randperm(n, generator=generator)[:per_text].sort().values
-            states = hidden_states(view.model, tokens, view.pattern)
+            states = hidden_states(view.model, tokens, view.pattern, view.sizes)
             at = at.to(tokens.device)
             kept.append(torch.stack([state[:, at].float().flatten(0, 1) for state in states]))
             positions.append(at.repeat(len(starts)))

@@ -23,14 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lexp.attention import Attend, make_attend
+from lexp.attention import AttentionFunction, AttentionInput, make_attend
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.over_seeds import Kind, by_kind, finite_mean, in_order, longest_of_each
 from lexp.model.transformer import Transformer
 from lexp.pattern import Banded, Pattern
-from lexp.position import Position
 from lexp.system.errors import NotDefined
 
 PERCENT = (50, 90, 99)
@@ -79,7 +78,7 @@ def gradients(model: Transformer, pattern: Pattern, text: Tensor) -> Tensor:
     inputs, target = text[None, :-1], text[None, -1:]
     attend = make_attend(pattern, inputs.shape[1], model.schemes, text.device)
     if inputs.shape[1] > LONG:
-        attend = computed_again(attend)
+        attend = Recomputed(attend)
     with torch.enable_grad():
         embedded = model.embedding(inputs).detach().requires_grad_()
 
@@ -94,20 +93,15 @@ def gradients(model: Transformer, pattern: Pattern, text: Tensor) -> Tensor:
         return torch.autograd.grad(-loss, embedded)[0][0]
 
 
-def computed_again(attend: Attend) -> Attend:
+class Recomputed(AttentionFunction):
     """Attention that keeps only its inputs for the backward pass."""
 
-    def again(
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        position: Position,
-        x: Tensor,
-        sampled: Tensor | None = None,
-    ) -> Tensor:
-        return checkpoint(attend, q, k, v, position, x, sampled, use_reentrant=False)
+    def __init__(self, function: AttentionFunction):
+        self.function = function
 
-    return again
+    def attend(self, inputs: AttentionInput) -> Tensor:
+        """Return the output [B, H, T, D]."""
+        return checkpoint(self.function, *inputs, use_reentrant=False)
 
 
 def reachable(pattern: Pattern, n_inputs: int, model: Transformer) -> int:

@@ -64,7 +64,7 @@ class Resolution(Instrument):
             sums.add(seen.layer, tile.scores[0], distance, tile.allowed)
 
         for text in view.texts:
-            watched(view.model, text[None], view.pattern, on_tile)
+            watched(view.model, text[None], view.pattern, on_tile, sizes=view.sizes)
         means = sums.means()
         # d as attention divides by it, whatever a scheme makes of the channels.
         root = math.sqrt(view.model.dims.head_dim)

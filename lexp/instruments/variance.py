@@ -164,7 +164,7 @@ def variances(view: AnalysisInput, text: Tensor) -> tuple[Tensor, Tensor]:
         found[1, seen.layer, rows] = _variance(heads[0].transpose(0, 1).flatten(1))
         found[2, seen.layer, rows] = _variance(project(seen.layer, equal))
 
-    watched(view.model, text[None], view.pattern, on_tile, on_layer)
+    watched(view.model, text[None], view.pattern, on_tile, on_layer, sizes=view.sizes)
     return found, single
 
 

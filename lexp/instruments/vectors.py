@@ -71,7 +71,7 @@ class Vectors(Instrument):
         n_states = view.model.dims.n_layers + 1
         sums = [Sums(view) for _ in range(n_states)]
         for sample in rolled(view.texts, self.shifts):
-            states = hidden_states(view.model, sample[None], view.pattern)
+            states = hidden_states(view.model, sample[None], view.pattern, view.sizes)
             for own, state in zip(sums, states, strict=True):
                 own.add(state[0].double())
         norm, drift2 = (np.stack([getattr(s, of)() for s in sums]) for of in ("norm", "drift2"))

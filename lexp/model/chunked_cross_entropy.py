@@ -17,28 +17,34 @@ from torch.autograd.function import once_differentiable
 MAX_LOGITS = {"cpu": 1 << 20, "other": 1 << 24}
 
 
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Total negative log-likelihood in nats; hidden [N, d_model], weight [V, d_model], targets [N].
+def head_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, max_logits: int | None = None
+) -> Tensor:
+    """Return the total negative log-likelihood in nats.
 
+    hidden [N, d_model], weight [V, d_model], targets [N].
     Products are taken in autocast's precision where it is on, everything else in float32 (float64
-    for float64 states). First derivatives only.
+    for float64 states). max_logits: how many are computed at once; None: what suits the
+    device. First derivatives only.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     with torch.autocast(kind, enabled=False):
-        return ChunkedCrossEntropy.apply(hidden.to(dtype), weight, targets)
+        return ChunkedCrossEntropy.apply(hidden.to(dtype), weight, targets, max_logits)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Rows of logits a few at a time, their gradients with them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        """The total, in the type of `wide` states."""
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, max_logits: int | None
+    ) -> Tensor:
+        """Return the total, in the type of `wide` states."""
         rounded = weight.to(hidden.dtype)
         d_hidden, d_weight = torch.empty_like(hidden), wide(torch.zeros_like(weight))
         total = wide(hidden.new_zeros(()))
-        for rows in parts(hidden, weight):
+        for rows in parts(hidden, weight, max_logits):
             logits, chosen = wide(hidden[rows] @ rounded.T), targets[rows, None]
             largest, own = logits.amax(-1, keepdim=True), logits.gather(-1, chosen)
             powers = logits.sub_(largest).exp_()  # once, for the loss and its gradient
@@ -57,12 +63,12 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of hidden states and weights."""
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grad, d_weight * grad, None
+        return d_hidden * grad, d_weight * grad, None, None
 
 
-def parts(hidden: Tensor, weight: Tensor) -> list[slice]:
-    """Rows that go together."""
-    most = MAX_LOGITS["cpu" if hidden.device.type == "cpu" else "other"]
+def parts(hidden: Tensor, weight: Tensor, max_logits: int | None) -> list[slice]:
+    """Return the rows that go together."""
+    most = max_logits or MAX_LOGITS["cpu" if hidden.device.type == "cpu" else "other"]
     size = max(1, most // weight.shape[0])
     return [slice(first, first + size) for first in range(0, hidden.shape[0], size)]
 

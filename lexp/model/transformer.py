@@ -64,10 +64,11 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); mlp_rows: see Transformer."""
 
-    def __init__(self, dims: Dims):
+    def __init__(self, dims: Dims, mlp_rows: int = MLP_ROWS):
         super().__init__()
+        self.mlp_rows = mlp_rows
         # LayerNorm, not RMSNorm: as in the papers compared here, and 5x faster on a CPU.
         self.norm_attention = nn.LayerNorm(dims.d_model, bias=False)
         self.attention = Attention(dims)
@@ -80,9 +81,9 @@ class Block(nn.Module):
     ) -> Tensor:
         """x [B, T, d_model] to the same shape."""
         x = x + self.attention(self.norm_attention(x), position, attend, sampled)
-        if torch.is_grad_enabled() or x.shape[1] <= MLP_ROWS:
+        if torch.is_grad_enabled() or x.shape[1] <= self.mlp_rows:
             return x + self.mlp(x)
-        for rows in x.split(MLP_ROWS, dim=1):
+        for rows in x.split(self.mlp_rows, dim=1):
             rows += self.mlp(rows)
         return x
 
@@ -97,11 +98,21 @@ class Transformer(nn.Module):
     make_position builds the position scheme: once, shared by all layers, or anew for each layer
     where the scheme says that its parameters are `per_layer`. Layer n takes scheme n modulo their
     number. Where layers share their weights, `blocks` has the same block for each of them.
+    max_logits, mlp_rows: how many logits, and tokens in the feed-forward layer, are computed at
+    once without gradients.
     """
 
-    def __init__(self, dims: Dims, vocab_size: int, make_position: Callable[[], Position]):
+    def __init__(
+        self,
+        dims: Dims,
+        vocab_size: int,
+        make_position: Callable[[], Position],
+        max_logits: int = MAX_LOGITS,
+        mlp_rows: int = MLP_ROWS,
+    ):
         super().__init__()
         self.dims = dims
+        self.max_logits, self.mlp_rows = max_logits, mlp_rows
         made = make_position()
         schemes = made.layers()
         if made.per_layer:
@@ -109,7 +120,7 @@ class Transformer(nn.Module):
             schemes = [own[n % len(own)] for n, own in enumerate([schemes, *others])]
         self.positions = nn.ModuleList(schemes)
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
-        own = [Block(dims) for _ in range(1 if dims.share_layers else dims.n_layers)]
+        own = [Block(dims, mlp_rows) for _ in range(1 if dims.share_layers else dims.n_layers)]
         self.blocks = nn.ModuleList(own * dims.n_layers if dims.share_layers else own)
         self.norm = nn.LayerNorm(dims.d_model, bias=False)
         self.head = nn.Linear(dims.d_model, vocab_size, bias=False)
@@ -177,7 +188,7 @@ class Transformer(nn.Module):
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Of hidden states [n, d_model] and targets [n]."""
-        rows = max(1, MAX_LOGITS // self.head.out_features)
+        rows = max(1, self.max_logits // self.head.out_features)
         pieces = zip(hidden.split(rows), targets.split(rows), strict=True)
         return torch.cat([self._nll(h, t) for h, t in pieces])
 

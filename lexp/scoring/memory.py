@@ -1,68 +1,61 @@
-"""What a forward pass needs in memory, said before it is tried."""
+"""Prediction of the memory that a forward pass needs, made before the pass is tried."""
 
 import torch
 
-from lexp.attention import bidirectional as both_sides
-from lexp.attention.chunked import MAX_SCORES
-from lexp.attention.tiles import (
-    CHUNK_ROWS,
-    GROUP_ROWS,
-    MAX_MASK,
-    MIN_TILE_ROWS,
-    WHOLE_TOKENS_BIASED,
-)
-from lexp.model.transformer import MAX_LOGITS, MLP_ROWS, Transformer
+from lexp.attention import BidirectionalSizes, ChunkSizes
+from lexp.attention.layouts import BandMask, PairwiseBias
+from lexp.attention.tiles import choose_layout, cut
+from lexp.model.transformer import Transformer
 from lexp.pattern import Banded, Pattern, TwoSided
+from lexp.position import Position
 
 
 def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int, item: int) -> int:
-    """About how many bytes a pass over n_tokens tokens in windows of `size` takes, model included.
+    """Return about how many bytes a pass over n_tokens tokens in windows of `size` takes.
 
-    item: bytes of a number in matrix products (2 for bfloat16). An estimate from the shapes of
-    what is alive at once, not a bound; what processes grew by was 0.5 to 2 times that.
+    The model's weights are included. item: bytes of a number in matrix products (2 for bfloat16).
+    An estimate from the shapes of what is alive at once, not a bound: processes grew by 0.5 to 2
+    times as much.
     """
     dims, vocab_size = model.dims, model.head.out_features
     inner = dims.n_heads * dims.head_dim
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     # The residual stream before and after, its norm, and q, k, v with what becomes of them.
     stream = n_tokens * (3 * 4 * dims.d_model + item * 8 * inner)
-    feed_forward = min(n_tokens, max(MLP_ROWS, size)) * item * 2 * dims.d_ff
-    logits = min(MAX_LOGITS, n_tokens * vocab_size) * 3 * 4
-    return weights + stream + max(feed_forward, logits, _scores(model, pattern, size))
+    feed_forward = min(n_tokens, max(model.mlp_rows, size)) * item * 2 * dims.d_ff
+    logits = min(model.max_logits, n_tokens * vocab_size) * 3 * 4
+    attention = max(_attention_bytes(model, pattern, scheme, size) for scheme in model.schemes)
+    return weights + stream + max(feed_forward, logits, attention)
 
 
-def _scores(model: Transformer, pattern: Pattern, size: int) -> int:
-    """Bytes of masks, biases and scores of one tile."""
-    has_bias = any(position.has_bias for position in model.schemes)
-    # A bias that reads more than the distance is a matrix of its own for every tile.
-    dense = any(position.has_bias and not position.by_distance for position in model.schemes)
+def _attention_bytes(model: Transformer, pattern: Pattern, position: Position, size: int) -> int:
+    """Return the bytes of rotated keys, masks, biases and scores that one tile of a layer needs."""
     n_heads, inner = model.dims.n_heads, model.dims.n_heads * model.dims.head_dim
+    rotated = 40 * inner * size  # all keys times their rotation
     if isinstance(pattern, TwoSided):
-        # Keys times their rotation, and of one tile: biases in their row, as a matrix, masked.
-        return 40 * inner * size + 4 * 4 * min(n_heads * size * size, both_sides.MAX_MASK)
-    if not isinstance(pattern, Banded) or any(
-        p.has_attention_weights or p.samples_positions for p in model.schemes
+        # The biases of one tile in their row, as a matrix, and masked.
+        return rotated + 4 * 4 * min(n_heads * size * size, BidirectionalSizes().max_mask)
+    if (
+        not isinstance(pattern, Banded)
+        or position.has_attention_weights
+        or position.samples_positions
     ):
-        return 8 * 4 * MAX_SCORES["cpu"]
-    if pattern.lookback is None:
-        turned = 40 * inner * size  # keys times their rotation
-        if not dense or all(p.by_token or not p.has_bias for p in model.schemes):
-            return turned
-        rows = size if size <= WHOLE_TOKENS_BIASED else min(CHUNK_ROWS, max(1, MAX_MASK // size))
-        return turned + rows * size * 4 * 6 * n_heads
-    rows = max(pattern.lookback, MIN_TILE_ROWS)
-    tiles = max(1, min(size, GROUP_ROWS) // rows)
-    return (
-        rows
-        * (rows + pattern.lookback)
-        * 4
-        * (2 * n_heads if has_bias else 2)
-        * (tiles if dense else 1)
-    )
+        return 8 * 4 * ChunkSizes().cpu_scores
+    groups = cut(pattern, size, position)
+    layout = choose_layout(pattern, position, len(groups))
+    if isinstance(layout, BandMask):
+        # A bias by distance, like the mask, is the same for all tiles of a group.
+        dense = position.has_bias and not position.by_distance
+        n_masks = 2 * n_heads if position.has_bias else 2
+        pairs = max(g.rows * (g.rows + g.left) * (g.n_tiles if dense else 1) for g in groups)
+        return pairs * 4 * n_masks
+    if isinstance(layout, PairwiseBias):
+        return rotated + max(group.rows for group in groups) * size * 4 * 6 * n_heads
+    return rotated
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a device, in bytes; None where that cannot be told."""
+    """Return the free memory of a device in bytes; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -74,5 +67,5 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def spelled(n_bytes: float) -> str:
-    """Bytes as people say them: 45 MiB, 3.2 GiB."""
+    """Return bytes in words: 45 MiB, 3.2 GiB."""
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"

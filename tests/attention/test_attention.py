@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import oracles
-from lexp.attention import Chunked, Reference, Tiles
-from lexp.attention.tiles import CHUNK_ROWS, WHOLE_TOKENS_BIASED, cut
+from lexp.attention import Chunked, ChunkSizes, Reference, Tiles, TileSizes
+from lexp.attention.tiles import cut
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, ALiBi, FoX, KerplePower, NoPE, RoPE, XPos
 from lexp.system.errors import NotDefined
@@ -108,18 +108,17 @@ def test_gradients_through_tiles_equal_the_references(pattern, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["alibi", "nope", "xpos", "fox"])
-def test_chunked_full_attention_equals_the_reference(scheme, monkeypatch):
+def test_chunked_full_attention_equals_the_reference(scheme):
     """Lengths past the one-tile limit go over query chunks, the last one partial."""
-    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
-    monkeypatch.setattr("lexp.attention.tiles.CHUNK_ROWS", 64)
+    sizes = TileSizes(whole_tokens=100, chunk_rows=64)
     position, n = SCHEMES[scheme], 333
     # Without a bias the kernel masks by itself, and one tile is all.
-    assert len(cut(Full(), n, position)) == (6 if position.has_bias else 1)
+    assert len(cut(Full(), n, position, sizes)) == (6 if position.has_bias else 1)
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=generator, dtype=torch.float64)
     expected = Reference(Full(), n, position, CPU)(q, k, v, position.double(), q[:, 0])
     q, k, v = q.float(), k.float(), v.float()
-    found = Tiles(Full(), n, position, CPU)(q, k, v, position.float(), q[:, 0])
+    found = Tiles(Full(), n, position, CPU, sizes)(q, k, v, position.float(), q[:, 0])
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-6)
 
 
@@ -156,10 +155,10 @@ def test_bounded_patterns_take_linear_work_and_flat_temporaries():
             scores = sum(g.rows * g.n_tiles * (g.rows + g.left) for g in groups)
             assert scores <= 4 * 128 * n
             assert max(g.rows * g.n_tiles for g in groups) <= 16384
-    assert max(g.rows for g in cut(Full(), 1 << 16, ALiBi(2))) == CHUNK_ROWS
+    assert max(g.rows for g in cut(Full(), 1 << 16, ALiBi(2))) == TileSizes().chunk_rows
     # A bias that reads more than the distance is a matrix: of fewer rows, the longer they are.
     assert max(g.rows for g in cut(Full(), 1 << 16, FoX(8, 2))) == 256
-    assert WHOLE_TOKENS_BIASED < 1 << 16
+    assert TileSizes().whole_tokens < 1 << 16
 
 
 def test_blockwise_forgets_what_is_out_of_reach():
@@ -212,12 +211,14 @@ def test_a_tile_too_long_for_the_scheme_is_not_defined():
 def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):
     position, n = RoPE(HEAD_DIM), 100
     q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 10)
-    expected = Chunked(Full(), n, position, CPU)(q, k, v, position, q[:, 0])
+    sizes = ChunkSizes(max_rows=10)
+    expected = Chunked(Full(), n, position, CPU, sizes)(q, k, v, position, q[:, 0])
     calls = []
     monkeypatch.setattr("lexp.attention.chunked.give_back", lambda: calls.append(give_back()))
-    assert torch.equal(Chunked(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
+    same = Chunked(Full(), n, position, CPU, sizes)(q, k, v, position, q[:, 0])
+    assert torch.equal(same, expected)
     assert not calls  # a short text
-    monkeypatch.setattr("lexp.attention.chunked.GIVE_BACK_SCORES", HEADS * 10 * 200)
-    assert torch.equal(Chunked(Full(), n, position, CPU)(q, k, v, position, q[:, 0]), expected)
+    sizes = ChunkSizes(max_rows=10, give_back_scores=HEADS * 10 * 200)
+    same = Chunked(Full(), n, position, CPU, sizes)(q, k, v, position, q[:, 0])
+    assert torch.equal(same, expected)
     assert len(calls) == 2

@@ -5,7 +5,14 @@ import torch
 from test_position import CPU, D_MODEL, SCHEMES, dims, make, qkv
 
 import oracles
-from lexp.attention import BidirectionalAttention, Reference, make_attend, refuse_meaningless
+from lexp.attention import (
+    BidirectionalAttention,
+    BidirectionalSizes,
+    BlockSizes,
+    Reference,
+    make_attend,
+    refuse_meaningless,
+)
 from lexp.model.transformer import Transformer
 from lexp.pattern import Bidirectional, BidirectionalBlockwise, BidirectionalWindow
 from lexp.position import XPos
@@ -55,9 +62,7 @@ def test_sizes_left_open_follow_the_trained_length():
 
 @pytest.mark.parametrize("pattern", [Bidirectional(), BidirectionalWindow(7)], ids=repr)
 @pytest.mark.parametrize("scheme", ADMITTED)
-def test_reference_and_fast_path_match_the_formula_values_and_gradients(
-    scheme, pattern, monkeypatch
-):
+def test_reference_and_fast_path_match_the_formula_values_and_gradients(scheme, pattern):
     """In float64, whole and in tiles of a few rows; in float32; of q, k, v and what is learned."""
     torch.manual_seed(0)
     n, n_heads = 13, 2
@@ -87,9 +92,8 @@ def test_reference_and_fast_path_match_the_formula_values_and_gradients(
 
         check(Reference(pattern, n, position, CPU)(q, k, v, position, x), inputs, 1e-12)
         for rows in (1 << 10, 4):
-            monkeypatch.setattr("lexp.attention.bidirectional.MIN_ROWS", rows)
-            monkeypatch.setattr("lexp.attention.bidirectional.MAX_MASK", 1)
-            attend = make_attend(pattern, n, [position], CPU)
+            sizes = BlockSizes(bidirectional=BidirectionalSizes(max_mask=1, min_rows=rows))
+            attend = make_attend(pattern, n, [position], CPU, sizes=sizes)
             check(attend(q, k, v, position, x), inputs, 1e-12)
         single = [t.detach().float().requires_grad_() for t in (q, k, v)]
         position = position.float()

@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from lexp.attention import Reference, Tiles
-from lexp.attention.cpu.backward import forward
-from lexp.attention.cpu.layouts import CumulativeGateBias, NoBias, PairwiseBias, ToeplitzBias
-from lexp.attention.cpu.matmul import by_products, products_pay, rounded_products
+from lexp.attention.cpu.matmul import attend_by_matmul, bfloat16_products
+from lexp.attention.kernels import Case, choose_kernel, fused_in_blocks, matmul_in_blocks
+from lexp.attention.layouts import (
+    BandMask,
+    CumulativeGateBias,
+    NoBias,
+    PairwiseBias,
+    ToeplitzBias,
+)
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import FIRE, ALiBi, FoX, NoPE, RoPE, XPos
 
@@ -41,13 +47,12 @@ def error(found, right):
 @pytest.mark.parametrize("most", [1, 40 * 70, 3 * 40 * 70, 1 << 19])
 @pytest.mark.parametrize("texts", [1, TEXTS])
 @pytest.mark.parametrize("heads", [1, HEADS])
-def test_any_heads_and_texts_at_a_time_are_the_formula(heads, texts, most, monkeypatch):
-    monkeypatch.setattr("lexp.attention.cpu.matmul.MAX_SCORES", most)
+def test_any_heads_and_texts_at_a_time_are_the_formula(heads, texts, most):
     q, k, v = qkv(40, 70)
     added = drawn(texts, heads, 40, 70)
     added[..., 7:60] = -math.inf
     with torch.no_grad():
-        found = by_products(q, k, v, added, 0.3)
+        found = attend_by_matmul(q, k, v, added, 0.3, max_scores=most)
     torch.testing.assert_close(found, formula(q, k, v, added, 0.3), rtol=1e-12, atol=1e-14)
 
 
@@ -73,7 +78,7 @@ def laid_out(name):
 
 
 @pytest.mark.parametrize("name", ["none", "by distance", "by key", "by pair"])
-def test_in_bfloat16_it_is_as_exact_as_the_kernel(name, monkeypatch):
+def test_in_bfloat16_it_is_as_exact_as_the_kernel(name):
     """Both against float64 of the same rounded inputs."""
     q, k, v = qkv(ROWS, KEYS, torch.bfloat16)
     values, layout, added = laid_out(name)
@@ -82,10 +87,13 @@ def test_in_bfloat16_it_is_as_exact_as_the_kernel(name, monkeypatch):
     values = values if name == "by key" else values.float()
     right = formula(q, k, v, added, 0.3)
     with torch.no_grad():
-        assert products_pay(q, k)
-        ours = forward(q, k, v, values, layout, 0.3)
-        monkeypatch.setattr("lexp.attention.cpu.backward.products_pay", lambda q, k: False)
-        theirs = forward(q, k, v, values, layout, 0.3)
+        kernel = choose_kernel(layout, Case.of(q, k, v, values))
+        assert kernel.forward is matmul_in_blocks
+        ours = kernel(q, k, v, values, layout, 0.3)
+        elsewhere = choose_kernel(layout, Case.of(q, k, v, values)._replace(on_cpu=False))
+        # What the backward pass takes for biases of pairs beside long texts, on a CPU.
+        fused = fused_in_blocks if name == "by pair" else elsewhere.forward
+        theirs = fused(q, k, v, values, layout, 0.3)
     assert not torch.equal(ours, theirs)  # two ways, indeed
     assert error(ours, right) < 1.2 * error(theirs, right) < 0.01
 
@@ -96,15 +104,13 @@ def later_keys(n):
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(16), Window(50)], ids=repr)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_tiles_without_gradients_in_bfloat16_are_the_reference(scheme, pattern, monkeypatch):
-    calls = []
+def test_tiles_without_gradients_in_bfloat16_are_the_reference(scheme, pattern):
+    chosen = []
 
-    def counted(*given):
-        calls.append(given[0].shape)
-        return by_products(*given)
+    def choose(layout, case):
+        chosen.append(choose_kernel(layout, case))
+        return chosen[-1]
 
-    for module in ("tiles", "blocked"):
-        monkeypatch.setattr(f"lexp.attention.{module}.by_products", counted)
     position, n = SCHEMES[scheme], 230
     q, k, v = qkv(n, n, torch.bfloat16)
     x = drawn(TEXTS, n, HEAD_DIM, dtype=torch.float32)
@@ -112,8 +118,9 @@ def test_tiles_without_gradients_in_bfloat16_are_the_reference(scheme, pattern, 
         right = Reference(pattern, n, position, CPU)(
             q.double(), k.double(), v.double(), position.double(), x.double()
         )
-        found = Tiles(pattern, n, position, CPU)(q, k, v, position.float(), x)
-    assert calls and found.dtype == torch.bfloat16
+        found = Tiles(pattern, n, position, CPU, choose=choose)(q, k, v, position.float(), x)
+    assert {kernel.forward.__name__.split("_")[0] for kernel in chosen} == {"matmul"}
+    assert found.dtype == torch.bfloat16
     # Rotated queries and keys are rounded as well, before any kernel.
     assert error(found, right) < 0.01
 
@@ -121,7 +128,13 @@ def test_tiles_without_gradients_in_bfloat16_are_the_reference(scheme, pattern, 
 def test_by_products_only_where_it_pays():
     def pays(n_keys, head_dim=32, dtype=torch.bfloat16):
         q = torch.zeros(1, 1, 1, head_dim, dtype=dtype)
-        return products_pay(q, torch.zeros(1, 1, n_keys, head_dim, dtype=dtype))
+        k = torch.zeros(1, 1, n_keys, head_dim, dtype=dtype)
+        case = Case.of(q, k, k, q)
+        layouts = NoBias(), ToeplitzBias(), CumulativeGateBias(), PairwiseBias(), BandMask()
+        names = {choose_kernel(layout, case).forward.__name__ for layout in layouts}
+        by_matmul = {name for name in names if name.startswith("matmul")}
+        assert by_matmul in (set(), names)
+        return bool(by_matmul)
 
     assert not pays(8)  # gradients might be asked for
     with torch.no_grad():
@@ -133,9 +146,9 @@ def test_by_products_only_where_it_pays():
 def test_the_precision_of_products_is_put_back():
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
-    with pytest.raises(KeyError), rounded_products(True):
+    with pytest.raises(KeyError), bfloat16_products(True):
         assert matmul.fp32_precision == "bf16"
         raise KeyError
     assert matmul.fp32_precision == before
-    with rounded_products(False):
+    with bfloat16_products(False):
         assert matmul.fp32_precision == before

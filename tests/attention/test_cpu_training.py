@@ -1,6 +1,7 @@
 """What training goes through on a CPU: against formulas in float64, values and every gradient."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,18 +9,19 @@ from test_position import SCHEMES, make
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lexp.attention import Tiles, make_attend
-from lexp.attention.cpu.backward import blocked, forward, pays
-from lexp.attention.cpu.layouts import (
+from lexp.attention import Tiles
+from lexp.attention.cpu.backward import attend_in_blocks
+from lexp.attention.kernels import Case, choose_kernel
+from lexp.attention.layouts import (
     CumulativeGateBias,
     NoBias,
     PairwiseBias,
     ToeplitzBias,
     antidiagonal_sums,
 )
-from lexp.attention.cpu.toeplitz import attend_by_distance, distance_row, matrix
 from lexp.attention.prepare import rotate, rotate_by_parts
 from lexp.attention.tiles import of_pieces
+from lexp.attention.toeplitz import distance_row, reversed_matrix
 from lexp.model.chunked_cross_entropy import head_loss
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full
@@ -94,7 +96,7 @@ def test_the_row_is_the_whole_matrix(rows, n_keys):
 
     # A tile that is smaller than the one the row was made for takes its right end.
     row = distance_row(bias, HEADS, n_keys + 3, rows + 2, CPU)[:, 3:]
-    found = matrix(row, rows, n_keys).flip(1)
+    found = reversed_matrix(row, rows, n_keys).flip(1)
     for h in range(HEADS):
         for r in range(rows):
             for c in range(n_keys):
@@ -139,16 +141,33 @@ def with_gradients(out, weight, inputs):
     return [out.double(), *torch.autograd.grad((out.double() * weight).sum(), wanted)]
 
 
+def own_backward(q, k, v, values, layout, scale, max_together=HEADS):
+    """A backward pass in blocks, one text at a time, after the forward pass that would be taken."""
+    case = Case.of(q, k, v, values)._replace(bias_grad=True)
+    kernel = choose_kernel(layout, case)
+    assert kernel.own_backward
+    return attend_in_blocks(q, k, v, values, layout, scale, kernel.forward, max_together)
+
+
+def by_autograd(q, k, v, values, layout, scale):
+    """The forward pass alone, with torch's backward pass."""
+    case = Case.of(q, k, v, values)._replace(input_grad=False, bias_grad=False)
+    kernel = choose_kernel(layout, case)
+    assert not kernel.own_backward
+    return kernel(q, k, v, values, layout, scale)
+
+
 # Whether biases are learned, and by what: the kernel's own backward pass has no gradient of them.
-WAYS = [(True, blocked), (False, blocked), (False, forward)]
+WAYS = [(True, own_backward), (False, own_backward), (False, by_autograd)]
 SIZES = [(1, 1), (5, 5), (64, 64), (65, 65), (150, 150), (70, 200), (1, 90)]
 
 
 @pytest.mark.parametrize("together", [3, 32])
 @pytest.mark.parametrize(("learned", "attend"), WAYS)
 @pytest.mark.parametrize(("rows", "n_keys"), SIZES)
-def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, together, monkeypatch):
-    monkeypatch.setattr("lexp.attention.cpu.backward.TOGETHER", together)
+def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, together):
+    if attend is own_backward:
+        attend = partial(own_backward, max_together=together)
     q, k, v, values, weight = given(rows, n_keys, learned)
     row = F.pad(values, (0, rows - 1), value=-math.inf)
     expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
@@ -156,17 +175,14 @@ def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, toget
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
     with torch.no_grad():
-        plain = attend_by_distance(q, k, v, row, 0.3)
+        plain = by_autograd(q, k, v, row, ToeplitzBias(), 0.3)
     torch.testing.assert_close(plain, expected[0], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("learned", "attend"), WAYS)
 @pytest.mark.parametrize(("rows", "n_keys"), SIZES)
 @pytest.mark.parametrize("layout", ["by key", "by pair", "by text and pair"])
-def test_biases_by_key_and_by_pair_are_the_formula(
-    layout, rows, n_keys, learned, attend, monkeypatch
-):
-    monkeypatch.setattr("lexp.attention.cpu.backward.TOGETHER", HEADS)  # a text at a time
+def test_biases_by_key_and_by_pair_are_the_formula(layout, rows, n_keys, learned, attend):
     q, k, v, _, weight = given(rows, n_keys, learned)
     generator = torch.Generator().manual_seed(n_keys)
     shape, kind = {
@@ -185,10 +201,9 @@ def test_biases_by_key_and_by_pair_are_the_formula(
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("attend", [blocked, forward])
+@pytest.mark.parametrize("attend", [own_backward, by_autograd])
 @pytest.mark.parametrize("n", [1, 5, 64, 150])
-def test_without_a_bias_it_is_the_formula(n, attend, monkeypatch):
-    monkeypatch.setattr("lexp.attention.cpu.backward.TOGETHER", HEADS)  # a text at a time
+def test_without_a_bias_it_is_the_formula(n, attend):
     q, k, v, _, weight = given(n, n, False)
     expected = with_gradients(dense(q, k, v, None, 0.3), weight, (q, k, v))
     found = with_gradients(attend(q, k, v, q.new_zeros(()), NoBias(), 0.3), weight, (q, k, v))
@@ -196,21 +211,21 @@ def test_without_a_bias_it_is_the_formula(n, attend, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_biases_made_in_pieces_are_those_made_at_once(monkeypatch):
+def test_biases_made_in_pieces_are_those_made_at_once():
     """Values and gradients; 0 for keys later than all queries of a piece."""
-    monkeypatch.setattr("lexp.attention.tiles.PIECE_ROWS", 16)
+    in_pieces = partial(of_pieces, piece_rows=16)
     position, seen = FIRE(HEADS, 16).double(), []
     tiles = Tiles(Full(), 50, position, CPU)
     (group,) = tiles.tiling.groups
     grid = tiles._pairs(group, 2, HEADS, tiles.tiling.q_pos.double(), tiles.tiling.k_pos.double())
     weight = torch.randn(HEADS, 50, 50, dtype=torch.float64).tril()
-    for made in (of_pieces, lambda bias, pair: bias(pair)):
+    for made in (in_pieces, lambda bias, pair: bias(pair)):
         values = made(position.bias(torch.zeros(2, 50, 8)), grid)
         wanted = torch.autograd.grad((values * weight).sum(), list(position.parameters()))
         seen.append([values.tril(), *wanted])
     for ours, theirs in zip(*seen, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-    rows = of_pieces(position.bias(torch.zeros(2, 50, 8)), grid)
+    rows = in_pieces(position.bias(torch.zeros(2, 50, 8)), grid)
     assert rows[:, :16, 16:].eq(0).all() and rows[:, 48:].ne(0).all()
 
 
@@ -221,7 +236,7 @@ def test_without_a_bias_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     found, theirs = (
         with_gradients(out, weight, (q, k, v))
         for out in (
-            blocked(q, k, v, q.new_zeros(()), NoBias(), 0.3),
+            own_backward(q, k, v, q.new_zeros(()), NoBias(), 0.3, 32),
             F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
         )
     )
@@ -237,8 +252,8 @@ def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     inputs = (q, k, v, values)
     exact = [t.detach().double().requires_grad_() for t in inputs]
     expected = with_gradients(dense(*exact, 0.3), weight, exact)
-    found = with_gradients(blocked(q, k, v, row, ToeplitzBias(), 0.3), weight, inputs)
-    added = matrix(row.detach(), n, n).flip(1)[None]
+    found = with_gradients(own_backward(q, k, v, row, ToeplitzBias(), 0.3, 32), weight, inputs)
+    added = reversed_matrix(row.detach(), n, n).flip(1)[None]
     fused = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=0.3)
     theirs = with_gradients(fused, weight, (q, k, v))
     assert error(found[4], expected[4]) < 0.01  # the row's, in float32
@@ -264,16 +279,20 @@ def test_when_the_own_backward_pass_is_taken(n, head_dim, dtype, taken):
     q = torch.zeros(1, 2, n, head_dim, dtype=dtype, requires_grad=True)
     row = torch.zeros(2, 2 * n - 1)
     learned = row.clone().requires_grad_()
-    assert pays(q, q, q, learned)
-    assert pays(q, q, q, row) == taken
-    assert not pays(*[q.detach()] * 3, row)
+
+    def pays(q, values):
+        return choose_kernel(ToeplitzBias(), Case.of(q, q, q, values)).own_backward
+
+    assert pays(q, learned)
+    assert pays(q, row) == taken
+    assert not pays(q.detach(), row)
     with torch.no_grad():
-        assert not pays(q, q, q, learned)
+        assert not pays(q, learned)
 
 
 def test_second_derivatives_are_refused_not_wrong():
     q, k, v, values, _ = given(5, 5, True)
-    out = blocked(q, k, v, F.pad(values, (0, 4), value=-math.inf), ToeplitzBias(), 0.3)
+    out = own_backward(q, k, v, F.pad(values, (0, 4), value=-math.inf), ToeplitzBias(), 0.3)
     (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         torch.autograd.grad(first.sum(), q)
@@ -321,10 +340,7 @@ def test_autocast_neither_rounds_biases_nor_makes_matrices_of_them(position):
 
 @pytest.mark.parametrize("n_rows", [1, 7, 64, 100])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_head_loss_is_cross_entropy(n_rows, dtype, monkeypatch):
-    monkeypatch.setattr(
-        "lexp.model.chunked_cross_entropy.MAX_LOGITS", {"cpu": 50 * 16}
-    )  # 16 rows at a time
+def test_the_head_loss_is_cross_entropy(n_rows, dtype):
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(n_rows, 12, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(50, 12, generator=generator).to(dtype).requires_grad_()
@@ -334,7 +350,8 @@ def test_the_head_loss_is_cross_entropy(n_rows, dtype, monkeypatch):
         return [loss, *torch.autograd.grad(loss.sin(), (hidden, weight))]  # scaled by cos(loss)
 
     expected = gradients(F.cross_entropy(hidden @ weight.T, targets, reduction="sum"))
-    for ours, theirs in zip(gradients(head_loss(hidden, weight, targets)), expected, strict=True):
+    found = gradients(head_loss(hidden, weight, targets, max_logits=50 * 16))  # 16 rows at a time
+    for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype
         tolerance = 1e-12 if dtype == torch.float64 else 2e-5
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
@@ -378,12 +395,15 @@ def test_a_rotation_in_real_numbers_is_that_in_complex_ones():
         torch.testing.assert_close(rotate(x, given), expected.flatten(-2))
 
 
+def kernel_of_a_gpu(layout, case):
+    return choose_kernel(layout, case._replace(on_cpu=False))
+
+
 @pytest.mark.parametrize("position", [XPos(16), T5(2)], ids=lambda p: type(p).__name__)
-def test_a_step_compiles_in_one_piece(position, monkeypatch):
-    """The way it goes on a GPU, without complex numbers; the graph is then run as it is."""
-    monkeypatch.setattr("lexp.attention.tiles.pays", lambda *given: False)
+def test_a_step_compiles_in_one_piece(position):
+    """With the kernels of a GPU, without complex numbers; the graph is then run as it is."""
     model = Transformer(Dims(2, 32, 2, 16, 64), 50, lambda: position)
-    attend = make_attend(Full(), 64, model.schemes, CPU)
+    attend = Tiles(Full(), 64, position, CPU, choose=kernel_of_a_gpu)
     ids = torch.randint(0, 50, (2, 65), generator=torch.Generator().manual_seed(0))
     graphs = []
 

@@ -16,7 +16,7 @@ from test_position import SCHEMES, make
 from torch.nn.attention import flex_attention as torch_flex
 
 from lexp.attention import Flex, Reference, flex, make_attend, make_flex, refuse_beyond_flex
-from lexp.attention.flex import listed, make_mask
+from lexp.attention.flex import list_true, make_mask
 from lexp.commands.evaluate import eval_
 from lexp.commands.make_objects import choose_kernel
 from lexp.commands.train import train
@@ -209,11 +209,9 @@ def test_heads_that_are_too_small_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     "pattern", [Full(), Window(1), Window(8), Window(21), Blockwise(3), Blockwise(16)], ids=repr
 )
-def test_the_lists_of_blocks_are_the_patterns(pattern, n, most, monkeypatch):
+def test_the_lists_of_blocks_are_the_patterns(pattern, n, most):
     """No pair that is seen is left out, nothing that is not seen is taken as a whole."""
-    monkeypatch.setattr(flex, "BLOCK", 4)
-    monkeypatch.setattr(flex, "MAX_BLOCKS", most)
-    mask = make_mask(pattern, n, CPU)
+    mask = make_mask(pattern, n, CPU, size=4, max_blocks=most)
     size = mask.BLOCK_SIZE[0]
     assert n <= most * size and (size == 4 or n > most * size // 2)
     for a in range(-(-n // size)):
@@ -232,7 +230,7 @@ def test_the_lists_of_blocks_are_the_patterns(pattern, n, most, monkeypatch):
 
 def test_rows_are_listed_in_order():
     table = torch.tensor([[False, True, True], [False, False, False], [True, False, True]])
-    counts, columns = listed(table)
+    counts, columns = list_true(table)
     assert counts.tolist() == [[[2, 0, 2]]]
     assert columns[0, 0, 0, :2].tolist() == [1, 2] and columns[0, 0, 2, :2].tolist() == [0, 2]
 

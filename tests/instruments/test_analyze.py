@@ -9,7 +9,7 @@ import torch
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.attention import Reference
+from lexp.attention import ChunkSizes, Reference
 from lexp.commands.analyze import analyze
 from lexp.instruments.base import AnalysisInput
 from lexp.instruments.capture import hidden_states, watched
@@ -27,8 +27,10 @@ def ids(n: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 50, (n, length), generator=torch.Generator().manual_seed(seed))
 
 
-def view(model: Transformer, pattern, texts: torch.Tensor) -> AnalysisInput:
-    return AnalysisInput(model, pattern, texts, 16, "trained")
+def view(
+    model: Transformer, pattern, texts: torch.Tensor, sizes: ChunkSizes | None = None
+) -> AnalysisInput:
+    return AnalysisInput(model, pattern, texts, 16, "trained", sizes or ChunkSizes())
 
 
 def weights_of(model: Transformer, pattern, text: torch.Tensor) -> list[torch.Tensor]:
@@ -49,10 +51,9 @@ def weights_of(model: Transformer, pattern, text: torch.Tensor) -> list[torch.Te
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
-def test_heads_are_the_brute_force(position, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
+def test_heads_are_the_brute_force(position, pattern):
     model, texts = tiny_model(position).double().eval(), ids(2, 20)
-    rows = Heads().look(view(model, pattern, texts)).rows
+    rows = Heads().look(view(model, pattern, texts, ChunkSizes(max_rows=7))).rows
     found = {(r["measure"], r["layer"], r["head"]): r["value"] for r in rows}
     per_text = [weights_of(model, pattern, text) for text in texts]
     for layer in range(2):

@@ -9,7 +9,7 @@ from test_analyze import ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.attention import Reference
+from lexp.attention import ChunkSizes, Reference
 from lexp.commands.analyze import analyze, png_of
 from lexp.display.document import Chart
 from lexp.display.table import Table
@@ -79,10 +79,10 @@ def scores_by_hand(model, pattern, text) -> list[list[dict[tuple[int, int], floa
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
-def test_toeplitz_r2_is_the_formula(position, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
+def test_toeplitz_r2_is_the_formula(position, pattern):
+    sizes = ChunkSizes(max_rows=7)
     model, texts = tiny_model(position).double().eval(), ids(2, 20)
-    found = values(Invariance().look(view(model, pattern, texts)), "scores")
+    found = values(Invariance().look(view(model, pattern, texts, sizes)), "scores")
     per_text = [scores_by_hand(model, pattern, text) for text in texts]
     for layer in range(2):
         for head in range(2):
@@ -91,12 +91,12 @@ def test_toeplitz_r2_is_the_formula(position, pattern, monkeypatch):
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(6), Sinks(Window(5), 3), SelfExtend(6, 2)])
-def test_toeplitz_r2_is_the_same_however_tiles_are_cut(pattern, monkeypatch):
+def test_toeplitz_r2_is_the_same_however_tiles_are_cut(pattern):
     model, texts = tiny_model(RoPE(8)).double().eval(), ids(2, 40)
     whole = values(Invariance().look(view(model, pattern, texts)), "scores")
     for rows in (1, 7, 39):
-        monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", rows)
-        cut = values(Invariance().look(view(model, pattern, texts)), "scores")
+        look = view(model, pattern, texts, ChunkSizes(max_rows=rows))
+        cut = values(Invariance().look(look), "scores")
         assert cut == pytest.approx(whole, rel=1e-10)
     assert all(0 <= value <= 1 for value in whole.values())
 
@@ -130,15 +130,15 @@ def test_noise_has_next_to_none_and_large_scores_lose_no_digits(shift):
         assert found.r2()[head].item() == pytest.approx(expected, rel=0.5)
 
 
-def test_sinusoidal_products_are_exactly_toeplitz_and_learned_ones_the_formula(monkeypatch):
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
+def test_sinusoidal_products_are_exactly_toeplitz_and_learned_ones_the_formula():
+    sizes = ChunkSizes(max_rows=7)
     model = tiny_model(Sinusoidal(16)).double().eval()
-    found = Invariance().look(view(model, Full(), ids(1, 30)))
+    found = Invariance().look(view(model, Full(), ids(1, 30), sizes))
     assert values(found, "gram")[0, 0] == pytest.approx(1.0, abs=1e-12)
     model = tiny_model(Learned(30, 16)).double().eval()
     with torch.no_grad():
         model.blocks[0].norm_attention.weight.copy_(torch.linspace(0.5, 2, 16))
-    found = Invariance().look(view(model, Full(), ids(1, 30)))
+    found = Invariance().look(view(model, Full(), ids(1, 30), sizes))
     p = model.position.table.detach()
     assert values(found, "gram")[0, 0] == pytest.approx(by_hand(lower(p @ p.T)), rel=1e-9)
     weight = model.blocks[0].attention.qkv.weight.detach()
@@ -155,9 +155,9 @@ def test_sinusoidal_products_are_exactly_toeplitz_and_learned_ones_the_formula(m
 def test_products_of_a_toeplitz_matrix_and_of_noise():
     t = torch.arange(300, dtype=torch.float64)
     circle = torch.stack([t.mul(0.3).cos(), t.mul(0.3).sin()], dim=1)
-    assert of_products(circle, circle)[0] == pytest.approx(1.0, abs=1e-12)
+    assert of_products(circle, circle, ChunkSizes())[0] == pytest.approx(1.0, abs=1e-12)
     noise = torch.randn(300, 64, generator=torch.Generator().manual_seed(0)).double()
-    assert of_products(noise, noise)[0] < 0.02
+    assert of_products(noise, noise, ChunkSizes())[0] < 0.02
 
 
 def circles(n: int, *turns: tuple[float, float]) -> np.ndarray:

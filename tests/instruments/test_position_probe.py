@@ -28,7 +28,7 @@ def rows_of(model, texts, probe=QUICK, pattern=None) -> list[dict]:
 
 def replaced(monkeypatch, states) -> None:
     """Hidden states [B, T, d] of token ids [B, T], in place of a model's, as embeddings alone."""
-    monkeypatch.setattr(module, "hidden_states", lambda model, tokens, pattern: [states(tokens)])
+    monkeypatch.setattr(module, "hidden_states", lambda model, tokens, *rest: [states(tokens)])
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 8, 9, 100, 257])

@@ -11,7 +11,7 @@ from test_analyze import CPU, ids, view
 from test_evaluate import study, tiny_model  # noqa: F401
 from test_position import SCHEMES, dims, make
 
-from lexp.attention import Reference
+from lexp.attention import ChunkSizes, Reference
 from lexp.commands.analyze import analyze
 from lexp.display.document import Chart
 from lexp.display.png import chart_png
@@ -141,10 +141,9 @@ def score(position, q, k, i: int, j: int, head: int) -> float:
 @pytest.mark.parametrize("rows", [7, 512])
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), XPos(8), ALiBi(2)], ids=lambda p: type(p).__name__)
-def test_resolution_is_the_brute_force(position, pattern, rows, monkeypatch):
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", rows)
+def test_resolution_is_the_brute_force(position, pattern, rows):
     model, texts, n = tiny_model(position).double().eval(), ids(2, 18), 18
-    finding = Resolution().look(view(model, pattern, texts))
+    finding = Resolution().look(view(model, pattern, texts, ChunkSizes(max_rows=rows)))
     found = {(r["of"], r["scores"], r["layer"], r["head"]): r["value"] for r in finding.rows}
     per_text = [inner_products(model, pattern, text) for text in texts]
     for layer in range(2):

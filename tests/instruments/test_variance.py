@@ -8,7 +8,7 @@ import torch
 from test_analyze import CPU, ids, run, view, weights_of
 from test_evaluate import study, tiny_model  # noqa: F401
 
-from lexp.attention import Reference
+from lexp.attention import ChunkSizes, Reference
 from lexp.display.document import Picture
 from lexp.display.table import Table
 from lexp.instruments import derivation as derived
@@ -50,10 +50,9 @@ def times(matrix: torch.Tensor, vector: list[float]) -> list[float]:
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
 @pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
-def test_variances_are_the_brute_force(position, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
+def test_variances_are_the_brute_force(position, pattern):
     model, text, n = tiny_model(position).double().eval(), ids(1, 11)[0], 11
-    found, single = variances(view(model, pattern, text[None]), text)
+    found, single = variances(view(model, pattern, text[None], ChunkSizes(max_rows=7)), text)
     weights = weights_of(model, pattern, text)
     for layer, inputs in enumerate(inputs_of(model, pattern, text)):
         attention = model.blocks[layer].attention
@@ -122,12 +121,11 @@ def test_slopes_are_exact_for_powers_and_texts_too_short_have_none():
 
 @pytest.mark.parametrize("instrument", [Variance(), Vectors(shifts=2)], ids=lambda i: i.name)
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(8), SelfExtend(6, 2)], ids=repr)
-def test_numbers_do_not_depend_on_how_the_work_is_cut(instrument, pattern, monkeypatch):
+def test_numbers_do_not_depend_on_how_the_work_is_cut(instrument, pattern):
     model, texts = tiny_model(RoPE(8)).double().eval(), ids(2, 40)
     whole = instrument.look(view(model, pattern, texts)).arrays
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 3)
-    monkeypatch.setattr("lexp.attention.chunked.MIN_ROWS", 3)
-    cut = instrument.look(view(model, pattern, texts)).arrays
+    sizes = ChunkSizes(max_rows=3, min_rows=3)
+    cut = instrument.look(view(model, pattern, texts, sizes)).arrays
     for name, value in whole.items():
         np.testing.assert_allclose(cut[name], value, rtol=1e-6, atol=1e-9)
 

@@ -6,7 +6,6 @@ from omegaconf import OmegaConf
 from torch.nn import functional as F
 
 from lexp.attention import Reference, Tiles
-from lexp.model import transformer as model_module
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import ALiBi, NoPE, RoPE
@@ -37,7 +36,7 @@ def test_head_in_pieces_gives_the_same_losses(monkeypatch):
     trained = model.loss(tokens[:, :-1], tokens[:, 1:], attend)
     with torch.no_grad():
         whole = model.losses(tokens[:, :-1], tokens[:, 1:], attend)
-        monkeypatch.setattr(model_module, "MAX_LOGITS", 44)  # 4 rows of 11
+        model.max_logits = 44  # 4 rows of 11
         seen = []
         nll = model._nll
         monkeypatch.setattr(model, "_nll", lambda h, t: (seen.append(len(h)), nll(h, t))[1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_position import HEAD_DIM, SCHEMES, make
 
-from lexp.attention import Chunked, Reference, make_attend
+from lexp.attention import BlockSizes, Chunked, ChunkSizes, Reference, make_attend
 from lexp.pattern import (
     Blockwise,
     DualChunk,
@@ -190,7 +190,7 @@ def test_the_reference_uses_those_distances(pattern, position):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_in_every_pattern_equals_the_reference(scheme, pattern, monkeypatch):
     """Values and gradients, over several tiles and strips; or a reason why there are none."""
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 13)
+    sizes = BlockSizes(chunks=ChunkSizes(max_rows=13))
     monkeypatch.setattr("lexp.position.path.BLOCK_KEYS", 7)
     n = 45
     torch.manual_seed(0)
@@ -199,7 +199,7 @@ def test_every_scheme_in_every_pattern_equals_the_reference(scheme, pattern, mon
             for parameter in position.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
         try:
-            attend = make_attend(pattern, n, [position], CPU)
+            attend = make_attend(pattern, n, [position], CPU, sizes=sizes)
         except NotDefined as reason:
             moves = any(branch.moves for branch in pattern.branches)
             only = pattern.only_moves and not position.relative

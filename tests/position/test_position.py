@@ -7,7 +7,15 @@ import torch
 from omegaconf import OmegaConf
 
 import oracles
-from lexp.attention import Attend, Reference, Tiles, make_attend
+from lexp.attention import (
+    Attend,
+    BlockSizes,
+    ChunkSizes,
+    Reference,
+    Tiles,
+    TileSizes,
+    make_attend,
+)
 from lexp.config.instantiate import build
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
@@ -305,13 +313,12 @@ def test_causality_changing_a_token_leaves_all_logits_before_it_bit_equal(scheme
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(8), Window(20)], ids=repr)
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - {"learned", "learned_tisa"}))
-def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern, monkeypatch):
-    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 100)
+def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern):
+    sizes = BlockSizes(TileSizes(whole_tokens=100), ChunkSizes(max_rows=100))
     torch.manual_seed(0)
     n = 333
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 100)
     model = Transformer(dims(), 50, lambda: make(scheme)).eval()
-    attend = make_attend(pattern, n, model.schemes, CPU)
+    attend = make_attend(pattern, n, model.schemes, CPU, sizes=sizes)
     assert_causal(model, attend, n, (1, 64, 200, n - 1))
 
 

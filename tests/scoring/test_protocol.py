@@ -4,6 +4,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from test_config import choices
 from test_evaluate import brute_force, tiny_model, tokens_of
 from test_position import SCHEMES, dims, make
 
-from lexp.attention import Reference
+from lexp.attention import BlockSizes, ChunkSizes, Reference, TileSizes, make_attend
 from lexp.config.instantiate import build
 from lexp.evaluate import EvalTargets, Method, ModelUnderTest, evaluate, prepare
 from lexp.evaluate.partial import PartialFile
@@ -330,26 +331,24 @@ def test_a_damaged_partial_file_is_a_fresh_start(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_full_attention_over_chunks_is_the_brute_force(scheme, monkeypatch):
+def test_full_attention_over_chunks_is_the_brute_force(scheme):
     """Rows of masks and of the feed-forward layer as few as for a text of a million tokens."""
-    monkeypatch.setattr("lexp.attention.tiles.WHOLE_TOKENS_BIASED", 10)
-    monkeypatch.setattr("lexp.attention.tiles.MAX_MASK", 100)
-    monkeypatch.setattr("lexp.attention.chunked.MAX_ROWS", 7)
-    monkeypatch.setattr("lexp.model.transformer.MLP_ROWS", 9)
-    monkeypatch.setattr("lexp.model.transformer.MAX_LOGITS", 400)
+    sizes = BlockSizes(TileSizes(whole_tokens=10, max_mask=100), ChunkSizes(max_rows=7))
     torch.manual_seed(0)
     tokens, n = tokens_of(61), 60
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, lambda: make(scheme), max_logits=400, mlp_rows=9).eval()
     (window,) = Prefix().windows(Prefix().spans(tokens, [n], None)[0], n)
-    found = Scorer(model, Full(), nullcontext()).score(tokens, [window])
-    reference = model.double()
+    scorer = Scorer(model, Full(), nullcontext(), make_attend=partial(make_attend, sizes=sizes))
+    found = scorer.score(tokens, [window])
+    reference = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    reference.load_state_dict(model.state_dict())
+    reference = reference.double()
     ids = torch.from_numpy(tokens.window(0, 0, n + 1))[None]
 
     def dense(q, k, v, position, x, sampled=None):
         return Reference(Full(), n, position, torch.device("cpu"))(q, k, v, position, x, sampled)
 
     with torch.no_grad():
-        monkeypatch.setattr("lexp.model.transformer.MLP_ROWS", 1000)
         expected = -reference(ids[:, :-1], dense)[0].log_softmax(-1)[range(n), ids[0, 1:]]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 

@@ -1,6 +1,6 @@
-"""Attention on a CPU by plain products in bfloat16, where they are faster than the fused kernel.
+"""Attention on a CPU by plain matrix products, some heads and texts at a time.
 
-The kernel's merit is that scores need not fit the cache; those of a few rows and heads do.
+A fused kernel avoids scores that do not fit the cache; the scores of a few rows and heads fit it.
 """
 
 import contextlib
@@ -10,34 +10,27 @@ from itertools import product
 import torch
 from torch import Tensor
 
-# Scores taken together: 2 MiB of float32, which stay in the cache.
+# Scores computed together: 2 MiB of float32, which stay in the cache.
 MAX_SCORES = 1 << 19
-# Of the kernel's time this takes 0.45 to 0.75 up to 512 keys, 0.4 to 1 up to 32 keys a channel (the
-# most for one text on two threads), and about the same or more beyond; measured without AMX.
-MOST_KEYS, MOST_KEYS_PER_CHANNEL = 4096, 32
 
 
-def products_pay(q: Tensor, k: Tensor) -> bool:
-    """Whether this is the faster way to the output of q [.., D] and k [.., K, D], no gradients."""
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.is_grad_enabled():
-        return False
-    return k.shape[-2] <= min(MOST_KEYS, MOST_KEYS_PER_CHANNEL * q.shape[-1])
+def attend_by_matmul(
+    q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float, max_scores: int = MAX_SCORES
+) -> Tensor:
+    """Return attention of q [N, H, R, D] to k, v [N, H, K, D], without a gradient.
 
-
-def by_products(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) -> Tensor:
-    """Attention of q [N, H, R, D] to k, v [N, H, K, D], without a gradient.
-
-    added: to the scores and in their precision, broadcastable to [N, H, R, K]; -inf: masked. Scores
-    and softmax are in float32 (float64 stays); bfloat16's weights are rounded, as by the kernel.
+    added: summand of the scores, in their precision, broadcastable to [N, H, R, K]; -inf masks.
+    Scores and softmax are in float32 (float64 for float64 inputs). The weights of bfloat16 inputs
+    are rounded to bfloat16, as the fused kernel does.
     """
     n_all, n_heads, n_rows, _ = q.shape
-    together = max(1, MAX_SCORES // (n_rows * k.shape[2]))
-    many, heads = max(1, together // n_heads), min(together, n_heads)
+    together = max(1, max_scores // (n_rows * k.shape[2]))
+    n_texts, heads = max(1, together // n_heads), min(together, n_heads)
     added = added.expand(n_all, n_heads, -1, -1)
     out, wide = torch.empty_like(q), scores_dtype(q)
-    with torch.autocast("cpu", enabled=False), rounded_products(q.dtype == torch.bfloat16):
-        for n, h in product(range(0, n_all, many), range(0, n_heads, heads)):
-            part = slice(n, n + many), slice(h, h + heads)
+    with torch.autocast("cpu", enabled=False), bfloat16_products(q.dtype == torch.bfloat16):
+        for n, h in product(range(0, n_all, n_texts), range(0, n_heads, heads)):
+            part = slice(n, n + n_texts), slice(h, h + heads)
             scores = q[part].to(wide) @ k[part].to(wide).mT
             weights = scores.mul_(scale).add_(added[part]).softmax(-1)
             out[part] = weights @ v[part].to(wide)
@@ -45,16 +38,19 @@ def by_products(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) ->
 
 
 def scores_dtype(q: Tensor) -> torch.dtype:
-    """What scores are computed in."""
+    """Return the precision in which the scores of queries are computed."""
     return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 @contextlib.contextmanager
-def rounded_products(wanted: bool) -> Iterator[None]:
-    """Within: float32 products of what bfloat16 holds are taken by its units, sums in float32."""
+def bfloat16_products(enabled: bool) -> Iterator[None]:
+    """Within the context, compute float32 products by the bfloat16 units, with float32 sums.
+
+    This loses nothing for numbers that came from bfloat16.
+    """
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
-    if wanted:
+    if enabled:
         matmul.fp32_precision = "bf16"
     try:
         yield

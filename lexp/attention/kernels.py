@@ -1,0 +1,228 @@
+"""Which kernel computes one tile of causal attention, and why: `choose_kernel` is the whole answer.
+
+A kernel takes queries q [B, H, R, D], the keys and values k, v [B, H, K, D] up to the last query,
+biases laid out as lexp.attention.layouts says, and the scale of the scores; it returns
+[B, H, R, D]. `fused` is torch's scaled_dot_product_attention, which never writes scores to memory.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from lexp.attention.cpu.backward import Forward, attend_in_blocks
+from lexp.attention.cpu.matmul import attend_by_matmul, scores_dtype
+from lexp.attention.layouts import (
+    BandMask,
+    CumulativeGateBias,
+    Layout,
+    NoBias,
+    PairwiseBias,
+    ToeplitzBias,
+    blocks,
+)
+from lexp.attention.toeplitz import reversed_matrix
+
+# Up to this many keys the backward pass of lexp.attention.cpu is faster than torch's in bfloat16.
+BACKWARD_KEYS = 512
+# Up to this many keys plain products are faster than the fused kernel, in bfloat16.
+MATMUL_KEYS, MATMUL_KEYS_PER_CHANNEL = 4096, 32
+# Rows of a block. Plain products: few where there are few keys, of which the mask then leaves out
+# a larger share; more beyond, for fewer calls. The fused kernel keeps scores in the cache itself.
+FEW_KEYS, MATMUL_ROWS_FEW_KEYS, MATMUL_ROWS, FUSED_ROWS = 512, 64, 128, 32
+
+
+class Case(NamedTuple):
+    """What the choice of a kernel depends on besides the layout.
+
+    records: gradients are recorded. input_grad, bias_grad: q, k or v, and the biases, need one.
+    """
+
+    on_cpu: bool
+    dtype: torch.dtype
+    n_keys: int
+    head_dim: int
+    records: bool
+    input_grad: bool
+    bias_grad: bool
+
+    @classmethod
+    def of(cls, q: Tensor, k: Tensor, v: Tensor, values: Tensor) -> "Case":
+        """Return the case of a kernel's arguments."""
+        return cls(
+            on_cpu=q.device.type == "cpu",
+            dtype=q.dtype,
+            n_keys=k.shape[-2],
+            head_dim=q.shape[-1],
+            records=torch.is_grad_enabled(),
+            input_grad=any(t.requires_grad for t in (q, k, v)),
+            bias_grad=values.requires_grad,
+        )
+
+    @property
+    def matmul_is_faster(self) -> bool:
+        """True if plain products beat the fused kernel's forward pass."""
+        limit = min(MATMUL_KEYS, MATMUL_KEYS_PER_CHANNEL * self.head_dim)
+        return self.on_cpu and self.dtype == torch.bfloat16 and self.n_keys <= limit
+
+    @property
+    def own_backward_pays(self) -> bool:
+        """True if the backward pass in blocks is the only lean one, or the faster one."""
+        if not (self.on_cpu and self.records):
+            return False
+        short = self.dtype == torch.bfloat16 and self.n_keys <= BACKWARD_KEYS
+        return self.bias_grad or (short and self.input_grad)
+
+
+class Kernel(NamedTuple):
+    """A way to compute the output; own_backward: gradients are computed in blocks of rows."""
+
+    forward: Forward
+    own_backward: bool = False
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+    ) -> Tensor:
+        """Return the output [B, H, R, D]."""
+        if self.own_backward:
+            return attend_in_blocks(q, k, v, values, layout, scale, self.forward)
+        return self.forward(q, k, v, values, layout, scale)
+
+
+ChooseKernel = Callable[[Layout, Case], Kernel]
+
+
+def choose_kernel(layout: Layout, case: Case) -> Kernel:
+    """Return the fastest exact kernel for a layout of biases.
+
+        layout               backward in blocks,    plain products,      otherwise: fused,
+                             on a CPU (1)           on a CPU (2)         on any device
+        NoBias               forward: (2) or fused  in blocks of rows    with is_causal
+        ToeplitzBias         forward: (2) or fused  in blocks of rows    over a view of the row
+        CumulativeGateBias   forward: (2) or fused  in blocks of rows    in blocks of 32 rows
+        PairwiseBias         forward: (2) or 32 r.  in blocks of rows    with the tile's mask
+        BandMask             -                      the whole tile       with the tile's mask
+
+    (1) The biases need a gradient: the fused kernel has none for them, and falls back to whole
+    [B, H, T, T] matrices. Or q, k, v need one in bfloat16 with at most 512 keys: of the fused
+    kernel's time this takes 0.2 to 0.6 at 128 tokens, 0.5 to 0.7 at 512 and 0.85 to 1.05 at 1024
+    (heads of 8 to 128 channels; at 1024 tokens of 32 to 128). In float32 it takes the same time.
+    (2) No gradients are recorded, bfloat16, and at most 4096 keys and 32 keys a channel: of the
+    fused kernel's time this takes 0.45 to 0.75 up to 512 keys, 0.4 to 1 up to 32 keys a channel
+    (the most for one text on two threads), and about the same or more beyond.
+    All measured on processors without AMX.
+    """
+    matmul = matmul_whole if isinstance(layout, BandMask) else matmul_in_blocks
+    if case.own_backward_pays and not isinstance(layout, BandMask):
+        # The output is all that is kept of the forward pass, so a pairwise bias needs no mask of
+        # the whole tile either.
+        fused = fused_in_blocks if isinstance(layout, PairwiseBias) else FUSED[type(layout)]
+        return Kernel(matmul if case.matmul_is_faster else fused, own_backward=True)
+    if case.matmul_is_faster and not case.records:
+        return Kernel(matmul)
+    return Kernel(FUSED[type(layout)])
+
+
+def fused_causal(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attend without biases: the fused kernel masks by itself."""
+    with torch.autocast(q.device.type, enabled=False):
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+
+
+def fused_toeplitz(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attend with the row of biases [H, R + K - 1], read through a view that no one writes out."""
+    added = reversed_matrix(values, q.shape[2], k.shape[2])[None]
+    if q.device.type != "cpu":  # only the CPU's kernel takes such a view
+        added = added.contiguous().to(v.dtype)
+    # Autocast would round the biases, and write the view out as a matrix to do so.
+    with torch.autocast(q.device.type, enabled=False):
+        out = scaled_dot_product_attention(q.flip(2), k, v, attn_mask=added, scale=scale)
+    return out.flip(2)
+
+
+def fused_pairwise(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attend with a bias for each pair, and the causal mask over it."""
+    n_rows, n_keys = q.shape[2], k.shape[2]
+    allowed = torch.ones(n_rows, n_keys, dtype=torch.bool, device=q.device).tril(n_keys - n_rows)
+    return fused_whole(q, k, v, values.masked_fill(~allowed, -math.inf), layout, scale)
+
+
+def fused_whole(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attend with the mask of the whole tile, bool or in floating point."""
+    if values.dtype != torch.bool:
+        # The CPU's kernel takes a float32 mask beside bfloat16 queries, those of CUDA do not.
+        in_float32 = q.device.type == "cpu" and v.dtype == torch.bfloat16
+        values = values.to(torch.float32 if in_float32 else v.dtype)
+    # Autocast would round the biases to bfloat16.
+    with torch.autocast(q.device.type, enabled=False):
+        return scaled_dot_product_attention(q, k, v, attn_mask=values, scale=scale)
+
+
+def fused_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attend with the mask of 32 rows at a time."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) -> Tensor:
+        added = added.expand(*q.shape[:2], -1, -1)
+        with torch.autocast(q.device.type, enabled=False):
+            return scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
+
+    return in_blocks(q, k, v, values, layout, scale, FUSED_ROWS, attend)
+
+
+def matmul_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attend by plain products, a block of rows at a time."""
+    rows = MATMUL_ROWS_FEW_KEYS if k.shape[2] <= FEW_KEYS else MATMUL_ROWS
+    return in_blocks(q, k, v, values, layout, scale, rows, attend_by_matmul)
+
+
+def matmul_whole(
+    q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
+) -> Tensor:
+    """Attend by plain products with the mask of the whole tile, bool or in floating point."""
+    if values.dtype == torch.bool:
+        values = torch.zeros_like(values, dtype=torch.float32).masked_fill(~values, -math.inf)
+    return attend_by_matmul(q, k, v, values.to(scores_dtype(q)), scale)
+
+
+def in_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    values: Tensor,
+    layout: Layout,
+    scale: float,
+    size: int,
+    attend: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor],
+) -> Tensor:
+    """Attend in blocks of up to `size` rows, each with the keys up to its last query."""
+    n_rows = q.shape[2]
+    outputs = []
+    for block in blocks(slice(None), n_rows, k.shape[2] - n_rows, size, scores_dtype(q)):
+        keys, block_values = k[:, :, : block.n_keys], v[:, :, : block.n_keys]
+        added = layout.added(values, block)
+        outputs.append(attend(q[:, :, block.rows], keys, block_values, added, scale))
+    return torch.cat(outputs, dim=2)
+
+
+FUSED: dict[type[Layout], Forward] = {
+    NoBias: fused_causal,
+    ToeplitzBias: fused_toeplitz,
+    CumulativeGateBias: fused_in_blocks,
+    PairwiseBias: fused_pairwise,
+    BandMask: fused_whole,
+}
