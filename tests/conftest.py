@@ -1,5 +1,6 @@
 """Shared test material: small texts made here, real texts where this machine has them."""
 
+import csv
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from support import ROOT
-from support.config import TINY, compose
+from support.config import TINY, compose, dataset
 from support.texts import make_text
 
 # One thread: tests compare bits, and share a small machine.
@@ -42,8 +43,7 @@ def tiny(texts: Path, tmp_path: Path):
     """Composes a ten-step training run on the made texts: tiny(override, ...)."""
 
     def make(*overrides: str):
-        data = [f"dataset.{s}={texts}/{s}/*.txt" for s in ("train", "validation", "test")]
-        base = [*TINY, "dataset=text", *data, f"outputs={tmp_path}/outputs"]
+        base = [*TINY, *dataset(texts), f"outputs={tmp_path}/outputs"]
         # A later override of the same key replaces the earlier one.
         given = {override.split("=")[0] for override in overrides}
         return compose("train", *(b for b in base if b.split("=")[0] not in given), *overrides)
@@ -65,3 +65,28 @@ def evaluated(tiny, tmp_path: Path) -> Path:
         "protocol=[segments,prefix]", "device=cpu", "precision=float32",
     ))  # fmt: skip
     return tmp_path / "outputs" / "default"
+
+
+@pytest.fixture
+def study(tiny, tmp_path: Path):
+    """Two finished runs, and a function that evaluates them."""
+    from lexp.commands.evaluate import eval_
+    from lexp.commands.train import train
+
+    for model in ("rope", "learned"):
+        train(tiny(f"model={model}"))
+
+    def evaluate(*overrides: str) -> list[dict[str, str]]:
+        given = {override.split("=")[0] for override in overrides}
+        base = [
+            f"outputs={tmp_path}/outputs",
+            "lengths=[8,16,32]",
+            "device=cpu",
+            "precision=float32",
+        ]
+        eval_(compose("eval", *(b for b in base if b.split("=")[0] not in given), *overrides))
+        with (tmp_path / "outputs" / "default" / "results.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    evaluate.folder = tmp_path / "outputs" / "default"
+    return evaluate

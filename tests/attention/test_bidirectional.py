@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_position import CPU, D_MODEL, SCHEMES, dims, make, qkv
 
 import oracles
 from lexp.attention import (
@@ -17,6 +16,7 @@ from lexp.model.transformer import Transformer
 from lexp.pattern import Bidirectional, BidirectionalBlockwise, BidirectionalWindow
 from lexp.position import XPos
 from lexp.system.errors import NotDefined
+from support.schemes import CPU, D_MODEL, SCHEMES, dims, make, qkv
 
 ADMITTED = [s for s in SCHEMES if all(p.two_sided for p in make(s).layers())]
 

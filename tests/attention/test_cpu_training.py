@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from test_position import SCHEMES, make
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -28,6 +27,7 @@ from lexp.pattern import Full
 from lexp.position import FIRE, T5, TISA, ALiBi, XPos
 from lexp.position.base import Pair
 from lexp.system.runtime import choose_precision
+from support.schemes import SCHEMES, make
 
 CPU = torch.device("cpu")
 BY_DISTANCE = [s for s in SCHEMES if make(s).has_bias and make(s).by_distance]

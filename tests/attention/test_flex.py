@@ -12,7 +12,6 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from test_position import SCHEMES, make
 from torch.nn.attention import flex_attention as torch_flex
 
 from lexp.attention import Flex, Reference, flex, make_attend, make_flex, refuse_beyond_flex
@@ -31,6 +30,7 @@ from lexp.scoring.protocol import Prefix
 from lexp.scoring.scorer import Scorer
 from lexp.system.errors import ConfigError, NotDefined
 from support.config import compose
+from support.schemes import SCHEMES, make
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 HEADS, HEAD_DIM, D_MODEL, N = 4, 16, 32, 200

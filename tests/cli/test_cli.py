@@ -3,24 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from lexp.cli.main import main
 from support import ROOT
-from support.config import TINY
-
-
-def lexp(
-    *arguments: str, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "lexp", *arguments],
-        cwd=cwd or ROOT, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
-    )  # fmt: skip
+from support.cli import lexp
+from support.config import TINY, dataset
 
 
 def test_lexp_alone_lists_the_commands_with_an_example_each():
@@ -94,28 +83,21 @@ def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def data(texts: Path) -> list[str]:
-    return [
-        "dataset=text",
-        *(f"dataset.{s}={texts}/{s}/*.txt" for s in ("train", "validation", "test")),
-    ]
-
-
 def test_bad_data_is_exit_code_3_and_names_the_file(texts, tmp_path):
     (texts / "train" / "9.txt").write_bytes(b"ok\ncaf\xe9")
-    result = lexp("train", *TINY, *data(texts), cwd=tmp_path)
+    result = lexp("train", *TINY, *dataset(texts), cwd=tmp_path)
     assert result.returncode == 3
     assert "9.txt: line 2, byte 6: not UTF-8" in result.stderr.splitlines()[-1]
 
 
 def test_an_unwritable_output_folder_is_exit_code_5(texts, tmp_path):
     (tmp_path / "outputs").write_text("a file, not a folder")
-    result = lexp("train", *TINY, *data(texts), cwd=tmp_path)
+    result = lexp("train", *TINY, *dataset(texts), cwd=tmp_path)
     assert result.returncode == 5 and "outputs" in result.stderr.splitlines()[-1]
 
 
 def test_a_sweep_then_eval_then_the_same_again(texts, tmp_path):
-    sweep = ("train", "-m", "model=rope,learned", "seed=0,1", *TINY, *data(texts))
+    sweep = ("train", "-m", "model=rope,learned", "seed=0,1", *TINY, *dataset(texts))
     result = lexp(*sweep, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     runs = sorted(p.parent.name for p in (tmp_path / "outputs/default").glob("*/done.json"))
@@ -139,7 +121,7 @@ def test_a_failing_job_is_reported_and_the_others_of_the_sweep_run(texts, tmp_pa
     changed = ("train_len", "batch_tokens", "tokens")
     sizes = [override for override in TINY if not override.startswith(changed)]
     sweep = ["train_len=4096,16", "batch_tokens=8192", "tokens=8192"]
-    result = lexp("train", "-m", *sweep, *sizes, *data(texts), cwd=tmp_path)
+    result = lexp("train", "-m", *sweep, *sizes, *dataset(texts), cwd=tmp_path)
     assert result.returncode == 3, result.stderr
     assert "Traceback" not in result.stderr
     assert "lexp: the train split gives 0 windows of train_len=4096" in result.stderr
@@ -176,7 +158,7 @@ def test_a_users_own_config_folder(tmp_path, texts):
         "  head_dim: ${size.head_dim}\n  base: 500.0\n"
     )
     result = lexp("train", "--config-dir", str(tmp_path / "mine"), "model=slow_rope", *TINY,
-                  *data(texts), cwd=tmp_path)  # fmt: skip
+                  *dataset(texts), cwd=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "outputs/default").glob("slow_rope-*/done.json"))
 
@@ -190,13 +172,15 @@ def test_a_sweep_with_a_config_folder_or_a_launcher_is_checked_too(tmp_path, tex
         (["--config-dir", str(tmp_path / "mine"), "model=rope,bad"], "job model=bad"),
         (["hydra/launcher=basic", "optim.warmup=0.5,2"], "job optim.warmup=2"),
     ):
-        result = lexp("train", "-m", *extra, *TINY, *data(texts), cwd=tmp_path)
+        result = lexp("train", "-m", *extra, *TINY, *dataset(texts), cwd=tmp_path)
         assert result.returncode == 2 and culprit in result.stderr, result.stderr
         assert not (tmp_path / "outputs").exists()
 
 
 def test_a_reader_that_goes_away_does_not_end_a_run(texts, tmp_path):
-    command = f"{sys.executable} -m lexp train {' '.join([*TINY, *data(texts)])} 2>&1 | head -c 1"
+    command = (
+        f"{sys.executable} -m lexp train {' '.join([*TINY, *dataset(texts)])} 2>&1 | head -c 1"
+    )
     subprocess.run(
         command, shell=True, cwd=tmp_path, timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},

@@ -1,8 +1,9 @@
 """`lexp list`: the whole grid, and all about one choice."""
 
 import pytest
-from test_cli import lexp
-from test_config import choices
+
+from support.cli import lexp
+from support.config import choices
 
 
 def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):

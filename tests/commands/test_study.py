@@ -12,7 +12,6 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
-from test_cli import lexp
 
 from lexp.commands.evaluate import eval_
 from lexp.commands.study import command as study_task
@@ -27,6 +26,7 @@ from lexp.runs import checkpoint
 from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError, LexpError
 from lexp.system.files import config_folder
+from support.cli import lexp
 from support.config import TINY, compose
 from support.studies import DOCUMENTS, LENGTHS, Study, bumpy, flat
 

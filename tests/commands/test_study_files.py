@@ -14,11 +14,9 @@ from lexp.report.expected import Perplexities, blocks_of, split_name
 from lexp.report.published import load_published
 from support import ROOT
 from support.config import compose
+from support.study_files import EACH, NAMES, SCALES
 
 CONF = ROOT / "conf"
-NAMES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
-SCALES = ("mini", "small", "paper")
-EACH = [(name, scale) for name in NAMES for scale in SCALES]
 
 
 @cache

@@ -17,17 +17,13 @@ from lexp.position import Position, RoPE, XPos
 from lexp.runs.run import Run, open_run, run_name, run_notes, variant, variant_notes
 from lexp.system.errors import ConfigError
 from support import ROOT
-from support.config import compose
+from support.config import choices, compose
 
 CONF = ROOT / "conf"
 NEEDS = {
     ("dataset", "hub"): ["dataset.path=some/set"],
     ("tokenizer", "file"): ["tokenizer.path=tokenizer.json"],
 }
-
-
-def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from test_html import Tree
 
 from lexp.commands.report import report
 from lexp.display.document import Curve, Page, Point, Section
 from lexp.display.html import render
 from lexp.display.table import Table, printable, to_csv
 from support.config import compose
-from support.pages import PAYLOADS, chart, curves, page, plain
+from support.pages import PAYLOADS, Tree, chart, curves, page, plain
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

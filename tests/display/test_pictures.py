@@ -11,7 +11,6 @@ from importlib import resources
 
 import pytest
 from matplotlib import colors, pyplot
-from test_html import Tree
 
 from lexp.display.axes import (
     WIDTH,
@@ -35,6 +34,7 @@ from lexp.display.svg import SHAPES
 from lexp.evaluate import Cell
 from lexp.report.perplexity_chart import results_chart
 from lexp.system.text import natural
+from support.pages import Tree
 
 LENGTHS = (128, 256, 512, 1024)
 PLAIN = re.compile(r"\d+(\.\d+)?")

@@ -30,8 +30,9 @@ from lexp.system.errors import ConfigError
 from lexp.system.ranks import Rank, place
 from lexp.training import loop
 from support import ROOT
-from support.config import TINY
-from support.faults.children import Ended, folder_of, result_of, start
+from support.config import TINY, dataset
+from support.faults.children import Ended, start
+from support.training import folder_of, result_of
 
 # What is imported by its first use is imported here, before ranks are forked.
 torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
@@ -452,9 +453,7 @@ def command(*words: str, cwd: Path, n_ranks: int | None = 2) -> subprocess.Compl
 
 
 def test_torchrun_trains_one_model(texts, tmp_path):
-    splits = ("train", "validation", "test")
-    data = ["dataset=text", *(f"dataset.{s}={texts}/{s}/*.txt" for s in splits)]
-    ended = command("train", *TINY, *data, "model=rope", cwd=tmp_path)
+    ended = command("train", *TINY, *dataset(texts), "model=rope", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "2 ranks by ddp" in ended.stderr
     (folder,) = (tmp_path / "outputs" / "default").glob("rope-*")

@@ -5,7 +5,6 @@ import shlex
 
 import pytest
 from hydra import compose, initialize_config_dir
-from test_study_files import EACH
 
 from lexp.cli import hydra_guard
 from lexp.cli.entry_points import TASKS
@@ -22,6 +21,7 @@ from support.documents import (
     steps,
     study_steps,
 )
+from support.study_files import EACH
 
 TINY = [
     "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",

@@ -1,6 +1,5 @@
 """The evaluator against brute force; every token once; failures as cells; nothing done twice."""
 
-import csv
 import json
 import math
 from contextlib import nullcontext
@@ -10,18 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_train import Killed, flip_a_bit, folder_of, stop_after
 
-from lexp.attention import Reference, make_attend
+from lexp.attention import make_attend
 from lexp.commands import eval_workers as workers
-from lexp.commands.evaluate import eval_
 from lexp.commands.make_objects import make_model
 from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.display.table import to_markdown
 from lexp.evaluate import COLUMNS, Cell, EvalTargets, Method, ModelUnderTest, cell_path
 from lexp.extension import NTK, Extension
-from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
 from lexp.record.metrics import read
@@ -32,40 +28,10 @@ from lexp.scoring.losses import Losses, collect, read_losses
 from lexp.scoring.protocol import Prefix, Segments, Span
 from lexp.scoring.scorer import Scorer
 from lexp.system.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
-from support.config import compose
+from support.evaluation import brute_force, by_cell, tiny_model, tokens_of
+from support.training import Killed, flip_a_bit, folder_of, stop_after
 
 CPU = torch.device("cpu")
-
-
-def tokens_of(*lengths: int, per_token_bytes: int = 1) -> Tokens:
-    """Random documents of these lengths."""
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, 50, sum(lengths)).astype(np.uint8)
-    counts = None if per_token_bytes == 1 else np.full(len(ids), per_token_bytes, dtype=np.uint16)
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Tokens(tuple(f"d{n}" for n in range(len(lengths))), ids, starts, counts)
-
-
-def tiny_model(position) -> Transformer:
-    torch.manual_seed(0)
-    dims = Dims(n_layers=2, d_model=16, n_heads=2, head_dim=8, d_ff=32)
-    model = Transformer(dims, 50, lambda: position)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4)
-    return model
-
-
-def brute_force(model, pattern, document: list[int], n_tokens: int, length: int) -> list[float]:
-    """Each target by a forward pass of its own, in float64, over just the tokens it may see."""
-    losses = []
-    for t in range(1, n_tokens + 1):
-        first = (t - 1) // length * length
-        context = torch.tensor([document[first:t]])
-        attend = Reference(pattern, context.shape[1], model.position, CPU)
-        logits = model(context, attend)[0, -1]
-        losses.append(-logits.log_softmax(-1)[document[t]].item())
-    return losses
 
 
 BLOCK = 8
@@ -139,32 +105,6 @@ def test_max_tokens_chooses_whole_documents():
 
 
 # --- whole evaluations
-
-
-@pytest.fixture
-def study(tiny, tmp_path: Path):
-    """Two finished runs, and a function that evaluates them."""
-    for model in ("rope", "learned"):
-        train(tiny(f"model={model}"))
-
-    def evaluate(*overrides: str) -> list[dict[str, str]]:
-        given = {override.split("=")[0] for override in overrides}
-        base = [
-            f"outputs={tmp_path}/outputs",
-            "lengths=[8,16,32]",
-            "device=cpu",
-            "precision=float32",
-        ]
-        eval_(compose("eval", *(b for b in base if b.split("=")[0] not in given), *overrides))
-        with (tmp_path / "outputs" / "default" / "results.csv").open(newline="") as file:
-            return list(csv.DictReader(file))
-
-    evaluate.folder = tmp_path / "outputs" / "default"
-    return evaluate
-
-
-def by_cell(rows) -> dict[tuple[str, str, int], dict[str, str]]:
-    return {(r["model"], r["attention"], int(r["length"])): r for r in rows}
 
 
 def test_results_csv_has_every_cell_failures_included(study, capsys):

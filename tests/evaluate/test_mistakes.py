@@ -9,8 +9,6 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from test_evaluate import by_cell, study, tiny_model, tokens_of  # noqa: F401
-from test_position import SCHEMES, dims, make
 
 from lexp.attention import make_attend
 from lexp.commands.load_runs import make_methods
@@ -25,6 +23,8 @@ from lexp.scoring.protocol import Fixed, Prefix, Segments, Sliding
 from lexp.scoring.scorer import Scorer
 from lexp.statistics import TokenLosses, across, key_tokens, last, mean, paired
 from support.config import compose
+from support.evaluation import by_cell, tiny_model, tokens_of
+from support.schemes import SCHEMES, dims, make
 
 CPU = torch.device("cpu")
 
@@ -122,7 +122,7 @@ def test_07_no_window_crosses_documents(protocol):
     np.testing.assert_array_equal(scorer.score(tokens, windows), scorer.score(other, windows))
 
 
-def test_08_the_bos_rule_is_explicit_and_stored(study, capsys):  # noqa: F811
+def test_08_the_bos_rule_is_explicit_and_stored(study, capsys):
     study("attention=[full]", "model=rope")
     (path,) = study.folder.glob("rope*/eval/full-segments-32-16-*.npz")
     with np.load(path) as stored:
@@ -131,7 +131,7 @@ def test_08_the_bos_rule_is_explicit_and_stored(study, capsys):  # noqa: F811
     assert "BOS: none" in capsys.readouterr().out
 
 
-def test_09_numbers_of_other_vocabularies_are_not_compared_per_token(study, tiny):  # noqa: F811
+def test_09_numbers_of_other_vocabularies_are_not_compared_per_token(study, tiny):
     train(tiny("tokenizer=bpe", "tokenizer.vocab_size=300"))
     study("attention=[full]", "model=rope", "lengths=[16]")
     per_token, per_byte = (study.folder / "results.md").read_text().split("**Bits per byte")
@@ -163,7 +163,7 @@ def test_11_seeds_are_an_axis_of_their_own():
     assert found.over_seeds.high - found.over_seeds.low > 1
 
 
-def test_12_training_budgets_are_never_mixed(study, tiny, capsys):  # noqa: F811
+def test_12_training_budgets_are_never_mixed(study, tiny, capsys):
     train(tiny("tokens=320", "seed=1"))
     study("attention=[full]", "model=rope", "lengths=[16]")
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ rope")]
@@ -171,7 +171,7 @@ def test_12_training_budgets_are_never_mixed(study, tiny, capsys):  # noqa: F811
     assert not any("±" in row for row in rows)  # these two are no seeds of one variant
 
 
-def test_13_failures_are_cells(study):  # noqa: F811
+def test_13_failures_are_cells(study):
     cells = by_cell(study("attention=[full]"))
     assert cells["learned", "full", 32]["status"] == "not defined"
     found = lines(read_study(study.folder), {})

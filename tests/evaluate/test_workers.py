@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import ROOT, lexp
-from test_train import flip_a_bit
 
 from lexp.commands.train import train
+from support import ROOT
+from support.cli import lexp
+from support.training import flip_a_bit
 
 pytestmark = pytest.mark.slow
 EVAL = ("lengths=[8,16,32]", "attention=[full,blockwise]", "device=cpu", "precision=float32")

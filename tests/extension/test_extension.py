@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from test_config import choices
-from test_position import HEAD_DIM, SCHEMES, dims, make
 
 from lexp.attention import Reference, make_attend
 from lexp.config.instantiate import build
@@ -30,6 +28,8 @@ from lexp.pattern import Blockwise, Full
 from lexp.position import FIRE, Alternate, HoPE, Learned, NoPE, RoPE, Sinusoidal, Sum, XPos
 from lexp.position.alibi import ALiBi
 from lexp.system.errors import NotDefined
+from support.config import choices
+from support.schemes import HEAD_DIM, SCHEMES, dims, make
 
 CPU = torch.device("cpu")
 L = 64

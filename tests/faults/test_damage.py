@@ -12,7 +12,8 @@ from lexp.commands.train import train
 from lexp.data import Batches
 from lexp.evaluate import read_cell
 from lexp.runs import checkpoint
-from support.faults.children import assert_whole, folder_of, result_of, run
+from support.faults.children import assert_whole, run
+from support.training import folder_of, result_of
 
 NAMES = (*checkpoint.FILES, "manifest.json")
 PAGE = 4096

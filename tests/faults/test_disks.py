@@ -5,15 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from test_places import at_step, whole  # noqa: F401 - a fixture
 
 from lexp.commands.train import train
-from lexp.data.corpus import SPLITS
 from support import ROOT
-from support.config import TINY
-from support.faults.children import assert_whole, folder_of, result_of, run
-
-# ruff: noqa: F811 - fixtures are named as arguments
+from support.config import TINY, dataset
+from support.faults.calls import at_step
+from support.faults.children import assert_whole, run
+from support.training import folder_of, result_of
 
 
 @pytest.fixture
@@ -76,9 +74,7 @@ def test_a_disk_that_is_full_between_saves_is_exit_code_5(tiny, small_disk, tmp_
 
 def test_a_log_on_a_full_disk_does_not_end_a_run(tiny, tmp_path):
     """Started as a user does; /dev/full is a disk without space."""
-    words = [*TINY, f"outputs={tmp_path}/outputs"]
-    texts = tmp_path / "texts"
-    words += ["dataset=text", *(f"dataset.{s}={texts}/{s}/*.txt" for s in SPLITS)]
+    words = [*TINY, f"outputs={tmp_path}/outputs", *dataset(tmp_path / "texts")]
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "lexp", "train", *words], stderr=full, stdout=full, cwd=tmp_path,

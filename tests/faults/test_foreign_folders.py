@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_payloads import KEYS, Gadget
 
 from lexp.system.files import digest, sha256
 from support.faults.commands import lexp, words_for
+from support.faults.payloads import KEYS, Gadget
 
 
 @pytest.fixture(scope="module")

@@ -5,22 +5,12 @@ Every payload makes a file or folder called `canary` if anything in it is run or
 
 import pickle
 import sys
-from pathlib import Path
 
 import pytest
 
 from lexp.cli import hydra_guard as guard
 from support.faults.commands import lexp, words_for
-
-
-class Gadget:
-    """Unpickled, it makes the canary."""
-
-    def __init__(self, canary: Path):
-        self.canary = canary
-
-    def __reduce__(self):
-        return open, (str(self.canary), "w")
+from support.faults.payloads import KEYS, Gadget
 
 
 @pytest.fixture
@@ -156,7 +146,6 @@ ELSEWHERE = {
     "status name=../canary": 2,
     "eval +hydra.callbacks.x=GADGET": 2,
 }
-KEYS = {"WANDB_API_KEY": "0123456789abcdefsecretwandb", "HF_TOKEN": "hf_secretsecretsecret"}
 
 
 @pytest.mark.parametrize("name", WORDS)

@@ -10,30 +10,11 @@ from pathlib import Path
 import pytest
 
 from lexp.commands.train import train
-from lexp.data import Batches
 from lexp.runs import checkpoint, locks
 from lexp.system import files
-from support.faults.calls import counted, die, watch
-from support.faults.children import assert_whole, folder_of, result_of, run, start
-
-
-@pytest.fixture
-def whole(tiny, tmp_path):
-    config = tiny(f"outputs={tmp_path}/whole")
-    train(config)
-    return result_of(folder_of(config))
-
-
-def at_step(step: int, action) -> None:
-    """Do something when a step asks for its batch."""
-    original = Batches.batch
-
-    def batch(self, wanted):
-        if wanted == step:
-            action()
-        return original(self, wanted)
-
-    Batches.batch = batch
+from support.faults.calls import at_step, counted, die, watch
+from support.faults.children import assert_whole, run, start
+from support.training import folder_of, result_of
 
 
 def failing_save(number: int, code: int):

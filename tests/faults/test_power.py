@@ -9,8 +9,9 @@ from lexp.commands.train import train
 from lexp.runs import checkpoint
 from lexp.system import files
 from support.faults.calls import watch
-from support.faults.children import assert_whole, folder_of, result_of, run
+from support.faults.children import assert_whole, run
 from support.faults.disk import KINDS, Record, Recorder
+from support.training import folder_of, result_of
 
 
 def records_of(config) -> list[Record]:

@@ -9,7 +9,8 @@ from lexp.commands.train import train
 from lexp.runs import checkpoint
 from lexp.system import files
 from support.faults.calls import CUTS, counted, cut, die, is_file, watch
-from support.faults.children import assert_whole, folder_of, result_of, run
+from support.faults.children import assert_whole, run
+from support.training import folder_of, result_of
 
 
 def points_of(save, tmp_path: Path) -> list[tuple[int, str, str]]:

@@ -13,7 +13,6 @@ transformers = pytest.importorskip("transformers", reason="needs the extra hf (t
 
 import torch  # noqa: E402
 import yaml  # noqa: E402
-from test_cli import lexp  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from lexp.cli.main import guarded  # noqa: E402
@@ -26,18 +25,17 @@ from lexp.data.tokenizer import train_bpe  # noqa: E402
 from lexp.hf import find_source  # noqa: E402
 from lexp.system.errors import CheckpointError  # noqa: E402
 from lexp.system.files import config_folder  # noqa: E402
-from support.config import compose  # noqa: E402
+from support.cli import lexp  # noqa: E402
+from support.config import compose, dataset  # noqa: E402
 from support.hf import CONFIGS, LLAMA, TRAINED, made, saved  # noqa: E402
 
 
 @pytest.fixture
 def study(texts, tmp_path):
     """Composes a command on a model's folder: study(word, folder, override, ...)."""
-    data = ["dataset=text", *(f"dataset.{s}={texts}/{s}/*.txt" for s in
-                              ("train", "validation", "test"))]  # fmt: skip
 
     def make(word, folder, *overrides):
-        base = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32", *data]
+        base = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32", *dataset(texts)]
         base += ["model=hf", f"path={folder}"] if folder else []
         return compose(word, *base, *overrides)
 
@@ -348,11 +346,9 @@ def test_the_default_text_is_that_of_the_config_group():
 
 def test_the_command_line(tmp_path, texts):
     folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
-    data = ["dataset=text", *(f"dataset.{s}={texts}/{s}/*.txt" for s in
-                              ("train", "validation", "test"))]  # fmt: skip
     done = lexp(
-        "eval", "model=hf", f"path={folder}", "lengths=[16,64]", "attention=[full]", *data,
-        cwd=tmp_path,
+        "eval", "model=hf", f"path={folder}", "lengths=[16,64]", "attention=[full]",
+        *dataset(texts), cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0 and "│ tiny " in done.stdout, done.stderr
     assert "Warning" not in done.stderr and "Loading weights" not in done.stderr

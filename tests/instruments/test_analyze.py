@@ -1,52 +1,23 @@
 """Instruments: brute force in float64 on a small model, and the whole command."""
 
-import csv
 import math
 
 import numpy as np
 import pytest
 import torch
-from test_evaluate import study, tiny_model  # noqa: F401
-from test_position import SCHEMES, dims, make
 
 from lexp.attention import ChunkSizes, Reference
-from lexp.commands.analyze import analyze
-from lexp.instruments.base import AnalysisInput
 from lexp.instruments.capture import hidden_states, watched
 from lexp.instruments.heads import Heads
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import ALiBi, RoPE
 from lexp.system.errors import ConfigError
-from support.config import compose
+from support.evaluation import tiny_model
+from support.instruments import ids, run_analyze, view, weights_of
+from support.schemes import SCHEMES, dims, make
 
 CPU = torch.device("cpu")
-
-
-def ids(n: int, length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 50, (n, length), generator=torch.Generator().manual_seed(seed))
-
-
-def view(
-    model: Transformer, pattern, texts: torch.Tensor, sizes: ChunkSizes | None = None
-) -> AnalysisInput:
-    return AnalysisInput(model, pattern, texts, 16, "trained", sizes or ChunkSizes())
-
-
-def weights_of(model: Transformer, pattern, text: torch.Tensor) -> list[torch.Tensor]:
-    """Attention weights [H, T, T] of every layer: the reference's output for one-hot values."""
-    found = []
-    n = len(text)
-
-    def attend(q, k, v, position, x, sampled=None):
-        eye = torch.eye(n, dtype=q.dtype).expand(1, q.shape[1], n, n)
-        reference = Reference(pattern, n, position, CPU)
-        found.append(reference(q, k, eye, position, x, sampled)[0])
-        return reference(q, k, v, position, x, sampled)
-
-    with torch.no_grad():
-        model.hidden(text[None], attend)
-    return found
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), Window(5)], ids=repr)
@@ -116,21 +87,12 @@ def test_moved_patterns_are_looked_at_too():
     assert all(math.isfinite(float(row["value"])) for row in rows)
 
 
-def run(study, *overrides: str) -> list[dict[str, str]]:  # noqa: F811
-    base = ("lengths=[8,16,32]", "device=cpu", "texts=2")
-    given = {override.split("=")[0] for override in overrides}
-    kept = [b for b in base if b.split("=")[0] not in given]
-    analyze(compose("analyze", f"outputs={study.folder.parent}", *kept, *overrides))
-    with (study.folder / "analysis" / "heads.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_the_command_keeps_numbers_and_pictures_and_looks_once(
-    study,  # noqa: F811
+    study,
     capsys,
     monkeypatch,
 ):
-    rows = run(study, "states=[trained,random]")
+    rows = run_analyze(study, "states=[trained,random]")
     good = [row for row in rows if row["status"] == "ok"]
     assert {row["state"] for row in good} == {"trained", "random"}
     assert {row["length"] for row in good if row["model"] == "rope"} == {"8", "16", "32"}
@@ -140,11 +102,11 @@ def test_the_command_keeps_numbers_and_pictures_and_looks_once(
     assert "heads not defined for learned: Learned ends at 16 tokens" in capsys.readouterr().out
     assert (study.folder / "analysis" / "heads-1.png").read_bytes()[:4] == b"\x89PNG"
     monkeypatch.setattr(Heads, "look", None)
-    assert run(study, "states=[trained,random]") == rows
+    assert run_analyze(study, "states=[trained,random]") == rows
 
 
-def test_trained_and_random_models_differ_and_methods_do(study):  # noqa: F811
-    rows = run(study, "states=[trained,random]", "model=rope")
+def test_trained_and_random_models_differ_and_methods_do(study):
+    rows = run_analyze(study, "states=[trained,random]", "model=rope")
 
     def values(**wanted: str) -> list[str]:
         return [r["value"] for r in rows if all(r[k] == v for k, v in wanted.items())]
@@ -164,6 +126,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("override", REFUSED)
-def test_values_lexp_analyze_refuses(study, override):  # noqa: F811
+def test_values_lexp_analyze_refuses(study, override):
     with pytest.raises(ConfigError, match=REFUSED[override]):
-        run(study, override)
+        run_analyze(study, override)

@@ -5,9 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_analyze import ids, view
-from test_evaluate import study, tiny_model  # noqa: F401
-from test_position import SCHEMES, dims, make
 
 from lexp.attention import ChunkSizes, Reference
 from lexp.commands.analyze import analyze, png_of
@@ -22,6 +19,9 @@ from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
 from lexp.position import ALiBi, Learned, NoPE, RoPE, Sinusoidal
 from lexp.system.errors import NotDefined
 from support.config import compose
+from support.evaluation import tiny_model
+from support.instruments import ids, view
+from support.schemes import SCHEMES, dims, make
 
 CPU = torch.device("cpu")
 
@@ -314,7 +314,7 @@ def test_findings_are_shown(instrument):
         assert png_of(item)[:4] == b"\x89PNG"
 
 
-def test_the_command_runs_all_three_and_says_what_has_no_spectrum(study, capsys):  # noqa: F811
+def test_the_command_runs_all_three_and_says_what_has_no_spectrum(study, capsys):
     names = ("invariance", "spectrum", "receptive")
     settings = "lengths=[8,16]", "device=cpu", "texts=2", f"instruments=[{','.join(names)}]"
     analyze(compose("analyze", f"outputs={study.folder.parent}", *settings))

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_analyze import ids, view
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,6 +18,7 @@ from lexp.instruments.vectors import Vectors
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import ALiBi, FoX, NoPE, RoPE, Sinusoidal
+from support.instruments import ids, view
 
 LENGTH = 4096
 CASES = {

@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_analyze import ids, view
-from test_evaluate import tiny_model
 
 from lexp.display.document import Chart
 from lexp.display.table import Table
@@ -17,6 +15,8 @@ from lexp.instruments.position_probe import PositionProbe, guesses, middle, rand
 from lexp.pattern import Blockwise, Full
 from lexp.position import NoPE, RoPE, Sinusoidal
 from lexp.system.errors import NotDefined
+from support.evaluation import tiny_model
+from support.instruments import ids, view
 
 QUICK = PositionProbe(states=2048, hidden=64, steps=300, batch=128, lr=0.01)
 LENGTH = 32

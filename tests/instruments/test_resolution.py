@@ -7,9 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_analyze import CPU, ids, view
-from test_evaluate import study, tiny_model  # noqa: F401
-from test_position import SCHEMES, dims, make
 
 from lexp.attention import ChunkSizes, Reference
 from lexp.commands.analyze import analyze
@@ -34,6 +31,9 @@ from lexp.position import FIRE, TISA, ALiBi, NoPE, RoPE, Sandwich, XPos, XPosDec
 from lexp.position.alibi import alibi_slopes
 from lexp.system.errors import NotDefined
 from support.config import compose
+from support.evaluation import tiny_model
+from support.instruments import ids, view
+from support.schemes import CPU, SCHEMES, dims, make
 
 
 def r_by_hand(scores: list[float]) -> float:
@@ -381,7 +381,7 @@ def test_tables_stand_beside_the_published_values_and_charts_can_be_drawn():
         assert chart_png(chart)[:4] == b"\x89PNG"
 
 
-def test_the_command_runs_both(study, capsys):  # noqa: F811
+def test_the_command_runs_both(study, capsys):
     given = ("lengths=[8,16,32]", "device=cpu", "texts=2", "instruments=[resolution,curves]")
     analyze(compose("analyze", f"outputs={study.folder.parent}", *given))
     with (study.folder / "analysis" / "resolution.csv").open(newline="") as file:

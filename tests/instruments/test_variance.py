@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_analyze import CPU, ids, run, view, weights_of
-from test_evaluate import study, tiny_model  # noqa: F401
 
 from lexp.attention import ChunkSizes, Reference
 from lexp.display.document import Picture
@@ -19,6 +17,9 @@ from lexp.instruments.vectors import Vectors, rolled
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import ALiBi, NoPE, RoPE
 from lexp.system.errors import NotDefined
+from support.evaluation import tiny_model
+from support.instruments import ids, run_analyze, view, weights_of
+from support.schemes import CPU
 
 SMALL = Variance(d_model=32, n_heads=2, n_layers=2, sigma=0.05, seq_len=32)
 
@@ -287,8 +288,8 @@ def test_what_is_shown_is_of_all_findings(instrument):
     assert len(pictures) == (2 if instrument.name == "vectors" else 0)
 
 
-def test_the_command_runs_both(study):  # noqa: F811
-    run(study, "instruments=[heads,variance,vectors]", "model=rope", "lengths=[16,32]",
+def test_the_command_runs_both(study):
+    run_analyze(study, "instruments=[heads,variance,vectors]", "model=rope", "lengths=[16,32]",
         "+instruments.variance.d_model=24", "+instruments.variance.seq_len=32")  # fmt: skip
     folder = study.folder / "analysis"
     assert any(folder.glob("variance*.csv")) and (folder / "vectors.csv").exists()

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import data, lexp
 
 from lexp import launch
 from lexp.config import sweep
@@ -21,7 +20,8 @@ from lexp.runs.locks import locked
 from lexp.runs.status import Status
 from lexp.system.errors import ConfigError
 from support import ROOT
-from support.config import TINY
+from support.cli import lexp
+from support.config import TINY, dataset
 
 HOST = socket.gethostname()
 LOCAL = ("hydra/launcher=local", "hydra.launcher.jobs=2")
@@ -62,7 +62,7 @@ def under_way(study: Path, model: str) -> dict | None:
 
 
 def test_a_job_that_is_killed_takes_no_other_with_it_and_only_it_is_started_again(texts, tmp_path):
-    common = [*data(texts), "tokens=640,64e6", "model=rope,alibi"]
+    common = [*dataset(texts), "tokens=640,64e6", "model=rope,alibi"]
     study = tmp_path / "outputs" / "default"
     # Four jobs, two at once; the two long ones would take an hour.
     words = [word for word in LONG if not word.startswith("tokens")]
@@ -100,7 +100,7 @@ def test_a_job_that_is_killed_takes_no_other_with_it_and_only_it_is_started_agai
 
 
 def test_a_signal_stops_all_jobs_saved_and_the_same_command_goes_on(texts, tmp_path):
-    words = [*LONG, *data(texts), "model=rope,alibi,nope", *LOCAL]
+    words = [*LONG, *dataset(texts), "model=rope,alibi,nope", *LOCAL]
     study = tmp_path / "outputs" / "default"
     process = start("train", "-m", *words, cwd=tmp_path)
     wait_for(lambda: under_way(study, "rope") and under_way(study, "alibi"))
@@ -126,7 +126,7 @@ def test_a_job_that_fails_says_why_and_its_code_is_the_sweeps(texts, tmp_path):
     """No made text has a window of 4096 tokens."""
     words = [word for word in TINY if not word.startswith(("train_len", "batch_tokens", "tokens"))]
     sizes = ["train_len=4096,16", "batch_tokens=8192", "tokens=8192"]
-    result = lexp("train", "-m", *sizes, *words, *data(texts), *LOCAL, cwd=tmp_path)
+    result = lexp("train", "-m", *sizes, *words, *dataset(texts), *LOCAL, cwd=tmp_path)
     assert result.returncode == 3 and "Traceback" not in result.stderr, result.stderr
     assert "exit code 3: the train split gives 0 windows of train_len=4096" in result.stderr
     shown = lexp("status", cwd=tmp_path)
@@ -141,7 +141,7 @@ def test_runs_of_processes_are_the_runs_of_one(texts, tmp_path):
         "name: slow_rope\nposition:\n  _target_: lexp.position.RoPE\n"
         "  head_dim: ${size.head_dim}\n  base: 500.0\n"
     )
-    words = ["--config-dir", "mine", *TINY, *data(texts), "model=slow_rope,alibi"]
+    words = ["--config-dir", "mine", *TINY, *dataset(texts), "model=slow_rope,alibi"]
     for launcher in (["name=a", "hydra.verbose=false", *LOCAL], ["name=b"]):
         result = lexp("train", "-m", *words, *launcher, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
@@ -158,7 +158,7 @@ def test_runs_of_processes_are_the_runs_of_one(texts, tmp_path):
 
 
 def test_a_sweep_in_one_process_shows_what_is_still_to_come(texts, tmp_path):
-    words = [*LONG, *data(texts), "model=rope,alibi"]
+    words = [*LONG, *dataset(texts), "model=rope,alibi"]
     study = tmp_path / "outputs" / "default"
     process = start("train", "-m", *words, cwd=tmp_path)
     wait_for(lambda: under_way(study, "rope"))
@@ -331,7 +331,7 @@ def test_every_model_is_one_glob_away(texts):
 
     register_schemas()
     models = []
-    words = ["model=glob(*)", *TINY, *data(texts)]
+    words = ["model=glob(*)", *TINY, *dataset(texts)]
     sweep.check_jobs(config_folder(), "train", words, lambda c: models.append(check(c)["model"]))
     files = {path.stem for path in (config_folder() / "model").glob("*.yaml")}
     assert {model["name"] for model in models} == files and len(models) == len(files) > 30

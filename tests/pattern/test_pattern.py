@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from test_position import HEAD_DIM, SCHEMES, make
 
 from lexp.attention import BlockSizes, Chunked, ChunkSizes, Reference, make_attend
 from lexp.pattern import (
@@ -20,6 +19,7 @@ from lexp.pattern import (
 )
 from lexp.position import ALiBi, NoPE, RoPE
 from lexp.system.errors import NotDefined
+from support.schemes import HEAD_DIM, SCHEMES, make
 
 CPU = torch.device("cpu")
 MOVED = [

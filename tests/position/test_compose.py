@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from test_position import D_MODEL, HEAD_DIM, dims
 
 from lexp.attention import Reference, Tiles, make_attend
 from lexp.extension import PI, Lengths
@@ -22,6 +21,7 @@ from lexp.position import (
     XPosDecay,
 )
 from lexp.system.errors import NotDefined
+from support.schemes import D_MODEL, HEAD_DIM, dims
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import oracles
 from lexp.attention import (
@@ -16,36 +15,12 @@ from lexp.attention import (
     TileSizes,
     make_attend,
 )
-from lexp.config.instantiate import build
-from lexp.model.transformer import Dims, Transformer
+from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, TISA, CoPE, Learned, Position, Sinusoidal, XPos
 from lexp.position.alibi import alibi_slopes
 from lexp.position.base import Pair
-from support import ROOT
-
-CPU = torch.device("cpu")
-SCHEMES = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
-EMBEDDED = ("learned", "learned_tisa", "sinusoidal", "sinusoidal_tisa")
-D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
-
-
-def make(scheme: str, n_heads: int = 4, head_dim: int = HEAD_DIM) -> Position:
-    """The scheme as its config describes it, at the tests' sizes."""
-    node = OmegaConf.load(ROOT / "conf" / "model" / f"{scheme}.yaml")
-    size = {"d_model": D_MODEL, "head_dim": head_dim, "n_heads": n_heads}
-    whole = OmegaConf.create({"model": node, "size": size, "train_len": TRAIN_LEN})
-    plain = OmegaConf.to_container(whole, resolve=True)
-    assert plain["model"]["name"] == scheme
-    return build(plain["model"]["position"], Position, "model.position")
-
-
-def qkv(n_heads: int, n: int, dtype=torch.float64, seed: int = 0):
-    """Random queries, keys, values [1, H, n, D] that want gradients."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (1, n_heads, n, HEAD_DIM)
-    draws = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
-    return [draw.to(dtype).requires_grad_() for draw in draws]
+from support.schemes import CPU, D_MODEL, EMBEDDED, HEAD_DIM, SCHEMES, TRAIN_LEN, dims, make, qkv
 
 
 def expected_output(oracle, position, learned, q, k, v, x, sampled):
@@ -285,10 +260,6 @@ def test_xpos_full_attention_far_past_the_papers_range_matches_float64():
     scores = (decay * (dot * angle.cos() + cross * angle.sin())).sum(-1) / math.sqrt(HEAD_DIM)
     expected = scores.softmax(0) @ v[0, 0].double()
     torch.testing.assert_close(out[0, 0, i].double(), expected, rtol=0, atol=1e-6)
-
-
-def dims(n_heads: int = 4) -> Dims:
-    return Dims(n_layers=2, d_model=D_MODEL, n_heads=n_heads, head_dim=HEAD_DIM, d_ff=64)
 
 
 def assert_causal(model: Transformer, attend: Attend, n: int, changed_at: tuple[int, ...]) -> None:

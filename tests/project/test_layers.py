@@ -127,3 +127,17 @@ def test_composing_a_config_does_not_import_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_tests_share_through_support_alone(path):
+    """No test file imports another, nor a conftest; what tests share depends on no test."""
+    for name in imported(path):
+        parts = name.split(".")
+        assert not any(part.startswith("test_") or part == "conftest" for part in parts[:-1]), name
+        assert not parts[-1].startswith("test_"), name
+    if path.name == "oracles.py":
+        assert not {name for name in imported(path) if name.split(".")[0] in ("lexp", "support")}

@@ -19,7 +19,7 @@ from lexp.commands.train import train
 from lexp.record import RunLabel
 from lexp.training import loop
 from support import ROOT
-from support.config import TINY, compose
+from support.config import TINY, compose, dataset
 
 PATIENCE_S = 150  # a busy machine takes long to start wandb
 
@@ -70,8 +70,7 @@ def pieces(folder: Path) -> list[Path]:
 
 
 def words(texts: Path, desk: Path, study: str) -> list[str]:
-    data = [f"dataset.{s}={texts}/{s}/*.txt" for s in ("train", "validation", "test")]
-    return [*TINY, "dataset=text", *data, f"outputs={desk}/outputs", f"name={study}"]
+    return [*TINY, *dataset(texts), f"outputs={desk}/outputs", f"name={study}"]
 
 
 def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(tiny, monkeypatch):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import lexp
 
 from lexp.commands.report import report
 from lexp.instruments.base import CheckpointInfo, LabelledMeasurement, Measurement
@@ -20,6 +19,7 @@ from lexp.report.study_results import lines, read_study
 from lexp.runs.run import variant_notes
 from lexp.scoring.losses import read_losses
 from lexp.system.errors import ConfigError
+from support.cli import lexp
 from support.config import compose
 from support.studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat
 

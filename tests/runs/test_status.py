@@ -20,7 +20,7 @@ from lexp.runs.locks import locked
 from lexp.runs.status import Status
 from lexp.system.errors import CheckpointError, ConfigError, Diverged, OutOfMemory
 from support import ROOT
-from support.config import TINY, compose
+from support.config import TINY, compose, dataset
 
 HOST = socket.gethostname()
 
@@ -375,9 +375,8 @@ def test_the_user_signal_goes_on_to_whoever_waited_for_it(tiny, monkeypatch, wai
 
 
 def test_a_killed_run_is_lost_and_a_second_process_does_not_touch_a_status(texts, tmp_path):
-    data = [f"dataset.{s}={texts}/{s}/*.txt" for s in ("train", "validation", "test")]
     words = [w for w in TINY if not w.startswith("tokens")]
-    command = [sys.executable, "-m", "lexp", "train", *words, "tokens=64e6", "dataset=text", *data]
+    command = [sys.executable, "-m", "lexp", "train", *words, "tokens=64e6", *dataset(texts)]
     extra = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     options = {"cwd": tmp_path, "env": {**os.environ, **extra}}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from test_config import choices
-from test_evaluate import brute_force, tiny_model, tokens_of
-from test_position import SCHEMES, dims, make
 
 from lexp.attention import BlockSizes, ChunkSizes, Reference, TileSizes, make_attend
 from lexp.config.instantiate import build
@@ -28,6 +25,9 @@ from lexp.scoring.protocol import Fixed, Prefix, Protocol, Segments, Sliding, de
 from lexp.scoring.scorer import Piece, Scorer
 from lexp.system.errors import ConfigError, DataError, NotDefined
 from support import ROOT
+from support.config import choices
+from support.evaluation import brute_force, tiny_model, tokens_of
+from support.schemes import SCHEMES, dims, make
 
 LENGTHS = (6, 10, 24)
 ALL = [Segments(), Sliding(), Sliding(5), Sliding(6), Fixed(), Fixed(4), Fixed(1), Prefix()]
@@ -355,16 +355,14 @@ def test_full_attention_over_chunks_is_the_brute_force(scheme):
 
 GROWTH = """
 import resource, sys
-sys.path[:0] = {paths!r}
-from test_evaluate import tokens_of
-import subprocess
-import sys
+sys.path.insert(0, {tests!r})
 from contextlib import nullcontext
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise
 from lexp.position import RoPE
 from lexp.scoring.protocol import Prefix
 from lexp.scoring.scorer import Scorer
+from support.evaluation import tokens_of
 import torch
 torch.set_num_threads(1)
 model = Transformer(Dims(2, 64, 2, 32, 128), 50, lambda: RoPE(32)).eval()
@@ -381,9 +379,7 @@ print(peaks[2] - peaks[1])
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_text_where_the_pattern_is_bounded():
     """From 65 thousand to 262 thousand tokens: a hidden state of all would be 48 MiB more."""
-    code = GROWTH.format(
-        paths=[f"{ROOT}/tests/{folder}" for folder in ("", "evaluate", "training")]
-    )
+    code = GROWTH.format(tests=str(ROOT / "tests"))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
     )

@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from support import ROOT
-from support.config import TINY
+from support.config import TINY, dataset
 from support.texts import make_text
 
 pytestmark = pytest.mark.slurm
@@ -58,8 +58,7 @@ def words(place: Path, n_steps: int) -> list[str]:
     """What every command trains: n_steps steps that save and validate only at their end."""
     changed = ("tokens", "save_every", "eval_every")
     tiny = [word for word in TINY if word.split("=")[0] not in changed]
-    data = [f"dataset.{s}={place}/texts/{s}/*.txt" for s in ("train", "validation", "test")]
-    return [*tiny, "dataset=text", *data, f"tokens={64 * n_steps}", "save_every=1000000",
+    return [*tiny, *dataset(place / "texts"), f"tokens={64 * n_steps}", "save_every=1000000",
             "eval_every=1000000"]  # fmt: skip
 
 

@@ -1,12 +1,16 @@
 """Settings of tests: a command's config as the command line composes it, a run of ten steps."""
 
+from pathlib import Path
+
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from lexp.cli import hydra_guard
 from lexp.config.schema import register_schemas
+from lexp.data.corpus import SPLITS
 from lexp.system.files import config_folder
+from support import ROOT
 
 TINY = (
     "size.n_layers=1", "size.d_model=16", "size.n_heads=2", "size.head_dim=8", "size.d_ff=32",
@@ -22,3 +26,13 @@ def compose(word: str, *overrides: str):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return hydra_compose(word, overrides=list(overrides))
+
+
+def choices(group: str) -> list[str]:
+    """Return the names of a config group's files."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def dataset(texts: Path) -> list[str]:
+    """Return the overrides that make a folder of texts the data set."""
+    return ["dataset=text", *(f"dataset.{split}={texts}/{split}/*.txt" for split in SPLITS)]

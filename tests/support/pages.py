@@ -2,6 +2,7 @@
 
 import base64
 import math
+from html.parser import HTMLParser
 
 from lexp.display.document import Chart, Curve, Page, Picture, Point, Section
 from lexp.display.table import Table, TableCell
@@ -73,3 +74,40 @@ def page() -> Page:
     provenance = {p: {"nested": {p: p}, "list": [p, {"inner": p}]} for p in PAYLOADS}
     sections = (Section("Things", every, items), Section(PAYLOADS[1], every))
     return Page(PAYLOADS[3], every, sections, provenance)
+
+
+VOID = {"meta", "img", "input", "br", "hr", "link"}
+
+
+class Tree(HTMLParser):
+    """Elements with their attributes and texts; fails on a tag that is not closed in order."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(set(names)) == len(names), f"<{tag}> has an attribute twice"
+        self.elements.append((tag, dict(attrs), [t for t, _ in self.open]))
+        if tag not in VOID:
+            self.open.append((tag, self.getpos()))
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1][0] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1][0] if self.open else "", data))
+
+    def all(self, tag, name=None):
+        found = [attrs for t, attrs, _ in self.elements if t == tag]
+        return [a for a in found if name in (a.get("class") or "").split()] if name else found

@@ -7,8 +7,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from test_position import CPU, make
-from test_train import folder_of
 
 from lexp.attention import make_attend
 from lexp.commands.finetune import finetune_, make_labelled
@@ -22,6 +20,8 @@ from lexp.statistics.scores import MEASURES
 from lexp.system.errors import ConfigError, DataError, OutOfMemory
 from lexp.system.files import config_folder
 from support.config import compose
+from support.schemes import CPU, make
+from support.training import folder_of
 
 GLUE = sorted(p.stem for p in (config_folder() / "task" / "glue").glob("*.yaml"))
 # Wang et al. 2019, Table 1: tasks with their measures, and whether a row has two texts.

@@ -6,8 +6,6 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from test_position import CPU, dims, make
-from test_train import Killed, folder_of, result_of, stop_after
 
 from lexp.attention import make_attend
 from lexp.commands.evaluate import eval_
@@ -25,7 +23,9 @@ from lexp.scoring.scorer import MaskedScorer
 from lexp.system.errors import ConfigError
 from lexp.training.objective import CausalLM, MaskedLM
 from support.config import compose
+from support.schemes import CPU, dims, make
 from support.studies import LONGEST, Study, bumpy
+from support.training import Killed, folder_of, result_of, stop_after
 
 VOCABULARY = 50
 

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from test_position import SCHEMES
-from test_train import folder_of
 
 from lexp.commands.make_objects import make_model
 from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.record.metrics import read
 from lexp.runs import checkpoint
+from support.schemes import SCHEMES
+from support.training import folder_of
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

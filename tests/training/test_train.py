@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,26 +27,7 @@ from lexp.system.errors import (
 )
 from lexp.training import loop
 from lexp.training.optim import OptimSettings, learning_rate
-
-
-def folder_of(config) -> Path:
-    from lexp.config.schema import plain
-    from lexp.runs.run import run_name
-
-    settings = plain(config)
-    return Path(settings["outputs"]) / settings["name"] / run_name(settings)
-
-
-def result_of(folder: Path) -> dict[str, bytes]:
-    """The bits that must not differ: final weights, optimiser, and every line of metrics.jsonl."""
-    last = checkpoint.latest(folder / "checkpoints")
-    tensors = {
-        f"{name}/{key}": value.numpy().tobytes()
-        for name in ("model.safetensors", "optim.safetensors")
-        for key, value in load_file(last.path / name).items()
-    }
-    return {**tensors, "metrics": (folder / "metrics.jsonl").read_bytes()}
-
+from support.training import Killed, flip_a_bit, folder_of, result_of, stop_after
 
 # --- the learning rate
 
@@ -107,22 +87,6 @@ def test_a_finished_run_started_again_does_nothing_and_says_so(tiny, capsys):
     train(config)
     assert "is complete, nothing to do" in capsys.readouterr().err
     assert {p: p.stat().st_mtime_ns for p in folder_of(config).rglob("*")} == before
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL inside this process: nothing may catch it."""
-
-
-def stop_after(monkeypatch, n_steps: int) -> None:
-    """Break off the next run when step n_steps + 1 asks for its batch."""
-    original = Batches.batch
-
-    def batch(self, step):
-        if step == n_steps:
-            raise Killed
-        return original(self, step)
-
-    monkeypatch.setattr(Batches, "batch", batch)
 
 
 @pytest.mark.parametrize("n_steps", range(1, 10))
@@ -333,12 +297,6 @@ def broken_off(tiny, monkeypatch):
         stop_after(patch, 9)
         train(config)
     return config, folder_of(config) / "checkpoints"
-
-
-def flip_a_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 DAMAGES = {

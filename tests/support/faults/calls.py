@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from lexp.data import Batches
 from lexp.runs import checkpoint
 
 Act = Callable[[str, tuple[Any, ...]], None]
@@ -91,3 +92,15 @@ def is_file(handle: int) -> bool:
     import stat
 
     return stat.S_ISREG(os.fstat(handle).st_mode)
+
+
+def at_step(step: int, action) -> None:
+    """Do something when a step asks for its batch."""
+    original = Batches.batch
+
+    def batch(self, wanted):
+        if wanted == step:
+            action()
+        return original(self, wanted)
+
+    Batches.batch = batch

@@ -13,13 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from lexp.cli.main import guarded
-from lexp.config.schema import plain
 from lexp.record.metrics import read
-from lexp.runs.checkpoint import latest
-from lexp.runs.run import run_name
+from support.training import result_of
 
 DEFECT = 70  # a traceback
 LIMIT_S = 180.0
@@ -91,24 +87,6 @@ def start(action: Callable[[], None], log: Path) -> Child:
 def run(action: Callable[[], None], log: Path) -> Ended:
     """Fork and wait."""
     return start(action, log).end()
-
-
-def folder_of(config) -> Path:
-    """The run folder of a composed config."""
-    settings = plain(config)
-    return Path(settings["outputs"]) / settings["name"] / run_name(settings)
-
-
-def result_of(folder: Path) -> dict[str, bytes]:
-    """The bits that must not differ: final weights, optimiser, every line of metrics.jsonl."""
-    last = latest(folder / "checkpoints")
-    assert last is not None, f"{folder} has no checkpoint"
-    tensors = {
-        f"{name}/{key}": value.numpy().tobytes()
-        for name in ("model.safetensors", "optim.safetensors")
-        for key, value in load_file(last.path / name).items()
-    }
-    return {**tensors, "metrics": (folder / "metrics.jsonl").read_bytes()}
 
 
 def assert_whole(folder: Path, whole: dict[str, bytes]) -> None:

@@ -11,8 +11,7 @@ import lexp.commands.evaluate
 import lexp.commands.report
 import lexp.commands.train
 from lexp.cli import main as cli
-from lexp.data.corpus import SPLITS
-from support.config import TINY
+from support.config import TINY, dataset
 from support.faults.children import Ended, run
 
 Plugins.instance()  # what is installed is looked through once
@@ -20,7 +19,7 @@ Plugins.instance()  # what is installed is looked through once
 
 def words_for(texts: Path) -> list[str]:
     """A tiny training on the made texts, its outputs in the current folder."""
-    return [*TINY, "dataset=text", *(f"dataset.{s}={texts}/{s}/*.txt" for s in SPLITS)]
+    return [*TINY, *dataset(texts)]
 
 
 def lexp(*words: str, cwd: Path, setup=lambda: None, **environment: str) -> Ended:
