@@ -1,17 +1,24 @@
-"""What one rank's failure means to the others: a thread in each looks, as collectives cannot.
+"""One failure for all ranks: the rank that fails first publishes why, the others end by it.
 
-A rank that waits for others in a collective does not hear that one of them has failed: kernels of
-NCCL wait for a timeout, and no launcher can say why. So whoever fails first says so in the store
-that all ranks meet at. Every rank beats there too: one whose beat stops has been killed.
+torchrun and `srun --kill-on-bad-exit` kill the ranks that remain when one has ended, but cannot say
+why it ended. gloo raises an error on the other ranks when a process has died, NCCL when a timeout
+has passed; neither names a cause. What is added here, in the store where all ranks meet:
+
+- the first failure, with its exit code, and who has heard of it. A rank that has not was killed.
+- a thread in each rank that looks for it, because a rank that waits in a collective of NCCL, or
+  hangs in a file system, hears nothing. The thread aborts the collective; if the rank does not
+  leave its work even so, the thread ends the process. `srun` by itself would wait for it forever.
+
+Ranks send no heartbeats to each other: killed processes are noticed by gloo or the launcher, dead
+machines by the launcher or the timeout of a collective (`WAIT` in group.py).
 """
 
-import contextlib
 import json
 import os
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from torch import distributed
 
@@ -21,17 +28,16 @@ from lexp.system.ranks import Rank
 from lexp.system.text import printable
 
 LOOK_S = 0.25
-# Looks, not seconds: a job that was suspended as a whole finds others as silent as it was itself.
-SILENT_LOOKS = 240
-# How long all may take to hear of a failure, and a rank that has heard to come out of its work.
+# How long all ranks may take to hear of a failure, and a rank that has heard to leave its work.
 HEARD_S, LEAVE_S = 5.0, 60.0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How training ended for all ranks.
+    """Why training ended on all ranks.
 
-    rank: who says so to the user. kind: a class of lexp.system.errors. code: all ranks' exit code.
+    rank: the rank that reports it to the user. kind: a class of lexp.system.errors. code: the exit
+    code of all ranks.
     """
 
     rank: int
@@ -40,14 +46,17 @@ class Failure:
     code: int
 
     def error(self, own_rank: int) -> LexpError:
-        """As an exception of a rank, already reported if another one says it."""
+        """Return the failure as an exception, marked as reported if another rank reports it."""
         error = getattr(errors, self.kind)(self.text)
         error.exit_code, error.reported = self.code, own_rank != self.rank
         return error
 
 
 def failure_of(rank: int, error: BaseException) -> Failure:
-    """What the others are told of an exception on a rank."""
+    """Return what a rank publishes of its exception."""
+    if is_network(error):
+        text = f"a rank cannot be reached ({first_line(error)})"
+        return Failure(rank, RankLost.__name__, text, RankLost.exit_code)
     if isinstance(error, LexpError):
         return Failure(rank, type(error).__name__, str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
@@ -56,147 +65,112 @@ def failure_of(rank: int, error: BaseException) -> Failure:
     return Failure(rank, LexpError.__name__, text, LexpError.exit_code)
 
 
-def lost_rank(place: Rank, ranks: list[int], reason: str = "") -> RankLost:
-    """That ranks have been killed, or hang."""
-    who = f"rank {', '.join(map(str, ranks))}" if ranks else "a rank"
-    how = "has ended without a word, most likely killed" if ranks else f"does not answer ({reason})"
-    return RankLost(f"{who} of {place.size} {how}; the same command goes on from the last save")
+def is_network(error: BaseException) -> bool:
+    """Return True if an error says only that another rank did not answer.
+
+    NCCL and the store have classes for it; gloo's errors begin with a path of its sources.
+    """
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, distributed.DistError) or "/gloo/" in str(error)
 
 
-def store_is_gone(place: Rank) -> Failure:
-    """The end of whoever keeps the store: of rank 0, or of torchrun on its machine."""
-    elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if elsewhere:
-        lost = RankLost("torchrun has ended; the same command goes on from the last save")
-    else:
-        lost = lost_rank(place, [0])
-    return failure_of(0 if elsewhere else 1, lost)
-
-
-def abort() -> None:
-    """End NCCL's collectives; gloo's end when the process at fault does."""
+def abort_collectives() -> None:
+    """End collectives of NCCL that wait; those of gloo end with the process at fault."""
     world = distributed.distributed_c10d.GroupMember.WORLD
     if world is not None:
         world.abort()
 
 
 class FailureMonitor:
-    """Looks for failures of other ranks, and for the silence of the next one, until it is over.
+    """Publishes this rank's failure and looks for those of others, until `stop`.
 
-    failure: how training ended for all, once that is known.
+    failure: why training ended on all ranks; None while it has not.
     """
 
     def __init__(self, store: distributed.Store, place: Rank):
         self.failure: Failure | None = None
         self._place = place
-        # A connection waits for one answer at a time: one for the thread, one for everybody else.
-        self._store, self._looking = store, store.clone()  # type: ignore[attr-defined]
-        self._over, self._known, self._coming_out = (threading.Event() for _ in range(3))
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        # A connection serves one request at a time: one for the thread, one for the other callers.
+        self._store, self._thread_store = store, store.clone()  # type: ignore[attr-defined]
+        self._stopped, self._leaving = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._look, name="failure monitor", daemon=True)
         self._thread.start()
 
-    def fail(self, failure: Failure) -> Failure:
-        """End all ranks by this failure, unless another was first; the one that counts.
+    def stop(self) -> None:
+        """Stop looking; called by all ranks together, while the store is still there."""
+        self._stopped.set()
+        self._thread.join()
 
-        Returns when every rank knows it, or has had the time to: a process that ends closes
-        connections, and may be who keeps the store.
+    def fail(self, failure: Failure) -> Failure:
+        """Publish a failure; return the first one published, by which all ranks end.
+
+        Returns when all ranks have heard of it, or after `HEARD_S`: a process that ends closes its
+        connections, and rank 0 may keep the store.
         """
-        if self._coming_out.is_set():  # asked before
-            return self.failure or failure
-        self._coming_out.set()
-        if self.failure is not None and self._place.rank != 0:
+        nested = self._leaving.is_set()
+        self._leaving.set()
+        if self.failure is not None and (nested or self._place.rank != 0):
             return self.failure
         try:
-            said = self._store.compare_set("failure", "", json.dumps(asdict(failure)))
-            self._learn(Failure(**json.loads(said)))
-            self._wait_for("heard", HEARD_S)
-        except RuntimeError:  # the store is gone, which the thread finds too
-            self._known.wait(HEARD_S)
-        return self.failure or failure
-
-    def knows(self, within_s: float) -> Failure | None:
-        """How training ended, if that becomes known in this time."""
-        self._known.wait(within_s)
+            text = self._store.compare_set("failure", "", json.dumps(asdict(failure)))
+            self.failure = Failure(**json.loads(text))
+            killed = self._wait_until_heard()
+            if self.failure.kind == RankLost.__name__ and killed:
+                self.failure = replace(self.failure, text=_killed(self._place, killed))
+        except RuntimeError:  # rank 0 has left already, or was killed before it could publish
+            self.failure = self.failure or _store_is_gone(self._place)
         return self.failure
 
-    def leave(self) -> None:
-        """An orderly end: nobody goes before rank 0 has closed what it writes.
-
-        Launchers end all processes when one has ended, and rank 0 may be who keeps the store.
-        """
-        is_rank_zero = self._place.rank == 0
-        with contextlib.suppress(RuntimeError):
-            if is_rank_zero:
-                self._store.set("closed", "1")
-            while self.failure is None and not self._store.check(["closed"]):
-                time.sleep(LOOK_S / 10)
-        self._over.set()
-        self._thread.join()
-        with contextlib.suppress(RuntimeError):
-            self._store.add("left", 1)
-            if is_rank_zero:
-                self._wait_for("left", HEARD_S)
-
-    def explain(self, error: BaseException) -> LexpError:
-        """What is behind an error that says only that another rank does not answer.
-
-        Either that rank has said what failed, or it does not beat any more.
-        """
-        try:
-            before = self._beats()
-            self._known.wait(8 * LOOK_S)
-            if self.failure is None:
-                after = self._beats()
-                silent = [rank for rank, beat in enumerate(before) if after[rank] == beat]
-                return lost_rank(self._place, silent, first_line(error))
-        except RuntimeError:
-            self._known.wait(HEARD_S)
-        return (self.failure or store_is_gone(self._place)).error(self._place.rank)
-
-    def _beats(self) -> list[bytes]:
-        """The last beat of every rank; empty of one that was killed before its first."""
-        names = [f"beat/{rank}" for rank in range(self._place.size)]
-        return [self._store.get(name) if self._store.check([name]) else b"" for name in names]
-
-    def _learn(self, failure: Failure) -> None:
-        self.failure = self.failure or failure
-        self._known.set()
-
-    def _wait_for(self, counter: str, limit_s: float) -> None:
-        """Until all ranks have counted."""
-        end = time.monotonic() + limit_s
-        while self._store.add(counter, 0) < self._place.size and time.monotonic() < end:
+    def _wait_until_heard(self) -> list[int]:
+        """Wait until all ranks have heard of the failure; return those that have not in time."""
+        end = time.monotonic() + HEARD_S
+        while silent := [n for n in range(self._place.size) if not self._store.check([_heard(n)])]:
+            if time.monotonic() > end:
+                break
             time.sleep(LOOK_S / 10)
+        if self._place.rank == 0:  # the others read the same store
+            time.sleep(2 * LOOK_S)
+        return silent
 
-    def _run(self) -> None:
-        n_looks = n_silent = 0
-        rank, other, last = self._place.rank, (self._place.rank + 1) % self._place.size, b""
-        store = self._looking
+    def _look(self) -> None:
+        """Wait for a failure, acknowledge it, and see to it that this rank ends."""
+        store = self._thread_store
         try:
-            while not self._over.wait(LOOK_S):
-                n_looks += 1
-                store.set(f"beat/{rank}", str(n_looks))
-                if store.check(["failure"]):
-                    self._learn(Failure(**json.loads(store.get("failure"))))
-                    store.add("heard", 1)
-                    break
-                beat = store.get(f"beat/{other}") if store.check([f"beat/{other}"]) else b""
-                n_silent, last = n_silent + 1 if beat == last else 0, beat
-                if n_silent == SILENT_LOOKS:
-                    lost = lost_rank(self._place, [other])
-                    store.compare_set("failure", "", json.dumps(asdict(failure_of(rank, lost))))
+            while not store.check(["failure"]):
+                if self._stopped.wait(LOOK_S):
+                    return
+            failure = Failure(**json.loads(store.get("failure")))
+            store.set(_heard(self._place.rank), "yes")
+            self.failure = self.failure or failure
         except RuntimeError:
-            self._learn(store_is_gone(self._place))
-        if self.failure is not None:
-            self._end(self.failure)
-
-    def _end(self, failure: Failure) -> None:
-        """Make the rank come out of the collective that it waits in, or end without it."""
-        if self._coming_out.wait(HEARD_S):
+            self.failure = failure = self.failure or _store_is_gone(self._place)
+        if self._leaving.wait(HEARD_S):
             return
-        with contextlib.suppress(Exception):
-            abort()
-        if not self._coming_out.wait(LEAVE_S):
+        abort_collectives()
+        if not self._leaving.wait(LEAVE_S):
             if failure.rank == self._place.rank:
                 print(f"lexp: {printable(failure.text)}", file=sys.stderr, flush=True)
             os._exit(failure.code)
+
+
+def _heard(rank: int) -> str:
+    """Return the store's key for: this rank has heard of the failure."""
+    return f"heard/{rank}"
+
+
+def _killed(place: Rank, ranks: list[int]) -> str:
+    """Return the message about ranks that have ended without publishing a failure."""
+    names = f"rank {', '.join(map(str, ranks))} of {place.size}"
+    return (
+        f"{names} ended without an error message, most likely killed; "
+        "the same command resumes from the last checkpoint"
+    )
+
+
+def _store_is_gone(place: Rank) -> Failure:
+    """Return the failure of the process that kept the store: torchrun, or else rank 0."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        text = "torchrun has ended; the same command resumes from the last checkpoint"
+        return Failure(0, RankLost.__name__, text, RankLost.exit_code)
+    return Failure(1, RankLost.__name__, _killed(place, [0]), RankLost.exit_code)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ import torch
 import lexp.distributed.shards  # noqa: F401  (slow to import: once, not in every fork)
 from lexp.commands.train import train
 from lexp.data import Batches
-from lexp.distributed import failure_monitor as watch
+from lexp.distributed import failure_monitor, group
 from lexp.model import transformer as model
 from lexp.model.transformer import Transformer
 from lexp.record.metrics import read
@@ -307,8 +308,8 @@ FAILURES = {
     "diverges": (not_a_number, 1, 6, "at step 6 of 10"),
     "has no memory": (out_of_memory, 1, 7, "9 GiB"),
     "cannot save": (full_disk, 0, 5, "cannot write"),
-    "is killed": (killed, 1, 10, "rank 1 of 3 has ended without a word"),
-    "keeps the store and is killed": (killed, 0, 10, "rank 0 of 3 has ended without a word"),
+    "is killed": (killed, 1, 10, "rank 1 of 3 ended without an error message"),
+    "keeps the store and is killed": (killed, 0, 10, "rank 0 of 3 ended without an error message"),
 }
 STATES = {6: "diverged", 7: "out of memory", 5: "failed", 10: "failed"}
 
@@ -361,15 +362,10 @@ def test_a_defect_on_one_rank_is_one_traceback(tiny, tmp_path):
     assert second.said.count("Traceback") == 1 and "KeyError: 'a key'" in second.said
 
 
-def short_waits(monkeypatch) -> None:
-    monkeypatch.setattr(watch, "HEARD_S", 0.5)
-    monkeypatch.setattr(watch, "LEAVE_S", 0.5)
-    monkeypatch.setattr(watch, "SILENT_LOOKS", 12)
-
-
-def test_a_rank_that_does_not_come_out_is_ended(tiny, tmp_path, monkeypatch):
+def test_a_rank_that_does_not_leave_its_work_is_ended(tiny, tmp_path, monkeypatch):
     """It waits in what no error of another rank ends, as collectives of NCCL are."""
-    short_waits(monkeypatch)
+    monkeypatch.setattr(failure_monitor, "HEARD_S", 0.5)
+    monkeypatch.setattr(failure_monitor, "LEAVE_S", 0.5)
     config = tiny(*SIZE)
 
     def action():
@@ -383,7 +379,8 @@ def test_a_rank_that_does_not_come_out_is_ended(tiny, tmp_path, monkeypatch):
 
 def test_a_rank_that_is_silent_is_lost(tiny, tmp_path, monkeypatch):
     """A machine that is gone closes no connection; here a rank is stopped."""
-    short_waits(monkeypatch)
+    monkeypatch.setattr(failure_monitor, "HEARD_S", 2.0)
+    monkeypatch.setattr(group, "WAIT", timedelta(seconds=8))
     config = tiny(*SIZE)
 
     def action():
@@ -398,7 +395,7 @@ def test_a_rank_that_is_silent_is_lost(tiny, tmp_path, monkeypatch):
 
     first, second = run_ranks(2, action, tmp_path / "log")
     assert (first.code, second.code) == (10, -9)
-    assert "lexp: rank 1 of 2 has ended without a word" in first.said
+    assert "lexp: rank 1 of 2 ended without an error message" in first.said
 
 
 # --- who may
@@ -418,7 +415,7 @@ def test_only_rank_0_holds_the_folder(tiny, tmp_path):
 REFUSED = {
     "batch_tokens=128 on 3 ranks (a multiple of train_len * accumulation * ranks = 48)": (3, ()),
     "compile=true with parallel=fsdp": (2, ("parallel=fsdp", "compile=true")),
-    "device=mps trains in one process, here are 2 ranks": (2, ("device=mps",)),
+    "device=mps trains in one process, not on 2 ranks": (2, ("device=mps",)),
     "parallel=pipeline (one of ddp, fsdp)": (2, ("parallel=pipeline",)),
 }
 
