@@ -69,19 +69,19 @@ def records(
 
 
 def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:
-    """What a person sees, after a description of what is about to run."""
+    """Print a description of the run and return its progress display; a no-op on other ranks."""
     if not job.group.is_rank_zero:
         return NullLogger()
     print(_description(job, folder, machine), file=sys.stderr, flush=True)
     number, n_jobs = _place_in_sweep()
-    title = f"run {number} of {n_jobs}: {folder.name}" if n_jobs > 1 else folder.name
+    title = f"run {number} of {n_jobs}" if n_jobs > 1 else "training"
     step_tokens = job.settings.step_tokens
     total, done = job.settings.n_steps * step_tokens, job.step * step_tokens
     return Console(title, total, done, following=n_jobs - number)
 
 
 def _description(job: loop.TrainingJob, folder: Path, machine: str) -> str:
-    """What is about to run, in three or four lines."""
+    """Return what is about to run, in three or four lines."""
     steps, batches = job.settings, job.batches
     n_parameters = sum(p.numel() for p in job.model.parameters())
     total = steps.n_steps * steps.step_tokens
@@ -100,7 +100,10 @@ def _description(job: loop.TrainingJob, folder: Path, machine: str) -> str:
 
 
 def _place_in_sweep() -> tuple[int, int]:
-    """Which job this is and of how many; 1 of 1 outside a sweep, or where its size is not known."""
+    """Return the number of this job, from 1, and how many its sweep has; 1 and 1 outside a sweep.
+
+    Jobs that run side by side count as sweeps of their own: they do not follow one another.
+    """
     n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
     if n_jobs <= 1 or not HydraConfig.initialized():
         return 1, 1

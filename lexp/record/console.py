@@ -1,43 +1,49 @@
-"""What a person sees while it runs: a live bar on a terminal, a line now and then in a log file."""
+"""Progress of a piece of work: a live bar on a terminal, now and then a line in a log file."""
 
+import math
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console as Rich
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
-# A log file gets a progress line this often; a terminal has the bar instead.
+# A log file gets its first line with the first step, then one this often.
 LOG_EVERY_S = 15.0
+# Narrower terminals do not show the rate, so that the time left fits.
+WIDE = 100
 
 
 class Console:
-    """Progress of one piece of work measured in tokens: what, how far, how fast, how long still.
+    """Progress of work that is measured in tokens: share done, time left, a note, and the rate.
 
-    title: said in front of every line. total: tokens to do. done: tokens done before, by an earlier
-    start. following: pieces of work of the same size that come after this one. Use as a context
+    title: shown before each line. total: tokens to process. done: tokens that an earlier start has
+    processed. following: how many pieces of work of the same size come afterwards. Use as a context
     manager.
     """
 
     def __init__(self, title: str, total: int, done: int = 0, following: int = 0):
         self._rich = Rich(stderr=True, highlight=False)
         self._title, self._total, self._done = title, total, done
-        self._first, self._start, self._last_line = done, time.monotonic(), time.monotonic()
+        self._first, self._start, self._last_line = done, time.monotonic(), -math.inf
         self._note = ""
         self._following = following
         self._progress: Progress | None = None
         if self._rich.is_terminal:
-            self._progress = Progress(
+            columns = [
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=None, table_column=Column(max_width=24)),
                 TextColumn("{task.percentage:>3.0f}%"),
-                _Rate(self),
+                _Words(self.time_left),
                 TextColumn("{task.fields[note]}"),
-                console=self._rich,
-                refresh_per_second=4,
-            )
+            ]
+            if self._rich.width >= WIDE:
+                columns.append(_Words(self.rate))
+            self._progress = Progress(*columns, console=self._rich, refresh_per_second=4)
             self._task = self._progress.add_task(
                 escape(title), total=total, completed=done, note=""
             )
@@ -57,7 +63,7 @@ class Console:
             self._progress.stop()
 
     def advance(self, n_tokens: int, note: str | None = None) -> None:
-        """`n_tokens` more are done; `note` is shown beside the bar from now on."""
+        """Count `n_tokens` more tokens as processed. note: shown from now on, if given."""
         self._done += n_tokens
         self._note = self._note if note is None else note
         if self._progress:
@@ -65,40 +71,67 @@ class Console:
         elif time.monotonic() - self._last_line >= LOG_EVERY_S or self._done >= self._total:
             self._last_line = time.monotonic()
             share = self._done / max(1, self._total)
-            parts = [f"{self._title} {share:4.0%}", self.rate(), self._note]
+            parts = [f"{self._title} {share:4.0%}", self.time_left(), self._note, self.rate()]
             print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar."""
+        """Print a line of its own, above the bar."""
         if self._progress:
             self._progress.console.print(escape(text))
         else:
             print(text, file=sys.stderr, flush=True)
 
     def rate(self) -> str:
-        """Tokens per second since the start, and the time left at that rate, here and in all."""
-        elapsed = time.monotonic() - self._start
-        if self._done == self._first or elapsed <= 0:
+        """Return the tokens per second since the start; "" before the first step."""
+        per_s = self._tokens_per_s()
+        return f"{per_s / 1000:.1f}k tokens/s" if per_s else ""
+
+    def time_left(self) -> str:
+        """Return the time left at the present rate, here and for all runs; "" before any step.
+
+        The time for all runs assumes that the work that follows takes as long as this does.
+        """
+        per_s = self._tokens_per_s()
+        if not per_s:
             return ""
-        per_s = (self._done - self._first) / elapsed
-        left_s = max(0, self._total - self._done) / per_s
-        ending = f"{duration(left_s)} left" if left_s else f"took {duration(elapsed)}"
-        if self._following:
-            ending += f" (all: {duration(left_s + self._following * self._total / per_s)} left)"
-        return f"{per_s / 1000:.1f}k tokens/s, {ending}"
+        here_s = max(0, self._total - self._done) / per_s
+        total_s = here_s + self._following * self._total / per_s
+        if not here_s:
+            took = f"took {clock(time.monotonic() - self._start)}"
+            return (
+                f"{took}, about {clock(total_s)} left for the other runs"
+                if self._following
+                else took
+            )
+        if not self._following:
+            return f"{clock(here_s)} left"
+        return f"{clock(here_s)} left, about {clock(total_s)} for all runs"
+
+    def _tokens_per_s(self) -> float:
+        elapsed_s = time.monotonic() - self._start
+        return (self._done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
 
 
-class _Rate(ProgressColumn):
-    def __init__(self, owner: Console):
-        super().__init__()
-        self._owner = owner
+class _Words(ProgressColumn):
+    """A column that shows what a function returns at each refresh."""
+
+    def __init__(self, words: Callable[[], str]):
+        super().__init__(table_column=Column(no_wrap=True))
+        self._words = words
 
     def render(self, task: Task) -> Text:
-        return Text(self._owner.rate(), style="cyan")
+        return Text(self._words(), style="cyan")
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as a clock shows them: 0:45, 3:05, 2:10:00."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 3 min 05 s, 2 h 10 min."""
+    """Return seconds in words: 45 s, 3 min 05 s, 2 h 10 min."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -1,6 +1,9 @@
 """Logs: metrics.jsonl is the record of a run; wandb shows it and can do no harm."""
 
+import io
+import itertools
 import math
+import re
 import sys
 import threading
 import time
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lexp.record import Metrics, RunLabel, start_wandb
-from lexp.record.console import Console, duration
+from lexp.record.console import Console, clock, duration
 from lexp.record.metrics import read
 
 
@@ -33,24 +36,63 @@ def test_durations_as_people_say_them():
     assert [duration(s) for s in (4.4, 65, 3600 * 2 + 600)] == ["4 s", "1 min 05 s", "2 h 10 min"]
 
 
+def test_times_as_clocks_show_them():
+    assert [clock(s) for s in (4.4, 65, 3600 * 2 + 605)] == ["0:04", "1:05", "2:10:05"]
+
+
+def at_times(monkeypatch, *seconds: float) -> None:
+    """Let the console's clock show these seconds, one a reading, the last for ever."""
+    readings = itertools.chain(seconds, itertools.repeat(seconds[-1]))
+    monkeypatch.setattr("lexp.record.console.time.monotonic", lambda: next(readings))
+
+
 def test_a_log_file_gets_lines_with_share_rate_and_time_left(capsys, monkeypatch):
-    monkeypatch.setattr("lexp.record.console.LOG_EVERY_S", 0.0)
+    at_times(monkeypatch, 100.0, 101.0)
     with Console("training", total=1000) as console:
-        time.sleep(0.01)
         console.advance(250, "loss 2.0")
         console.say("half a line")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("training  25%") and "left" in lines[0] and "loss 2.0" in lines[0]
-    assert lines[1] == "half a line"
+        console.advance(250, "loss 1.0")  # too soon for another line
+        console.advance(500, "loss 0.5")
+    assert capsys.readouterr().err.splitlines() == [
+        "training  25%  0:03 left  loss 2.0  0.2k tokens/s",
+        "half a line",
+        "training 100%  took 0:01  loss 0.5  1.0k tokens/s",
+    ]
 
 
-def test_the_time_left_counts_the_runs_of_the_sweep_that_follow(capsys, monkeypatch):
-    monkeypatch.setattr("lexp.record.console.LOG_EVERY_S", 0.0)
-    clock = iter([100.0, 100.0, *[110.0] * 20])
-    monkeypatch.setattr("lexp.record.console.time.monotonic", lambda: next(clock))
-    with Console("run 1 of 3: x", total=1000, following=2) as console:
-        console.advance(500)
-    assert "0.1k tokens/s, 10 s left (all: 50 s left)" in capsys.readouterr().err
+def test_the_total_time_left_of_a_sweep_is_in_the_first_line(capsys, monkeypatch):
+    """Steps of 10 s: 9 left in this run, and two runs of 10 steps that follow."""
+    at_times(monkeypatch, 100.0, 110.0)
+    with Console("run 1 of 3", total=1000, following=2) as console:
+        assert console.time_left() == ""
+        console.advance(100)
+    line = "run 1 of 3  10%  1:30 left, about 4:50 for all runs  0.0k tokens/s"
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+def test_a_run_that_is_done_shows_what_is_left_of_its_sweep(monkeypatch):
+    at_times(monkeypatch, 100.0, 170.0)
+    first, last = (Console("run", total=1000, following=n) for n in (2, 0))
+    first.advance(1000)
+    last._start = 100.0
+    last.advance(1000)
+    assert first.time_left() == "took 1:10, about 2:20 left for the other runs"
+    assert last.time_left() == "took 1:10"
+
+
+def test_a_terminal_of_80_columns_shows_the_times_uncut(monkeypatch):
+    """Hours, in one line, with the loss; the bar takes what is left."""
+    at_times(monkeypatch, 0.0, 3600.0)
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    for name, value in {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    with Console("run 1 of 38", total=1000, following=37) as console:
+        console.advance(400, "loss 12.345")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    (line,) = {line.strip() for line in re.split(r"[\r\n]+", plain) if "all runs" in line}
+    assert "1:30:00 left, about 94:00:00 for all runs" in line
+    assert line.startswith("run 1 of 38") and line.endswith("loss 12.345") and len(line) <= 80
 
 
 LABEL = RunLabel("study", "rope-nano-s0-7f3a1c", "train")
