@@ -76,16 +76,16 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def look_and_draw(case: Case, model: Transformer, attention: str, length: int) -> None:
-    """One finding and all its pictures."""
+def measure_and_draw(case: Case, model: Transformer, attention: str, length: int) -> None:
+    """Measure once and draw all pictures."""
     generator = torch.Generator().manual_seed(0)
     texts = torch.randint(256, (case.n_texts, length), generator=generator)
-    view = AnalysisInput(model, PATTERNS[attention], texts, TRAIN_LEN, "random")
-    finding = case.instrument.look(view)
-    found = LabelledMeasurement(
-        "model", attention, CheckpointInfo("random", 0, math.nan), 0, length, TRAIN_LEN, finding
+    inputs = AnalysisInput(model, PATTERNS[attention], texts, TRAIN_LEN, "random")
+    measurement = case.instrument.measure(inputs)
+    result = LabelledMeasurement(
+        "model", attention, CheckpointInfo("random", 0, math.nan), 0, length, TRAIN_LEN, measurement
     )
-    for item in case.instrument.show([found]):
+    for item in case.instrument.show([result]):
         if isinstance(item, Chart):
             chart_png(item)
 
@@ -97,10 +97,10 @@ def measure(given: argparse.Namespace) -> None:
     case = cases()[given.child]
     dims = Dims(given.layers, D_MODEL, given.heads, HEAD_DIM, 4 * D_MODEL)
     model = Transformer(dims, 256, lambda: case.position(given.heads)).eval()
-    look_and_draw(case, model, given.attention, 512)
+    measure_and_draw(case, model, given.attention, 512)
     before, started = peak_mib(), time.perf_counter()
     (length,) = given.lengths
-    look_and_draw(case, model, given.attention, length)
+    measure_and_draw(case, model, given.attention, length)
     print(json.dumps([peak_mib() - before, time.perf_counter() - started]))
 
 

@@ -172,7 +172,7 @@ def rows_csv(looks: Iterator[AnalysisResult], instrument: Instrument) -> str:
     """Every number of every finding of an instrument, with all that names it; failures too."""
     own = [one for one in looks if one.instrument == instrument.label]
     keys = list(
-        dict.fromkeys(key for one in own for row in one.labelled.finding.rows for key in row)
+        dict.fromkeys(key for one in own for row in one.labelled.measurement.rows for key in row)
     )
     fixed = ("run", "model", "method", "state", "seed", "length", "train_len", "step", "loss",
              "status")  # fmt: skip
@@ -182,7 +182,8 @@ def rows_csv(looks: Iterator[AnalysisResult], instrument: Instrument) -> str:
     for one in own:
         named = one.labelled
         start = [one.run, named.model, named.method, named.state, named.seed, named.length,
-                 named.train_len, named.moment.step, named.moment.loss, one.status]  # fmt: skip
-        for row in named.finding.rows or ({},):
+                 named.train_len, named.checkpoint.step, named.checkpoint.loss,
+                 one.status]  # fmt: skip
+        for row in named.measurement.rows or ({},):
             writer.writerow([*start, *(row.get(key, "") for key in keys)])
     return buffer.getvalue()

@@ -76,17 +76,17 @@ class LabelledMeasurement:
 
     model: str
     method: str
-    moment: CheckpointInfo
+    checkpoint: CheckpointInfo
     seed: int
     length: int
     train_len: int
-    finding: Measurement
+    measurement: Measurement
     note: str = ""
 
     @property
     def state(self) -> str:
         """Whether the model is trained."""
-        return self.moment.state
+        return self.checkpoint.state
 
     @property
     def variant(self) -> str:
@@ -110,14 +110,14 @@ class Instrument:
         """The name, with values only where the user gave some."""
         return label_of(self.name, self)
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """Numbers of one view; NotDefined with the reason where there are none."""
         raise NotImplementedError
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Tables, curves and pictures of all findings together, one for each model and place."""
         raise NotImplementedError
 
-    def summary(self, one: LabelledMeasurement) -> dict[str, float]:
+    def summary(self, result: LabelledMeasurement) -> dict[str, float]:
         """What is followed over training: a few numbers by name; none unless it says so."""
         return {}

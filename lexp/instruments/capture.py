@@ -1,8 +1,7 @@
-"""Looking into a forward pass: every tile of scores of every layer, and what layers put out."""
+"""Capture the scores of every layer, chunk by chunk, and the hidden states of a forward pass."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,10 +19,11 @@ from lexp.pattern import Pattern
 from lexp.position import Position
 
 
-class Seen(NamedTuple):
-    """What a layer's attention works on: q, k, v [B, H, T, D], its input x [B, T, d_model]."""
+@dataclass(frozen=True)
+class LayerInputs:
+    """Inputs of attention in layer `index`: q, k, v [B, H, T, D], the layer input x [B, T, d]."""
 
-    layer: int
+    index: int
     q: Tensor
     k: Tensor
     v: Tensor
@@ -34,17 +34,18 @@ class Seen(NamedTuple):
 
 @dataclass
 class ScoreCapture(AttentionFunction):
-    """Attention that is watched: called as any other `attend`, it shows each tile as it is made.
+    """Attention that hands over its scores: an `attend` that calls back with each query chunk.
 
-    Exact for every pattern and scheme, in float32 or float64; a tile is gone before the next one,
-    so memory stays bounded. on_layer: told of each layer before its tiles. on_tile: of each tile.
+    Exact for every pattern and scheme, in float32 or float64. A chunk is freed before the next one,
+    so memory stays bounded. on_layer: called with each layer before its chunks. on_chunk: called
+    with each chunk.
     """
 
     pattern: Pattern
     seq_len: int
     schemes: Sequence[Position]
-    on_tile: Callable[[Seen, QueryChunk], None] | None = None
-    on_layer: Callable[[Seen], None] | None = None
+    on_chunk: Callable[[LayerInputs, QueryChunk], None] | None = None
+    on_layer: Callable[[LayerInputs], None] | None = None
     sizes: ChunkSizes = field(default_factory=ChunkSizes)
     layer: int = 0
 
@@ -54,48 +55,53 @@ class ScoreCapture(AttentionFunction):
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
-        seen = Seen(self.layer, q, k, v, x, position, sampled)
+        layer = LayerInputs(self.layer, q, k, v, x, position, sampled)
         self.layer += 1
         if self.on_layer is not None:
-            self.on_layer(seen)
+            self.on_layer(layer)
         chunked = Chunked(self.pattern, self.seq_len, position, q.device, self.sizes)
         outputs = []
         with torch.autocast(q.device.type, enabled=False):
-            for tile in chunked.chunks(inputs):
-                if self.on_tile is not None:
-                    self.on_tile(seen, tile)
-                outputs.append(tile.weights @ tile.values(v))
+            for chunk in chunked.chunks(inputs):
+                if self.on_chunk is not None:
+                    self.on_chunk(layer, chunk)
+                outputs.append(chunk.weights @ chunk.values(v))
         return torch.cat(outputs, dim=2).to(v.dtype)
 
 
-def watched(
+def capture_scores(
     model: Transformer,
     tokens: Tensor,
     pattern: Pattern,
-    on_tile: Callable[[Seen, QueryChunk], None] | None = None,
-    on_layer: Callable[[Seen], None] | None = None,
+    on_chunk: Callable[[LayerInputs, QueryChunk], None] | None = None,
+    on_layer: Callable[[LayerInputs], None] | None = None,
     sizes: ChunkSizes | None = None,
 ) -> Tensor:
-    """Final normed hidden states [B, T, d_model] of token ids [B, T], with attention watched."""
-    watch = ScoreCapture(
-        pattern, tokens.shape[1], model.schemes, on_tile, on_layer, sizes or ChunkSizes()
+    """Run the model on token ids [B, T], calling back with the scores of every layer.
+
+    on_chunk, on_layer: see ScoreCapture. Returns the final normed hidden states [B, T, d_model].
+    """
+    capture = ScoreCapture(
+        pattern, tokens.shape[1], model.schemes, on_chunk, on_layer, sizes or ChunkSizes()
     )
     with torch.no_grad():
-        return model.hidden(tokens, watch)
+        return model.hidden(tokens, capture)
 
 
 def hidden_states(
     model: Transformer, tokens: Tensor, pattern: Pattern, sizes: ChunkSizes | None = None
 ) -> list[Tensor]:
-    """The residual stream [B, T, d_model] of token ids [B, T]: embedded, then after each block."""
+    """Return the residual stream [B, T, d_model] of token ids [B, T]: embedding, then blocks."""
     states: list[Tensor] = []
     with torch.no_grad():
         handles = [
-            block.register_forward_hook(lambda block, given, out: states.append(out))
+            block.register_forward_hook(lambda block, arguments, out: states.append(out))
             for block in model.blocks
         ]
         handles.append(
-            model.blocks[0].register_forward_pre_hook(lambda block, given: states.append(given[0]))
+            model.blocks[0].register_forward_pre_hook(
+                lambda block, arguments: states.append(arguments[0])
+            )
         )
         try:
             capture = ScoreCapture(

@@ -7,6 +7,7 @@ import numpy as np
 
 from lexp.display.document import Curve, Point
 from lexp.instruments.base import LabelledMeasurement
+from lexp.system.text import natural
 
 
 def binned(values: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
@@ -29,24 +30,36 @@ def root_points(squares: np.ndarray) -> tuple[Point, ...]:
     return tuple(Point(x, math.sqrt(max(0.0, y))) for x, y in binned(squares))
 
 
-def names(shown: Sequence[LabelledMeasurement]) -> list[tuple[str, str]]:
+def ordered(results: Sequence[LabelledMeasurement]) -> list[LabelledMeasurement]:
+    """Sort results by name, seed, method and length."""
+    return sorted(results, key=lambda r: (natural(r.name), r.seed, r.method, r.length))
+
+
+def name_with_seed(result: LabelledMeasurement, results: Sequence[LabelledMeasurement]) -> str:
+    """Return the model's name, with its seed where several results have that name."""
+    several = len({other.seed for other in results if other.name == result.name}) > 1
+    return f"{result.name} s{result.seed}" if several else result.name
+
+
+def names(results: Sequence[LabelledMeasurement]) -> list[tuple[str, str]]:
     """Name and group of each one's curve: the variant, and its state and method."""
-    n_seeds, n_methods = len({o.seed for o in shown}), len({o.method for o in shown})
+    n_seeds = len({result.seed for result in results})
+    n_methods = len({result.method for result in results})
     return [
         (
-            one.variant if n_seeds == 1 else f"{one.variant} s{one.seed}",
-            one.state if n_methods == 1 else f"{one.state} {one.method}",
+            result.variant if n_seeds == 1 else f"{result.variant} s{result.seed}",
+            result.state if n_methods == 1 else f"{result.state} {result.method}",
         )
-        for one in shown
+        for result in results
     ]
 
 
 def curves_of(
-    shown: Sequence[LabelledMeasurement], values: Sequence[tuple[Point, ...] | None]
+    results: Sequence[LabelledMeasurement], values: Sequence[tuple[Point, ...] | None]
 ) -> tuple[Curve, ...]:
     """A curve for each that has points."""
     return tuple(
-        Curve(*named, own)
-        for named, own in zip(names(shown), values, strict=True)
-        if own is not None
+        Curve(*name, points)
+        for name, points in zip(names(results), values, strict=True)
+        if points is not None
     )

@@ -16,14 +16,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lexp.display.document import Chart, Picture
-from lexp.display.table import Table
+from lexp.display.document import Chart, Curve, Picture, Point
+from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
-from lexp.instruments.capture import Seen, watched
-from lexp.instruments.curves_shown import charts, sheet
+from lexp.instruments.capture import LayerInputs, capture_scores
+from lexp.instruments.charts import name_with_seed
 from lexp.instruments.distances import DistanceMeans, spaced
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
@@ -34,6 +35,10 @@ from lexp.system.errors import NotDefined
 SHARES = (0.95, 0.99)
 # Rows of queries whose biases exist at once, where all pairs are needed, and biases in all.
 ROWS, MAX_BIASES = 128, 1 << 20
+# A table lists this many heads and layers one by one, and a chart this many curves.
+MOST_HEADS, MOST_LAYERS, MOST_CURVES = 8, 4, 32
+# Curves end where a distance has e^-10 or e^10 times the weight of the nearest.
+MOST = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,18 +47,18 @@ class Curves(Instrument):
 
     name = "curves"
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """Rows: spans, and the bias at spaced distances; array bias [schemes, heads, T].
 
         One scheme where all layers share it (its layer is `all`). NaN where nothing is in sight.
         """
-        schemes = view.model.schemes
+        schemes = inputs.model.schemes
         refuse_without_bias(schemes)
-        mean = any(reads_content(scheme, view) for scheme in schemes)
+        mean = any(reads_content(scheme, inputs) for scheme in schemes)
         if mean:
-            curves = mean_curves(view)
+            curves = mean_curves(inputs)
         else:
-            curves = torch.stack([fixed_curve(scheme, view) for scheme in schemes])
+            curves = torch.stack([fixed_curve(scheme, inputs) for scheme in schemes])
         # Without softmax a curve still means something, a span does not.
         shares = () if mean or any(scheme.has_attention_weights for scheme in schemes) else SHARES
         rows: list[Row] = []
@@ -64,16 +69,16 @@ class Curves(Instrument):
                 for share in shares:
                     reach = span(curve, share)
                     rows.append({"measure": f"span {share:g}", **place, "value": reach})
-                for n in spaced(view.seq_len, 2):
+                for n in spaced(inputs.seq_len, 2):
                     if torch.isfinite(curve[n]):
                         value = float(curve[n])
                         rows.append({"measure": "bias", **place, "distance": n, "value": value})
         return Measurement(tuple(rows), {"bias": curves.numpy()})
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table of spans, and for each model a chart of all its heads."""
-        spans = sheet(found, SHARES)
-        return [*([spans] if spans.rows else []), *charts(found)]
+        spans = span_table(results, SHARES)
+        return [*([spans] if spans.rows else []), *charts(results)]
 
 
 def refuse_without_bias(schemes: Sequence[Position]) -> None:
@@ -94,27 +99,27 @@ def span(curve: Tensor, share: float) -> int:
     return int((outside <= 1 - share + 1e-12).int().argmax())
 
 
-def reads_content(scheme: Position, view: AnalysisInput) -> bool:
+def reads_content(scheme: Position, inputs: AnalysisInput) -> bool:
     """Whether another input to the layer gives another bias."""
     if not scheme.has_bias:
         return False
-    shape, like = (1, view.seq_len, view.model.dims.d_model), next(view.model.parameters())
+    shape, like = (1, inputs.seq_len, inputs.model.dims.d_model), next(inputs.model.parameters())
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.zeros(shape), torch.randn(shape, generator=generator)]
-    one, other = (fixed_curve(scheme, view, x.to(like)) for x in inputs)
-    return not torch.equal(one.nan_to_num(0.0), other.nan_to_num(0.0))
+    states = [torch.zeros(shape), torch.randn(shape, generator=generator)]
+    first, second = (fixed_curve(scheme, inputs, x.to(like)) for x in states)
+    return not torch.equal(first.nan_to_num(0.0), second.nan_to_num(0.0))
 
 
-def fixed_curve(scheme: Position, view: AnalysisInput, x: Tensor | None = None) -> Tensor:
+def fixed_curve(scheme: Position, inputs: AnalysisInput, x: Tensor | None = None) -> Tensor:
     """b_h(n) of the last query, float64 [heads, T]; NaN at distances it does not see."""
-    n, n_heads = view.seq_len, view.model.dims.n_heads
-    like = next(view.model.parameters())
-    x = like.new_zeros(1, n, view.model.dims.d_model) if x is None else x
+    n, n_heads = inputs.seq_len, inputs.model.dims.n_heads
+    like = next(inputs.model.parameters())
+    x = like.new_zeros(1, n, inputs.model.dims.d_model) if x is None else x
     curve = torch.full((n_heads, n), math.nan, dtype=torch.float64)
     with torch.no_grad():
         bias = scheme.bias(x)
-        sampled = sampled_positions(view.model, n, like)
-        for pair, allowed in grids(view.pattern, n - 1, n, n_heads, like, sampled):
+        sampled = sampled_positions(inputs.model, n, like)
+        for pair, allowed in grids(inputs.pattern, n - 1, n, n_heads, like, sampled):
             seen = allowed[0].cpu()
             values = like.new_zeros(()) if bias is None else bias(pair)
             values = values.expand(1, n_heads, *allowed.shape)[0, :, 0]
@@ -122,25 +127,27 @@ def fixed_curve(scheme: Position, view: AnalysisInput, x: Tensor | None = None) 
     return curve
 
 
-def mean_curves(view: AnalysisInput) -> Tensor:
+def mean_curves(inputs: AnalysisInput) -> Tensor:
     """b_h(n) averaged over texts and pairs, float64 [layers, heads, T]."""
-    dims, n = view.model.dims, view.seq_len
+    dims, n = inputs.model.dims, inputs.seq_len
     sums = DistanceMeans(dims.n_layers, dims.n_heads, n)
     rows = max(1, min(ROWS, MAX_BIASES // (dims.n_heads * n)))
 
-    def on_layer(seen: Seen) -> None:
-        bias: Bias | None = seen.position.bias(seen.x)
+    def on_layer(layer: LayerInputs) -> None:
+        bias: Bias | None = layer.position.bias(layer.x)
         for start in range(0, n, rows):
             end = min(start + rows, n)
             for pair, allowed in grids(
-                view.pattern, start, end, dims.n_heads, seen.x, seen.sampled
+                inputs.pattern, start, end, dims.n_heads, layer.x, layer.sampled
             ):
-                values = seen.x.new_zeros(()) if bias is None else bias(pair)
+                values = layer.x.new_zeros(()) if bias is None else bias(pair)
                 values = values.expand(1, dims.n_heads, *allowed.shape)[0]
-                sums.add(seen.layer, values, pair.i - pair.j, allowed)
+                sums.add(layer.index, values, pair.i - pair.j, allowed)
 
-    for text in view.texts:
-        watched(view.model, text[None], view.pattern, on_layer=on_layer, sizes=view.sizes)
+    for text in inputs.texts:
+        capture_scores(
+            inputs.model, text[None], inputs.pattern, on_layer=on_layer, sizes=inputs.sizes
+        )
     return sums.means()
 
 
@@ -159,7 +166,7 @@ def grids(
     """
     device = like.device
     i = torch.arange(start, end, device=device)[:, None]
-    made = []
+    pairs = []
     for branch in pattern.branches:
         first, last = branch.keys(start, end)
         if first >= last:
@@ -175,5 +182,92 @@ def grids(
         h = torch.arange(n_heads, device=device)[:, None, None]
         q_pos, k_pos = ((t - origin).to(like.dtype) for t in (q_pos, k_pos))
         pair = Pair(b, h, i, j, q_pos, k_pos, pattern.n_keys(i))
-        made.append((pair, branch.allowed(i, j)))
-    return made
+        pairs.append((pair, branch.allowed(i, j)))
+    return pairs
+
+
+def span_table(results: Sequence[LabelledMeasurement], shares: Sequence[float]) -> Table:
+    """Spans of all heads by model, method, layer, share and length."""
+    lengths = sorted({result.length for result in results})
+    spans: dict[tuple[str, ...], dict[int, list[int]]] = {}
+    for result in results:
+        name = name_with_seed(result, results)
+        layers = len(result.measurement.arrays["bias"])
+        for share in shares:
+            for row in result.measurement.rows:
+                if row["measure"] == f"span {share:g}":
+                    layer = str(row["layer"]) if layers <= MOST_LAYERS else f"{layers} layers"
+                    key = (name, result.method, layer, f"{100 * share:g} %")
+                    spans.setdefault(key, {}).setdefault(result.length, []).append(
+                        int(row["value"])
+                    )
+    rows = tuple(
+        tuple(TableCell(t) for t in (*key, *(listed(by_length.get(n, [])) for n in lengths)))
+        for key, by_length in spans.items()
+    )
+    notes = (
+        "The distance within which softmax(bias) holds that share of the weight for equal "
+        "contents, head by head, or of many heads: median (least to greatest).",
+        "Without any bias: "
+        + ", ".join(f"{_uniform(shares[0], n)} of {n}" for n in lengths)
+        + f" tokens for {100 * shares[0]:g} %.",
+    )
+    heads = ("model", "method", "layer", "weight", *(f"{n} tokens" for n in lengths))
+    return Table("Span of each head by its bias alone (tokens)", heads, rows, 4, notes)
+
+
+def _uniform(share: float, length: int) -> int:
+    return int(np.ceil(share * length)) - 1
+
+
+def listed(spans: Sequence[int]) -> str:
+    """Spans of few heads one by one, of many as median and range."""
+    if len(spans) <= MOST_HEADS:
+        return " ".join(str(span) for span in spans)
+    return f"{np.median(spans):g} ({min(spans)} to {max(spans)})"
+
+
+def charts(results: Sequence[LabelledMeasurement]) -> list[Chart]:
+    """The bias of every head by distance: a chart for each model, where it sees farthest."""
+    farthest: dict[str, LabelledMeasurement] = {}
+    for result in results:
+        name = name_with_seed(result, results)
+        if name not in farthest or reach(result) > reach(farthest[name]):
+            farthest[name] = result
+    return [chart(name, result) for name, result in farthest.items()]
+
+
+def reach(result: LabelledMeasurement) -> int:
+    """How many distances are in sight."""
+    return int(np.isfinite(result.measurement.arrays["bias"]).any((0, 1)).sum())
+
+
+def chart(name: str, result: LabelledMeasurement) -> Chart:
+    """All heads of one model on one pair of axes."""
+    bias = np.asarray(result.measurement.arrays["bias"])
+    n_layers, n_heads, length = bias.shape
+    layers = list(range(n_layers))
+    if n_layers * n_heads > MOST_CURVES:
+        layers = sorted({0, n_layers // 2, n_layers - 1})
+    curves = []
+    for layer in layers:
+        group = "" if n_layers == 1 else f"layer {layer}"
+        for head in range(n_heads):
+            curve = bias[layer, head]
+            if np.isfinite(curve).any():
+                curves.append(Curve(f"head {head}", group, points_of(curve), own_x=True))
+    few = " First, middle and last layer." if len(layers) < n_layers else ""
+    return Chart(
+        f"Bias of {name} by distance ({result.method}, {length} tokens)", "distance + 1 (tokens)",
+        "bias", True, False, tuple(curves), ((float(result.train_len), "trained"),),
+        f"Added to q.k / sqrt(d). Curves end {MOST:g} from where they begin.{few}",
+    )  # fmt: skip
+
+
+def points_of(bias: np.ndarray) -> tuple[Point, ...]:
+    """A head's curve as far as it is within MOST of its first value."""
+    seen = np.flatnonzero(np.isfinite(bias))
+    far = np.flatnonzero(np.abs(bias - bias[seen[0]]) > MOST)
+    end = min(seen[-1] + 1, far[0] if len(far) else len(bias))
+    at = [n for n in spaced(int(end), 24) if np.isfinite(bias[n])]
+    return tuple(Point(n + 1.0, float(bias[n])) for n in at)

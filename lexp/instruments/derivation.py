@@ -93,24 +93,26 @@ def derivation(
     It depends on its arguments alone and uses O(n_heads seq_len^2) memory.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, float] = {}
+    sums: dict[str, float] = {}
     variances = torch.zeros(n_layers, seq_len, dtype=torch.float64)
     for _ in range(N_DRAWS):
         x = sigma * _normal(generator, seq_len, d_model)
         for layer in range(n_layers):
-            seen, o = _layer(x, n_heads, sigma, generator)
+            sizes, o = _layer(x, n_heads, sigma, generator)
             variances[layer] += o.square().mean(-1) / N_DRAWS
             if layer == 0:
-                seen |= _covariances(o) | {f"y {m}": _size((x + o)[m - 1]) for m in probes(seq_len)}
-                for name, value in seen.items():
-                    found[name] = found.get(name, 0.0) + value / N_DRAWS
+                sizes |= _covariances(o) | {
+                    f"y {m}": _size((x + o)[m - 1]) for m in probes(seq_len)
+                }
+                for name, value in sizes.items():
+                    sums[name] = sums.get(name, 0.0) + value / N_DRAWS
             x = x + o
     theory = _recursion(d_model, n_layers, sigma, seq_len)
     m = torch.arange(1, seq_len + 1, dtype=torch.float64)
     first, scores = d_model**2 * sigma**4, d_model**2 * sigma**4
     uneven = (1 + (math.exp(scores) - 1) * (1 - 1 / m)) / m
     corrected = first * (uneven + d_model * sigma**4 * (1 - 1 / m).square())
-    properties = _properties(d_model, n_heads, sigma, found, variances, theory, corrected.tolist())
+    properties = _properties(d_model, n_heads, sigma, sums, variances, theory, corrected.tolist())
     lists = [tuple(map(tuple, t.tolist())) for t in (variances, theory)]
     return Derivation(properties, lists[0], lists[1], tuple(corrected.tolist()))
 
@@ -135,8 +137,8 @@ def _layer(
     u = (weights @ heads[2]).transpose(0, 1).flatten(1)
     o = u @ (sigma * _normal(generator, d_model, d_model))
     below = raw[:, ~future & ~torch.eye(n, dtype=torch.bool)]
-    named = {"x": x, "e": e, "q": q, "k": k, "v": v, "raw": below, "scaled": below / root}
-    sizes = {name: _size(value) for name, value in named.items()}
+    values = {"x": x, "e": e, "q": q, "k": k, "v": v, "raw": below, "scaled": below / root}
+    sizes = {name: _size(value) for name, value in values.items()}
     for m in probes(n):
         sizes[f"u {m}"] = _size(u[m - 1])
         sizes[f"uneven {m}"] = m * float(weights[:, m - 1].square().sum(-1).mean())
@@ -156,49 +158,49 @@ def _recursion(d_model: int, n_layers: int, sigma: float, seq_len: int) -> Tenso
     """First-order Var(o_m) of every layer, [n_layers, seq_len]."""
     m = torch.arange(1, seq_len + 1, dtype=torch.float64)
     residual = sigma**2 * torch.eye(seq_len, dtype=torch.float64)
-    found = []
+    variances = []
     for _ in range(n_layers):
         scale = residual.diagonal().sqrt()
         correlation = residual / scale[:, None] / scale
         sums = correlation.cumsum(0).cumsum(1)
         output = d_model**2 * sigma**4 * sums / m[:, None] / m
-        found.append(output.diagonal().clone())
+        variances.append(output.diagonal().clone())
         residual = residual + output
-    return torch.stack(found)
+    return torch.stack(variances)
 
 
 def _properties(
-    d: int, n_heads: int, sigma: float, found: dict[str, float], variances: Tensor,
+    d: int, n_heads: int, sigma: float, sizes: dict[str, float], variances: Tensor,
     theory: Tensor, corrected: list[float],
 ) -> tuple[Property, ...]:  # fmt: skip
     n, first = variances.shape[1], d**2 * sigma**4
     uneven = math.exp(first)
     properties = [
-        Property("Var(x), embeddings", found["x"], sigma**2),
-        Property("Var(e), normed input", found["e"], 1.0),
-        *(Property(f"Var({name})", found[name], d * sigma**2) for name in "qkv"),
-        Property("Var(q.k), raw logits", found["raw"], d**3 * sigma**4 / n_heads),
-        Property("Var(q.k), scaled logits", found["scaled"], first),
+        Property("Var(x), embeddings", sizes["x"], sigma**2),
+        Property("Var(e), normed input", sizes["e"], 1.0),
+        *(Property(f"Var({name})", sizes[name], d * sigma**2) for name in "qkv"),
+        Property("Var(q.k), raw logits", sizes["raw"], d**3 * sigma**4 / n_heads),
+        Property("Var(q.k), scaled logits", sizes["scaled"], first),
     ]
     for m in probes(n):
         expected = 1 + (uneven - 1) * (1 - 1 / m)
         name = f"m sum of squared weights, m = {m}"
-        properties.append(Property(name, found[f"uneven {m}"], 1.0, expected))
+        properties.append(Property(name, sizes[f"uneven {m}"], 1.0, expected))
     for m in probes(n):
         lean = d * sigma**4 * (1 - 1 / m) ** 2
         better = d * sigma**2 * ((1 + (uneven - 1) * (1 - 1 / m)) / m + lean)
         name = f"Var(u_m), head output, m = {m}"
-        properties.append(Property(name, found[f"u {m}"], d * sigma**2 / m, better))
+        properties.append(Property(name, sizes[f"u {m}"], d * sigma**2 / m, better))
     for m in probes(n):
         value = float(variances[0, m - 1])
         name = f"Var(o_m), attention output, m = {m}"
         properties.append(Property(name, value, first / m, corrected[m - 1]))
     for m in _pairs(n):
-        properties.append(Property(f"cov(o_{m}, o_{2 * m})", found[f"cov {m}"], first / (2 * m)))
+        properties.append(Property(f"cov(o_{m}, o_{2 * m})", sizes[f"cov {m}"], first / (2 * m)))
     for m in probes(n):
         name = f"Var(x_m + o_m), residual, m = {m}"
         better = sigma**2 + corrected[m - 1]
-        properties.append(Property(name, found[f"y {m}"], sigma**2 + first / m, better))
+        properties.append(Property(name, sizes[f"y {m}"], sigma**2 + first / m, better))
     for layer, (measured, expected_curve) in enumerate(zip(variances, theory, strict=True)):
         # Near 0 the ratio of slopes says little: the tolerance is of their difference.
         ours, theirs = slope(measured, 1)[0], slope(expected_curve, 1)[0]

@@ -29,8 +29,8 @@ class DistanceMeans:
         """values [H, Q, K] of pairs at distance [Q, K]; only those allowed [Q, K] are added."""
         at = distance[allowed].cpu()
         # One head at a time: a float64 copy of one head's tile, not of all.
-        for head, own in enumerate(values):
-            self.sums[layer, head].index_add_(0, at, own[allowed].double().cpu())
+        for head, scores in enumerate(values):
+            self.sums[layer, head].index_add_(0, at, scores[allowed].double().cpu())
         self.counts[layer] += torch.bincount(at, minlength=self.length)
 
     def means(self) -> Tensor:

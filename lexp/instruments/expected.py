@@ -17,9 +17,9 @@ def findings_sheet(block: Findings, found: Sequence[LabelledMeasurement]) -> Tab
     for model, printed in block.rows.items():
         shown = printed if isinstance(printed, str) else f"{printed:.4g}"
         own = [one for one in found if (one.variant, one.state) == (model, block.state)]
-        last = max((one.moment.step for one in own), default=0)
-        longest = max((one.length for one in own if one.moment.step == last), default=0)
-        then = [one for one in own if (one.length, one.moment.step) == (longest, last)]
+        last = max((one.checkpoint.step for one in own), default=0)
+        longest = max((one.length for one in own if one.checkpoint.step == last), default=0)
+        then = [one for one in own if (one.length, one.checkpoint.step) == (longest, last)]
         if not then:
             rows.append(tuple(map(TableCell, (model, "", shown, "", "0", ""))))
         for method in sorted({one.method for one in then}, key=lambda m: (m != "full", m)):
@@ -27,7 +27,7 @@ def findings_sheet(block: Findings, found: Sequence[LabelledMeasurement]) -> Tab
                 float(row[block.column])
                 for one in then
                 if one.method == method
-                for row in one.finding.rows
+                for row in one.measurement.rows
                 if block.column in row and all(row.get(k) == v for k, v in block.where.items())
             ]
             ours = f"{finite_mean(values):.4g}" if values else ""

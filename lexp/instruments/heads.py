@@ -22,7 +22,7 @@ from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
-from lexp.instruments.capture import Seen, watched
+from lexp.instruments.capture import LayerInputs, capture_scores
 
 N_SINKS = 4
 MEASURES = {
@@ -40,19 +40,19 @@ class Heads(Instrument):
 
     name = "heads"
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """A row for each layer, head and measure."""
-        n_layers, n_heads = view.model.dims.n_layers, view.model.dims.n_heads
+        n_layers, n_heads = inputs.model.dims.n_layers, inputs.model.dims.n_heads
         sums = torch.zeros(len(MEASURES), n_layers, n_heads, dtype=torch.float64)
         n_queries = 0
-        for text in view.texts:
+        for text in inputs.texts:
             # The first query sees itself alone: it has no choice to measure.
-            n_queries += view.seq_len - 1
+            n_queries += inputs.seq_len - 1
 
-            def on_tile(seen: Seen, tile: QueryChunk) -> None:
-                sums[:, seen.layer] += measures(tile).sum(-1).cpu()
+            def on_chunk(layer: LayerInputs, chunk: QueryChunk) -> None:
+                sums[:, layer.index] += measures(chunk).sum(-1).cpu()
 
-            watched(view.model, text[None], view.pattern, on_tile, sizes=view.sizes)
+            capture_scores(inputs.model, text[None], inputs.pattern, on_chunk, sizes=inputs.sizes)
         means = (sums / n_queries).tolist()
         rows: list[Row] = [
             {"measure": name, "layer": layer, "head": head, "value": means[n][layer][head]}
@@ -62,17 +62,23 @@ class Heads(Instrument):
         ]
         return Measurement(tuple(rows))
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A chart of each measure against length: mean over heads, the band their range."""
         charts: list[Table | Chart | Picture] = []
         for measure, words in MEASURES.items():
             curves: dict[tuple[str, str], list[Point]] = {}
-            for one in sorted(found, key=lambda f: f.length):
-                values = [float(r["value"]) for r in one.finding.rows if r["measure"] == measure]
+            for result in sorted(results, key=lambda result: result.length):
+                values = [
+                    float(r["value"]) for r in result.measurement.rows if r["measure"] == measure
+                ]
                 mean = sum(values) / len(values)
-                point = Point(one.length, mean, min(values), max(values), f"seed {one.seed}")
-                curves.setdefault((f"{one.name} s{one.seed}", one.method), []).append(point)
-            marks = tuple((float(n), "trained") for n in sorted({f.train_len for f in found}))
+                point = Point(result.length, mean, min(values), max(values), f"seed {result.seed}")
+                curves.setdefault((f"{result.name} s{result.seed}", result.method), []).append(
+                    point
+                )
+            marks = tuple(
+                (float(n), "trained") for n in sorted({result.train_len for result in results})
+            )
             charts.append(
                 Chart(
                     f"Heads: {words}", "length (tokens)", words, True, False,
@@ -83,19 +89,19 @@ class Heads(Instrument):
         return charts
 
 
-def measures(tile: QueryChunk) -> Tensor:
+def measures(chunk: QueryChunk) -> Tensor:
     """Every measure of every query of a tile but the text's first, float64 [measures, H, Q]."""
-    allowed = tile.allowed
-    weights = tile.weights[0].double()
-    queries = torch.arange(tile.start, tile.start + weights.shape[1], device=weights.device)
+    allowed = chunk.allowed
+    weights = chunk.weights[0].double()
+    queries = torch.arange(chunk.start, chunk.start + weights.shape[1], device=weights.device)
     shares = weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
     entropy = -(shares * shares.clamp(min=1e-300).log()).sum(-1)
     n_keys = allowed.sum(-1).double()
-    scores = tile.scores[0].double().masked_fill(~allowed, 0.0)
+    scores = chunk.scores[0].double().masked_fill(~allowed, 0.0)
     mean = scores.sum(-1) / n_keys
     variance = (scores - mean[..., None]).masked_fill(~allowed, 0.0).square().sum(-1) / n_keys
-    sink = weights[..., tile.keys < N_SINKS].sum(-1)
-    distance = (weights * (queries[:, None] - tile.keys).double()).sum(-1)
+    sink = weights[..., chunk.keys < N_SINKS].sum(-1)
+    distance = (weights * (queries[:, None] - chunk.keys).double()).sum(-1)
     relative = entropy / n_keys.clamp(min=2).log()
-    found = torch.stack([relative, entropy, variance.sqrt(), sink, distance])
-    return found[..., queries > 0]
+    values = torch.stack([relative, entropy, variance.sqrt(), sink, distance])
+    return values[..., queries > 0]

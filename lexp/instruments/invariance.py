@@ -35,7 +35,7 @@ from lexp.display.document import Chart, Picture
 from lexp.display.png import heat_maps
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
-from lexp.instruments.capture import Seen, watched
+from lexp.instruments.capture import LayerInputs, capture_scores
 from lexp.instruments.over_seeds import (
     against_length,
     by_kind,
@@ -98,24 +98,27 @@ class Invariance(Instrument):
 
     name = "invariance"
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """A row for each layer and head; `gram` and `position` beside `scores` where defined."""
-        if view.seq_len < 3:
+        if inputs.seq_len < 3:
             raise NotDefined("translation invariance needs texts of 3 tokens or more")
-        n_layers, n_heads = view.model.dims.n_layers, view.model.dims.n_heads
+        n_layers, n_heads = inputs.model.dims.n_layers, inputs.model.dims.n_heads
         per_text = []
-        for text in view.texts:
+        for text in inputs.texts:
             layers = [
-                Diagonals.empty(n_heads, view.seq_len, view.texts.device) for _ in range(n_layers)
+                Diagonals.empty(n_heads, inputs.seq_len, inputs.texts.device)
+                for _ in range(n_layers)
             ]
 
-            def on_tile(seen: Seen, tile: QueryChunk, layers: list[Diagonals] = layers) -> None:
-                queries = torch.arange(tile.start, tile.start + tile.scores.shape[2])
-                distance = queries.to(tile.keys.device)[:, None] - tile.keys
-                chosen = tile.allowed & (distance > 0)
-                layers[seen.layer].add(tile.scores[0][:, chosen], distance[chosen])
+            def on_chunk(
+                layer: LayerInputs, chunk: QueryChunk, layers: list[Diagonals] = layers
+            ) -> None:
+                queries = torch.arange(chunk.start, chunk.start + chunk.scores.shape[2])
+                distance = queries.to(chunk.keys.device)[:, None] - chunk.keys
+                chosen = chunk.allowed & (distance > 0)
+                layers[layer.index].add(chunk.scores[0][:, chosen], distance[chosen])
 
-            watched(view.model, text[None], view.pattern, on_tile, sizes=view.sizes)
+            capture_scores(inputs.model, text[None], inputs.pattern, on_chunk, sizes=inputs.sizes)
             per_text.append(torch.stack([layer.r2() for layer in layers]))
         r2 = torch.stack(per_text).mean(0).tolist()
         rows: list[Row] = [
@@ -123,42 +126,42 @@ class Invariance(Instrument):
             for layer in range(n_layers)
             for head in range(n_heads)
         ]
-        return Measurement((*rows, *embedding_rows(view)))
+        return Measurement((*rows, *embedding_rows(inputs)))
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table, a chart against length for each layer, and a picture of every head."""
-        n_layers = 1 + max(int(r["layer"]) for one in found for r in one.finding.rows)
+        n_layers = 1 + max(int(r["layer"]) for result in results for r in result.measurement.rows)
         charts = [
             Chart(
                 f"Translation invariance of scores, layer {layer + 1}",
                 "length (tokens)", "Toeplitz R² (mean over heads)", True, False,
-                against_length(found, lambda one, layer=layer: layer_mean(one, layer)),  # type: ignore[misc]
-                trained_marks(found),
+                against_length(results, lambda result, layer=layer: layer_mean(result, layer)),  # type: ignore[misc]
+                trained_marks(results),
                 "1: scores are a function of distance alone. Mean over heads, texts and seeds; "
                 "the band is the seeds' range.",
             )
             for layer in range(n_layers)
         ]  # fmt: skip
-        return [table(found, n_layers), *charts, every_head(found, n_layers)]
+        return [table(results, n_layers), *charts, every_head(results, n_layers)]
 
-    def summary(self, one: LabelledMeasurement) -> dict[str, float]:
+    def summary(self, result: LabelledMeasurement) -> dict[str, float]:
         """Mean R^2 of all heads' scores, and of the embeddings where there are some."""
         means = {
-            "Toeplitz R² of scores": finite_mean(values_of(one, "scores")),
-            "Toeplitz R² of P Pᵀ": finite_mean(values_of(one, "gram")),
+            "Toeplitz R² of scores": finite_mean(values_of(result, "scores")),
+            "Toeplitz R² of P Pᵀ": finite_mean(values_of(result, "gram")),
         }
         return {name: value for name, value in means.items() if math.isfinite(value)}
 
 
-def embedding_rows(view: AnalysisInput) -> list[Row]:
+def embedding_rows(inputs: AnalysisInput) -> list[Row]:
     """R^2 of P P^T and of every head's position-position term; none without embeddings P."""
     try:
-        p = position_embeddings(view)
+        p = position_embeddings(inputs)
     except NotDefined:
         return []
-    n_heads, block = view.model.dims.n_heads, view.model.blocks[0]
+    n_heads, block = inputs.model.dims.n_heads, inputs.model.blocks[0]
     rows: list[Row] = [
-        {"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p, view.sizes)[0]}
+        {"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p, inputs.sizes)[0]}
     ]
     if not isinstance(block, Block):  # another's layers: where q and k come from is not known
         return rows
@@ -166,7 +169,7 @@ def embedding_rows(view: AnalysisInput) -> list[Row]:
         normed = (p - p.mean(-1, keepdim=True)) * block.norm_attention.weight.double()
         q, k, _ = (normed @ block.attention.qkv.weight.double().T).chunk(3, dim=-1)
     q, k = (t.unflatten(-1, (n_heads, -1)).transpose(0, 1) for t in (q, k))
-    for head, value in enumerate(of_products(q, k, view.sizes)):
+    for head, value in enumerate(of_products(q, k, inputs.sizes)):
         rows.append({"measure": "position", "layer": 0, "head": head, "value": value})
     return rows
 
@@ -175,58 +178,58 @@ def of_products(left: Tensor, right: Tensor, sizes: ChunkSizes) -> list[float]:
     """R^2 over j < i of left_i . right_j, of [T, D] or [H, T, D]: some rows at a time."""
     left, right = (t if t.ndim == 3 else t[None] for t in (left, right))
     n_heads, n, _ = left.shape
-    found = Diagonals.empty(n_heads, n, left.device)
+    diagonals = Diagonals.empty(n_heads, n, left.device)
     index = torch.arange(n, device=left.device)
     most = max(1, min(sizes.max_rows, sizes.cpu_scores // (n_heads * n)))
     for rows in index.split(most):
         end = int(rows[-1])  # the keys before the last query
         distance = rows[:, None] - index[:end]
         products = left[:, rows] @ right[:, :end].transpose(-1, -2)
-        found.add(products[:, distance > 0], distance[distance > 0])
-    return found.r2().tolist()
+        diagonals.add(products[:, distance > 0], distance[distance > 0])
+    return diagonals.r2().tolist()
 
 
-def values_of(one: LabelledMeasurement, measure: str, layer: int | None = None) -> list[float]:
+def values_of(result: LabelledMeasurement, measure: str, layer: int | None = None) -> list[float]:
     """Values of a measure, of one layer or all."""
     return [
         float(row["value"])
-        for row in one.finding.rows
+        for row in result.measurement.rows
         if row["measure"] == measure and layer in (None, row["layer"])
     ]
 
 
-def layer_mean(one: LabelledMeasurement, layer: int) -> float:
+def layer_mean(result: LabelledMeasurement, layer: int) -> float:
     """Mean R^2 of the scores of a layer's heads."""
-    return finite_mean(values_of(one, "scores", layer))
+    return finite_mean(values_of(result, "scores", layer))
 
 
-def every_head(found: Sequence[LabelledMeasurement], n_layers: int) -> Picture:
+def every_head(results: Sequence[LabelledMeasurement], n_layers: int) -> Picture:
     """R^2 of each layer and head, of each model at its longest length under the first method."""
-    n_heads = 1 + max(int(row["head"]) for one in found for row in one.finding.rows)
+    n_heads = 1 + max(int(row["head"]) for result in results for row in result.measurement.rows)
     panels = []
-    for kind, ones in longest_of_each(by_kind(found)).items():
-        if kind.method != found[0].method:
+    for kind, same in longest_of_each(by_kind(results)).items():
+        if kind.method != results[0].method:
             continue
-        r2 = np.full((len(ones), n_layers, n_heads), np.nan)
-        for seed, one in enumerate(ones):
-            for row in one.finding.rows:
+        r2 = np.full((len(same), n_layers, n_heads), np.nan)
+        for seed, result in enumerate(same):
+            for row in result.measurement.rows:
                 if row["measure"] == "scores":
                     r2[seed, int(row["layer"]), int(row["head"])] = row["value"]
         panels.append((f"{kind.name}, {kind.length} tokens", r2.mean(0)))
     return heat_maps(
-        f"Toeplitz R² of every head, {found[0].method} attention", panels, "head", "layer",
+        f"Toeplitz R² of every head, {results[0].method} attention", panels, "head", "layer",
         "Mean over texts and seeds.", (0.5, n_heads + 0.5, n_layers + 0.5, 0.5),
     )  # fmt: skip
 
 
-def table(found: Sequence[LabelledMeasurement], n_layers: int) -> Table:
+def table(results: Sequence[LabelledMeasurement], n_layers: int) -> Table:
     """R^2 by layer, over all heads, and of the embeddings."""
     rows = []
-    for kind, ones in sorted(by_kind(found).items(), key=lambda item: in_order(item[0])):
-        every = [v for one in ones for v in values_of(one, "scores") if math.isfinite(v)]
-        gram = [v for one in ones for v in values_of(one, "gram")]
-        position = [v for one in ones for v in values_of(one, "position")]
-        layers = [finite_mean([layer_mean(one, n) for one in ones]) for n in range(n_layers)]
+    for kind, same in sorted(by_kind(results).items(), key=lambda item: in_order(item[0])):
+        every = [v for result in same for v in values_of(result, "scores") if math.isfinite(v)]
+        gram = [v for result in same for v in values_of(result, "gram")]
+        position = [v for result in same for v in values_of(result, "position")]
+        layers = [finite_mean([layer_mean(result, n) for result in same]) for n in range(n_layers)]
         spread = f"{min(every):.2f} to {max(every):.2f}" if every else ""
         numbers = [*layers, finite_mean(every), finite_mean(gram), finite_mean(position)]
         texts = [f"{v:.3f}" if math.isfinite(v) else "" for v in numbers]

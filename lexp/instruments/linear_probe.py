@@ -68,12 +68,12 @@ def train_classifier(
     generator = torch.Generator().manual_seed(training.seed)
     # A channel that never changes is 0 after the mean is gone, whatever it is divided by.
     spread = states.std(0, correction=0)
-    made = LinearProbe(
+    probe = LinearProbe(
         states.mean(0),
         torch.where(spread > 0, spread, 1.0),
         fresh(states.shape[1], training.hidden, n_classes, generator, states.device),
     )
-    optimizer = torch.optim.Adam(made.weights)
+    optimizer = torch.optim.Adam(probe.weights)
     batch = max(1, min(training.batch, MAX_LOGITS // n_classes, len(states)))
     order = torch.empty(0, dtype=torch.int64)
     with torch.enable_grad():
@@ -81,13 +81,13 @@ def train_classifier(
             if len(order) < batch:
                 order = torch.randperm(len(states), generator=generator)
             chosen, order = order[:batch].to(states.device), order[batch:]
-            loss = functional.cross_entropy(made.logits(states[chosen]), classes[chosen])
+            loss = functional.cross_entropy(probe.logits(states[chosen]), classes[chosen])
             optimizer.zero_grad()
             loss.backward()
             for group in optimizer.param_groups:
                 group["lr"] = training.rate(step)
             optimizer.step()
-    return LinearProbe(made.mean, made.spread, tuple(w.detach() for w in made.weights))  # type: ignore[arg-type]
+    return LinearProbe(probe.mean, probe.spread, tuple(w.detach() for w in probe.weights))  # type: ignore[arg-type]
 
 
 def fresh(
@@ -96,6 +96,6 @@ def fresh(
     """Normal weights that keep the size of what passes through them; biases 0."""
     first = torch.randn(d_model, hidden, generator=generator) * (2 / d_model) ** 0.5
     second = torch.randn(hidden, n_classes, generator=generator) * hidden**-0.5
-    made = first, torch.zeros(hidden), second, torch.zeros(n_classes)
-    one, two, three, four = (tensor.to(device).requires_grad_() for tensor in made)
-    return one, two, three, four
+    weights = first, torch.zeros(hidden), second, torch.zeros(n_classes)
+    w1, b1, w2, b2 = (tensor.to(device).requires_grad_() for tensor in weights)
+    return w1, b1, w2, b2

@@ -89,7 +89,7 @@ def _look(
         view = AnalysisInput(
             model, pattern, texts.to(device), subject.labels["train_len"], moment.state
         )
-        return instrument.look(view), OK, ""
+        return instrument.measure(view), OK, ""
     except NotDefined as error:
         return Measurement(()), NOT_DEFINED, str(error)
     except (RuntimeError, MemoryError) as error:
@@ -125,15 +125,15 @@ def write_look(path: Path, found: AnalysisResult) -> None:
     make_folder(path.parent)
     one = found.labelled
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **one.finding.arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **one.measurement.arrays)  # type: ignore[arg-type]
     write_bytes(path.with_suffix(".npz"), buffer.getvalue())
-    rows = [{key: _plain(value) for key, value in row.items()} for row in one.finding.rows]
+    rows = [{key: _plain(value) for key, value in row.items()} for row in one.measurement.rows]
     write_sealed(
         path,
         {
             "instrument": found.instrument, "run": found.run, "model": one.model,
-            "method": one.method, "state": one.state, "step": one.moment.step,
-            "loss": _plain(one.moment.loss), "seed": one.seed, "length": one.length,
+            "method": one.method, "state": one.state, "step": one.checkpoint.step,
+            "loss": _plain(one.checkpoint.loss), "seed": one.seed, "length": one.length,
             "train_len": one.train_len, "status": found.status, "reason": found.reason,
             "seconds": found.seconds, "rows": rows,
         },
@@ -183,7 +183,7 @@ def read_looks(study: Path) -> Iterator[AnalysisResult]:
         if found is None:
             continue
         one = found.labelled
-        when = one.moment.state, one.moment.step
+        when = one.checkpoint.state, one.checkpoint.step
         key = (found.instrument, found.run, one.method, one.length, *when)
         written = path.stat().st_mtime
         if key not in newest or newest[key][0] < written:

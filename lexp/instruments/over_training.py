@@ -31,7 +31,7 @@ def last_of_each(found: Sequence[LabelledMeasurement]) -> list[LabelledMeasureme
     last: dict[tuple, LabelledMeasurement] = {}
     for one in found:
         key = one.variant, one.seed, one.train_len, one.state, one.method, one.length
-        if key not in last or one.moment.step > last[key].moment.step:
+        if key not in last or one.checkpoint.step > last[key].checkpoint.step:
             last[key] = one
     return list(last.values())
 
@@ -55,8 +55,8 @@ def courses_of(found: Sequence[LabelledMeasurement]) -> dict[str, Course]:
     nearest = min((abs(math.log(o.length / o.train_len)), o.length) for o in found)[1]
     courses: dict[str, Course] = {}
     for one in found:
-        if one.method == found[0].method and one.length == nearest and one.moment.step >= 0:
-            courses.setdefault(one.variant, {}).setdefault(one.moment.step, []).append(one)
+        if one.method == found[0].method and one.length == nearest and one.checkpoint.step >= 0:
+            courses.setdefault(one.variant, {}).setdefault(one.checkpoint.step, []).append(one)
     return {name: dict(sorted(course.items())) for name, course in courses.items()}
 
 
@@ -71,7 +71,7 @@ def _quantity(
         }
         if not any(math.isfinite(v) for own in values.values() for v in own):
             continue
-        losses = {s: finite_mean([o.moment.loss for o in ones]) for s, ones in course.items()}
+        losses = {s: finite_mean([o.checkpoint.loss for o in ones]) for s, ones in course.items()}
         by_step.append(
             Curve(name, "", tuple(over_seeds(s, own) for s, own in values.items() if s), own_x=True)
         )

@@ -7,17 +7,17 @@ from lexp.instruments.base import AnalysisInput
 from lexp.system.errors import NotDefined
 
 
-def position_embeddings(view: AnalysisInput) -> Tensor:
+def position_embeddings(inputs: AnalysisInput) -> Tensor:
     """P of the model's scheme at the text's positions, float64 [T, d_model].
 
     The scheme applied to zeros: whatever it multiplies embeddings by falls away. NotDefined for a
     scheme that adds nothing.
     """
-    model, scheme = view.model, view.model.position
+    model, scheme = inputs.model, inputs.model.position
     device = next(model.parameters()).device
-    sampled = scheme.sample_positions(view.seq_len)
-    positions = torch.arange(view.seq_len) if sampled is None else sampled
-    nothing = torch.zeros(1, view.seq_len, model.dims.d_model, dtype=torch.float64, device=device)
+    sampled = scheme.sample_positions(inputs.seq_len)
+    positions = torch.arange(inputs.seq_len) if sampled is None else sampled
+    nothing = torch.zeros(1, inputs.seq_len, model.dims.d_model, dtype=torch.float64, device=device)
     with torch.no_grad():
         added = scheme.embed(nothing, positions.to(device))[0]
     if not added.any():

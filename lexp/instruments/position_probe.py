@@ -42,10 +42,9 @@ from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import hidden_states
-from lexp.instruments.charts import curves_of
+from lexp.instruments.charts import curves_of, ordered
 from lexp.instruments.linear_probe import LinearProbe, Training, train_classifier
 from lexp.system.errors import NotDefined
-from lexp.system.text import natural
 
 MAX_CLASSES = 1024
 # Tokens of one forward pass, where texts are short.
@@ -78,25 +77,34 @@ class PositionProbe(Instrument):
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr must be above 0, got {self.lr}")
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """A row for each layer; layer 0: the embeddings."""
-        if view.seq_len < 2:
+        if inputs.seq_len < 2:
             raise NotDefined("a position probe needs texts of 2 tokens or more")
-        train, test = split(len(view.texts), self.held_out, self.seed)
+        train, test = split(len(inputs.texts), self.held_out, self.seed)
         per_text = max(1, self.states // len(train))
-        known, new = (states_of(view, chosen, per_text, self.seed) for chosen in (train, test))
+        train_states, test_states = (
+            states_of(inputs, chosen, per_text, self.seed) for chosen in (train, test)
+        )
         training = Training(self.hidden, self.steps, self.batch, self.lr, self.seed)
-        baselines = {"middle": middle(view.seq_len), "random": random(view.seq_len)}
+        baselines = {"middle": middle(inputs.seq_len), "random": random(inputs.seq_len)}
         rows: list[Row] = []
-        for layer in range(len(known.states)):
-            found = probed(known.states[layer], known.positions, new, layer, view.seq_len, training)
-            rows.append({"layer": layer, **found, **baselines})
+        for layer in range(len(train_states.states)):
+            distances = probed(
+                train_states.states[layer],
+                train_states.positions,
+                test_states,
+                layer,
+                inputs.seq_len,
+                training,
+            )
+            rows.append({"layer": layer, **distances, **baselines})
         return Measurement(tuple(rows))
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Distances by model and layer, and at the longest length a chart of them by layer."""
-        longest = max(one.length for one in found)
-        return [sheet(found), chart([one for one in found if one.length == longest])]
+        longest = max(result.length for result in results)
+        return [table(results), chart([result for result in results if result.length == longest])]
 
 
 @dataclass(frozen=True)
@@ -130,22 +138,22 @@ def split(n_texts: int, held_out: float, seed: int) -> tuple[list[int], list[int
     return sorted(order[n_test:]), sorted(order[:n_test])
 
 
-def states_of(view: AnalysisInput, documents: Sequence[int], per_text: int, seed: int) -> States:
+def states_of(inputs: AnalysisInput, documents: Sequence[int], per_text: int, seed: int) -> States:
     """Hidden states of documents rolled to begin at different places, drawn by the seed.
 
     Of each document at most per_text states, and at most seq_len rolls.
     """
-    n = view.seq_len
+    n = inputs.seq_len
     kept, positions, owners = [], [], []
     for document in documents:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + document)
         shifts = torch.randperm(n, generator=generator)[: max(1, per_text // n)]
         for starts in shifts.split(max(1, TOKENS // n)):
-            tokens = torch.stack([view.texts[document].roll(-int(start)) for start in starts])
+            tokens = torch.stack([inputs.texts[document].roll(-int(start)) for start in starts])
             at = torch.arange(n)
             if per_text < n:
                 at = torch.randperm(n, generator=generator)[:per_text].sort().values
-            states = hidden_states(view.model, tokens, view.pattern, view.sizes)
+            states = hidden_states(inputs.model, tokens, inputs.pattern, inputs.sizes)
             at = at.to(tokens.device)
             kept.append(torch.stack([state[:, at].float().flatten(0, 1) for state in states]))
             positions.append(at.repeat(len(starts)))
@@ -160,10 +168,12 @@ def probed(
     if not (states.isfinite().all() and new.states[layer].isfinite().all()):
         raise NotDefined(f"hidden states of layer {layer} are not finite")
     n_classes = min(length, MAX_CLASSES)
-    made = train_classifier(states, positions * n_classes // length, n_classes, training)
-    likeliest, median = guesses(made, new.states[layer], length, n_classes)
+    probe = train_classifier(states, positions * n_classes // length, n_classes, training)
+    likeliest, median = guesses(probe, new.states[layer], length, n_classes)
     distance = (likeliest - new.positions).abs().double()
-    means = [float(distance[new.documents == one].mean()) for one in new.documents.unique()]
+    means = [
+        float(distance[new.documents == document].mean()) for document in new.documents.unique()
+    ]
     n = len(means)
     return {
         "mean_distance": float(distance.mean()),
@@ -174,13 +184,13 @@ def probed(
 
 
 def guesses(
-    made: LinearProbe, states: Tensor, length: int, n_classes: int
+    probe: LinearProbe, states: Tensor, length: int, n_classes: int
 ) -> tuple[Tensor, Tensor]:
     """The likeliest position of each state and the median one, int64 [N]."""
     edges = -(-torch.arange(n_classes + 1, device=states.device) * length // n_classes)
     stands_for = (edges[:-1] + edges[1:] - 1) // 2
     likeliest, median = [], []
-    for p in made.probabilities(states):
+    for p in probe.probabilities(states):
         likeliest.append(stands_for[p.argmax(-1)])
         # The sum may end below a half of 1 by rounding only: half of what there is.
         sums = p.double().cumsum(-1)
@@ -188,17 +198,17 @@ def guesses(
     return torch.cat(likeliest), torch.cat(median)
 
 
-def sheet(found: Sequence[LabelledMeasurement]) -> Table:
+def table(results: Sequence[LabelledMeasurement]) -> Table:
     """Mean distance of the likeliest and of the median position, by layer, beside the baselines."""
-    n_layers = max(len(one.finding.rows) for one in found) - 1
+    n_layers = max(len(result.measurement.rows) for result in results) - 1
     rows = []
-    for one in sorted(found, key=lambda f: (natural(f.name), f.seed, f.method, f.length)):
-        own = one.finding.rows
+    for result in ordered(results):
+        layers_rows = result.measurement.rows
         for of, measure in (("likeliest", "mean_distance"), ("median", "median_distance")):
-            names = one.name, f"s{one.seed}", one.method, str(one.length), of
-            texts = [f"{float(row[measure]):.1f}" for row in own]
-            texts += [""] * (n_layers + 1 - len(own))
-            texts += [f"{float(own[0][key]):.1f}" for key in ("middle", "random")]
+            names = result.name, f"s{result.seed}", result.method, str(result.length), of
+            texts = [f"{float(row[measure]):.1f}" for row in layers_rows]
+            texts += [""] * (n_layers + 1 - len(layers_rows))
+            texts += [f"{float(layers_rows[0][key]):.1f}" for key in ("middle", "random")]
             rows.append((*map(TableCell, names), *map(TableCell, texts)))
     layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
     return Table(
@@ -212,18 +222,18 @@ def sheet(found: Sequence[LabelledMeasurement]) -> Table:
     )  # fmt: skip
 
 
-def chart(shown: Sequence[LabelledMeasurement]) -> Chart:
+def chart(results: Sequence[LabelledMeasurement]) -> Chart:
     """Mean distance of the likeliest position by layer, of findings at one length."""
 
-    def values(one: LabelledMeasurement) -> tuple[Point, ...]:
+    def values(result: LabelledMeasurement) -> tuple[Point, ...]:
         return tuple(
             Point(float(row["layer"]), y, y - e, y + e)
-            for row in one.finding.rows
+            for row in result.measurement.rows
             for y, e in [(float(row["mean_distance"]), float(row["error"]))]
         )
 
-    n_layers = max(len(one.finding.rows) for one in shown)
-    length = shown[0].length
+    n_layers = max(len(result.measurement.rows) for result in results)
+    length = results[0].length
     constant = [
         Curve(words, "", tuple(Point(float(n), y) for n in range(n_layers)))
         for words, y in (("always the middle", middle(length)), ("random guess", random(length)))
@@ -231,7 +241,7 @@ def chart(shown: Sequence[LabelledMeasurement]) -> Chart:
     return Chart(
         f"Position probe at {length} tokens", "blocks passed (0: embedded)",
         "mean distance to the true position", False, False,
-        (*curves_of(shown, [values(one) for one in shown]), *constant), (),
+        (*curves_of(results, [values(result) for result in results]), *constant), (),
         "Of the probe's likeliest position, on held-out documents; the band is one standard error "
         "over documents.",
     )  # fmt: skip

@@ -42,24 +42,26 @@ class Receptive(Instrument):
 
     name = "receptive"
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """Rows of the distances, and of the cumulative share at powers of two."""
-        n_inputs = view.seq_len - 1
+        n_inputs = inputs.seq_len - 1
         if n_inputs < 1:
             raise NotDefined("a receptive field needs texts of 2 tokens or more")
         total = torch.zeros(n_inputs, dtype=torch.float64)
-        for text in view.texts:
-            sizes = gradients(view.model, view.pattern, text).norm(dim=-1).double().cpu().flip(0)
+        for text in inputs.texts:
+            sizes = (
+                gradients(inputs.model, inputs.pattern, text).norm(dim=-1).double().cpu().flip(0)
+            )
             if not (sizes.isfinite().all() and sizes.sum() > 0):
                 raise NotDefined("the newest output's gradient is 0 or not finite")
             total += sizes / sizes.sum()
-        shares = (total / len(view.texts)).numpy()
+        shares = (total / len(inputs.texts)).numpy()
         cumulative = shares.cumsum()
         rows: list[Row] = [
             {"measure": f"distance_{percent}", "value": reached(cumulative, percent)}
             for percent in PERCENT
         ]
-        farthest = reachable(view.pattern, n_inputs, view.model)
+        farthest = reachable(inputs.pattern, n_inputs, inputs.model)
         rows.append({"measure": "reachable", "value": farthest})
         for power in range(n_inputs.bit_length()):
             distance = 2**power - 1
@@ -67,27 +69,27 @@ class Receptive(Instrument):
                          "value": float(cumulative[distance])})  # fmt: skip
         return Measurement(tuple(rows), {"shares": shares})
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table of distances; the cumulative share at each model's longest length."""
-        kinds = by_kind(found)
+        kinds = by_kind(results)
         return [table(kinds), chart(longest_of_each(kinds), max(kind.length for kind in kinds))]
 
 
 def gradients(model: Transformer, pattern: Pattern, text: Tensor) -> Tensor:
     """d ln p(last token) / d embedding of each token before it, [n - 1, d_model]; text [n]."""
-    inputs, target = text[None, :-1], text[None, -1:]
-    attend = make_attend(pattern, inputs.shape[1], model.schemes, text.device)
-    if inputs.shape[1] > LONG:
+    tokens, target = text[None, :-1], text[None, -1:]
+    attend = make_attend(pattern, tokens.shape[1], model.schemes, text.device)
+    if tokens.shape[1] > LONG:
         attend = Recomputed(attend)
     with torch.enable_grad():
-        embedded = model.embedding(inputs).detach().requires_grad_()
+        embedded = model.embedding(tokens).detach().requires_grad_()
 
-        def instead(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        def instead(layer: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> Tensor:
             return embedded
 
         handle = model.embedding.register_forward_hook(instead)
         try:
-            loss = model.losses(inputs, target, attend).sum()
+            loss = model.losses(tokens, target, attend).sum()
         finally:
             handle.remove()
         return torch.autograd.grad(-loss, embedded)[0][0]
@@ -122,18 +124,20 @@ def reached(cumulative: np.ndarray, percent: float) -> int:
     return int((cumulative < percent / 100 * cumulative[-1]).sum())
 
 
-def mean_of(ones: Sequence[LabelledMeasurement], measure: str) -> float:
+def mean_of(results: Sequence[LabelledMeasurement], measure: str) -> float:
     """The mean of a measure over seeds."""
-    rows = [row for one in ones for row in one.finding.rows if row["measure"] == measure]
+    rows = [
+        row for result in results for row in result.measurement.rows if row["measure"] == measure
+    ]
     return finite_mean([float(row["value"]) for row in rows])
 
 
 def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
     """Distances that hold 50, 90 and 99 %, by model, method and length."""
     rows = []
-    for kind, ones in sorted(kinds.items(), key=lambda item: in_order(item[0])):
-        held = [f"{mean_of(ones, f'distance_{percent}'):.0f}" for percent in PERCENT]
-        texts = (*kind[:2], str(kind.length), *held, f"{mean_of(ones, 'reachable'):.0f}")
+    for kind, results in sorted(kinds.items(), key=lambda item: in_order(item[0])):
+        held = [f"{mean_of(results, f'distance_{percent}'):.0f}" for percent in PERCENT]
+        texts = (*kind[:2], str(kind.length), *held, f"{mean_of(results, 'reachable'):.0f}")
         rows.append(tuple(map(TableCell, texts)))
     return Table(
         "Empirical receptive field (tokens)",
@@ -151,8 +155,8 @@ def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
 def chart(kinds: dict[Kind, list[LabelledMeasurement]], longest: int) -> Chart:
     """Cumulative share against how many of the newest tokens."""
     curves = []
-    for kind, ones in kinds.items():
-        each = [one.finding.arrays["shares"].cumsum() for one in ones]
+    for kind, results in kinds.items():
+        each = [result.measurement.arrays["shares"].cumsum() for result in results]
         name = kind.name if kind.length == longest else f"{kind.name} at {kind.length}"
         points = tuple(
             Point(
@@ -163,7 +167,7 @@ def chart(kinds: dict[Kind, list[LabelledMeasurement]], longest: int) -> Chart:
             for n in places(len(each[0]))
         )  # fmt: skip
         curves.append(Curve(name, kind.method, points, own_x=True))
-    trained = sorted({one.train_len for ones in kinds.values() for one in ones})
+    trained = sorted({result.train_len for results in kinds.values() for result in results})
     return Chart(
         f"Empirical receptive field at {longest} tokens",
         "newest tokens", "cumulative share of the gradient (%)", True, False, tuple(curves),

@@ -62,11 +62,11 @@ class Spectrum(Instrument):
         if not (0 < self.near <= 1 and 0 < self.circle <= 1):
             raise ValueError(f"near={self.near}, circle={self.circle}: above 0 and at most 1")
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """Rows of the measures, of every component and of every plane that turns."""
-        if view.seq_len < 3:
+        if inputs.seq_len < 3:
             raise NotDefined("a spectrum needs texts of 3 tokens or more")
-        p = position_embeddings(view).cpu().numpy()
+        p = position_embeddings(inputs).cpu().numpy()
         shares, projections = components(p)
         cumulative = shares.cumsum()
         turning = [
@@ -86,11 +86,11 @@ class Spectrum(Instrument):
         shown: np.ndarray = projections[:, :N_SHOWN].astype(np.float32)
         return Measurement(tuple(rows), {"shares": shares, "projections": shown})
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """A table, cumulative variance, and leading components against position by model."""
-        kinds = each_once(by_kind(found))
+        kinds = each_once(by_kind(results))
         longest = longest_of_each(kinds)
-        charts = [projections_chart(kind, ones[0]) for kind, ones in longest.items()]
+        charts = [projections_chart(kind, same[0]) for kind, same in longest.items()]
         return [table(kinds), cumulative_chart(kinds), *charts]
 
 
@@ -116,25 +116,25 @@ def planes(shares: np.ndarray, projections: np.ndarray, near: float) -> list[Pla
     shares [c]; projections [T, c].
     """
     kept = int((shares > 1e-12).sum())  # the others are rounding
-    found: list[Plane] = []
+    planes: list[Plane] = []
     start = 0
     while start < kept:
         end = start + 1
         while end < kept and shares[end] >= near * shares[end - 1]:
             end += 1
-        own = slice(start, end)
-        y = projections[:, own] / np.linalg.norm(projections[:, own], axis=0)
+        group = slice(start, end)
+        y = projections[:, group] / np.linalg.norm(projections[:, group], axis=0)
         step = y[:-1].T @ y[1:]
         # i times an antisymmetric matrix is Hermitian: eigenvalues come as +-, a plane each.
         _, vectors = np.linalg.eigh(1j * (step - step.T))
         for n in range((end - start) // 2):
             vector = vectors[:, -1 - n]
-            variance = 2 * float((np.abs(vector) ** 2 * shares[own]).sum())
+            variance = 2 * float((np.abs(vector) ** 2 * shares[group]).sum())
             circle, frequency = circularity(y @ vector)
             period = 1 / abs(frequency) if frequency else float("inf")
-            found.append(Plane(start, variance, circle, period))
+            planes.append(Plane(start, variance, circle, period))
         start = end
-    return found
+    return planes
 
 
 def circularity(w: np.ndarray) -> tuple[float, float]:
@@ -152,11 +152,11 @@ def each_once(
     """Without methods whose embeddings are those of another: attention does not change them."""
     kept: dict[Kind, list[LabelledMeasurement]] = {}
     seen: set[tuple[str, int, bytes]] = set()
-    for kind, ones in kinds.items():
-        key = kind.name, kind.length, ones[0].finding.arrays["shares"].tobytes()
+    for kind, results in kinds.items():
+        key = kind.name, kind.length, results[0].measurement.arrays["shares"].tobytes()
         if key not in seen:
             seen.add(key)
-            kept[kind] = ones
+            kept[kind] = results
     return kept
 
 
@@ -166,19 +166,21 @@ def name_of(kind: Kind, kinds: dict[Kind, list[LabelledMeasurement]]) -> str:
     return f"{kind.name} {kind.method}" if several else kind.name
 
 
-def mean_of(ones: Sequence[LabelledMeasurement], measure: str) -> float:
+def mean_of(results: Sequence[LabelledMeasurement], measure: str) -> float:
     """The mean of a measure over seeds."""
-    rows = [row for one in ones for row in one.finding.rows if row["measure"] == measure]
+    rows = [
+        row for result in results for row in result.measurement.rows if row["measure"] == measure
+    ]
     return finite_mean([float(row["value"]) for row in rows])
 
 
 def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
     """Dimensions that matter and what turns, by model and length."""
     rows = []
-    for kind, ones in sorted(kinds.items(), key=lambda item: in_order(item[0])):
-        n_dims = len(ones[0].finding.arrays["shares"])
-        held = [f"{mean_of(ones, f'dimensions_{percent}'):g}" for percent in PERCENT]
-        turning = f"{100 * mean_of(ones, 'turning'):.1f} %", f"{mean_of(ones, 'planes'):g}"
+    for kind, results in sorted(kinds.items(), key=lambda item: in_order(item[0])):
+        n_dims = len(results[0].measurement.arrays["shares"])
+        held = [f"{mean_of(results, f'dimensions_{percent}'):g}" for percent in PERCENT]
+        turning = f"{100 * mean_of(results, 'turning'):.1f} %", f"{mean_of(results, 'planes'):g}"
         texts = [name_of(kind, kinds), str(kind.length), str(n_dims), *held, *turning]
         rows.append(tuple(map(TableCell, texts)))
     return Table(
@@ -196,8 +198,8 @@ def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
 def cumulative_chart(kinds: dict[Kind, list[LabelledMeasurement]]) -> Chart:
     """Cumulative variance against the number of components."""
     curves = []
-    for kind, ones in kinds.items():
-        shares = np.mean([one.finding.arrays["shares"] for one in ones], axis=0)
+    for kind, results in kinds.items():
+        shares = np.mean([result.measurement.arrays["shares"] for result in results], axis=0)
         points = (Point(n + 1, 100 * float(v)) for n, v in enumerate(shares.cumsum()))
         curves.append(
             Curve(name_of(kind, kinds), f"{kind.length} tokens", tuple(points), own_x=True)
@@ -208,9 +210,9 @@ def cumulative_chart(kinds: dict[Kind, list[LabelledMeasurement]]) -> Chart:
     )  # fmt: skip
 
 
-def projections_chart(kind: Kind, one: LabelledMeasurement) -> Chart:
+def projections_chart(kind: Kind, result: LabelledMeasurement) -> Chart:
     """The leading components of one model against position."""
-    shares, values = one.finding.arrays["shares"], one.finding.arrays["projections"]
+    shares, values = result.measurement.arrays["shares"], result.measurement.arrays["projections"]
     curves = tuple(
         Curve(
             f"component {n + 1} ({100 * shares[n]:.1f} %)", "",
@@ -221,5 +223,5 @@ def projections_chart(kind: Kind, one: LabelledMeasurement) -> Chart:
     return Chart(
         f"Position embeddings of {kind.name}, {kind.length} tokens",
         "position (token)", "projection", False, False, curves,
-        ((one.train_len, "trained"),) if kind.length > one.train_len else (),
+        ((result.train_len, "trained"),) if kind.length > result.train_len else (),
     )  # fmt: skip

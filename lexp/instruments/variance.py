@@ -34,7 +34,7 @@ from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
-from lexp.instruments.capture import Seen, watched
+from lexp.instruments.capture import LayerInputs, capture_scores
 from lexp.instruments.charts import curves_of, points
 from lexp.instruments.derivation import Derivation, derivation, slope
 from lexp.instruments.over_seeds import trained_marks
@@ -62,18 +62,18 @@ class Variance(Instrument):
     seed: int = 0
     name = "variance"
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """Arrays variance [inputs, kinds, layers, n], single [inputs, layers]; rows of slopes."""
-        if view.seq_len < 2 * self.fit_from:
+        if inputs.seq_len < 2 * self.fit_from:
             raise NotDefined(f"a slope from position {self.fit_from} on needs twice as many tokens")
-        n_texts, n_layers = len(view.texts), view.model.dims.n_layers
-        variance = np.zeros((len(INPUTS), len(KINDS), n_layers, view.seq_len))
+        n_texts, n_layers = len(inputs.texts), inputs.model.dims.n_layers
+        variance = np.zeros((len(INPUTS), len(KINDS), n_layers, inputs.seq_len))
         single = np.zeros((len(INPUTS), n_layers))
         slopes = np.zeros((len(INPUTS), len(KINDS), n_layers, n_texts))
-        for i, inputs in enumerate(INPUTS):
-            for n, text in enumerate(view.texts):
-                with embedded(view.model, n if inputs == "normal" else None):
-                    found, alone = variances(view, text)
+        for i, source in enumerate(INPUTS):
+            for n, text in enumerate(inputs.texts):
+                with embedded(inputs.model, n if source == "normal" else None):
+                    found, alone = variances(inputs, text)
                 variance[i] += found.numpy() / n_texts
                 single[i] += alone.numpy() / n_texts
                 for kind in range(len(KINDS)):
@@ -84,51 +84,51 @@ class Variance(Instrument):
 
     def _rows(self, variance: np.ndarray, single: np.ndarray, slopes: np.ndarray) -> Iterator[Row]:
         n_texts, n_positions = slopes.shape[-1], variance.shape[-1]
-        for i, inputs in enumerate(INPUTS):
+        for i, source in enumerate(INPUTS):
             for layer in range(variance.shape[2]):
                 for kind, of in enumerate(KINDS):
-                    own = variance[i, kind, layer]
-                    b, misfit = slope(torch.from_numpy(own), self.fit_from)
+                    curve = variance[i, kind, layer]
+                    b, misfit = slope(torch.from_numpy(curve), self.fit_from)
                     spread = slopes[i, kind, layer].std(ddof=1) if n_texts > 1 else math.nan
-                    named: Row = {"inputs": inputs, "of": of, "layer": layer}
-                    yield {"measure": "slope", **named, "value": b,
+                    names: Row = {"inputs": source, "of": of, "layer": layer}
+                    yield {"measure": "slope", **names, "value": b,
                            "error": spread / math.sqrt(n_texts), "misfit": misfit}  # fmt: skip
                     for power in range(n_positions.bit_length()):
-                        value = float(own[(1 << power) - 1])
-                        yield {"measure": "variance", **named, "m": 1 << power, "value": value}
+                        value = float(curve[(1 << power) - 1])
+                        yield {"measure": "variance", **names, "m": 1 << power, "value": value}
                 alone = float(single[i, layer])
-                yield {"measure": "single", "inputs": inputs, "layer": layer, "value": alone}
+                yield {"measure": "single", "inputs": source, "layer": layer, "value": alone}
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Slopes, curves of first, middle and last layer, and the derivation: table and chart."""
         setting = (self.d_model, self.n_heads, self.n_layers, self.sigma, self.seq_len, self.seed)
         theory = derivation(*setting)
-        longest = max(one.length for one in found)
-        shown = [one for one in found if one.length == longest]
+        longest = max(result.length for result in results)
+        longest_results = [result for result in results if result.length == longest]
         items: list[Table | Chart | Picture] = []
-        items += [self._slopes(shown, n) for n in range(len(INPUTS))]
-        n_layers = max(one.finding.arrays["single"].shape[1] for one in shown)
+        items += [self._slopes(longest_results, n) for n in range(len(INPUTS))]
+        n_layers = max(result.measurement.arrays["single"].shape[1] for result in longest_results)
         for layer in sorted({0, n_layers // 2, n_layers - 1}):
-            items += [curves(shown, n, layer) for n in range(len(INPUTS))]
+            items += [curves(longest_results, n, layer) for n in range(len(INPUTS))]
         words = f"d {self.d_model}, H {self.n_heads}, sigma {self.sigma:g}, n {self.seq_len}"
         return [*items, properties(theory, words), derived(theory, words)]
 
-    def _slopes(self, shown: Sequence[LabelledMeasurement], inputs: int) -> Table:
-        n_layers = max(one.finding.arrays["single"].shape[1] for one in shown)
+    def _slopes(self, results: Sequence[LabelledMeasurement], source: int) -> Table:
+        n_layers = max(result.measurement.arrays["single"].shape[1] for result in results)
         rows = []
-        for one in shown:
+        for result in results:
             for of in KINDS:
-                own = {
+                cells_of = {
                     int(r["layer"]): f"{r['value']:.2f} ± {r['error']:.2f}".replace("-", "\u2212")
-                    for r in one.finding.rows
-                    if (r["measure"], r["inputs"], r.get("of")) == ("slope", INPUTS[inputs], of)
+                    for r in result.measurement.rows
+                    if (r["measure"], r["inputs"], r.get("of")) == ("slope", INPUTS[source], of)
                 }
-                names = one.name, f"s{one.seed}", one.method, of
-                cells = [TableCell(own.get(layer, "")) for layer in range(n_layers)]
+                names = result.name, f"s{result.seed}", result.method, of
+                cells = [TableCell(cells_of.get(layer, "")) for layer in range(n_layers)]
                 rows.append((*map(TableCell, names), *cells))
-        length = shown[0].length
+        length = results[0].length
         return Table(
-            f"Decay exponent of attention variance, {INPUTS[inputs]} inputs",
+            f"Decay exponent of attention variance, {INPUTS[source]} inputs",
             ("model", "seed", "method", "of", *(f"layer {n}" for n in range(n_layers))),
             tuple(rows), 4,
             (f"Slope of ln variance against ln m over m = {self.fit_from} .. {length}, ± its "
@@ -137,35 +137,35 @@ class Variance(Instrument):
         )  # fmt: skip
 
 
-def variances(view: AnalysisInput, text: Tensor) -> tuple[Tensor, Tensor]:
+def variances(inputs: AnalysisInput, text: Tensor) -> tuple[Tensor, Tensor]:
     """Of one text: variance [kinds, layers, n] and single [layers], float64 on the CPU.
 
     Exact for every pattern; what a tile needs is gone before the next one.
     """
-    n_layers = view.model.dims.n_layers
-    found = torch.zeros(len(KINDS), n_layers, len(text), dtype=torch.float64)
+    n_layers = inputs.model.dims.n_layers
+    variance = torch.zeros(len(KINDS), n_layers, len(text), dtype=torch.float64)
     single = torch.zeros(n_layers, dtype=torch.float64)
 
     def project(layer: int, heads: Tensor) -> Tensor:
         """Outputs of heads [1, H, Q, D] to what they add to the residual stream [Q, d_model]."""
-        out = view.model.blocks[layer].attention.out  # type: ignore[union-attr]
+        out = inputs.model.blocks[layer].attention.out  # type: ignore[union-attr]
         return out(heads[0].transpose(0, 1).flatten(1).to(out.weight.dtype))  # type: ignore
 
-    def on_layer(seen: Seen) -> None:
-        single[seen.layer] = _variance(project(seen.layer, seen.v)).mean()
+    def on_layer(layer: LayerInputs) -> None:
+        single[layer.index] = _variance(project(layer.index, layer.v)).mean()
 
-    def on_tile(seen: Seen, tile: QueryChunk) -> None:
-        v = tile.values(seen.v)
-        heads = tile.weights @ v
-        allowed = tile.allowed.to(v.dtype)
+    def on_chunk(layer: LayerInputs, chunk: QueryChunk) -> None:
+        v = chunk.values(layer.v)
+        heads = chunk.weights @ v
+        allowed = chunk.allowed.to(v.dtype)
         equal = allowed / allowed.sum(-1, keepdim=True) @ v
-        rows = slice(tile.start, tile.start + heads.shape[2])
-        found[0, seen.layer, rows] = _variance(project(seen.layer, heads))
-        found[1, seen.layer, rows] = _variance(heads[0].transpose(0, 1).flatten(1))
-        found[2, seen.layer, rows] = _variance(project(seen.layer, equal))
+        rows = slice(chunk.start, chunk.start + heads.shape[2])
+        variance[0, layer.index, rows] = _variance(project(layer.index, heads))
+        variance[1, layer.index, rows] = _variance(heads[0].transpose(0, 1).flatten(1))
+        variance[2, layer.index, rows] = _variance(project(layer.index, equal))
 
-    watched(view.model, text[None], view.pattern, on_tile, on_layer, sizes=view.sizes)
-    return found, single
+    capture_scores(inputs.model, text[None], inputs.pattern, on_chunk, on_layer, sizes=inputs.sizes)
+    return variance, single
 
 
 def _variance(values: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
     weight = model.embedding.weight
     generator = torch.Generator().manual_seed(seed)
 
-    def replaced(module: torch.nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    def replaced(module: torch.nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> Tensor:
         drawn = torch.randn(out.shape, generator=generator, dtype=torch.float64)
         return (drawn * weight.double().std().item()).to(out)
 
@@ -193,21 +193,24 @@ def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
         handle.remove()
 
 
-def curves(shown: Sequence[LabelledMeasurement], inputs: int, layer: int) -> Chart:
+def curves(results: Sequence[LabelledMeasurement], source: int, layer: int) -> Chart:
     """Relative variance of every model's output in a layer against m, beside 1 / m."""
 
-    def relative(one: LabelledMeasurement) -> tuple[Point, ...] | None:
-        variance, single = one.finding.arrays["variance"], one.finding.arrays["single"]
+    def relative(result: LabelledMeasurement) -> tuple[Point, ...] | None:
+        variance, single = (
+            result.measurement.arrays["variance"],
+            result.measurement.arrays["single"],
+        )
         if layer >= single.shape[1]:
             return None
-        return points(variance[inputs, KINDS.index("output"), layer] / single[inputs, layer])
+        return points(variance[source, KINDS.index("output"), layer] / single[source, layer])
 
-    found = curves_of(shown, [relative(one) for one in shown])
-    theory = Curve("1/m", "theory", points(1 / np.arange(1, shown[0].length + 1)))
+    curves = curves_of(results, [relative(result) for result in results])
+    theory = Curve("1/m", "theory", points(1 / np.arange(1, results[0].length + 1)))
     return Chart(
-        f"Attention output, layer {layer}, {INPUTS[inputs]} inputs", "position m (tokens)",
-        "variance / variance of one value", True, True, (*found, theory), trained_marks(shown),
-        NOTE + {"text": "", "normal": "Embeddings are drawn independently."}[INPUTS[inputs]],
+        f"Attention output, layer {layer}, {INPUTS[source]} inputs", "position m (tokens)",
+        "variance / variance of one value", True, True, (*curves, theory), trained_marks(results),
+        NOTE + {"text": "", "normal": "Embeddings are drawn independently."}[INPUTS[source]],
     )  # fmt: skip
 
 
@@ -234,15 +237,15 @@ def properties(theory: Derivation, words: str) -> Table:
 
 def derived(theory: Derivation, words: str) -> Chart:
     """Var(o_m) of every layer of the random model beside theory."""
-    found = []
+    curves = []
     for n, (measured, expected) in enumerate(zip(theory.simulated, theory.theory, strict=True)):
-        found.append(Curve(f"layer {n}", "simulated", points(measured)))
-        found.append(Curve(f"layer {n}", "theory", points(expected)))
+        curves.append(Curve(f"layer {n}", "simulated", points(measured)))
+        curves.append(Curve(f"layer {n}", "theory", points(expected)))
         if n == 0:
-            found.append(Curve(f"layer {n}", "corrected", points(theory.corrected)))
+            curves.append(Curve(f"layer {n}", "corrected", points(theory.corrected)))
     return Chart(
         "Derivation: variance of attention output", "position m (tokens)", "Var(o_m)", True, True,
-        tuple(found), (),
+        tuple(curves), (),
         f"Random model of {words}. The paper's theory, for layer 0, is d^2 sigma^4 / m; deeper"
         " layers read what is correlated between positions, and the decay is all but gone.",
     )  # fmt: skip

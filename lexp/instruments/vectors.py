@@ -40,10 +40,9 @@ from lexp.display.png import heat_maps
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import hidden_states
-from lexp.instruments.charts import curves_of, points, root_points
+from lexp.instruments.charts import curves_of, ordered, points, root_points
 from lexp.instruments.over_seeds import trained_marks
 from lexp.system.errors import NotDefined
-from lexp.system.text import natural
 
 MAX_MAP = 128
 # Maps of one picture stand in rows of so many.
@@ -64,16 +63,16 @@ class Vectors(Instrument):
         if self.shifts < 1:
             raise ValueError(f"shifts must be at least 1, got {self.shifts}")
 
-    def look(self, view: AnalysisInput) -> Measurement:
+    def measure(self, inputs: AnalysisInput) -> Measurement:
         """Arrays norm, drift2 (squared) [layers + 1, n], cosine [layers + 1, P, P]; rows."""
-        if len(view.texts) < 2:
+        if len(inputs.texts) < 2:
             raise NotDefined("positional vectors need several texts: texts=2 or more")
-        n_states = view.model.dims.n_layers + 1
-        sums = [Sums(view) for _ in range(n_states)]
-        for sample in rolled(view.texts, self.shifts):
-            states = hidden_states(view.model, sample[None], view.pattern, view.sizes)
-            for own, state in zip(sums, states, strict=True):
-                own.add(state[0].double())
+        n_states = inputs.model.dims.n_layers + 1
+        sums = [Sums(inputs) for _ in range(n_states)]
+        for sample in rolled(inputs.texts, self.shifts):
+            states = hidden_states(inputs.model, sample[None], inputs.pattern, inputs.sizes)
+            for layer_sums, state in zip(sums, states, strict=True):
+                layer_sums.add(state[0].double())
         norm, drift2 = (np.stack([getattr(s, of)() for s in sums]) for of in ("norm", "drift2"))
         cosine = np.stack([s.cosine() for s in sums]).astype(np.float32)
         rows: list[Row] = [
@@ -81,38 +80,38 @@ class Vectors(Instrument):
         ]
         # In octaves, as lengths are: from the trained length down to 1, and up.
         first = 0
-        for last in sorted({*(1 << p for p in range(view.seq_len.bit_length())), view.seq_len}):
+        for last in sorted({*(1 << p for p in range(inputs.seq_len.bit_length())), inputs.seq_len}):
             for n in range(n_states):
                 drift = math.sqrt(max(0.0, float(drift2[n, first:last].mean())))
                 for of, value in (("norm", float(norm[n, first:last].mean())), ("drift", drift)):
                     rows.append({"measure": of, "layer": n, "from": first, "to": last - 1,
                                  "value": value})  # fmt: skip
             first = last
-        rows.append({"measure": "samples", "value": len(view.texts) * self.shifts})
+        rows.append({"measure": "samples", "value": len(inputs.texts) * self.shifts})
         return Measurement(tuple(rows), {"norm": norm, "drift2": drift2, "cosine": cosine})
 
-    def show(self, found: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
+    def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
         """Shares of all lengths; drift and norm in the middle and last layer; cosine maps."""
-        longest = max(one.length for one in found)
-        shown = [one for one in found if one.length == longest]
-        n_layers = max(len(one.finding.arrays["norm"]) for one in found) - 1
-        items: list[Table | Chart | Picture] = [shares(found, n_layers)]
+        longest = max(result.length for result in results)
+        longest_results = [result for result in results if result.length == longest]
+        n_layers = max(len(result.measurement.arrays["norm"]) for result in results) - 1
+        items: list[Table | Chart | Picture] = [shares(results, n_layers)]
         for layer in sorted({1, (n_layers + 1) // 2, n_layers}):
-            items += [curves(shown, of, layer) for of in ("drift2", "norm")]
-        for of in dict.fromkeys((one.state, one.method) for one in shown):
-            own = [one for one in shown if (one.state, one.method) == of]
-            items.append(maps(own, f"{of[0]} models" + f", {of[1]}" * (of[1] != "full")))
+            items += [curves(longest_results, of, layer) for of in ("drift2", "norm")]
+        for of in dict.fromkeys((result.state, result.method) for result in longest_results):
+            same = [result for result in longest_results if (result.state, result.method) == of]
+            items.append(maps(same, f"{of[0]} models" + f", {of[1]}" * (of[1] != "full")))
         return items
 
 
 class Sums:
     """What is kept of a layer's states, sample by sample; states float64 [n, d_model]."""
 
-    def __init__(self, view: AnalysisInput):
-        self.trained = min(view.train_len, view.seq_len)
-        n, d_model = view.seq_len, view.model.dims.d_model
+    def __init__(self, inputs: AnalysisInput):
+        self.trained = min(inputs.train_len, inputs.seq_len)
+        n, d_model = inputs.seq_len, inputs.model.dims.d_model
         self.n_samples = 0
-        self.sum = torch.zeros(n, d_model, dtype=torch.float64, device=view.texts.device)
+        self.sum = torch.zeros(n, d_model, dtype=torch.float64, device=inputs.texts.device)
         self.squares = self.sum.new_zeros(n)  # |h_t^a|^2
         self.centred = self.sum.new_zeros(n)  # |g_t^a|^2
         self.mean_squares = 0.0  # |mean_t g_t^a|^2
@@ -149,8 +148,8 @@ class Sums:
     def share(self) -> float:
         """Of the variance of states, what position explains; 0 where there is none to see."""
         basis = self.basis()
-        own = torch.tensor(self.mean_squares, dtype=torch.float64, device=basis.device)
-        explained = self._across(basis, self.centred).mean() - self._across(basis.mean(0), own)
+        squares = torch.tensor(self.mean_squares, dtype=torch.float64, device=basis.device)
+        explained = self._across(basis, self.centred).mean() - self._across(basis.mean(0), squares)
         mean = self.sum.mean(0) / self.n_samples
         whole = self.squares.mean() / self.n_samples - mean.square().sum()
         return max(0.0, float(explained / whole)) if whole > 0 else 0.0
@@ -171,61 +170,73 @@ def rolled(texts: Tensor, shifts: int) -> Iterator[Tensor]:
             yield text.roll(-start)
 
 
-def n_samples(found: Sequence[LabelledMeasurement]) -> str:
+def n_samples(results: Sequence[LabelledMeasurement]) -> str:
     """From how many samples the findings are, as a warning."""
-    counts = {int(r["value"]) for f in found for r in f.finding.rows if r["measure"] == "samples"}
+    counts = {
+        int(r["value"])
+        for result in results
+        for r in result.measurement.rows
+        if r["measure"] == "samples"
+    }
     return f"From {' and '.join(map(str, sorted(counts)))} samples of text; the paper has 32,000."
 
 
-def shares(found: Sequence[LabelledMeasurement], n_layers: int) -> Table:
+def shares(results: Sequence[LabelledMeasurement], n_layers: int) -> Table:
     """The share of variance that position explains, of every model, length and layer."""
     rows = []
-    for one in sorted(found, key=lambda f: (natural(f.name), f.seed, f.method, f.length)):
-        own = {
+    for result in ordered(results):
+        shares_of = {
             int(r["layer"]): f"{r['value']:.2%}"
-            for r in one.finding.rows
+            for r in result.measurement.rows
             if r["measure"] == "share"
         }
-        names = one.name, f"s{one.seed}", one.method, str(one.length)
+        names = result.name, f"s{result.seed}", result.method, str(result.length)
         rows.append(
-            (*map(TableCell, names), *(TableCell(own.get(n, "")) for n in range(n_layers + 1)))
+            (
+                *map(TableCell, names),
+                *(TableCell(shares_of.get(n, "")) for n in range(n_layers + 1)),
+            )
         )
     layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
     note = "Share of hidden states' variance; embedded: what the texts have in common by chance. "
     return Table("Variance explained by position", ("model", "seed", "method", "length", *layers),
-                 tuple(rows), 4, (note + n_samples(found),))  # fmt: skip
+                 tuple(rows), 4, (note + n_samples(results),))  # fmt: skip
 
 
-def curves(shown: Sequence[LabelledMeasurement], of: str, layer: int) -> Chart:
+def curves(results: Sequence[LabelledMeasurement], of: str, layer: int) -> Chart:
     """Drift (drift2) or norm behind a layer (1: the first) against position, for each model."""
 
-    def values(one: LabelledMeasurement) -> tuple[Point, ...] | None:
-        own = one.finding.arrays[of]
-        if layer >= len(own):
+    def values(result: LabelledMeasurement) -> tuple[Point, ...] | None:
+        values_of = result.measurement.arrays[of]
+        if layer >= len(values_of):
             return None
-        return root_points(own[layer]) if drifts else points(own[layer])
+        return root_points(values_of[layer]) if drifts else points(values_of[layer])
 
     drifts = of == "drift2"
     words = "distance to trained mean / spread" if drifts else "norm of the vector"
     title = "Drift of positional vectors" if drifts else "Norm of positional vectors"
     return Chart(
         f"{title}, after layer {layer - 1}", "position (tokens, from 1)", words, True, not drifts,
-        curves_of(shown, [values(one) for one in shown]), trained_marks(shown),
-        "Curves of random models show what is chance. " * drifts + n_samples(shown),
+        curves_of(results, [values(result) for result in results]), trained_marks(results),
+        "Curves of random models show what is chance. " * drifts + n_samples(results),
     )  # fmt: skip
 
 
-def maps(own: Sequence[LabelledMeasurement], words: str) -> Picture:
+def maps(results: Sequence[LabelledMeasurement], words: str) -> Picture:
     """Cosine maps: a row for each model, layers from the first to the last."""
     panels = []
-    for one in own:
-        cosine = one.finding.arrays["cosine"][1:]
+    for result in results:
+        cosine = result.measurement.arrays["cosine"][1:]
         chosen = np.linspace(0, len(cosine) - 1, min(N_COLUMNS, len(cosine))).round().astype(int)
-        name = one.variant if len({o.seed for o in own}) == 1 else f"{one.variant} s{one.seed}"
+        name = (
+            result.variant
+            if len({result.seed for result in results}) == 1
+            else f"{result.variant} s{result.seed}"
+        )
         panels += [(f"{name}, layer {n}", cosine[n]) for n in chosen]
-    n, trained = own[0].length, sorted({one.train_len for one in own})
+    n, trained = results[0].length, sorted({result.train_len for result in results})
     title = f"Cosine of positional vectors, {words} (trained to {', '.join(map(str, trained))})"
     return heat_maps(
         title, panels, "position (tokens)", "position (tokens)",
-        "Mean of trained positions taken away. " + n_samples(own), (0, n, n, 0), True,
+        "Mean of trained positions taken away. " + n_samples(results), (0, n, n, 0), True,
     )  # fmt: skip

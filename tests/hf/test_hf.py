@@ -233,7 +233,7 @@ def test_entropy_of_heads_is_that_of_transformers_weights(name, tmp_path):
     with torch.no_grad():
         weights = theirs(text, use_cache=False, output_attentions=True).attentions
     model = opened(saved(CONFIGS[name](), tmp_path))
-    rows = Heads().look(AnalysisInput(model, Full(), text, TRAINED, "trained")).rows
+    rows = Heads().measure(AnalysisInput(model, Full(), text, TRAINED, "trained")).rows
     found = {(r["layer"], r["head"]): r["value"] for r in rows if r["measure"] == "entropy"}
     for layer, of_layer in enumerate(weights):
         w = of_layer[0].double()
@@ -253,7 +253,7 @@ def test_receptive_field_is_the_gradient_of_transformers(name, tmp_path):
     expected = embedded.grad[0].norm(dim=-1).double()
     model = opened(saved(CONFIGS[name](), tmp_path))
     found = (
-        Receptive().look(AnalysisInput(model, Full(), text, TRAINED, "trained")).arrays["shares"]
+        Receptive().measure(AnalysisInput(model, Full(), text, TRAINED, "trained")).arrays["shares"]
     )
     assert expected.min() > 0
     shares = (expected / expected.sum()).flip(0)  # by distance

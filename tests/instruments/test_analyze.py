@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lexp.attention import ChunkSizes, Reference
-from lexp.instruments.capture import hidden_states, watched
+from lexp.instruments.capture import capture_scores, hidden_states
 from lexp.instruments.heads import Heads
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
 def test_heads_are_the_brute_force(position, pattern):
     model, texts = tiny_model(position).double().eval(), ids(2, 20)
-    rows = Heads().look(view(model, pattern, texts, ChunkSizes(max_rows=7))).rows
+    rows = Heads().measure(view(model, pattern, texts, ChunkSizes(max_rows=7))).rows
     found = {(r["measure"], r["layer"], r["head"]): r["value"] for r in rows}
     per_text = [weights_of(model, pattern, text) for text in texts]
     for layer in range(2):
@@ -48,7 +48,7 @@ def test_equal_scores_are_the_largest_entropy_and_a_known_distance():
     with torch.no_grad():
         for block in model.blocks:
             block.attention.qkv.weight.zero_()
-    rows = Heads().look(view(model, Full(), ids(1, 9))).rows
+    rows = Heads().measure(view(model, Full(), ids(1, 9))).rows
     expected = {
         "relative_entropy": 1.0,
         "scores": 0.0,
@@ -71,7 +71,9 @@ def test_watched_attention_computes_what_it_shows(scheme):
 
     with torch.no_grad():
         expected = model.hidden(text, plain)
-    seen = watched(model, text, Blockwise(3), on_layer=lambda seen: layers.append(seen.layer))
+    seen = capture_scores(
+        model, text, Blockwise(3), on_layer=lambda layer: layers.append(layer.index)
+    )
     torch.testing.assert_close(seen, expected, rtol=0, atol=2e-5)
     assert layers == list(range(len(model.blocks)))
     states = hidden_states(model, text, Blockwise(3))
@@ -83,7 +85,7 @@ def test_watched_attention_computes_what_it_shows(scheme):
 
 def test_moved_patterns_are_looked_at_too():
     model = tiny_model(RoPE(8)).eval()
-    rows = Heads().look(view(model, SelfExtend(6, 2), ids(1, 20))).rows
+    rows = Heads().measure(view(model, SelfExtend(6, 2), ids(1, 20))).rows
     assert all(math.isfinite(float(row["value"])) for row in rows)
 
 
@@ -101,7 +103,7 @@ def test_the_command_keeps_numbers_and_pictures_and_looks_once(
     assert {(row["model"], row["length"]) for row in missing} == {("learned", "32")}
     assert "heads not defined for learned: Learned ends at 16 tokens" in capsys.readouterr().out
     assert (study.folder / "analysis" / "heads-1.png").read_bytes()[:4] == b"\x89PNG"
-    monkeypatch.setattr(Heads, "look", None)
+    monkeypatch.setattr(Heads, "measure", None)
     assert run_analyze(study, "states=[trained,random]") == rows
 
 

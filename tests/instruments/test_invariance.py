@@ -82,7 +82,7 @@ def scores_by_hand(model, pattern, text) -> list[list[dict[tuple[int, int], floa
 def test_toeplitz_r2_is_the_formula(position, pattern):
     sizes = ChunkSizes(max_rows=7)
     model, texts = tiny_model(position).double().eval(), ids(2, 20)
-    found = values(Invariance().look(view(model, pattern, texts, sizes)), "scores")
+    found = values(Invariance().measure(view(model, pattern, texts, sizes)), "scores")
     per_text = [scores_by_hand(model, pattern, text) for text in texts]
     for layer in range(2):
         for head in range(2):
@@ -93,10 +93,10 @@ def test_toeplitz_r2_is_the_formula(position, pattern):
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(6), Sinks(Window(5), 3), SelfExtend(6, 2)])
 def test_toeplitz_r2_is_the_same_however_tiles_are_cut(pattern):
     model, texts = tiny_model(RoPE(8)).double().eval(), ids(2, 40)
-    whole = values(Invariance().look(view(model, pattern, texts)), "scores")
+    whole = values(Invariance().measure(view(model, pattern, texts)), "scores")
     for rows in (1, 7, 39):
         look = view(model, pattern, texts, ChunkSizes(max_rows=rows))
-        cut = values(Invariance().look(look), "scores")
+        cut = values(Invariance().measure(look), "scores")
         assert cut == pytest.approx(whole, rel=1e-10)
     assert all(0 <= value <= 1 for value in whole.values())
 
@@ -106,10 +106,10 @@ def test_scores_of_distance_alone_have_r2_of_one():
     with torch.no_grad():
         for block in model.blocks:
             block.attention.qkv.weight[:16].zero_()  # queries
-    found = values(Invariance().look(view(model, Full(), ids(1, 30))), "scores")
+    found = values(Invariance().measure(view(model, Full(), ids(1, 30))), "scores")
     assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=1e-12)
     model.positions[0] = NoPE()
-    found = values(Invariance().look(view(model, Full(), ids(1, 30))), "scores")
+    found = values(Invariance().measure(view(model, Full(), ids(1, 30))), "scores")
     assert all(math.isnan(value) for value in found.values())  # all scores are 0
 
 
@@ -133,12 +133,12 @@ def test_noise_has_next_to_none_and_large_scores_lose_no_digits(shift):
 def test_sinusoidal_products_are_exactly_toeplitz_and_learned_ones_the_formula():
     sizes = ChunkSizes(max_rows=7)
     model = tiny_model(Sinusoidal(16)).double().eval()
-    found = Invariance().look(view(model, Full(), ids(1, 30), sizes))
+    found = Invariance().measure(view(model, Full(), ids(1, 30), sizes))
     assert values(found, "gram")[0, 0] == pytest.approx(1.0, abs=1e-12)
     model = tiny_model(Learned(30, 16)).double().eval()
     with torch.no_grad():
         model.blocks[0].norm_attention.weight.copy_(torch.linspace(0.5, 2, 16))
-    found = Invariance().look(view(model, Full(), ids(1, 30), sizes))
+    found = Invariance().measure(view(model, Full(), ids(1, 30), sizes))
     p = model.position.table.detach()
     assert values(found, "gram")[0, 0] == pytest.approx(by_hand(lower(p @ p.T)), rel=1e-9)
     weight = model.blocks[0].attention.qkv.weight.detach()
@@ -148,7 +148,7 @@ def test_sinusoidal_products_are_exactly_toeplitz_and_learned_ones_the_formula()
         w_q, w_k = weight[:16][rows], weight[16:32][rows]
         term = lower(normed @ w_q.T @ w_k @ normed.T)
         assert values(found, "position")[0, head] == pytest.approx(by_hand(term), rel=1e-9)
-    rope = Invariance().look(view(tiny_model(RoPE(8)).eval(), Full(), ids(1, 30)))
+    rope = Invariance().measure(view(tiny_model(RoPE(8)).eval(), Full(), ids(1, 30)))
     assert not values(rope, "gram") and not values(rope, "position")
 
 
@@ -205,12 +205,12 @@ def test_noise_and_waves_to_and_fro_do_not_turn():
 
 def test_spectrum_of_a_model_and_why_there_is_none():
     model = tiny_model(Sinusoidal(16, base=20.0)).eval()
-    found = Spectrum().look(view(model, Blockwise(8), ids(1, 400)))
+    found = Spectrum().measure(view(model, Blockwise(8), ids(1, 400)))
     rows = {r["measure"]: r["value"] for r in found.rows}
     assert rows["turning"] > 0.95 and rows["planes"] == 8
     assert sum(r["value"] for r in found.rows if r["measure"] == "component") == pytest.approx(1)
     with pytest.raises(NotDefined, match="RoPE adds nothing to the embeddings"):
-        Spectrum().look(view(tiny_model(RoPE(8)).eval(), Full(), ids(1, 40)))
+        Spectrum().measure(view(tiny_model(RoPE(8)).eval(), Full(), ids(1, 40)))
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(4), SelfExtend(6, 2)], ids=repr)
@@ -244,7 +244,7 @@ def test_gradients_are_finite_differences(scheme, pattern, long, monkeypatch):
     # The fast path turns queries and keys by angles in float32.
     most = 1e-5 if scheme == "rope" and not pattern.only_moves else 1e-6
     torch.testing.assert_close(found, expected, rtol=0, atol=most)
-    looked = Receptive().look(view(model, pattern, text[None]))
+    looked = Receptive().measure(view(model, pattern, text[None]))
     sizes = expected.norm(dim=1).flip(0)
     np.testing.assert_allclose(looked.arrays["shares"], sizes / sizes.sum(), atol=1e-5)
 
@@ -265,7 +265,7 @@ def test_nothing_is_felt_beyond_the_reach_of_all_layers(position, pattern, n):
     assert (sizes[: reach + 1] > 0).all()
     assert (sizes[reach + 1 :] == 0).all() and len(sizes) > reach + 1
     rows = {
-        r["measure"]: r["value"] for r in Receptive().look(view(model, pattern, ids(2, n))).rows
+        r["measure"]: r["value"] for r in Receptive().measure(view(model, pattern, ids(2, n))).rows
     }
     assert 0 <= rows["distance_50"] <= rows["distance_90"] <= rows["distance_99"] <= reach
 
@@ -275,7 +275,7 @@ def test_every_scheme_is_looked_at_and_feels_what_is_reachable(scheme):
     torch.manual_seed(0)
     model = Transformer(dims(), 50, lambda: make(scheme)).eval()
     n, pattern = 40, Blockwise(3)
-    found = Invariance().look(view(model, pattern, ids(1, n)))
+    found = Invariance().measure(view(model, pattern, ids(1, n)))
     assert all(r["value"] <= 1 for r in found.rows)
     sizes = gradients(model, pattern, ids(1, n)[0]).norm(dim=-1).flip(0)
     beyond = sizes[reachable(pattern, n - 1, model) + 1 :]
@@ -286,8 +286,8 @@ def test_the_distance_that_holds_a_share_and_texts_weigh_the_same():
     cumulative = np.array([0.4, 0.3, 0.2, 0.1]).cumsum()
     assert [reached(cumulative, percent) for percent in (40, 50, 90, 99)] == [0, 1, 2, 3]
     model, texts = tiny_model(RoPE(8)).double().eval(), ids(3, 12)
-    both = Receptive().look(view(model, Full(), texts)).arrays["shares"]
-    each = [Receptive().look(view(model, Full(), t[None])).arrays["shares"] for t in texts]
+    both = Receptive().measure(view(model, Full(), texts)).arrays["shares"]
+    each = [Receptive().measure(view(model, Full(), t[None])).arrays["shares"] for t in texts]
     np.testing.assert_allclose(both, np.mean(each, axis=0), rtol=1e-12)
     assert all(p.grad is None for p in model.parameters())
 
@@ -297,7 +297,7 @@ def test_findings_are_shown(instrument):
     found = [
         LabelledMeasurement(
             "sinusoidal", method, CheckpointInfo("trained", 80, 2.0), seed, n, 16,
-            instrument.look(view(tiny_model(Sinusoidal(16)).eval(), pattern, ids(1, n))),
+            instrument.measure(view(tiny_model(Sinusoidal(16)).eval(), pattern, ids(1, n))),
         )
         for method, pattern in (("full", Full()), ("blockwise", Blockwise(8)))
         for seed in (0, 1)

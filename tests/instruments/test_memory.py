@@ -64,17 +64,17 @@ def one_layer(position) -> Transformer:
 def test_nothing_grows_with_the_square_of_the_length(case, pattern):
     instrument, position = CASES[case]
     with Largest() as largest:
-        finding = instrument.look(view(one_layer(position), pattern, ids(2, LENGTH)))
+        finding = instrument.measure(view(one_layer(position), pattern, ids(2, LENGTH)))
     assert 0 < largest.numel <= LENGTH**2 // 4
     assert sum(array.size for array in finding.arrays.values()) <= 16 * LENGTH
 
 
 def test_an_n_by_n_array_would_be_seen():
     class Square(Instrument):
-        def look(self, view):
+        def measure(self, view):
             row = torch.ones(view.seq_len)
             return row[:, None] * row
 
     with Largest() as largest:
-        Square().look(view(one_layer(NoPE()), Full(), ids(1, LENGTH)))
+        Square().measure(view(one_layer(NoPE()), Full(), ids(1, LENGTH)))
     assert largest.numel == LENGTH**2

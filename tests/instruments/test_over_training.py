@@ -172,7 +172,7 @@ class Number(Instrument):
         return [Table(str(len(found)), (), (), 0, ())]
 
     def summary(self, one):
-        return {"number": float(one.finding.rows[0]["value"])}
+        return {"number": float(one.measurement.rows[0]["value"])}
 
 
 def one(
@@ -225,7 +225,7 @@ def test_a_note_is_part_of_the_name_and_of_what_belongs_together():
 
 def test_what_an_instrument_shows_is_of_the_last_checkpoint():
     found = [one(step, 1.0, 2.0, seed) for seed in (0, 1) for step in (0, 5, 10)]
-    assert sorted((o.state, o.moment.step) for o in last_of_each(found)) == [
+    assert sorted((o.state, o.checkpoint.step) for o in last_of_each(found)) == [
         ("random", 0), ("random", 0), ("trained", 10), ("trained", 10),
     ]  # fmt: skip
     assert shown(Number(), found)[0].title == "4"

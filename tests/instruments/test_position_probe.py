@@ -23,7 +23,7 @@ LENGTH = 32
 
 
 def rows_of(model, texts, probe=QUICK, pattern=None) -> list[dict]:
-    return list(probe.look(view(model, pattern or Full(), texts)).rows)
+    return list(probe.measure(view(model, pattern or Full(), texts)).rows)
 
 
 def replaced(monkeypatch, states) -> None:

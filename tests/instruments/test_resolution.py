@@ -143,7 +143,7 @@ def score(position, q, k, i: int, j: int, head: int) -> float:
 @pytest.mark.parametrize("position", [RoPE(8), XPos(8), ALiBi(2)], ids=lambda p: type(p).__name__)
 def test_resolution_is_the_brute_force(position, pattern, rows):
     model, texts, n = tiny_model(position).double().eval(), ids(2, 18), 18
-    finding = Resolution().look(view(model, pattern, texts, ChunkSizes(max_rows=rows)))
+    finding = Resolution().measure(view(model, pattern, texts, ChunkSizes(max_rows=rows)))
     found = {(r["of"], r["scores"], r["layer"], r["head"]): r["value"] for r in finding.rows}
     per_text = [inner_products(model, pattern, text) for text in texts]
     for layer in range(2):
@@ -180,19 +180,19 @@ def test_equal_scores_have_no_resolution():
     with torch.no_grad():
         for block in model.blocks:
             block.attention.qkv.weight.zero_()
-    for row in Resolution().look(view(model, Full(), ids(1, 10))).rows:
+    for row in Resolution().measure(view(model, Full(), ids(1, 10))).rows:
         assert row["value"] == pytest.approx(1 / 100)
 
 
 def test_moved_patterns_have_no_theory_and_what_is_no_softmax_no_scores():
     model = tiny_model(RoPE(8)).eval()
-    rows = Resolution().look(view(model, SelfExtend(6, 2), ids(1, 20))).rows
+    rows = Resolution().measure(view(model, SelfExtend(6, 2), ids(1, 20))).rows
     assert {row["of"] for row in rows} == {EACH, MEAN}
     for scheme in ("cope", "dape_alibi", "stick_breaking"):
         torch.manual_seed(0)
         model = Transformer(dims(), 50, lambda: make(scheme)).eval()  # noqa: B023
         with pytest.raises(NotDefined, match="no scores before softmax"):
-            Resolution().look(view(model, Full(), ids(1, 12)))
+            Resolution().measure(view(model, Full(), ids(1, 12)))
 
 
 def bias_by_hand(scheme: str, p, h: int, n: int, i: int) -> float:
@@ -226,7 +226,7 @@ def bias_by_hand(scheme: str, p, h: int, n: int, i: int) -> float:
 def test_curves_are_the_papers_formulas(scheme, length):
     torch.manual_seed(0)
     model = Transformer(dims(), 50, lambda: make(scheme)).double().eval()
-    finding = Curves().look(view(model, Full(), ids(1, length)))
+    finding = Curves().measure(view(model, Full(), ids(1, length)))
     bias = finding.arrays["bias"]
     assert bias.shape == (len(model.schemes), 4, length)
     for layer, position in enumerate(model.schemes):
@@ -262,9 +262,9 @@ def test_span_without_a_bias_is_a_share_of_the_keys_and_far_biases_do_not_overfl
 
 def test_curves_follow_the_pattern():
     model = tiny_model(ALiBi(2)).double().eval()
-    bias = Curves().look(view(model, Blockwise(4), ids(1, 16))).arrays["bias"]
+    bias = Curves().measure(view(model, Blockwise(4), ids(1, 16))).arrays["bias"]
     assert np.isfinite(bias[0, 0]).tolist() == [n < 8 for n in range(16)]
-    moved = Curves().look(view(model, SelfExtend(6, 2), ids(1, 20))).arrays["bias"][0, 0]
+    moved = Curves().measure(view(model, SelfExtend(6, 2), ids(1, 20))).arrays["bias"][0, 0]
     assert np.isfinite(moved).all()
     np.testing.assert_allclose(moved[:4], -alibi_slopes(2)[0] * np.arange(4))
     assert moved[-1] > -alibi_slopes(2)[0] * 19
@@ -272,10 +272,10 @@ def test_curves_follow_the_pattern():
 
 def test_a_local_index_counts_the_keys_in_sight():
     model = tiny_model(FIRE(2, 16, threshold=1, index="local")).double().eval()
-    blockwise = Curves().look(view(model, Blockwise(4), ids(1, 16))).arrays["bias"]
+    blockwise = Curves().measure(view(model, Blockwise(4), ids(1, 16))).arrays["bias"]
     for scheme in model.schemes:
         scheme.index = "global"
-    short = Curves().look(view(model, Full(), ids(1, 8))).arrays["bias"]
+    short = Curves().measure(view(model, Full(), ids(1, 8))).arrays["bias"]
     np.testing.assert_allclose(blockwise[..., :8], short, rtol=1e-12)
 
 
@@ -298,7 +298,7 @@ def test_biases_that_read_content_are_averaged(pattern, rows, monkeypatch):
     with torch.no_grad():
         for text in texts:
             model.hidden(text[None], attend)
-    finding = Curves().look(view(model, pattern, texts))
+    finding = Curves().measure(view(model, pattern, texts))
     assert {row["measure"] for row in finding.rows} == {"bias"}
     depth = len(model.blocks)
     assert finding.arrays["bias"].shape == (depth, 4, n)
@@ -325,15 +325,15 @@ def test_what_has_no_curve_says_so():
         torch.manual_seed(0)
         model = Transformer(dims(), 50, lambda: make(scheme)).eval()  # noqa: B023
         with pytest.raises(NotDefined, match=reason):
-            Curves().look(view(model, Full(), ids(1, 12)))
+            Curves().measure(view(model, Full(), ids(1, 12)))
     model = Transformer(dims(), 50, lambda: make("swat")).eval()
-    rows = Curves().look(view(model, Full(), ids(1, 12))).rows
+    rows = Curves().measure(view(model, Full(), ids(1, 12))).rows
     assert {row["measure"] for row in rows} == {"bias"}
 
 
 def labelled(position, instrument, method, pattern, length) -> LabelledMeasurement:
     model = tiny_model(position).eval()
-    finding = instrument.look(view(model, pattern, ids(1, length)))
+    finding = instrument.measure(view(model, pattern, ids(1, length)))
     name = {RoPE: "rope", ALiBi: "alibi", TISA: "tisa"}.get(type(position), "sandwich")
     return LabelledMeasurement(
         name, method, CheckpointInfo("trained", 80, 2.0), 0, length, 16, finding
@@ -347,7 +347,7 @@ def test_every_scheme_has_numbers_or_a_reason(scheme, pattern):
     model = Transformer(dims(), 50, lambda: make(scheme)).eval()
     for instrument in (Resolution(), Curves()):
         try:
-            finding = instrument.look(view(model, pattern, ids(1, 12)))
+            finding = instrument.measure(view(model, pattern, ids(1, 12)))
         except NotDefined as reason:
             assert str(reason)
             continue

@@ -89,7 +89,7 @@ def test_equal_scores_give_the_variance_of_a_plain_mean():
 
 
 def test_a_mean_of_independent_values_decays_with_exponent_minus_one():
-    finding = Variance().look(view(plain_mean(), Full(), ids(24, 128)))
+    finding = Variance().measure(view(plain_mean(), Full(), ids(24, 128)))
     slopes = {
         (r["inputs"], r["of"]): r["value"]
         for r in finding.rows
@@ -105,7 +105,7 @@ def test_a_mean_of_independent_values_decays_with_exponent_minus_one():
 
 
 def test_a_value_that_repeats_does_not_decay():
-    finding = Variance().look(view(plain_mean(), Full(), ids(1, 1).expand(2, 16)))
+    finding = Variance().measure(view(plain_mean(), Full(), ids(1, 1).expand(2, 16)))
     for row in finding.rows:
         if row["measure"] == "slope" and row["inputs"] == "text":
             assert row["value"] == pytest.approx(0, abs=1e-9)
@@ -117,16 +117,16 @@ def test_slopes_are_exact_for_powers_and_texts_too_short_have_none():
     for first in (1, 4):
         assert slope(3 * m**-0.7, first) == pytest.approx((-0.7, 0), abs=1e-9)
     with pytest.raises(NotDefined, match="twice as many tokens"):
-        Variance().look(view(plain_mean(), Full(), ids(1, 7)))
+        Variance().measure(view(plain_mean(), Full(), ids(1, 7)))
 
 
 @pytest.mark.parametrize("instrument", [Variance(), Vectors(shifts=2)], ids=lambda i: i.name)
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(8), SelfExtend(6, 2)], ids=repr)
 def test_numbers_do_not_depend_on_how_the_work_is_cut(instrument, pattern):
     model, texts = tiny_model(RoPE(8)).double().eval(), ids(2, 40)
-    whole = instrument.look(view(model, pattern, texts)).arrays
+    whole = instrument.measure(view(model, pattern, texts)).arrays
     sizes = ChunkSizes(max_rows=3, min_rows=3)
-    cut = instrument.look(view(model, pattern, texts, sizes)).arrays
+    cut = instrument.measure(view(model, pattern, texts, sizes)).arrays
     for name, value in whole.items():
         np.testing.assert_allclose(cut[name], value, rtol=1e-6, atol=1e-9)
 
@@ -209,7 +209,7 @@ def minus(a, b) -> list[float]:
 
 def test_vectors_are_the_brute_force():
     model, texts, n, trained = tiny_model(ALiBi(2)).double().eval(), ids(3, 20), 20, 16
-    finding = Vectors(shifts=1).look(view(model, Full(), texts))
+    finding = Vectors(shifts=1).measure(view(model, Full(), texts))
     samples = [states_of(model, Full(), sample) for sample in rolled(texts, 1)]
     shares = {r["layer"]: r["value"] for r in finding.rows if r["measure"] == "share"}
     pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
@@ -239,14 +239,14 @@ def test_vectors_are_the_brute_force():
 
 def test_position_explains_nothing_of_random_tokens_and_all_of_equal_texts():
     model = tiny_model(NoPE()).double().eval()
-    different = Vectors(shifts=1).look(view(model, Full(), ids(64, 32))).rows
-    equal = Vectors(shifts=1).look(view(model, Full(), ids(1, 1).expand(4, 32))).rows
+    different = Vectors(shifts=1).measure(view(model, Full(), ids(64, 32))).rows
+    equal = Vectors(shifts=1).measure(view(model, Full(), ids(1, 1).expand(4, 32))).rows
     found = [{r["layer"]: r["value"] for r in rows if r["measure"] == "share"}
              for rows in (different, equal)]  # fmt: skip
     assert found[0][0] < 0.02
     assert found[1][0] == 0  # one token only: nothing varies
     with pytest.raises(NotDefined, match="texts=2"):
-        Vectors().look(view(model, Full(), ids(1, 32)))
+        Vectors().measure(view(model, Full(), ids(1, 32)))
     with pytest.raises(ValueError, match="shifts"):
         Vectors(shifts=0)
 
@@ -261,7 +261,7 @@ def test_samples_of_texts_begin_at_places_of_their_own():
 def test_maps_are_bounded(monkeypatch):
     monkeypatch.setattr("lexp.instruments.vectors.MAX_MAP", 8)
     model = tiny_model(RoPE(8)).eval()
-    arrays = Vectors(shifts=1).look(view(model, Full(), ids(2, 50))).arrays
+    arrays = Vectors(shifts=1).measure(view(model, Full(), ids(2, 50))).arrays
     assert arrays["cosine"].shape == (3, 8, 8) and arrays["norm"].shape == (3, 50)
     np.testing.assert_allclose(np.diagonal(arrays["cosine"], axis1=1, axis2=2), 1, atol=1e-6)
 
@@ -276,7 +276,7 @@ def labelled(finding, state: str, length: int) -> LabelledMeasurement:
 def test_what_is_shown_is_of_all_findings(instrument):
     model = tiny_model(NoPE()).eval()
     found = [
-        labelled(instrument.look(view(model, Full(), ids(2, n))), state, n)
+        labelled(instrument.measure(view(model, Full(), ids(2, n))), state, n)
         for state in ("trained", "random")
         for n in (16, 32)
     ]
