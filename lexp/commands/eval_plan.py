@@ -12,11 +12,17 @@ from rich.console import Console as Rich
 from lexp.commands.load_runs import RunWithData, load_subject
 from lexp.commands.select_checkpoints import chosen_checkpoints
 from lexp.display.table import Table, TableCell, to_rich
-from lexp.evaluate import EvalTargets, Method, ModelUnderTest, cell_path, prepare
-from lexp.evaluate.cell import known_cell
-from lexp.evaluate.run import depends_on_length
+from lexp.evaluate import (
+    EvalTargets,
+    Method,
+    ModelUnderTest,
+    depends_on_length,
+    eval_spec,
+    prepare,
+)
 from lexp.pattern import Banded
 from lexp.record.console import duration
+from lexp.results import find
 from lexp.runs.checkpoint import Checkpoint
 from lexp.scoring.losses import collect
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled
@@ -57,17 +63,17 @@ def plan(
     free = None
     for text, found in moments(texts, settings, rich):
         try:
-            subject = load_subject(text, settings, found)
+            tested = load_subject(text, settings, found)
         except LexpError as error:
             rich.print(f"{text.run.name}: {error}", markup=False)
             continue
-        free = available_bytes(next(subject.model.parameters()).device)
-        for exam, method in itertools.product(text.exams, methods):
-            need = needs.setdefault((exam.label, method.label), EvalCost())
-            _add(need, subject, exam, method, speeds)
+        free = available_bytes(next(tested.model.parameters()).device)
+        for targets, method in itertools.product(text.exams, methods):
+            need = needs.setdefault((targets.label, method.label), EvalCost())
+            _add(need, tested, targets, method, speeds)
         read = text.store.fingerprint, text.store.tokenizer.digest
-        by_seed = pilots.setdefault(read, {}).setdefault(subject.labels["variant"], {})
-        by_seed[subject.labels["seed"]] = pilot(subject)  # of several steps, the last one's
+        by_seed = pilots.setdefault(read, {}).setdefault(tested.run.variant, {})
+        by_seed[tested.run.seed] = pilot(tested)  # of several steps, the last one's
     rich.print(to_rich(_sheet(needs)))
     rest = sum(need.seconds for need in needs.values())
     most = max((need.n_bytes for need in needs.values()), default=0)
@@ -76,8 +82,8 @@ def plan(
         f"About {duration(rest)} in one process, {spelled(most)} of memory at most{there}; "
         "times are what a pilot on this machine took, scaled.", markup=False,
     )  # fmt: skip
-    for exam in texts[0].exams if texts else []:
-        rich.print(f"{exam.label}: {showable(exam, pilots)}", markup=False)
+    for targets in texts[0].exams if texts else []:
+        rich.print(f"{targets.label}: {showable(targets, pilots)}", markup=False)
 
 
 def moments(
@@ -93,57 +99,57 @@ def moments(
 
 def _add(
     need: EvalCost,
-    subject: ModelUnderTest,
-    exam: EvalTargets,
+    tested: ModelUnderTest,
+    targets: EvalTargets,
     method: Method,
     speeds: dict[tuple[str, str], Speed],
 ) -> None:
     """Count a run's cells of one protocol and method; a variant's runs are equally fast."""
-    key = subject.labels["variant"], method.label
-    shared = exam.protocol.nested and not depends_on_length(subject, exam, method)
+    key = tested.run.variant, method.label
+    shared = targets.protocol.nested and not depends_on_length(tested, targets, method)
     given = False
-    for length in sorted(exam.lengths, reverse=True):
+    for length in sorted(targets.lengths, reverse=True):
         need.n_cells += 1
-        if known := known_cell(cell_path(subject, exam, method, length)):
+        if stored := find(tested.folder, eval_spec(tested, targets, method, length)):
             need.n_known += 1
-            given |= shared and known[0].ok
+            given |= shared and stored.ok
             continue
         try:
-            model, pattern = prepare(subject, method, length)
-            scorer = subject.objective.scorer(
-                model, pattern, subject.autocast, exam.protocol, subject.make_attend
+            model, pattern = prepare(tested, method, length)
+            scorer = tested.objective.scorer(
+                model, pattern, tested.autocast, targets.protocol, tested.make_attend
             )
         except NotDefined:
             need.not_defined += 1
             continue
-        windows = exam.windows(length)
+        windows = targets.windows(length)
         if given:
             continue  # a longer length's pass gives it
         given = shared
         if key not in speeds:
-            speeds[key] = _speed(scorer, subject, length)
+            speeds[key] = _speed(scorer, tested, length)
         linear, quadratic = speeds[key]
         pieces = scorer.pieces(windows)
         need.n_tokens += sum(piece.size for piece in pieces)
         need.seconds += sum(linear * p.size + quadratic * p.size**2 for p in pieces)
         size = max(piece.size for piece in pieces)
         in_flight = max(size, min(scorer.batch_tokens, size * len(pieces)))
-        item = 2 if subject.labels["precision"] == "bfloat16" else 4
+        item = 2 if tested.run.precision == "bfloat16" else 4
         need.n_bytes = max(need.n_bytes, needed_bytes(model, pattern, in_flight, size, item))
 
 
-def _speed(scorer: Scorer, subject: ModelUnderTest, longest: int) -> Speed:
+def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Speed:
     """Seconds per token, and per squared token of a window where every key is seen."""
     large = min(longest, PILOT_WINDOW)
     small = max(1, large // 4)
     seconds = []
     for size in (large, small):
-        protocol = subject.objective.protocol
-        windows = protocol.spans(subject.tokens, [min(longest, 4 * large)], None)[:1]
+        protocol = tested.objective.protocol
+        windows = protocol.spans(tested.tokens, [min(longest, 4 * large)], None)[:1]
         read = [w for span in windows for w in protocol.windows(span, size)]
-        scorer.score(subject.tokens, read[:1])  # tables are made once, memory is warm
+        scorer.score(tested.tokens, read[:1])  # tables are made once, memory is warm
         started = time.perf_counter()
-        scorer.score(subject.tokens, read)
+        scorer.score(tested.tokens, read)
         seconds.append((time.perf_counter() - started) / sum(w.size for w in read))
     if isinstance(scorer.pattern, Banded) and scorer.pattern.lookback is not None:
         return max(seconds), 0.0
@@ -151,27 +157,27 @@ def _speed(scorer: Scorer, subject: ModelUnderTest, longest: int) -> Speed:
     return max(0.0, seconds[1] - quadratic * small), quadratic
 
 
-def pilot(subject: ModelUnderTest) -> TokenLosses:
+def pilot(tested: ModelUnderTest) -> TokenLosses:
     """Losses under plain attention at the trained length, a stretch of most documents."""
-    train_len = subject.labels["train_len"]
-    targets: np.ndarray = subject.tokens.lengths - 1
-    whole = targets[targets >= train_len]  # documents that fill a window
-    n_tokens = int(targets.max())
+    train_len = tested.run.train_len
+    n_targets: np.ndarray = tested.tokens.lengths - 1
+    whole = n_targets[n_targets >= train_len]  # documents that fill a window
+    n_tokens = int(n_targets.max())
     if len(whole):
         n_tokens = min(max(train_len, PILOT_TOKENS // len(whole)), int(np.median(whole)))
-    protocol = subject.objective.protocol
-    spans = protocol.spans(subject.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
+    protocol = tested.objective.protocol
+    spans = protocol.spans(tested.tokens, [n_tokens], max(PILOT_TOKENS, n_tokens))
     windows = [w for span in spans for w in protocol.windows(span, train_len)]
-    scorer = subject.objective.scorer(subject.model, subject.trained, subject.autocast, protocol)
-    nats = scorer.score(subject.tokens, windows)
-    losses = collect(subject.tokens, windows, protocol.contexts(windows), nats, train_len, "pilot")
+    scorer = tested.objective.scorer(tested.model, tested.trained, tested.autocast, protocol)
+    nats = scorer.score(tested.tokens, windows)
+    losses = collect(tested.tokens, windows, protocol.contexts(windows), nats, train_len, "pilot")
     return TokenLosses(losses.nats, losses.document.astype(np.int64), losses.position)
 
 
-def showable(exam: EvalTargets, pilots: Pilots) -> str:
+def showable(targets: EvalTargets, pilots: Pilots) -> str:
     """The smallest difference between two variants that the planned tokens can show, in words."""
-    documents = len({span.document for span in exam.spans})
-    tokens = sum(span.n_tokens for span in exam.spans) / documents
+    documents = len({span.document for span in targets.spans})
+    tokens = sum(span.n_tokens for span in targets.spans) / documents
     pairs = [
         difference(a[min(a)], b[min(b)], common=True)
         for variants in pilots.values()

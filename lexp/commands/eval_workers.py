@@ -24,7 +24,7 @@ from lexp.commands.load_runs import (
     open_text,
 )
 from lexp.commands.select_checkpoints import chosen_checkpoints
-from lexp.evaluate import LAST, Cell, EvalTargets, Method, Result, evaluate
+from lexp.evaluate import LAST, EvalResult, EvalTargets, Method, evaluate
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
 from lexp.system import runtime
@@ -46,9 +46,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class ResultReady:
-    """A cell is there; whether it was computed now."""
+    """A result is there; is_new: it was computed now."""
 
-    result: Result
+    result: EvalResult
     is_new: bool
 
 
@@ -88,25 +88,27 @@ def _events_at(
     text: RunWithData, found: Checkpoint | None, settings: dict[str, Any]
 ) -> Iterator[Event]:
     methods = make_methods(settings)
-    subject = load_subject(text, settings, found)
-    at = "" if subject.step == LAST else f" step {subject.step}"
+    tested = load_subject(text, settings, found)
+    at = "" if tested.step == LAST else f" step {tested.step}"
     waiting: list[Event] = []
-    was_known: list[bool] = []
+    was_stored: list[bool] = []
 
-    def starting(exam: EvalTargets, method: Method, length: int, known: Cell | None) -> None:
-        was_known.append(known is not None)
-        note = f"{text.run.name}{at} {exam.protocol.name} {method.label} {length}"
-        waiting.append(Progress(exam.n_read(length) if known else 0, note))
+    def starting(
+        targets: EvalTargets, method: Method, length: int, stored: EvalResult | None
+    ) -> None:
+        was_stored.append(stored is not None)
+        note = f"{text.run.name}{at} {targets.protocol.name} {method.label} {length}"
+        waiting.append(Progress(targets.n_read(length) if stored else 0, note))
 
     def advance(n_tokens: int) -> None:
         waiting.append(Progress(n_tokens, None))
 
-    for exam in text.exams:
-        for result in evaluate(subject, exam, methods, starting, advance):
+    for targets in text.exams:
+        for result in evaluate(tested, targets, methods, starting, advance):
             yield from waiting
             waiting.clear()
-            yield ResultReady(result, not all(was_known))
-            was_known.clear()
+            yield ResultReady(result, not all(was_stored))
+            was_stored.clear()
 
 
 @dataclass

@@ -24,7 +24,7 @@ from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import to_markdown, to_rich
 from lexp.display.terminal import table_console
-from lexp.evaluate import LAST, Method, Result
+from lexp.evaluate import LAST, EvalResult, Method
 from lexp.record import Console, NullLogger, WandbLogger, start_wandb
 from lexp.report import METRICS, caption, make_grid, results_chart, to_sheet, write_results
 from lexp.runs.run import variant_notes
@@ -65,7 +65,7 @@ def eval_(config: DictConfig) -> None:
             _publish(study, results, variant_notes([text.run for text in texts]), wandb)
     finally:
         wandb.finish()
-    say_what_failed(problems, [cell.status for cell, _ in results], settings)
+    say_what_failed(problems, [result.status for result in results], settings)
 
 
 def _evaluate_all(
@@ -74,12 +74,12 @@ def _evaluate_all(
     methods: list[Method],
     settings: dict[str, Any],
     problems: list[LexpError],
-) -> list[Result]:
+) -> list[EvalResult]:
     """All cells, one model in memory at a time in each process; results.csv follows each new cell.
 
     What keeps a run from being scored is added to `problems`.
     """
-    results: list[Result] = []
+    results: list[EvalResult] = []
     exams = [
         exam
         for text in texts
@@ -107,24 +107,26 @@ def _evaluate_all(
                     write_results(study)
     write_results(study)
     order = {text.run.name: n for n, text in enumerate(texts)}
-    return sorted(results, key=lambda result: order[result[0].run])
+    return sorted(results, key=lambda result: order[result.run.name])
 
 
 def _publish(
-    study: Path, results: list[Result], variants: dict[str, str], wandb: WandbLogger | NullLogger
+    study: Path,
+    results: list[EvalResult],
+    variants: dict[str, str],
+    wandb: WandbLogger | NullLogger,
 ) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
-    results = sorted(
-        results, key=lambda result: (result[0].model, natural(variants[result[0].variant]))
-    )
-    cells = [cell for cell, _ in results]
-    protocols = list(dict.fromkeys(cell.protocol for cell in cells))
+    results = sorted(results, key=lambda r: (r.run.model, natural(variants[r.run.variant])))
+    protocols = list(dict.fromkeys(result.protocol.label for result in results))
+    by_protocol = {
+        label: [result for result in results if result.protocol.label == label]
+        for label in protocols
+    }
     grids = [
-        make_grid(metric, [cell for cell in cells if cell.protocol == protocol], variants)
-        for protocol in protocols
-        for metric in METRICS
+        make_grid(metric, same, variants) for same in by_protocol.values() for metric in METRICS
     ]
-    show_evaluation(wandb, cells, grids)
+    show_evaluation(wandb, results, grids)
     sheets = [to_sheet(grid) for grid in grids]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
@@ -135,11 +137,10 @@ def _publish(
     paragraphs = [*map(to_markdown, sheets), "  \n".join(notes)]
     write_text(study / "results.md", "\n".join(paragraphs) + "\n")
     pictures = {}
-    for protocol in protocols:
-        name = "results.png" if len(protocols) == 1 else f"results-{protocol}.png"
-        own = [cell for cell in cells if cell.protocol == protocol]
-        own = [cell for cell in own if cell.step == LAST] or own
-        pictures[name] = results_chart(own, variants)
+    for label, same in by_protocol.items():
+        name = "results.png" if len(protocols) == 1 else f"results-{label}.png"
+        last = [result for result in same if result.step == LAST]
+        pictures[name] = results_chart(last or same, variants)
     looks = CurveStyles.of(pictures.values())
     for name, chart in pictures.items():
         write_bytes(study / name, chart_png(chart, looks))

@@ -1,7 +1,5 @@
 """`lexp finetune`."""
 
-import csv
-import io
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,24 +20,20 @@ from lexp.data.labelled import LabelledDataset, LabelledExample, fingerprint
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
 from lexp.model.classifier import Classifier, joined
 from lexp.position import Position
+from lexp.results import Spec, find, path_of, read_all, write, write_csv
 from lexp.runs import checkpoint
 from lexp.runs.locks import one_at_a_time
 from lexp.runs.run import Run, versions
 from lexp.statistics.scores import MEASURES
 from lexp.system import runtime
 from lexp.system.errors import CheckpointError, ConfigError, DataError, OutOfMemory
-from lexp.system.files import digest, make_folder, read_sealed, write_sealed, write_text
 from lexp.training.finetune import FinetuneSettings, Task, finetune
+from lexp.training.finetune_result import COLUMNS, FINETUNINGS, FinetuneResult
 from lexp.training.optim import OptimSettings
 
-FOLDER = "finetune"
 SPLITS: tuple[Split, ...] = ("train", "validation")
 # What the numbers do not depend on.
 NOT_IDENTITY = ("run", "name", "outputs", "device")
-COLUMNS = (
-    "run", "model", "size", "objective", "train_seed", "task", "seed", "epoch", "loss",
-    *MEASURES, "chance", "n_train", "n_held_out", "n_cut", "lr", "epochs", "batch_size", "max_len",
-)  # fmt: skip
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -69,34 +63,48 @@ def finetune_(config: DictConfig) -> None:
     splits = {name: labelled.examples(name) for name in SPLITS}
     found = final(run)
     max_len = settings["max_len"] or run.settings["train_len"]
+    tokenizer = load_tokenizer(run.folder)
     identity = {
         **{key: value for key, value in settings.items() if key not in NOT_IDENTITY},
         "max_len": max_len, "precision": precision, "checkpoint": found.model_sha256,
+        "run_model": run.settings["model"], "run_size": run.settings["size"],
+        "tokenizer": tokenizer.digest,
         "train": fingerprint(splits["train"]), "validation": fingerprint(splits["validation"]),
     }  # fmt: skip
-    stem = f"{settings['task']['name']}-s{settings['seed']}-{digest(identity)[:6]}"
-    path = run.folder / FOLDER / f"{stem}.json"
-    if path.exists():
+    spec = Spec(FINETUNINGS, f"{settings['task']['name']}-s{settings['seed']}", identity)
+    path = path_of(run.folder, spec)
+    if find(run.folder, spec) is not None:
         print(f"{path} is there, nothing to do", file=sys.stderr)
     else:
         torch.manual_seed(settings["seed"])
         model = make_classifier(run, found, labelled.n_classes).to(device)
-        task, n_cut = make_task(labelled, splits, load_tokenizer(run.folder), model, max_len)
+        task, n_cut = make_task(labelled, splits, tokenizer, model, max_len)
         print(
             f"{run.name}: {settings['task']['name']}, {len(task.train)} texts to learn from, "
             f"{len(task.held_out)} held out, {n_cut} cut to {max_len} tokens",
             file=sys.stderr,
         )
         history = _finetune(model, task, run, settings, runtime.autocast(precision, device))
-        sizes = {"n_train": len(task.train), "n_held_out": len(task.held_out), "n_cut": n_cut}
-        make_folder(path.parent)
-        write_sealed(
-            path,
-            {
-                "settings": {**settings, "max_len": max_len}, "identity": identity, **sizes,
-                "chance": chance(task), "epochs": history, "versions": versions(),
-            },
-        )  # fmt: skip
+        result = FinetuneResult(
+            run=run.name,
+            model=run.settings["model"]["name"],
+            size=run.settings["size"]["name"],
+            objective=run.settings["objective"]["name"],
+            train_seed=run.settings["seed"],
+            task=settings["task"]["name"],
+            seed=settings["seed"],
+            chance=chance(task),
+            n_train=len(task.train),
+            n_held_out=len(task.held_out),
+            n_cut=n_cut,
+            lr=settings["lr"],
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            max_len=max_len,
+            history=tuple(history),
+            versions=versions(),
+        )
+        write(run.folder, spec, result)
     table = write_table(run.folder.parent)
     print(f"{path}, {table}", file=sys.stderr)
 
@@ -110,14 +118,14 @@ def _finetune(
 ) -> list[dict[str, float]]:
     """Fine-tune; OutOfMemory, with what helps, in place of what torch says."""
     pattern, chosen = training_pattern(run.settings), finetune_settings(settings)
-    try:
-        return finetune(model, pattern, task, chosen, autocast, _say)
-    except (RuntimeError, MemoryError) as error:
-        if not runtime.is_out_of_memory(error):
-            raise
+    history, _ = runtime.catch_out_of_memory(
+        lambda: finetune(model, pattern, task, chosen, autocast, _say)
+    )
+    if history is None:
         raise OutOfMemory(
             f"fine-tuning does not fit; a smaller batch_size= needs less (now {chosen.batch_size})"
-        ) from None
+        )
+    return history
 
 
 def _run(settings: dict[str, Any]) -> Run:
@@ -197,26 +205,10 @@ def _say(epoch: int, measures: dict[str, float]) -> None:
 
 
 def write_table(study: Path) -> Path:
-    """finetune.csv: an epoch a row, of every fine-tuning of every run of a study."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
+    """Write finetune.csv: an epoch a row, of every fine-tuning of every run of a study."""
+    path = study / "finetune.csv"
     with one_at_a_time(study):
-        for path in sorted(study.glob(f"*/{FOLDER}/*.json")):
-            try:
-                stored = read_sealed(path)
-                settings, run = Run(path.parents[1]).settings, path.parents[1].name
-                own = stored["settings"]
-                named = {
-                    "run": run, "model": settings["model"]["name"],
-                    "size": settings["size"]["name"], "objective": settings["objective"]["name"],
-                    "train_seed": settings["seed"], **own, "task": own["task"]["name"],
-                    "chance": stored["chance"],
-                    **{key: stored[key] for key in ("n_train", "n_held_out", "n_cut")},
-                }  # fmt: skip
-                for epoch, measures in enumerate(stored["epochs"], 1):
-                    writer.writerow({**named, **measures, "run": run, "epoch": epoch})
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                print(f"{path} is left out: {error}", file=sys.stderr)
-        write_text(study / "finetune.csv", buffer.getvalue())
-    return study / "finetune.csv"
+        results = read_all(study, FINETUNINGS)
+        rows = [row for result in results for row in result.rows()]
+        write_csv(path, COLUMNS, rows, nan="nan")
+    return path

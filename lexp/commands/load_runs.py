@@ -29,10 +29,11 @@ from lexp.config.schema import check_types
 from lexp.config.validation import check_train
 from lexp.data import Store, open_store
 from lexp.data.tokenizer import load_tokenizer
-from lexp.evaluate import LAST, OUT_OF_MEMORY, EvalTargets, Method, ModelUnderTest
+from lexp.evaluate import LAST, EvalTargets, Method, ModelIdentity, ModelUnderTest, RunInfo
 from lexp.extension import Extension
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
+from lexp.results import OUT_OF_MEMORY
 from lexp.runs import checkpoint
 from lexp.runs.run import Run, find_runs, variant
 from lexp.scoring.protocol import Protocol
@@ -186,26 +187,26 @@ def load_subject(
     model, sha256 = _trained(text, found)
     return ModelUnderTest(
         folder=run.folder,
-        labels={
-            "run": run.name,
-            "model": run.settings["model"]["name"],
-            "size": run.settings["size"]["name"],
-            "dataset": text.dataset,
-            "seed": run.settings["seed"],
-            "train_len": run.settings["train_len"],
-            "tokenizer": run.settings["tokenizer"]["name"],
-            "precision": precision,
-            "text": text.store.fingerprint[:8],
-            "variant": variant(run.settings),
-        },
-        identity={
-            "model": run.settings["model"],
-            "size": run.settings["size"],
-            "checkpoint": sha256,
-            "fingerprint": text.store.fingerprint,
-            "tokenizer": text.store.tokenizer.digest,
-            "precision": precision,
-        },
+        run=RunInfo(
+            name=run.name,
+            model=run.settings["model"]["name"],
+            size=run.settings["size"]["name"],
+            dataset=text.dataset,
+            seed=run.settings["seed"],
+            train_len=run.settings["train_len"],
+            tokenizer=run.settings["tokenizer"]["name"],
+            precision=precision,
+            text=text.store.fingerprint[:8],
+            variant=variant(run.settings),
+        ),
+        identity=ModelIdentity(
+            model=run.settings["model"],
+            size=run.settings["size"],
+            checkpoint=sha256,
+            text=text.store.fingerprint,
+            tokenizer=text.store.tokenizer.digest,
+            precision=precision,
+        ),
         model=model.to(device),
         tokens=text.store.splits["test"],
         autocast=runtime.autocast(precision, device),
@@ -223,12 +224,11 @@ def _trained(text: RunWithData, found: checkpoint.Checkpoint | None) -> tuple[Tr
     if is_external(run):
         return trained_external(run), run.settings["model"]["sha256"]
     found = found or final(run)
-    try:
-        model = make_model(run.settings, text.store.tokenizer.vocab_size).eval()
-    except (RuntimeError, MemoryError) as error:
-        if not runtime.is_out_of_memory(error):
-            raise
-        raise OutOfMemory(f"{run.name}: a model of the sizes in its config.json: {error}") from None
+    model, missing = runtime.catch_out_of_memory(
+        lambda: make_model(run.settings, text.store.tokenizer.vocab_size).eval()
+    )
+    if model is None:
+        raise OutOfMemory(f"{run.name}: a model of the sizes in its config.json: {missing}")
     checkpoint.load_model(found, model)
     return model, found.model_sha256
 

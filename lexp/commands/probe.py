@@ -20,10 +20,11 @@ from lexp.config.validation import check_probe
 from lexp.display.table import to_markdown, to_rich
 from lexp.display.terminal import table_console
 from lexp.probes import Material, Probe
-from lexp.probes.cells import Result
+from lexp.probes.result import ProbeResult
 from lexp.probes.run import ProbeCase, ProbePlan, run_probes
 from lexp.record import Console
-from lexp.report.probes import probe_sheets, probes_caption, write_probes
+from lexp.report import write_probes
+from lexp.report.probes import probe_sheets, probes_caption
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
@@ -63,7 +64,7 @@ def probe(config: DictConfig) -> None:
     results = _probe_all(study, texts, plan, settings, problems)
     if results:
         _publish(study, results, variant_notes([text.run for text in texts]))
-    say_what_failed(problems, [result.cell.status for result in results], settings)
+    say_what_failed(problems, [result.status for result in results], settings)
 
 
 def _probe_all(
@@ -72,12 +73,12 @@ def _probe_all(
     plan: ProbePlan,
     settings: dict[str, Any],
     problems: list[LexpError],
-) -> list[Result]:
+) -> list[ProbeResult]:
     """All cells in order, one model in memory at a time; probes.csv follows each run.
 
     What keeps a run from being loaded is added to `problems`.
     """
-    results: list[Result] = []
+    results: list[ProbeResult] = []
     passes = sum(probe.n_passes for probe in plan.probes) * plan.samples
     total = len(texts) * len(plan.methods) * sum(plan.lengths) * passes
     with Console("probing", total) as console:
@@ -85,24 +86,24 @@ def _probe_all(
         console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to read")
         for text in texts:
 
-            def starting(place: ProbeCase, known: bool) -> None:
-                words = text.run.name, place.probe.label, place.method.label  # noqa: B023
-                note = f"{' '.join(words)} {place.length}"
-                console.advance(place.n_tokens(plan) if known else 0, note)
+            def starting(case: ProbeCase, is_stored: bool) -> None:
+                words = text.run.name, case.probe.label, case.method.label  # noqa: B023
+                note = f"{' '.join(words)} {case.length}"
+                console.advance(case.n_tokens(plan) if is_stored else 0, note)
 
             try:
-                subject = load_subject(text, settings)
+                tested = load_subject(text, settings)
             except LexpError as error:
                 problems.append(error)
                 continue
-            material = Material(subject.tokens, text.store.tokenizer)
-            results += run_probes(subject, material, plan, starting, console.advance)
+            material = Material(tested.tokens, text.store.tokenizer)
+            results += run_probes(tested, material, plan, starting, console.advance)
             write_probes(study)
     write_probes(study)
     return results
 
 
-def _publish(study: Path, results: list[Result], variants: dict[str, str]) -> None:
+def _publish(study: Path, results: list[ProbeResult], variants: dict[str, str]) -> None:
     """Print the tables; write them as Markdown."""
     sheets = probe_sheets(results, variants)
     notes = probes_caption(results)

@@ -20,26 +20,20 @@ from lexp.display.html import render
 from lexp.display.latex import to_latex
 from lexp.display.table import Table, to_csv, to_markdown, to_rich
 from lexp.display.terminal import table_console
-from lexp.evaluate import LAST, OK
-from lexp.instruments.base import Instrument, LabelledMeasurement
-from lexp.instruments.measure import AnalysisResult, noted, read_looks
+from lexp.evaluate import EVALUATIONS, LAST, EvalResult
+from lexp.instruments.base import Instrument
+from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant, labelled
 from lexp.instruments.over_training import shown
+from lexp.probes.result import PROBES
 from lexp.report.charts import length_chart, position_chart, published_chart
-from lexp.report.claims import UNPAIRED, claims
+from lexp.report.claims import claims
 from lexp.report.long_range_tokens import judging_runs, key_sheet
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.paired import paired_sheet
 from lexp.report.perplexity_table import METRICS, caption, make_grid, to_sheet
-from lexp.report.probes import probe_sheets, probes_caption, read_probes
+from lexp.report.probes import probe_sheets, probes_caption
 from lexp.report.scales import scale_sheets
-from lexp.report.study_results import (
-    ResultSeries,
-    StoredResult,
-    lines,
-    method_rank,
-    protocols,
-    read_study,
-)
+from lexp.report.study_results import ResultSeries, by_protocol, make_series, method_rank
 from lexp.report.tables import (
     cost_sheet,
     differences_sheet,
@@ -49,14 +43,11 @@ from lexp.report.tables import (
     reach_sheet,
     seeds_sheet,
 )
+from lexp.results import read_newest
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
+from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder, make_folder, write_text
-
-# Protocols whose windows are scored whole, so that targets have every amount of context.
-WIDE = ("segments", "prefix")
-# What masked models are asked has no last tokens, and no printed numbers beside it.
-MASKED = "masked"
 
 
 def check(config: DictConfig) -> dict[str, Any]:
@@ -72,41 +63,39 @@ def report(config: DictConfig) -> None:
     study = Path(settings["outputs"]) / settings["name"]
     runs = _runs(study, settings["model"])
     names = {run.name for run in runs}
-    stored = read_study(study)
+    stored = read_newest(study, EVALUATIONS)
     _say_orphans(study, stored)
-    every = [one for one in stored if one.cell.run in names]
-    known = [one for one in every if one.cell.step == LAST]
-    if not known:
+    every_step = [result for result in stored if result.run.name in names]
+    results = [result for result in every_step if result.step == LAST]
+    if not results:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
-    scored = {one.cell.run for one in known}
-    probed = read_probes(study, names)
-    looks = [one for one in read_looks(study) if one.run in names and one.status == OK]
-    looks.sort(key=lambda one: method_rank(one.labelled.method))
+    probed = [result for result in read_newest(study, PROBES) if result.run.name in names]
+    analyses = [r for r in read_newest(study, ANALYSES) if r.run.name in names and r.ok]
+    analyses.sort(key=lambda result: method_rank(result.method))
     # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
-    seen = {one.cell.run for one in every} | {one.cell.run for one in probed}
-    seen |= {one.run for one in looks}
+    seen = {result.run.name for result in every_step} | {result.run.name for result in probed}
+    seen |= {result.run.name for result in analyses}
     runs = [run for run in runs if run.name in seen]
     for run in runs:
         check_run(run)
-    notes, looks = variant_notes(runs), noted(looks, run_notes(runs))
+    notes, of_runs = variant_notes(runs), run_notes(runs)
+    analyses = by_variant(analyses, of_runs)
+    scored = {result.run.name for result in results}
     runs = [run for run in runs if run.name in scored]
-    found = lines(known, notes)
-    _check_names(found, settings)
-    first = chapter(study, found, looks)
+    all_series = make_series(results, notes)
+    _check_names(all_series, settings)
+    first = chapter(study, all_series, analyses, of_runs)
     sections = [first] if first else []
-    sections += [
-        _section(protocol, own, settings, {k.path: k.reason for k in known})
-        for protocol, own in protocols(found)
-    ]
-    sections += _training(every, runs, notes, settings["delta"])
+    sections += [_section(protocol, same, settings) for protocol, same in by_protocol(all_series)]
+    sections += _training(every_step, runs, notes, settings["delta"])
     if probed:
         sheets = probe_sheets(probed, notes)
         sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(sheets)))
-    sections += _analysis(looks)
-    if failures := failures_sheet(found):
+    sections += _analysis(analyses, of_runs)
+    if failures := failures_sheet(all_series):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
     summary = (
-        f"{len(runs)} runs, {len(known)} cells. Every number carries the protocol that made it; "
+        f"{len(runs)} runs, {len(results)} cells. Every number carries the protocol that made it; "
         "protocols are never mixed in a table."
     )
     page = Page(f"lexp: {settings['name']}", summary, tuple(sections), provenance(runs))
@@ -121,31 +110,31 @@ def report(config: DictConfig) -> None:
 
 
 def _training(
-    every: list[StoredResult], runs: list[Run], notes: dict[str, str], delta: float
+    results: list[EvalResult], runs: list[Run], notes: dict[str, str], delta: float
 ) -> list[Section]:
     """A section on checkpoints of several steps, where such were scored."""
-    items = over_training(
-        every, {run.name: LAST if is_external(run) else n_steps(run) for run in runs}, notes, delta
-    )
+    last_steps = {run.name: LAST if is_external(run) else n_steps(run) for run in runs}
+    items = over_training(results, last_steps, notes, delta)
     return [Section("Over training", TRAINING, tuple(items))] if items else []
 
 
-def _analysis(looks: list[AnalysisResult]) -> list[Section]:
-    """A section for each instrument whose findings are there."""
-    found: dict[str, list[LabelledMeasurement]] = {}
-    for one in looks:
-        found.setdefault(one.instrument, []).append(one.labelled)
+def _analysis(results: list[AnalysisResult], notes: dict[str, str]) -> list[Section]:
+    """A section for each instrument that measured something. notes: by run."""
+    by_label: dict[str, list[AnalysisResult]] = {}
+    for result in results:
+        by_label.setdefault(result.instrument.label, []).append(result)
     sections = []
     instruments = all_instruments()
-    for label, own in found.items():
-        instrument = instruments.get(label.split("-")[0])
+    for label, same in by_label.items():
+        instrument = instruments.get(same[0].instrument.name)
         if instrument is None:
             words = "Not known here, so not shown: its file is found with --config-dir DIR."
             print(f"lexp: instrument {label}: {words}", file=sys.stderr)
             sections.append(Section(f"Instrument: {label}", words))
             continue
         words = (sys.modules[type(instrument).__module__].__doc__ or "").strip()
-        sections.append(Section(f"Instrument: {label}", words, tuple(shown(instrument, own))))
+        items = shown(instrument, labelled(same, notes))
+        sections.append(Section(f"Instrument: {label}", words, tuple(items)))
     return sections
 
 
@@ -168,40 +157,38 @@ def config_folders() -> list[Path]:
 
 
 def _section(
-    protocol: str, own: list[ResultSeries], settings: dict[str, Any], reasons: dict[Path, str]
+    protocol: ProtocolInfo, all_series: list[ResultSeries], settings: dict[str, Any]
 ) -> Section:
     """All tables and curves of one protocol."""
-    cells = [k for line in own for by_seed in line.cells.values() for k in by_seed.values()]
-    notes = {line.variant: line.note for line in own}
-    below = tuple(caption([(k.cell, reasons[k.path]) for k in cells]))
-    sheets = [
-        to_sheet(make_grid(metric, [k.cell for k in cells], notes), below) for metric in METRICS
-    ]
-    shortest = min(line.lengths[0] for line in own)
-    if not protocol.startswith(MASKED):
-        sheets.append(last_sheet(own, settings["last_k"] or max(1, shortest // 2)))
-    made = claims(own, settings["delta"])
-    if made:
-        sheets.append(reach_sheet(made))
-        keys = key_sheet(own, settings["key_alpha"], settings["judge"])
+    results = [result for series in all_series for result in series.every_result]
+    notes = {series.variant: series.note for series in all_series}
+    below = tuple(caption(results))
+    sheets = [to_sheet(make_grid(metric, results, notes), below) for metric in METRICS]
+    shortest = min(series.lengths[0] for series in all_series)
+    if not protocol.masked:  # masked targets are no last tokens
+        sheets.append(last_sheet(all_series, settings["last_k"] or max(1, shortest // 2)))
+    of_series = claims(all_series, settings["delta"])
+    if of_series:
+        sheets.append(reach_sheet(of_series))
+        keys = key_sheet(all_series, settings["key_alpha"], settings["judge"])
         sheets += [keys] if keys else []
-    longest = max(length for line in own for length in line.lengths)
-    baseline = settings["baseline"] or own[0].name
+    longest = max(length for series in all_series for length in series.lengths)
+    baseline = settings["baseline"] or all_series[0].name
     more = [
-        differences_sheet(own, longest, baseline),
-        methods_sheet(own, longest),
-        paired_sheet(own, baseline),
-        seeds_sheet(own, longest),
-        *scale_sheets(own),
-        cost_sheet(own),
+        differences_sheet(all_series, longest, baseline),
+        methods_sheet(all_series, longest),
+        paired_sheet(all_series, baseline),
+        seeds_sheet(all_series, longest),
+        *scale_sheets(all_series),
+        cost_sheet(all_series),
     ]
-    charts: list[Chart | None] = [length_chart(own)]
-    if protocol.startswith(WIDE):
-        charts.append(position_chart(own))
-    if made and not protocol.startswith(MASKED):
-        charts.append(published_chart(own))
+    charts: list[Chart | None] = [length_chart(all_series)]
+    if protocol.all_contexts:
+        charts.append(position_chart(all_series))
+    if of_series and not protocol.masked:  # papers printed none of masked models
+        charts.append(published_chart(all_series))
     items = [item for item in (charts[0], *sheets, *charts[1:], *more) if item is not None]
-    return Section(protocol, below[0], tuple(items))
+    return Section(protocol.label, below[0], tuple(items))
 
 
 def provenance(runs: list[Run]) -> dict[str, Any]:
@@ -212,21 +199,21 @@ def provenance(runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _say_orphans(study: Path, stored: list[StoredResult]) -> None:
-    """Name the runs whose cells are there and whose config is not."""
+def _say_orphans(study: Path, stored: list[EvalResult]) -> None:
+    """Name the runs whose results are there and whose config is not."""
     there = {run.name for run in find_runs(study)}
-    lost = sorted({one.cell.run for one in stored} - there)
+    lost = sorted({result.run.name for result in stored} - there)
     if lost:
         print(f"no such run any more, its cells left out: {', '.join(lost)}", file=sys.stderr)
 
 
-def _check_names(found: list[ResultSeries], settings: dict[str, Any]) -> None:
+def _check_names(all_series: list[ResultSeries], settings: dict[str, Any]) -> None:
     """ConfigError if the baseline or the judge is under no protocol; both may be under some."""
     baseline, judge = settings["baseline"], settings["judge"]
-    names = sorted({line.name for line in found})
+    names = sorted({series.name for series in all_series})
     if baseline is not None and baseline not in names:
         raise ConfigError(f"baseline={baseline}: there are {', '.join(names)}")
-    runs = judging_runs([line for line in found if not line.protocol.startswith(UNPAIRED)])
+    runs = judging_runs([series for series in all_series if series.protocol.paired])
     if judge is not None and judge not in runs:
         raise ConfigError(
             f"judge={judge}: scored with full attention at its trained length and a shorter one "

@@ -39,7 +39,6 @@ from lexp.system.errors import (
     DataError,
     NotDefined,
     OutOfMemory,
-    first_line,
 )
 from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
@@ -112,16 +111,12 @@ def _train_in_memory(
     stop: runtime.StopRequest,
 ) -> None:
     """Train; OutOfMemory, with what helps, in place of what torch says."""
-    message = ""
-    try:
-        _train(settings, folder, group, heartbeat, stop)
-    except (RuntimeError, MemoryError) as error:
-        if not runtime.is_out_of_memory(error):
-            raise
-        message = first_line(error)
-    if message:
+    _, missing = runtime.catch_out_of_memory(
+        lambda: _train(settings, folder, group, heartbeat, stop)
+    )
+    if missing:
         now = settings["accumulation"]
-        raise OutOfMemory(f"{message}; a larger accumulation= needs less (now {now})")
+        raise OutOfMemory(f"{missing}; a larger accumulation= needs less (now {now})")
 
 
 def _train(

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lexp.evaluate import COLUMNS, Cell
+from lexp.evaluate import COLUMNS, EvalResult
 from lexp.record import ChartLine, NullLogger, RunLabel, WandbLogger
 from lexp.report.perplexity_table import Grid
 from lexp.system.files import digest
@@ -18,9 +18,11 @@ def make_label(settings: dict[str, Any]) -> RunLabel:
     return RunLabel(settings["name"], f"eval-{asked[:6]}", "eval")
 
 
-def show_evaluation(wandb: WandbLogger | NullLogger, cells: list[Cell], grids: list[Grid]) -> None:
-    """The cells as they stand in results.csv, and a chart of every grid, one line a row."""
-    rows = [[_plain(getattr(cell, column)) for column in COLUMNS] for cell in cells]
+def show_evaluation(
+    wandb: WandbLogger | NullLogger, results: list[EvalResult], grids: list[Grid]
+) -> None:
+    """The results as they stand in results.csv, and a chart of every grid, one line a row."""
+    rows = [[_plain(result.row()[column]) for column in COLUMNS] for result in results]
     wandb.table("results", list(COLUMNS), rows)
     for grid in grids:
         lines = []

@@ -1,43 +1,34 @@
-"""Evaluation: every cell of a study, computed once and kept."""
+"""Evaluation: the losses of trained models on long texts, each computed once and stored."""
 
-from lexp.evaluate.cell import (
-    COLUMNS,
+from lexp.evaluate.model_under_test import (
     LAST,
-    NOT_DEFINED,
-    NOT_FINITE,
-    OK,
-    OUT_OF_MEMORY,
-    STEP,
-    Cell,
-    Result,
-    read_cell,
-)
-from lexp.evaluate.run import evaluate
-from lexp.evaluate.subject import (
-    EvalTargets,
     Method,
+    ModelIdentity,
     ModelUnderTest,
-    cell_path,
+    RunInfo,
+    model_spec,
     prepare,
     refuse_beyond,
 )
+from lexp.evaluate.result import COLUMNS, EVALUATIONS, STEP, EvalResult, eval_spec
+from lexp.evaluate.run import depends_on_length, evaluate
+from lexp.evaluate.targets import EvalTargets
 
 __all__ = [
     "COLUMNS",
+    "EVALUATIONS",
     "LAST",
-    "NOT_DEFINED",
-    "NOT_FINITE",
-    "OK",
-    "OUT_OF_MEMORY",
     "STEP",
-    "Cell",
+    "EvalResult",
     "EvalTargets",
     "Method",
+    "ModelIdentity",
     "ModelUnderTest",
-    "Result",
-    "cell_path",
+    "RunInfo",
+    "depends_on_length",
+    "eval_spec",
     "evaluate",
+    "model_spec",
     "prepare",
-    "read_cell",
     "refuse_beyond",
 ]

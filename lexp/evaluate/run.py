@@ -1,95 +1,148 @@
-"""Perplexity by inference length: cells of (run, protocol, method, length), kept as soon as known.
+"""Perplexity by inference length, each result stored as soon as it is known.
 
-A cell is a JSON row and, beside it, the losses of all its tokens (.npz, lexp.scoring.losses): any
-other average can be taken later. Failures are cells too; nothing is dropped.
+A result has the losses of all its tokens beside it (lexp.scoring.losses): any other average can be
+taken later. Failures are results too; nothing is dropped.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from lexp.evaluate.cell import (
+from lexp.evaluate.model_under_test import Method, ModelUnderTest, prepare
+from lexp.evaluate.partial_progress import PartialFile
+from lexp.evaluate.result import EvalResult, eval_spec
+from lexp.evaluate.targets import EvalTargets
+from lexp.results import (
     NOT_DEFINED,
     NOT_FINITE,
-    OK,
-    OUT_OF_MEMORY,
-    Cell,
-    Result,
-    known_cell,
-    write_cell,
+    Outcome,
+    Spec,
+    attempt,
+    component_of,
+    find,
+    path_of,
+    write,
 )
-from lexp.evaluate.partial import PartialFile
-from lexp.evaluate.subject import EvalTargets, Method, ModelUnderTest, cell_path, prepare
-from lexp.scoring.losses import Losses, collect, read_losses
+from lexp.scoring.losses import Losses, collect
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled
 from lexp.scoring.protocol import TextWindow
-from lexp.scoring.scorer import Partial, Scorer
-from lexp.system.errors import NotDefined, first_line
+from lexp.scoring.scorer import Scorer
 from lexp.system.files import make_folder
-from lexp.system.runtime import is_out_of_memory
 
-Starting = Callable[[EvalTargets, Method, int, Cell | None], None]
+Starting = Callable[[EvalTargets, Method, int, EvalResult | None], None]
 Advance = Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class EvalCase:
+    """What one result is of: a model, what it is scored on, by which method, at which length."""
+
+    tested: ModelUnderTest
+    targets: EvalTargets
+    method: Method
+    length: int
+
+    @property
+    def spec(self) -> Spec[EvalResult]:
+        """What its numbers depend on."""
+        return eval_spec(self.tested, self.targets, self.method, self.length)
+
+
 def evaluate(
-    subject: ModelUnderTest,
-    exam: EvalTargets,
+    tested: ModelUnderTest,
+    targets: EvalTargets,
     methods: list[Method],
     starting: Starting,
     advance: Advance,
-) -> Iterator[Result]:
-    """Yield each cell with the reason of its failure (or ""), computing only what is missing.
+) -> Iterator[EvalResult]:
+    """Yield the result of every method and length, computing only what is missing.
 
-    Lengths ascend, so that what runs out of memory comes last. starting: told which cell comes
-    next, and the cell itself if it was known already. advance: told of tokens read.
+    Lengths ascend, so that what runs out of memory comes last. starting: told which result comes
+    next, and the result itself if it is stored already. advance: told of tokens read.
     """
     for method in methods:
-        if exam.protocol.nested and not depends_on_length(subject, exam, method):
-            yield from _nested(subject, exam, method, starting, advance)
+        if targets.protocol.nested and not depends_on_length(tested, targets, method):
+            yield from _nested(tested, targets, method, starting, advance)
             continue
-        for length in sorted(exam.lengths):
-            path = cell_path(subject, exam, method, length)
-            known = known_cell(path)
-            starting(exam, method, length, known[0] if known else None)
-            yield known or _compute(subject, exam, method, length, path, advance)
+        for length in sorted(targets.lengths):
+            case = EvalCase(tested, targets, method, length)
+            stored = find(tested.folder, case.spec)
+            starting(targets, method, length, stored)
+            yield stored or _compute(case, advance)
 
 
-def depends_on_length(subject: ModelUnderTest, exam: EvalTargets, method: Method) -> bool:
-    """Whether a text's beginning is read otherwise when more of it follows."""
-    patterns = {repr(subject.fit(method.pattern, length)) for length in exam.lengths}
-    draws = any(position.samples_positions for position in subject.model.schemes)
+def depends_on_length(tested: ModelUnderTest, targets: EvalTargets, method: Method) -> bool:
+    """Return True if a text's beginning is read otherwise when more of it follows."""
+    patterns = {repr(tested.fit(method.pattern, length)) for length in targets.lengths}
+    draws = any(position.samples_positions for position in tested.model.schemes)
     return len(patterns) > 1 or draws or method.extension.follows_length
 
 
 def _nested(
-    subject: ModelUnderTest, exam: EvalTargets, method: Method, starting: Starting, advance: Advance
-) -> Iterator[Result]:
-    """One pass at the longest length that succeeds gives the cells of all shorter ones."""
-    results: dict[int, Result] = {}
-    whole: Losses | None = None
-    for length in sorted(exam.lengths, reverse=True):
-        path = cell_path(subject, exam, method, length)
-        known = known_cell(path)
-        starting(exam, method, length, known[0] if known else None)
-        if known is None and whole is not None:
-            advance(exam.n_read(length))
-            beginning = whole.only(whole.context <= length, length)
-            known = _keep(subject, exam, method, length, path, Outcome(beginning, OK, "", 0.0))
-        results[length] = known or _compute(subject, exam, method, length, path, advance)
-        if whole is None and results[length][0].ok:
-            whole = read_losses(path.with_suffix(".npz"))
+    tested: ModelUnderTest,
+    targets: EvalTargets,
+    method: Method,
+    starting: Starting,
+    advance: Advance,
+) -> Iterator[EvalResult]:
+    """Yield all lengths' results from one pass at the longest length that succeeds."""
+    results: dict[int, EvalResult] = {}
+    longest: Losses | None = None
+    for length in sorted(targets.lengths, reverse=True):
+        case = EvalCase(tested, targets, method, length)
+        result = find(tested.folder, case.spec)
+        starting(targets, method, length, result)
+        if result is None and longest is not None:
+            advance(targets.n_read(length))
+            beginning = longest.only(longest.context <= length, length)
+            result = _store(case, Outcome(beginning), 0.0)
+        results[length] = result or _compute(case, advance)
+        if longest is None and results[length].ok:
+            longest = results[length].losses()
     for length in sorted(results):
         yield results[length]
 
 
+def _compute(case: EvalCase, advance: Advance) -> EvalResult:
+    """Score a case, keeping progress meanwhile, and store its result."""
+    path = path_of(case.tested.folder, case.spec)
+    make_folder(path.parent)
+    started = time.perf_counter()
+    partial = PartialFile(path.with_suffix(".part"))
+    outcome = _score(case, advance, partial)
+    result = _store(case, outcome, round(time.perf_counter() - started, 3))
+    partial.remove()
+    return result
+
+
+def _score(case: EvalCase, advance: Advance, partial: PartialFile) -> Outcome[Losses]:
+    """Score the targets of a case; NotDefined and exhausted memory become statuses."""
+    tested, targets, length = case.tested, case.targets, case.length
+    windows = targets.windows(length)
+
+    def losses() -> Losses:
+        model, pattern = prepare(tested, case.method, length)
+        scorer = tested.objective.scorer(
+            model, pattern, tested.autocast, targets.protocol, tested.make_attend
+        )
+        if missing := _too_little_memory(scorer, windows, tested.run.precision):
+            advance(targets.n_read(length))
+            raise MemoryError(missing)
+        nats = scorer.score(tested.tokens, windows, advance, partial)
+        context = targets.protocol.contexts(windows)
+        return collect(tested.tokens, windows, context, nats, length, targets.label)
+
+    outcome = attempt(losses)
+    if outcome.status == NOT_DEFINED:
+        advance(targets.n_read(length))
+    return outcome
+
+
 def _too_little_memory(scorer: Scorer, windows: list[TextWindow], precision: str) -> str:
-    """Why a pass cannot fit, or "": the operating system kills a process rather than tell it."""
+    """Say why a pass cannot fit, or "": the system kills a process without a word."""
     free = available_bytes(scorer.device)
     size = max(piece.size for piece in scorer.pieces(windows))
     n_tokens = max(size, min(scorer.batch_tokens, size * len(windows)))
@@ -100,102 +153,27 @@ def _too_little_memory(scorer: Scorer, windows: list[TextWindow], precision: str
     return f"needs about {spelled(needed)}, {spelled(free)} are free"
 
 
-class Outcome(NamedTuple):
-    """What came of a cell: losses, or none and why; seconds it took."""
-
-    losses: Losses | None
-    status: str
-    reason: str
-    seconds: float
-
-
-def _compute(
-    subject: ModelUnderTest,
-    exam: EvalTargets,
-    method: Method,
-    length: int,
-    path: Path,
-    advance: Advance,
-) -> Result:
-    make_folder(path.parent)
-    started = time.perf_counter()
-    partial = PartialFile(path.with_suffix(".part"))
-    losses, status, reason = _score(subject, exam, method, length, advance, partial)
-    seconds = round(time.perf_counter() - started, 3)
-    result = _keep(subject, exam, method, length, path, Outcome(losses, status, reason, seconds))
-    partial.remove()
-    return result
-
-
-def _keep(
-    subject: ModelUnderTest,
-    exam: EvalTargets,
-    method: Method,
-    length: int,
-    path: Path,
-    outcome: Outcome,
-) -> Result:
-    """Write a cell's files, losses first; a loss that is not finite is a failure with its place."""
-    losses, status, reason, seconds = outcome
-    nll = ppl = bpb = math.nan
-    if losses is not None:
-        nll, ppl, bpb = losses.nll, losses.ppl, losses.bits_per_byte
-        if not math.isfinite(nll):
-            status = NOT_FINITE
-            reason = f"first at context {losses.context[~np.isfinite(losses.nats)].min()}"
-    cell = Cell(
-        **subject.labels,
-        attention=method.pattern.label,
-        extension=method.extension.label,
-        protocol=exam.label,
-        length=length,
-        documents=len({span.document for span in exam.spans}),
-        tokens=sum(window.n_scored for window in exam.windows(length)),
-        nll=nll,
-        ppl=ppl,
-        bpb=bpb,
+def _store(case: EvalCase, outcome: Outcome[Losses], seconds: float) -> EvalResult:
+    """Store a result; a loss that is not finite is a failure with its place."""
+    tested, targets, method = case.tested, case.targets, case.method
+    losses, status, reason = outcome.value, outcome.status, outcome.reason
+    if losses is not None and not math.isfinite(losses.nll):
+        status = NOT_FINITE
+        reason = f"first at context {losses.context[~np.isfinite(losses.nats)].min()}"
+    result = EvalResult(
+        run=tested.run,
+        pattern=component_of(method.pattern),
+        extension=component_of(method.extension),
+        protocol=targets.protocol.info(targets.lengths),
+        length=case.length,
+        documents=targets.n_documents,
+        tokens=sum(window.n_scored for window in targets.windows(case.length)),
+        nll=math.nan if losses is None else losses.nll,
+        ppl=math.nan if losses is None else losses.ppl,
+        bpb=math.nan if losses is None else losses.bits_per_byte,
         seconds=seconds,
+        step=tested.step,
         status=status,
-        step=subject.step,
+        reason=reason,
     )
-    make_folder(path.parent)
-    if losses is not None:
-        losses.write(path.with_suffix(".npz"))
-    write_cell(path, cell, reason)
-    return cell, reason
-
-
-def _score(
-    subject: ModelUnderTest,
-    exam: EvalTargets,
-    method: Method,
-    length: int,
-    advance: Advance,
-    partial: Partial,
-) -> tuple[Losses | None, str, str]:
-    """Losses, status and reason of a cell."""
-    device = next(subject.model.parameters()).device
-    message = None
-    windows = exam.windows(length)
-    try:
-        model, pattern = prepare(subject, method, length)
-        scorer = subject.objective.scorer(
-            model, pattern, subject.autocast, exam.protocol, subject.make_attend
-        )
-        if short := _too_little_memory(scorer, windows, subject.labels["precision"]):
-            advance(exam.n_read(length))
-            return None, OUT_OF_MEMORY, short
-        nats = scorer.score(subject.tokens, windows, advance, partial)
-        context = exam.protocol.contexts(windows)
-        return collect(subject.tokens, windows, context, nats, length, exam.label), OK, ""
-    except NotDefined as error:
-        advance(exam.n_read(length))
-        return None, NOT_DEFINED, str(error)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        message = first_line(error)
-    # Outside the except block: the exception's frames would keep the tensors alive.
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return None, OUT_OF_MEMORY, message
+    return write(tested.folder, case.spec, result, losses.arrays() if losses else None)

@@ -1,205 +1,182 @@
-"""Findings of instruments: looked for once, kept in the run's folder, read back for the report."""
+"""Measurements of instruments: made once, stored in the run's folder, read back for the report."""
 
-import io
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from lexp.evaluate import (
-    NOT_DEFINED,
-    OK,
-    OUT_OF_MEMORY,
-    Method,
-    ModelUnderTest,
-    prepare,
-)
+from lexp.evaluate import Method, ModelUnderTest, RunInfo, model_spec, prepare
+from lexp.extension import method_label
 from lexp.instruments.base import (
     AnalysisInput,
     CheckpointInfo,
     Instrument,
     LabelledMeasurement,
     Measurement,
+    Row,
 )
-from lexp.system.errors import NotDefined, first_line
-from lexp.system.files import digest, make_folder, read_sealed, write_bytes, write_sealed
-from lexp.system.runtime import is_out_of_memory
+from lexp.results import (
+    Component,
+    Kind,
+    Result,
+    Spec,
+    attempt,
+    component_of,
+    component_spec,
+    find,
+    write,
+    write_csv,
+)
+from lexp.system.files import digest
 from lexp.system.text import natural
 from lexp.training.objective import refuse_both_sides
 
-# Raised whenever a change of the code changes findings: those of another version are not reused.
-VERSION = 1
+# Columns of every instrument's CSV, before those of its rows.
+COLUMNS = (
+    "run", "model", "method", "state", "seed", "length", "train_len", "step", "loss", "status",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class AnalysisResult:
-    """One finding and all that names it; status and reason where there is none."""
+class AnalysisResult(Result):
+    """What an instrument measured in a model under a method at a length.
 
-    instrument: str
-    run: str
-    labelled: LabelledMeasurement
-    status: str
-    reason: str
+    instrument, pattern, extension: as they were asked for. state, step, loss: see
+    CheckpointInfo. rows, arrays: see Measurement.
+    """
+
+    instrument: Component
+    run: RunInfo
+    pattern: Component
+    extension: Component
+    state: str
+    step: int
+    loss: float
+    length: int
     seconds: float
+    rows: tuple[Row, ...]
+
+    @property
+    def method(self) -> str:
+        """The name of the method in tables."""
+        return method_label(self.pattern.label, self.extension.label)
+
+    def labelled(self, note: str = "") -> LabelledMeasurement:
+        """Read the arrays and return the measurement with what names it.
+
+        note: what tells the run's variant apart. DataError if the arrays are missing or damaged.
+        """
+        arrays = {} if self.arrays is None else self.arrays.load()
+        return LabelledMeasurement(
+            self.run.model, self.method, CheckpointInfo(self.state, self.step, self.loss),
+            self.run.seed, self.length, self.run.train_len, Measurement(self.rows, arrays), note,
+        )  # fmt: skip
 
 
-def look(
-    subject: ModelUnderTest,
+ANALYSES = Kind(
+    name="analysis",
+    folder="analysis",
+    numerics=1,
+    key=("instrument.label", "run.name", "method", "length", "state", "step"),
+    result=AnalysisResult,
+)
+
+
+def measure(
+    tested: ModelUnderTest,
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    moment: CheckpointInfo,
+    checkpoint: CheckpointInfo,
 ) -> AnalysisResult:
-    """A finding, from its file if it is known."""
-    length = int(texts.shape[1])
-    path = look_path(subject, instrument, method, texts, moment)
-    known = read_look(path)
-    if known is not None and known.status != OUT_OF_MEMORY:
-        return known
+    """Return what an instrument measures, computing it only if it is not stored.
+
+    texts: token ids, int64 [n, length].
+    """
+    spec = analysis_spec(tested, instrument, method, texts, checkpoint)
+    stored = find(tested.folder, spec)
+    if stored is not None:
+        return stored
     started = time.perf_counter()
-    finding, status, reason = _look(subject, instrument, method, texts, moment)
-    labels = subject.labels
-    labelled = LabelledMeasurement(
-        labels["model"], method.label, moment, labels["seed"], length, labels["train_len"], finding
-    )
-    seconds = round(time.perf_counter() - started, 3)
-    found = AnalysisResult(instrument.label, labels["run"], labelled, status, reason, seconds)
-    write_look(path, found)
-    return found
 
-
-def _look(
-    subject: ModelUnderTest,
-    instrument: Instrument,
-    method: Method,
-    texts: Tensor,
-    moment: CheckpointInfo,
-) -> tuple[Measurement, str, str]:
-    try:
-        model, pattern = prepare(subject, method, int(texts.shape[1]))
+    def measurement() -> Measurement:
+        model, pattern = prepare(tested, method, int(texts.shape[1]))
         refuse_both_sides(pattern, "instruments look at causal models")
         device = next(model.parameters()).device
-        view = AnalysisInput(
-            model, pattern, texts.to(device), subject.labels["train_len"], moment.state
-        )
-        return instrument.measure(view), OK, ""
-    except NotDefined as error:
-        return Measurement(()), NOT_DEFINED, str(error)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        message = first_line(error)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return Measurement(()), OUT_OF_MEMORY, message
+        train_len, state = tested.run.train_len, checkpoint.state
+        return instrument.measure(AnalysisInput(model, pattern, texts.to(device), train_len, state))
+
+    outcome = attempt(measurement)
+    value = outcome.value or Measurement(())
+    result = AnalysisResult(
+        instrument=component_of(instrument),
+        run=tested.run,
+        pattern=component_of(method.pattern),
+        extension=component_of(method.extension),
+        state=checkpoint.state,
+        step=checkpoint.step,
+        loss=checkpoint.loss,
+        length=int(texts.shape[1]),
+        seconds=round(time.perf_counter() - started, 3),
+        rows=value.rows,
+        status=outcome.status,
+        reason=outcome.reason,
+    )
+    return write(tested.folder, spec, result, value.arrays or None)
 
 
-def look_path(
-    subject: ModelUnderTest,
+def analysis_spec(
+    tested: ModelUnderTest,
     instrument: Instrument,
     method: Method,
     texts: Tensor,
-    moment: CheckpointInfo,
-) -> Path:
-    """Where a finding is kept: a readable name, and a hash of all it depends on."""
+    checkpoint: CheckpointInfo,
+) -> Spec[AnalysisResult]:
+    """Return what a measurement depends on."""
     length = int(texts.shape[1])
-    identity: dict[str, Any] = {
-        **subject.identity, "version": VERSION, "instrument": repr(instrument), "length": length,
-        "pattern": repr(subject.fit(method.pattern, length)), "extension": repr(method.extension),
-        "longest": method.longest, "texts": digest(texts.tolist()),
-        "state": moment.state, "step": moment.step,
-    }  # fmt: skip
-    stem = f"{instrument.label}-{method.label}-{moment.state}-{length}-{digest(identity)[:8]}"
-    return subject.folder / "analysis" / f"{stem.replace(' ', '-')}.json"
+    fields = {
+        **model_spec(tested, method, length),
+        "instrument": component_spec(instrument),
+        "texts": digest(texts.tolist()),
+        "state": checkpoint.state,
+        "step": checkpoint.step,
+    }
+    label = f"{instrument.label}-{method.label}-{checkpoint.state}-{length}"
+    return Spec(ANALYSES, label, fields)
 
 
-def write_look(path: Path, found: AnalysisResult) -> None:
-    """Rows as JSON, arrays beside them as .npz."""
-    make_folder(path.parent)
-    one = found.labelled
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **one.measurement.arrays)  # type: ignore[arg-type]
-    write_bytes(path.with_suffix(".npz"), buffer.getvalue())
-    rows = [{key: _plain(value) for key, value in row.items()} for row in one.measurement.rows]
-    write_sealed(
-        path,
-        {
-            "instrument": found.instrument, "run": found.run, "model": one.model,
-            "method": one.method, "state": one.state, "step": one.checkpoint.step,
-            "loss": _plain(one.checkpoint.loss), "seed": one.seed, "length": one.length,
-            "train_len": one.train_len, "status": found.status, "reason": found.reason,
-            "seconds": found.seconds, "rows": rows,
-        },
-    )  # fmt: skip
-
-
-def read_look(path: Path) -> AnalysisResult | None:
-    """A finding from where it is kept; None if there is none or it is damaged."""
-    try:
-        stored = read_sealed(path)
-        with np.load(path.with_suffix(".npz")) as arrays:
-            kept = {key: arrays[key] for key in arrays.files}
-        rows = tuple({k: _read(v) for k, v in row.items()} for row in stored["rows"])
-        moment = CheckpointInfo(stored["state"], stored["step"], float(_read(stored["loss"])))
-        labelled = LabelledMeasurement(
-            stored["model"], stored["method"], moment, stored["seed"], stored["length"],
-            stored["train_len"], Measurement(rows, kept),
-        )  # fmt: skip
-        return AnalysisResult(
-            stored["instrument"], stored["run"], labelled, stored["status"], stored["reason"],
-            stored["seconds"],
-        )  # fmt: skip
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, BadZipFile):
-        return None
-
-
-def noted(looks: Iterable[AnalysisResult], notes: Mapping[str, str]) -> list[AnalysisResult]:
-    """Findings with what tells their variants apart, variants in order, trained before random.
+def by_variant(results: Iterable[AnalysisResult], notes: Mapping[str, str]) -> list[AnalysisResult]:
+    """Sort results by variants, trained models before random ones.
 
     notes: by run, see `lexp.runs.run.run_notes`.
     """
-    found = [
-        replace(one, labelled=replace(one.labelled, note=notes.get(one.run, ""))) for one in looks
-    ]
-    return sorted(found, key=_place)
+
+    def place(result: AnalysisResult) -> tuple[str, list[str | float], bool]:
+        note = notes.get(result.run.name, "")
+        return result.run.model, natural(note), result.state != "trained"
+
+    return sorted(results, key=place)
 
 
-def _place(one: AnalysisResult) -> tuple[str, list[str | float], bool]:
-    return one.labelled.model, natural(one.labelled.note), one.labelled.state != "trained"
+def labelled(
+    results: Iterable[AnalysisResult], notes: Mapping[str, str]
+) -> list[LabelledMeasurement]:
+    """Read the measurements of results, each with the note of its run."""
+    return [result.labelled(notes.get(result.run.name, "")) for result in results]
 
 
-def read_looks(study: Path) -> Iterator[AnalysisResult]:
-    """Every finding of a study, the newest of each kind."""
-    newest: dict[tuple, tuple[float, AnalysisResult]] = {}
-    for path in sorted(study.glob("*/analysis/*.json")):
-        found = read_look(path)
-        if found is None:
-            continue
-        one = found.labelled
-        when = one.checkpoint.state, one.checkpoint.step
-        key = (found.instrument, found.run, one.method, one.length, *when)
-        written = path.stat().st_mtime
-        if key not in newest or newest[key][0] < written:
-            newest[key] = written, found
-    for key in sorted(newest, key=str):
-        yield newest[key][1]
-
-
-def _plain(value: str | int | float) -> str | int | float:
-    """As text where JSON has no number for it."""
-    return value if isinstance(value, str) or math.isfinite(value) else f"float:{value}"
-
-
-def _read(value: Any) -> str | int | float:
-    if isinstance(value, str) and value.startswith("float:"):
-        return float(value.removeprefix("float:"))
-    if isinstance(value, str | int | float):
-        return value
-    raise ValueError(f"{value!r} is no value of a row")
+def write_measurements(path: Path, results: Sequence[AnalysisResult]) -> None:
+    """Write every row of an instrument's results as CSV, with all that names it; failures too."""
+    names = dict.fromkeys(name for result in results for row in result.rows for name in row)
+    rows = []
+    for result in results:
+        run = result.run
+        shared = {
+            "run": run.name, "model": run.model, "method": result.method, "state": result.state,
+            "seed": run.seed, "length": result.length, "train_len": run.train_len,
+            "step": result.step, "loss": result.loss, "status": result.status,
+        }  # fmt: skip
+        rows += [{**row, **shared} for row in result.rows or ({},)]
+    write_csv(path, [*COLUMNS, *names], rows, nan="nan")

@@ -1,7 +1,7 @@
-"""Small-model probes of use, not only of survival: is what stands far back made use of?
+"""Probes for small models: does a model use distant context, or only survive it?
 
 A probe plants something in real text and asks for it at the end. It knows texts and a tokenizer,
-nothing of models; `score` puts a model's answers beside the right ones, `cells` keeps the results.
+nothing of models; `score` puts a model's answers beside the right ones, `result` is what is stored.
 """
 
 from lexp.probes.base import Form, Material, Probe, ProbeExample, make_examples

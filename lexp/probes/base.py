@@ -25,7 +25,7 @@ class Form:
     size: int
 
     def draw(self, rng: Generator) -> str:
-        """One word."""
+        """Draw one word."""
         return "".join(self.alphabet[n] for n in rng.integers(len(self.alphabet), size=self.size))
 
 
@@ -43,14 +43,14 @@ class Material:
     tokenizer: Tokenizer
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a piece of text by itself, int64 [n].
+        """Return the ids of a piece of text by itself, int64 [n].
 
         Pieces are cut one by one, so that a value has the same tokens wherever it stands.
         """
         return self.tokenizer.encode([text])[0].ids.astype(np.int64)
 
     def text(self, n_tokens: int, rng: Generator) -> np.ndarray:
-        """A stretch of a document, every document that is long enough being equally likely."""
+        """Draw a stretch of a document; all documents that are long enough are equally likely."""
         long_enough = np.flatnonzero(self.tokens.lengths >= n_tokens)
         if not len(long_enough):
             raise NotDefined(f"no test document has {n_tokens} tokens")
@@ -59,9 +59,9 @@ class Material:
         return self.tokens.window(document, first, n_tokens)
 
     def lead(self, form: Form) -> np.ndarray:
-        """Tokens every word of a form begins with (a vocabulary's mark of a new word), mostly none.
+        """Return the tokens every word of a form begins with, int64 [n], mostly none.
 
-        They say nothing of the value and belong to what stands before it.
+        Some vocabularies mark a new word so. These tokens tell nothing about the value.
         """
         first, last = (self.encode(form.alphabet[n] * form.size) for n in (0, -1))
         size = min(len(first), len(last))
@@ -70,20 +70,20 @@ class Material:
     def values(
         self, form: Form, n: int, rng: Generator, like: np.ndarray | None = None
     ) -> np.ndarray:
-        """n different words of a form as tokens without the lead, all of one size, int64 [n, A].
+        """Draw n different words of a form: tokens without the lead, of one size, int64 [n, A].
 
         like: a value; they then have its size and differ from it in every token.
         """
         skip = len(self.lead(form))
-        found: list[np.ndarray] = []
+        values: list[np.ndarray] = []
         for _ in range(TRIES * n):
             value = self.encode(form.draw(rng))[skip:]
-            size = len(like if like is not None else found[0] if found else value)
+            size = len(like if like is not None else values[0] if values else value)
             fits = len(value) == size and (like is None or not (value == like).any())
-            if fits and not any((value == other).all() for other in found):
-                found.append(value)
-            if len(found) == n:
-                return np.stack(found)
+            if fits and not any((value == other).all() for other in values):
+                values.append(value)
+            if len(values) == n:
+                return np.stack(values)
         raise NotDefined(f"in this vocabulary too few words like {form.draw(rng)} are of one size")
 
 
@@ -132,24 +132,24 @@ class Probe:
 
     @property
     def n_passes(self) -> int:
-        """Forward passes an example takes: itself, its control, and its other answers."""
+        """Forward passes of an example: itself, its control, and its other answers."""
         return 2 + (0 if self.one_token else self.n_candidates - 1)
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
-        """An example, or None if by accident it is ambiguous; NotDefined if there can be none."""
+        """Make an example; None if it is ambiguous by accident, NotDefined if none can exist."""
         raise NotImplementedError
 
 
 def make_examples(
     probe: Probe, material: Material, length: int, samples: int, seed: int
 ) -> list[ProbeExample]:
-    """Examples that depend on nothing but texts, tokenizer and these arguments."""
+    """Make examples that depend on nothing but texts, tokenizer and these arguments."""
     examples = []
     for index in range(samples):
         word = f"{seed} {probe.name} {length} {index}"
         rng = np.random.default_rng(list(hashlib.sha256(word.encode()).digest()))
         attempts = (probe.attempt(material, length, rng) for _ in range(TRIES))
-        example = next((made for made in attempts if made is not None), None)
+        example = next((attempt for attempt in attempts if attempt is not None), None)
         if example is None:
             raise NotDefined(f"the test texts hold what {probe.name} would plant, in any draw")
         examples.append(example)
@@ -157,7 +157,7 @@ def make_examples(
 
 
 def room_for(probe: Probe, length: int, n_planted: int) -> int:
-    """Tokens of text beside those planted; NotDefined if not even these fit."""
+    """Count the tokens of text beside those planted; NotDefined if not even these fit."""
     if n_planted > length + 1:
         raise NotDefined(f"{probe.label} takes {n_planted - 1} tokens, the length is {length}")
     return length + 1 - n_planted
@@ -166,9 +166,9 @@ def room_for(probe: Probe, length: int, n_planted: int) -> int:
 def lay_out(
     text: np.ndarray, places: Iterable[int], needles: list[np.ndarray], end: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """Needles put into a text before its tokens `places` (ascending), and what stands at the end.
+    """Put needles into a text before its tokens `places` (ascending), and `end` after it.
 
-    Also where each needle begins.
+    Returns the tokens, and where each needle begins.
     """
     pieces: list[np.ndarray] = []
     starts, before, size = [], 0, 0
@@ -180,7 +180,7 @@ def lay_out(
 
 
 def occurrences(tokens: np.ndarray, piece: np.ndarray) -> int:
-    """How often a piece stands in a text, overlaps included."""
+    """Count how often a piece stands in a text, overlaps included."""
     if len(piece) > len(tokens):
         return 0
     windows = np.lib.stride_tricks.sliding_window_view(tokens, len(piece))

@@ -34,7 +34,7 @@ class Copy(Probe):
             raise ValueError(f"copy takes a cue from 1 to below span={self.span}, got {self.cue}")
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
-        """A span within the beginning of another text, and again after its end."""
+        """Plant a span near the beginning of another text, and again after its end."""
         n_text = room_for(self, length, 2 * self.span)
         span, other = (material.text(self.span, rng) for _ in range(2))
         text = material.text(n_text, rng)

@@ -48,11 +48,11 @@ class MQAR(Probe):
 
     @property
     def n_candidates(self) -> int:
-        """One a pair."""
+        """As many as pairs: the values of all of them."""
         return self.pairs
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
-        """Pairs in a block, and some of their lines again in another order."""
+        """Plant pairs in a block, and some of their lines again at the end in another order."""
         lead, newline = material.lead(VALUE), material.encode("\n")
         values = material.values(VALUE, self.pairs, rng)
         if values.shape[1] != 1:

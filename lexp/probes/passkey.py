@@ -42,11 +42,11 @@ class Passkey(Probe):
 
     @property
     def n_candidates(self) -> int:
-        """The right number and those not in the text."""
+        """The right number and others that are not in the text."""
         return self.candidates
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
-        """The number in its sentence somewhere, the question at the end."""
+        """Plant the number in its sentence at a random place, the question at the end."""
         form = Form(DIGITS, self.digits)
         lead = material.lead(form)
         value, *others = material.values(form, self.candidates, rng)

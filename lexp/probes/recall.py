@@ -45,11 +45,11 @@ class Recall(Probe):
 
     @property
     def n_candidates(self) -> int:
-        """One a pair."""
+        """As many as pairs: the values of all of them."""
         return self.pairs
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:
-        """A line for each pair, and the line of one of them again."""
+        """Plant a line for each pair, and the line of one pair again at the end."""
         form = Form(DIGITS, self.digits)
         lead, newline = material.lead(form), material.encode("\n")
         values = material.values(form, self.pairs, rng)

@@ -1,6 +1,6 @@
 """A model's answers to examples: likelihoods, ranks, and what the planted information was worth.
 
-Teacher-forced, without generation. Logits exist at the places of answers only.
+Answers are teacher-forced, not generated. Logits are computed at the places of answers only.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lexp.attention import Attend
 from lexp.model.transformer import Transformer
 from lexp.probes.base import Probe, ProbeExample
 
-# Tokens of one forward pass.
+# Tokens in one forward pass.
 BATCH_TOKENS = 16384
 
 
@@ -42,7 +42,7 @@ class Scores:
 
     @property
     def finite(self) -> bool:
-        """Whether every likelihood is a number."""
+        """Return True if every likelihood is a finite number."""
         return bool(np.isfinite(self.nll).all() and np.isfinite(self.control_nll).all())
 
     @property
@@ -56,7 +56,7 @@ ARRAYS = tuple(field.name for field in fields(Scores))
 
 @dataclass(frozen=True)
 class Answer:
-    """What a pass says of one example: nll and rank [A] of its answer tokens.
+    """The result of one pass for one example: nll and rank [A] of its answer tokens.
 
     log_probs [A, V] only where candidates are read off them.
     """
@@ -74,7 +74,7 @@ def score_examples(
     autocast: AbstractContextManager,
     advance: Callable[[int], None] = lambda n_tokens: None,
 ) -> Scores:
-    """Scores of examples of one length. advance: told of tokens read."""
+    """Score examples of one length. advance: told of tokens read."""
     length = len(examples[0].tokens) - 1
     per_batch = max(1, BATCH_TOKENS // length)
     rows: list[dict[str, np.ndarray]] = []
@@ -116,14 +116,14 @@ def _answers(
             hidden = model.hidden(tokens[:, :-1], attend)
         # The head at full precision: in bfloat16 many logits would tie, and ranks be too high.
         hidden = hidden.to(model.head.weight.dtype)
-        found = []
+        answers = []
         for row, place in enumerate(places):
             at = torch.from_numpy(place).to(device)
             log_probs = model.head(hidden[row, at - 1]).cpu().double().log_softmax(-1)
-            own = log_probs.gather(1, tokens[row, at, None].cpu())
-            rank = (log_probs >= own).sum(1)
-            found.append(Answer(-own[:, 0], rank, log_probs if keep else None))
-    return found
+            right = log_probs.gather(1, tokens[row, at, None].cpu())
+            rank = (log_probs >= right).sum(1)
+            answers.append(Answer(-right[:, 0], rank, log_probs if keep else None))
+    return answers
 
 
 def _with_answer(example: ProbeExample, k: int) -> np.ndarray:
@@ -133,16 +133,16 @@ def _with_answer(example: ProbeExample, k: int) -> np.ndarray:
 
 
 def _rank_of_answer(right: Answer, others: list[Answer]) -> np.ndarray:
-    """Of the whole answer by total likelihood, [1]; [0] without others."""
+    """Rank the whole answer by total likelihood: int64 [1], or [0] without others."""
     if not others:
         return np.zeros(0, dtype=np.int64)
     total = right.nll.sum()
-    # What is not a number counts against the answer too.
+    # A comparison with NaN is false, so NaN counts against the answer too.
     return np.array([1 + sum(not other.nll.sum() > total for other in others)])
 
 
 def _rank_of_tokens(right: Answer, example: ProbeExample) -> np.ndarray:
-    """Of each answer token among the others at its place, [A]."""
+    """Rank each answer token among the others at its place, int64 [A]."""
     assert right.log_probs is not None, "kept for probes of one token"
     others = right.log_probs.gather(1, torch.from_numpy(example.others.T.copy()))  # [A, K]
     return 1 + (others >= -right.nll[:, None]).sum(1).numpy()

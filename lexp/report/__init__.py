@@ -1,7 +1,15 @@
-"""What comes out of an evaluation: results.csv, tables and curves, and a study's report."""
+"""Tables, charts and claims made from a study's results."""
 
 from lexp.report.perplexity_chart import results_chart
 from lexp.report.perplexity_table import METRICS, caption, make_grid, to_sheet
-from lexp.report.results import write_results
+from lexp.report.results import write_probes, write_results
 
-__all__ = ["METRICS", "caption", "make_grid", "results_chart", "to_sheet", "write_results"]
+__all__ = [
+    "METRICS",
+    "caption",
+    "make_grid",
+    "results_chart",
+    "to_sheet",
+    "write_probes",
+    "write_results",
+]

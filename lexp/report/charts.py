@@ -13,42 +13,46 @@ from lexp.scoring.losses import perplexity
 from lexp.statistics import TokenLosses, by_context, geometric_edges, mean
 
 
-def length_chart(lines: Sequence[ResultSeries]) -> Chart:
+def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
     """Perplexity against length, mean over seeds, with intervals over documents."""
-    numbers, curves = DocumentIds(), []
-    for line in lines:
+    ids, curves = DocumentIds(), []
+    for series in all_series:
         points = []
-        for length, losses in mean_losses(line, numbers).items():
+        for length, losses in mean_losses(series, ids).items():
             if not isinstance(losses, TokenLosses):
                 points.append(Point(length, math.nan, note=losses))
                 continue
-            found = mean(losses.nats, losses.document)
-            low, value, high = (_ppl(x) for x in (found.low, found.value, found.high))
-            seeds = ", ".join(f"{s}: {k.cell.ppl:.2f}" for s, k in line.cells[length].items())
-            note = f"seeds {seeds}" if len(line.cells[length]) > 1 else ""
+            estimate = mean(losses.nats, losses.document)
+            low, value, high = (_ppl(x) for x in (estimate.low, estimate.value, estimate.high))
+            by_seed = series.results[length]
+            seeds = ", ".join(f"{seed}: {r.ppl:.2f}" for seed, r in by_seed.items())
+            note = f"seeds {seeds}" if len(by_seed) > 1 else ""
             points.append(Point(length, value, low, high, note))
-        curves.append(Curve(line.name, line.method, tuple(points)))
-    marks = tuple((float(n), "trained") for n in sorted({line.train_len for line in lines}))
+        curves.append(Curve(series.name, series.method, tuple(points)))
+    marks = tuple(
+        (float(n), "trained") for n in sorted({series.train_len for series in all_series})
+    )
     return Chart(
-        f"Perplexity by inference length, {lines[0].protocol}", "inference length (tokens)",
+        f"Perplexity by inference length, {all_series[0].protocol.label}",
+        "inference length (tokens)",
         "perplexity per token", True, True, tuple(curves), marks,
         "Mean over seeds; bands are 95 % intervals over documents.",
     )  # fmt: skip
 
 
-def position_chart(lines: Sequence[ResultSeries]) -> Chart:
-    """Loss of single tokens against the context they had, at the longest length of each line."""
+def position_chart(all_series: Sequence[ResultSeries]) -> Chart:
+    """Loss of single tokens against the context they had, at the longest length of each series."""
     curves = []
-    for line in lines:
-        good = [length for length in line.lengths if not line.failure(length)]
+    for series in all_series:
+        good = [length for length in series.lengths if not series.failure(length)]
         if not good:
             continue
         edges = geometric_edges(max(good), per_octave=3)
         if len(edges) > 2 and edges[-1] - edges[-2] < (edges[-2] - edges[-3]) / 2:
             edges = np.delete(edges, -2)  # a last bin of a few tokens would be noise
         by_bin: list[list[float]] = [[] for _ in edges[1:]]
-        for known in line.cells[max(good)].values():
-            losses = known.losses()
+        for result in series.results[max(good)].values():
+            losses = result.losses()
             context: np.ndarray = losses.context.astype(np.int64)
             found = by_context(losses.nats, losses.document, context, edges, draws=1)
             for n, one in enumerate(found):
@@ -59,38 +63,43 @@ def position_chart(lines: Sequence[ResultSeries]) -> Chart:
             for first, below, values in zip(edges[:-1], edges[1:], by_bin, strict=True)
             if all(math.isfinite(v) for v in values)
         ]  # fmt: skip
-        curves.append(Curve(line.name, f"{line.method} at {max(good)}", tuple(points), own_x=True))
-    marks = tuple((float(n), "trained") for n in sorted({line.train_len for line in lines}))
+        curves.append(
+            Curve(series.name, f"{series.method} at {max(good)}", tuple(points), own_x=True)
+        )
+    marks = tuple(
+        (float(n), "trained") for n in sorted({series.train_len for series in all_series})
+    )
     return Chart(
-        f"Loss by context, {lines[0].protocol}", "tokens before the target in its window",
+        f"Loss by context, {all_series[0].protocol.label}",
+        "tokens before the target in its window",
         "nats per token", True, False, tuple(curves), marks,
         "Mean over seeds, of all targets with that much context; three bins an octave.",
     )  # fmt: skip
 
 
-def published_chart(lines: Sequence[ResultSeries]) -> Chart | None:
+def published_chart(all_series: Sequence[ResultSeries]) -> Chart | None:
     """Curves divided by their value at the trained length, beside printed ones of the same schemes.
 
     None where no paper has one of these models.
     """
-    models = {line.model for line in lines}
+    models = {series.model for series in all_series}
     rows = [row for row in load_published() if row.model in models]
     if not rows:
         return None
-    numbers, curves = DocumentIds(), []
-    for line in lines:
-        means = mean_losses(line, numbers)
-        trained = means.get(line.train_len)
-        if line.model not in {row.model for row in rows} or not isinstance(trained, TokenLosses):
+    ids, curves = DocumentIds(), []
+    for series in all_series:
+        means = mean_losses(series, ids)
+        trained = means.get(series.train_len)
+        if series.model not in {row.model for row in rows} or not isinstance(trained, TokenLosses):
             continue
         start = float(trained.nats.mean(dtype=np.float64))
         points = tuple(
-            Point(length / line.train_len, _ppl(float(found.nats.mean(dtype=np.float64)) - start))
+            Point(length / series.train_len, _ppl(float(found.nats.mean(dtype=np.float64)) - start))
             for length, found in means.items()
             if isinstance(found, TokenLosses)
         )
-        curves.append(Curve(line.name, f"ours, {line.method}", points, own_x=True))
-    curves += overlay(rows, lines[0].train_len)
+        curves.append(Curve(series.name, f"ours, {series.method}", points, own_x=True))
+    curves += overlay(rows, all_series[0].train_len)
     return Chart(
         "Beside published curves", "length / trained length",
         "perplexity / perplexity at the trained length", True, True, tuple(curves), ((1.0, "1"),),

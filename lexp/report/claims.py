@@ -14,21 +14,19 @@ from lexp.statistics import (
     reach,
 )
 
-# Protocols whose lengths score different tokens: a difference between lengths would mean nothing.
-UNPAIRED = "prefix"
 WINDOWS = ("window", "bidirectional_window")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a line of the table amounts to.
+    """What a row of the table amounts to.
 
     reach: of the mean over seeds. seeds: each seed's own. gain: at the length reached, None where
     nothing was reached. window: against the plain window of the trained length at the longest
     length that both have, None where there is none; at_window is that length.
     """
 
-    line: ResultSeries
+    series: ResultSeries
     reach: Reach
     seeds: dict[int, Reach]
     gain: Estimate | None
@@ -36,79 +34,85 @@ class Claim:
     at_window: int | None
 
 
-def mean_losses(line: ResultSeries, numbers: DocumentIds) -> dict[int, TokenLosses | str]:
-    """By length: losses of every token, averaged over seeds, or why there are none."""
-    found: dict[int, TokenLosses | str] = {}
-    for length in line.lengths:
-        failure = line.failure(length)
-        found[length] = failure or average(seed_losses(line, length, numbers))
-    return found
+def mean_losses(series: ResultSeries, ids: DocumentIds) -> dict[int, TokenLosses | str]:
+    """Return by length the losses of every token, averaged over seeds, or why there are none."""
+    return {
+        length: series.failure(length) or average(seed_losses(series, length, ids))
+        for length in series.lengths
+    }
 
 
-def seed_losses(line: ResultSeries, length: int, numbers: DocumentIds) -> dict[int, TokenLosses]:
-    """By seed: losses of every token at a length."""
-    return {s: numbers.scored(known.losses()) for s, known in line.cells[length].items()}
+def seed_losses(series: ResultSeries, length: int, ids: DocumentIds) -> dict[int, TokenLosses]:
+    """Return by seed the losses of every token at a length."""
+    by_seed = series.results[length]
+    return {seed: ids.scored(result.losses()) for seed, result in by_seed.items()}
 
 
-def claims(found: list[ResultSeries], delta: float) -> list[Claim]:
-    """Reach, gain and the comparison with the window, for every line whose lengths are paired."""
-    numbers = DocumentIds()
+def claims(all_series: list[ResultSeries], delta: float) -> list[Claim]:
+    """Return reach, gain and comparison with the window of all series whose lengths are paired."""
+    ids = DocumentIds()
     return [
-        _claim(line, _window_of(line, found), delta, numbers)
-        for line in found
-        if not line.protocol.startswith(UNPAIRED)
+        _claim(series, _window_of(series, all_series), delta, ids)
+        for series in all_series
+        if series.protocol.paired
     ]
 
 
 def _claim(
-    line: ResultSeries, window: ResultSeries | None, delta: float, numbers: DocumentIds
+    series: ResultSeries, window: ResultSeries | None, delta: float, ids: DocumentIds
 ) -> Claim:
-    means = mean_losses(line, numbers)
-    whole = reach(means, line.train_len, delta)
-    seeds = {}
-    for seed in line.seeds if len(line.seeds) > 1 else []:
-        own: dict[int, TokenLosses | str] = {}
-        for length in line.lengths:
-            known = line.cells[length].get(seed)
-            good = known is not None and known.cell.ok
-            own[length] = numbers.scored(known.losses()) if known and good else "no number"
-        seeds[seed] = reach(own, line.train_len, delta)
+    means = mean_losses(series, ids)
+    mean_reach = reach(means, series.train_len, delta)
+    seeds = series.seeds if len(series.seeds) > 1 else []
+    seed_reach = {seed: reach(_of_seed(series, seed, ids), series.train_len, delta)
+                  for seed in seeds}  # fmt: skip
     saved = None
-    if whole.length is not None and whole.length > line.train_len:
-        saved = gain(means, line.train_len, whole.length)
-    at = _common_length(line, window, means)
+    if mean_reach.length is not None and mean_reach.length > series.train_len:
+        saved = gain(means, series.train_len, mean_reach.length)
+    at = _common_length(series, window, means)
     against = None
     if window is not None and at is not None:
-        ours, theirs = means[at], average(seed_losses(window, at, numbers))
+        ours, theirs = means[at], average(seed_losses(window, at, ids))
         if isinstance(ours, TokenLosses):
             against = against_window(ours, theirs)
-    return Claim(line, whole, seeds, saved, against, at)
+    return Claim(series, mean_reach, seed_reach, saved, against, at)
 
 
-def _window_of(line: ResultSeries, found: list[ResultSeries]) -> ResultSeries | None:
-    """The same variant's plain window of the trained length; None for that line itself."""
+def _of_seed(series: ResultSeries, seed: int, ids: DocumentIds) -> dict[int, TokenLosses | str]:
+    """Return by length the losses of every token of one seed, or that there are none."""
+    by_length: dict[int, TokenLosses | str] = {}
+    for length in series.lengths:
+        result = series.results[length].get(seed)
+        scored = result is not None and result.ok
+        by_length[length] = ids.scored(result.losses()) if result and scored else "no number"
+    return by_length
+
+
+def _window_of(series: ResultSeries, all_series: list[ResultSeries]) -> ResultSeries | None:
+    """Return the same variant's plain window of the trained length; None for that series itself."""
     same = [
-        other for other in found
-        if other.attention.removesuffix(f"-{line.train_len}") in WINDOWS
-        and other.extension == "none"
-        and (other.variant, other.protocol, other.text, other.precision)
-        == (line.variant, line.protocol, line.text, line.precision)
+        other for other in all_series
+        if other.pattern.name in WINDOWS
+        # An open size is the trained length.
+        and other.pattern.values.get("window") in (None, series.train_len)
+        and not other.is_extended
+        and (other.variant, other.protocol.label, other.text, other.precision)
+        == (series.variant, series.protocol.label, series.text, series.precision)
     ]  # fmt: skip
-    return same[0] if same and same[0] is not line else None
+    return same[0] if same and same[0] is not series else None
 
 
 def _common_length(
-    line: ResultSeries, window: ResultSeries | None, means: dict[int, TokenLosses | str]
+    series: ResultSeries, window: ResultSeries | None, means: dict[int, TokenLosses | str]
 ) -> int | None:
-    """The longest length beyond the trained one at which both have numbers of every seed."""
+    """Return the longest length beyond the trained one at which both have a number."""
     both = [
-        length for length in line.lengths
+        length for length in series.lengths
         if window is not None
-        and length > line.train_len
+        and length > series.train_len
         and isinstance(means[length], TokenLosses)
-        and length in window.cells
-        and not window.failure(length)
-        and set(window.cells[length]) == set(line.cells[length])
-        and line.same_amount(length, window, length)
+        and window.has_number(length)
+        and set(window.results[length]) == set(series.results[length])
+        and series.same_amount(length, window, length)
     ]  # fmt: skip
     return max(both, default=None)

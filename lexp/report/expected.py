@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp.display.table import Table, TableCell
-from lexp.extension import method_label
 from lexp.report.study_results import ResultSeries
 from lexp.system.errors import ConfigError
 
@@ -23,7 +22,7 @@ SEPARATOR = ", "
 class Perplexities:
     """Printed perplexities. rows: by name, a value, a text (a failure) or None for each of `at`.
 
-    at: in trained lengths. protocol: its first word. ratio_to: `trained`, or the name of a row.
+    at: in trained lengths. protocol: its name. ratio_to: `trained`, or the name of a row.
     """
 
     source: str
@@ -119,13 +118,13 @@ def split_name(name: str) -> tuple[str, str]:
     return model, method
 
 
-def expected_sheet(block: Perplexities | Costs, lines: Sequence[ResultSeries]) -> Table:
-    """Two rows for each line, the paper's and ours, a column for each place."""
+def expected_sheet(block: Perplexities | Costs, all_series: Sequence[ResultSeries]) -> Table:
+    """Make two rows for each printed row, the paper's and ours, a column for each place."""
     rows = []
     for name in block.rows:
         model, method = (TableCell(word) for word in split_name(name))
         rows.append((model, method, TableCell("printed"), *_printed(block, name)))
-        rows.append((model, method, TableCell("ours"), *_ours(block, name, lines)))
+        rows.append((model, method, TableCell("ours"), *_ours(block, name, all_series)))
     if isinstance(block, Costs):
         what, base = "Cost", block.against
     else:
@@ -155,13 +154,17 @@ def _printed(block: Perplexities | Costs, name: str) -> list[TableCell]:
     ]
 
 
-def _ours(block: Perplexities | Costs, name: str, lines: Sequence[ResultSeries]) -> list[TableCell]:
+def _ours(
+    block: Perplexities | Costs, name: str, all_series: Sequence[ResultSeries]
+) -> list[TableCell]:
     other = block.against if isinstance(block, Costs) else block.ratio_to
     fields = []
     for at in block.at:
-        value = _value(block, name, at, lines)
+        value = _value(block, name, at, all_series)
         base = (
-            _value(block, name, 1, lines) if other == TRAINED else _value(block, other, at, lines)
+            _value(block, name, 1, all_series)
+            if other == TRAINED
+            else _value(block, other, at, all_series)
         )
         if isinstance(value, str):
             fields.append(TableCell(value, "failed" if value else ""))
@@ -171,36 +174,31 @@ def _ours(block: Perplexities | Costs, name: str, lines: Sequence[ResultSeries])
 
 
 def _value(
-    block: Perplexities | Costs, name: str, at: float, lines: Sequence[ResultSeries]
+    block: Perplexities | Costs, name: str, at: float, all_series: Sequence[ResultSeries]
 ) -> float | str:
     """Ours, or why there is none, or "" where nothing was scored."""
     wanted = split_name(name)
-    for line in lines:
-        length = round(at * line.train_len)
-        if (line.name, method_of(line)) != wanted or length not in line.cells:
+    for series in all_series:
+        length = round(at * series.train_len)
+        if (series.name, series.plain_method) != wanted or length not in series.results:
             continue
-        if line.protocol.split("-")[0] != block.protocol:
+        if series.protocol.name != block.protocol:
             continue
-        if failure := line.failure(length):
-            return failure.split(" (")[0]
-        cells = [known.cell for known in line.cells[length].values()]
+        if failure := series.short_failure(length):
+            return failure
+        results = series.results[length].values()
         if isinstance(block, Costs):
-            seconds = sum(cell.seconds for cell in cells)
-            return 1e6 * seconds / sum(cell.tokens for cell in cells) if seconds else ""
-        return sum(cell.ppl for cell in cells) / len(cells)
+            seconds = sum(result.seconds for result in results)
+            return 1e6 * seconds / sum(result.tokens for result in results) if seconds else ""
+        return sum(result.ppl for result in results) / len(results)
     return ""
-
-
-def method_of(line: ResultSeries) -> str:
-    """Return the name of a row's method."""
-    return method_label(line.attention, line.extension)
 
 
 def _with(value: float, base: Any) -> str:
     """A value and its ratio to a base, where that is a number."""
     shown = f"{value:.2f}" if value < 1000 else f"{value:.0f}"
-    known = isinstance(base, int | float) and math.isfinite(base) and base > 0
-    return f"{shown} ({value / base:.3g})" if known else shown
+    has_base = isinstance(base, int | float) and math.isfinite(base) and base > 0
+    return f"{shown} ({value / base:.3g})" if has_base else shown
 
 
 def blocks_of(stored: Mapping[str, Any]) -> list[Expected]:

@@ -8,37 +8,38 @@ import math
 from collections.abc import Sequence
 
 from lexp.display.table import Table, TableCell
-from lexp.report.study_results import DocumentIds, ResultSeries, StoredResult, same_text
+from lexp.evaluate import EvalResult
+from lexp.report.study_results import DocumentIds, ResultSeries, same_text
 from lexp.statistics import BETA, TokenLosses, key_tokens
 
 
-def key_sheet(lines: Sequence[ResultSeries], alpha: float, judge: str | None) -> Table | None:
+def key_sheet(all_series: Sequence[ResultSeries], alpha: float, judge: str | None) -> Table | None:
     """Mean loss on long-range tokens by length; None where no judge has a short and a long context.
 
     alpha: nats that a token must gain between the shortest length and the trained one.
     """
-    numbers, rows, own_judges = DocumentIds(), [], False
-    judges = _judges(lines)
-    lengths = sorted({length for line in lines for length in line.lengths})
-    for line in lines:
+    ids, rows, own_judges = DocumentIds(), [], False
+    judges = _judges(all_series)
+    lengths = sorted({length for series in all_series for length in series.lengths})
+    for series in all_series:
         counts: list[int] = []
         sums: dict[int, list[float]] = {}
-        for seed in line.seeds:
-            chosen = _judge_of(line, seed, judges, judge)
+        for seed in series.seeds:
+            chosen = _judge_of(series, seed, judges, judge)
             if chosen is None:
                 continue
             by, run = chosen
-            own_judges |= run == _run(line, seed)
-            keys = _keys(by, run, alpha, numbers)
+            own_judges |= run == _run(series, seed)
+            keys = _keys(by, run, alpha, ids)
             counts.append(len(keys))
-            for length in line.lengths if len(keys) else []:
-                known = line.cells[length].get(seed)
-                if known is not None and known.cell.ok:
-                    sums.setdefault(length, []).append(_mean_at(known, keys, numbers))
+            for length in series.lengths if len(keys) else []:
+                result = series.results[length].get(seed)
+                if result is not None and result.ok:
+                    sums.setdefault(length, []).append(_mean_at(result, keys, ids))
         if not counts:
             continue
         shown = [TableCell(_value(sums.get(length, []), len(counts))) for length in lengths]
-        labels = map(TableCell, (line.name, line.method, ", ".join(map(str, counts))))
+        labels = map(TableCell, (series.name, series.method, ", ".join(map(str, counts))))
         rows.append((*labels, *shown))
     if not rows:
         return None
@@ -54,63 +55,65 @@ def key_sheet(lines: Sequence[ResultSeries], alpha: float, judge: str | None) ->
         f"{own}"
     )
     heads = ("model", "method", "tokens", *map(str, lengths))
-    return Table(f"Long-range tokens, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
+    return Table(
+        f"Long-range tokens, {all_series[0].protocol.label}", heads, tuple(rows), 2, (note,)
+    )
 
 
-def judging_runs(lines: Sequence[ResultSeries]) -> list[str]:
+def judging_runs(all_series: Sequence[ResultSeries]) -> list[str]:
     """The runs that can choose tokens: scored in full at the trained length and a shorter one."""
-    return sorted({run for line in _judges(lines) for run in _runs(line)})
+    return sorted({run for series in _judges(all_series) for run in _runs(series)})
 
 
-def _judges(lines: Sequence[ResultSeries]) -> list[ResultSeries]:
-    return [line for line in lines if line.is_plain and _contexts(line)]
+def _judges(all_series: Sequence[ResultSeries]) -> list[ResultSeries]:
+    return [series for series in all_series if series.is_plain and _contexts(series)]
 
 
-def _contexts(line: ResultSeries) -> tuple[int, int] | None:
+def _contexts(series: ResultSeries) -> tuple[int, int] | None:
     """The shortest length and the trained one, if there are two, of the same tokens."""
-    if line.train_len not in line.cells or line.failure(line.train_len):
+    if not series.has_number(series.train_len):
         return None
     below = [
-        n for n in line.lengths
-        if n < line.train_len
-        and not line.failure(n)
-        and line.same_amount(n, line, line.train_len)
+        n for n in series.lengths
+        if n < series.train_len
+        and not series.failure(n)
+        and series.same_amount(n, series, series.train_len)
     ]  # fmt: skip
-    return (min(below), line.train_len) if below else None
+    return (min(below), series.train_len) if below else None
 
 
 def _judge_of(
-    line: ResultSeries, seed: int, judges: list[ResultSeries], named: str | None
+    series: ResultSeries, seed: int, judges: list[ResultSeries], named: str | None
 ) -> tuple[ResultSeries, str] | None:
-    """The line and the run whose losses choose the tokens for a seed."""
+    """Return the series and the run whose losses choose the tokens for a seed."""
     for candidate in judges:
         if named is not None:
-            if named in _runs(candidate) and same_text(line, candidate):
+            if named in _runs(candidate) and same_text(series, candidate):
                 return candidate, named
         elif (candidate.variant, candidate.text, candidate.precision) == (
-            line.variant, line.text, line.precision,
+            series.variant, series.text, series.precision,
         ):  # fmt: skip
             others = [s for s in candidate.seeds if s != seed] or [seed]
             return candidate, _run(candidate, others[0])
     return None
 
 
-def _keys(line: ResultSeries, run: str, alpha: float, numbers: DocumentIds) -> set[tuple[int, int]]:
+def _keys(series: ResultSeries, run: str, alpha: float, ids: DocumentIds) -> set[tuple[int, int]]:
     """(document, position) of the tokens that a run's losses choose."""
-    contexts = _contexts(line)
+    contexts = _contexts(series)
     assert contexts is not None, "judges have both"
-    short, long = (_of_run(line, length, run, numbers) for length in contexts)
+    short, long = (_of_run(series, length, run, ids) for length in contexts)
     mask = key_tokens(short, long, alpha)
     return set(zip(long.document[mask].tolist(), long.position[mask].tolist(), strict=True))
 
 
-def _of_run(line: ResultSeries, length: int, run: str, numbers: DocumentIds) -> TokenLosses:
-    known = next(k for k in line.cells[length].values() if k.cell.run == run)
-    return numbers.scored(known.losses())
+def _of_run(series: ResultSeries, length: int, run: str, ids: DocumentIds) -> TokenLosses:
+    result = next(r for r in series.results[length].values() if r.run.name == run)
+    return ids.scored(result.losses())
 
 
-def _mean_at(known: StoredResult, keys: set[tuple[int, int]], numbers: DocumentIds) -> float:
-    scored = numbers.scored(known.losses())
+def _mean_at(result: EvalResult, keys: set[tuple[int, int]], ids: DocumentIds) -> float:
+    scored = ids.scored(result.losses())
     places = zip(scored.document.tolist(), scored.position.tolist(), strict=True)
     chosen = [n for n, place in enumerate(places) if place in keys]
     if len(chosen) < len(keys):  # scored on fewer tokens
@@ -118,12 +121,12 @@ def _mean_at(known: StoredResult, keys: set[tuple[int, int]], numbers: DocumentI
     return float(scored.nats[chosen].mean(dtype="float64"))
 
 
-def _run(line: ResultSeries, seed: int) -> str:
-    return next(by[seed].cell.run for by in line.cells.values() if seed in by)
+def _run(series: ResultSeries, seed: int) -> str:
+    return next(by_seed[seed].run.name for by_seed in series.results.values() if seed in by_seed)
 
 
-def _runs(line: ResultSeries) -> set[str]:
-    return {known.cell.run for by in line.cells.values() for known in by.values()}
+def _runs(series: ResultSeries) -> set[str]:
+    return {result.run.name for result in series.every_result}
 
 
 def _value(values: list[float], wanted: int) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from lexp.display.document import Chart, Curve, Point
 from lexp.display.table import Table, TableCell
-from lexp.evaluate import LAST
-from lexp.report.claims import UNPAIRED, Claim, claims
-from lexp.report.study_results import ResultSeries, StoredResult, lines, protocols
+from lexp.evaluate import LAST, EvalResult
+from lexp.report.claims import Claim, claims
+from lexp.report.study_results import ResultSeries, by_protocol, make_series
 from lexp.statistics import rank_correlation
 
 TRAINING = (
@@ -19,7 +19,7 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class Standing:
-    """What a line amounts to at a step. rise: nats per token at the longest length above those at
+    """What a series amounts to at a step. rise: nats per token at the longest length above those at
     the trained one, mean over seeds; NaN where one of them has no number.
     """
 
@@ -30,47 +30,48 @@ class Standing:
 
 
 def over_training(
-    known: Sequence[StoredResult], last: Mapping[str, int], notes: dict[str, str], delta: float
+    results: Sequence[EvalResult], last: Mapping[str, int], notes: dict[str, str], delta: float
 ) -> list[Table | Chart]:
-    """Tables and a chart for each protocol; nothing where all cells are of last checkpoints.
+    """Make tables and a chart for each protocol; none where all results are of last checkpoints.
 
     last: by run, the step of its last checkpoint.
     """
-    if all(one.cell.step == LAST for one in known):
+    if all(result.step == LAST for result in results):
         return []
-    by_step: dict[int, list[StoredResult]] = {}
-    for one in known:
-        step = last[one.cell.run] if one.cell.step == LAST else one.cell.step
-        by_step.setdefault(step, []).append(one)
+    by_step: dict[int, list[EvalResult]] = {}
+    for result in results:
+        step = last[result.run.name] if result.step == LAST else result.step
+        by_step.setdefault(step, []).append(result)
     courses: dict[str, dict[tuple[str, str], dict[int, Standing]]] = {}
-    for step, own in sorted(by_step.items()):
-        for protocol, found in protocols(lines(own, notes)):
-            if not protocol.startswith(UNPAIRED):
-                for claim in claims(found, delta):
-                    key = claim.line.name, claim.line.method
-                    courses.setdefault(protocol, {}).setdefault(key, {})[step] = _standing(claim)
+    for step, results_then in sorted(by_step.items()):
+        for protocol, all_series in by_protocol(make_series(results_then, notes)):
+            # Of unpaired protocols there are no claims.
+            for claim in claims(all_series, delta):
+                key = claim.series.name, claim.series.method
+                of_protocol = courses.setdefault(protocol.label, {})
+                of_protocol.setdefault(key, {})[step] = _standing(claim)
     items: list[Table | Chart] = []
-    for protocol, own_courses in courses.items():
-        several = {key: course for key, course in own_courses.items() if len(course) > 1}
+    for label, of_protocol in courses.items():
+        several = {key: course for key, course in of_protocol.items() if len(course) > 1}
         if several:
-            items += _shown(protocol, several, delta)
+            items += _shown(label, several, delta)
     return items
 
 
 def _standing(claim: Claim) -> Standing:
-    line, reach = claim.line, claim.reach
+    series, reach = claim.series, claim.reach
     length = "n/a" if reach.length is None else f"{'≥ ' * reach.censored}{reach.length}"
-    trained = _loss(line, line.train_len)
-    rise = _loss(line, max(line.lengths)) - trained
+    trained = _loss(series, series.train_len)
+    rise = _loss(series, max(series.lengths)) - trained
     return Standing(length, claim.gain.value if claim.gain else math.nan, trained, rise)
 
 
-def _loss(line: ResultSeries, length: int) -> float:
-    """Mean over seeds, NaN where one has no number."""
-    if length not in line.cells or line.failure(length):
+def _loss(series: ResultSeries, length: int) -> float:
+    """Return the mean over seeds, NaN where one has no number."""
+    if not series.has_number(length):
         return math.nan
-    cells = [known.cell for known in line.cells[length].values()]
-    return sum(cell.nll for cell in cells) / len(cells)
+    results = series.results[length].values()
+    return sum(result.nll for result in results) / len(results)
 
 
 def _shown(

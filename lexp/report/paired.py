@@ -12,23 +12,23 @@ from lexp.statistics import holm, paired_by_seed
 LEAST_SEEDS = 3
 
 
-def paired_sheet(lines: Sequence[ResultSeries], baseline: str) -> Table | None:
+def paired_sheet(all_series: Sequence[ResultSeries], baseline: str) -> Table | None:
     """Each model minus the baseline at every length, by seed; None below LEAST_SEEDS seeds."""
-    numbers = DocumentIds()
+    ids = DocumentIds()
     found: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}
-    for base in (line for line in lines if line.name == baseline):
-        for line in lines:
-            if line is base or line.method != base.method or not _pairs(line, base):
+    for base in (series for series in all_series if series.name == baseline):
+        for series in all_series:
+            if series is base or series.method != base.method or not _pairs(series, base):
                 continue
-            for length in sorted(set(line.lengths) & set(base.lengths)):
-                if line.failure(length) or base.failure(length):
+            for length in sorted(set(series.lengths) & set(base.lengths)):
+                if series.failure(length) or base.failure(length):
                     continue
-                if not line.same_amount(length, base, length):
+                if not series.same_amount(length, base, length):
                     continue
                 d = paired_by_seed(
-                    seed_losses(line, length, numbers), seed_losses(base, length, numbers), draws=2
+                    seed_losses(series, length, ids), seed_losses(base, length, ids), draws=2
                 )
-                found.setdefault((line.name, line.method), {})[length] = d.mean, d.p
+                found.setdefault((series.name, series.method), {})[length] = d.mean, d.p
     if not found:
         return None
     p_values = {
@@ -52,10 +52,12 @@ def paired_sheet(lines: Sequence[ResultSeries], baseline: str) -> Table | None:
         f"also after Holm's correction over {len(p_values)} comparisons. The same number means the "
         "same order of the training texts, and nothing else in common."
     )
-    title = f"Paired t-test over seeds, {lines[0].protocol}"
+    title = f"Paired t-test over seeds, {all_series[0].protocol.label}"
     return Table(title, ("model", "method", *map(str, lengths)), tuple(rows), 2, (note,))
 
 
-def _pairs(line: ResultSeries, base: ResultSeries) -> bool:
+def _pairs(series: ResultSeries, base: ResultSeries) -> bool:
     """Whether both have the same seeds, enough of them, and the same tokens."""
-    return line.seeds == base.seeds and len(line.seeds) >= LEAST_SEEDS and same_text(line, base)
+    return (
+        series.seeds == base.seeds and len(series.seeds) >= LEAST_SEEDS and same_text(series, base)
+    )

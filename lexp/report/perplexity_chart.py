@@ -3,50 +3,46 @@
 import math
 
 from lexp.display.document import Chart, Curve, Point
-from lexp.evaluate import LAST, Cell
-from lexp.extension import method_label
+from lexp.evaluate import LAST, EvalResult
 from lexp.report.study_results import method_rank
 
 
-def method_of(cell: Cell) -> str:
-    """Return the name of a cell's method, for the legend."""
-    return method_label(cell.attention, cell.extension)
+def results_chart(results: list[EvalResult], notes: dict[str, str]) -> Chart:
+    """Draw one protocol: a name per variant of a model, a group per method, a band over seeds.
 
-
-def results_chart(cells: list[Cell], notes: dict[str, str]) -> Chart:
-    """Cells of one protocol: a name per variant of a model, a group per method, a band over seeds.
-
-    Cells without a number leave a gap: a curve that ends was not defined or failed from there on.
-    notes: by variant, what tells it apart.
+    A length without a number leaves a gap: a curve that ends was not defined or failed from there
+    on. notes: by variant, what tells it apart.
     """
-    several_texts = len({c.text for c in cells}) > 1
-    several_precisions = len({c.precision for c in cells}) > 1
-    found: dict[str, dict[str, dict[int, list[Cell]]]] = {}
-    for cell in cells:
-        name = " ".join(filter(None, (cell.model, notes.get(cell.variant))))
-        name += "" if cell.step == LAST else f" step {cell.step}"
-        name += f" on {cell.dataset} {cell.text}" if several_texts else ""
-        name += f" in {cell.precision}" if several_precisions else ""
-        by_length = found.setdefault(name, {}).setdefault(method_of(cell), {})
-        by_length.setdefault(cell.length, []).append(cell)
-    methods = sorted({method_of(cell) for cell in cells}, key=method_rank)
+    several_texts = len({r.run.text for r in results}) > 1
+    several_precisions = len({r.run.precision for r in results}) > 1
+    by_name: dict[str, dict[str, dict[int, list[EvalResult]]]] = {}
+    for result in results:
+        run = result.run
+        name = " ".join(filter(None, (run.model, notes.get(run.variant))))
+        name += "" if result.step == LAST else f" step {result.step}"
+        name += f" on {run.dataset} {run.text}" if several_texts else ""
+        name += f" in {run.precision}" if several_precisions else ""
+        by_length = by_name.setdefault(name, {}).setdefault(result.method, {})
+        by_length.setdefault(result.length, []).append(result)
+    methods = sorted({result.method for result in results}, key=method_rank)
     curves = [
-        Curve(name, method, tuple(_point(n, own) for n, own in sorted(by[method].items())))
-        for name, by in found.items()
+        Curve(name, method, tuple(_point(n, seeds) for n, seeds in sorted(by[method].items())))
+        for name, by in by_name.items()
         for method in methods
         if method in by
     ]
-    words = [cells[0].protocol, *methods[: len(methods) == 1]]
+    words = [results[0].protocol.label, *methods[: len(methods) == 1]]
+    trained = sorted({result.run.train_len for result in results})
     return Chart(
         ", ".join(words), "inference length (tokens)", "perplexity per token", True, True,
-        tuple(curves), tuple((float(n), "trained") for n in sorted({c.train_len for c in cells})),
+        tuple(curves), tuple((float(n), "trained") for n in trained),
     )  # fmt: skip
 
 
-def _point(length: int, cells: list[Cell]) -> Point:
-    """Mean and range over seeds; a gap if one of them has no number."""
-    values = [cell.ppl for cell in cells]
-    if not all(cell.ok for cell in cells):
+def _point(length: int, results: list[EvalResult]) -> Point:
+    """Return mean and range over seeds; a gap if one of them has no number."""
+    values = [result.ppl for result in results]
+    if not all(result.ok for result in results):
         return Point(length, math.nan)
     band = (min(values), max(values)) if len(values) > 1 else (math.nan, math.nan)
     return Point(length, sum(values) / len(values), *band)

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lexp.display.table import Table, TableCell
-from lexp.evaluate import LAST, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, Cell
-from lexp.scoring.protocol import BOS, describe
+from lexp.evaluate import LAST, EvalResult
+from lexp.extension import Extension
+from lexp.results import NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
+from lexp.scoring.protocol import BOS
 
 SHORT = {NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM"}
 
@@ -50,8 +52,10 @@ class Grid:
         named: dict[str, Callable[[Row], str]] = {
             "model": lambda row: row.model, "attention": lambda row: row.attention,
         }  # fmt: skip
-        if any(row.extension != "none" for row in self.rows):
-            named["extension"] = lambda row: "" if row.extension == "none" else row.extension
+        if any(row.extension != Extension.name for row in self.rows):
+            named["extension"] = lambda row: (
+                "" if row.extension == Extension.name else row.extension
+            )
         if any(row.note for row in self.rows):
             named["variant"] = lambda row: row.note
         if any(row.step != LAST for row in self.rows):
@@ -77,44 +81,44 @@ class Grid:
 
 
 TOKEN_METRIC = "Perplexity per token"
-METRICS: dict[str, Callable[[Cell], float]] = {
-    TOKEN_METRIC: lambda cell: cell.ppl,
-    "Bits per byte": lambda cell: cell.bpb,
+METRICS: dict[str, Callable[[EvalResult], float]] = {
+    TOKEN_METRIC: lambda result: result.ppl,
+    "Bits per byte": lambda result: result.bpb,
 }
 
 
-def make_grid(metric: str, cells: list[Cell], notes: dict[str, str]) -> Grid:
-    """Arrange cells as a table of one metric; notes: by variant, what tells it apart.
+def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> Grid:
+    """Arrange results as a table of one metric; notes: by variant, what tells it apart.
 
-    Cells that differ in their seed alone are averaged; a failure of any seed is shown, not averaged
-    away. Numbers per token of different vocabularies, or of different texts, are not compared.
+    Results that differ in their seed alone are averaged; a failure of any seed is shown, not
+    averaged away. Numbers per token of different vocabularies or texts are not compared.
     """
-    groups: dict[tuple, dict[int, list[Cell]]] = {}
-    for cell in cells:
-        groups.setdefault(row_key(cell), {}).setdefault(cell.length, []).append(cell)
+    groups: dict[tuple, dict[int, list[EvalResult]]] = {}
+    for result in results:
+        groups.setdefault(row_key(result), {}).setdefault(result.length, []).append(result)
     rows = []
     for by_length in groups.values():
-        one = next(iter(by_length.values()))[0]
-        note = notes.get(one.variant, "")
-        entries = {length: _entry(found, METRICS[metric]) for length, found in by_length.items()}
-        text = f"{one.dataset} {one.text}"
-        place = one.model, one.attention, one.extension, note, text, one.precision, one.step
-        rows.append(Row(*place, entries))
-    texts = {(c.text, c.tokenizer if metric == TOKEN_METRIC else "") for c in cells}
-    train_lens = {c.train_len for c in cells}
+        first = next(iter(by_length.values()))[0]
+        run, method = first.run, (first.pattern.label, first.extension.label)
+        note, text = notes.get(run.variant, ""), f"{run.dataset} {run.text}"
+        entries = {length: _entry(seeds, METRICS[metric]) for length, seeds in by_length.items()}
+        rows.append(Row(run.model, *method, note, text, run.precision, first.step, entries))
+    runs = [result.run for result in results]
+    texts = {(run.text, run.tokenizer if metric == TOKEN_METRIC else "") for run in runs}
+    train_lens = {run.train_len for run in runs}
     return Grid(
-        title=f"{metric}, {cells[0].protocol}",
-        lengths=tuple(sorted({c.length for c in cells})),
+        title=f"{metric}, {results[0].protocol.label}",
+        lengths=tuple(sorted({result.length for result in results})),
         train_len=train_lens.pop() if len(train_lens) == 1 else None,
         rows=tuple(rows),
         comparable=len(texts) == 1,
     )
 
 
-def row_key(cell: Cell) -> tuple:
-    """Cells of one row (of one curve): the same in everything but seed and length."""
-    method = cell.attention, cell.extension, cell.precision
-    return cell.model, cell.variant, cell.text, *method, cell.step
+def row_key(result: EvalResult) -> tuple:
+    """Return what results of one row have in common: everything but seed and length."""
+    run, method = result.run, (result.pattern.label, result.extension.label)
+    return run.model, run.variant, run.text, *method, run.precision, result.step
 
 
 def to_sheet(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
@@ -133,13 +137,12 @@ def to_sheet(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
     return Table(grid.title, heads, tuple(rows), len(labels), notes)
 
 
-def _entry(cells: list[Cell], metric: Callable[[Cell], float]) -> Entry:
-    failed = [cell for cell in cells if not cell.ok]
+def _entry(results: list[EvalResult], metric: Callable[[EvalResult], float]) -> Entry:
+    failed = [result for result in results if not result.ok]
     if failed:
-        short = SHORT[failed[0].status]
-        of = f" {len(failed)}/{len(cells)}" if len(cells) > 1 and len(failed) < len(cells) else ""
-        return Entry(math.nan, 0.0, short + of)
-    values = [metric(cell) for cell in cells]
+        n_seeds = f" {len(failed)}/{len(results)}" if len(failed) < len(results) else ""
+        return Entry(math.nan, 0.0, SHORT[failed[0].status] + n_seeds)
+    values = [metric(result) for result in results]
     mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
     text = _number(mean) + (f" ±{_number(spread)}" if len(values) > 1 else "")
     return Entry(mean, spread, text)
@@ -151,25 +154,25 @@ def _number(value: float) -> str:
     )
 
 
-def caption(results: list[tuple[Cell, str]]) -> list[str]:
-    """What stands below a table: protocol, what was scored, seeds, and the reasons of failures."""
-    cells = [cell for cell, _ in results]
+def caption(results: list[EvalResult]) -> list[str]:
+    """Write what stands below a table: protocol, what was scored, seeds, reasons of failures."""
     lines = []
-    for protocol in sorted({c.protocol for c in cells}):
-        same = [c for c in cells if c.protocol == protocol]
-        for dataset in sorted({c.dataset for c in same}):
-            scored = sorted({c.tokens for c in same if c.dataset == dataset})
-            documents = next(c.documents for c in same if c.dataset == dataset)
+    for protocol in sorted({r.protocol.label for r in results}):
+        same = [r for r in results if r.protocol.label == protocol]
+        for dataset in sorted({r.run.dataset for r in same}):
+            of_dataset = [r for r in same if r.run.dataset == dataset]
+            scored = sorted({r.tokens for r in of_dataset})
             counts = f"{scored[0]}" + f" to {scored[-1]}" * (len(scored) > 1)
             lines.append(
-                f"{protocol}: {describe(protocol)}; {counts} tokens of {documents} {dataset} "
-                f"documents scored; perplexity is exp(total nats / total tokens), BOS: {BOS}."
+                f"{protocol}: {same[0].protocol.description}; {counts} tokens of "
+                f"{of_dataset[0].documents} {dataset} documents scored; perplexity is "
+                f"exp(total nats / total tokens), BOS: {BOS}."
             )
-    seeds = sorted({c.seed for c in cells})
-    sizes = ", ".join(sorted({c.size for c in cells}))
+    seeds = sorted({r.run.seed for r in results})
+    sizes = ", ".join(sorted({r.run.size for r in results}))
     spread = f"; mean of seeds {', '.join(map(str, seeds))} ± half their range" * (len(seeds) > 1)
-    trained = ", ".join(str(n) for n in sorted({c.train_len for c in cells}))
+    trained = ", ".join(str(n) for n in sorted({r.run.train_len for r in results}))
     lines.append(f"{sizes}, trained at {trained} tokens{spread}. Bold: best of its column.")
-    reasons = {(SHORT[c.status], c.model, why) for c, why in results if not c.ok}
+    reasons = {(SHORT[r.status], r.run.model, r.reason) for r in results if not r.ok}
     lines += [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
     return lines

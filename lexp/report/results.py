@@ -1,35 +1,35 @@
-"""results.csv: every cell of a study, rebuilt from the cells' own files."""
+"""results.csv and probes.csv: every result of a study, rebuilt from what is stored."""
 
-import csv
-import io
-import math
 from pathlib import Path
-from typing import Any
 
-from lexp.evaluate import COLUMNS, LAST, STEP, read_cell
+from lexp.evaluate import COLUMNS, EVALUATIONS, LAST, STEP
+from lexp.probes import result as probes
+from lexp.results import read_all, write_csv
 from lexp.runs.locks import one_at_a_time
-from lexp.system.files import write_text
 
 
 def write_results(study: Path) -> None:
-    """Write <study>/results.csv with all cells found in the study's runs, failures included."""
-    with one_at_a_time(study):  # or a table gathered before another job's last cell could win
-        _write(study)
+    """Write <study>/results.csv with all evaluations of the study's runs, failures included."""
+    with one_at_a_time(study):  # or a table gathered before another job's last result could win
+        results = read_all(study, EVALUATIONS)
+        results.sort(
+            key=lambda r: (
+                r.run.name, r.pattern.label, r.extension.label, r.protocol.label, r.documents,
+                r.length, r.step,
+            )
+        )  # fmt: skip
+        columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in results)]
+        write_csv(study / "results.csv", columns, (result.row() for result in results))
 
 
-def _write(study: Path) -> None:
-    cells = [known[0] for path in sorted(study.glob("*/eval/*.json")) if (known := read_cell(path))]
-    cells.sort(
-        key=lambda c: (c.run, c.attention, c.extension, c.protocol, c.documents, c.length, c.step)
-    )
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    columns = [*COLUMNS, *[STEP] * any(cell.step != LAST for cell in cells)]
-    writer.writerow(columns)
-    for cell in cells:
-        writer.writerow([_text(getattr(cell, column)) for column in columns])
-    write_text(study / "results.csv", buffer.getvalue())
-
-
-def _text(value: Any) -> Any:
-    return "" if isinstance(value, float) and math.isnan(value) else value
+def write_probes(study: Path) -> None:
+    """Write <study>/probes.csv with all probes of the study's runs, failures included."""
+    with one_at_a_time(study):
+        results = read_all(study, probes.PROBES)
+        results.sort(
+            key=lambda r: (
+                r.probe.label, r.run.name, r.pattern.label, r.extension.label, r.samples,
+                r.probe_seed, r.length,
+            )
+        )  # fmt: skip
+        write_csv(study / "probes.csv", probes.COLUMNS, (result.row() for result in results))

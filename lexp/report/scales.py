@@ -16,26 +16,30 @@ from collections.abc import Sequence
 import numpy as np
 
 from lexp.display.table import Table, TableCell
+from lexp.extension import UniformScale
+from lexp.pattern import Full
 from lexp.report.study_results import ResultSeries
 
-PREFIX, PRINTED = "uniform_scale-", 0.3973
+EXTENSION, PRINTED = UniformScale.name, 0.3973
 
 
-def scale_sheets(lines: Sequence[ResultSeries]) -> list[Table]:
+def scale_sheets(all_series: Sequence[ResultSeries]) -> list[Table]:
     """A table for each model and protocol that was scored at three scales or more."""
     groups: dict[tuple, dict[float, ResultSeries]] = {}
-    for line in lines:
-        scale = _scale(line)
-        if line.attention == "full" and scale is not None:
-            key = line.protocol, line.name, line.variant, line.text, line.precision
-            groups.setdefault(key, {})[scale] = line
+    for series in all_series:
+        scale = _scale(series)
+        if series.pattern.name == Full.name and scale is not None:
+            key = series.protocol.label, series.name, series.variant, series.text, series.precision
+            groups.setdefault(key, {})[scale] = series
     return [sheet for own in groups.values() if len(own) > 2 and (sheet := _sheet(own)) is not None]
 
 
-def _scale(line: ResultSeries) -> float | None:
-    if line.extension == "none":
+def _scale(series: ResultSeries) -> float | None:
+    if not series.is_extended:
         return 1.0
-    return float(line.extension.removeprefix(PREFIX)) if line.extension.startswith(PREFIX) else None
+    # An open scale follows the length: no point of a grid.
+    scale = series.extension.values.get("scale") if series.extension.name == EXTENSION else None
+    return None if scale is None else float(scale)
 
 
 def _sheet(by_scale: dict[float, ResultSeries]) -> Table | None:
@@ -43,9 +47,9 @@ def _sheet(by_scale: dict[float, ResultSeries]) -> Table | None:
     found: dict[int, tuple[float, float, bool]] = {}
     for length in (n for n in one.lengths if n > one.train_len):
         nll = {
-            scale: float(np.mean([k.cell.nll for k in line.cells[length].values()]))
-            for scale, line in sorted(by_scale.items())
-            if length in line.cells and not line.failure(length)
+            scale: float(np.mean([result.nll for result in series.results[length].values()]))
+            for scale, series in sorted(by_scale.items())
+            if series.has_number(length)
         }
         if len(nll) > 2:
             found[length] = best_scale(nll)
@@ -64,7 +68,7 @@ def _sheet(by_scale: dict[float, ResultSeries]) -> Table | None:
     quality = f", R² {r2:.3f}" if math.isfinite(r2) else ""
     scales = ", ".join(f"{scale:g}" for scale in sorted(by_scale))
     return Table(
-        f"Best uniform scale, {one.name}, {one.protocol}",
+        f"Best uniform scale, {one.name}, {one.protocol.label}",
         ("length", "N / L", "best s", "nats per token", "fit", f"1 + {PRINTED} ln(N/L)", ""),
         tuple(rows), 1,
         (f"Fit: s = 1 + {c:.4f} ln(N / L){quality}; printed: c = 0.3973 after 50k steps, 0.3010 "

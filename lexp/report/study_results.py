@@ -1,14 +1,15 @@
-"""What a study holds: its newest cells, put in order for tables, curves and claims."""
+"""The results of a study, put in order for tables, curves and claims."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
-from lexp.evaluate import Cell, read_cell
-from lexp.extension import method_label
-from lexp.scoring.losses import Losses, read_losses
+from lexp.evaluate import EvalResult
+from lexp.extension import Extension, method_label
+from lexp.results import Component
+from lexp.scoring.losses import Losses
+from lexp.scoring.protocol import ProtocolInfo
 from lexp.statistics import TokenLosses, difference
 from lexp.system.text import natural
 
@@ -21,21 +22,8 @@ ORDER = (
 
 
 @dataclass(frozen=True)
-class StoredResult:
-    """A cell, the reason of its failure or "", and where its losses are."""
-
-    cell: Cell
-    reason: str
-    path: Path
-
-    def losses(self) -> Losses:
-        """Its losses; DataError if the file is missing or damaged."""
-        return read_losses(self.path.with_suffix(".npz"))
-
-
-@dataclass(frozen=True)
 class ResultSeries:
-    """A variant under one method and protocol: cells by length, then by seed.
+    """A variant under one method and protocol: results by length, then by seed.
 
     note: what tells the variant from others of its model, such as `lr=0.01`, or "".
     where: what tells text and precision from others of the study, or "".
@@ -43,16 +31,16 @@ class ResultSeries:
 
     model: str
     note: str
-    attention: str
-    extension: str
-    protocol: str
+    pattern: Component
+    extension: Component
+    protocol: ProtocolInfo
     train_len: int
     variant: str
     text: str
     precision: str
     tokenizer: str
     where: str = ""
-    cells: dict[int, dict[int, StoredResult]] = field(default_factory=dict)
+    results: dict[int, dict[int, EvalResult]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -60,68 +48,93 @@ class ResultSeries:
         return " ".join(filter(None, (self.model, self.note)))
 
     @property
+    def plain_method(self) -> str:
+        """The pattern, and the extension if there is one."""
+        return method_label(self.pattern.label, self.extension.label)
+
+    @property
     def method(self) -> str:
-        """Pattern, extension if there is one, and where, if it is not the same everywhere."""
-        return f"{method_label(self.attention, self.extension)} {self.where}".rstrip()
+        """The method, and where, if that is not the same everywhere."""
+        return f"{self.plain_method} {self.where}".rstrip()
+
+    @property
+    def is_extended(self) -> bool:
+        """Return True if something in the model's positions was changed after training."""
+        return self.extension.name != Extension.name
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is the model as it is: every key it may see, no extension."""
-        return self.attention in PLAIN and self.extension == "none"
+        """Return True if this is the model as it is: every key it may see, no extension."""
+        return self.pattern.name in PLAIN and not self.is_extended
 
     @property
     def lengths(self) -> list[int]:
-        """Ascending."""
-        return sorted(self.cells)
+        """Every length, ascending."""
+        return sorted(self.results)
 
     @property
     def seeds(self) -> list[int]:
-        """Every seed that any length has."""
-        return sorted({seed for by_seed in self.cells.values() for seed in by_seed})
+        """Every seed that any length has, ascending."""
+        return sorted({seed for by_seed in self.results.values() for seed in by_seed})
+
+    @property
+    def every_result(self) -> list[EvalResult]:
+        """The results of all lengths and seeds."""
+        return [result for by_seed in self.results.values() for result in by_seed.values()]
+
+    def has_number(self, length: int) -> bool:
+        """Return True if there is a number of every seed at a length."""
+        return length in self.results and not self.failure(length)
 
     def failure(self, length: int) -> str:
-        """Why a length has no number for every seed, or ""."""
-        known = self.cells[length]
-        reasons = [
-            f"{k.cell.status}{f' ({k.reason})' if k.reason else ''}"
-            for k in known.values()
-            if not k.cell.ok
-        ]
-        missing = [str(seed) for seed in self.seeds if seed not in known]
+        """Say why a length has no number for every seed, or ""."""
+        status, reason = self._failure(length)
+        return f"{status} ({reason})" if reason else status
+
+    def short_failure(self, length: int) -> str:
+        """Return the failure at a length without its reason, or ""."""
+        return self._failure(length)[0]
+
+    def _failure(self, length: int) -> tuple[str, str]:
+        by_seed = self.results[length]
+        for result in by_seed.values():
+            if not result.ok:
+                return result.status, result.reason
+        missing = [str(seed) for seed in self.seeds if seed not in by_seed]
         if missing:
-            reasons.append(f"seed {', '.join(missing)} was not scored")
-        if len({self._amount(k) for k in known.values()}) > 1:
-            reasons.append("seeds were not scored on the same tokens")
-        return reasons[0] if reasons else ""
+            return f"seed {', '.join(missing)} was not scored", ""
+        if len({_amount(result) for result in by_seed.values()}) > 1:
+            return "seeds were not scored on the same tokens", ""
+        return "", ""
 
     def same_amount(self, length: int, other: "ResultSeries", at: int) -> bool:
-        """Whether all cells of both, each at its length, have one number of tokens.
+        """Return True if all results of both, each at its length, have one number of tokens.
 
-        Cells of one protocol and text differ in their tokens only by max_tokens.
+        Results of one protocol and text differ in their tokens only by max_tokens.
         """
-        cells = [*self.cells[length].values(), *other.cells[at].values()]
-        return len({self._amount(k) for k in cells}) == 1
+        results = [*self.results[length].values(), *other.results[at].values()]
+        return len({_amount(result) for result in results}) == 1
 
-    @staticmethod
-    def _amount(known: StoredResult) -> tuple[int, int]:
-        return known.cell.documents, known.cell.tokens
+
+def _amount(result: EvalResult) -> tuple[int, int]:
+    return result.documents, result.tokens
 
 
 class DocumentIds:
-    """One number for each document's name, so that tokens of different cells can be matched."""
+    """One number for each document's name, so that tokens of different results can be matched."""
 
     def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+        self._ids: dict[str, int] = {}
 
     def scored(self, losses: Losses) -> TokenLosses:
-        """Losses with documents numbered alike in all cells of a study."""
-        ids = [self._known.setdefault(name, len(self._known)) for name in losses.names]
+        """Return losses with documents numbered alike in all results of a study."""
+        ids = [self._ids.setdefault(name, len(self._ids)) for name in losses.names]
         document = np.array(ids, dtype=np.int64)[losses.document]
         return TokenLosses(losses.nats, document, losses.position)
 
 
 def same_text(a: ResultSeries, b: ResultSeries) -> bool:
-    """Whether tokens of both lines are the same stretches of one text: only then do they compare.
+    """Return True if tokens of both are the same stretches of one text: only then they compare.
 
     The first targets of a document have the same places in any vocabulary, and other bytes.
     """
@@ -129,69 +142,61 @@ def same_text(a: ResultSeries, b: ResultSeries) -> bool:
         return False
     if a.variant == b.variant:
         return True
-    numbers = DocumentIds()
-    ours, theirs = _widths(a, numbers), _widths(b, numbers)
+    ids = DocumentIds()
+    ours, theirs = _widths(a, ids), _widths(b, ids)
     if ours is None or theirs is None:
         return False
     return not difference(ours, theirs, common=True).nats.any()
 
 
-def _widths(line: ResultSeries, numbers: DocumentIds) -> TokenLosses | None:
-    """Bytes of each token, in the place of its loss; None where no cell has tokens."""
-    for known in (k for by_seed in line.cells.values() for k in by_seed.values()):
-        if known.cell.ok:
-            losses = known.losses()
-            scored = numbers.scored(losses)
-            return replace(scored, nats=losses.n_bytes.astype(np.float64))
+def _widths(series: ResultSeries, ids: DocumentIds) -> TokenLosses | None:
+    """Return bytes of each token, in the place of its loss; None where no result has tokens."""
+    for result in series.every_result:
+        if result.ok:
+            losses = result.losses()
+            return replace(ids.scored(losses), nats=losses.n_bytes.astype(np.float64))
     return None
 
 
-def read_study(study: Path) -> list[StoredResult]:
-    """The newest cell of each (run, protocol, method, length, text, precision, step), in order."""
-    newest: dict[tuple, tuple[float, StoredResult]] = {}
-    for path in sorted(study.glob("*/eval/*.json")):
-        found = read_cell(path)
-        if found is None:
-            continue
-        c = found[0]
-        key = (c.run, c.attention, c.extension, c.protocol, c.length, c.text, c.precision, c.step)
-        written = path.stat().st_mtime
-        if key not in newest or newest[key][0] < written:
-            newest[key] = written, StoredResult(*found, path)
-    return [newest[key][1] for key in sorted(newest, key=str)]
-
-
-def lines(known: list[StoredResult], notes: dict[str, str]) -> list[ResultSeries]:
-    """Cells that differ in seed and length alone together; notes: by variant."""
-    found: dict[tuple, ResultSeries] = {}
-    texts = {one.cell.text for one in known}
-    precisions = {one.cell.precision for one in known}
-    for one in known:
-        c = one.cell
-        key = (c.model, c.variant, c.protocol, c.attention, c.extension, c.text, c.precision)
-        where = [f"on {c.dataset} {c.text}"] * (len(texts) > 1)
-        where += [f"in {c.precision}"] * (len(precisions) > 1)
-        line = found.setdefault(
+def make_series(results: Sequence[EvalResult], notes: Mapping[str, str]) -> list[ResultSeries]:
+    """Put results together that differ in seed and length alone; notes: by variant."""
+    by_key: dict[tuple, ResultSeries] = {}
+    several_texts = len({result.run.text for result in results}) > 1
+    several_precisions = len({result.run.precision for result in results}) > 1
+    for result in results:
+        run = result.run
+        key = (
+            run.model, run.variant, result.protocol.label, result.pattern.label,
+            result.extension.label, run.text, run.precision,
+        )  # fmt: skip
+        where = [f"on {run.dataset} {run.text}"] * several_texts
+        where += [f"in {run.precision}"] * several_precisions
+        series = by_key.setdefault(
             key,
             ResultSeries(
-                c.model, notes.get(c.variant, ""), c.attention, c.extension, c.protocol,
-                c.train_len, c.variant, c.text, c.precision, c.tokenizer, " ".join(where),
+                run.model, notes.get(run.variant, ""), result.pattern, result.extension,
+                result.protocol, run.train_len, run.variant, run.text, run.precision,
+                run.tokenizer, " ".join(where),
             ),
         )  # fmt: skip
-        line.cells.setdefault(c.length, {})[c.seed] = one
-    return sorted(found.values(), key=lambda n: (n.protocol, n.model, natural(n.note), _rank(n)))
+        series.results.setdefault(result.length, {})[run.seed] = result
+    return sorted(by_key.values(), key=_place)
 
 
-def protocols(found: list[ResultSeries]) -> Iterator[tuple[str, list[ResultSeries]]]:
-    """Lines by protocol: unlike numbers never share a table."""
-    for protocol in sorted({line.protocol for line in found}):
-        yield protocol, [line for line in found if line.protocol == protocol]
+def by_protocol(
+    all_series: Sequence[ResultSeries],
+) -> Iterator[tuple[ProtocolInfo, list[ResultSeries]]]:
+    """Yield series by protocol: unlike numbers never share a table."""
+    for label in sorted({series.protocol.label for series in all_series}):
+        same = [series for series in all_series if series.protocol.label == label]
+        yield same[0].protocol, same
 
 
 def method_rank(method: str) -> tuple[int, str]:
-    """Where a method stands among others: the usual ones first."""
+    """Return a key to sort methods by: the usual ones first."""
     return (ORDER.index(method) if method in ORDER else len(ORDER)), method
 
 
-def _rank(line: ResultSeries) -> tuple[int, str, str]:
-    return *method_rank(line.method.removesuffix(line.where).rstrip()), line.method
+def _place(series: ResultSeries) -> tuple:
+    rank = method_rank(series.plain_method)
+    return series.protocol.label, series.model, natural(series.note), rank, series.method

@@ -1,4 +1,4 @@
-"""The tables of a report, from lines of a study: one protocol a table, failures in their cells."""
+"""The tables of a report, from series of a study: one protocol a table, failures in their cells."""
 
 import math
 from collections.abc import Sequence
@@ -22,45 +22,45 @@ from lexp.statistics import (
 LABELS = ("model", "method")
 
 
-def labels(line: ResultSeries) -> tuple[TableCell, TableCell]:
-    """What names a line in every table."""
-    return TableCell(line.name), TableCell(line.method)
+def labels(series: ResultSeries) -> tuple[TableCell, TableCell]:
+    """Return what names a row in every table."""
+    return TableCell(series.name), TableCell(series.method)
 
 
-def last_sheet(lines: Sequence[ResultSeries], k: int) -> Table:
+def last_sheet(all_series: Sequence[ResultSeries], k: int) -> Table:
     """Perplexity over the last k tokens of each window, by length: where a mean hides the break."""
-    lengths = sorted({length for line in lines for length in line.lengths})
+    lengths = sorted({length for series in all_series for length in series.lengths})
     rows = []
-    for line in lines:
-        fields = list(labels(line))
+    for series in all_series:
+        fields = list(labels(series))
         for length in lengths:
-            if length not in line.cells or length < k:
+            if length not in series.results or length < k:
                 fields.append(TableCell(""))
-            elif failure := line.failure(length):
-                fields.append(TableCell(failure.split(" (")[0], "failed"))
+            elif failure := series.short_failure(length):
+                fields.append(TableCell(failure, "failed"))
             else:
-                fields.append(TableCell(_number(perplexity(_last_nll(line, length, k)))))
+                fields.append(TableCell(_number(perplexity(_last_nll(series, length, k)))))
         rows.append(tuple(fields))
     note = (
         f"Targets with more than length - {k} tokens before them, mean over seeds; a cell without "
         "any, such as the last window of a document cut short, is left empty."
     )
     heads = (*LABELS, *map(str, lengths))
-    title = f"Perplexity of the last {k} tokens of a window, {lines[0].protocol}"
+    title = f"Perplexity of the last {k} tokens of a window, {all_series[0].protocol.label}"
     return Table(title, heads, tuple(rows), 2, (note,))
 
 
-def _last_nll(line: ResultSeries, length: int, k: int) -> float:
+def _last_nll(series: ResultSeries, length: int, k: int) -> float:
     """Mean over seeds."""
     values = []
-    for known in line.cells[length].values():
-        losses = known.losses()
+    for result in series.results[length].values():
+        losses = result.losses()
         values.append(last(losses.nats, losses.document, losses.context, length, k).value)
     return sum(values) / len(values)
 
 
 def reach_sheet(claims: Sequence[Claim]) -> Table:
-    """How far each line holds its loss, what that gives, and whether a window does as well."""
+    """Show how far each series holds its loss, and whether a window does as well."""
     rows, windows = [], False
     for claim in claims:
         reach, window = claim.reach, claim.window
@@ -69,7 +69,7 @@ def reach_sheet(claims: Sequence[Claim]) -> Table:
         beaten = window is not None and window.verdict == BETTER
         rows.append(
             (
-                *labels(claim.line),
+                *labels(claim.series),
                 TableCell(_length(reach.length, reach.censored), "" if reach.length else "failed"),
                 TableCell(_between(reach.sure, reach.possible)),
                 TableCell(", ".join(_length(r.length, r.censored) for r in claim.seeds.values())),
@@ -79,8 +79,8 @@ def reach_sheet(claims: Sequence[Claim]) -> Table:
                 TableCell(window.verdict if window else "", "best" if beaten else ""),
             )
         )
-    line, reach = claims[0].line, claims[0].reach
-    reasons = sorted({f"{c.line.name} {c.line.method}: {c.reach.reason}" for c in claims
+    series, reach = claims[0].series, claims[0].reach
+    reasons = sorted({f"{c.series.name} {c.series.method}: {c.reach.reason}" for c in claims
                       if c.reach.reason})  # fmt: skip
     notes = (
         f"Reach: the longest length, in tokens, up to which the loss on the same tokens is at most "
@@ -98,30 +98,32 @@ def reach_sheet(claims: Sequence[Claim]) -> Table:
     heads = (
         *LABELS, "reach", "interval", "each seed", "gain", "at", "against window", "verdict",
     )  # fmt: skip
-    return Table(f"Reach and gain, {line.protocol}", heads, tuple(rows), 2, notes)
+    return Table(f"Reach and gain, {series.protocol.label}", heads, tuple(rows), 2, notes)
 
 
-def differences_sheet(lines: Sequence[ResultSeries], length: int, baseline: str) -> Table | None:
+def differences_sheet(
+    all_series: Sequence[ResultSeries], length: int, baseline: str
+) -> Table | None:
     """Paired differences of models to a baseline at a length, for each method; None if none."""
     pairs = [
-        (line, base)
-        for base in lines
-        for line in lines
-        if base.name == baseline and line.method == base.method and line is not base
+        (series, base)
+        for base in all_series
+        for series in all_series
+        if base.name == baseline and series.method == base.method and series is not base
     ]
     family = f"models against {baseline} at {length}, every method"
     return _paired_sheet(f"Differences at {length}", pairs, length, baseline, family)
 
 
-def methods_sheet(lines: Sequence[ResultSeries], length: int) -> Table | None:
+def methods_sheet(all_series: Sequence[ResultSeries], length: int) -> Table | None:
     """Paired differences of each model's methods to its plain attention; None if none."""
     pairs = [
-        (line, base)
-        for base in lines
-        for line in lines
-        if base.is_plain and line.variant == base.variant and line is not base
+        (series, base)
+        for base in all_series
+        for series in all_series
+        if base.is_plain and series.variant == base.variant and series is not base
     ]
-    plain = pairs[0][1].attention if pairs else ""
+    plain = pairs[0][1].pattern.label if pairs else ""
     family = f"methods against {plain} attention at {length}"
     return _paired_sheet(f"Differences of methods at {length}", pairs, length, plain, family)
 
@@ -133,30 +135,30 @@ def _paired_sheet(
     other: str,
     family: str,
 ) -> Table | None:
-    """What the first line of each pair loses above the second; None if no pair compares."""
-    numbers, rows, p_values, tests = DocumentIds(), [], {}, {}
-    for line, base in pairs:
-        if not (_has(line, length) and _has(base, length) and same_text(line, base)):
+    """Show what the first of each pair loses above the second; None if no pair compares."""
+    ids, rows, p_values, tests = DocumentIds(), [], {}, {}
+    for series, base in pairs:
+        if not (series.has_number(length) and base.has_number(length) and same_text(series, base)):
             continue
-        ours, theirs = (mean_losses(n, numbers)[length] for n in (line, base))
+        ours, theirs = (mean_losses(n, ids)[length] for n in (series, base))
         if not isinstance(ours, TokenLosses) or not isinstance(theirs, TokenLosses):
             continue
         try:
             d = difference(ours, theirs)
         except ValueError:  # scored on more or on fewer tokens
             continue
-        key = f"{line.name} {line.method}"
-        tests[key] = line, mean(d.nats, d.document), sign_flips(d)
+        key = f"{series.name} {series.method}"
+        tests[key] = series, mean(d.nats, d.document), sign_flips(d)
         p_values[key] = tests[key][2].p
     if not tests:
         return None
     adjusted = {one.name: one for one in holm(p_values, family)}
-    for key, (line, estimate, test) in tests.items():
+    for key, (series, estimate, test) in tests.items():
         one = adjusted[key]
         sure = one.adjusted < 0.05
         rows.append(
             (
-                *labels(line),
+                *labels(series),
                 TableCell(_signed(estimate), "best" if sure and estimate.value < 0 else ""),
                 TableCell(f"{test.p:.4f}"),
                 TableCell(f"{one.adjusted:.4f}"),
@@ -171,21 +173,21 @@ def _paired_sheet(
         f"correction over {len(tests)} comparisons ({family}). Seeds are held fixed here.",
     )
     heads = (*LABELS, f"minus {other}", "p", "p (Holm)")
-    protocol = pairs[0][0].protocol
+    protocol = pairs[0][0].protocol.label
     return Table(f"{title}, {protocol}", heads, tuple(rows), 2, notes)
 
 
-def seeds_sheet(lines: Sequence[ResultSeries], length: int) -> Table | None:
+def seeds_sheet(all_series: Sequence[ResultSeries], length: int) -> Table | None:
     """Mean loss at a length with both intervals and every seed; None with one seed everywhere."""
-    if all(len(line.seeds) < 2 for line in lines):
+    if all(len(series.seeds) < 2 for series in all_series):
         return None
-    numbers, rows = DocumentIds(), []
-    for line in (n for n in lines if _has(n, length)):
-        found = across(seed_losses(line, length, numbers))
+    ids, rows = DocumentIds(), []
+    for series in (n for n in all_series if n.has_number(length)):
+        found = across(seed_losses(series, length, ids))
         over = found.over_seeds
         rows.append(
             (
-                *labels(line),
+                *labels(series),
                 TableCell(f"{found.mean:.4f}"),
                 TableCell(_interval(over.low, over.high)),
                 TableCell(_interval(found.over_documents.low, found.over_documents.high)),
@@ -198,24 +200,24 @@ def seeds_sheet(lines: Sequence[ResultSeries], length: int) -> Table | None:
         "resampled jointly for all seeds, these runs held fixed. Neither contains the other.",
     )
     heads = (*LABELS, "mean", "95 % over seeds", "95 % over documents", "each seed")
-    title = f"Seeds at {length}, {lines[0].protocol}"
+    title = f"Seeds at {length}, {all_series[0].protocol.label}"
     return Table(title, heads, tuple(rows), 2, notes)
 
 
-def failures_sheet(lines: Sequence[ResultSeries]) -> Table | None:
+def failures_sheet(all_series: Sequence[ResultSeries]) -> Table | None:
     """Every cell without a number and why; None if there is none."""
     rows = []
-    for line in lines:
+    for series in all_series:
         reasons: dict[str, list[int]] = {}
-        for length in line.lengths:
-            if failure := line.failure(length):
+        for length in series.lengths:
+            if failure := series.failure(length):
                 reasons.setdefault(failure, []).append(length)
         for reason, lengths in reasons.items():
             at = ", ".join(map(str, lengths))
             rows.append(
                 (
-                    *labels(line),
-                    TableCell(line.protocol),
+                    *labels(series),
+                    TableCell(series.protocol.label),
                     TableCell(at),
                     TableCell(reason, "failed"),
                 )
@@ -224,25 +226,21 @@ def failures_sheet(lines: Sequence[ResultSeries]) -> Table | None:
     return Table("Cells without a number", heads, tuple(rows), 5) if rows else None
 
 
-def cost_sheet(lines: Sequence[ResultSeries]) -> Table:
-    """Seconds of each line, all lengths and seeds, and microseconds per scored token by length."""
-    lengths = sorted({length for line in lines for length in line.lengths})
+def cost_sheet(all_series: Sequence[ResultSeries]) -> Table:
+    """Show seconds of each series, and microseconds per scored token by length."""
+    lengths = sorted({length for series in all_series for length in series.lengths})
     rows = []
-    for line in lines:
-        cells = [k.cell for by_seed in line.cells.values() for k in by_seed.values()]
-        fields = [*labels(line), TableCell(f"{sum(c.seconds for c in cells):.1f}")]
+    for series in all_series:
+        results = series.every_result
+        fields = [*labels(series), TableCell(f"{sum(r.seconds for r in results):.1f}")]
         for length in lengths:
-            own = [c for c in cells if c.length == length and c.ok and c.seconds]
-            spent, tokens = sum(c.seconds for c in own), sum(c.tokens for c in own)
-            fields.append(TableCell(f"{1e6 * spent / tokens:.0f}" if own else ""))
+            timed = [r for r in results if r.length == length and r.ok and r.seconds]
+            spent, tokens = sum(r.seconds for r in timed), sum(r.tokens for r in timed)
+            fields.append(TableCell(f"{1e6 * spent / tokens:.0f}" if timed else ""))
         rows.append(tuple(fields))
     note = "Wall-clock time, with whatever else the machine did; empty where another pass gave it."
     heads = (*LABELS, "seconds", *(f"µs/token at {length}" for length in lengths))
-    return Table(f"Cost, {lines[0].protocol}", heads, tuple(rows), 2, (note,))
-
-
-def _has(line: ResultSeries, length: int) -> bool:
-    return length in line.cells and not line.failure(length)
+    return Table(f"Cost, {all_series[0].protocol.label}", heads, tuple(rows), 2, (note,))
 
 
 def _number(value: float) -> str:

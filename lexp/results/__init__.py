@@ -4,7 +4,7 @@ from lexp.results.arrays import ArrayFile
 from lexp.results.component import Component, component_of, component_spec
 from lexp.results.csv_file import write_csv
 from lexp.results.json_values import from_json
-from lexp.results.record import Kind, Record, Spec
+from lexp.results.record import Kind, Record, Result, Spec
 from lexp.results.status import (
     NOT_DEFINED,
     NOT_FINITE,
@@ -25,6 +25,7 @@ __all__ = [
     "Kind",
     "Outcome",
     "Record",
+    "Result",
     "Spec",
     "attempt",
     "component_of",

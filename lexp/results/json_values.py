@@ -1,5 +1,6 @@
 """Values as JSON and back: numbers that are not finite, and frozen dataclasses with their types."""
 
+import contextlib
 import math
 import types
 import typing
@@ -56,10 +57,7 @@ def _checked(kind: Any, value: Any, place: str) -> Any:
         return _dataclass(kind, value, place)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (rest,) = [argument for argument in arguments if argument is not type(None)]
-        return _checked(rest, value, place)
+        return _alternative(arguments, value, place)
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(arguments[0], inner, place) for inner in value)
     if origin is dict and isinstance(value, dict):
@@ -69,6 +67,15 @@ def _checked(kind: Any, value: Any, place: str) -> Any:
     if kind in (str, int, bool) and type(value) is kind:
         return value
     raise ValueError(f"{place}={value!r} is not of type {getattr(kind, '__name__', kind)}")
+
+
+def _alternative(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    for kind in kinds:
+        with contextlib.suppress(ValueError):
+            return _checked(kind, value, place)
+    raise ValueError(f"{place}={value!r} is of none of the types {kinds}")
 
 
 def _dataclass(kind: type, value: Any, place: str) -> Any:

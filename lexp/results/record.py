@@ -1,16 +1,41 @@
 """What a record is: its spec, from which its path follows, and what was measured."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import operator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lexp.results.arrays import ArrayFile
-from lexp.results.json_values import to_json
+from lexp.results.json_values import from_json, to_json
 from lexp.results.status import OK
 from lexp.system.files import digest
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What every result has beside its own fields, which are the values of its record.
+
+    reason: why there is no number, or "". arrays: None where there are none, or not yet.
+    """
+
+    status: str = OK
+    reason: str = ""
+    arrays: ArrayFile | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Return True if there are numbers, all of them finite."""
+        return self.status == OK
+
+    @property
+    def failure(self) -> str:
+        """The status with its reason, or "" where there are numbers."""
+        if self.ok:
+            return ""
+        return f"{self.status} ({self.reason})" if self.reason else self.status
+
+
+T = TypeVar("T", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -20,14 +45,14 @@ class Kind(Generic[T]):
     name: stands in every file. folder: within a run's folder. numerics: raised whenever a change
     of the code changes numbers, so that records of another version are computed again. key: values
     by dotted name (`run.seed`); of records that agree in all of them tables show the newest.
-    parse: builds the typed result from a record; ValueError if its values have other types.
+    result: the dataclass that a record's values are read into.
     """
 
     name: str
     folder: str
     numerics: int
     key: tuple[str, ...]
-    parse: Callable[["Record"], T]
+    result: type[T]
 
 
 @dataclass(frozen=True)
@@ -71,14 +96,21 @@ class Record:
     sealed: str
     path: Path
 
-    @property
-    def ok(self) -> bool:
-        """Return True if there are numbers."""
-        return self.status == OK
 
-    def value(self, name: str) -> Any:
-        """Return the value of a dotted name, such as `run.seed`; KeyError if there is none."""
-        value: Any = self.values
-        for part in name.split("."):
-            value = value[part]
-        return value
+def key_of(kind: Kind[T], result: T) -> tuple:
+    """Return the values that tell a result from others of its kind."""
+    return tuple(operator.attrgetter(name)(result) for name in kind.key)
+
+
+def values_of(result: Result) -> dict[str, Any]:
+    """Return a result's own fields as JSON values."""
+    shared = {field.name for field in fields(Result)}
+    own = [field.name for field in fields(result) if field.name not in shared]
+    return {name: to_json(getattr(result, name)) for name in own}
+
+
+def result_of(kind: Kind[T], record: Record) -> T:
+    """Return the result in a record; ValueError names a value of another type than declared."""
+    shared = {"status": record.status, "reason": record.reason}
+    result = from_json(kind.result, {**record.values, **shared})
+    return replace(result, arrays=record.arrays)

@@ -8,18 +8,19 @@ and taken for absent, so that the same command computes it again.
 """
 
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lexp.results.arrays import ArrayFile, Arrays, write_arrays
-from lexp.results.json_values import to_json, with_floats
-from lexp.results.record import Kind, Record, Spec
-from lexp.results.status import OK, STATUSES, worth_another_try
+from lexp.results.json_values import with_floats
+from lexp.results.record import Kind, Record, Result, Spec, key_of, result_of, values_of
+from lexp.results.status import STATUSES, worth_another_try
 from lexp.system.errors import DataError
 from lexp.system.files import make_folder, read_sealed, write_sealed
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Result)
 
 
 def path_of(folder: Path, spec: Spec) -> Path:
@@ -28,32 +29,22 @@ def path_of(folder: Path, spec: Spec) -> Path:
     return folder / spec.kind.folder / f"{stem}.json"
 
 
-def write(
-    folder: Path,
-    spec: Spec[T],
-    values: Any,
-    arrays: Arrays | None = None,
-    status: str = OK,
-    reason: str = "",
-) -> T:
-    """Write a record into a run's folder and return its result.
-
-    values: a dataclass or a dict of JSON values; floats need not be finite.
-    """
+def write(folder: Path, spec: Spec[T], result: T, arrays: Arrays | None = None) -> T:
+    """Write a result and its arrays into a run's folder; return it as `find` would."""
     path = path_of(folder, spec)
     make_folder(path.parent)
     file = None if arrays is None else write_arrays(path.with_suffix(".npz"), arrays)
     stored = {
         "kind": spec.kind.name,
         "spec": spec.content,
-        "values": to_json(values),
+        "values": values_of(result),
         "arrays_sha256": None if file is None else file.sha256,
-        "status": status,
-        "reason": reason,
+        "status": result.status,
+        "reason": result.reason,
         "sealed": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     write_sealed(path, stored)
-    return spec.kind.parse(_record(path, stored, spec.kind))
+    return replace(result, arrays=file)
 
 
 def find(folder: Path, spec: Spec[T]) -> T | None:
@@ -94,7 +85,7 @@ def read_newest(study: Path, kind: Kind[T]) -> list[T]:
         result = None if record is None else _parsed(record, kind)
         if record is None or result is None:
             continue
-        key = tuple(record.value(name) for name in kind.key)
+        key = key_of(kind, result)
         if key not in newest or newest[key][0] < record.sealed:
             newest[key] = record.sealed, result
     return [newest[key][1] for key in sorted(newest, key=str)]
@@ -116,7 +107,7 @@ def _read_record(path: Path, kind: Kind) -> Record | None:
 
 def _parsed(record: Record, kind: Kind[T]) -> T | None:
     try:
-        return kind.parse(record)
+        return result_of(kind, record)
     except ValueError as error:
         warnings.warn(f"{record.path} is left out: {error}", stacklevel=3)
         return None

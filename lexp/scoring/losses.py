@@ -1,4 +1,4 @@
-"""Per-token losses of one cell as arrays and as a file: all averages are taken from these.
+"""Per-token losses of one evaluation, and their arrays in a file: all averages come from these.
 
     import numpy as np
     cell = np.load("outputs/default/RUN/eval/CELL.npz")
@@ -9,33 +9,26 @@ document  int32 [n]    which of `names` it belongs to
 position  int32 [n]    its index in the document, in tokens
 context   int32 [n]    tokens before it in its window
 bytes     uint16 [n]   bytes of text that it stands for
-names     documents; length, protocol, bos: what the cell was
+names     documents; length, protocol, bos: what was evaluated
 """
 
-import io
 import math
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 
 from lexp.data import Tokens
+from lexp.results import ArrayFile
 from lexp.scoring.protocol import BOS, TextWindow
 from lexp.system.errors import DataError
-from lexp.system.files import write_bytes
-
-# What NumPy and zipfile raise, between them, for a file that is cut short or has other bits in it.
-DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of the scored tokens of one cell, document by document; arrays of one length [n]."""
+    """Losses of the scored tokens of one evaluation, document by document; arrays all [n]."""
 
     nats: np.ndarray
     document: np.ndarray
@@ -63,36 +56,38 @@ class Losses:
         return total / math.log(2) / float(self.n_bytes.sum(dtype=np.int64))
 
     def only(self, kept: np.ndarray, length: int | None = None) -> "Losses":
-        """Those tokens that a mask [n] keeps, as a cell of another length if one is given."""
+        """Keep the tokens of a mask [n]; length: of the evaluation that they then stand for."""
         return replace(
             self, nats=self.nats[kept], document=self.document[kept],
             position=self.position[kept], context=self.context[kept], n_bytes=self.n_bytes[kept],
             length=self.length if length is None else length,
         )  # fmt: skip
 
-    def write(self, path: Path) -> None:
-        """Write the file described above, whole or not at all."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, nats=self.nats, document=self.document, position=self.position,
-            context=self.context, bytes=self.n_bytes, names=np.array(self.names, dtype=np.str_),
-            length=self.length, protocol=np.str_(self.protocol), bos=np.str_(BOS),
-        )  # fmt: skip
-        write_bytes(path, buffer.getvalue())
+    def arrays(self) -> dict[str, Any]:
+        """Return the arrays of the file described above."""
+        return {
+            "nats": self.nats, "document": self.document, "position": self.position,
+            "context": self.context, "bytes": self.n_bytes,
+            "names": np.array(self.names, dtype=np.str_), "length": np.int64(self.length),
+            "protocol": np.str_(self.protocol), "bos": np.str_(BOS),
+        }  # fmt: skip
 
 
-def read_losses(path: Path) -> Losses:
-    """A file of `Losses.write`; DataError if it is not one. Never unpickles."""
+def read_losses(file: ArrayFile) -> Losses:
+    """Read the losses of a result; DataError if the file is damaged or holds something else."""
+    return losses_from(file.load(), file.path)
+
+
+def losses_from(arrays: Mapping[str, np.ndarray], path: Path) -> Losses:
+    """Return losses from the arrays of a file, checked; DataError names the path."""
     try:
-        with np.load(path) as stored:
-            losses = Losses(
-                stored["nats"], stored["document"], stored["position"], stored["context"],
-                stored["bytes"], tuple(str(name) for name in stored["names"]),
-                int(stored["length"]), str(stored["protocol"]),
-            )  # fmt: skip
-    except DAMAGE as error:
-        why = str(error) or type(error).__name__
-        raise DataError(f"{path} is not a file of losses ({why})") from None
+        losses = Losses(
+            arrays["nats"], arrays["document"], arrays["position"], arrays["context"],
+            arrays["bytes"], tuple(str(name) for name in arrays["names"]),
+            int(arrays["length"]), str(arrays["protocol"]),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a file of losses ({error!r})") from None
     whole = (losses.document, losses.position, losses.context, losses.n_bytes)
     if {column.shape for column in whole} != {losses.nats.shape} or losses.nats.ndim != 1:
         raise DataError(f"{path} is not a file of losses (arrays of unlike lengths)")
@@ -111,7 +106,7 @@ def collect(
     length: int,
     protocol: str,
 ) -> Losses:
-    """Losses [n] of the targets of windows, window by window, with all that is known of them.
+    """Put losses [n] of the targets of windows, window by window, beside what names the targets.
 
     context [n]: tokens before each target in its window. protocol: the label.
     """
@@ -134,5 +129,5 @@ def collect(
 
 
 def perplexity(nll: float) -> float:
-    """exp(nll); inf where that overflows, nan where it is nan."""
+    """Return exp(nll); inf where that overflows, NaN where nll is NaN."""
     return math.inf if nll > 700 else math.exp(nll)

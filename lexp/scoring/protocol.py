@@ -9,14 +9,14 @@ Let N be the longest length of the evaluation. Every protocol but `prefix` score
 at every length.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from lexp.data import Tokens
+from lexp.results import component_spec
 from lexp.system.errors import ConfigError, DataError
 
 BOS = "none"
@@ -40,25 +40,63 @@ class TextWindow(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ProtocolInfo:
+    """A protocol as a stored result carries it; numbers of different labels are not compared.
+
+    longest: N. values: its fields. paired, masked, all_contexts: see Protocol. description: what it
+    scores, in words.
+    """
+
+    name: str
+    label: str
+    longest: int
+    values: dict[str, Any]
+    paired: bool
+    masked: bool
+    all_contexts: bool
+    description: str
+
+
+@dataclass(frozen=True)
 class Protocol:
-    """How documents are scored at a length; this base has what all protocols share."""
+    """How documents are scored at a length; this base has what all protocols share.
+
+    paired: every length scores the same targets, so differences between lengths mean something.
+    masked: targets are masked tokens, which causal models are not asked for. all_contexts: every
+    target of a window counts, so that contexts of 1 token up to the length occur. nested: shorter
+    lengths see the beginnings of what the longest one sees.
+    """
 
     name: ClassVar[str]
-    # Whether shorter lengths see the beginnings of what the longest one sees.
+    paired: ClassVar[bool] = True
+    masked: ClassVar[bool] = False
+    all_contexts: ClassVar[bool] = False
     nested: ClassVar[bool] = False
 
     def label(self, lengths: Sequence[int]) -> str:
-        """The name that every number carries; unlike labels are never compared."""
+        """Return the name that every number carries; unlike labels are never compared."""
         return f"{self.name}-{max(lengths)}"
 
+    def describe(self, longest: int) -> str:
+        """Return what the protocol scores, in words."""
+        return self.name
+
+    def info(self, lengths: Sequence[int]) -> ProtocolInfo:
+        """Return what a stored result carries of the protocol, its sizes filled in."""
+        longest = max(lengths)
+        return ProtocolInfo(
+            self.name, self.label(lengths), longest, component_spec(self)["values"], self.paired,
+            self.masked, self.all_contexts, self.describe(longest),
+        )  # fmt: skip
+
     def fit(self, lengths: Sequence[int]) -> "Protocol":
-        """The protocol with sizes left open filled in; ConfigError if one does not fit."""
+        """Fill in the sizes that were left open; ConfigError if one does not fit the lengths."""
         return self
 
     def spans(
         self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
     ) -> tuple[Span, ...]:
-        """The targets: about max_tokens of them, of at least one document.
+        """Choose the targets: about max_tokens of them, of at least one document.
 
         DataError if no document is long enough.
         """
@@ -67,11 +105,11 @@ class Protocol:
         return tuple(Span(d, 1, longest) for d in long_enough(tokens, longest)[:limit])
 
     def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
-        """The windows in which a span is scored at a length, each target once, in order."""
+        """Yield the windows in which a span is scored at a length: each target once, in order."""
         raise NotImplementedError
 
     def contexts(self, windows: Sequence[TextWindow]) -> np.ndarray:
-        """Tokens before each target in its window, window by window; int64 [targets]."""
+        """Count the tokens before each target in its window, by window; int64 [targets]."""
         sizes = [window.n_scored for window in windows]
         ends = np.cumsum(sizes)
         # 1 .. n_scored within each window, counted from the last token that is not scored.
@@ -88,6 +126,10 @@ class Segments(Protocol):
     """
 
     name = "segments"
+    all_contexts = True
+
+    def describe(self, longest: int) -> str:
+        return f"tokens 1 to {longest} of each document, in windows of each length, end to end"
 
     def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         end = span.first + span.n_tokens - 1
@@ -113,6 +155,13 @@ class Sliding(Protocol):
 
     def label(self, lengths: Sequence[int]) -> str:
         return f"sliding-by-{self.stride or 'quarter'}-{max(lengths)}"
+
+    def describe(self, longest: int) -> str:
+        stride = self.stride or "a quarter of the length in"
+        return (
+            f"tokens 1 to {longest} of each document, windows of each length moving on by {stride} "
+            "tokens, of which only the new ones are scored"
+        )
 
     def fit(self, lengths: Sequence[int]) -> "Sliding":
         _at_most("stride", self.stride, lengths)
@@ -148,6 +197,12 @@ class Fixed(Protocol):
     def label(self, lengths: Sequence[int]) -> str:
         return f"fixed-by-{self.block}-{max(lengths)}"
 
+    def describe(self, longest: int) -> str:
+        return (
+            f"the same blocks of {self.block} tokens of each document at every length, each the "
+            "last of a window of that length"
+        )
+
     def fit(self, lengths: Sequence[int]) -> "Fixed":
         _at_most("block", self.block, lengths)
         return replace(self, block=self.block or max(1, min(lengths) // 2))
@@ -155,7 +210,7 @@ class Fixed(Protocol):
     def spans(
         self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
     ) -> tuple[Span, ...]:
-        """Blocks with N - block tokens before them, spread over each document."""
+        """Choose blocks with N - block tokens before them, spread over each document."""
         longest, block = max(lengths), self.block
         assert block is not None, "filled in by fit"
         documents = long_enough(tokens, longest)
@@ -188,7 +243,12 @@ class Prefix(Protocol):
     """
 
     name = "prefix"
+    paired = False
+    all_contexts = True
     nested = True
+
+    def describe(self, longest: int) -> str:
+        return "the first tokens of each document in one window, more tokens at longer lengths"
 
     def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
         size = min(length, span.n_tokens)
@@ -209,6 +269,7 @@ class Masked(Protocol):
     seed: int = 0
 
     name = "masked"
+    masked = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.percent <= 99 or self.seed < 0:
@@ -221,10 +282,16 @@ class Masked(Protocol):
         seed = f"s{self.seed}" if self.seed else ""
         return f"masked-by-{self.percent}{seed}-{max(lengths)}"
 
+    def describe(self, longest: int) -> str:
+        return (
+            f"{self.percent} % of the first {longest} tokens of each document, masked all at once, "
+            "in windows of each length, end to end"
+        )
+
     def spans(
         self, tokens: Tokens, lengths: Sequence[int], max_tokens: int | None
     ) -> tuple[Span, ...]:
-        """Tokens to choose from, about max_tokens of them."""
+        """Choose about max_tokens tokens, some of which will be masked."""
         return tuple(s._replace(first=0) for s in super().spans(tokens, lengths, max_tokens))
 
     def windows(self, span: Span, length: int) -> Iterator[TextWindow]:
@@ -234,44 +301,21 @@ class Masked(Protocol):
                 yield TextWindow(span.document, first, size, n_scored)
 
     def chosen(self, window: TextWindow) -> np.ndarray:
-        """Which tokens of a window are masked and asked for, bool [size]."""
+        """Return the mask of a window's masked tokens, which are the targets; bool [size]."""
         draws = np.random.default_rng([self.seed, window.document])
         return draws.random(window.first + window.size)[window.first :] * 100 < self.percent
 
     def contexts(self, windows: Sequence[TextWindow]) -> np.ndarray:
-        """What stands before each target; what follows counts as little as elsewhere."""
-        found = [np.flatnonzero(self.chosen(window)) for window in windows]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-
-
-DESCRIPTIONS = {
-    "segments": "tokens 1 to {n} of each document, in windows of each length, end to end",
-    "sliding": "tokens 1 to {n} of each document, windows of each length moving on by {by} tokens, "
-    "of which only the new ones are scored",
-    "fixed": "the same blocks of {by} tokens of each document at every length, each the last of a "
-    "window of that length",
-    "masked": "{by} % of the first {n} tokens of each document, masked all at once, in windows of "
-    "each length, end to end",
-    "prefix": "the first tokens of each document in one window, more tokens at longer lengths",
-}
-
-
-def describe(label: str) -> str:
-    """What the protocol of a label scores, in words."""
-    found = re.fullmatch(r"(\w+?)(?:-by-(\w+))?-(\d+)", label)
-    if not found or found[1] not in DESCRIPTIONS:
-        return label
-    by = "a quarter of the length in" if found[2] == "quarter" else found[2]
-    if found[1] == "masked":
-        by = found[2].split("s")[0]
-    return DESCRIPTIONS[found[1]].format(n=found[3], by=by)
+        """Count the tokens before each target; those after it are not counted."""
+        places = [np.flatnonzero(self.chosen(window)) for window in windows]
+        return np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
 
 
 def long_enough(tokens: Tokens, n_tokens: int) -> list[int]:
-    """Documents with n_tokens + 1 tokens; DataError names the longest if there is none."""
-    found = [int(d) for d in np.flatnonzero(tokens.lengths > n_tokens)]
-    if found:
-        return found
+    """Find documents with n_tokens + 1 tokens; DataError names the longest if there is none."""
+    documents = [int(d) for d in np.flatnonzero(tokens.lengths > n_tokens)]
+    if documents:
+        return documents
     if not len(tokens.lengths):
         raise DataError("there are no documents")
     longest = int(tokens.lengths.argmax())

@@ -40,13 +40,13 @@ class Piece(NamedTuple):
 
 
 class Partial(Protocol):
-    """Where an unfinished cell's losses are kept between starts."""
+    """A place where an unfinished evaluation's losses are kept between starts."""
 
     def load(self) -> tuple[np.ndarray, int] | None:
-        """Losses [n] and how many forward passes they come from."""
+        """Return losses [n] and how many forward passes they come from."""
 
     def save(self, nats: np.ndarray, n_done: int) -> None:
-        """Keep losses [n] after so many passes; may choose not to."""
+        """Keep losses [n] after n_done passes; a call soon after the last one may be ignored."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Scorer:
         advance: Callable[[int], None] = lambda n_tokens: None,
         partial: Partial | None = None,
     ) -> np.ndarray:
-        """Nats of each target, window by window, float32 [n].
+        """Return the loss in nats of each target, window by window, float32 [n].
 
         advance: told of tokens read since. partial: where to go on from, and to keep progress.
         """
         nats: np.ndarray = np.full(sum(w.n_scored for w in windows), np.nan, dtype=np.float32)
         passes = self.passes(windows)
         n_done = 0
-        known = partial.load() if partial else None
-        if known is not None and known[0].shape == nats.shape:
-            nats, n_done = known
+        stored = partial.load() if partial else None
+        if stored is not None and stored[0].shape == nats.shape:
+            nats, n_done = stored
             advance(sum(sum(piece.size for piece in batch) for batch in passes[:n_done]))
         ready: tuple[int, Attend] | None = None
         for number, batch in enumerate(passes[n_done:], n_done + 1):
@@ -89,8 +89,8 @@ class Scorer:
                     size,
                     self.make_attend(self.pattern, size, self.model.schemes, self.device),
                 )
-            found = self._pass(tokens, batch, ready[1])
-            for piece, values in zip(batch, found, strict=True):
+            by_piece = self._pass(tokens, batch, ready[1])
+            for piece, values in zip(batch, by_piece, strict=True):
                 nats[piece.place : piece.place + piece.n_scored] = values
             advance(sum(piece.size for piece in batch))
             if partial is not None:
@@ -98,11 +98,11 @@ class Scorer:
         return nats
 
     def passes(self, windows: Sequence[TextWindow]) -> list[list[Piece]]:
-        """Pieces that go through the model together."""
+        """Put pieces together that go through the model in one batch."""
         return batches(self.pieces(windows), self.batch_tokens)
 
     def pieces(self, windows: Sequence[TextWindow]) -> list[Piece]:
-        """Windows as forward passes: most in one, long ones of a bounded pattern in several."""
+        """Cut windows into forward passes: most are one, long ones of a bounded pattern several."""
         pieces, place = [], 0
         for window in windows:
             for offset, end, n_scored in self._cuts(window):
@@ -114,7 +114,7 @@ class Scorer:
         return pieces
 
     def _cuts(self, window: TextWindow) -> Iterator[tuple[int, int, int]]:
-        """(begin, end, n_scored) of a window's passes, in tokens from its beginning."""
+        """Yield (begin, end, n_scored) of a window's passes, in tokens from its beginning."""
         reach = self._reach()
         chunk = max(self.batch_tokens, 4 * (reach or 0) * len(self.model.blocks))
         if reach is None or window.size <= 2 * chunk:
@@ -127,7 +127,7 @@ class Scorer:
             start = end
 
     def _begin(self, start: int, reach: int) -> int:
-        """The first token on which the losses from `start` on depend, or one before it.
+        """Return the first token on which the losses from `start` on depend, or one before it.
 
         Patterns repeat with their period: a piece begins where a period of the window does.
         """
@@ -137,7 +137,7 @@ class Scorer:
         return max(0, start) // period * period
 
     def _reach(self) -> int | None:
-        """Tokens before a period that one layer reads for it; None if that is all of them."""
+        """Count the tokens before a period that one layer reads; None if it reads all of them."""
         lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
         schemes = self.model.schemes
         # Schemes that draw positions, or read indices as FIRE does, need the window as a whole.
@@ -149,11 +149,11 @@ class Scorer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> Sequence[np.ndarray]:
-        """Losses [n_scored] of each of the pieces of one shape."""
+        """Return the losses [n_scored] of each of the pieces, which have one shape."""
         size, n_scored, offset = batch[0].size, batch[0].n_scored, batch[0].offset
         ids = np.stack([tokens.window(piece.document, piece.first, size + 1) for piece in batch])
         read = torch.from_numpy(ids).to(self.device)
@@ -164,16 +164,16 @@ class Scorer:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedScorer(Scorer):
-    """The same of a masked language model: what a protocol chooses is masked, and asked for."""
+    """A Scorer of a masked language model: the tokens a protocol chooses are masked and scored."""
 
     protocol: Masked
 
     def passes(self, windows: Sequence[TextWindow]) -> list[list[Piece]]:
-        """Windows of one size together, however many of their tokens are masked."""
+        """Put windows of one size together, however many of their tokens are masked."""
         return batches(self.pieces(windows), self.batch_tokens, lambda piece: (piece.size,))
 
     def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> Sequence[np.ndarray]:
-        """Losses [n_scored] of each of the windows of one size."""
+        """Return the losses [n_scored] of each of the windows, which have one size."""
         ids = np.stack([tokens.window(p.document, p.first, p.size) for p in batch])
         chosen = np.stack(
             [self.protocol.chosen(TextWindow(p.document, p.first, p.size, 0)) for p in batch]
@@ -187,7 +187,7 @@ class MaskedScorer(Scorer):
 
 
 def shape_of(piece: Piece) -> tuple[int, ...]:
-    """What pieces that share a pass have in common."""
+    """Return the shape that pieces of one batch share."""
     return piece.size, piece.n_scored, piece.offset
 
 
@@ -196,12 +196,12 @@ def batches(
     batch_tokens: int,
     key: Callable[[Piece], tuple[int, ...]] = shape_of,
 ) -> list[list[Piece]]:
-    """Pieces of one shape together, up to batch_tokens, the largest first."""
+    """Put pieces of one shape together, up to batch_tokens, the largest first."""
     alike: dict[tuple[int, ...], list[Piece]] = {}
     for piece in pieces:
         alike.setdefault(key(piece), []).append(piece)
-    found = []
+    batches_of_pieces = []
     for shape in sorted(alike, reverse=True):
         same, each = alike[shape], max(1, batch_tokens // shape[0])
-        found += [same[begin : begin + each] for begin in range(0, len(same), each)]
-    return found
+        batches_of_pieces += [same[begin : begin + each] for begin in range(0, len(same), each)]
+    return batches_of_pieces

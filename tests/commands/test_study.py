@@ -19,9 +19,12 @@ from lexp.commands.study.command import check, study
 from lexp.commands.study.file import spelled
 from lexp.commands.train import train
 from lexp.config.sweep import check_jobs
+from lexp.evaluate import EVALUATIONS
+from lexp.extension import Extension, UniformScale
 from lexp.report.paired import paired_sheet
 from lexp.report.scales import best_scale, fit
-from lexp.report.study_results import lines, read_study
+from lexp.report.study_results import make_series
+from lexp.results import read_newest
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError, LexpError
@@ -322,7 +325,7 @@ def test_the_paired_t_test_is_scipys(tmp_path):
     for model, own in shifts.items():
         for seed, shift in enumerate(own):
             made.line(made.run(model, seed), {256: bumpy() + shift, 512: bumpy() + shift / 2})
-    found = lines(read_study(made.folder), {})
+    found = make_series(read_newest(made.folder, EVALUATIONS), {})
     sheet = paired_sheet(found, "rope")
     assert sheet is not None and len(sheet.rows) == 1
     expected = stats.ttest_rel(shifts["alibi"], shifts["rope"]).pvalue
@@ -333,9 +336,9 @@ def test_the_paired_t_test_is_scipys(tmp_path):
     assert float(p) == pytest.approx(expected, rel=0.06)
     assert sheet.rows[0][3].text.split(" ")[0] == f"{difference / 2:+.4f}"
     assert DOCUMENTS > 1 and paired_sheet(found, "nope") is None
-    few = list(lines(read_study(made.folder), {}))
-    for line in few:
-        for by_seed in line.cells.values():
+    few = make_series(read_newest(made.folder, EVALUATIONS), {})
+    for series in few:
+        for by_seed in series.results.values():
             for seed in (2, 3, 4):
                 del by_seed[seed]
     assert paired_sheet(few, "rope") is None  # two seeds
@@ -360,10 +363,10 @@ def test_scales_of_a_model_become_a_table_with_the_fit(tmp_path):
     run = made.run("nope")
     truth = {512: 1 + 0.5 * math.log(2), 1024: 1 + 0.5 * math.log(4)}
     for scale in (1.0, 1.2, 1.5, 2.0):
-        label = "none" if scale == 1 else f"uniform_scale-{scale:g}"
+        extension = Extension() if scale == 1 else UniformScale(scale)
         for length, best in truth.items():
-            made.cell(run, length, flat(3 + (scale - best) ** 2), extension=label)
-        made.cell(run, 256, flat(3 + (scale - 1) ** 2), extension=label)
+            made.cell(run, length, flat(3 + (scale - best) ** 2), extension=extension)
+        made.cell(run, 256, flat(3 + (scale - 1) ** 2), extension=extension)
     made.report()
     rows = made.table("Best uniform scale, nope, segments-1024")
     assert [row["length"] for row in rows] == ["512", "1024"]

@@ -31,8 +31,12 @@ from lexp.display.html import render
 from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure
 from lexp.display.style import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, CurveStyles, numbered
 from lexp.display.svg import SHAPES
-from lexp.evaluate import Cell
+from lexp.evaluate import EvalResult, RunInfo
+from lexp.extension import Extension
+from lexp.pattern import Full, Window
 from lexp.report.perplexity_chart import results_chart
+from lexp.results import NOT_DEFINED, OK, component_of
+from lexp.scoring.protocol import Segments
 from lexp.system.text import natural
 from support.pages import Tree
 
@@ -47,16 +51,20 @@ METHODS = [
 ]  # fmt: skip
 
 
-def cell(ppl: float, length: int, model="rope", attention="full", **other) -> Cell:
+FULL = Full()
+
+
+def cell(
+    ppl: float, length: int, model="rope", pattern=FULL, seed=0, precision="float32", variant=""
+) -> EvalResult:
     ok = math.isfinite(ppl)
-    base = {
-        "run": model, "model": model, "size": "nano", "dataset": "books", "seed": 0,
-        "train_len": 128, "attention": attention, "extension": "none", "protocol": "segments-1024",
-        "length": length, "documents": 4, "tokens": 4096, "nll": math.log(ppl) if ok else ppl,
-        "ppl": ppl, "bpb": 1.0, "seconds": 1.0, "status": "ok" if ok else "not defined",
-        "tokenizer": "bytes", "precision": "float32", "text": "aaaaaaaa", "variant": model,
-    }  # fmt: skip
-    return Cell(**{**base, **other})
+    run = RunInfo(
+        model, model, "nano", "books", seed, 128, "bytes", precision, "aaaaaaaa", variant or model
+    )
+    return EvalResult(
+        run, component_of(pattern), component_of(Extension()), Segments().info([1024]), length, 4,
+        4096, math.log(ppl) if ok else ppl, ppl, 1.0, 1.0, status=OK if ok else NOT_DEFINED,
+    )  # fmt: skip
 
 
 def between(low: float, high: float, lengths=LENGTHS) -> Chart:
@@ -351,7 +359,7 @@ def test_the_usual_methods_have_their_lines_whatever_is_beside_them():
 
 def test_results_are_means_ranges_and_gaps():
     cells = [cell(4.0, 128), cell(6.0, 128, seed=1), cell(math.nan, 256), cell(6.0, 256, seed=1)]
-    cells += [cell(5.0, 128, precision="bfloat16"), cell(5.0, 512, attention="window")]
+    cells += [cell(5.0, 128, precision="bfloat16"), cell(5.0, 512, pattern=Window())]
     cells += [cell(7.0, 512, variant="other")]
     chart = results_chart(cells, {"other": "lr=1"})
     assert chart.title == "segments-1024"

@@ -16,18 +16,29 @@ from lexp.commands.make_objects import make_model
 from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.display.table import to_markdown
-from lexp.evaluate import COLUMNS, Cell, EvalTargets, Method, ModelUnderTest, cell_path
+from lexp.evaluate import (
+    COLUMNS,
+    EVALUATIONS,
+    EvalTargets,
+    Method,
+    ModelIdentity,
+    ModelUnderTest,
+    RunInfo,
+    eval_spec,
+)
 from lexp.extension import NTK, Extension
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
 from lexp.record.metrics import read
 from lexp.report.perplexity_table import TOKEN_METRIC, caption, make_grid, to_sheet
+from lexp.results import ArrayFile, path_of, read_newest
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
 from lexp.scoring.losses import Losses, collect, read_losses
 from lexp.scoring.protocol import Prefix, Segments, Span
 from lexp.scoring.scorer import Scorer
 from lexp.system.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
+from lexp.system.files import sha256
 from support.evaluation import brute_force, by_cell, tiny_model, tokens_of
 from support.training import Killed, flip_a_bit, folder_of, stop_after
 
@@ -238,7 +249,7 @@ def test_a_model_trained_in_a_window_is_evaluated_in_it_as_trained(study, tiny):
 def test_per_token_losses_are_kept_and_give_the_cell(study):
     study("attention=[full]", "model=rope")
     (path,) = (study.folder).glob("rope*/eval/full-segments-32-16-*.npz")
-    losses = read_losses(path)
+    losses = read_losses(ArrayFile(path, sha256(path)))
     assert losses.names == ("0.txt", "1.txt", "2.txt") and losses.length == 16
     assert losses.position.tolist() == 3 * list(range(1, 33))
     rows = by_cell(study("attention=[full]", "model=rope"))
@@ -334,26 +345,18 @@ def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away
     train(tiny("seed=1"))
     rows = study("attention=[full]", "model=rope", "lengths=[16,32]")
 
-    def cell(row, **changes):
-        whole = ("seed", "train_len", "length", "documents", "tokens")
-        types = {
-            **dict.fromkeys(whole, int),
-            **dict.fromkeys(("nll", "ppl", "bpb", "seconds"), float),
-        }
-        return Cell(**{**{key: types.get(key, str)(row[key]) for key in COLUMNS}, **changes})
-
-    cells = [cell(row) for row in rows if row["protocol"] == "segments-32"]
-    grid = make_grid(TOKEN_METRIC, cells, {})
+    results = read_newest(study.folder, EVALUATIONS)
+    assert [{k: str(v) for k, v in r.row().items() if k in COLUMNS} for r in results] == rows
+    grid = make_grid(TOKEN_METRIC, results, {})
     (line,) = grid.rows
-    values = sorted(c.ppl for c in cells if c.length == 32)
+    values = sorted(r.ppl for r in results if r.length == 32)
     assert line.entries[32].value == pytest.approx(sum(values) / 2)
     assert line.entries[32].spread == pytest.approx((values[1] - values[0]) / 2)
     one_failed = [
-        (cell(r, status="not finite", ppl=math.nan), "why") if r["seed"] == "1" else (cell(r), "")
-        for r in rows
-        if r["protocol"] == "segments-32"
+        replace(r, status="not finite", ppl=math.nan, reason="why") if r.run.seed == 1 else r
+        for r in results
     ]
-    text = to_markdown(to_sheet(make_grid(TOKEN_METRIC, [c for c, _ in one_failed], {})))
+    text = to_markdown(to_sheet(make_grid(TOKEN_METRIC, one_failed, {})))
     assert "not finite 1/2" in text
     assert "not finite (rope): why." in caption(one_failed)
 
@@ -362,27 +365,31 @@ def plain(pattern) -> Method:
     return Method(pattern, Extension(), 32)
 
 
-IDENTITY = ["checkpoint", "fingerprint", "tokenizer", "precision", "model", "size"]
+IDENTITY = ["checkpoint", "text", "tokenizer", "precision", "model", "size"]
+RUN = RunInfo("r", "m", "s", "d", 0, 16, "bytes", "float32", "t", "v")
 
 
 @pytest.mark.parametrize("key", IDENTITY)
-def test_a_cell_depends_on_everything_that_makes_its_number(tmp_path, key):
+def test_a_result_depends_on_everything_that_makes_its_number(tmp_path, key):
     position = RoPE(8)
     tokens = tokens_of(33)
     base = ModelUnderTest(
-        tmp_path, {"train_len": 16}, dict.fromkeys(IDENTITY, "a"), tiny_model(position), tokens,
-        nullcontext(), lambda n, length: None, Full(),
+        tmp_path, RUN, ModelIdentity(**dict.fromkeys(IDENTITY, "a")), tiny_model(position),
+        tokens, nullcontext(), lambda n, length: None, Full(),
     )  # fmt: skip
-    exam = EvalTargets(Segments(), (8, 16, 32), Segments().spans(tokens, [32], None))
+    targets = EvalTargets(Segments(), (8, 16, 32), Segments().spans(tokens, [32], None))
 
-    def path(method: Method, length: int = 16, subject=base, exam=exam) -> Path:
-        return cell_path(subject, exam, method, length)
+    def path(method: Method, length: int = 16, tested=base, targets=targets) -> Path:
+        return path_of(tested.folder, eval_spec(tested, targets, method, length))
 
     full = path(plain(Full()))
-    assert path(plain(Full()), subject=replace(base, identity={**base.identity, key: "b"})) != full
+    other = replace(base, identity=replace(base.identity, **{key: "b"}))
+    assert path(plain(Full()), tested=other) != full
     assert path(plain(Full()), 8) != full
-    assert path(plain(Full()), exam=replace(exam, spans=(Span(0, 1, 31),))) != full
-    assert path(plain(Full()), exam=replace(exam, protocol=Prefix())) != full
+    assert path(plain(Full()), targets=replace(targets, spans=(Span(0, 1, 31),))) != full
+    assert path(plain(Full()), targets=replace(targets, protocol=Prefix())) != full
+    # What tables show of a run changes no number.
+    assert path(plain(Full()), tested=replace(base, run=replace(RUN, name="x"))) == full
     assert path(plain(Blockwise())) != path(plain(Blockwise(4)))
     # Half the trained length is what an open block means: the same cell by another name.
     same = {path(plain(p)).stem.rsplit("-", 1)[1] for p in (Blockwise(), Blockwise(8))}
@@ -399,9 +406,9 @@ def test_real_subjects_carry_that_identity(study, monkeypatch):
         workers, "evaluate", lambda s, *rest: (seen.append(s), original(s, *rest))[1]
     )
     study("attention=[full]")
-    for subject in seen:
-        assert set(subject.identity) == set(IDENTITY) and all(subject.identity.values())
-    assert seen[0].identity["model"]["position"]["_target_"].startswith("lexp.position.")
+    for tested in seen:
+        assert set(vars(tested.identity)) == set(IDENTITY) and all(vars(tested.identity).values())
+    assert seen[0].identity.model["position"]["_target_"].startswith("lexp.position.")
 
 
 def test_settings_of_a_run_changed_by_hand_give_new_cells_not_old_ones(study):

@@ -14,10 +14,12 @@ from lexp.attention import make_attend
 from lexp.commands.load_runs import make_methods
 from lexp.commands.train import train
 from lexp.config.schema import plain
+from lexp.evaluate import EVALUATIONS
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import RoPE, XPos
-from lexp.report.study_results import lines, read_study
+from lexp.report.study_results import make_series
+from lexp.results import read_newest
 from lexp.scoring.losses import collect
 from lexp.scoring.protocol import Fixed, Prefix, Segments, Sliding
 from lexp.scoring.scorer import Scorer
@@ -174,7 +176,7 @@ def test_12_training_budgets_are_never_mixed(study, tiny, capsys):
 def test_13_failures_are_cells(study):
     cells = by_cell(study("attention=[full]"))
     assert cells["learned", "full", 32]["status"] == "not defined"
-    found = lines(read_study(study.folder), {})
+    found = make_series(read_newest(study.folder, EVALUATIONS), {})
     learned = next(line for line in found if line.model == "learned")
     assert "Learned ends at 16 tokens" in learned.failure(32)
 

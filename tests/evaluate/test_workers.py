@@ -25,18 +25,20 @@ N_CELLS = 6  # of a run
 SCRIPT = """
 import os, signal, sys, time
 import lexp.evaluate.run as run
-whole = run.write_cell
+from lexp.results import path_of
+whole = run.write
 
-def write_cell(path, *rest):
-    whole(path, *rest)
-    if os.environ["WHERE"] in str(path):
+def write(folder, spec, *rest):
+    result = whole(folder, spec, *rest)
+    if os.environ["WHERE"] in str(path_of(folder, spec)):
         with open(os.path.join(os.environ["PIDS"], str(os.getpid())), "w"):
             pass
         if os.environ["HOW"] == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(100)
+    return result
 
-run.write_cell = write_cell
+run.write = write
 if __name__ == "__main__":
     from lexp.cli.main import main
     sys.exit(main())

@@ -151,19 +151,26 @@ def partial_objects(run: Path, canary: Path) -> None:
         path.unlink()
 
 
-def cell(key, value):
+def cell(*keys, value):
+    """A stored evaluation with another value below these keys."""
+
     def edit(run: Path, canary: Path) -> None:
         for path in run.glob("eval/*.json"):
-            row = json.loads(path.read_text())
-            row.pop("sha256", None)
-            row[key] = value
-            path.write_text(json.dumps({**row, "sha256": digest(row)}))
+            record = json.loads(path.read_text())
+            record.pop("sha256")
+            place = record
+            for key in keys[:-1]:
+                place = place[key]
+            assert keys[-1] in place
+            place[keys[-1]] = value
+            path.write_text(json.dumps({**record, "sha256": digest(record)}))
 
     return edit
 
 
 EVAL = ("eval", "lengths=[8,16,32]", "attention=[full]")
 REPORT = ("report",)
+MODEL = ("values", "run", "model")
 # What is edited, the command that then reads it, and the codes it may end with.
 FOLDERS = {
     "position": (put("settings", "model", "position"), EVAL, {4, 2}),
@@ -211,9 +218,14 @@ FOLDERS = {
     "done is a pickle": (whole_file("done.json", as_pickle(4)), EVAL, {0}),
     "status is a pickle": (whole_file("status.json", as_pickle(4)), ("status",), {0}),
     "status is code": (whole_file("status.json", lambda c: b"__import__('os')"), ("status",), {0}),
-    "formula in a cell": (cell("model", "=HYPERLINK(1)"), REPORT, {0}),
-    "markup in a cell": (cell("model", "<script>alert(1)</script>"), REPORT, {0}),
-    "escapes in a cell": (cell("model", "\x1b]0;owned\x07\x1b[31m"), REPORT, {0}),
+    "formula in a cell": (cell(*MODEL, value="=HYPERLINK(1)"), REPORT, {0}),
+    "markup in a cell": (cell(*MODEL, value="<script>alert(1)</script>"), REPORT, {0}),
+    "escapes in a cell": (cell(*MODEL, value="\x1b]0;owned\x07\x1b[31m"), REPORT, {0}),
+    "a list for a number": (cell("values", "nll", value=[1]), REPORT, {2}),
+    "a number for a label": (cell("values", "pattern", "label", value=3), REPORT, {2}),
+    "a time that is none": (cell("sealed", value=[]), REPORT, {2}),
+    "an object for a status": (cell("status", value={}), REPORT, {2}),
+    "no losses": (cell("arrays_sha256", value=None), REPORT, {3}),
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from transformers import AttentionInterface  # noqa: E402
 from transformers.models.llama.modeling_llama import rotate_half  # noqa: E402
 
 from lexp.attention import make_attend  # noqa: E402
-from lexp.evaluate.subject import refuse_beyond  # noqa: E402
+from lexp.evaluate import refuse_beyond  # noqa: E402
 from lexp.extension import PI  # noqa: E402
 from lexp.extension.base import Lengths  # noqa: E402
 from lexp.extension.frequencies import NTK, DynamicNTK, YaRN  # noqa: E402

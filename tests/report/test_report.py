@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 
 from lexp.commands.report import report
-from lexp.instruments.base import CheckpointInfo, LabelledMeasurement, Measurement
-from lexp.instruments.measure import AnalysisResult, write_look
+from lexp.evaluate import EVALUATIONS
+from lexp.extension import PI, Extension
+from lexp.instruments.measure import ANALYSES, AnalysisResult
+from lexp.pattern import Blockwise, Full, Window
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
-from lexp.report.study_results import lines, read_study
+from lexp.report.study_results import make_series
+from lexp.results import ArrayFile, Component, Spec, component_of, read_newest, write
 from lexp.runs.run import variant_notes
 from lexp.scoring.losses import read_losses
+from lexp.scoring.protocol import Fixed, Prefix
 from lexp.system.errors import ConfigError
+from lexp.system.files import read_sealed, sha256, write_sealed
 from support.cli import lexp
 from support.config import compose
-from support.studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat
+from support.studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat, run_info
 
 REACH = f"Reach and gain, segments-{LONGEST}"
 DIFFERENCES = f"Differences at {LONGEST}, segments-{LONGEST}"
@@ -46,8 +51,8 @@ def test_the_newest_cell_of_a_key_counts_whatever_its_name(study, first, second)
     run = study.run()
     study.cell(run, 256, flat(1.0), name=first, age=100)
     new = study.cell(run, 256, flat(2.0), name=second)
-    (known,) = read_study(study.folder)
-    assert known.path == new and known.cell.nll == 2.0
+    (result,) = read_newest(study.folder, EVALUATIONS)
+    assert result.arrays.path == new.with_suffix(".npz") and result.nll == 2.0
     study.report()
     assert study.table(f"Perplexity per token, segments-{LONGEST}")[0]["256 (trained)"] == "7.39"
 
@@ -63,25 +68,26 @@ def test_lines_group_seeds_and_mix_nothing_else(study):
             study.cell(run, length, bumpy())
     first = runs["rope", "0.01", 0]
     unlike = [
-        {"text": "bbbbbbbb"}, {"precision": "bfloat16"}, {"protocol": "fixed-by-32-1024"},
-        {"attention": "window"}, {"extension": "pi"},
+        {"text": "bbbbbbbb"}, {"precision": "bfloat16"}, {"protocol": Fixed(32)},
+        {"pattern": Window()}, {"extension": PI()},
     ]  # fmt: skip
     for labels in unlike:
         study.cell(first, 256, bumpy(), **labels)
-    found = lines(read_study(study.folder), {})
-    whole = [line for line in found if len(line.lengths) == len(LENGTHS)]
-    assert sorted(tuple(line.seeds) for line in whole) == [(0,), (0, 1)]
-    alone = [line for line in found if line.lengths == [256]]
+    found = make_series(read_newest(study.folder, EVALUATIONS), {})
+    whole = [series for series in found if len(series.lengths) == len(LENGTHS)]
+    assert sorted(tuple(series.seeds) for series in whole) == [(0,), (0, 1)]
+    alone = [series for series in found if series.lengths == [256]]
     assert len(found) == 2 + len(unlike) and len(alone) == len(unlike)
-    for line in found:
-        cells = [k.cell for by_seed in line.cells.values() for k in by_seed.values()]
+    for series in found:
+        rows = [result.row() for result in series.every_result]
         for key in ("variant", "text", "precision", "protocol", "attention", "extension"):
-            assert len({getattr(cell, key) for cell in cells}) == 1
+            assert len({row[key] for row in rows}) == 1
     # What is apart can be told apart, in every table.
-    names = [(line.protocol, line.name, line.method) for line in found]
+    names = [(series.protocol.label, series.name, series.method) for series in found]
+    results = read_newest(study.folder, EVALUATIONS)
     with_notes = [
-        (line.protocol, line.name, line.method)
-        for line in lines(read_study(study.folder), variant_notes(list(runs.values())))
+        (series.protocol.label, series.name, series.method)
+        for series in make_series(results, variant_notes(list(runs.values())))
     ]
     assert len(set(with_notes)) == len(with_notes) == len(names)
     study.report()
@@ -117,11 +123,11 @@ def test_seeds_scored_on_unlike_amounts_are_a_failure_that_is_said(study):
 def test_a_longer_length_scored_on_other_tokens_gives_no_reach(study):
     run = study.run()
     study.line(run, {64: bumpy(), 256: bumpy(), 512: bumpy(3), 1024: bumpy(3)})
-    study.line(run, shifted(bumpy(3)), attention="window")
+    study.line(run, shifted(bumpy(3)), pattern=Window())
     study.report()
     full = study.named(REACH)["rope", "full"]
     assert full["reach"] == "n/a" and full["at"] == "1024"
-    study.line(run, shifted(bumpy()), attention="window")
+    study.line(run, shifted(bumpy()), pattern=Window())
     study.report()
     assert study.named(REACH)["rope", "full"]["at"] == ""
     assert (
@@ -162,7 +168,7 @@ def test_reach_is_of_the_mean_over_seeds_and_each_seeds_own_stands_beside_it(stu
     base = bumpy()
     study.line(study.run("rope", 0), shifted(base))
     study.line(study.run("rope", 1), shifted(base, at512=0.2, at1024=0.2))  # 0.1 in the mean
-    study.line(study.run("rope", 2), {**shifted(base), 512: "no room"}, attention="blockwise")
+    study.line(study.run("rope", 2), {**shifted(base), 512: "no room"}, pattern=Blockwise())
     study.report()
     rows = study.named(REACH)
     assert rows["rope", "full"]["reach"] == "256"
@@ -180,7 +186,7 @@ def test_the_comparison_with_the_window_is_that_of_the_losses_by_hand(study):
     base = bumpy(2)
     for model, shift in (("rope", (-0.25, -0.25)), ("nope", (-0.125, -0.375)), ("alibi", (1, 1))):
         run = study.run(model)
-        study.line(run, shifted(base), attention="window")
+        study.line(run, shifted(base), pattern=Window())
         study.line(run, {**shifted(base), 1024: base + two_documents(*shift)})
     study.report()
     rows = study.named(REACH)
@@ -198,8 +204,8 @@ OTHERS = {
     "variant": ({}, ("lr=2e-2",)),
     "text": ({"text": "bbbbbbbb"}, ()),
     "precision": ({"precision": "bfloat16"}, ()),
-    "a window of another size": ({"attention": "window-64"}, ()),
-    "an extended window": ({"extension": "pi"}, ()),
+    "a window of another size": ({"pattern": Window(64)}, ()),
+    "an extended window": ({"extension": PI()}, ()),
 }
 
 
@@ -208,12 +214,12 @@ def test_only_the_same_models_window_of_the_trained_length_counts(study, what):
     labels, overrides = OTHERS[what]
     run, base = study.run(), bumpy()
     study.line(run, shifted(base))
-    study.line(study.run("rope", 0, *overrides), shifted(base), **{"attention": "window", **labels})
-    found = claims(lines(read_study(study.folder), {}), 0.05)
+    study.line(study.run("rope", 0, *overrides), shifted(base), **{"pattern": Window(), **labels})
+    found = claims(make_series(read_newest(study.folder, EVALUATIONS), {}), 0.05)
     assert len(found) == 2 and all(claim.window is None for claim in found)
-    study.line(run, shifted(base, at1024=0.5), attention=f"window-{TRAINED}")
-    made = claims(lines(read_study(study.folder), {}), 0.05)
-    values = [c.window.difference.value for c in made if c.window and c.line.is_plain]
+    study.line(run, shifted(base, at1024=0.5), pattern=Window(TRAINED))
+    made = claims(make_series(read_newest(study.folder, EVALUATIONS), {}), 0.05)
+    values = [c.window.difference.value for c in made if c.window and c.series.is_plain]
     assert values == [-0.5]
 
 
@@ -232,7 +238,7 @@ def test_a_failing_length_ends_the_reach_and_is_shown_everywhere(study):
         assert row["512"] == "OOM" and float(row["1024"]) > 0
     (row,) = study.table(f"Perplexity of the last 32 tokens of a window, segments-{LONGEST}")
     assert row["512"] == "out of memory"
-    (curve,) = length_chart(lines(read_study(study.folder), {})).curves
+    (curve,) = length_chart(make_series(read_newest(study.folder, EVALUATIONS), {})).curves
     points = {int(point.x): point for point in curve.points}
     assert math.isnan(points[512].y) and points[512].note == f"out of memory ({why})"
     assert points[1024].y > 0 and points[1024].note == ""
@@ -254,7 +260,7 @@ def test_a_seed_that_failed_or_is_missing_is_not_averaged_away(study):
 
 
 def test_prefixes_have_no_reach_for_their_lengths_score_other_tokens(study):
-    study.line(study.run(), shifted(bumpy()), protocol="prefix-1024")
+    study.line(study.run(), shifted(bumpy()), protocol=Prefix())
     folder = study.report()
     names = {path.name for path in folder.glob("*.csv")}
     assert not any("reach" in name or "long-range" in name for name in names)
@@ -274,8 +280,8 @@ def test_differences_have_the_right_sign_and_holm_counts_every_comparison(study)
     for model, shift in (("rope", 0.0), ("alibi", 0.25), ("nope", -0.125)):
         study.line(study.run(model), shifted(base + shift))
     for model in ("rope", "alibi"):
-        study.line(study.run(model), shifted(base), attention="blockwise")
-    study.line(study.run("nope"), shifted(base), attention="window")  # the baseline has none
+        study.line(study.run(model), shifted(base), pattern=Blockwise())
+    study.line(study.run("nope"), shifted(base), pattern=Window())  # the baseline has none
     study.report("baseline=rope")
     rows = study.named(DIFFERENCES)
     assert set(rows) == {("alibi", "full"), ("nope", "full"), ("alibi", "blockwise")}
@@ -296,7 +302,7 @@ def test_the_baseline_may_be_missing_under_one_protocol_or_length(study):
     base = bumpy()
     for model in ("rope", "alibi"):
         study.line(study.run(model), shifted(base))
-    study.line(study.run("alibi"), shifted(base), protocol="fixed-by-32-1024")
+    study.line(study.run("alibi"), shifted(base), protocol=Fixed(32))
     study.report("baseline=rope")
     assert set(study.named(DIFFERENCES)) == {("alibi", "full")}
     study.cell(study.run("rope"), 1024, "no room")
@@ -390,7 +396,7 @@ def test_a_run_that_judges_itself_is_flagged(study):
 def test_a_named_judge_chooses_for_all(study):
     long_range(study, seeds=(0,))
     long_range(study, "alibi", (1,))
-    study.line(study.run("nope"), {64: flat(1.5), 256: flat()}, attention="window")
+    study.line(study.run("nope"), {64: flat(1.5), 256: flat()}, pattern=Window())
     judge = study.run("alibi", 1).name
     study.report(f"judge={judge}")
     rows = study.named(KEYS)
@@ -454,7 +460,7 @@ def test_the_charts_show_the_values_of_the_losses(study):
     for seed in (0, 1):
         study.line(study.run("rope", seed), {n: v + seed for n, v in losses.items()})
     study.line(study.run("cope"), losses)
-    found = lines(read_study(study.folder), {})
+    found = make_series(read_newest(study.folder, EVALUATIONS), {})
     chart = length_chart(found)
     cope, rope = chart.curves
     assert (cope.name, rope.name, rope.group) == ("cope", "rope", "full")
@@ -483,7 +489,7 @@ def test_loss_by_context_is_that_of_targets_with_as_much_context(study):
     nats = {n: bumpy() + by_context(n, 0.0, 1.0, 100) for n in LENGTHS}
     for seed in (0, 1):
         study.line(study.run("rope", seed), {n: v + seed for n, v in nats.items()})
-    (curve,) = position_chart(lines(read_study(study.folder), {})).curves
+    (curve,) = position_chart(make_series(read_newest(study.folder, EVALUATIONS), {})).curves
     assert curve.group == "full at 1024"
     assert len(curve.points) > 20
     covered = []
@@ -580,7 +586,8 @@ def test_any_damage_of_losses_is_found_and_said(study, tmp_path):
     from lexp.system.errors import DataError
 
     path = study.cell(study.run(), 64, bumpy(2, 40)).with_suffix(".npz")
-    whole, truth = path.read_bytes(), read_losses(path)
+    file = ArrayFile(path, sha256(path))
+    whole, truth = path.read_bytes(), read_losses(file)
     copy, n_found = tmp_path / "copy.npz", 0
     damaged = [whole[:n] for n in range(0, len(whole), 7)] + [b"", b"\x93NUMPY"]
     for n in range(0, len(whole), 2):
@@ -589,8 +596,10 @@ def test_any_damage_of_losses_is_found_and_said(study, tmp_path):
         damaged.append(bytes(other))
     for data in damaged:
         copy.write_bytes(data)
-        try:
-            found = read_losses(copy)
+        with pytest.raises(DataError, match="is damaged"):
+            read_losses(ArrayFile(copy, file.sha256))
+        try:  # with a digest made anew
+            found = read_losses(ArrayFile(copy, sha256(copy)))
         except DataError as error:
             assert str(copy) in str(error)
             n_found += 1
@@ -607,6 +616,8 @@ def test_arrays_that_are_no_losses_are_refused(study, column):
     wrong = {"document": arrays["document"] + 1, "nats": arrays["document"],
              "position": arrays["nats"]}  # fmt: skip
     np.savez(path, **{**arrays, column: wrong[column]})
+    row = read_sealed(path.with_suffix(".json"))
+    write_sealed(path.with_suffix(".json"), {**row, "arrays_sha256": sha256(path)})
     code, said = told(study)
     assert code == 3 and len(said) == 1 and "is not a file of losses" in said[0]
 
@@ -684,7 +695,7 @@ def test_methods_are_compared_with_the_same_models_plain_attention(study):
     for model, shift in (("rope", -0.5), ("alibi", 0.25)):
         run = study.run(model)
         study.line(run, shifted(base))
-        study.line(run, shifted(base, at1024=shift), attention="blockwise")
+        study.line(run, shifted(base, at1024=shift), pattern=Blockwise())
     study.report()
     rows = study.named(f"Differences of methods at {LONGEST}, segments-{LONGEST}")
     assert {key: row["minus full"][:7] for key, row in rows.items()} == {
@@ -700,12 +711,11 @@ def test_an_instrument_that_is_not_known_here_is_named_and_all_else_is_shown(tmp
     made = Study(tmp_path)
     run = made.run()
     made.line(run, {64: flat(), 256: flat()})
-    finding = Measurement(({"layer": 0, "value": 1.0},))
-    moment = CheckpointInfo("trained", -1, math.nan)
-    seen = LabelledMeasurement("rope", "full", moment, 0, 64, TRAINED, finding)
-    write_look(
-        run.folder / "analysis" / "a.json", AnalysisResult("growth", run.name, seen, "ok", "", 1.0)
-    )
+    analysis = AnalysisResult(
+        Component("growth", "growth", {}), run_info(run.name, run.settings), component_of(Full()),
+        component_of(Extension()), "trained", -1, math.nan, 64, 1.0, ({"layer": 0, "value": 1.0},),
+    )  # fmt: skip
+    write(run.folder, Spec(ANALYSES, "growth", {}), analysis)
     page = (made.report() / "report.md").read_text()
     assert "Instrument: growth" in page and "its file is found with --config-dir DIR" in page
     assert "Perplexity per token" in page

@@ -1,16 +1,19 @@
 """The store of results: paths follow from specs, damage is reported, the newest record counts."""
 
+import ast
 import json
 import math
 import random
 import re
 import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import lexp
 from lexp.results import (
     NOT_DEFINED,
     OK,
@@ -18,13 +21,12 @@ from lexp.results import (
     ArrayFile,
     Kind,
     Outcome,
-    Record,
+    Result,
     Spec,
     attempt,
     component_of,
     component_spec,
     find,
-    from_json,
     path_of,
     read,
     read_all,
@@ -37,19 +39,14 @@ from lexp.system.files import digest
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Result):
     """The smallest of results."""
 
     name: str
     number: float
-    record: Record | None = None
 
 
-def parse(record: Record) -> Number:
-    return replace(from_json(Number, record.values), record=record)
-
-
-NUMBERS = Kind("number", "numbers", 1, ("name",), parse)
+NUMBERS = Kind("number", "numbers", 1, ("name",), Number)
 FIELDS = {
     "weights": "a" * 64, "text": "b" * 64, "tokenizer": "c", "precision": "float32", "length": 8,
     "pattern": {"class": "Window", "values": {"window": 4}}, "extension": None, "longest": 16,
@@ -104,16 +101,17 @@ def test_a_record_under_the_path_of_another_spec_is_not_taken_for_it(tmp_path):
 
 def test_a_record_is_read_back_whole(tmp_path):
     arrays = {"nats": np.arange(3, dtype=np.float32), "names": np.array(["a", "b"])}
-    written = write(tmp_path, spec(), Number("a", math.inf), arrays, OK, "none")
+    written = write(tmp_path, spec(), Number("a", math.inf, reason="none"), arrays)
     found = find(tmp_path, spec())
-    assert found == written and found.number == math.inf
-    record = found.record
-    assert record.spec == {**FIELDS, "numerics": 1} and record.ok
-    assert (record.kind, record.status, record.reason) == ("number", "ok", "none")
-    loaded = record.arrays.load()
+    assert found == written and found.number == math.inf and found.ok
+    stored = json.loads(path_of(tmp_path, spec()).read_text())
+    assert stored["spec"] == {**FIELDS, "numerics": 1}
+    assert stored["values"] == {"name": "a", "number": {"float": "inf"}}
+    assert [stored[key] for key in ("kind", "status", "reason")] == ["number", "ok", "none"]
+    loaded = found.arrays.load()
     assert loaded["nats"].dtype == np.float32 and loaded["names"].tolist() == ["a", "b"]
     assert math.isnan(write(tmp_path, spec(), Number("a", math.nan)).number)
-    assert math.isnan(find(tmp_path, spec()).number) and find(tmp_path, spec()).record.ok
+    assert math.isnan(find(tmp_path, spec()).number) and find(tmp_path, spec()).ok
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_a_row_without_a_digest_is_reported(tmp_path):
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 def test_damaged_arrays_are_reported_and_computed_again(tmp_path, damage):
     written = write(tmp_path, spec(), Number("a", 1.0), {"x": np.arange(100)})
-    file = written.record.arrays.path
+    file = written.arrays.path
     whole = bytearray(file.read_bytes())
     if damage == "gone":
         file.unlink()
@@ -182,9 +180,9 @@ def test_damaged_arrays_are_reported_and_computed_again(tmp_path, damage):
     with pytest.warns(UserWarning, match=f"is left out: .*{file.name}"):
         assert find(tmp_path, spec()) is None
     with pytest.raises(DataError, match=file.name):
-        written.record.arrays.load()
+        written.arrays.load()
     write(tmp_path, spec(), Number("a", 1.0), {"x": np.arange(100)})
-    assert find(tmp_path, spec()).record.arrays.load()["x"].sum() == 4950
+    assert find(tmp_path, spec()).arrays.load()["x"].sum() == 4950
 
 
 def test_objects_in_arrays_are_not_unpickled(tmp_path):
@@ -217,12 +215,13 @@ def test_the_newest_record_of_a_key_counts_whatever_its_name(tmp_path):
 
 def test_a_record_that_ran_out_of_memory_is_tried_again(tmp_path):
     for status in ("not defined", "not finite"):
-        write(tmp_path / "run", spec(), Number("a", math.nan), None, status, "why")
-        assert find(tmp_path / "run", spec()).record.reason == "why"
-    write(tmp_path / "run", spec(), Number("a", math.nan), None, OUT_OF_MEMORY, "no room")
+        write(tmp_path / "run", spec(), Number("a", math.nan, status=status, reason="why"))
+        assert find(tmp_path / "run", spec()).failure == f"{status} (why)"
+    lost = Number("a", math.nan, status=OUT_OF_MEMORY, reason="no room")
+    write(tmp_path / "run", spec(), lost)
     assert find(tmp_path / "run", spec()) is None
     (known,) = read_newest(tmp_path, NUMBERS)  # tables show it nevertheless
-    assert known.record.status == OUT_OF_MEMORY and not known.record.ok
+    assert known.status == OUT_OF_MEMORY and not known.ok
 
 
 def raising(error):
@@ -281,3 +280,61 @@ def test_csv_leaves_missing_values_empty(tmp_path):
     assert (tmp_path / "x.csv").read_text() == 'b,a\n,1\n"x,y",\n'
     write_csv(tmp_path / "x.csv", ("b", "a"), rows[:1], nan="nan")
     assert (tmp_path / "x.csv").read_text() == "b,a\nnan,1\n"
+
+
+# --- one store
+
+
+ROOT = Path(lexp.__file__).parent
+FILES = [p for p in sorted(ROOT.rglob("*.py")) if p.relative_to(ROOT).parts[0] != "results"]
+# What it takes to keep results elsewhere: where they lie, how they are sealed, who is newest.
+OWN_STORES = (
+    re.compile(r"\*?/?(eval|probes|finetune)(/.*)?"), re.compile(r"\*/analysis.*"),
+    re.compile(r".*\.npz"),
+)  # fmt: skip
+
+
+def keeps_results(code: str) -> set[str]:
+    """What of a store of results stands in a module's code."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Attribute) and node.attr in ("st_mtime", "st_mtime_ns"):
+            found.add(node.attr)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            words = [n.value for n in (node.left, node.right) if isinstance(n, ast.Constant)]
+            found |= {w for w in words if any(p.fullmatch(str(w)) for p in OWN_STORES)}
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            words = [str(n.value) for n in node.args if isinstance(n, ast.Constant)]
+            if name in ("glob", "rglob", "with_suffix", "joinpath", "savez", "savez_compressed"):
+                found |= {w for w in words if any(p.fullmatch(w) for p in OWN_STORES)}
+            if name.startswith("savez") or name in ("write_sealed", "read_sealed"):
+                found.add(name)
+    return found
+
+
+# The vocabulary's cache is sealed too; unfinished losses are no result; files of texts have times.
+ELSEWHERE = {
+    "data/store.py": {"st_mtime"},
+    "data/tokenizer.py": {"write_sealed", "read_sealed"},
+    "evaluate/partial_progress.py": {"savez"},
+}
+
+
+def test_no_module_but_results_keeps_results():
+    found = {str(path.relative_to(ROOT)): keeps_results(path.read_text()) for path in FILES}
+    assert {name: words for name, words in found.items() if words} == ELSEWHERE
+
+
+def test_a_store_of_ones_own_would_be_seen():
+    """The negative control: what such modules had."""
+    code = """
+path = folder / "eval" / f"{stem}.json"
+for other in study.glob("*/probes/*.json"):
+    newest = other.stat().st_mtime
+write_sealed(path, row)
+np.savez_compressed(path.with_suffix(".npz"), nats=nats)
+"""
+    assert keeps_results(code) == {
+        "eval", "*/probes/*.json", "st_mtime", "write_sealed", "savez_compressed", ".npz",
+    }  # fmt: skip

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,15 +13,23 @@ from omegaconf import OmegaConf
 
 from lexp.attention import BlockSizes, ChunkSizes, Reference, TileSizes, make_attend
 from lexp.config.instantiate import build
-from lexp.evaluate import EvalTargets, Method, ModelUnderTest, evaluate, prepare
-from lexp.evaluate.partial import PartialFile
-from lexp.evaluate.run import depends_on_length
+from lexp.evaluate import (
+    EvalTargets,
+    Method,
+    ModelIdentity,
+    ModelUnderTest,
+    RunInfo,
+    depends_on_length,
+    evaluate,
+    prepare,
+)
+from lexp.evaluate.partial_progress import PartialFile
 from lexp.extension import Extension
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, Pattern, Window
 from lexp.position import ALiBi, RoPE
 from lexp.scoring.losses import collect
-from lexp.scoring.protocol import Fixed, Prefix, Protocol, Segments, Sliding, describe
+from lexp.scoring.protocol import Fixed, Masked, Prefix, Protocol, Segments, Sliding
 from lexp.scoring.scorer import Piece, Scorer
 from lexp.system.errors import ConfigError, DataError, NotDefined
 from support import ROOT
@@ -128,23 +136,43 @@ def test_bad_sizes_are_refused_with_what_fits():
 def test_labels_name_every_choice_and_can_be_told_in_words():
     labels = [protocol.fit(LENGTHS).label(LENGTHS) for protocol in ALL]
     assert len(set(labels)) == len(ALL) and labels[3] == "sliding-by-6-24"
-    for label in labels:
-        assert describe(label) != label
-    assert "moving on by 6 tokens" in describe(labels[3])
-    assert describe("a-name-of-somebody-else") == "a-name-of-somebody-else"
+    infos = [protocol.fit(LENGTHS).info(LENGTHS) for protocol in ALL]
+    assert [info.label for info in infos] == labels
+    assert len({info.description for info in infos}) == len(ALL)
+    assert infos[3].name == "sliding" and infos[3].values == {"stride": 6}
+    assert "moving on by 6 tokens" in infos[3].description and infos[3].longest == 24
+
+
+def test_a_stored_result_carries_what_its_protocol_is():
+    """What tables and charts are made is not read off a label."""
+    infos = {info.name: info for info in (p.fit(LENGTHS).info(LENGTHS) for p in [*ALL, Masked()])}
+    assert {name for name, info in infos.items() if not info.paired} == {"prefix"}
+    assert {name for name, info in infos.items() if info.masked} == {"masked"}
+    assert {name for name, info in infos.items() if info.all_contexts} == {"segments", "prefix"}
+    assert infos["masked"].values == {"percent": 15, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Backwards(Segments):
+    """A protocol of somebody else, with the name of another at its beginning."""
+
+    name = "masked_backwards"
+
+
+def test_a_protocol_of_ones_own_is_what_its_class_says():
+    info = Backwards().info(LENGTHS)
+    assert info.label == "masked_backwards-24" and not info.masked and info.paired
 
 
 # --- one pass for all shorter lengths
 
 
 def subject(model, tmp_path, tokens=TOKENS) -> ModelUnderTest:
-    labels = {
-        "run": "r", "model": "m", "size": "s", "dataset": "d", "seed": 0, "train_len": 8,
-        "tokenizer": "bytes", "precision": "float32", "text": "t", "variant": "v",
-    }  # fmt: skip
     return ModelUnderTest(
-        tmp_path, labels, {}, model, tokens, nullcontext(), sample(tokens), Full()
-    )
+        tmp_path, RunInfo("r", "m", "s", "d", 0, 8, "bytes", "float32", "t", "v"),
+        ModelIdentity({}, {}, "c", "f", "t", "float32"), model, tokens, nullcontext(),
+        sample(tokens), Full(),
+    )  # fmt: skip
 
 
 def sample(tokens):
@@ -153,7 +181,7 @@ def sample(tokens):
 
 def scored(made: EvalTargets, one: ModelUnderTest, method: Method) -> dict[int, tuple[float, str]]:
     results = evaluate(one, made, [method], lambda *_: None, lambda _: None)
-    return {cell.length: (cell.nll, cell.status) for cell, _ in results}
+    return {result.length: (result.nll, result.status) for result in results}
 
 
 def count_passes(monkeypatch) -> list[list[Piece]]:
@@ -293,7 +321,7 @@ def test_a_long_window_is_the_brute_force_over_the_whole_text():
 
 @pytest.mark.parametrize("stop", [1, 3, 6])
 def test_a_cell_that_was_cut_off_goes_on_where_it_was(stop, tmp_path, monkeypatch):
-    monkeypatch.setattr("lexp.evaluate.partial.SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("lexp.evaluate.partial_progress.SAVE_EVERY_S", 0.0)
     model = tiny_model(RoPE(8)).eval()
     windows = exam(Sliding(2)).windows(10)
     scorer = Scorer(model, Full(), nullcontext(), 40)

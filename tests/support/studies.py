@@ -3,16 +3,22 @@
 import csv
 import io
 import math
-import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from lexp.commands.report import report
 from lexp.config.schema import plain
-from lexp.evaluate.cell import Cell, write_cell
+from lexp.evaluate import EVALUATIONS, LAST, EvalResult, RunInfo
+from lexp.extension import Extension
+from lexp.pattern import Full, Pattern
+from lexp.results import OK, OUT_OF_MEMORY, Spec, component_of, path_of, write
 from lexp.runs.run import Run, open_run, run_name, variant
 from lexp.scoring.losses import Losses
+from lexp.scoring.protocol import Protocol, Segments
+from lexp.system.files import read_sealed, write_sealed
 from support.config import TINY, compose
 
 TRAINED, LONGEST, DOCUMENTS = 256, 1024, 6
@@ -28,6 +34,33 @@ def flat(value: float = 1.0, documents: int = DOCUMENTS, n: int = LONGEST) -> np
 def bumpy(documents: int = DOCUMENTS, n: int = LONGEST) -> np.ndarray:
     """Losses [documents, n] in steps that float32 holds exactly, so that shifts stay exact."""
     return np.random.default_rng(5).integers(1024, 3072, (documents, n)) / 1024
+
+
+def run_info(name: str, settings: dict, **changes) -> RunInfo:
+    """What results carry of a run with these settings."""
+    info = RunInfo(
+        name, settings["model"]["name"], settings["size"]["name"], "books", settings["seed"],
+        settings["train_len"], settings["tokenizer"]["name"], "float32", "aaaaaaaa",
+        variant(settings),
+    )  # fmt: skip
+    return replace(info, **changes)
+
+
+def losses_of(nats: np.ndarray, length: int, protocol: Protocol, n_bytes: int) -> Losses:
+    """Losses [documents, tokens] as segments of a length have them, or as prefixes do."""
+    documents, n = nats.shape
+    document = np.repeat(np.arange(documents), n)
+    position = np.tile(np.arange(1, n + 1), documents)
+    values, context = nats.ravel(), (position - 1) % length + 1
+    if not protocol.paired:
+        keep = position <= length
+        document, position, values = document[keep], position[keep], values[keep]
+        context = position
+    return Losses(
+        values.astype(np.float32), document.astype(np.int32), position.astype(np.int32),
+        context.astype(np.int32), np.full(len(values), n_bytes, dtype=np.uint16),
+        tuple(f"d{d}" for d in range(documents)), length, protocol.label([LONGEST]),
+    )  # fmt: skip
 
 
 class Study:
@@ -49,54 +82,44 @@ class Study:
 
     def cell(
         self, run: Run, length: int, nats: np.ndarray | str, *, n_bytes: int = 1, age: float = 0,
-        name: str = "", **labels,
+        name: str = "cell", pattern: Pattern | None = None, extension: Extension | None = None,
+        protocol: Protocol | None = None, text: str = "aaaaaaaa", precision: str = "float32",
+        seconds: float = 2.0, step: int = LAST,
     ) -> Path:  # fmt: skip
-        """One cell. nats: [documents, tokens], or why there are none; age: seconds since."""
-        self.written += 1
-        path = run.folder / "eval" / f"{name or f'cell-{self.written}'}.json"
-        path.parent.mkdir(exist_ok=True)
+        """One evaluation. nats: [documents, tokens], or why there are none; age: seconds since."""
         reason = nats if isinstance(nats, str) else ""
         nats = flat() if isinstance(nats, str) else nats
-        documents, n = nats.shape
-        protocol = labels.setdefault("protocol", f"segments-{LONGEST}")
-        row = np.repeat(np.arange(documents), n)
-        place = np.tile(np.arange(1, n + 1), documents)
-        if protocol.startswith("prefix"):
-            keep = place <= length
-            row, place, values = row[keep], place[keep], nats.ravel()[keep]
-            context = place
-        else:
-            values, context = nats.ravel(), (place - 1) % length + 1
-        losses = Losses(
-            values.astype(np.float32), row.astype(np.int32), place.astype(np.int32),
-            context.astype(np.int32), np.full(len(row), n_bytes, dtype=np.uint16),
-            tuple(f"d{d}" for d in range(documents)), length, protocol,
-        )  # fmt: skip
-        nll = float(values.astype(np.float64).mean())
-        good = {"nll": nll, "ppl": math.exp(nll), "bpb": nll / math.log(2) / n_bytes}
-        settings = run.settings
-        base = {
-            "run": run.name, "model": settings["model"]["name"], "size": settings["size"]["name"],
-            "dataset": "books", "seed": settings["seed"], "train_len": settings["train_len"],
-            "attention": "full", "extension": "none", "length": length, "documents": documents,
-            "tokens": len(values), "seconds": 2.0, "status": "ok",
-            "tokenizer": settings["tokenizer"]["name"], "precision": "float32",
-            "text": "aaaaaaaa", "variant": variant(settings),
-            **(dict.fromkeys(good, math.nan) if reason else good),
-        }  # fmt: skip
-        if reason:
-            base["status"] = "out of memory"
-        else:
-            losses.write(path.with_suffix(".npz"))
-        write_cell(path, Cell(**{**base, **labels}), reason)
-        then = path.stat().st_mtime - age
-        os.utime(path, (then, then))
+        protocol = protocol or Segments()
+        losses = losses_of(nats, length, protocol, n_bytes)
+        result = EvalResult(
+            run=run_info(run.name, run.settings, text=text, precision=precision),
+            pattern=component_of(pattern or Full()),
+            extension=component_of(extension or Extension()),
+            protocol=protocol.info([LONGEST]),
+            length=length,
+            documents=len(nats),
+            tokens=len(losses.nats),
+            nll=math.nan if reason else losses.nll,
+            ppl=math.nan if reason else losses.ppl,
+            bpb=math.nan if reason else losses.bits_per_byte,
+            seconds=seconds,
+            step=step,
+            status=OUT_OF_MEMORY if reason else OK,
+            reason=reason,
+        )
+        self.written += 1
+        spec = Spec(EVALUATIONS, name, {"number": self.written})
+        write(run.folder, spec, result, None if reason else losses.arrays())
+        path = path_of(run.folder, spec)
+        then = datetime.now(UTC) - timedelta(seconds=age)
+        resealed = {**read_sealed(path), "sealed": then.isoformat(timespec="microseconds")}
+        write_sealed(path, resealed)
         return path
 
-    def line(self, run: Run, losses: dict[int, np.ndarray | str], **labels) -> None:
-        """Cells of one method, by length."""
+    def line(self, run: Run, losses: dict[int, np.ndarray | str], **changes) -> None:
+        """Evaluations by one method, by length."""
         for length, nats in losses.items():
-            self.cell(run, length, nats, **labels)
+            self.cell(run, length, nats, **changes)
 
     def report(self, *overrides: str) -> Path:
         """Write the report; where it is."""

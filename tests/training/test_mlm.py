@@ -200,17 +200,24 @@ def test_the_report_compares_masked_models_with_their_own_window(tmp_path):
     """And with nothing that was printed of causal ones."""
     study = Study(tmp_path)
     run = study.run("tisa", 0, "objective=mlm")
-    label = {"protocol": f"masked-by-15-{LONGEST}"}
+    masked = Masked()
+    label = masked.label([LONGEST])
     study.line(
-        run, {256: bumpy(), 512: bumpy(), 1024: bumpy() + 0.5}, attention="bidirectional", **label
+        run,
+        {256: bumpy(), 512: bumpy(), 1024: bumpy() + 0.5},
+        pattern=Bidirectional(),
+        protocol=masked,
     )
     study.line(
-        run, dict.fromkeys((256, 512, 1024), bumpy()), attention="bidirectional_window", **label
+        run,
+        dict.fromkeys((256, 512, 1024), bumpy()),
+        pattern=BidirectionalWindow(),
+        protocol=masked,
     )
     folder = study.report()
-    row = study.named(f"Reach and gain, {label['protocol']}")["tisa", "bidirectional"]
+    row = study.named(f"Reach and gain, {label}")["tisa", "bidirectional"]
     assert row["reach"] == "512" and row["against window"].startswith("+0.5")
-    differences = study.named(f"Differences of methods at {LONGEST}, {label['protocol']}")
+    differences = study.named(f"Differences of methods at {LONGEST}, {label}")
     assert set(differences) == {("tisa", "bidirectional_window")}
     assert not list(folder.glob("perplexity-of-the-last*"))
     assert "Press" not in (folder / "report.md").read_text()

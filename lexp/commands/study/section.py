@@ -1,14 +1,14 @@
 """The first chapter of a study's report: what is claimed, what was expected, what was found."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lexp.display.document import Section
 from lexp.display.table import Table
 from lexp.instruments.expected import findings_sheet
-from lexp.instruments.measure import AnalysisResult
+from lexp.instruments.measure import AnalysisResult, labelled
 from lexp.report.expected import Findings, blocks_of, expected_sheet
 from lexp.report.study_results import ResultSeries
 from lexp.system.errors import CheckpointError, ConfigError
@@ -17,9 +17,15 @@ FILE = "study.json"
 
 
 def chapter(
-    study: Path, lines: Sequence[ResultSeries], looks: Sequence[AnalysisResult]
+    study: Path,
+    all_series: Sequence[ResultSeries],
+    analyses: Sequence[AnalysisResult],
+    notes: Mapping[str, str],
 ) -> Section | None:
-    """Claim, deviations, and printed numbers beside ours; None where `lexp study` did not run."""
+    """Claim, deviations, and printed numbers beside ours; None where `lexp study` did not run.
+
+    notes: by run, what tells its variant apart.
+    """
     path = study / FILE
     if not path.exists():
         return None
@@ -28,7 +34,7 @@ def chapter(
         return Section(
             f"Study {stored['name']}, {stored['scale']}",
             "\n\n".join(_paragraphs(stored)),
-            tuple(_sheets(stored, lines, looks)),
+            tuple(_sheets(stored, all_series, analyses, notes)),
         )
     except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
         raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
@@ -44,11 +50,14 @@ def _paragraphs(stored: dict[str, Any]) -> Iterator[str]:
 
 
 def _sheets(
-    stored: dict[str, Any], lines: Sequence[ResultSeries], looks: Sequence[AnalysisResult]
+    stored: dict[str, Any],
+    all_series: Sequence[ResultSeries],
+    analyses: Sequence[AnalysisResult],
+    notes: Mapping[str, str],
 ) -> Iterator[Table]:
     for block in blocks_of(stored):
         if isinstance(block, Findings):
-            own = [o.labelled for o in looks if o.instrument.split("-")[0] == block.instrument]
-            yield findings_sheet(block, own)
+            same = [result for result in analyses if result.instrument.name == block.instrument]
+            yield findings_sheet(block, labelled(same, notes))
         else:
-            yield expected_sheet(block, lines)
+            yield expected_sheet(block, all_series)

@@ -1,0 +1,140 @@
+"""The model under test: a trained model with its text, and the methods by which it is run."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lexp.attention import MakeAttend, make_attend, refuse_meaningless
+from lexp.data import Tokens
+from lexp.extension import Extension, Lengths, Sample, method_label
+from lexp.model.transformer import Transformer
+from lexp.pattern import Full, Pattern, Trained
+from lexp.position import Wrapper
+from lexp.results import component_spec
+from lexp.system.errors import NotDefined
+from lexp.training.objective import CausalLM, Objective, refuse_other_attention
+
+# The step of a run's last checkpoint, whichever it was.
+LAST = -1
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What tables show of a run and of the text that it is scored on.
+
+    name: of its folder. text: fingerprint of the text, 8 digits. variant: hash of the run's
+    settings without the seed; results of one variant and several seeds may be averaged.
+    """
+
+    name: str
+    model: str
+    size: str
+    dataset: str
+    seed: int
+    train_len: int
+    tokenizer: str
+    precision: str
+    text: str
+    variant: str
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What the numbers of a model under test depend on, whatever it is asked.
+
+    model, size: the run's settings. checkpoint, text, tokenizer: hex digests.
+    """
+
+    model: dict[str, Any]
+    size: dict[str, Any]
+    checkpoint: str
+    text: str
+    tokenizer: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class ModelUnderTest:
+    """A trained model together with the text it is scored on.
+
+    folder: of its run, where results are kept. sample: draws training texts. trained: the pattern
+    of training. step: of the checkpoint, LAST for the one that training ended with. objective: what
+    the model was trained to predict. make_attend: what computes attention.
+    """
+
+    folder: Path
+    run: RunInfo
+    identity: ModelIdentity
+    model: Transformer
+    tokens: Tokens
+    autocast: AbstractContextManager
+    sample: Sample
+    trained: Pattern
+    step: int = LAST
+    objective: Objective = field(default_factory=CausalLM)
+    make_attend: MakeAttend = make_attend
+
+    def fit(self, pattern: Pattern, length: int) -> Pattern:
+        """Return a pattern with all sizes filled in for this model."""
+        if isinstance(pattern, Trained):
+            return self.trained
+        return pattern.fit(self.run.train_len, length)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a trained model is run: which keys are seen, and what is changed in its positions.
+
+    longest: length of the evaluation, in tokens.
+    """
+
+    pattern: Pattern
+    extension: Extension
+    longest: int
+
+    @property
+    def label(self) -> str:
+        """The name in tables: both names, the extension's only where there is one."""
+        return method_label(self.pattern.label, self.extension.label)
+
+
+def model_spec(tested: ModelUnderTest, method: Method, length: int) -> dict[str, Any]:
+    """Return what the numbers of a model under a method at a length depend on, for a Spec.
+
+    Patterns are filled in: an open size and the same size given by hand are one spec. Of the
+    evaluation's longest length extensions alone depend.
+    """
+    is_extended = type(method.extension) is not Extension
+    return {
+        "model_under_test": tested.identity,
+        "pattern": component_spec(tested.fit(method.pattern, length)),
+        "extension": component_spec(method.extension),
+        "longest": method.longest if is_extended else None,
+        "length": length,
+    }
+
+
+def prepare(tested: ModelUnderTest, method: Method, length: int) -> tuple[Transformer, Pattern]:
+    """Return the model as a method runs it at a length, and the pattern with its sizes.
+
+    NotDefined with the reason if the method has no meaning there.
+    """
+    lengths = Lengths(tested.run.train_len, length, method.longest)
+    model = method.extension.extend(tested.model, lengths, tested.sample)
+    pattern = tested.fit(method.pattern, length)
+    refuse_other_attention(tested.trained, pattern)
+    if method.extension.full_only and not isinstance(pattern, Full):
+        raise NotDefined(f"{method.extension.name} is measured under full attention")
+    refuse_beyond(model, length)
+    refuse_meaningless(pattern, model.schemes)
+    return model, pattern
+
+
+def refuse_beyond(model: Transformer, length: int) -> None:
+    """Raise NotDefined if a scheme of the model ends before this length."""
+    for position in model.schemes:
+        if position.max_len is not None and length > position.max_len:
+            while isinstance(position, Wrapper):
+                position = position.inner  # the one that ends
+            raise NotDefined(f"{type(position).__name__} ends at {position.max_len} tokens")

@@ -1,0 +1,94 @@
+"""A stored evaluation: one loss with everything that made it, and the losses of all tokens."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lexp.evaluate.model_under_test import LAST, Method, ModelUnderTest, RunInfo, model_spec
+from lexp.evaluate.targets import EvalTargets
+from lexp.extension import method_label
+from lexp.results import Component, Kind, Result, Spec, component_spec
+from lexp.scoring.losses import Losses, read_losses
+from lexp.scoring.protocol import BOS, ProtocolInfo
+from lexp.system.errors import DataError
+from lexp.system.files import digest
+
+COLUMNS = (
+    "run", "model", "size", "dataset", "seed", "train_len", "attention", "extension", "protocol",
+    "length", "documents", "tokens", "nll", "ppl", "bpb", "seconds", "status", "tokenizer",
+    "precision", "text", "variant",
+)  # fmt: skip
+# Written only where checkpoints of several steps were scored, which it tells apart.
+STEP = "step"
+
+
+@dataclass(frozen=True)
+class EvalResult(Result):
+    """A model's loss under one protocol and method at one length.
+
+    pattern, extension: as they were asked for. length, documents, tokens: what was scored. nll: in
+    nats per token; bpb: in bits per byte, both over all targets; NaN where there is none. step: of
+    the checkpoint, LAST for the one that training ended with. arrays: see lexp.scoring.losses.
+    """
+
+    run: RunInfo
+    pattern: Component
+    extension: Component
+    protocol: ProtocolInfo
+    length: int
+    documents: int
+    tokens: int
+    nll: float
+    ppl: float
+    bpb: float
+    seconds: float
+    step: int = LAST
+
+    @property
+    def method(self) -> str:
+        """The name of the method in tables."""
+        return method_label(self.pattern.label, self.extension.label)
+
+    def losses(self) -> Losses:
+        """Read the losses of all tokens; DataError if the file is missing or damaged."""
+        if self.arrays is None:
+            raise DataError(f"{self.run.name}: a result of {self.protocol.label} without losses")
+        return read_losses(self.arrays)
+
+    def row(self) -> dict[str, Any]:
+        """Return the row of results.csv, the step included."""
+        run = self.run
+        return {
+            "run": run.name, "model": run.model, "size": run.size, "dataset": run.dataset,
+            "seed": run.seed, "train_len": run.train_len, "attention": self.pattern.label,
+            "extension": self.extension.label, "protocol": self.protocol.label,
+            "length": self.length, "documents": self.documents, "tokens": self.tokens,
+            "nll": self.nll, "ppl": self.ppl, "bpb": self.bpb, "seconds": self.seconds,
+            "status": self.status, "tokenizer": run.tokenizer, "precision": run.precision,
+            "text": run.text, "variant": run.variant, STEP: self.step,
+        }  # fmt: skip
+
+
+EVALUATIONS = Kind(
+    name="evaluation",
+    folder="eval",
+    numerics=3,
+    key=(
+        "run.name", "pattern.label", "extension.label", "protocol.label", "length", "run.text",
+        "run.precision", "step",
+    ),
+    result=EvalResult,
+)  # fmt: skip
+
+
+def eval_spec(
+    tested: ModelUnderTest, targets: EvalTargets, method: Method, length: int
+) -> Spec[EvalResult]:
+    """Return what an evaluation's numbers depend on."""
+    fields = {
+        **model_spec(tested, method, length),
+        "protocol": component_spec(targets.protocol),
+        "lengths_up_to": max(targets.lengths),
+        "spans": digest(targets.spans),
+        "bos": BOS,
+    }
+    return Spec(EVALUATIONS, f"{method.label}-{targets.label}-{length}", fields)
