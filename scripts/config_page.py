@@ -1,4 +1,4 @@
-"""Writes docs/config.md, every key with its default, from the YAML of conf/ and its comments.
+"""Write docs/config.md, every key with its default, from the YAML of conf/ and its comments.
 
 Usage: python scripts/config_page.py. tests/docs/test_config_page.py fails if it differs.
 """
@@ -22,13 +22,13 @@ GROUPS = {
 }  # fmt: skip
 HEAD = """# Every key
 
-What each command takes, with defaults. `lexp COMMAND key=value` changes one, and
-`lexp COMMAND --cfg job` shows what comes of it. Groups, such as `model=`, choose a file of `conf/`;
-what is in it are keys too (`model.position.base=500`). A group that takes several choices takes a
-list: `'attention=[full,window]'`.
+Every command with its keys and their defaults. `lexp COMMAND key=value` changes a value, and
+`lexp COMMAND --cfg job` prints the composed config. A group, such as `model=`, chooses a file of
+`conf/`. The values in that file are keys too (`model.position.base=500`). A group that takes several
+choices takes a list: `'attention=[full,window]'`.
 
 This page is written by `python scripts/config_page.py` from the comments in `conf/`.
-[The guide](guide.md) says what to do with it.
+[The guide](guide.md) shows how to use it.
 """
 
 
@@ -41,13 +41,13 @@ class Key(NamedTuple):
 
 
 def keys(path: Path) -> Iterator[Key]:
-    """The leaves of a config in order, but for `defaults`, `hydra` and what is inside lists."""
+    """Yield the leaves of a config in order, but for `defaults`, `hydra` and what is inside lists."""
     above: list[tuple[int, str]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        found = re.match(r"( *)(- )?(\w+):(?: +(.*?))?(?: +# (.*))?$", line)
-        if not found:
+        match = re.match(r"( *)(- )?(\w+):(?: +(.*?))?(?: +# (.*))?$", line)
+        if not match:
             continue
-        indent, item, name, value, about = found.groups()
+        indent, item, name, value, about = match.groups()
         while above and above[-1][0] >= len(indent):
             above.pop()
         inside = [part for _, part in above]
@@ -58,36 +58,49 @@ def keys(path: Path) -> Iterator[Key]:
 
 
 def choices(path: Path) -> Iterator[Key]:
-    """The groups of a command's `defaults`, with what is chosen where nothing is said."""
+    """Yield the groups of a command's `defaults`, each with its default choice."""
     for line in path.read_text(encoding="utf-8").splitlines():
-        found = re.match(r"  - (\w+): (.*?)(?: +# (.*))?$", line)
-        if found:
-            yield Key(found[1], found[2], found[3] or "")
+        match = re.match(r"  - (\w+): (.*?)(?: +# (.*))?$", line)
+        if match:
+            yield Key(match[1], match[2], match[3] or "")
 
 
 def command_section(command: str) -> str:
-    """A command's groups and keys."""
+    """Return the section of a command: its groups and keys."""
     path = CONF / f"{command}.yaml"
     lines = [f"## lexp {command}", "", "| key | default | |", "| --- | --- | --- |"]
     for group in choices(path):
         lines.append(
-            f"| [`{group.name}=`](#{group.name}) | `{group.default}` | {told(group, path)} |"
+            f"| [`{group.name}=`](#{group.name}) | `{group.default}` | {comment(group, path)} |"
         )
     for key in keys(path):
-        lines.append(f"| `{key.name}=` | `{key.default}` | {told(key, path)} |")
+        lines.append(f"| `{key.name}=` | `{key.default}` | {comment(key, path)} |")
     return "\n".join([*lines, ""])
 
 
-def told(key: Key, path: Path) -> str:
-    """A key's comment; an error where it has none."""
+def comment(key: Key, path: Path) -> str:
+    """Return a key's comment; exit with an error if it has none."""
     if not key.about:
         raise SystemExit(f"{path}: {key.name} has no comment")
     return escaped(key.about)
 
 
+def built_in(group: str) -> str:
+    """Return a sentence that names the packages of the classes that a group's files build."""
+    found: set[str] = set()
+    for path in (CONF / group).glob("*.yaml"):
+        for target in re.findall(r"_target_: ([\w.]+)", path.read_text(encoding="utf-8")):
+            package, name, *_ = target.split(".")
+            found.add(f"`{package}/{name}/`" if package == "lexp" else f"`{package}/`")
+    if not found:
+        return "Values only; they build no object of their own."
+    return f"Builds objects of {' and '.join(sorted(found))}."
+
+
 def group_section(group: str, typed: str) -> str:
-    """The choices of a group: what each is, and its keys."""
-    lines = [f"## {group}", "", "| choice | | its keys |", "| --- | --- | --- |"]
+    """Return the choices of a group: where its code is, what each choice is, and its keys."""
+    lines = [f"## {group}", "", built_in(group), ""]
+    lines += ["| choice | | its keys |", "| --- | --- | --- |"]
     for path in sorted((CONF / group).glob("*.yaml")):
         lines.append(
             f"| `{typed.format(path.stem)}` | {escaped(head(path))} | {own_keys(group, path)} |"
@@ -96,7 +109,7 @@ def group_section(group: str, typed: str) -> str:
 
 
 def head(path: Path) -> str:
-    """The comment that a file begins with; of a study file its first line."""
+    """Return the comment at the head of a file; of a study file its first line."""
     lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("# ") or line.startswith("#   "):
@@ -107,7 +120,7 @@ def head(path: Path) -> str:
 
 
 def own_keys(group: str, path: Path) -> str:
-    """A choice's keys with defaults and comments, but for those that follow the model's size."""
+    """Return a choice's keys with defaults and comments, except those set by the model's size."""
     if group == "study":
         return ""
     unsaid = () if group == "hydra/launcher" else ("name",)
@@ -124,12 +137,12 @@ def own_keys(group: str, path: Path) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that ends no cell of a table and is no HTML."""
+    """Return text that is safe in a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD, *map(command_section, COMMANDS)]
     return "\n".join([*parts, *(group_section(*item) for item in GROUPS.items())])
 

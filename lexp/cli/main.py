@@ -30,34 +30,34 @@ class Command:
 COMMANDS = {
     "train": Command("pretrain a model, or a sweep of them", "lexp train model=xpos"),
     "eval": Command(
-        "perplexity by inference length of a study's runs",
+        "measure perplexity by inference length of a study's runs",
         "lexp eval 'lengths=[512,2048,4096]'",
     ),
     "probe": Command(
-        "passkey, recall and copying by inference length: is what stands far back made use of",
+        "passkey, recall and copying by inference length: is distant context used?",
         "lexp probe 'probes=[passkey,copy]' 'lengths=[128,512]'",
     ),
     "analyze": Command(
-        "instruments that show why a model extrapolates, or does not",
+        "measure attention and hidden states: why does a model extrapolate, or not?",
         "lexp analyze 'instruments=[heads]' 'lengths=[128,512,2048]'",
     ),
     "report": Command(
-        "tables, curves and claims of a study as one page", "lexp report name=default"
+        "write tables, curves and claims of a study as one HTML page", "lexp report name=default"
     ),
     "status": Command(
-        "a study's runs: queued, running, done, failed and why",
+        "show a study's runs: queued, running, done, failed and why",
         "lexp status name=default watch=true",
     ),
     "study": Command(
-        "a whole paper from one file: train, evaluate, analyze, report",
+        "reproduce a whole paper from one file: train, evaluate, analyze, report",
         "lexp study study=lex scale=mini plan=true",
     ),
     "finetune": Command(
-        "a masked language model learns a task with labels",
+        "train a masked language model on a task with labels",
         "lexp finetune task=glue/sst2 run=outputs/default/RUN",
     ),
     "list": Command(
-        "every scheme and inference method, and which combine", "lexp list yarn kerple_log"
+        "list every scheme and inference method, and which combine", "lexp list yarn kerple_log"
     ),
 }
 
