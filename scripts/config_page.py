@@ -24,7 +24,7 @@ HEAD = """# Every key
 
 Every command with its keys and their defaults. `lexp COMMAND key=value` changes a value, and
 `lexp COMMAND --cfg job` prints the composed config. A group, such as `model=`, chooses a file of
-`conf/`. The values in that file are keys too (`model.position.base=500`). A group that takes several
+`conf/`. The values in that file are keys too (`model.position.base=500`). A group with several
 choices takes a list: `'attention=[full,window]'`.
 
 This page is written by `python scripts/config_page.py` from the comments in `conf/`.
@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
 
 def keys(path: Path) -> Iterator[Key]:
-    """Yield the leaves of a config in order, but for `defaults`, `hydra` and what is inside lists."""
+    """Yield the leaves of a config in order, without `defaults`, `hydra` and items of lists."""
     above: list[tuple[int, str]] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         match = re.match(r"( *)(- )?(\w+):(?: +(.*?))?(?: +# (.*))?$", line)
