@@ -176,6 +176,26 @@ def test_no_command_of_a_block_is_overlooked(page):
     assert len([s for s in own if not in_running_text(s, text)]) == typed
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_prose_stands_in_lines_that_a_diff_can_show(page):
+    """At most 100 columns; tables and code are as wide as they are."""
+    code = False
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
+        fence = line.lstrip().startswith("```")
+        code = code != fence
+        if not (code or fence or line.lstrip().startswith("|")):
+            assert len(line) <= 100, f"{page}:{number}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/studies/")])
+def test_a_page_of_a_study_answers_first_and_says_last_how_to_reproduce_it(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    title, answer, *_ = text.split("\n\n")
+    assert title.startswith("# ") and re.match(r"[A-Za-z`].*[.]$", answer, re.DOTALL)
+    assert "lexp study" not in answer
+    assert re.findall(r"^## (.*)", text, re.M)[-1] == "How to reproduce"
+
+
 def test_the_readme_is_a_front_page_and_no_manual():
     assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 150
 
