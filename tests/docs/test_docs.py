@@ -1,5 +1,6 @@
 """Every command of the documentation is run, in small, or listed here with the reason why not."""
 
+import pkgutil
 import re
 import shlex
 
@@ -174,6 +175,16 @@ def test_no_command_of_a_block_is_overlooked(page):
     typed = sum(len(re.findall(r"^ *lexp ", one, re.M)) for one in blocks)
     own = [s for s in steps(page) if s.kind == "command" and s.text.startswith("lexp ")]
     assert len([s for s in own if not in_running_text(s, text)]) == typed
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_names_of_code_exist(page):
+    """Those of the guide's own scheme come into being on the way."""
+    text = (ROOT / page).read_text(encoding="utf-8").replace("lexp.position.SqrtALiBi", "")
+    for path in re.findall(r"\b(?:lexp|conf|scripts|tests)/[\w/.-]+\.(?:py|yaml|sh)\b", text):
+        assert (ROOT / path).exists() or "sqrt_alibi" in path or "NAME" in path, path
+    for name in re.findall(r"`(lexp(?:\.\w+)+)`", text):
+        assert pkgutil.resolve_name(name), name
 
 
 @pytest.mark.parametrize("page", PAGES)
