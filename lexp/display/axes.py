@@ -29,18 +29,18 @@ class Axis:
     end: float
 
     def transform(self, value: float) -> float:
-        """Logarithm or the value itself; minus infinity for what a log axis does not have."""
+        """Return the logarithm or the value itself; -inf for values <= 0 on a log axis."""
         if not self.base:
             return value
         return math.log(value, self.base) if value > 0 else -math.inf
 
     def place(self, value: float) -> float:
-        """Pixels; of a finite value on the axis."""
+        """Return the pixel of a finite value on the axis."""
         share = (self.transform(value) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     def side(self, value: float) -> int:
-        """-1 below the axis, 0 on it, 1 above it or no finite number."""
+        """Return -1 below the axis, 0 on it, 1 above it or for a value that is not finite."""
         if not math.isfinite(value):
             return 1
         t = self.transform(value)
@@ -48,7 +48,7 @@ class Axis:
 
 
 def x_axis(values: Sequence[float], log: bool) -> Axis:
-    """An axis that holds all values with a little room at both ends."""
+    """Return an axis that holds all values with a little room at both ends."""
     ts = [math.log2(v) if log else v for v in values] or [0.0, 1.0]
     room = 0.03 * (max(ts) - min(ts)) or 0.5
     return Axis(2 if log else 0, min(ts) - room, max(ts) + room, LEFT, WIDTH - RIGHT)
@@ -94,20 +94,20 @@ def zoomed_ticks(axis: Axis, zoom: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between decimal logarithms: the coarsest of these that are five or more."""
+    """Return round values between decimal logarithms: the coarsest set of at least five."""
     span = high - low
     decades = range(math.floor(low), min(math.ceil(high), 307) + 1)
     every = max(1, math.ceil(span / 8))
     for subs in ((1,), *[(1, 3)] * (span > 3.5), (1, 2, 5), (1, 2, 3, 5, 7)):
         places = [(s, n) for n in decades if n % every == 0 for s in subs]
-        found = [s * 10.0**n for s, n in places if low - 1e-12 <= math.log10(s) + n <= high + 1e-12]
-        if len(found) >= 5 or every > 1:
-            return found
+        ticks = [s * 10.0**n for s, n in places if low - 1e-12 <= math.log10(s) + n <= high + 1e-12]
+        if len(ticks) >= 5 or every > 1:
+            return ticks
     return _steps(10**low, 10**high)
 
 
 def _steps(low: float, high: float) -> list[float]:
-    """Multiples of the largest of 5, 2, 1 (of any power of ten) that has four between the ends."""
+    """Return multiples of the largest 5, 2 or 1 x 10^n that has four between the ends."""
     size = 10.0 ** math.floor(math.log10(high - low))
     for step in (size * s for s in (5, 2, 1, 0.5, 0.2)):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -117,9 +117,9 @@ def _steps(low: float, high: float) -> list[float]:
 
 
 def x_ticks(values: Sequence[float], log: bool) -> list[float]:
-    """The values themselves if they are few lengths or counts, otherwise round numbers.
+    """Return the values themselves if they are few lengths or counts, otherwise round numbers.
 
-    On a log axis round are powers of two, if there are three of them.
+    On a log axis the round numbers are powers of two, if at least three fit.
     """
     few = sorted(set(values))
     whole = log or all(value == round(value) for value in few)
@@ -136,7 +136,7 @@ def x_ticks(values: Sequence[float], log: bool) -> list[float]:
 
 
 def _crowded(values: Sequence[float], log: bool) -> bool:
-    """Whether fewer than three of these could be labelled, and not all of them."""
+    """Return True if fewer than three of the values, and not all, could be labelled."""
     axis = x_axis(values, log)
     # On half the width: pictures have larger letters and wider legends than the page.
     places = [axis.place(value) / 2 for value in values]
@@ -144,13 +144,13 @@ def _crowded(values: Sequence[float], log: bool) -> bool:
 
 
 def spans(places: Sequence[float], texts: Sequence[str]) -> list[tuple[float, float]]:
-    """From where to where centred labels reach, in pixels."""
+    """Return where centred labels begin and end, in pixels."""
     halves = [3.5 * len(text) + 5 for text in texts]
     return [(at - half, at + half) for at, half in zip(places, halves, strict=True)]
 
 
 def readable(spans: Sequence[tuple[float, float]], first: Container[int]) -> set[int]:
-    """Which labels are shown so that none runs into another: first ones, both ends, the others."""
+    """Select labels that do not overlap: those of `first`, then both ends, then the others."""
     ends = 0, len(spans) - 1
     shown: set[int] = set()
     for n in sorted(range(len(spans)), key=lambda n: (n not in first, n not in ends)):
@@ -179,7 +179,7 @@ def label_widths(
 
 
 def number(value: float, digits: int = 4) -> str:
-    """So many significant digits without trailing zeros; whole numbers below 1e7 in full."""
+    """Format with `digits` significant digits, no trailing zeros; integers below 1e7 in full."""
     rounded = value if value == round(value) else float(f"{value:.{digits}g}")
     if rounded == int(rounded) and abs(rounded) < 1e7:
         return str(int(rounded))
@@ -187,12 +187,12 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def labels(values: Sequence[float]) -> list[str]:
-    """Each as a number, with as many digits as it takes to say where between the others it is."""
+    """Format values with the fewest digits that tell each from its neighbours."""
     gaps = [b - a for a, b in itertools.pairwise(sorted(set(values)))]
     near = min(gaps, default=math.inf) / 100
     for digits in range(4, 17):
-        found = [number(value, digits) for value in values]
-        off = [abs(float(text) - v) for text, v in zip(found, values, strict=True)]
+        texts = [number(value, digits) for value in values]
+        off = [abs(float(text) - v) for text, v in zip(texts, values, strict=True)]
         if all(d <= max(near, 1e-9 * abs(v)) for d, v in zip(off, values, strict=True)):
             break
-    return found
+    return texts

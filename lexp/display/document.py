@@ -1,4 +1,4 @@
-"""What a page shows, before it is drawn."""
+"""The contents of a page before it is drawn: sections of tables, charts and pictures."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from lexp.display.table import Table
 
 @dataclass(frozen=True)
 class Point:
-    """A value and its interval; a y that is no number (NaN, infinite) is a failure, note says why.
+    """A value and its interval. A y that is NaN or infinite is a failure; note says why.
 
     x, y in the units of the chart's axes; low and high NaN where there is no interval.
     """
@@ -27,7 +27,7 @@ class Curve:
     """Points under one name (its colour and marker) and group (its line style).
 
     The line has a gap at a failure, and wherever other curves of the chart have a point and this
-    one has none. own_x: it was measured at places of its own, and only failures are gaps.
+    curve has none. own_x: it has x values of its own, and only failures are gaps.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Chart:
         xs = [point.x for curve in self.curves for point in curve.points]
         xs += [x for x, _ in self.marks]
         if any(not math.isfinite(x) or (self.log_x and x <= 0) for x in xs):
-            raise ValueError(f"{self.title}: an x that has no place on the axis")
+            raise ValueError(f"{self.title}: x must be finite, and positive on a log axis")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, kept inside the page."""
+    """A PNG image, embedded in the page."""
 
     title: str
     png: bytes
@@ -71,7 +71,7 @@ Item = Table | Chart | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, paragraphs (an empty line between two), and what stands below them."""
+    """A heading, paragraphs (separated by an empty line) and the items below them."""
 
     title: str
     text: str = ""
@@ -80,7 +80,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page; provenance: nested mappings, shown folded at its end."""
+    """A whole page. provenance: nested mappings, shown folded at the end of the page."""
 
     title: str
     summary: str

@@ -1,6 +1,6 @@
-"""A page as one HTML file that needs nothing else: no network, no fonts, no library.
+"""Render a page as one self-contained HTML file: no network, no fonts, no library.
 
-Style and script are let in by their digests alone (Content-Security-Policy); everything that comes
+The Content-Security-Policy admits style and script by their digests alone. Everything that comes
 from data is escaped text or an escaped attribute, never part of the script.
 """
 
@@ -15,12 +15,12 @@ from lexp.display.style import CurveStyle, CurveStyles, is_alone
 from lexp.display.svg import SHAPES, axes, draw, n_outside, numbers, text, whole_axis
 from lexp.display.table import Table, TableCell, to_csv
 
-# A filter and the like would only be in the way of fewer curves.
+# Charts of more curves than this get a filter.
 FEW = 8
 
 
 def render(page: Page) -> str:
-    """The page as HTML; write it in UTF-8."""
+    """Return the page as HTML, to be written in UTF-8."""
     assets = resources.files("lexp.display") / "assets"
     style = (assets / "page.css").read_text(encoding="utf-8")
     script = (assets / "page.js").read_text(encoding="utf-8")
@@ -60,8 +60,8 @@ def _digest(source: str) -> str:
 
 
 def _paragraphs(value: str) -> str:
-    found = [paragraph.strip() for paragraph in value.split("\n\n")]
-    return "".join(f"<p>{text(paragraph)}</p>" for paragraph in found if paragraph)
+    paragraphs = [paragraph.strip() for paragraph in value.split("\n\n")]
+    return "".join(f"<p>{text(paragraph)}</p>" for paragraph in paragraphs if paragraph)
 
 
 def _section(section: Section, ident: str, styles: CurveStyles) -> str:
@@ -87,30 +87,30 @@ def _verbatim(csv: str) -> str:
     return "&#10;".join(text(line) for line in csv.split("\n"))
 
 
-def _table(sheet: Table) -> str:
-    heads = [_cell("th", TableCell(head), n, sheet, "col") for n, head in enumerate(sheet.heads)]
+def _table(table: Table) -> str:
+    heads = [_cell("th", TableCell(head), n, table, "col") for n, head in enumerate(table.heads)]
     rows = []
-    for r, row in enumerate(sheet.rows):
+    for r, row in enumerate(table.rows):
         kinds = [
-            ("th", "row") if n == 0 and sheet.n_labels else ("td", "") for n in range(len(row))
+            ("th", "row") if n == 0 and table.n_labels else ("td", "") for n in range(len(row))
         ]
-        cells = [_cell(kinds[n][0], field, n, sheet, kinds[n][1]) for n, field in enumerate(row)]
-        rows.append(f"<tr{' class=group' * sheet.begins_group(r)}>{''.join(cells)}</tr>")
-    notes = "".join(f"<li>{text(note)}</li>" for note in sheet.notes)
+        cells = [_cell(kinds[n][0], cell, n, table, kinds[n][1]) for n, cell in enumerate(row)]
+        rows.append(f"<tr{' class=group' * table.begins_group(r)}>{''.join(cells)}</tr>")
+    notes = "".join(f"<li>{text(note)}</li>" for note in table.notes)
     return (
-        f'\n<figure class="table"><figcaption><h3>{text(sheet.title)}</h3>{_copy(to_csv(sheet))}'
+        f'\n<figure class="table"><figcaption><h3>{text(table.title)}</h3>{_copy(to_csv(table))}'
         f'</figcaption><div class="scroll" tabindex="0" role="region"'
-        f' aria-label="{text(sheet.title)}"><table><thead><tr>{"".join(heads)}</tr></thead>'
+        f' aria-label="{text(table.title)}"><table><thead><tr>{"".join(heads)}</tr></thead>'
         f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
         f"{f'<ul class=notes>{notes}</ul>' if notes else ''}</figure>"
     )
 
 
-def _cell(tag: str, field: TableCell, n: int, sheet: Table, scope: str) -> str:
-    classes = [name for name in ("" if n < sheet.n_labels else "num", field.style) if name]
+def _cell(tag: str, cell: TableCell, n: int, table: Table, scope: str) -> str:
+    classes = [name for name in ("" if n < table.n_labels else "num", cell.style) if name]
     attributes = f' class="{" ".join(classes)}"' if classes else ""
     attributes += f' scope="{scope}"' if scope else ""
-    return f"<{tag}{attributes}>{text(field.text)}</{tag}>"
+    return f"<{tag}{attributes}>{text(cell.text)}</{tag}>"
 
 
 def _picture(picture: Picture) -> str:
@@ -149,10 +149,13 @@ def _chart(chart: Chart, ident: str, styles: CurveStyles) -> str:
 
 
 def _legends(chart: Chart, styles: CurveStyles) -> str:
-    """Groups, where there are several, and names; a colour is said by whose it is."""
-    found = [(curve, styles.style(chart, curve)) for curve in chart.curves]
-    groups = {curve.group: style for curve, style in found}
-    names = {curve.name: style for curve, style in found}
+    """Return the legends: one of groups, if there are several, and one of names.
+
+    Colours stand in the legend of names, or of groups where one name has all curves.
+    """
+    drawn = [(curve, styles.style(chart, curve)) for curve in chart.curves]
+    groups = {curve.group: style for curve, style in drawn}
+    names = {curve.name: style for curve, style in drawn}
     alone = is_alone(chart)
     # Markers tell groups apart where there are more of them than lines.
     filled = any(style.fill for style in groups.values())
@@ -168,7 +171,7 @@ def _legends(chart: Chart, styles: CurveStyles) -> str:
 
 
 def _swatch(style: CurveStyle, coloured: bool, line: str, marker: bool) -> str:
-    """A piece of a curve; line: "d" for its style, or "" for a solid one with a filled marker."""
+    """Draw a piece of a curve. line: "d" for its style, "" for a solid line with filled marker."""
     names = [f"c{style.colour}"] * coloured + [f"d{style.line}", f"f{style.fill}"] * bool(line)
     shape = f'<path class="pt" d="{SHAPES[style.shape]}" transform="translate(13 6)"/>' * marker
     return f'<g class="{" ".join(names)}"><path class="line" d="M0 6H26"/>{shape}</g>'
@@ -186,7 +189,7 @@ def _legend(kind: str, keys: list[tuple[int, str, str]]) -> str:
 
 
 def _details(value: Mapping[str, Any]) -> str:
-    """Nested mappings as folded lists; what is on top stands open."""
+    """Render nested mappings as folded lists; the top level stays open."""
     parts = []
     for key, inner in value.items():
         if isinstance(inner, Mapping):

@@ -1,4 +1,4 @@
-r"""Tables for a paper: booktabs, in a form that \input takes."""
+r"""Write tables for a paper: LaTeX with booktabs, to be read by \input."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ from lexp.display.table import Table, TableCell, printable
 
 # More rows than this do not fit a page.
 LONG = 40
-# Letters of a row that fit the 345 points of an article's line, by size of type.
+# How many letters of a row fit the 345 points of an article's line, by size of type.
 SIZES = ((56, r"\small"), (70, r"\footnotesize"), (88, r"\scriptsize"), (10**9, r"\tiny"))
 HEADER = r"""% \usepackage{booktabs}  \usepackage{longtable}  \usepackage[T1]{fontenc}
 """
@@ -24,18 +24,19 @@ SPECIAL = {
 }  # fmt: skip
 
 
-def to_latex(sheets: tuple[Table, ...]) -> str:
-    r"""One table per sheet: caption from title and notes, best in \textbf, failures in \textit.
+def to_latex(tables: tuple[Table, ...]) -> str:
+    r"""Return LaTeX of all tables: caption from title and notes, best \textbf, failures \textit.
 
-    More than LONG rows make a longtable, which breaks over pages; wide tables are set smaller.
+    A table of more than LONG rows becomes a longtable, which breaks over pages; wide tables are
+    set in smaller type.
     """
-    return "\n".join([HEADER, *map(_table, sheets)])
+    return "\n".join([HEADER, *map(_table, tables)])
 
 
 def escape(text: str) -> str:
-    r"""LaTeX that prints the text itself, in pdflatex too, which stops at letters it lacks.
+    r"""Return LaTeX that prints the text itself.
 
-    Letters outside Latin are written as [U+4E2D].
+    Letters outside Latin become [U+4E2D], because pdflatex stops at letters that it lacks.
     """
     return "".join(_character(c) for c in unicodedata.normalize("NFC", printable(text)))
 
@@ -49,20 +50,20 @@ def _character(c: str) -> str:
     return f"{{[}}U+{ord(c):04X}{{]}}"
 
 
-def _table(sheet: Table) -> str:
-    columns = "l" * sheet.n_labels + "r" * (len(sheet.heads) - sheet.n_labels)
-    title = escape(sheet.title)
-    notes = " ".join(escape(note) for note in sheet.notes)
+def _table(table: Table) -> str:
+    columns = "l" * table.n_labels + "r" * (len(table.heads) - table.n_labels)
+    title = escape(table.title)
+    notes = " ".join(escape(note) for note in table.notes)
     # Notes in the short caption would fill the list of tables.
     caption = rf"\caption[{{{title}}}]{{{f'{title}. {notes}' if notes else title}}}"
-    head = " & ".join(escape(text) for text in sheet.heads) + r" \\"
+    head = " & ".join(escape(text) for text in table.heads) + r" \\"
     body = []
-    for n, row in enumerate(sheet.rows):
-        if sheet.begins_group(n):
+    for n, row in enumerate(table.rows):
+        if table.begins_group(n):
             body.append(r"\addlinespace")
-        body.append(" & ".join(map(_field, row)) + r" \\")
-    size = _size(sheet)
-    if len(sheet.rows) > LONG:
+        body.append(" & ".join(map(_cell, row)) + r" \\")
+    size = _size(table)
+    if len(table.rows) > LONG:
         lines = [
             rf"\begingroup{size}", rf"\begin{{longtable}}{{{columns}}}", caption + r"\\",
             r"\toprule", head, r"\midrule", r"\endfirsthead",
@@ -79,17 +80,17 @@ def _table(sheet: Table) -> str:
     return "\n".join([*lines, ""])
 
 
-def _size(sheet: Table) -> str:
+def _size(table: Table) -> str:
     widths = [
-        max(len(text) for text in (head, *(row[n].text for row in sheet.rows)))
-        for n, head in enumerate(sheet.heads)
+        max(len(text) for text in (head, *(row[n].text for row in table.rows)))
+        for n, head in enumerate(table.heads)
     ]
     letters = sum(widths) + 2 * len(widths)
     size = next(size for most, size in SIZES if letters <= most)
     return size if size == SIZES[0][1] else size + r"\setlength{\tabcolsep}{3pt}"
 
 
-def _field(field: TableCell) -> str:
-    text = escape(field.text)
-    command = {"best": r"\textbf", "failed": r"\textit"}.get(field.style)
+def _cell(cell: TableCell) -> str:
+    text = escape(cell.text)
+    command = {"best": r"\textbf", "failed": r"\textit"}.get(cell.style)
     return f"{command}{{{text}}}" if command and text else text

@@ -1,4 +1,4 @@
-"""Charts and heat maps as PNG files."""
+"""Draw charts and heat maps as PNG files."""
 
 import io
 import math
@@ -13,7 +13,7 @@ from lexp.display.document import Chart, Curve, Picture
 from lexp.display.style import COLOURS, CurveStyle, CurveStyles, groups_of, names_of
 from lexp.display.svg import common_xs, runs, ticks_of
 
-# As assets/page.css and chart.py have them; a filling is how much of the colour is in it.
+# The same as in assets/page.css and svg.py. A filling is the share of the colour in the marker.
 STYLES: tuple[Any, ...] = (
     "-", (0, (4, 1.8)), (0, (1, 1.6)), (0, (6, 1.6, 1, 1.6)), (0, (9, 2.2)),
     (0, (5, 1.4, 1, 1.4, 1, 1.4)),
@@ -25,12 +25,12 @@ MOST_MARKERS, MOST_KEYS = 40, 20
 
 
 def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
-    """A chart as the page shows it, for papers and slides. styles: of all charts beside it."""
+    """Return a chart as PNG, for papers and slides. styles: of all charts beside it."""
     return _png(chart_figure(chart, styles or CurveStyles.of([chart])))
 
 
 def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
-    """The same as matplotlib's figure."""
+    """Return a chart as a figure of matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -70,7 +70,7 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
 
 
 def _properties(style: CurveStyle) -> dict[str, Any]:
-    """What matplotlib calls a style."""
+    """Translate a style into matplotlib's properties of a line."""
     from matplotlib.colors import to_rgb
 
     colour, fill = COLOURS[style.colour], FILLS[style.fill]
@@ -82,7 +82,7 @@ def _properties(style: CurveStyle) -> dict[str, Any]:
 
 
 def _columns(chart: Chart, curve: Curve) -> tuple[list[float], ...]:
-    """x, y and interval of a curve's points, NaN in between where its line has a gap."""
+    """Return x, y and interval of a curve's points, with NaN where the line has a gap."""
     gap = (math.nan,) * 4
     rows: list[tuple[float, ...]] = []
     for stretch in runs(curve, [] if curve.own_x else common_xs(chart), chart.log_y):
@@ -91,21 +91,21 @@ def _columns(chart: Chart, curve: Curve) -> tuple[list[float], ...]:
 
 
 def _keys(chart: Chart, styles: CurveStyles) -> list[tuple[str, dict[str, Any]]]:
-    """The legend: every curve, or where that is shorter every name and then every group."""
+    """Return the legend: every curve, or every name and then every group if that is shorter."""
     names, groups = names_of(chart), groups_of(chart)
-    found = [(curve, styles.style(chart, curve)) for curve in chart.curves]
-    if len(found) <= len(names) + len(groups):
+    drawn = [(curve, styles.style(chart, curve)) for curve in chart.curves]
+    if len(drawn) <= len(names) + len(groups):
         whole = {
             f"{curve.name} {curve.group if len(groups) > 1 else ''}".strip(): _properties(style)
-            for curve, style in found
+            for curve, style in drawn
         }
         return [*whole.items()]
     solid = {"linestyle": "-", "markerfacecolor": None}
-    of_names = {curve.name: {**_properties(style), **solid} for curve, style in found}
+    of_names = {curve.name: {**_properties(style), **solid} for curve, style in drawn}
     # Markers tell groups apart where there are more of them than lines.
-    marker = "o" if any(style.fill for _, style in found) else ""
+    marker = "o" if any(style.fill for _, style in drawn) else ""
     of_groups = {}
-    for curve, style in found:
+    for curve, style in drawn:
         white = str(1 - 0.7 * FILLS[style.fill])
         grey = {"color": "0.3", "markerfacecolor": white, "marker": marker}
         of_groups[curve.group or "(other)"] = {**_properties(style), **grey}
@@ -113,7 +113,7 @@ def _keys(chart: Chart, styles: CurveStyles) -> list[tuple[str, dict[str, Any]]]
 
 
 def _scale(figure: Any, axes: Any, chart: Chart) -> None:
-    """Logarithms where the chart has them, and ticks with labels that can be read."""
+    """Set log axes where the chart has them, and ticks with readable labels."""
     from matplotlib.ticker import NullLocator
 
     drawn = [p.y for c in chart.curves for p in c.points if math.isfinite(p.y)]
@@ -147,7 +147,7 @@ def heat_maps(
     extent: tuple[float, float, float, float] | None = None,
     symmetric: bool = False,
 ) -> Picture:
-    """Matrices side by side on one colour scale; symmetric: around 0.
+    """Draw matrices side by side on one colour scale. symmetric: around 0.
 
     panels: title and [rows, columns] each; extent: left, right, bottom, top in the axes' units.
     """

@@ -1,4 +1,4 @@
-"""Colours, lines and markers: what tells the curves of a chart apart, in pictures and on the page.
+"""Choose colours, lines and markers that tell the curves of a chart apart, in PNG and on the page.
 
 A name (a model) has a colour, and another marker when the colours have been used up; a group (a
 method) has a line style, and another filling of its markers when the styles have been used up.
@@ -16,7 +16,7 @@ COLOURS = (
     "#5B2A86", "#800000", "#005F56",
 )  # fmt: skip
 N_STYLES, N_SHAPES, N_FILLS = 6, 6, 3
-# These have one style in every picture, whatever else is in it or is not.
+# These groups have the same style in every picture.
 KEPT = {
     "full": 0, "blockwise": 1, "window": 2,
     "bidirectional": 0, "bidirectional_blockwise": 1, "bidirectional_window": 2,
@@ -25,7 +25,7 @@ KEPT = {
 
 @dataclass(frozen=True)
 class CurveStyle:
-    """Which of the colours, line styles, marker shapes and fillings a curve has."""
+    """The indices of a curve's colour, line style, marker shape and filling."""
 
     colour: int
     line: int
@@ -64,22 +64,22 @@ class CurveStyles:
 
 
 def names_of(chart: Chart) -> list[str]:
-    """Each name once, in order."""
+    """Return each name once, in order."""
     return list(dict.fromkeys(curve.name for curve in chart.curves))
 
 
 def groups_of(chart: Chart) -> list[str]:
-    """Each group once, in order."""
+    """Return each group once, in order."""
     return list(dict.fromkeys(curve.group for curve in chart.curves))
 
 
 def is_alone(chart: Chart) -> bool:
-    """Whether one name has all curves, so that colours can tell its groups apart."""
+    """Return True if one name has all curves, so that colours can tell its groups apart."""
     return len(names_of(chart)) == 1 and len(groups_of(chart)) > 1
 
 
 def numbered(lists: Sequence[Sequence[str]], kept: Mapping[str, int]) -> dict[str, int]:
-    """The smallest number for each key that no key beside it in a list has.
+    """Give each key the smallest number that no key beside it in a list has.
 
     kept: numbers of certain keys, which others leave free where one of these is beside them.
     """
@@ -87,12 +87,12 @@ def numbered(lists: Sequence[Sequence[str]], kept: Mapping[str, int]) -> dict[st
     for keys in lists:
         for key in keys:
             beside.setdefault(key, set()).update(keys)
-    found: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     first_free = max(kept.values(), default=-1) + 1
     for key in sorted(beside, key=lambda key: key not in kept):
-        taken = {found[other] for other in beside[key] if other in found}
+        taken = {numbers[other] for other in beside[key] if other in numbers}
         number = kept.get(key, first_free if beside[key] & set(kept) else 0)
         while number in taken:
             number = max(number + 1, first_free if key in kept else 0)
-        found[key] = number
-    return found
+        numbers[key] = number
+    return numbers

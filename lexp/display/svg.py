@@ -48,17 +48,17 @@ OVER, UNDER, FAILED = (
 
 
 def classes(style: CurveStyle) -> str:
-    """Colour, line and filling as assets/page.css has them: .c0 to .c9, .d0 to .d5, .f0 to .f2."""
+    """Return the CSS classes of a style: .c0 to .c9 colour, .d0 to .d5 line, .f0 to .f2 filling."""
     return f"c{style.colour} d{style.line} f{style.fill}"
 
 
 def text(value: str) -> str:
-    """Text from elsewhere as it may stand in HTML, attributes included."""
+    """Escape text from data for HTML, attributes included."""
     return escape(printable(value), quote=True)
 
 
 def shown(value: float) -> str:
-    """A y as the tooltip has it: every digit, `inf`, or `n/d`."""
+    """Format a y for the tooltip: every digit, `inf`, or `n/d`."""
     if math.isnan(value):
         return "n/d"
     return repr(float(value)) if math.isfinite(value) else str(value)
@@ -107,12 +107,12 @@ def bounds(curves: Sequence[Curve]) -> list[float]:
 
 
 def common_xs(chart: Chart) -> list[float]:
-    """Where all curves must have a point, but those that were measured at places of their own."""
+    """Return the x at which all curves must have a point, except those with own_x."""
     return sorted({p.x for c in chart.curves if not c.own_x for p in c.points})
 
 
 def ticks_of(chart: Chart) -> list[float]:
-    """The x that are marked: where curves have their points, and the chart's own marks."""
+    """Return the ticks of the x axis: the x of points, and the chart's own marks."""
     xs, common = sorted({p.x for c in chart.curves for p in c.points}), common_xs(chart)
     spanned = bool(common) and (common[0], common[-1]) == (xs[0], xs[-1])
     return x_ticks([*(common if spanned else xs), *(at for at, _ in chart.marks)], chart.log_x)
@@ -126,7 +126,7 @@ def n_outside(chart: Chart) -> int:
 
 
 def numbers(chart: Chart) -> str:
-    """All points of a chart as CSV."""
+    """Return all points of a chart as CSV."""
     heads = ("name", "group", chart.x_label, chart.y_label, "low", "high", "note")
     rows = [
         (c.name, c.group, number_or_none(p.x), shown(p.y), number_or_none(p.low),
@@ -137,25 +137,25 @@ def numbers(chart: Chart) -> str:
 
 
 def number_or_none(value: float) -> str:
-    """Every digit of a finite number, whole ones without a point; otherwise nothing."""
+    """Format every digit of a finite number, integers without a point; "" if it is not finite."""
     if not math.isfinite(value):
         return ""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
 def runs(curve: Curve, common: Sequence[float], log_y: bool) -> list[list[Point]]:
-    """The stretches of a curve between its gaps. common: where a curve must have points."""
-    found: list[list[Point]] = []
+    """Return the stretches of a curve between its gaps. common: x at which it must have points."""
+    stretches: list[list[Point]] = []
     before: Point | None = None
     for point in sorted(curve.points, key=lambda p: p.x):
         drawn = math.isfinite(point.y) and (point.y > 0 or not log_y)
         left_out = before is not None and any(before.x < at < point.x for at in common)
-        if drawn and (before is None or left_out or not found):
-            found.append([])
+        if drawn and (before is None or left_out or not stretches):
+            stretches.append([])
         if drawn:
-            found[-1].append(point)
+            stretches[-1].append(point)
         before = point if drawn else None
-    return found
+    return stretches
 
 
 def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
@@ -234,7 +234,7 @@ def _extent(curve: Curve, y: Axis) -> str:
 def _curve(
     curve: Curve, shape: str, common: Sequence[float], ident: str, x: Axis, y: Axis
 ) -> Iterator[str]:
-    """What is in a curve's group, and its end."""
+    """Yield the contents of a curve's group, and its closing tag."""
     stretches = runs(curve, common, y.base > 0)
     yield f'<g clip-path="url(#{ident}-clip)">'
     yield f'<path class="band" d="{"".join(_band(s, x, y) for s in stretches)}"/>'
@@ -279,7 +279,7 @@ def _line(stretch: Sequence[Point], x: Axis, y: Axis) -> str:
 
 
 def _band(stretch: Sequence[Point], x: Axis, y: Axis) -> str:
-    """Closed outlines around the points that have an interval; a lone point gets a narrow one."""
+    """Return closed outlines of the intervals; the interval of a lone point is drawn narrow."""
     path, run = "", []
     for point in [*stretch, None]:
         if point is not None and math.isfinite(point.low) and math.isfinite(point.high):
@@ -296,7 +296,7 @@ def _band(stretch: Sequence[Point], x: Axis, y: Axis) -> str:
 
 
 def _reach(axis: Axis, value: float) -> float:
-    """A place; far below the axis for what a log axis does not have."""
+    """Return a place; far below the axis for values <= 0 on a log axis."""
     return axis.place(value) if value > 0 or not axis.base else 2 * axis.start
 
 

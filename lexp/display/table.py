@@ -1,4 +1,4 @@
-"""A table before it is drawn, and its drawings for terminal, Markdown and CSV."""
+"""A table, and how it is written for a terminal, in Markdown and as CSV."""
 
 import csv
 import io
@@ -13,26 +13,26 @@ from lexp.system.text import printable
 
 STYLES = ("", "best", "failed", "muted")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-# What makes a spreadsheet take a cell for a formula; the last four are the full-width forms.
+# Beginnings that a spreadsheet takes for a formula; the last four are the full-width forms.
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 RICH = {"": "", "best": "bold green", "failed": "red", "muted": "dim"}
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One place of a table. style: one of STYLES."""
+    """One cell of a table. style: one of STYLES."""
 
     text: str
     style: str = ""
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
-            raise ValueError(f"style {self.style!r} is none of {STYLES}")
+            raise ValueError(f"style={self.style!r}: allowed are {', '.join(map(repr, STYLES))}")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: rows as wide as heads, of which the left n_labels name the row; notes go below."""
+    """A table with rows as wide as heads. The left n_labels cells name the row; notes go below."""
 
     title: str
     heads: tuple[str, ...]
@@ -43,12 +43,12 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.heads):
-                raise ValueError(f"{self.title}: {len(row)} fields under {len(self.heads)} heads")
+                raise ValueError(f"{self.title}: {len(row)} cells under {len(self.heads)} heads")
 
     def begins_group(self, n: int) -> bool:
-        """Whether row n is the first of another model than the row above it.
+        """Return True if row n has another model than the row above it.
 
-        Never where every row is of another model: what separates them all separates none.
+        Always False where every row has another model: separating all rows would separate none.
         """
         names = [row[0].text for row in self.rows] if self.n_labels > 1 else []
         if n == 0 or all(a != b for a, b in itertools.pairwise(names)):
@@ -56,42 +56,42 @@ class Table:
         return names[n] != names[n - 1]
 
 
-def to_rich(sheet: Table) -> RichTable:
-    """The table for a terminal, without its notes; best in bold green, failures in red."""
-    table = RichTable(title=Text(printable(sheet.title), style="italic"))
-    for n, head in enumerate(sheet.heads):
-        right = n >= sheet.n_labels
-        table.add_column(Text(printable(head)), justify="right" if right else "left")
-    for n, row in enumerate(sheet.rows):
-        if sheet.begins_group(n):
-            table.add_section()
-        table.add_row(*(Text(printable(field.text), style=RICH[field.style]) for field in row))
-    return table
+def to_rich(table: Table) -> RichTable:
+    """Return the table for a terminal, without its notes; best in bold green, failures in red."""
+    drawn = RichTable(title=Text(printable(table.title), style="italic"))
+    for n, head in enumerate(table.heads):
+        right = n >= table.n_labels
+        drawn.add_column(Text(printable(head)), justify="right" if right else "left")
+    for n, row in enumerate(table.rows):
+        if table.begins_group(n):
+            drawn.add_section()
+        drawn.add_row(*(Text(printable(cell.text), style=RICH[cell.style]) for cell in row))
+    return drawn
 
 
-def to_markdown(sheet: Table) -> str:
-    """The table in Markdown with its notes below; best in bold."""
-    align = ["---" if n < sheet.n_labels else "---:" for n in range(len(sheet.heads))]
-    lines = [f"**{_escape(sheet.title)}**", ""] if sheet.title else []
-    lines += [_line([_escape(head) for head in sheet.heads]), _line(align)]
-    for row in sheet.rows:
-        texts = [_escape(field.text) for field in row]
+def to_markdown(table: Table) -> str:
+    """Return the table in Markdown with its notes below; best in bold."""
+    align = ["---" if n < table.n_labels else "---:" for n in range(len(table.heads))]
+    lines = [f"**{_escape(table.title)}**", ""] if table.title else []
+    lines += [_line([_escape(head) for head in table.heads]), _line(align)]
+    for row in table.rows:
+        texts = [_escape(cell.text) for cell in row]
         bold = [
             f"**{t}**" if f.style == "best" and t else t for f, t in zip(row, texts, strict=True)
         ]
         lines.append(_line(bold))
-    if sheet.notes:
-        lines += ["", "  \n".join(_escape(note) for note in sheet.notes)]
+    if table.notes:
+        lines += ["", "  \n".join(_escape(note) for note in table.notes)]
     return "\n".join([*lines, ""])
 
 
-def to_csv(sheet: Table) -> str:
-    """Heads and rows as CSV, without title and notes; no cell that a spreadsheet would run."""
+def to_csv(table: Table) -> str:
+    """Return heads and rows as CSV; no cell is a formula to a spreadsheet."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([_inert(head) for head in sheet.heads])
-    for row in sheet.rows:
-        writer.writerow([_inert(field.text) for field in row])
+    writer.writerow([_inert(head) for head in table.heads])
+    for row in table.rows:
+        writer.writerow([_inert(cell.text) for cell in row])
     return buffer.getvalue()
 
 
@@ -102,7 +102,7 @@ def _inert(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Markdown that shows the text itself: no markup, no HTML, no further column."""
+    """Return Markdown that shows the text itself: no markup, no HTML, no further column."""
     text = re.sub(r"([\\`*|\[\]])", r"\\\1", printable(text))
     # Inside a word an underscore is only itself, and most names have one.
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)

@@ -151,7 +151,7 @@ def test_axes():
 
 
 def test_an_x_without_a_place_is_refused():
-    with pytest.raises(ValueError, match="no place"):
+    with pytest.raises(ValueError, match="must be finite, and positive"):
         Chart("t", "x", "y", True, True, (Curve("a", "b", (Point(0, 1),)),))
 
 

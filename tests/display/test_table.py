@@ -1,4 +1,4 @@
-"""Sheets as Markdown, CSV, LaTeX and on a terminal: nothing in a name acts, all of it is shown."""
+"""Tables as Markdown, CSV, LaTeX and on a terminal: nothing in a name acts, all of it is shown."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ NASTY = [
 ]  # fmt: skip
 
 
-def sheet(texts=NASTY, n_rows=None) -> Table:
+def table_of(texts=NASTY, n_rows=None) -> Table:
     rows = [
         (TableCell(t), TableCell(t), TableCell("1.25", "best"), TableCell("n/d", "failed"))
         for t in texts
@@ -31,7 +31,7 @@ def sheet(texts=NASTY, n_rows=None) -> Table:
 
 def test_csv_has_no_formula_and_numbers_stay_numbers():
     numbers = ["-1.5", "+2", "1e-5", "-.5", "3", "-1E+10"]
-    read = list(csv.reader(io.StringIO(to_csv(sheet(NASTY + numbers)))))
+    read = list(csv.reader(io.StringIO(to_csv(table_of(NASTY + numbers)))))
     assert len(read) == 1 + len(NASTY) + len(numbers)
     for row, text in zip(read[1:], NASTY + numbers, strict=True):
         if text in numbers:
@@ -43,18 +43,18 @@ def test_csv_has_no_formula_and_numbers_stay_numbers():
 
 
 def test_markdown_has_as_many_columns_whatever_the_names():
-    lines = to_markdown(sheet()).splitlines()
+    lines = to_markdown(table_of()).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + len(NASTY)
     for line in table:
         assert line.replace("\\\\", "").replace("\\|", "").count("|") == 5
         assert "<b>" not in line
-    assert "**1.25**" in table[2] and "kerple_log" in to_markdown(sheet(["kerple_log"]))
+    assert "**1.25**" in table[2] and "kerple_log" in to_markdown(table_of(["kerple_log"]))
 
 
 def test_terminal_shows_markup_and_escapes_as_text():
     console = Console(width=200, file=io.StringIO(), color_system=None)
-    console.print(to_rich(sheet()))
+    console.print(to_rich(table_of()))
     out = console.file.getvalue()
     assert "[bold]red[/]" in out and "\x1b" not in out and "\u202e" not in out
 
@@ -75,7 +75,7 @@ def test_latex_escapes(text, expected):
 
 
 def test_latex_marks_best_and_failures_and_breaks_long_tables():
-    short, long = to_latex((sheet(),)), to_latex((sheet(n_rows=LONG + 1),))
+    short, long = to_latex((table_of(),)), to_latex((table_of(n_rows=LONG + 1),))
     assert r"\textbf{1.25}" in short and r"\textit{n/d}" in short
     assert r"\caption[{A \& B\_1: 5\%}]{A \& B\_1: 5\%. note\_1 \{ \#2}" in short
     assert r"\begin{tabular}{llrr}" in short and r"\begin{longtable}{llrr}" in long
@@ -83,7 +83,7 @@ def test_latex_marks_best_and_failures_and_breaks_long_tables():
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex")
 def test_latex_compiles(tmp_path):
-    body = to_latex((sheet(), sheet(n_rows=LONG + 1), Table("empty", ("a",), ())))
+    body = to_latex((table_of(), table_of(n_rows=LONG + 1), Table("empty", ("a",), ())))
     (tmp_path / "page.tex").write_text(
         "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,longtable}"
         "\\begin{document}\\listoftables\n" + body + "\\end{document}\n",
@@ -99,7 +99,7 @@ def test_latex_compiles(tmp_path):
 
 
 def test_rows_and_styles_are_checked():
-    with pytest.raises(ValueError, match="1 fields under 2"):
+    with pytest.raises(ValueError, match="1 cells under 2"):
         Table("t", ("a", "b"), ((TableCell("x"),),))
     with pytest.raises(ValueError, match="bright"):
         TableCell("x", "bright")
