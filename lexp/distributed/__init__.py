@@ -1,4 +1,4 @@
-"""Several processes that train one model: who they are, how they end together, what each holds."""
+"""Several processes train one model: the group, how its ranks end, how each holds the model."""
 
 from lexp.distributed.engine import Engine, make_engine
 from lexp.distributed.group import ProcessGroup, SingleProcess, joined

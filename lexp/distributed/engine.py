@@ -1,4 +1,4 @@
-"""How ranks hold a model: whole in one process, whole on each (DDP), or in parts (shards.py)."""
+"""Engines: a model in one process, replicated on each rank (DDP), or sharded (shards.py)."""
 
 import contextlib
 import math
@@ -16,38 +16,38 @@ from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.runs.checkpoint import Tensors
 
-# tokens [B, T], targets [B, T] and attention to the nats of all targets together.
+# From tokens [B, T], targets [B, T] and attention to the loss in nats, summed over all targets.
 Loss = Callable[..., Tensor]
 
 
 class Engine:
-    """A model in one process. `loss` is that of this rank's texts.
+    """A model in one process. `loss` is summed over this rank's texts.
 
-    Gradients are the mean of all ranks' gradients, on every rank.
+    After the backward pass every rank has the mean of all ranks' gradients.
     """
 
     def __init__(self, model: Transformer, loss: Loss):
         self.model, self.loss = model, loss
 
     def accumulate(self, is_last: bool) -> AbstractContextManager:
-        """Around the forward and backward pass of one of a step's parts."""
+        """Return the context for the forward and backward pass of one part of a step."""
         return contextlib.nullcontext()
 
     def clip(self, limit: float) -> Tensor:
-        """Scale all gradients down to a norm of at most `limit` (0: any); the norm they had."""
+        """Scale all gradients to a norm of at most `limit` (0: no limit); return the old norm."""
         return nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
 
     def tensors(self, optimizer: Optimizer) -> Tensors:
-        """What a checkpoint keeps, whole, at least on rank 0. All ranks ask for it together."""
+        """Return unsharded tensors for a checkpoint, on rank 0 at least; all ranks must call it."""
         return checkpoint.tensors(self.model, optimizer)
 
     def place(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
-        """A whole tensor of the optimiser's state where, and as, its parameter is."""
+        """Return an unsharded optimiser tensor on its parameter's device, sharded as it is."""
         return value.to(parameter.device)
 
 
 class Replicas(Engine):
-    """DDP: every rank has the whole model, gradients are averaged while they are computed."""
+    """DDP: every rank has the whole model; gradients are averaged while they are computed."""
 
     def __init__(self, model: Transformer, loss: Loss):
         super().__init__(model, loss)
@@ -55,12 +55,12 @@ class Replicas(Engine):
         self.loss = self._wrapped
 
     def accumulate(self, is_last: bool) -> AbstractContextManager:
-        """Gradients travel once a step, with its last part."""
+        """Return a context that averages gradients only in the last part of a step."""
         return contextlib.nullcontext() if is_last else self._wrapped.no_sync()
 
 
 class _Forward(nn.Module):
-    """The loss as a forward pass: DDP wraps no other method."""
+    """The loss as a module's forward pass, because DDP wraps only that."""
 
     def __init__(self, model: Transformer, loss: Loss):
         super().__init__()
@@ -73,10 +73,10 @@ class _Forward(nn.Module):
 def make_engine(
     group: SingleProcess, kind: str, model: Transformer, loss: Loss, compiled: bool
 ) -> Engine:
-    """The model on its device, ready to train by `loss`, a method of its own.
+    """Return an engine for a model that is on its device already. loss: a method of the model.
 
-    kind: ddp or fsdp. From here on the parameters of FSDP are parts: load a checkpoint before, make
-    the optimiser afterwards.
+    kind: ddp or fsdp. FSDP shards the parameters here: load a checkpoint before, make the optimiser
+    afterwards.
     """
     if group.size > 1 and kind == "fsdp":
         from lexp.distributed.shards import Shards  # FSDP2 takes a second to import

@@ -1,4 +1,4 @@
-"""FSDP2: every rank holds a part of each parameter, of its gradient and its optimiser's state."""
+"""FSDP2: every rank holds a shard of each parameter, its gradient and its optimiser state."""
 
 import math
 from typing import Any
@@ -21,10 +21,10 @@ from lexp.runs.checkpoint import Tensors
 
 
 class Shards(Engine):
-    """A model in parts.
+    """A sharded model.
 
-    A block's parameters are whole only while it computes, those outside of blocks from the forward
-    to the end of the backward pass.
+    The parameters of a block are whole only while the block computes; those outside of blocks from
+    the forward to the end of the backward pass.
     """
 
     def __init__(self, model: Transformer, loss: Loss, n_ranks: int):
@@ -34,18 +34,18 @@ class Shards(Engine):
         for block in dict.fromkeys(model.blocks):  # layers may share one
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        for name in {"losses", "losses_at", loss.__name__}:  # validation calls one of the first
+        for name in {"losses", "losses_at", loss.__name__}:  # validation calls `losses*`
             register_fsdp_forward_method(model, name)
         super().__init__(model, getattr(model, loss.__name__))
 
     def clip(self, limit: float) -> Tensor:
-        """By the norm of all parts."""
+        """Scale all gradients by their norm over all shards; return the old norm."""
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
         assert isinstance(norm, DTensor)
         return norm.full_tensor()
 
     def tensors(self, optimizer: Optimizer) -> Tensors:
-        """Gathered to the memory of rank 0's machine; nothing on other ranks."""
+        """Return the tensors gathered in the CPU memory of rank 0; none on other ranks."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         parameters: dict[str, Any] = get_model_state_dict(self.model, options=options)
         states: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer, options=options)
@@ -54,15 +54,15 @@ class Shards(Engine):
             for name, state in states.get("state", {}).items()
             for key, value in state.items()
         }
-        again = checkpoint.second_names(self.model)
-        own = {n: self._plain(n, v) for n, v in parameters.items() if n not in again}
-        return Tensors(own, moments)
+        repeated = checkpoint.second_names(self.model)
+        unique = {n: self._plain(n, v) for n, v in parameters.items() if n not in repeated}
+        return Tensors(unique, moments)
 
     def _plain(self, name: str, value: Tensor) -> Tensor:
         return value.reshape(()) if name in self._scalars else value
 
     def place(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
-        """This rank's part of it, without asking the others."""
+        """Return this rank's shard of an unsharded tensor, without communication."""
         assert isinstance(parameter, DTensor)
         mesh, placements = parameter.device_mesh, parameter.placements
         value = value.to(parameter.device).view(parameter.shape)
@@ -70,13 +70,13 @@ class Shards(Engine):
 
 
 def _with_dimension(model: nn.Module) -> set[str]:
-    """Make parameters that are single numbers lists of one, as FSDP2 asks for; their names.
+    """Give parameters without a dimension one, as FSDP2 requires; return their names.
 
-    They broadcast in the same way. Checkpoints have them as numbers.
+    They broadcast in the same way. Checkpoints store them without the dimension.
     """
     names = {name for name, parameter in model.named_parameters() if parameter.ndim == 0}
     for name in names:
-        owner, _, own_name = name.rpartition(".")
+        module, _, short_name = name.rpartition(".")
         parameter = nn.Parameter(model.get_parameter(name).detach().view(1))
-        model.get_submodule(owner).register_parameter(own_name, parameter)
+        model.get_submodule(module).register_parameter(short_name, parameter)
     return names

@@ -1,6 +1,6 @@
-"""Fine-tuning: some epochs over labelled texts, and how good the answers are after each.
+"""Fine-tuning: epochs over labelled texts, and measures of held-out texts after each.
 
-Everything follows from the seed: the head, the order of texts, nothing else is random.
+The seed determines the head and the order of texts; nothing else is random.
 """
 
 import math
@@ -23,7 +23,7 @@ from lexp.training.optim import OptimSettings, learning_rate, make_optimizer
 
 
 class Task(NamedTuple):
-    """Token ids of texts and their labels [n], to train on and to be judged by.
+    """Token ids of texts and their labels [n], for training and held out.
 
     n_classes: 1 for numbers. measures: names of lexp.statistics.scores.
     """
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How long and in which portions (of texts)."""
+    """Length of fine-tuning. batch_size: texts per step."""
 
     n_epochs: int
     batch_size: int
@@ -52,11 +52,12 @@ def finetune(
     task: Task,
     settings: FinetuneSettings,
     autocast: AbstractContextManager,
-    told: Callable[[int, dict[str, float]], None] = lambda epoch, measures: None,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, measures: None,
 ) -> list[dict[str, float]]:
-    """Train; after each epoch its mean loss and the measures of the held-out texts.
+    """Train; return each epoch's mean loss and the measures of the held-out texts after it.
 
-    told: of each epoch as it ends. Diverged if a loss is not finite.
+    on_epoch: called at the end of each epoch, with its number from 1. Diverged if a loss is not
+    finite.
     """
     optimizer = make_optimizer(model, settings.optim)
     n_batches = math.ceil(len(task.train) / settings.batch_size)
@@ -65,9 +66,9 @@ def finetune(
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(task.train))
         total = 0.0
         model.train()
-        for some in np.array_split(order, n_batches):
-            logits = _answers(model, pattern, [task.train[n] for n in some], autocast)
-            loss = loss_of(logits, task.train_labels[some])
+        for rows in np.array_split(order, n_batches):
+            logits = _logits(model, pattern, [task.train[n] for n in rows], autocast)
+            loss = loss_of(logits, task.train_labels[rows])
             if not math.isfinite(loss.item()):
                 raise Diverged(f"loss {loss.item()} at step {step + 1} of {n_steps}")
             loss.backward()
@@ -78,52 +79,52 @@ def finetune(
                 group["lr"] = learning_rate(step, n_steps, settings.optim)
             optimizer.step()
             optimizer.zero_grad()
-            total += loss.item() * len(some)
+            total += loss.item() * len(rows)
             step += 1
-        found = {
+        measures = {
             "loss": total / len(task.train),
-            **judged(model, pattern, task, settings, autocast),
+            **evaluate(model, pattern, task, settings, autocast),
         }
-        history.append(found)
-        told(epoch + 1, found)
+        history.append(measures)
+        on_epoch(epoch + 1, measures)
     return history
 
 
 def loss_of(logits: Tensor, labels: np.ndarray) -> Tensor:
-    """Mean cross-entropy of classes, or squared error of numbers; logits [n, classes]."""
+    """Return the mean cross-entropy of classes or squared error of numbers; logits [n, classes]."""
     target = torch.from_numpy(labels).to(logits.device)
     if logits.shape[1] == 1:
         return F.mse_loss(logits[:, 0], target.float())
     return F.cross_entropy(logits, target.long())
 
 
-def judged(
+def evaluate(
     model: Classifier,
     pattern: Pattern,
     task: Task,
     settings: FinetuneSettings,
     autocast: AbstractContextManager,
 ) -> dict[str, float]:
-    """The measures of the held-out texts, texts of like length together."""
+    """Return the measures of the held-out texts; batches hold texts of similar length."""
     model.eval()
     order = sorted(range(len(task.held_out)), key=lambda n: len(task.held_out[n]))
     answers = np.zeros(len(order))
     with torch.inference_mode():
         for begin in range(0, len(order), settings.batch_size):
-            some = order[begin : begin + settings.batch_size]
-            logits = _answers(model, pattern, [task.held_out[n] for n in some], autocast)
-            own = logits[:, 0] if task.n_classes == 1 else logits.argmax(-1)
-            answers[some] = own.cpu().numpy()
+            rows = order[begin : begin + settings.batch_size]
+            logits = _logits(model, pattern, [task.held_out[n] for n in rows], autocast)
+            predicted = logits[:, 0] if task.n_classes == 1 else logits.argmax(-1)
+            answers[rows] = predicted.cpu().numpy()
     return {name: MEASURES[name](answers, task.held_out_labels) for name in task.measures}
 
 
-def _answers(
+def _logits(
     model: Classifier,
     pattern: Pattern,
     texts: Sequence[list[int]],
     autocast: AbstractContextManager,
 ) -> Tensor:
-    """Logits [texts, classes]; shorter texts are padded, which nothing sees."""
+    """Return logits [texts, classes]; shorter texts are padded, and padding is masked out."""
     device = next(model.parameters()).device
     lengths = torch.tensor([len(text) for text in texts], device=device)
     longest = max(map(len, texts))

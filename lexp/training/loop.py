@@ -1,4 +1,4 @@
-"""The training loop: a budget in tokens, events every so many steps, state that resumes exactly."""
+"""The training loop: a budget in tokens, periodic validation and checkpoints, exact resumption."""
 
 import math
 import signal
@@ -31,9 +31,9 @@ from lexp.training.optim import OptimSettings, learning_rate
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long, in which portions, and how often what else happens (in steps).
+    """Length of training, batch sizes, and the intervals of other events, in steps.
 
-    keep: steps whose checkpoints are kept for good.
+    keep: steps whose checkpoints are never deleted.
     """
 
     train_len: int
@@ -47,13 +47,13 @@ class TrainSettings:
 
     @property
     def step_tokens(self) -> int:
-        """Tokens read in one optimiser step."""
+        """Return the number of tokens in one optimiser step."""
         return self.batch_size * self.train_len
 
 
 @dataclass
 class TrainingJob:
-    """All that a training run works with; `step` counts finished optimiser steps.
+    """The parts of a training run and its state; `step` counts finished optimiser steps.
 
     pattern: which keys a query sees in training. group: the ranks that train the model together, or
     one process. engine: how the ranks hold the model. make_batch: builds a batch from windows of
@@ -84,7 +84,7 @@ class TrainingJob:
 
 
 def train(job: TrainingJob, console: Console | NullLogger) -> None:
-    """Run from `job.step` to the end, saving on the way; SystemExit if a signal asked to stop."""
+    """Train from `job.step` to the end and save checkpoints; SystemExit if a signal stops it."""
     settings = job.settings
     device = next(job.model.parameters()).device
     attend = job.make_attend(job.pattern, settings.train_len, job.model.schemes, device)
@@ -100,7 +100,7 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
         _log(job, "train", values)
         console.advance(settings.step_tokens, f"loss {loss:.3f}")
         keeping = job.step in settings.keep
-        # What is kept is looked at later, against its own loss.
+        # A checkpoint that is kept is evaluated later, and compared with its validation loss.
         if job.step % settings.eval_every == 0 or job.step == n_steps or keeping:
             _validate(job, console)
         signalled = job.group.broadcast(job.stop.number)
@@ -108,14 +108,14 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
         if job.step % settings.save_every == 0 or job.step == n_steps or stopping or keeping:
             save(job)
         if stopping:
-            console.say(f"stopped at step {job.step}, saved; the same command goes on from there")
-            job.stop.number = signalled  # of another rank, perhaps
+            console.say(f"stopped at step {job.step}, saved; the same command resumes from there")
+            job.stop.number = signalled  # another rank may have received it
             interrupted = signalled == signal.SIGINT
             raise SystemExit(EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)
 
 
 def save(job: TrainingJob) -> None:
-    """Write a checkpoint of the finished step; Diverged, and nothing written, if not finite."""
+    """Write a checkpoint of the finished step; Diverged, without writing, if not finite."""
     tensors = job.engine.tensors(job.optimizer)
     if not job.group.is_rank_zero:
         return
@@ -133,37 +133,40 @@ def save(job: TrainingJob) -> None:
     checkpoint.save(job.checkpoints, tensors, state, keep)
 
 
-def resume(job: TrainingJob, found: checkpoint.Checkpoint) -> None:
-    """Continue from the checkpoint whose parameters the model has.
+def resume(job: TrainingJob, saved: checkpoint.Checkpoint) -> None:
+    """Continue from a checkpoint whose parameters the model already has.
 
-    The step number places data order and learning rate.
+    The step number determines the order of data and the learning rate.
     """
-    checkpoint.load_optimizer(found, job.model, job.optimizer, job.engine.place)
-    job.step = found.step
-    job.seconds = found.state["seconds"]
-    job.last_validation = found.state["validation"]
+    checkpoint.load_optimizer(saved, job.model, job.optimizer, job.engine.place)
+    job.step = saved.step
+    job.seconds = saved.state["seconds"]
+    job.last_validation = saved.state["validation"]
 
 
 def _step(
     job: TrainingJob, attend: Attend, rate: float, device: torch.device
 ) -> tuple[float, float]:
-    """One optimiser step; Diverged before the update if loss or gradient is not finite."""
+    """Do one optimiser step; return loss and gradient norm.
+
+    Diverged, before the update, if one of them is not finite.
+    """
     settings, n_parts = job.settings, job.settings.accumulation
     batch = job.make_batch(job.batches.batch(job.step), job.step)
     parts = zip(*(tensor.chunk(n_parts) for tensor in batch.tensors), strict=True)
-    shares = []
+    part_losses = []
     for number, part in enumerate(parts, 1):
-        own = [job.group.shard(whole).to(device) for whole in part]
+        inputs = [job.group.shard(tensor).to(device) for tensor in part]
         with job.engine.accumulate(is_last=number == n_parts):
             with job.autocast:
-                nats = job.engine.loss(*own, attend)
-            # The mean over this rank's targets; that of the ranks' means is the batch's.
+                nats = job.engine.loss(*inputs, attend)
+            # The mean over this rank's targets; the mean of the ranks' means is the batch's.
             nats = nats / (batch.n_targets // job.group.size)
             nats.backward()
-        shares.append(nats.detach())
-    # Read together, as each reading waits for a GPU to finish.
+        part_losses.append(nats.detach())
+    # Read together, because each reading waits for the GPU.
     clipped = job.engine.clip(settings.optim.clip)
-    *losses, norm = torch.stack([*shares, clipped]).tolist()
+    *losses, norm = torch.stack([*part_losses, clipped]).tolist()
     loss = job.group.mean(sum(losses))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         job.optimizer.zero_grad()
@@ -179,8 +182,9 @@ def _step(
 
 
 def _kept(job: TrainingJob) -> str:
-    found = checkpoint.latest(job.checkpoints)
-    return f"the checkpoint of step {found.step} is kept" if found else "nothing was saved yet"
+    """Return what an error message says about the last checkpoint."""
+    saved = checkpoint.latest(job.checkpoints)
+    return f"the checkpoint of step {saved.step} is kept" if saved else "nothing was saved yet"
 
 
 def validation_spans(

@@ -1,11 +1,11 @@
-"""What a model is trained to say: the next token, or what has been masked.
+"""Training objectives: predict the next token, or masked tokens.
 
     causal   -log p(x_t | x_0 .. x_t-1), every token of a window
     mlm      -log p(x_t | x~), chosen tokens only; x~ is the window with most of these masked
              (Devlin et al. 2019, arXiv 1810.04805, section 3.1)
 
-An objective brings what goes with it: the attention it is trained under, the tokens it needs beside
-the tokenizer's, and how its models are scored.
+An objective also defines the attention pattern of training, the tokens it needs in addition to
+those of the tokenizer, and how its models are scored.
 """
 
 from collections.abc import Callable
@@ -25,25 +25,25 @@ from lexp.system.errors import NotDefined
 
 
 class Batch(NamedTuple):
-    """What the losses of a step are made from, batch first, and of how many targets they are."""
+    """The inputs of a step's loss, batch dimension first, and the number of its targets."""
 
     tensors: tuple[Tensor, ...]
     n_targets: int
 
 
 class Objective:
-    """The base class has what both objectives share."""
+    """The base class of objectives."""
 
     pattern: Pattern
     protocol: Protocol  # of validation
-    n_extra: int = 0  # tokens beside the tokenizer's, after them
+    n_extra: int = 0  # tokens in addition to the tokenizer's, after them
 
     def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
-        """From windows [B, T + 1]; a function of its arguments alone, so that runs resume."""
+        """Return the batch of windows [B, T + 1]; a pure function, so that runs resume exactly."""
         raise NotImplementedError
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
-        """Nats of all targets together, from the tensors of a batch and attention."""
+        """Return the loss function: from a batch's tensors and attention to nats, summed."""
         raise NotImplementedError
 
     def scorer(
@@ -54,22 +54,22 @@ class Objective:
         protocol: Protocol,
         make_attend: MakeAttend = make_attend,
     ) -> Scorer:
-        """What scores text under a protocol; NotDefined if it asks for something else."""
+        """Return a scorer; NotDefined if the protocol is of another objective."""
         raise NotImplementedError
 
 
 class CausalLM(Objective):
-    """The next token, from those before it."""
+    """Predict each token from those before it."""
 
     pattern = Full()
     protocol = Segments()
 
     def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
-        """All tokens but the last, and all but the first."""
+        """Return all tokens but the last as inputs, and all but the first as targets."""
         return Batch((windows[:, :-1], windows[:, 1:]), windows[:, 1:].numel())
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
-        """Of every token."""
+        """Return the loss summed over all tokens."""
         return model.loss
 
     def scorer(
@@ -80,20 +80,18 @@ class CausalLM(Objective):
         protocol: Protocol,
         make_attend: MakeAttend = make_attend,
     ) -> Scorer:
-        """Under every protocol that asks for next tokens."""
+        """Return a scorer of next tokens; NotDefined for protocol=masked."""
         if isinstance(protocol, Masked):
-            raise NotDefined(
-                "masked asks what stands within a text, the model says what comes next"
-            )
+            raise NotDefined("protocol=masked needs a masked language model; this run is causal")
         return Scorer(model, pattern, autocast, make_attend=make_attend)
 
 
 class MaskedLM(Objective):
-    """What stands at chosen places, from the tokens around them.
+    """Predict chosen tokens from those around them.
 
-    share of each window's tokens is chosen, at least one; of these `mask` become the mask token, as
-    many as `random` says another token of the vocabulary, and the rest stay. The mask token comes
-    after the tokenizer's last.
+    share: part of each window's tokens that is chosen, at least one token. mask, random: parts of
+    the chosen tokens that are replaced by the mask token, or by a random token of the vocabulary;
+    the rest is left unchanged. The id of the mask token follows the tokenizer's last.
     """
 
     pattern = Bidirectional()
@@ -103,17 +101,20 @@ class MaskedLM(Objective):
     def __init__(self, share: float = 0.15, mask: float = 0.8, random: float = 0.1):
         if not 0 < share < 1 or mask < 0 or random < 0 or mask + random > 1 + 1e-9:
             raise ValueError(
-                f"mlm takes a share above 0 and below 1, mask and random that add up to at most 1, "
-                f"got {share}, {mask} and {random}"
+                f"share={share}, mask={mask}, random={random}: share must be above 0 and below 1; "
+                "mask and random must add up to at most 1"
             )
         self.share, self.mask, self.random = share, mask, random
 
     def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
-        """All tokens but the last (windows are those of causal training), what they were, where."""
+        """Return inputs, targets and which targets are chosen, each [B, T].
+
+        The last token of a window is left out: windows are those of causal training.
+        """
         targets = windows[:, :-1]
         n_rows, n = targets.shape
         n_chosen = max(1, round(self.share * n))
-        # Three words, so that it is another stream than that of the order of texts, which has two.
+        # A seed of three numbers, because the order of texts is drawn from one of two.
         rng = np.random.default_rng([seed, step, 1])
         chosen = rng.random((n_rows, n)).argsort(1) < n_chosen
         fate = rng.random((n_rows, n))
@@ -125,7 +126,7 @@ class MaskedLM(Objective):
         return Batch((inputs, targets, torch.from_numpy(chosen)), n_rows * n_chosen)
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
-        """Of chosen tokens."""
+        """Return the loss summed over the chosen tokens."""
         return model.loss_at
 
     def scorer(
@@ -136,24 +137,23 @@ class MaskedLM(Objective):
         protocol: Protocol,
         make_attend: MakeAttend = make_attend,
     ) -> Scorer:
-        """Under the protocol that masks."""
+        """Return a scorer of masked tokens; NotDefined for other protocols."""
         if not isinstance(protocol, Masked):
             raise NotDefined(
-                f"{protocol.name} asks what comes next, a masked language model says what stands "
-                "within: protocol=[masked]"
+                f"protocol={protocol.name} needs a causal model; use protocol=[masked] for this run"
             )
         return MaskedScorer(model, pattern, autocast, make_attend=make_attend, protocol=protocol)
 
 
 def refuse_other_attention(trained: Pattern, pattern: Pattern) -> None:
-    """NotDefined if a model was trained with keys at one side and is run with both, or back."""
+    """Raise NotDefined if a causal model would be run bidirectionally, or the other way round."""
     if trained.two_sided and not pattern.two_sided:
-        raise NotDefined(f"{pattern.name} is causal, the model was trained to see both sides")
+        raise NotDefined(f"attention pattern {pattern.name} is causal; the model is bidirectional")
     if pattern.two_sided and not trained.two_sided:
-        raise NotDefined(f"{pattern.name} shows a causal model the tokens that it is to predict")
+        raise NotDefined(f"attention pattern {pattern.name} is bidirectional; the model is causal")
 
 
 def refuse_both_sides(pattern: Pattern, only: str) -> None:
-    """NotDefined if a pattern is of bidirectional models; only: what this is for, in words."""
+    """Raise NotDefined if a pattern is bidirectional. only: the causal use, for the message."""
     if pattern.two_sided:
-        raise NotDefined(f"{only} only, {pattern.name} is of bidirectional ones")
+        raise NotDefined(f"attention pattern {pattern.name} is bidirectional; {only} only")

@@ -1,4 +1,4 @@
-"""AdamW and the learning rate over training; the optimiser is not a subject of study here."""
+"""AdamW and the schedule of the learning rate."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import AdamW
 
-# Share of the peak left after a fraction p of the way from warm-up to the end.
+# Share of the peak rate after a fraction p of the steps between warm-up and end.
 SHAPES: dict[str, Callable[[float, float], float]] = {
     "cosine": lambda p, power: 0.5 * (1 + math.cos(math.pi * p)),
     "linear": lambda p, power: 1 - p,
@@ -18,7 +18,7 @@ SHAPES: dict[str, Callable[[float, float], float]] = {
 
 @dataclass(frozen=True)
 class OptimSettings:
-    """How to step: AdamW's constants, clipping, and the shape of the learning rate.
+    """Settings of an optimiser step: AdamW's constants, clipping, and the schedule of the rate.
 
     warmup: share of the steps in which the rate rises. final: share of the peak at the end.
     power: exponent of schedule=polynomial. clip: largest gradient norm, 0 for no clipping.
@@ -37,7 +37,7 @@ class OptimSettings:
 
 
 def learning_rate(step: int, n_steps: int, settings: OptimSettings) -> float:
-    """The rate of step 0 .. n_steps-1."""
+    """Return the learning rate of a step, 0 to n_steps - 1."""
     n_warmup = round(settings.warmup * n_steps)
     if step < n_warmup:
         return settings.lr * (step + 1) / n_warmup
@@ -47,7 +47,7 @@ def learning_rate(step: int, n_steps: int, settings: OptimSettings) -> float:
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> AdamW:
-    """AdamW with decay on weight matrices only: not on embeddings, norms or position parameters."""
+    """Return AdamW that decays weight matrices only: no embedding, norm or position parameter."""
     decayed: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

@@ -187,10 +187,10 @@ def test_causal_and_masked_numbers_never_share_a_table(tiny, tmp_path):
     assert len(set(asked.values())) == 1
     text = (tmp_path / "outputs/default/results.md").read_text()
     for reason in (
-        "full is causal, the model was trained to see both sides",
-        "bidirectional shows a causal model the tokens that it is to predict",
-        "a masked language model says what stands within: protocol=[masked]",
-        "masked asks what stands within a text",
+        "attention pattern full is causal; the model is bidirectional",
+        "attention pattern bidirectional is bidirectional; the model is causal",
+        "protocol=segments needs a causal model; use protocol=[masked] for this run",
+        "protocol=masked needs a masked language model; this run is causal",
     ):
         assert reason in text
     assert "15 % of the first 32 tokens of each document, masked all at once" in text
@@ -227,9 +227,12 @@ def test_the_report_compares_masked_models_with_their_own_window(tmp_path):
     "overrides, words",
     [
         (["model=fox"], "model=fox: FoX is not defined for keys after the query"),
-        (["model=swat_softmax"], "model=swat_softmax: window is causal"),
-        (["objective.share=1.5"], "objective: mlm takes a share above 0 and below 1"),
-        (["objective.random=0.5"], "mask and random that add up to at most 1"),
+        (["model=swat_softmax"], "model=swat_softmax: attention pattern window is causal"),
+        (
+            ["objective.share=1.5"],
+            "objective: share=1.5, mask=0.8, random=0.1: share must be above 0 and below 1",
+        ),
+        (["objective.random=0.5"], "mask and random must add up to at most 1"),
         (["objective._target_=os.system"], "objective._target_=os.system: only classes under lexp"),
     ],
 )
