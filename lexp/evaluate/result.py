@@ -6,7 +6,7 @@ from typing import Any
 from lexp.evaluate.model_under_test import LAST, Method, ModelUnderTest, RunInfo, model_spec
 from lexp.evaluate.targets import EvalTargets
 from lexp.extension import method_label
-from lexp.results import Component, Kind, Result, Spec, component_spec
+from lexp.results import Component, Result, ResultKind, Spec, component_spec
 from lexp.scoring.losses import Losses, read_losses
 from lexp.scoring.protocol import BOS, ProtocolInfo
 from lexp.system.errors import DataError
@@ -68,7 +68,7 @@ class EvalResult(Result):
         }  # fmt: skip
 
 
-EVALUATIONS = Kind(
+EVALUATIONS = ResultKind(
     name="evaluation",
     folder="eval",
     numerics=3,

@@ -1,7 +1,7 @@
-"""What an instrument is: it looks at a model on texts of a length and brings back numbers.
+"""The base class of instruments: from a model and texts of one length to numbers.
 
-One file an instrument, with formula and source in its docstring. An instrument streams: it never
-keeps an n x n matrix, and gives the same numbers however the work is cut.
+Each instrument has a file of its own, with formula and source in its docstring. It streams: it
+never keeps an n x n matrix, and gives the same numbers however the work is cut.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Row = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """When in its training a model is looked at.
+    """When in its training a model is measured.
 
     state: `trained`, or `random` for the same model freshly initialised (step 0). step: -1 where it
     is not known. loss: in nats per token on the validation split at the trained length, NaN where
@@ -38,11 +38,11 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class AnalysisInput:
-    """What an instrument looks at: a model under a pattern, and texts of one length.
+    """What an instrument measures: a model under a pattern, on texts of one length.
 
     model: as the method runs it at this length. texts: token ids, int64 [n, seq_len], the first
-    seq_len tokens of n test documents. train_len: of the run. state: of the Moment. sizes: how
-    attention is cut, on which no number depends.
+    seq_len tokens of n test documents. train_len: of the run. state: of the CheckpointInfo.
+    sizes: how attention is cut, on which no number depends.
     """
 
     model: Transformer
@@ -60,7 +60,7 @@ class AnalysisInput:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an instrument brings back from a view: rows for CSV, arrays for pictures."""
+    """What an instrument returns: rows for CSV, arrays for pictures."""
 
     rows: tuple[Row, ...]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -68,10 +68,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class LabelledMeasurement:
-    """A finding and what it is of.
+    """A measurement with what names it in tables.
 
     note: what tells the run's variant from others of its model in a study, such as `n_kernels=3`,
-    or "". A run does not know the others: who shows findings together says it.
+    or "". A run does not know the others, so whoever shows measurements together fills it in.
     """
 
     model: str
@@ -85,7 +85,7 @@ class LabelledMeasurement:
 
     @property
     def state(self) -> str:
-        """Whether the model is trained."""
+        """`trained` or `random`, see CheckpointInfo."""
         return self.checkpoint.state
 
     @property
@@ -101,7 +101,7 @@ class LabelledMeasurement:
 
 @dataclass(frozen=True)
 class Instrument:
-    """A way of looking at a model. Its fields are its settings."""
+    """A measuring instrument. Its fields are its settings."""
 
     name: ClassVar[str]
 
@@ -111,13 +111,13 @@ class Instrument:
         return label_of(self.name, self)
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """Numbers of one view; NotDefined with the reason where there are none."""
+        """Measure one model on one length; NotDefined with the reason where that has no meaning."""
         raise NotImplementedError
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """Tables, curves and pictures of all findings together, one for each model and place."""
+        """Make the tables, charts and pictures of measurements, one of each model and case."""
         raise NotImplementedError
 
     def summary(self, result: LabelledMeasurement) -> dict[str, float]:
-        """What is followed over training: a few numbers by name; none unless it says so."""
+        """Return a few numbers by name that are followed over training; by default none."""
         return {}

@@ -1,4 +1,4 @@
-"""Values that papers printed for an instrument, beside those found."""
+"""Values that papers printed for an instrument, beside those measured here."""
 
 from collections.abc import Sequence
 
@@ -8,26 +8,28 @@ from lexp.instruments.over_seeds import finite_mean
 from lexp.report.expected import Findings
 
 
-def findings_sheet(block: Findings, found: Sequence[LabelledMeasurement]) -> Table:
-    """A row for each model and method: printed, ours (mean over rows and seeds), of how many rows.
+def findings_sheet(block: Findings, results: Sequence[LabelledMeasurement]) -> Table:
+    """Make a row for each model and method: printed, ours (mean of rows and seeds), of how many.
 
-    found: of the block's instrument.
+    results: of the block's instrument.
     """
     rows = []
     for model, printed in block.rows.items():
         shown = printed if isinstance(printed, str) else f"{printed:.4g}"
-        own = [one for one in found if (one.variant, one.state) == (model, block.state)]
-        last = max((one.checkpoint.step for one in own), default=0)
-        longest = max((one.length for one in own if one.checkpoint.step == last), default=0)
-        then = [one for one in own if (one.length, one.checkpoint.step) == (longest, last)]
-        if not then:
+        of_model = [r for r in results if (r.variant, r.state) == (model, block.state)]
+        last = max((r.checkpoint.step for r in of_model), default=0)
+        longest = max((r.length for r in of_model if r.checkpoint.step == last), default=0)
+        compared = [r for r in of_model if (r.length, r.checkpoint.step) == (longest, last)]
+        if not compared:
             rows.append(tuple(map(TableCell, (model, "", shown, "", "0", ""))))
-        for method in sorted({one.method for one in then}, key=lambda m: (m != "full", m)):
+        for method in sorted(
+            {result.method for result in compared}, key=lambda m: (m != "full", m)
+        ):
             values = [
                 float(row[block.column])
-                for one in then
-                if one.method == method
-                for row in one.measurement.rows
+                for result in compared
+                if result.method == method
+                for row in result.measurement.rows
                 if block.column in row and all(row.get(k) == v for k, v in block.where.items())
             ]
             ours = f"{finite_mean(values):.4g}" if values else ""

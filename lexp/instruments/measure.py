@@ -19,8 +19,8 @@ from lexp.instruments.base import (
 )
 from lexp.results import (
     Component,
-    Kind,
     Result,
+    ResultKind,
     Spec,
     attempt,
     component_of,
@@ -75,7 +75,7 @@ class AnalysisResult(Result):
         )  # fmt: skip
 
 
-ANALYSES = Kind(
+ANALYSES = ResultKind(
     name="analysis",
     folder="analysis",
     numerics=1,

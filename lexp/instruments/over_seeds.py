@@ -1,4 +1,4 @@
-"""Findings of the same thing from several seeds, put together."""
+"""Measurements of several seeds, put together."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from lexp.system.text import natural
 
 
 class Kind(NamedTuple):
-    """What findings of several seeds have in common; length in tokens."""
+    """What measurements of several seeds have in common; length in tokens."""
 
     name: str
     method: str
@@ -18,48 +18,48 @@ class Kind(NamedTuple):
 
 
 def in_order(kind: Kind) -> tuple[list[str | float], str, int]:
-    """A key to sort by."""
+    """Return a key to sort by: names with numbers in them by value."""
     return natural(kind.name), kind.method, kind.length
 
 
-def by_kind(found: Sequence[LabelledMeasurement]) -> dict[Kind, list[LabelledMeasurement]]:
-    """Findings of all seeds under what they are of, in the order of models and lengths."""
+def by_kind(results: Sequence[LabelledMeasurement]) -> dict[Kind, list[LabelledMeasurement]]:
+    """Group the measurements of all seeds, in the order of models and lengths."""
     kinds: dict[Kind, list[LabelledMeasurement]] = {}
-    for one in sorted(found, key=lambda one: (natural(one.name), one.length)):
-        kinds.setdefault(Kind(one.name, one.method, one.length), []).append(one)
+    for result in sorted(results, key=lambda r: (natural(r.name), r.length)):
+        kinds.setdefault(Kind(result.name, result.method, result.length), []).append(result)
     return kinds
 
 
 def longest_of_each(
     kinds: dict[Kind, list[LabelledMeasurement]],
 ) -> dict[Kind, list[LabelledMeasurement]]:
-    """Of every model and method the findings at its own longest length."""
+    """Keep the measurements of every model and method at its own longest length."""
     return {
-        kind: ones
-        for kind, ones in kinds.items()
+        kind: results
+        for kind, results in kinds.items()
         if kind.length == max(k.length for k in kinds if k[:2] == kind[:2])
     }
 
 
 def finite_mean(values: Sequence[float]) -> float:
-    """The mean of what is a number; NaN if nothing is."""
-    numbers = [value for value in values if math.isfinite(value)]
-    return sum(numbers) / len(numbers) if numbers else math.nan
+    """Return the mean of the finite values; NaN if there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def over_seeds(x: float, values: Sequence[float]) -> Point:
-    """The mean over seeds, and their range as the band."""
+    """Return the mean over seeds as a point, with their range as its band."""
     band = (min(values), max(values)) if len(values) > 1 else (math.nan, math.nan)
     return Point(x, finite_mean(values), *band)
 
 
 def against_length(
-    found: Sequence[LabelledMeasurement], value: Callable[[LabelledMeasurement], float]
+    results: Sequence[LabelledMeasurement], value: Callable[[LabelledMeasurement], float]
 ) -> tuple[Curve, ...]:
-    """A curve for each model and method: the mean over seeds, the band their range."""
+    """Draw a curve for each model and method: the mean over seeds, with their range as band."""
     curves: dict[tuple[str, str], list[Point]] = {}
-    for kind, ones in by_kind(found).items():
-        point = over_seeds(kind.length, [value(one) for one in ones])
+    for kind, of_kind in by_kind(results).items():
+        point = over_seeds(kind.length, [value(result) for result in of_kind])
         curves.setdefault((kind.name, kind.method), []).append(point)
     return tuple(
         Curve(*key, tuple(points))
@@ -68,6 +68,6 @@ def against_length(
     )
 
 
-def trained_marks(found: Sequence[LabelledMeasurement]) -> tuple[tuple[float, str], ...]:
-    """Vertical lines at trained lengths."""
-    return tuple((float(n), "trained") for n in sorted({one.train_len for one in found}))
+def trained_marks(results: Sequence[LabelledMeasurement]) -> tuple[tuple[float, str], ...]:
+    """Return the marks of a chart at trained lengths."""
+    return tuple((float(n), "trained") for n in sorted({result.train_len for result in results}))

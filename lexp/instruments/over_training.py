@@ -1,7 +1,8 @@
-"""What an instrument finds as training goes on: against steps, and against the loss.
+"""Measurements over training: against steps, and against the loss.
 
-Only where several checkpoints of a run were looked at (`keep=` of training, `checkpoints=` here).
-Followed at the length nearest to the trained one, under the first method.
+There are some only where several checkpoints of a run were measured (`keep=` of training,
+`checkpoints=` of analyses). They are taken at the length nearest to the trained one, under the
+first method.
 """
 
 import math
@@ -13,50 +14,50 @@ from lexp.instruments.base import Instrument, LabelledMeasurement
 from lexp.instruments.over_seeds import finite_mean, over_seeds
 from lexp.statistics import rank_correlation
 
-# Of a variant: what was found in each seed, by step.
+# The measurements of a variant by step, one for each seed.
 Course = dict[int, list[LabelledMeasurement]]
 
 
 def shown(
-    instrument: Instrument, found: Sequence[LabelledMeasurement]
+    instrument: Instrument, results: Sequence[LabelledMeasurement]
 ) -> list[Table | Chart | Picture]:
-    """What an instrument shows of the last checkpoints, and its summary over training."""
-    if not found:
+    """Show the measurements of last checkpoints, and the instrument's summary over training."""
+    if not results:
         return []
-    return [*instrument.show(last_of_each(found)), *over_training(instrument, found)]
+    return [*instrument.show(last_of_each(results)), *over_training(instrument, results)]
 
 
-def last_of_each(found: Sequence[LabelledMeasurement]) -> list[LabelledMeasurement]:
-    """Of every variant, seed, place and state the finding at the highest step."""
+def last_of_each(results: Sequence[LabelledMeasurement]) -> list[LabelledMeasurement]:
+    """Keep the measurement at the highest step of every variant, seed, state, method, length."""
     last: dict[tuple, LabelledMeasurement] = {}
-    for one in found:
-        key = one.variant, one.seed, one.train_len, one.state, one.method, one.length
-        if key not in last or one.checkpoint.step > last[key].checkpoint.step:
-            last[key] = one
+    for r in results:
+        key = r.variant, r.seed, r.train_len, r.state, r.method, r.length
+        if key not in last or r.checkpoint.step > last[key].checkpoint.step:
+            last[key] = r
     return list(last.values())
 
 
 def over_training(
-    instrument: Instrument, found: Sequence[LabelledMeasurement]
+    instrument: Instrument, results: Sequence[LabelledMeasurement]
 ) -> list[Table | Chart]:
-    """For each quantity of the summary two charts and a table; nothing if there is one step."""
-    courses = courses_of(found)
+    """Make a table and two charts of each quantity of the summary; none if there is one step."""
+    courses = courses_of(results)
     if not any(len([s for s in course if s]) > 1 for course in courses.values()):
         return []
-    quantities = list(dict.fromkeys(q for one in found for q in instrument.summary(one)))
+    quantities = list(dict.fromkeys(q for result in results for q in instrument.summary(result)))
     items: list[Table | Chart] = []
     for quantity in quantities:
         items += _quantity(instrument, quantity, courses)
     return items
 
 
-def courses_of(found: Sequence[LabelledMeasurement]) -> dict[str, Course]:
-    """Findings of each variant by step, the random state at step 0."""
-    nearest = min((abs(math.log(o.length / o.train_len)), o.length) for o in found)[1]
+def courses_of(results: Sequence[LabelledMeasurement]) -> dict[str, Course]:
+    """Group the measurements of each variant by step; the random state is at step 0."""
+    nearest = min((abs(math.log(r.length / r.train_len)), r.length) for r in results)[1]
     courses: dict[str, Course] = {}
-    for one in found:
-        if one.method == found[0].method and one.length == nearest and one.checkpoint.step >= 0:
-            courses.setdefault(one.variant, {}).setdefault(one.checkpoint.step, []).append(one)
+    for r in results:
+        if r.method == results[0].method and r.length == nearest and r.checkpoint.step >= 0:
+            courses.setdefault(r.variant, {}).setdefault(r.checkpoint.step, []).append(r)
     return {name: dict(sorted(course.items())) for name, course in courses.items()}
 
 
@@ -66,24 +67,25 @@ def _quantity(
     by_step, by_loss, rows = [], [], []
     for name, course in courses.items():
         values = {
-            step: [instrument.summary(one).get(quantity, math.nan) for one in ones]
-            for step, ones in course.items()
+            step: [instrument.summary(result).get(quantity, math.nan) for result in seeds]
+            for step, seeds in course.items()
         }
-        if not any(math.isfinite(v) for own in values.values() for v in own):
+        if not any(math.isfinite(value) for seeds in values.values() for value in seeds):
             continue
-        losses = {s: finite_mean([o.checkpoint.loss for o in ones]) for s, ones in course.items()}
-        by_step.append(
-            Curve(name, "", tuple(over_seeds(s, own) for s, own in values.items() if s), own_x=True)
-        )
+        losses = {
+            step: finite_mean([result.checkpoint.loss for result in seeds])
+            for step, seeds in course.items()
+        }
+        points = tuple(over_seeds(step, seeds) for step, seeds in values.items() if step)
+        by_step.append(Curve(name, "", points, own_x=True))
         # From the highest loss to the lowest, as training goes.
-        known = [s for s in course if math.isfinite(losses[s])]
-        by_loss.append(
-            Curve(name, "", tuple(over_seeds(losses[s], values[s]) for s in known), own_x=True)
-        )
+        measured = [step for step in course if math.isfinite(losses[step])]
+        points = tuple(over_seeds(losses[step], values[step]) for step in measured)
+        by_loss.append(Curve(name, "", points, own_x=True))
         rows.append(_row(name, values, losses))
-    where = next(one for course in courses.values() for ones in course.values() for one in ones)
+    first = next(seeds[0] for course in courses.values() for seeds in course.values())
     title = f"{quantity} over training"
-    note = f"At {where.length} tokens under {where.method} attention; mean over seeds, their range."
+    note = f"At {first.length} tokens under {first.method} attention; mean over seeds, their range."
     steps = sorted({step for course in courses.values() for step in course})
     return [
         Table(
@@ -111,6 +113,7 @@ def _quantity(
 def _row(
     name: str, values: dict[int, list[float]], losses: dict[int, float]
 ) -> tuple[str, dict[int, str], str]:
-    texts = {step: f"{finite_mean(own):.3f}" for step, own in values.items()}
-    correlation = rank_correlation([(finite_mean(own), losses[s]) for s, own in values.items()])
+    means = {step: finite_mean(seeds) for step, seeds in values.items()}
+    texts = {step: f"{mean:.3f}" for step, mean in means.items()}
+    correlation = rank_correlation([(mean, losses[step]) for step, mean in means.items()])
     return name, texts, f"{correlation:+.2f}" if math.isfinite(correlation) else ""

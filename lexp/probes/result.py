@@ -6,7 +6,7 @@ from typing import Any
 from lexp.evaluate import RunInfo
 from lexp.extension import method_label
 from lexp.probes.score import ARRAYS, Scores
-from lexp.results import Component, Kind, Result
+from lexp.results import Component, Result, ResultKind
 from lexp.system.errors import DataError
 
 COLUMNS = (
@@ -87,7 +87,7 @@ class ProbeResult(Result):
         }  # fmt: skip
 
 
-PROBES = Kind(
+PROBES = ResultKind(
     name="probe",
     folder="probes",
     numerics=1,

@@ -4,7 +4,7 @@ from lexp.results.arrays import ArrayFile
 from lexp.results.component import Component, component_of, component_spec
 from lexp.results.csv_file import write_csv
 from lexp.results.json_values import from_json
-from lexp.results.record import Kind, Record, Result, Spec
+from lexp.results.record import Record, Result, ResultKind, Spec
 from lexp.results.status import (
     NOT_DEFINED,
     NOT_FINITE,
@@ -22,10 +22,10 @@ __all__ = [
     "OUT_OF_MEMORY",
     "ArrayFile",
     "Component",
-    "Kind",
     "Outcome",
     "Record",
     "Result",
+    "ResultKind",
     "Spec",
     "attempt",
     "component_of",

@@ -39,7 +39,7 @@ T = TypeVar("T", bound=Result)
 
 
 @dataclass(frozen=True)
-class Kind(Generic[T]):
+class ResultKind(Generic[T]):
     """A kind of record.
 
     name: stands in every file. folder: within a run's folder. numerics: raised whenever a change
@@ -63,7 +63,7 @@ class Spec(Generic[T]):
     everything that could change a number beside the kind's numerics.
     """
 
-    kind: Kind[T]
+    kind: ResultKind[T]
     label: str
     fields: dict[str, Any]
 
@@ -97,7 +97,7 @@ class Record:
     path: Path
 
 
-def key_of(kind: Kind[T], result: T) -> tuple:
+def key_of(kind: ResultKind[T], result: T) -> tuple:
     """Return the values that tell a result from others of its kind."""
     return tuple(operator.attrgetter(name)(result) for name in kind.key)
 
@@ -109,7 +109,7 @@ def values_of(result: Result) -> dict[str, Any]:
     return {name: to_json(getattr(result, name)) for name in own}
 
 
-def result_of(kind: Kind[T], record: Record) -> T:
+def result_of(kind: ResultKind[T], record: Record) -> T:
     """Return the result in a record; ValueError names a value of another type than declared."""
     shared = {"status": record.status, "reason": record.reason}
     result = from_json(kind.result, {**record.values, **shared})

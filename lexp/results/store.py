@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from lexp.results.arrays import ArrayFile, Arrays, write_arrays
 from lexp.results.json_values import with_floats
-from lexp.results.record import Kind, Record, Result, Spec, key_of, result_of, values_of
+from lexp.results.record import Record, Result, ResultKind, Spec, key_of, result_of, values_of
 from lexp.results.status import STATUSES, worth_another_try
 from lexp.system.errors import DataError
 from lexp.system.files import make_folder, read_sealed, write_sealed
@@ -65,19 +65,19 @@ def find(folder: Path, spec: Spec[T]) -> T | None:
     return _parsed(record, spec.kind)
 
 
-def read(path: Path, kind: Kind[T]) -> T | None:
+def read(path: Path, kind: ResultKind[T]) -> T | None:
     """Return the result in a file; None, with a warning if it is damaged, where there is none."""
     record = _read_record(path, kind)
     return None if record is None else _parsed(record, kind)
 
 
-def read_all(study: Path, kind: Kind[T]) -> list[T]:
+def read_all(study: Path, kind: ResultKind[T]) -> list[T]:
     """Return all results of a kind in the runs of a study, by path."""
     results = (read(path, kind) for path in _paths(study, kind))
     return [result for result in results if result is not None]
 
 
-def read_newest(study: Path, kind: Kind[T]) -> list[T]:
+def read_newest(study: Path, kind: ResultKind[T]) -> list[T]:
     """Return the newest result of each key of a kind, in the order of keys."""
     newest: dict[tuple, tuple[str, T]] = {}
     for path in _paths(study, kind):
@@ -91,11 +91,11 @@ def read_newest(study: Path, kind: Kind[T]) -> list[T]:
     return [newest[key][1] for key in sorted(newest, key=str)]
 
 
-def _paths(study: Path, kind: Kind) -> list[Path]:
+def _paths(study: Path, kind: ResultKind) -> list[Path]:
     return sorted(study.glob(f"*/{kind.folder}/*.json"))
 
 
-def _read_record(path: Path, kind: Kind) -> Record | None:
+def _read_record(path: Path, kind: ResultKind) -> Record | None:
     try:
         return _record(path, read_sealed(path), kind)
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def _read_record(path: Path, kind: Kind) -> Record | None:
         return None
 
 
-def _parsed(record: Record, kind: Kind[T]) -> T | None:
+def _parsed(record: Record, kind: ResultKind[T]) -> T | None:
     try:
         return result_of(kind, record)
     except ValueError as error:
@@ -113,7 +113,7 @@ def _parsed(record: Record, kind: Kind[T]) -> T | None:
         return None
 
 
-def _record(path: Path, stored: dict[str, Any], kind: Kind) -> Record:
+def _record(path: Path, stored: dict[str, Any], kind: ResultKind) -> Record:
     """Return the record that a JSON object holds; ValueError if it is not one of this kind."""
     arrays_sha256 = stored.get("arrays_sha256")
     types = {"spec": dict, "values": dict, "status": str, "reason": str, "sealed": str}

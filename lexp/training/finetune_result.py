@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lexp.results import Kind, Result
+from lexp.results import Result, ResultKind
 from lexp.statistics.scores import MEASURES
 
 COLUMNS = (
@@ -46,7 +46,7 @@ class FinetuneResult(Result):
             yield {**vars(self), **measures, "epoch": epoch}
 
 
-FINETUNINGS = Kind(
+FINETUNINGS = ResultKind(
     name="fine-tuning",
     folder="finetune",
     numerics=1,

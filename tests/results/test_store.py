@@ -19,9 +19,9 @@ from lexp.results import (
     OK,
     OUT_OF_MEMORY,
     ArrayFile,
-    Kind,
     Outcome,
     Result,
+    ResultKind,
     Spec,
     attempt,
     component_of,
@@ -46,14 +46,14 @@ class Number(Result):
     number: float
 
 
-NUMBERS = Kind("number", "numbers", 1, ("name",), Number)
+NUMBERS = ResultKind("number", "numbers", 1, ("name",), Number)
 FIELDS = {
     "weights": "a" * 64, "text": "b" * 64, "tokenizer": "c", "precision": "float32", "length": 8,
     "pattern": {"class": "Window", "values": {"window": 4}}, "extension": None, "longest": 16,
 }  # fmt: skip
 
 
-def spec(kind: Kind = NUMBERS, label: str = "full 8", **fields) -> Spec:
+def spec(kind: ResultKind = NUMBERS, label: str = "full 8", **fields) -> Spec:
     return Spec(kind, label, {**FIELDS, **fields})
 
 
