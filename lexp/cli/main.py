@@ -34,11 +34,11 @@ COMMANDS = {
         "lexp eval 'lengths=[512,2048,4096]'",
     ),
     "probe": Command(
-        "passkey, recall and copying by inference length: is distant context used?",
+        "plant information in texts and ask for it: is distant context used?",
         "lexp probe 'probes=[passkey,copy]' 'lengths=[128,512]'",
     ),
     "analyze": Command(
-        "measure attention and hidden states: why does a model extrapolate, or not?",
+        "measure attention and hidden states, to explain extrapolation",
         "lexp analyze 'instruments=[heads]' 'lengths=[128,512,2048]'",
     ),
     "report": Command(
@@ -49,7 +49,7 @@ COMMANDS = {
         "lexp status name=default watch=true",
     ),
     "study": Command(
-        "reproduce a whole paper from one file: train, evaluate, analyze, report",
+        "reproduce a paper from one file: train, evaluate, analyze, report",
         "lexp study study=lex scale=mini plan=true",
     ),
     "finetune": Command(

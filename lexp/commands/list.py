@@ -117,11 +117,9 @@ def show_all(console: Console, choices: list[Choice]) -> None:
         marks = ["·" if reason(models[choice.name], m) else "x" for m in methods]
         table.add_row(choice.name, *marks)
     console.print(table)
+    console.print("x: defined, ·: not defined; the reason: lexp list NAME")
     console.print(
-        "x: defined, ·: not; the reasons: lexp list NAME; bidirectional: of objective=mlm"
-    )
-    console.print(
-        "bidirectional attention is for models of objective=mlm, all other for causal ones"
+        "bidirectional patterns are for models of objective=mlm, all others for causal models"
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lexp.cli.main import main
+from lexp.cli.main import main, usage
 from support import ROOT
 from support.cli import lexp
 from support.config import TINY, dataset
@@ -19,6 +19,10 @@ def test_lexp_alone_lists_the_commands_with_an_example_each():
         for word in ("train", "eval", "probe"):
             assert f"  {word} " in result.stdout and f"lexp {word} " in result.stdout
     assert lexp("--version").stdout.strip() == "lexp 0.1.0"
+
+
+def test_the_list_of_commands_fits_into_80_columns():
+    assert max(map(len, usage().splitlines())) <= 80
 
 
 def test_help_shows_groups_and_values():
