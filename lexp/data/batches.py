@@ -1,4 +1,4 @@
-"""Training batches: a pure function of (seed, step), so the step is all there is to resume."""
+"""Training batches: a pure function of (seed, step), so resuming needs the step alone."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from lexp.system.errors import DataError
 
 
 class Batches:
-    """Windows of train_len + 1 tokens in an order shuffled anew each epoch.
+    """Windows of train_len + 1 tokens, shuffled again in each epoch.
 
     Windows never cross documents. An epoch cuts each document into as many windows as fit, from a
-    start drawn for that epoch, and predicts each token at most once; documents shorter than a
-    window are left out (`n_left_out_tokens`).
+    start that is drawn for the epoch, and predicts each token at most once. Documents shorter than
+    a window are left out (`n_left_out_tokens`).
     """
 
     def __init__(self, tokens: Tokens, train_len: int, batch_size: int, seed: int):
@@ -35,7 +35,7 @@ class Batches:
         self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def batch(self, step: int) -> Tensor:
-        """Token ids int64 [batch_size, train_len + 1] of a step, counted from 0."""
+        """Return the token ids int64 [batch_size, train_len + 1] of a step, counted from 0."""
         first = step * self._batch_size
         rows = [self._window(index) for index in range(first, first + self._batch_size)]
         return torch.from_numpy(np.stack(rows))

@@ -1,4 +1,4 @@
-"""What a corpus is: named documents in three splits, and a fingerprint of their content."""
+"""Corpora: named documents in three splits, and a fingerprint of their content."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -11,31 +11,31 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Document(NamedTuple):
-    """A text and the name errors and tables know it by (file, or file:line)."""
+    """A text, and its name in errors and tables (file, or file:line)."""
 
     name: str
     text: str
 
 
 class Corpus:
-    """Documents by split; a split that was not given is empty."""
+    """Documents by split; a split that was not configured is empty."""
 
     @property
     def commit(self) -> str | None:
-        """The version of a remote dataset that the texts are from; None for local ones."""
+        """The version of a remote dataset; None for local texts."""
         return None
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """The documents of a split, in a fixed order; DataError names what cannot be read."""
+        """Yield the documents of a split in a fixed order; DataError names an unreadable place."""
         raise NotImplementedError
 
     def fingerprint(self) -> str:
-        """Hex digest that changes whenever any document or split changes."""
+        """Return a hex digest that changes whenever any document or split changes."""
         raise NotImplementedError
 
 
 def text_field(row: Any, column: str, where: str) -> str:
-    """The text of a row; DataError names the place if there is none that can be encoded."""
+    """Return the text of a row; DataError names the place if it has no text that can be encoded."""
     if not isinstance(row, dict) or column not in row:
         has = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
         raise DataError(f"{where}: no column {column!r}; it has {has}")
@@ -50,11 +50,11 @@ def text_field(row: Any, column: str, where: str) -> str:
 
 
 def content_fingerprint(splits: Iterable[tuple[Split, Iterable[Document]]]) -> str:
-    """Hex digest over split names, document names and texts."""
-    whole = hashlib.sha256()
+    """Return a hex digest over split names, document names and texts."""
+    corpus = hashlib.sha256()
     for split, documents in splits:
         for document in documents:
             text = hashlib.sha256(document.text.encode()).hexdigest()
             line = f"{split}\0{document.name}\0{text}\n"
-            whole.update(line.encode(errors="surrogateescape"))  # file names need not be UTF-8
-    return whole.hexdigest()
+            corpus.update(line.encode(errors="surrogateescape"))  # file names need not be UTF-8
+    return corpus.hexdigest()

@@ -19,7 +19,7 @@ class Hub(Corpus):
     path, config: as in `datasets.load_dataset`. revision: branch, tag or commit; it is resolved to
     a commit at the first use, and the commit is part of the fingerprint.
     train, validation, test: hub split names, rows of one (`train[1000:2000]`), or None.
-    column: the field holding the text. max_documents: the first so many of each split, or None.
+    column: the field that holds the text. max_documents: how many of each split are read, or None.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Hub(Corpus):
 
     @property
     def commit(self) -> str:
-        """The commit `revision` stands for now; for a local folder, a digest of its files."""
+        """The commit that `revision` points to now; for a local folder, a digest of its files."""
         return self._commit
 
     @cached_property
@@ -55,32 +55,32 @@ class Hub(Corpus):
         from huggingface_hub import HfApi
 
         try:
-            found = HfApi().dataset_info(self.path, revision=self.revision, timeout=10).sha
+            sha = HfApi().dataset_info(self.path, revision=self.revision, timeout=10).sha
         except Exception as error:
-            # A full commit needs no hub to be resolved: its texts may lie tokenised here.
+            # A full commit needs no hub to be resolved: its texts may be tokenised here already.
             self._failure = self._unreachable(error)
             if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision):
                 return self.revision
             raise self._failure from None
-        return str(found)
+        return str(sha)
 
     def fingerprint(self) -> str:
-        """Digest of the dataset's commit and of every choice made from it."""
+        """Return a digest of the dataset's commit and of every choice made from it."""
         choices = [self.config, self.splits, self.column, self.max_documents]
         return digest([self.path if not Path(self.path).is_dir() else "", self.commit, choices])
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """The rows of a split, streamed; nothing is run that the dataset ships as code."""
+        """Yield the rows of a split, streamed; code that the dataset ships is never run."""
         for where, row in self.rows(split):
             if text := text_field(row, self.column, where):
                 yield Document(where, text)
 
     def rows(self, split: Split) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The rows of a split as they are, each with its place."""
-        asked = self.splits[split]
-        if asked is None:
+        """Yield the rows of a split unchanged, each with its place."""
+        hub_split = self.splits[split]
+        if hub_split is None:
             return
-        name, first, stop = parse_split(asked)
+        name, first, stop = parse_split(hub_split)
         if self.max_documents is not None:
             most = first + self.max_documents
             stop = most if stop is None else min(stop, most)
@@ -113,7 +113,7 @@ class Hub(Corpus):
 
 
 def parse_split(text: str) -> tuple[str, int, int | None]:
-    """`train`, `train[:1000]` or `train[1000:]` as name, first row and end row."""
+    """Parse `train`, `train[:1000]` or `train[1000:]` into name, first row and end row."""
     match = re.fullmatch(r"([\w.-]+)(?:\[(\d*):(\d*)\])?", text)
     if not match:
         raise DataError(f"split {text!r}: expected a name, or rows of it such as train[1000:2000]")

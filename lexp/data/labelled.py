@@ -1,4 +1,4 @@
-"""Labelled texts for fine-tuning: from your own files, or from a dataset of the hub as GLUE is."""
+"""Labelled texts for fine-tuning, from your own files or from a dataset of the hub (GLUE)."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from lexp.system.errors import DataError
 
 
 class LabelledExample(NamedTuple):
-    """One text or two, and the class (0, 1, ..) or number that they stand for."""
+    """One or two texts, and their class (0, 1, ..) or number."""
 
     texts: tuple[str, ...]
     label: float
@@ -36,20 +36,20 @@ class LabelledDataset:
         self.measures = measures
 
     def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
-        """Rows of `train` or `validation`, each with its place for messages."""
+        """Yield the rows of `train` or `validation`, each with its place for messages."""
         raise NotImplementedError
 
     def examples(self, split: Split) -> list[LabelledExample]:
-        """All of a split; DataError names the row that is not as it should be."""
-        found = [
+        """Return the examples of a split; DataError names a row with a wrong text or label."""
+        examples = [
             LabelledExample(
                 tuple(text_field(row, c, where) for c in self.columns), self._label(row, where)
             )
             for where, row in self.rows(split)
         ]
-        if not found:
+        if not examples:
             raise DataError(f"task.{split} has no rows")
-        return found
+        return examples
 
     def _label(self, row: dict[str, Any], where: str) -> float:
         value: Any = row.get(self.label)
@@ -81,7 +81,7 @@ class LabelledFiles(LabelledDataset):
         self.files = TextFiles(train, validation)
 
     def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
-        """Line by line; files in order of their names."""
+        """Yield the lines; files in order of their names."""
         for path in self.files.files(split):
             if path.suffix != ".jsonl":
                 raise DataError(f"task.{split}: {path} is not a .jsonl file")
@@ -111,13 +111,13 @@ class LabelledHub(LabelledDataset):
         self.hub = Hub(path, config, revision, train, validation, None)
 
     def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
-        """Row by row, as the dataset has them."""
+        """Yield the rows in the order of the dataset."""
         yield from self.hub.rows(split)
 
 
 def fingerprint(examples: list[LabelledExample]) -> str:
-    """Hex digest of texts and labels, in order."""
-    whole = hashlib.sha256()
+    """Return a hex digest of texts and labels, in order."""
+    rows = hashlib.sha256()
     for example in examples:
-        whole.update(json.dumps(example).encode())
-    return whole.hexdigest()
+        rows.update(json.dumps(example).encode())
+    return rows.hexdigest()

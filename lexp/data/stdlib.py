@@ -1,8 +1,8 @@
 """The embedded default corpus: the sources and reference texts of Python's own standard library.
 
-Real, long, structured documents that lie on every machine that can run lexp: about 10 MB, offline,
-no licence question. It differs between Python versions, which is why its fingerprint is kept with
-every run; a file's split depends only on its path, so other versions never mix train and test.
+Real, long, structured documents that every machine with lexp has: about 10 MB, offline, without
+licence questions. They differ between Python versions, so every run stores the fingerprint. A
+file's split depends only on its path, so versions never mix train and test.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Stdlib(Corpus):
     """One document per source file and per language-reference topic."""
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Documents whose path falls in this split: 86 % train, 5 % validation, 9 % test."""
+        """Yield the documents whose path falls in a split: 86 % train, 5 % validation, 9 % test."""
         root = Path(sysconfig.get_path("stdlib"))
         for path in sorted(root.rglob("*.py")):
             name = path.relative_to(root).as_posix()
@@ -44,16 +44,16 @@ class Stdlib(Corpus):
                 yield Document(name, text)
 
     def fingerprint(self) -> str:
-        """Digest of all names and texts."""
-        found = content_fingerprint((split, self.documents(split)) for split in SPLITS)
-        if found == content_fingerprint([]):
+        """Return a digest of all names and texts."""
+        fingerprint = content_fingerprint((split, self.documents(split)) for split in SPLITS)
+        if fingerprint == content_fingerprint([]):
             root = sysconfig.get_path("stdlib")
             raise DataError(f"no Python sources found in {root}; use dataset=text with your files")
-        return found
+        return fingerprint
 
 
 def split_of(name: str) -> Split:
-    """The split of a document, from a hash of its name alone."""
+    """Return the split of a document, from a hash of its name alone."""
     share = hashlib.sha256(f"lexp-stdlib-v1:{name}".encode()).digest()[0] / 256
     return "train" if share < 0.86 else "validation" if share < 0.91 else "test"
 

@@ -28,13 +28,13 @@ from lexp.system.files import make_folder, sha256, storage, sync_folder, write_j
 BATCH_CHARACTERS = 1 << 22
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no digests
-# A process that tokenises writes all the while: after a day without, it is gone.
+# A process that tokenises writes continuously: after a day without a write it was killed.
 LEFT_AFTER_S = 86400
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The documents of one split, as one memory-mapped array of ids and where each begins.
+    """The documents of one split: a memory-mapped array of ids, and where each document begins.
 
     ids [n]; starts [documents + 1]; bytes_per_token [n], or None where every token is one byte.
     """
@@ -50,12 +50,12 @@ class Tokens:
         return np.diff(self.starts)
 
     def window(self, document: int, first: int, n_tokens: int) -> np.ndarray:
-        """int64 ids of `n_tokens` tokens from token `first` of a document."""
+        """Return the int64 ids of `n_tokens` tokens from token `first` of a document."""
         start = int(self.starts[document]) + first
         return self.ids[start : start + n_tokens].astype(np.int64)
 
     def n_bytes(self, document: int, first: int, n_tokens: int) -> int:
-        """Bytes of text that those tokens stand for."""
+        """Return the bytes of text of the same tokens."""
         start = int(self.starts[document]) + first
         if self.bytes_per_token is None:
             return n_tokens
@@ -72,7 +72,7 @@ class Store:
 
 
 def open_store(corpus: Corpus, tokenizer: Tokenizer, cache: Path) -> Store:
-    """Memory-map the tokenised corpus, tokenising it first if this is its first use."""
+    """Memory-map the tokenised corpus; tokenise it at its first use."""
     fingerprint = corpus.fingerprint()
     folder = cache / f"{fingerprint[:16]}-{tokenizer.digest[:16]}-{FORMAT}"
     if not folder.is_dir():
@@ -83,7 +83,7 @@ def open_store(corpus: Corpus, tokenizer: Tokenizer, cache: Path) -> Store:
 
 
 def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write beside the target and rename, so that two starting runs cannot disturb each other."""
+    """Write next to the target and rename, so that runs that start together do not collide."""
     make_folder(folder.parent)
     with storage(folder):
         _remove_leftovers(folder.parent)
@@ -98,7 +98,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
             try:
                 os.rename(temporary, folder)
             except OSError:
-                if not folder.is_dir():  # otherwise another run was first, with the same content
+                if not folder.is_dir():  # otherwise another run has written the same content
                     raise
             sync_folder(folder.parent)
     finally:
@@ -106,11 +106,11 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def _remove_leftovers(cache: Path) -> None:
-    """Drop what processes that were killed while tokenising left behind."""
+    """Delete the folders of processes that were killed while tokenising."""
     for path in cache.glob(f".*-{FORMAT}.*"):
-        # Not by a lock: on cluster file systems other machines may not see it.
+        # By age, not by a lock: on cluster file systems other machines may not see locks.
         with contextlib.suppress(OSError):
-            written = max(each.stat().st_mtime for each in (path, *path.iterdir()))
+            written = max(file.stat().st_mtime for file in (path, *path.iterdir()))
             if time.time() - written > LEFT_AFTER_S:
                 shutil.rmtree(path)
 
@@ -146,7 +146,7 @@ def _write_split(
 
 
 def _verify(folder: Path) -> None:
-    """DataError if a file is not the one that was written."""
+    """Raise DataError if a file differs from what was written."""
     try:
         digests = json.loads((folder / MANIFEST).read_text())
         names = {path.name for path in folder.iterdir()} - {MANIFEST}
@@ -177,15 +177,15 @@ def _read(folder: Path, split: Split) -> Tokens:
 
 def _map(path: Path, dtype: str, n: int) -> np.ndarray:
     expected = n * np.dtype(dtype).itemsize
-    found = path.stat().st_size
-    if found != expected:
-        raise DataError(f"{path} has {found} bytes, not {expected}; delete {path.parent}")
+    actual = path.stat().st_size
+    if actual != expected:
+        raise DataError(f"{path} has {actual} bytes, not {expected}; delete {path.parent}")
     # An empty file cannot be mapped.
     return np.memmap(path, dtype=dtype, mode="r") if n else np.zeros(0, dtype=dtype)
 
 
 def id_dtype(vocab_size: int) -> str:
-    """The smallest little-endian type that holds every id."""
+    """Return the smallest little-endian type that holds every id."""
     return "<u1" if vocab_size <= 1 << 8 else "<u2" if vocab_size <= 1 << 16 else "<u4"
 
 

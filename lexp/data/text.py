@@ -32,8 +32,8 @@ class TextFiles(Corpus):
         self.column = column
 
     def files(self, split: Split) -> list[Path]:
-        """The files of a split, sorted; DataError if a glob matches nothing usable."""
-        found: set[Path] = set()
+        """Return the files of a split, sorted; DataError if a glob matches nothing usable."""
+        files: set[Path] = set()
         for pattern in self.globs[split]:
             matches = {Path(m) for m in glob.glob(str(Path(pattern).expanduser()), recursive=True)}
             usable = {path for path in matches if path.is_file() and path.suffix in SUFFIXES}
@@ -42,11 +42,11 @@ class TextFiles(Corpus):
                 raise DataError(
                     f"dataset.{split}={pattern} matches {seen} that ends in {', '.join(SUFFIXES)}"
                 )
-            found |= usable
-        return sorted(found)
+            files |= usable
+        return sorted(files)
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """The documents of a split; DataError names file and place of what cannot be read."""
+        """Yield the documents of a split; DataError names file and place of unreadable text."""
         for path in self.files(split):
             try:
                 yield from self._read(path)
@@ -64,18 +64,18 @@ class TextFiles(Corpus):
             yield Document(path.name, decode(path.read_bytes(), path))
 
     def fingerprint(self) -> str:
-        """Digest of all names and texts; DataError if a file is used in two splits."""
-        where: dict[Path, Split] = {}
+        """Return a digest of all names and texts; DataError if a file is used in two splits."""
+        split_of: dict[Path, Split] = {}
         for split in SPLITS:
             for path in self.files(split):
-                first = where.setdefault(path.resolve(), split)
+                first = split_of.setdefault(path.resolve(), split)
                 if first != split:
                     raise DataError(f"{path} is in both dataset.{first} and dataset.{split}")
         return content_fingerprint((split, self.documents(split)) for split in SPLITS)
 
 
 def decode(data: bytes, path: Path, first_line: int = 1) -> str:
-    """Bytes to text; DataError names file, line and byte of what is not UTF-8."""
+    """Decode UTF-8; DataError names file, line and byte of the first error."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -92,7 +92,7 @@ def _jsonl(path: Path, column: str) -> Iterator[Document]:
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """The lines of a .jsonl file, counted from 1; DataError names the one that is not JSON."""
+    """Yield the rows of a .jsonl file with line numbers from 1; DataError names a bad line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if number == 1:

@@ -16,14 +16,14 @@ from lexp.system.files import read_sealed, write_sealed, write_text
 
 
 class Encoded(NamedTuple):
-    """Token ids of one text and the bytes each covers, both [n]; their bytes sum to the text's."""
+    """Token ids of one text and the bytes of each, both [n]; the bytes sum to the text's."""
 
     ids: np.ndarray
     n_bytes: np.ndarray
 
 
 class Tokenizer(Protocol):
-    """A fixed vocabulary; `digest` changes whenever any text would be cut differently."""
+    """A fixed vocabulary; `digest` changes whenever any text would be tokenised differently."""
 
     vocab_size: int
     digest: str
@@ -33,27 +33,27 @@ class Tokenizer(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Leave in `folder` what `load_tokenizer` needs."""
+        """Write to `folder` what `load_tokenizer` reads."""
         ...
 
 
 class Bytes:
-    """UTF-8 bytes, vocabulary 256: nothing to train, nothing to download, nothing out of range."""
+    """UTF-8 bytes, vocabulary 256: nothing to train or download, and every text fits."""
 
     vocab_size = 256
     digest = "bytes"
 
     def encode(self, texts: list[str]) -> list[Encoded]:
-        """One token a byte."""
+        """Return one token per byte."""
         raw = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
         return [Encoded(ids, np.ones(len(ids), dtype=np.uint16)) for ids in raw]
 
     def save(self, folder: Path) -> None:
-        """Nothing to keep."""
+        """Write nothing."""
 
 
 class Subwords:
-    """A `tokenizers` vocabulary, given as its JSON."""
+    """A vocabulary of the `tokenizers` library, from its JSON."""
 
     def __init__(self, json_text: str, origin: str):
         from tokenizers import Tokenizer as Fast
@@ -69,7 +69,7 @@ class Subwords:
         self.digest = hashlib.sha256(json_text.encode()).hexdigest()
 
     def encode(self, texts: list[str]) -> list[Encoded]:
-        """Ids and byte counts; the bytes follow from each token's character span."""
+        """Return ids and byte counts; the bytes follow from each token's character span."""
         encodings = self._fast.encode_batch(texts, add_special_tokens=False)
         return [
             Encoded(np.array(e.ids, dtype=np.uint32), bytes_per_token(text, e.offsets))
@@ -82,11 +82,11 @@ class Subwords:
 
 
 def bytes_per_token(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
-    """Bytes of text from the end of the token before to the end of each token, uint16 [n].
+    """Return the bytes of text from the end of the previous token to the end of each, uint16 [n].
 
-    Tokens that share a character (one piece of a multi-byte character each) give it to the first;
-    characters between tokens go to the next one and what follows the last to the last, so the sum
-    is always the text's.
+    If tokens share a character (each holds a part of a multi-byte character), the first of them
+    gets it. Characters between tokens go to the next token, and characters after the last token to
+    the last, so the sum is always the text's.
     """
     if not offsets:
         return np.zeros(0, dtype=np.uint16)
@@ -103,10 +103,10 @@ def bytes_per_token(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
 
 
 class TokenizerSpec:
-    """What a tokenizer config describes: a vocabulary, perhaps still to be trained or fetched."""
+    """A configured vocabulary, which may still have to be trained or downloaded."""
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
-        """The tokenizer; `cache` is where trained vocabularies are kept."""
+        """Return the tokenizer; `cache` holds trained vocabularies."""
         raise NotImplementedError
 
 
@@ -114,7 +114,7 @@ class BytesSpec(TokenizerSpec):
     """tokenizer=bytes."""
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
-        """Bytes need no corpus."""
+        """Return the byte tokenizer; it needs no corpus."""
         return Bytes()
 
 
@@ -165,7 +165,7 @@ class HubSpec(TokenizerSpec):
         try:
             path = try_to_load_from_cache(self.id, "tokenizer.json", revision=self.revision)
             if not isinstance(path, str):
-                # Fails at once without a network, where the download would try for half a minute.
+                # Without a network this fails at once; the download would retry for half a minute.
                 HfApi().model_info(self.id, revision=self.revision, timeout=10)
                 path = hf_hub_download(self.id, "tokenizer.json", revision=self.revision)
         except Exception as error:
@@ -175,13 +175,13 @@ class HubSpec(TokenizerSpec):
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `save` left in a run folder."""
+    """Return the tokenizer that `save` wrote to a run folder."""
     path = folder / "tokenizer.json"
     return read_subwords(path) if path.exists() else Bytes()
 
 
 def read_subwords(path: Path) -> Subwords:
-    """The vocabulary of a tokenizer.json; DataError if it is none."""
+    """Read the vocabulary of a tokenizer.json; DataError if it is not valid."""
     try:
         return Subwords(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -189,7 +189,7 @@ def read_subwords(path: Path) -> Subwords:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> str:
-    """Train byte-level BPE and return its JSON; with every byte in it, it fits any text."""
+    """Train byte-level BPE and return its JSON; it contains every byte, so any text fits."""
     from tokenizers import Tokenizer as Fast
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

@@ -5,8 +5,8 @@
     print(np.exp(cell["nats"][cell["context"] > 1000].mean()))
 
 nats      float32 [n]  negative log-likelihood of each scored token
-document  int32 [n]    which of `names` it belongs to
-position  int32 [n]    its index in the document, in tokens
+document  int32 [n]    index into `names` of the token's document
+position  int32 [n]    index of the token in its document
 context   int32 [n]    tokens before it in its window
 bytes     uint16 [n]   bytes of text that it stands for
 names     documents; length, protocol, bos: what was evaluated
@@ -94,7 +94,7 @@ def losses_from(arrays: Mapping[str, np.ndarray], path: Path) -> Losses:
     if losses.nats.dtype.kind != "f" or any(column.dtype.kind not in "iu" for column in whole):
         raise DataError(f"{path} is not a file of losses (arrays of other types)")
     if not np.isin(losses.document, np.arange(len(losses.names))).all():
-        raise DataError(f"{path} is not a file of losses (a document without a name)")
+        raise DataError(f"{path} is not a file of losses (a document has no name)")
     return losses
 
 

@@ -119,10 +119,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Segments(Protocol):
-    """Tokens 1 .. N of each document in windows end to end (Sun et al. 2022, section 4.2).
+    """Tokens 1 .. N of each document in consecutive windows (Sun et al. 2022, section 4.2).
 
-    Targets near a window's beginning have little context, fewer of them at longer lengths: part of
-    what looks like gain is that (the early-token curse, Press et al. 2021, appendix B).
+    Targets near a window's beginning have little context, and longer lengths have fewer of them.
+    Part of the apparent gain of longer lengths is this effect (the early-token curse, Press et al.
+    2021, appendix B).
     """
 
     name = "segments"
@@ -140,9 +141,9 @@ class Segments(Protocol):
 
 @dataclass(frozen=True)
 class Sliding(Protocol):
-    """Tokens 1 .. N of each document, windows moving on by `stride`; new tokens only are scored.
+    """Tokens 1 .. N of each document in windows with a stride; only new tokens are scored.
 
-    The sliding window of Press et al. 2021: contexts from length - stride + 1 to length, but for
+    The sliding window of Press et al. 2021: contexts are length - stride + 1 to length, except in
     the first window, whose targets all count. stride: null for a quarter of each length.
     """
 
@@ -180,11 +181,11 @@ class Sliding(Protocol):
 
 @dataclass(frozen=True)
 class Fixed(Protocol):
-    """One set of targets, each with at least N - block tokens before it, seen through each length.
+    """The same targets at every length, each with at least N - block tokens before it.
 
-    Targets come in blocks, spread over each document: at length L one window of L tokens ends at
-    a block's end and the block is scored, so contexts are L - block + 1 .. L at every length, and
-    nothing but context differs between lengths. block: null for half the shortest length.
+    Targets come in blocks, spread over each document. At length L one window of L tokens ends at
+    a block's end and the block is scored. Contexts are then L - block + 1 .. L, and only the
+    context differs between lengths. block: null for half the shortest length.
     """
 
     block: int | None = None
@@ -235,11 +236,13 @@ class Fixed(Protocol):
 
 @dataclass(frozen=True)
 class Prefix(Protocol):
-    """The first L tokens of each document in one window: a length's number is a mean over targets
-    1 .. L, so lengths score different tokens, and are not compared as such.
+    """The first L tokens of each document in one window.
 
-    One pass at the longest length gives every shorter one, where the model does not depend on the
-    length: what follows a token does not change its loss.
+    A length's number is a mean over targets 1 .. L: lengths score different tokens, so their
+    numbers are not compared with each other.
+
+    One pass at the longest length gives the losses of every shorter length, if the model does not
+    depend on the length: tokens after a target do not change its loss.
     """
 
     name = "prefix"
@@ -257,12 +260,12 @@ class Prefix(Protocol):
 
 @dataclass(frozen=True)
 class Masked(Protocol):
-    """Tokens 0 .. N-1 of each document in windows end to end, some of them masked and asked for.
+    """Tokens 0 .. N-1 of each document in consecutive windows; some are masked and predicted.
 
-    For masked language models. A token is chosen with a chance of `percent`, by the seed, its
-    document and its place alone: the same ones at every length and for every model. All that are
-    chosen are masked at once, as in training. Targets near either end of a window have context at
-    one side only, fewer of them at longer lengths.
+    For masked language models. A token is chosen with a probability of `percent` %. The choice
+    depends on the seed, its document and its position alone, so it is the same at every length and
+    for every model. All chosen tokens are masked at once, as in training. Targets near
+    either end of a window have context at one side only; longer lengths have fewer of them.
     """
 
     percent: int = 15

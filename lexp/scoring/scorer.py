@@ -1,9 +1,9 @@
 """Losses of the targets of windows: every forward pass of every evaluation happens here.
 
-Exact at any length. A window too long for one pass is read in pieces where the pattern is bounded:
-n_layers * lookback tokens before a piece are all that its last layer depends on, so a piece with
-that much in front of it gives what the whole window would, in time linear in the window and in
-memory that does not depend on it. Full attention takes the window whole, in chunks of rows.
+Exact at any length. If the pattern is bounded, a window too long for one pass is read in pieces.
+The last layer of a piece depends on n_layers * lookback tokens before it, so a piece that begins
+that much earlier gives the losses of the whole window, in time linear in the window and in memory
+that does not depend on it. Full attention reads the window at once, in chunks of rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +21,15 @@ from lexp.pattern import Banded, Pattern
 from lexp.position import Sum
 from lexp.scoring.protocol import Masked, TextWindow
 
-# Tokens in one forward pass: more than one window where the length is below this.
+# Tokens in one forward pass; shorter windows are batched up to this many.
 BATCH_TOKENS = 16384
 
 
 class Piece(NamedTuple):
-    """One forward pass over tokens first .. first + size - 1 of a document, the last ones scored.
+    """One forward pass over tokens first .. first + size - 1 of a document; the last are scored.
 
-    offset: index of its first token in its window. place: of its first scored target in the result.
+    offset: index of its first token in its window. place: index of its first scored target in the
+    result.
     """
 
     document: int
@@ -53,8 +54,8 @@ class Partial(Protocol):
 class Scorer:
     """A model under a pattern, ready to score text.
 
-    autocast: the precision. batch_tokens: most tokens of a pass that could be several.
-    make_attend: what computes attention.
+    autocast: the precision. batch_tokens: the most tokens of a pass over several windows.
+    make_attend: prepares attention for a length.
     """
 
     model: Transformer
@@ -72,7 +73,8 @@ class Scorer:
     ) -> np.ndarray:
         """Return the loss in nats of each target, window by window, float32 [n].
 
-        advance: told of tokens read since. partial: where to go on from, and to keep progress.
+        advance: called with the number of tokens read since its last call. partial: where to
+        continue from, and where to save progress.
         """
         nats: np.ndarray = np.full(sum(w.n_scored for w in windows), np.nan, dtype=np.float32)
         passes = self.passes(windows)
@@ -115,32 +117,32 @@ class Scorer:
 
     def _cuts(self, window: TextWindow) -> Iterator[tuple[int, int, int]]:
         """Yield (begin, end, n_scored) of a window's passes, in tokens from its beginning."""
-        reach = self._reach()
-        chunk = max(self.batch_tokens, 4 * (reach or 0) * len(self.model.blocks))
-        if reach is None or window.size <= 2 * chunk:
+        lookback = self._layer_lookback()
+        chunk = max(self.batch_tokens, 4 * (lookback or 0) * len(self.model.blocks))
+        if lookback is None or window.size <= 2 * chunk:
             yield 0, window.size, window.n_scored
             return
         start = window.size - window.n_scored
         while start < window.size:
             end = min(start + chunk, window.size)
-            yield self._begin(start, reach), end, end - start
+            yield self._begin(start, lookback), end, end - start
             start = end
 
-    def _begin(self, start: int, reach: int) -> int:
-        """Return the first token on which the losses from `start` on depend, or one before it.
+    def _begin(self, start: int, lookback: int) -> int:
+        """Return a token at or before the start of the receptive field of `start`.
 
         Patterns repeat with their period: a piece begins where a period of the window does.
         """
         period = self.pattern.period if isinstance(self.pattern, Banded) else 1
         for _ in self.model.blocks:
-            start = start // period * period - reach
+            start = start // period * period - lookback
         return max(0, start) // period * period
 
-    def _reach(self) -> int | None:
+    def _layer_lookback(self) -> int | None:
         """Count the tokens before a period that one layer reads; None if it reads all of them."""
         lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
         schemes = self.model.schemes
-        # Schemes that draw positions, or read indices as FIRE does, need the window as a whole.
+        # Schemes that sample positions, or read indices as FIRE does, need the whole window.
         parts = [q for p in schemes for q in (p.parts if isinstance(p, Sum) else [p])]
         whole = any(p.samples_positions or (p.relative and not p.shift_invariant) for p in parts)
         if lookback is None or whole:
@@ -178,11 +180,11 @@ class MaskedScorer(Scorer):
         chosen = np.stack(
             [self.protocol.chosen(TextWindow(p.document, p.first, p.size, 0)) for p in batch]
         )
-        read, asked = (torch.from_numpy(t).to(self.device) for t in (ids, chosen))
+        read, is_masked = (torch.from_numpy(t).to(self.device) for t in (ids, chosen))
         mask = self.model.embedding.num_embeddings - 1
         with torch.inference_mode(), self.autocast:
-            masked = read.masked_fill(asked, mask)
-            nats = self.model.losses_at(masked, read, asked, attend).cpu().numpy()
+            masked = read.masked_fill(is_masked, mask)
+            nats = self.model.losses_at(masked, read, is_masked, attend).cpu().numpy()
         return np.split(nats, np.cumsum([piece.n_scored for piece in batch])[:-1])
 
 

@@ -1,4 +1,4 @@
-"""Claims from per-token losses, with their uncertainty. Knows arrays, and nothing else of lexp."""
+"""Claims from per-token losses, with their uncertainty. Depends on arrays alone."""
 
 from lexp.statistics.clustered import Estimate, mean, paired
 from lexp.statistics.comparisons import Adjusted, SignFlips, holm, sign_flips

@@ -1,4 +1,4 @@
-"""Means over tokens, with intervals that know that tokens of one document are no independent draws.
+"""Means over tokens, with intervals clustered by document: its tokens are not independent.
 
 The interval is the symmetric bootstrap-t: documents are drawn with replacement, every draw is
 studentised by its own linearised standard error, and the 95 % quantile of |t| stands in the place
@@ -8,7 +8,7 @@ scripts/interval_coverage.py compares it with its rivals: how often, in per cent
 holds the truth, by the number of documents G. 2000 repetitions, so +-1; documents differ with a
 standard deviation of 0.3 nats, tokens with 3, skewed. Sizes are spread log-normally, by a factor
 of 2.2 either way. Inflated: percentiles times sqrt(G / (G - 1)); cluster t: the linearised
-error; equal tail: the bootstrap-t that is not symmetric.
+error; equal tail: the asymmetric bootstrap-t.
 
     documents         G percentile   inflated        BCa  cluster t  jackknife equal tail  used here
     one size          5       83.7       87.0       83.9       94.6       94.6       94.8       97.4
@@ -24,10 +24,10 @@ error; equal tail: the bootstrap-t that is not symmetric.
                      20       89.2       90.0       89.6       91.5       92.8       93.2       93.7
                      50       91.7       92.1       90.5       92.8       93.5       93.5       94.3
 
-Percentiles and BCa, the usual choices, are far too short at ten documents. The price of holding
-is the width: 1.4 to 1.5 times the jackknife's at five, 1.1 times at ten, less above. Below five,
-draws of one document alone make the bootstrap-t endless, and the runner-up, the jackknife's t
-interval, is used: 92.5 to 95.4 % at two to four.
+Percentiles and BCa, the usual choices, are far too short at ten documents. The interval used here
+is wider: 1.4 to 1.5 times the jackknife's at five documents, 1.1 times at ten, less above. Below
+five documents, draws that consist of one document make the bootstrap-t infinite; the second best
+method, the jackknife's t interval, is used instead: 92.5 to 95.4 % at two to four.
 """
 
 import math
@@ -40,7 +40,7 @@ from lexp.statistics.scored import TokenLosses, check, difference
 
 LEVEL = 0.95
 DRAWS = 2000
-# Below this a draw consists of one document alone too often to have a standard error.
+# With fewer documents too many draws consist of one document, which has no standard error.
 FEWEST_FOR_BOOTSTRAP = 5
 BOOTSTRAP, JACKKNIFE = "bootstrap-t", "jackknife t"
 # Numbers in one block of draws: 64 MB of float64.
@@ -72,9 +72,10 @@ def mean(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Estimate:
-    """Total nats / total tokens of losses float [n] in documents int [n].
+    """Return total nats / total tokens of losses float [n] in documents int [n].
 
-    A loss that is not finite makes the value so, with the reason; one document has no interval.
+    If a loss is not finite, the value is not either, and the reason says so. One document has no
+    interval.
     ValueError if the arrays do not fit, or the level is not inside (0, 1).
     """
     check(nats, document)
@@ -102,16 +103,16 @@ def paired(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of a - b over the very same tokens: negative where a loses less.
+    """Return the mean of a - b over the same tokens: negative if a has the lower loss.
 
-    ValueError if the token sets differ; common takes those that both have instead.
+    ValueError if the token sets differ; with `common` the tokens of both are used instead.
     """
     d = difference(a, b, common)
     return mean(d.nats, d.document, level, draws, seed)
 
 
 def per_document(nats: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nats and tokens of each document, float64 [documents], documents in ascending order."""
+    """Return nats and tokens of each document, float64 [documents], documents ascending."""
     _, row = np.unique(document, return_inverse=True)
     n_documents = int(row.max()) + 1 if len(row) else 0
     sums = np.bincount(row, weights=nats.astype(np.float64), minlength=n_documents)
@@ -119,7 +120,7 @@ def per_document(nats: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np
 
 
 def why_no_number(nats: np.ndarray, document: np.ndarray) -> str:
-    """What keeps these losses from having a finite mean, or ""."""
+    """Return why these losses have no finite mean, or ""."""
     if not len(nats):
         return "no tokens"
     bad = ~np.isfinite(nats)
@@ -134,7 +135,7 @@ def why_no_number(nats: np.ndarray, document: np.ndarray) -> str:
 def half_width(
     sums: np.ndarray, sizes: np.ndarray, level: float, draws: int, seed: int
 ) -> tuple[float, str]:
-    """Half of the symmetric interval of sums.sum() / sizes.sum(), and the method that gave it.
+    """Return half the symmetric interval of sums.sum() / sizes.sum(), and the method used.
 
     sums, sizes: float64 [documents], at least two, finite.
     """
@@ -149,16 +150,16 @@ def half_width(
         return float(stats.t.ppf((1 + level) / 2, n_documents - 1) * error), JACKKNIFE
     error = math.sqrt((residuals**2).sum() * n_documents / (n_documents - 1)) / total
     t = _bootstrap_t(residuals, sizes, draws, seed)
-    # The smallest value that a share `level` of the draws does not exceed; never between two.
+    # The smallest drawn value that a share `level` of the draws does not exceed.
     return float(np.quantile(t, level, method="inverted_cdf") * error), BOOTSTRAP
 
 
 def _bootstrap_t(residuals: np.ndarray, sizes: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """|t| of the ratio in draws of as many documents with replacement, float64 [draws]."""
+    """Return |t| of the ratio in draws of as many documents with replacement, float64 [draws]."""
     random = np.random.default_rng(seed)
     n_documents = len(residuals)
     moments = np.stack([residuals, sizes, residuals**2, residuals * sizes, sizes**2], axis=1)
-    found = []
+    blocks = []
     for begin in range(0, draws, step := max(1, BLOCK // n_documents)):
         n = min(step, draws - begin)
         counts = random.multinomial(n_documents, np.full(n_documents, 1 / n_documents), size=n)
@@ -166,16 +167,16 @@ def _bootstrap_t(residuals: np.ndarray, sizes: np.ndarray, draws: int, seed: int
         moved = r / m
         squares = np.maximum(rr - 2 * moved * rm + moved**2 * mm, 0)
         error = np.sqrt(squares * n_documents / (n_documents - 1)) / m
-        # One document n_documents times: an error of zero up to rounding.
+        # A draw of one document n_documents times has an error of zero up to rounding.
         usable = (counts.max(axis=1) < n_documents) & (error > 0)
         t = np.full(n, np.inf)
         t[usable] = np.abs(moved[usable]) / error[usable]
         t[moved == 0] = 0
-        found.append(t)
-    return np.concatenate(found)
+        blocks.append(t)
+    return np.concatenate(blocks)
 
 
 def _total(sums: np.ndarray) -> float:
-    """A sum that may be inf or nan, without numpy's warning about it."""
+    """Return a sum that may be inf or nan, without NumPy's warning."""
     with np.errstate(invalid="ignore"):
         return float(sums.sum())

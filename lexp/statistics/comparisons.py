@@ -1,4 +1,4 @@
-"""Tests of paired differences, and what many of them at once are worth."""
+"""Tests of paired differences, and their adjustment for multiple comparisons."""
 
 import math
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ BLOCK = 4_000_000  # signs held at once
 
 @dataclass(frozen=True)
 class SignFlips:
-    """A two-sided test that whole documents' differences are as likely of either sign.
+    """Result of the two-sided test that a document's difference has either sign equally often.
 
-    value: mean difference in nats per token. exact: whether all n_flips sign patterns were
-    tried, rather than drawn. smallest_p: no result of this test could have been below it.
+    value: mean difference in nats per token. exact: True if all n_flips sign patterns were tried,
+    False if they were drawn. smallest_p: the smallest p that this test can return.
     reason: why p is nan, or "".
     """
 
@@ -34,7 +34,7 @@ class SignFlips:
 
 @dataclass(frozen=True)
 class Adjusted:
-    """One comparison's p-value and what it is worth among all of its family."""
+    """One comparison's p-value, and the p-value adjusted for its family of comparisons."""
 
     name: str
     p: float
@@ -44,11 +44,11 @@ class Adjusted:
 
 
 def sign_flips(paired: TokenLosses, flips: int = FLIPS, seed: int = 0) -> SignFlips:
-    """Test token by token differences (see `losses.difference`) against none.
+    """Test token by token differences (see `difference`) against zero.
 
-    The statistic is |total nats / total tokens| after each document's differences changed sign
-    as a whole: exact over all patterns up to 16 documents, above that over random ones, the
-    observed one counted in (Phipson & Smyth 2010), so that p is never zero.
+    The statistic is |total nats / total tokens| after the differences of each document changed
+    sign together. Up to 16 documents all patterns are tried. Above, patterns are drawn at random
+    and the observed pattern is counted too (Phipson & Smyth 2010), so that p is never zero.
     """
     sums, _ = per_document(paired.nats, paired.document)
     n_documents = len(sums)
@@ -60,7 +60,7 @@ def sign_flips(paired: TokenLosses, flips: int = FLIPS, seed: int = 0) -> SignFl
     least = observed - 1e-12 * float(np.abs(sums).sum())
     value = float(sums.sum() / len(paired))
     if n_documents <= MOST_ENUMERATED:
-        # Turning every sign leaves |total| as it is, so half of the patterns stand for all.
+        # Changing every sign leaves |total| unchanged, so half of the patterns stand for all.
         half = np.arange(2 ** (n_documents - 1))[:, None] >> np.arange(n_documents) & 1
         p = float((np.abs((1.0 - 2.0 * half) @ sums) >= least).mean())
         n_flips = 2**n_documents
@@ -74,18 +74,19 @@ def sign_flips(paired: TokenLosses, flips: int = FLIPS, seed: int = 0) -> SignFl
 
 
 def holm(p_values: Mapping[str, float], family: str) -> tuple[Adjusted, ...]:
-    """p-values by name, adjusted so that the chance of any false finding in the family holds.
+    """Adjust p-values by name for the chance of any false finding in the family (Holm 1979).
 
     family: in words, what the comparisons were chosen from. A comparison without a p-value (nan)
-    keeps none but counts: it was meant to be made. ValueError outside [0, 1]. Holm 1979.
+    counts in the size of the family, since it was planned, and stays nan. ValueError outside
+    [0, 1].
     """
     size = len(p_values)
     for name, p in p_values.items():
         if not (math.isnan(p) or 0 <= p <= 1):
             raise ValueError(f"{name}: {p} is not a p-value")
-    known = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
+    ascending = sorted((p, name) for name, p in p_values.items() if not math.isnan(p))
     adjusted, so_far = {}, 0.0
-    for rank, (p, name) in enumerate(known):
+    for rank, (p, name) in enumerate(ascending):
         so_far = max(so_far, min(1.0, (size - rank) * p))
         adjusted[name] = so_far
     return tuple(

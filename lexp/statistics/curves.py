@@ -1,7 +1,7 @@
-"""Loss by how much context a target had, and the targets for which far context matters.
+"""Loss by the context of a target, and the targets for which distant context matters.
 
-Context counts the tokens that a target's prediction sees in its window: target t of a window has
-t, the first one 1.
+Context is the number of tokens that a target's prediction sees in its window: t for target t of a
+window, 1 for the first.
 """
 
 import math
@@ -27,9 +27,9 @@ class Bin:
 
 
 def geometric_edges(longest: int, per_octave: int = 2) -> np.ndarray:
-    """Ascending int64 edges from 1 to longest + 1, per_octave bins to each doubling of context.
+    """Return ascending int64 edges from 1 to longest + 1, per_octave bins per doubling.
 
-    Narrow bins that would hold no whole number are joined. ValueError below 1.
+    Narrow bins without a whole number are merged. ValueError below 1.
     """
     if longest < 1 or per_octave < 1:
         raise ValueError(f"at least 1 token and 1 bin an octave, not {longest} and {per_octave}")
@@ -47,10 +47,10 @@ def by_context(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[Bin, ...]:
-    """Mean loss of each bin edges[i] <= context < edges[i + 1], clustered by document.
+    """Return the mean loss of each bin edges[i] <= context < edges[i + 1], clustered by document.
 
     nats float [n]; document, context int [n]; edges ascending int [bins + 1]. ValueError if a
-    context lies outside all bins: no loss is left out unsaid.
+    context lies outside all bins: no loss is left out silently.
     """
     check(nats, document)
     check(nats, context)
@@ -81,9 +81,9 @@ def last(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Estimate:
-    """Mean loss of the last k targets of full windows: those with more than length - k of context.
+    """Return the mean loss of the last k targets of full windows (context above length - k).
 
-    Where a prefix mean over the window hides the break, this shows it. ValueError unless
+    It shows a break in the loss that a mean over the whole window hides. ValueError unless
     1 <= k <= length.
     """
     if not 1 <= k <= length:
@@ -96,15 +96,15 @@ def last(
 def key_tokens(
     short: TokenLosses, long: TokenLosses, alpha: float = ALPHA, beta: float = BETA
 ) -> np.ndarray:
-    """LongPPL's long-range targets by a judge's losses, bool [n] in the order of long.
+    """Return LongPPL's long-range targets by a judge's losses, bool [n] in the order of long.
 
-    Such a target gains more than alpha nats of log-likelihood from long instead of short context,
-    and has more than beta with the long one. Fang et al. 2024, arXiv 2410.23771.
+    A long-range target gains more than alpha nats of log-likelihood from long instead of short
+    context, and has more than beta with the long context. Fang et al. 2024, arXiv 2410.23771.
 
-    A target is also chosen when the judge was lucky on it with the long context or unlucky
-    with the short one. So the judge's own losses on its choice show a gain where there is none
-    (regression to the mean): measure other runs on it, or choose by one seed and measure another.
-    ValueError if the two differ in their tokens or a loss is not finite.
+    A target is also chosen if the judge was lucky on it with the long context, or unlucky with the
+    short context. The judge's own losses on the chosen targets therefore show a gain even if there
+    is none (regression to the mean): measure other runs on them, or choose by one seed and measure
+    another. ValueError if the two differ in their tokens or a loss is not finite.
     """
     _, in_short = aligned(long, short)
     before = short.nats[in_short].astype(np.float64)

@@ -1,4 +1,4 @@
-"""What planned tokens and seeds can show, before they are spent.
+"""Power analysis: the smallest difference that planned tokens and seeds can show.
 
 A paired difference of token t of document g is taken as mu + a_g + e_gt: a_g of variance tau2
 between documents, e_gt with the long-run variance sigma2 within one, that is, the variance of a
@@ -28,12 +28,12 @@ class Variances:
 
 
 def decompose(paired: TokenLosses, block: int | None = None) -> Variances:
-    """Variances of a pilot's paired differences, by means of blocks of consecutive tokens.
+    """Return the variances of a pilot's paired differences, from means of blocks of tokens.
 
     Neighbouring tokens are dependent, so sigma2 is block times the variance of block means around
-    their document's mean: an honest sum over all lags as long as a block is much longer than the
-    dependence. block: the square root of the mean document's tokens if left out. What is left of
-    the variance of the documents' means is tau2, not below zero.
+    their document's mean. This sums over all lags, if a block is much longer than the dependence.
+    block: by default the square root of the mean document's tokens. tau2 is the rest of the
+    variance of the documents' means, at least zero.
     ValueError without two documents, two blocks in one of them, or finite losses.
     """
     if reason := why_no_number(paired.nats, paired.document):
@@ -68,13 +68,13 @@ def smallest_difference(
     power: float = POWER,
     level: float = LEVEL,
 ) -> float:
-    """The true difference in nats per token that a two-sided t-test finds with this power.
+    """Return the true difference in nats per token that a two-sided t-test finds with this power.
 
     seed_variance: between seeds of one variant; the difference of two variants of n_seeds
-    independent seeds each adds 2 seed_variance / n_seeds (0: the claim is about these very
-    runs). The documents' part is not reduced by more seeds, which is on the safe side.
-    inf where seeds vary and there is one: no test tells its luck from the variant.
-    Degrees of freedom are those of both parts, after Satterthwaite. ValueError below two
+    independent seeds each adds 2 seed_variance / n_seeds (0: the claim is about these runs
+    alone). More seeds do not reduce the documents' part, which is conservative.
+    inf if seeds vary and there is one: no test separates the seed's luck from the variant.
+    Degrees of freedom combine both parts, after Satterthwaite. ValueError below two
     documents, one token or one seed, or for a negative variance.
     """
     if n_documents < 2 or tokens_per_document < 1 or n_seeds < 1:
@@ -100,12 +100,12 @@ def smallest_difference(
 
 
 def _noncentrality(freedom: float, power: float, level: float) -> float:
-    """How many standard errors the truth must lie from zero."""
+    """Return how many standard errors the true difference must lie from zero."""
     critical = float(stats.t.ppf((1 + level) / 2, freedom))
 
     def missing(far: float) -> float:
         other_side = float(stats.nct.cdf(-critical, freedom, far))
-        # SciPy has no number for it where it is below rounding.
+        # SciPy returns nan where the probability is below rounding.
         other_side = 0.0 if math.isnan(other_side) else other_side
         return float(stats.nct.sf(critical, freedom, far)) + other_side - power
 

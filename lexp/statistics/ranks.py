@@ -1,4 +1,4 @@
-"""Whether one quantity goes with another, by their ranks alone."""
+"""Rank correlation of two quantities."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from scipy.stats import spearmanr
 
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
-    """Spearman's rank correlation; pairs with a NaN are left out, NaN with fewer than three.
+    """Return Spearman's rank correlation; pairs with a NaN are left out.
 
-    NaN also where one of the quantities does not vary.
+    NaN with fewer than three pairs, and if one of the quantities does not vary.
     """
-    known = [pair for pair in pairs if all(map(math.isfinite, pair))]
-    if len(known) < 3 or any(len(set(side)) == 1 for side in zip(*known, strict=True)):
+    finite = [pair for pair in pairs if all(map(math.isfinite, pair))]
+    if len(finite) < 3 or any(len(set(side)) == 1 for side in zip(*finite, strict=True)):
         return math.nan
-    return float(spearmanr(known).statistic)
+    return float(spearmanr(finite).statistic)

@@ -1,7 +1,7 @@
-"""How far a model goes without breaking, and whether it uses what is there: two claims.
+"""Extrapolation length (reach) of a model, and its use of context beyond the trained length.
 
-A model may hold its loss at any length by ignoring what is far, so reach alone proves no use of
-context; `gain` and `against_window` ask for that.
+A model may keep its loss at any length by ignoring distant tokens, so the reach alone does not
+prove that context is used; `gain` and `against_window` test that.
 """
 
 import math
@@ -22,8 +22,8 @@ class Reach:
     """The longest length up to which a model is not worse than at its trained length by delta.
 
     length: by the paired difference itself; sure: by the upper end of its interval; possible: by
-    the lower end. None where there is no answer, with the reason. censored: length is the
-    longest tested, so read it as "at least"; sure and possible likewise where they equal longest.
+    the lower end. None if there is no answer, with the reason. censored: length is the longest
+    tested, so read it as "at least"; the same holds for sure and possible if they equal longest.
     reason: why there is no answer, or why a length could not be compared, or "".
     """
 
@@ -53,12 +53,12 @@ def reach(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Reach:
-    """Go up from the trained length until the loss is worse by more than delta nats per token.
+    """Return the longest length up to which the loss is worse by at most delta nats per token.
 
-    A length that failed stands with its reason in place of losses and ends the reach, as does a
-    loss that is not finite. Lengths are tested in order and the first that fails ends it, so
-    `sure` needs no correction for many lengths: it is too long with probability
-    (1 - level) / 2 at most, as far as the intervals hold. ValueError if delta is negative.
+    A failed length has its reason in place of losses, and ends the reach; so does a loss that is
+    not finite. Lengths are tested in ascending order and the first failure ends the reach, so
+    `sure` needs no correction for many lengths: it is too long with a probability of at most
+    (1 - level) / 2, as far as the intervals hold. ValueError if delta is negative.
     """
     if not delta >= 0:
         raise ValueError(f"delta is a loss one would accept, in nats, not {delta}")
@@ -70,7 +70,7 @@ def reach(
     length = sure = possible = train_len
     going = {"length": True, "sure": True, "possible": True}
     start = paired(trained, trained, level=level, draws=draws, seed=seed)
-    known, reason = math.isfinite(start.low), start.reason
+    has_interval, reason = math.isfinite(start.low), start.reason
     for tested in sorted(n for n in losses_by_length if n > train_len):
         at = losses_by_length[tested]
         if isinstance(at, str):
@@ -80,7 +80,7 @@ def reach(
         if not math.isfinite(d.value):
             reason = reason or f"{tested}: {d.reason}"
             break
-        # Once a length was worse, a longer one that is not does not count.
+        # After a length that was worse, longer lengths do not count.
         going["length"] &= d.value <= delta
         going["sure"] &= d.high <= delta
         going["possible"] &= d.low <= delta
@@ -90,7 +90,7 @@ def reach(
         if not any(going.values()):
             break
     censored = length == longest
-    if not known:
+    if not has_interval:
         return Reach(length, None, None, censored, delta, level, longest, reason)
     return Reach(length, sure, possible, censored, delta, level, longest, reason)
 
@@ -103,10 +103,10 @@ def gain(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Estimate:
-    """Nats per token that context beyond the trained length saves: loss(train_len) - loss(at).
+    """Return the gain of context beyond the trained length: loss(train_len) - loss(at).
 
-    nan with the reason if one of the two failed. KeyError if one was not evaluated; ValueError
-    if they did not score the same tokens.
+    In nats per token; nan with the reason if a length failed. KeyError if a length was not
+    evaluated; ValueError if the lengths did not score the same tokens.
     """
     short, long = losses_by_length[train_len], losses_by_length[at]
     for length, losses in ((train_len, short), (at, long)):
@@ -124,13 +124,13 @@ def against_window(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> AgainstWindow:
-    """Whether a method beats the window of the trained length: only then it used longer context.
+    """Compare a method with the plain window of the trained length, on the same tokens.
 
-    The converse does not hold: a pattern that sees no more than the window can beat it otherwise,
-    by leaving out distances that were hardly trained.
+    A method that uses longer context beats the window. The converse does not hold: a pattern that
+    sees no more than the window can beat it too, by leaving out distances that were hardly trained.
 
-    Both at the same length on the same tokens, ValueError otherwise. The verdict is the side of
-    zero on which the whole interval lies; "not known" where there is no interval.
+    ValueError if length or tokens differ. The verdict is the side of zero on which the whole
+    interval lies; "not known" if there is no interval.
     """
     d = paired(losses, window_losses, level=level, draws=draws, seed=seed)
     if d.value == math.inf:
@@ -142,7 +142,7 @@ def against_window(
 
 
 def _no_start(losses_by_length: Mapping[int, TokenLosses | str], train_len: int) -> str:
-    """Why no reach can be told at all, or ""."""
+    """Return why there is no reach at all, or ""."""
     if train_len not in losses_by_length:
         return f"the trained length {train_len} was not evaluated"
     trained = losses_by_length[train_len]

@@ -1,8 +1,8 @@
-"""Seeds as an axis of their own: another training run is another draw, another token is not.
+"""Means and differences over seeds: training runs are independent draws, tokens are not.
 
-Two intervals stand beside each other because they answer two questions. Over seeds, documents
-held fixed: would other training runs do the same on these texts? Over documents, seeds held
-fixed: would these runs do the same on other texts? Neither contains the other.
+Two intervals are reported because they answer two questions. Over seeds, documents held fixed:
+would other training runs do the same on these texts? Over documents, seeds held fixed: would these
+runs do the same on other texts? Neither contains the other.
 """
 
 import math
@@ -20,7 +20,7 @@ WELCH, PAIRED = "Welch t", "paired t, seeds matched by number"
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval over seeds, in nats per token; nan with a reason where there is none."""
+    """An interval over seeds, in nats per token; nan with a reason if there is none."""
 
     low: float
     high: float
@@ -32,8 +32,8 @@ class Interval:
 class AcrossSeeds:
     """A variant's mean over its seeds.
 
-    seeds: each seed's own value, in ascending order of numbers. over_documents: documents
-    drawn jointly for all seeds; its value is the mean.
+    seeds: the value of each seed, in ascending order of `numbers`. over_documents: interval of
+    documents drawn jointly for all seeds; its value is the mean.
     """
 
     mean: float
@@ -45,9 +45,9 @@ class AcrossSeeds:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two variants' difference a - b of the means over their seeds.
+    """Difference a - b of two variants' means over their seeds.
 
-    a, b: each seed's own value. p: two-sided, of the test over seeds that is named; nan with the
+    a, b: the value of each seed. p: two-sided, of the test over seeds named `test`; nan with the
     reason in over_seeds. over_documents: on the same tokens, documents drawn jointly for all.
     """
 
@@ -63,9 +63,9 @@ class Difference:
 def across(
     runs: Mapping[int, TokenLosses], level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> AcrossSeeds:
-    """The mean over runs of one variant that differ in their seed, by number.
+    """Return the mean over runs of one variant, by seed.
 
-    ValueError if there are none, or if they were not scored on the same tokens.
+    ValueError without runs, or if they were not scored on the same tokens.
     """
     values, averaged = _values(runs), average(runs)
     over_documents = mean(averaged.nats, averaged.document, level, draws, seed)
@@ -74,7 +74,7 @@ def across(
 
 
 def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Student's t interval of the mean of independent values; nan below two of them."""
+    """Return Student's t interval of the mean of independent values; nan below two values."""
     if reason := _no_spread(values):
         return Interval(math.nan, math.nan, level, reason)
     error = math.sqrt(np.var(values, ddof=1) / len(values))
@@ -88,10 +88,10 @@ def independent(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """a - b where every run is an independent draw, equal seed numbers or not: Welch's t.
+    """Return a - b by Welch's t: every run is an independent draw, also at equal seeds.
 
-    The default: the same number gives two architectures no common randomness that would help.
-    ValueError if there are no runs, or if they were not scored on the same tokens.
+    The default: two architectures share no useful randomness at equal seeds.
+    ValueError without runs, or if they were not scored on the same tokens.
     """
     over_documents = _over_documents(a, b, level, draws, seed)
     of_a, of_b = _values(a), _values(b)
@@ -116,11 +116,11 @@ def paired_by_seed(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Difference:
-    """a - b with runs of equal seed number taken as pairs: the paired t-test of Chi et al. 2022.
+    """Return a - b with runs of equal seed as pairs: the paired t-test of Chi et al. 2022.
 
-    KERPLE (arXiv 2205.09921) reports it over five seeds. It is right only where equal numbers
-    mean shared randomness, such as the same order of the data.
-    ValueError if the numbers differ, there are none, or the tokens are not the same.
+    KERPLE (arXiv 2205.09921) reports it over five seeds. It is valid only if equal seeds share
+    randomness, such as the order of the data.
+    ValueError if the seeds differ, there are none, or the tokens are not the same.
     """
     if set(a) != set(b):
         raise ValueError(f"seeds {sorted(a)} and {sorted(b)} are no pairs")
@@ -135,7 +135,7 @@ def paired_by_seed(
 
 
 def _values(runs: Mapping[int, TokenLosses]) -> tuple[float, ...]:
-    """Each run's mean, seeds ascending."""
+    """Return the mean of each run, seeds ascending."""
     with np.errstate(invalid="ignore"):  # inf - inf
         return tuple(
             float(runs[n].nats.mean(dtype=np.float64)) if len(runs[n]) else math.nan
@@ -144,9 +144,9 @@ def _values(runs: Mapping[int, TokenLosses]) -> tuple[float, ...]:
 
 
 def average(runs: Mapping[int, TokenLosses]) -> TokenLosses:
-    """The mean over runs token by token, in the first run's order.
+    """Return the mean over runs token by token, in the first run's order.
 
-    ValueError if there are none, or if they were not scored on the same tokens.
+    ValueError without runs, or if they were not scored on the same tokens.
     """
     if not runs:
         raise ValueError("no runs to average over")
@@ -166,7 +166,7 @@ def _over_documents(
 
 
 def _no_spread(values: Sequence[float]) -> str:
-    """Why no interval can be taken over these values, or ""."""
+    """Return why these values have no interval, or ""."""
     if not all(math.isfinite(v) for v in values):
         return "a seed's loss is not finite"
     return "one seed alone has no interval" if len(values) < 2 else ""
@@ -178,12 +178,12 @@ def _around(centre: float, error: float, freedom: float, level: float) -> Interv
 
 
 def _two_sided(centre: float, error: float, freedom: float) -> float:
-    """p of |t|; values without any spread are either the same or surely not."""
+    """Return p of |t|; without any spread it is 1 for equal means and 0 otherwise."""
     if error == 0:
         return 1.0 if centre == 0 else 0.0
     return 2 * float(stats.t.sf(abs(centre) / error, freedom))
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Also of inf and nan, without a warning."""
+    """Return the mean; inf and nan give no warning."""
     return sum(values) / len(values)
