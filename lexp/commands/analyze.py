@@ -4,9 +4,8 @@ import itertools
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -14,17 +13,15 @@ from torch import Tensor
 
 from lexp.commands.load_runs import (
     RunWithData,
-    fresh,
-    load_subject,
-    make_methods,
-    open_texts,
-    say_what_failed,
+    load_model_under_test,
+    load_untrained,
+    open_runs,
+    raise_problems,
 )
-from lexp.commands.make_objects import make_corpus
-from lexp.commands.select_checkpoints import chosen_checkpoints
-from lexp.config.instantiate import build
-from lexp.config.schema import plain
-from lexp.config.validation import STATES, check_analyze
+from lexp.commands.run_plan import RunPlan, check_dataset, make_methods, whole_windows
+from lexp.commands.select_runs import select_checkpoints
+from lexp.config.settings import AnalyzeConfig, build_all
+from lexp.config.validation import STATES, read_analyze
 from lexp.display.document import Chart, Picture
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
@@ -52,98 +49,102 @@ from lexp.system.errors import LexpError
 from lexp.system.files import make_folder, write_bytes, write_text
 
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
-    settings = plain(config)
-    check_analyze(settings)
-    make_methods(settings)
-    make_instruments(settings)
-    if settings["dataset"] is not None:
-        make_corpus(settings["dataset"])
-    # Runs are opened as for evaluation, which also finds documents that are long enough.
-    whole = {"_target_": "lexp.scoring.protocol.Segments"}
-    return {**settings, "protocol": {"analysis": whole}, "max_tokens": None}
+@dataclass(frozen=True, kw_only=True)
+class AnalysisPlan(RunPlan):
+    """A plan of `lexp analyze`."""
+
+    config: AnalyzeConfig
+    instruments: tuple[Instrument, ...]
 
 
-def make_instruments(settings: dict[str, Any]) -> list[Instrument]:
-    """The instruments asked for."""
-    return [
-        build(n, Instrument, f"instruments.{key}") for key, n in settings["instruments"].items()
-    ]
+def check(config: DictConfig) -> AnalysisPlan:
+    """Return the plan; ConfigError before any work if a value is not allowed."""
+    settings = read_analyze(config)
+    check_dataset(settings)
+    return AnalysisPlan(
+        config=settings,
+        lengths=tuple(sorted(settings.lengths)),
+        methods=make_methods(settings),
+        protocols=whole_windows(settings),
+        checkpoints=settings.checkpoints,
+        instruments=build_all(settings.instruments, Instrument, "instruments"),
+    )
 
 
 def analyze(config: DictConfig) -> None:
     """Look at every finished run of a study with every instrument; show and keep what they find."""
-    settings = check(config)
-    instruments = make_instruments(settings)
-    study = Path(settings["outputs"]) / settings["name"]
+    plan = check(config)
+    settings = plan.config
     runtime.prepare_process()
-    texts, problems = open_texts(study, settings)
-    results = _analyze_all(texts, instruments, settings, problems)
+    runs, problems = open_runs(plan)
+    results = _analyze_all(runs, plan, problems)
     if results:
-        _publish(study, instruments, results, run_notes([text.run for text in texts]))
-    say_what_failed(problems, [result.status for result in results], settings)
+        notes = run_notes([opened.run for opened in runs])
+        _publish(settings.study_folder, plan.instruments, results, notes)
+    raise_problems(problems, [result.status for result in results], settings.allow_partial)
 
 
 def _analyze_all(
-    texts: list[RunWithData],
-    instruments: list[Instrument],
-    settings: dict[str, Any],
-    problems: list[LexpError],
+    runs: list[RunWithData], plan: AnalysisPlan, problems: list[LexpError]
 ) -> list[AnalysisResult]:
     """Measure everything, one model in memory at a time."""
-    methods, lengths = make_methods(settings), sorted(settings["lengths"])
-    chosen: list[tuple[RunWithData, Sequence[Checkpoint | None]]] = []
-    for text in texts:
+    n_texts, states = plan.config.texts, plan.config.states
+    selected: list[tuple[RunWithData, Sequence[Checkpoint | None]]] = []
+    for opened in runs:
         try:
-            chosen.append((text, chosen_checkpoints(text.run, settings)))
+            selected.append((opened, select_checkpoints(opened.run, plan.checkpoints)))
         except LexpError as error:
             problems.append(error)
-    trained, random = (state in settings["states"] for state in STATES)
-    n_moments = sum(len(found) * trained + random for _, found in chosen)
-    each = len(methods) * len(instruments) * settings["texts"]
+    trained, random = (state in states for state in STATES)
+    n_models = sum(len(checkpoints) * trained + random for _, checkpoints in selected)
+    per_token = len(plan.methods) * len(plan.instruments) * n_texts
     results: list[AnalysisResult] = []
-    with Console("analyzing", each * sum(lengths) * n_moments) as console:
-        for text, found in chosen:
+    with Console("analyzing", per_token * sum(plan.lengths) * n_models) as console:
+        for opened, checkpoints in selected:
             try:
-                for info, tested in _checkpoints(text, found, settings):
-                    for length in lengths:
-                        ids = first_tokens(tested, length, settings["texts"])
-                        for method, instrument in itertools.product(methods, instruments):
-                            words = text.run.name, info.state, instrument.label, method.label
+                for info, tested in _models(opened, checkpoints, plan):
+                    for length in plan.lengths:
+                        ids = first_tokens(tested, length, n_texts)
+                        for method, instrument in itertools.product(plan.methods, plan.instruments):
+                            words = opened.run.name, info.state, instrument.label, method.label
                             console.advance(0, f"{' '.join(words)} {length}")
                             results.append(measure(tested, instrument, method, ids, info))
-                            console.advance(settings["texts"] * length)
+                            console.advance(n_texts * length)
             except LexpError as error:
                 problems.append(error)
     return results
 
 
-def _checkpoints(
-    text: RunWithData, checkpoints: Sequence[Checkpoint | None], settings: dict[str, Any]
+def _models(
+    opened: RunWithData, checkpoints: Sequence[Checkpoint | None], plan: AnalysisPlan
 ) -> Iterator[tuple[CheckpointInfo, ModelUnderTest]]:
-    """The model at each of the checkpoints, and the same freshly initialised."""
-    nll = f"nll@{text.run.settings['train_len']}"
-    for found in checkpoints if "trained" in settings["states"] else ():
+    """Yield the model at each of the checkpoints, and the same freshly initialised."""
+    states = plan.config.states
+    nll = f"nll@{opened.config.train_len}"
+    for checkpoint in checkpoints if "trained" in states else ():
         step, loss = -1, math.nan
-        if found is not None:
-            step, loss = found.step, float(found.state["validation"].get(nll, math.nan))
-        yield CheckpointInfo("trained", step, loss), load_subject(text, settings, found)
-    if "random" in settings["states"]:
-        tested = load_subject(text, settings, checkpoints[-1])
-        device = next(tested.model.parameters()).device
-        yield CheckpointInfo("random", 0, math.nan), replace(tested, model=fresh(text).to(device))
+        if checkpoint is not None:
+            step, loss = checkpoint.step, float(checkpoint.state["validation"].get(nll, math.nan))
+        tested = load_model_under_test(opened, plan, checkpoint)
+        yield CheckpointInfo("trained", step, loss), tested
+    if "random" in states:
+        tested = load_model_under_test(opened, plan, checkpoints[-1])
+        untrained = replace(tested, model=load_untrained(opened).to(plan.device))
+        yield CheckpointInfo("random", 0, math.nan), untrained
 
 
 def first_tokens(tested: ModelUnderTest, length: int, n_texts: int) -> Tensor:
-    """The first tokens of the first documents that are long enough, int64 [n, length]."""
+    """Return the first tokens of the first long enough documents, int64 [n, length]."""
     documents = long_enough(tested.tokens, length)[:n_texts]
     rows = [torch.from_numpy(tested.tokens.window(d, 0, length)) for d in documents]
     return torch.stack(rows)
 
 
 def _publish(
-    study: Path, instruments: list[Instrument], results: list[AnalysisResult], notes: dict[str, str]
+    study: Path,
+    instruments: Sequence[Instrument],
+    results: list[AnalysisResult],
+    notes: dict[str, str],
 ) -> None:
     """Print the tables; write CSV of all numbers and the pictures. notes: by run."""
     folder = make_folder(study / "analysis")

@@ -17,13 +17,9 @@ from typing import Any
 
 import torch
 
-from lexp.commands.load_runs import (
-    RunWithData,
-    load_subject,
-    make_methods,
-    open_text,
-)
-from lexp.commands.select_checkpoints import chosen_checkpoints
+from lexp.commands.load_runs import RunWithData, load_model_under_test, open_run_with_data
+from lexp.commands.run_plan import EvalPlan
+from lexp.commands.select_runs import select_checkpoints
 from lexp.evaluate import LAST, EvalResult, EvalTargets, Method, evaluate
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
@@ -55,40 +51,35 @@ class ResultReady:
 Event = Progress | ResultReady | LexpError
 
 
-def choose_workers(asked: int | str, texts: list[RunWithData], n_tokens: int) -> int:
-    """How many processes: the number asked for, or what the machine has room for where that pays.
+def choose_workers(workers: int | str, runs: list[RunWithData], n_tokens: int) -> int:
+    """Return how many processes score runs; never more than there are runs.
 
-    One per GPU, or one per core of a CPU for small models; never more than runs.
+    workers: a number, or auto for as many as the machine has room for where that pays: one per GPU,
+    or one per core of a CPU for small models. n_tokens: to be read in all.
     """
-    if isinstance(asked, int):
-        return max(1, min(asked, len(texts)))
-    if n_tokens < WORTH_IT_TOKENS or len(texts) < 2:
+    if isinstance(workers, int):
+        return max(1, min(workers, len(runs)))
+    if n_tokens < WORTH_IT_TOKENS or len(runs) < 2:
         return 1
     if torch.cuda.is_available():
-        return min(torch.cuda.device_count(), len(texts))
-    widest = max(text.run.settings["size"]["d_model"] for text in texts)
-    return min(os.cpu_count() or 1, len(texts)) if widest <= SMALL_D_MODEL else 1
+        return min(torch.cuda.device_count(), len(runs))
+    widest = max(opened.config.size.d_model for opened in runs)
+    return min(os.cpu_count() or 1, len(runs)) if widest <= SMALL_D_MODEL else 1
 
 
-def events_here(texts: list[RunWithData], settings: dict[str, Any]) -> Iterator[Event]:
-    """Score run after run in this process, telling what happens."""
-    for text in texts:
+def events_here(runs: list[RunWithData], plan: EvalPlan) -> Iterator[Event]:
+    """Score run after run in this process, and yield what happens."""
+    for opened in runs:
         try:
-            yield from _events_of(text, settings)
+            for selected in select_checkpoints(opened.run, plan.checkpoints):
+                yield from _events_at(opened, selected, plan)
         except LexpError as error:
             yield error
 
 
-def _events_of(text: RunWithData, settings: dict[str, Any]) -> Iterator[Event]:
-    for found in chosen_checkpoints(text.run, settings):
-        yield from _events_at(text, found, settings)
-
-
-def _events_at(
-    text: RunWithData, found: Checkpoint | None, settings: dict[str, Any]
-) -> Iterator[Event]:
-    methods = make_methods(settings)
-    tested = load_subject(text, settings, found)
+def _events_at(opened: RunWithData, selected: Checkpoint | None, plan: EvalPlan) -> Iterator[Event]:
+    """Score one checkpoint, and yield what happens."""
+    tested = load_model_under_test(opened, plan, selected)
     at = "" if tested.step == LAST else f" step {tested.step}"
     waiting: list[Event] = []
     was_stored: list[bool] = []
@@ -97,14 +88,14 @@ def _events_at(
         targets: EvalTargets, method: Method, length: int, stored: EvalResult | None
     ) -> None:
         was_stored.append(stored is not None)
-        note = f"{text.run.name}{at} {targets.protocol.name} {method.label} {length}"
+        note = f"{opened.run.name}{at} {targets.protocol.name} {method.label} {length}"
         waiting.append(Progress(targets.n_read(length) if stored else 0, note))
 
     def advance(n_tokens: int) -> None:
         waiting.append(Progress(n_tokens, None))
 
-    for targets in text.exams:
-        for result in evaluate(tested, targets, methods, starting, advance):
+    for targets in opened.targets:
+        for result in evaluate(tested, targets, plan.methods, starting, advance):
             yield from waiting
             waiting.clear()
             yield ResultReady(result, not all(was_stored))
@@ -117,13 +108,11 @@ class _Worker:
     run: str | None = field(default=None)
 
 
-def events_of_workers(
-    texts: list[RunWithData], settings: dict[str, Any], n_workers: int
-) -> Iterator[Event]:
-    """Score runs in n_workers processes at once, telling what happens as it does."""
+def events_of_workers(runs: list[RunWithData], plan: EvalPlan, n_workers: int) -> Iterator[Event]:
+    """Score runs in n_workers processes at once, and yield what happens as it does."""
     context = multiprocessing.get_context("spawn")
     tasks, events = context.Queue(), context.Queue()
-    folders = [str(text.run.folder) for text in texts]
+    folders = [str(opened.run.folder) for opened in runs]
     for folder in folders:
         tasks.put(folder)
     left = len(folders)
@@ -132,7 +121,7 @@ def events_of_workers(
 
     def start(number: int) -> None:
         process = context.Process(
-            target=_work, args=(number, n_threads, settings, tasks, events), daemon=True
+            target=_work, args=(number, n_threads, plan, tasks, events), daemon=True
         )
         process.start()
         workers[number] = _Worker(process)
@@ -174,15 +163,15 @@ def _death(process: BaseProcess) -> str:
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers; nobody would read what they send."""
+    """Exit when the parent has gone: nobody would read what this process sends."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "started by events_of_workers"
     parent.join()
     os._exit(1)
 
 
-def _work(number: int, n_threads: int, settings: dict[str, Any], tasks: Any, events: Any) -> None:
-    """What a process does: take a run, score it, tell, until no run is left."""
+def _work(number: int, n_threads: int, plan: EvalPlan, tasks: Any, events: Any) -> None:
+    """Score runs in a process of its own, one after the other, until none is left."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     n_devices = torch.cuda.device_count()
@@ -197,7 +186,7 @@ def _work(number: int, n_threads: int, settings: dict[str, Any], tasks: Any, eve
             return
         events.put((number, "begins", folder))
         try:
-            for event in events_here([open_text(Run(Path(folder)), settings)], settings):
+            for event in events_here([open_run_with_data(Run(Path(folder)), plan)], plan):
                 events.put((number, "event", event))
         except LexpError as error:
             events.put((number, "event", error))

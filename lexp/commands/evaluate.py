@@ -1,101 +1,88 @@
 """`lexp eval`."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from lexp.commands.eval_plan import plan
+from lexp.commands.eval_cost import print_cost
 from lexp.commands.eval_workers import Progress, choose_workers, events_here, events_of_workers
-from lexp.commands.load_runs import (
-    RunWithData,
-    make_methods,
-    make_protocols,
-    open_texts,
-    say_what_failed,
-)
-from lexp.commands.make_objects import choose_kernel, make_corpus
-from lexp.commands.select_checkpoints import n_checkpoints
-from lexp.commands.wandb_tables import make_label, show_evaluation
-from lexp.config.schema import plain
-from lexp.config.validation import check_eval
+from lexp.commands.load_runs import RunWithData, open_runs, raise_problems
+from lexp.commands.run_plan import EvalPlan, plan_evaluation
+from lexp.commands.select_runs import count_checkpoints
+from lexp.config.settings import EvalConfig
+from lexp.config.validation import read_eval
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import to_markdown, to_rich
 from lexp.display.terminal import table_console
-from lexp.evaluate import LAST, EvalResult, Method
-from lexp.record import Console, NullLogger, WandbLogger, start_wandb
+from lexp.evaluate import COLUMNS, LAST, EvalResult
+from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
 from lexp.report import METRICS, caption, make_grid, results_chart, to_sheet, write_results
+from lexp.report.perplexity_table import Grid
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
-from lexp.system.files import write_bytes, write_text
+from lexp.system.files import digest, write_bytes, write_text
 from lexp.system.text import natural
 
+# What an evaluation's numbers do not depend on.
+NOT_ASKED = ("outputs", "plan", "workers", "wandb", "allow_partial", "device")
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
-    settings = plain(config)
-    check_eval(settings)
-    make_methods(settings)
-    make_protocols(settings)
-    if settings["dataset"] is not None:
-        make_corpus(settings["dataset"])
-    return settings
+
+def check(config: DictConfig) -> EvalPlan:
+    """Return the plan of an evaluation; ConfigError before any work if a value is not allowed."""
+    return plan_evaluation(read_eval(config))
 
 
 def eval_(config: DictConfig) -> None:
     """Score every finished run of a study at every length and print the table."""
-    settings = check(config)
-    methods = make_methods(settings)
-    study = Path(settings["outputs"]) / settings["name"]
+    plan = check(config)
+    settings = plan.config
     runtime.prepare_process()
-    choose_kernel(settings["kernel"], runtime.choose_device(settings["device"]))
-    texts, problems = open_texts(study, settings)
-    if settings["plan"]:
-        plan(texts, methods, settings, table_console())
+    _ = plan.make_attend  # ConfigError before texts are read
+    runs, problems = open_runs(plan)
+    if settings.plan:
+        print_cost(runs, plan, table_console())
         if problems:
             raise problems[-1]
         return
-    wandb = start_wandb(settings["wandb"], study, make_label(settings), settings)
+    wandb = start_wandb(settings.wandb, settings.study_folder, _wandb_label(settings), settings.raw)
     try:
-        results = _evaluate_all(study, texts, methods, settings, problems)
+        results = _evaluate_all(runs, plan, problems)
         if results:
-            _publish(study, results, variant_notes([text.run for text in texts]), wandb)
+            notes = variant_notes(opened.run.settings for opened in runs)
+            _publish(settings.study_folder, results, notes, wandb)
     finally:
         wandb.finish()
-    say_what_failed(problems, [result.status for result in results], settings)
+    raise_problems(problems, [result.status for result in results], settings.allow_partial)
 
 
 def _evaluate_all(
-    study: Path,
-    texts: list[RunWithData],
-    methods: list[Method],
-    settings: dict[str, Any],
-    problems: list[LexpError],
+    runs: list[RunWithData], plan: EvalPlan, problems: list[LexpError]
 ) -> list[EvalResult]:
-    """All cells, one model in memory at a time in each process; results.csv follows each new cell.
+    """Score everything, one model in memory at a time in each process.
 
-    What keeps a run from being scored is added to `problems`.
+    results.csv follows each new result. What keeps a run from being scored is added to `problems`.
     """
     results: list[EvalResult] = []
-    exams = [
-        exam
-        for text in texts
-        for _ in range(n_checkpoints(text.run, settings))
-        for exam in text.exams
+    n_methods, study = len(plan.methods), plan.config.study_folder
+    all_targets = [
+        targets
+        for opened in runs
+        for _ in range(count_checkpoints(opened.run, plan.checkpoints))
+        for targets in opened.targets
     ]
-    n_cells = sum(len(methods) * len(exam.lengths) for exam in exams)
-    total = len(methods) * sum(exam.n_read(n) for exam in exams for n in exam.lengths)
-    n_workers = choose_workers(settings["workers"], texts, total)
+    n_cells = sum(n_methods * len(targets.lengths) for targets in all_targets)
+    total = n_methods * sum(targets.n_read(n) for targets in all_targets for n in targets.lengths)
+    n_workers = choose_workers(plan.config.workers, runs, total)
     with Console("evaluating", total) as console:
         by = f", {n_workers} at once" if n_workers > 1 else ""
-        console.say(f"{n_cells} cells of {len(texts)} runs{by}, {total / 1e6:.2f}M tokens to read")
-        here = n_workers == 1
-        events = (
-            events_here(texts, settings) if here else events_of_workers(texts, settings, n_workers)
-        )
+        console.say(f"{n_cells} cells of {len(runs)} runs{by}, {total / 1e6:.2f}M tokens to read")
+        is_here = n_workers == 1
+        events = events_here(runs, plan) if is_here else events_of_workers(runs, plan, n_workers)
         for event in events:
             if isinstance(event, LexpError):
                 problems.append(event)
@@ -106,7 +93,7 @@ def _evaluate_all(
                 if event.is_new:
                     write_results(study)
     write_results(study)
-    order = {text.run.name: n for n, text in enumerate(texts)}
+    order = {opened.run.name: n for n, opened in enumerate(runs)}
     return sorted(results, key=lambda result: order[result.run.name])
 
 
@@ -126,7 +113,7 @@ def _publish(
     grids = [
         make_grid(metric, same, variants) for same in by_protocol.values() for metric in METRICS
     ]
-    show_evaluation(wandb, results, grids)
+    _show_in_wandb(wandb, results, grids)
     sheets = [to_sheet(grid) for grid in grids]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
@@ -145,3 +132,31 @@ def _publish(
     for name, chart in pictures.items():
         write_bytes(study / name, chart_png(chart, looks))
     print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)
+
+
+def _wandb_label(settings: EvalConfig) -> RunLabel:
+    """Return the name of an evaluation in wandb: the same question goes on as the same run."""
+    question = {key: value for key, value in settings.raw.items() if key not in NOT_ASKED}
+    return RunLabel(settings.name, f"eval-{digest(question)[:6]}", "eval")
+
+
+def _show_in_wandb(
+    wandb: WandbLogger | NullLogger, results: list[EvalResult], grids: list[Grid]
+) -> None:
+    """Show the results as they stand in results.csv, and a chart of every grid, a line per row."""
+    rows = [[_number_or_none(result.row()[column]) for column in COLUMNS] for result in results]
+    wandb.table("results", list(COLUMNS), rows)
+    for grid in grids:
+        lines = []
+        for row in grid.rows:
+            points = {n: e.value for n, e in row.entries.items() if math.isfinite(e.value)}
+            name = " ".join(filter(None, (label(row) for label in grid.labels.values())))
+            if points:
+                lines.append(ChartLine(name, list(points), list(points.values())))
+        if lines:
+            wandb.chart(grid.title, "length", lines)
+
+
+def _number_or_none(value: Any) -> Any:
+    """Return None for a number that is not finite: wandb has no other sign for it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

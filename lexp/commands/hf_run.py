@@ -12,10 +12,9 @@ import json
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from lexp.config.validation import MAX_LENGTH
+from lexp.config.settings import HF, HfRunConfig, MethodsConfig
 from lexp.data.tokenizer import Subwords, read_subwords
 from lexp.hf import (
     Described,
@@ -26,23 +25,25 @@ from lexp.hf import (
     load_model,
     require_transformers,
 )
-from lexp.model.transformer import Dims, Transformer
+from lexp.model.transformer import Transformer
 from lexp.runs.run import Run, variant, versions
 from lexp.system.errors import CheckpointError, ConfigError, DataError, LexpError
 from lexp.system.files import make_folder, write_json
 
-KIND = "hf"
-# What conf/dataset/stdlib.yaml holds: the text such a model is scored on unless dataset= is given.
+# What conf/dataset/stdlib.yaml and conf/objective/causal.yaml hold: the text such a model is scored
+# on unless dataset= is given, and what it was trained to predict.
 DATASET = {"name": "stdlib", "_target_": "lexp.data.stdlib.Stdlib"}
+OBJECTIVE = {"name": "causal", "_target_": "lexp.training.objective.CausalLM"}
 
 
-def register(study: Path, settings: dict[str, Any]) -> Run:
-    """The run of the model at settings["path"], its folder made if this is its first use."""
+def register(config: MethodsConfig) -> Run:
+    """Return the run of the model at config.path; its folder is made at its first use."""
+    assert config.path is not None, "checked with model=hf"
     require_transformers()
-    source = find_source(settings["path"])
+    source = find_source(config.path)
     described = describe(source)
     tokenizer = read_tokenizer(source, described)
-    train_len = settings["train_len"] or described.train_len
+    train_len = config.train_len or described.train_len
     if train_len is None:
         raise ConfigError(f"path={source.path}: its config has no trained length, give train_len=")
     model: dict[str, Any] = {"name": source.name, "type": described.config.model_type}
@@ -54,56 +55,40 @@ def register(study: Path, settings: dict[str, Any]) -> Run:
             "attention=[trained], full is all of them",
             file=sys.stderr,
         )
-    own = {
+    settings = {
         "model": model,
-        "size": {"name": KIND, **asdict(described.dims)},
+        "objective": OBJECTIVE,
+        "size": {"name": HF, **asdict(described.dims)},
         "dataset": DATASET,
         "tokenizer": {"name": "own"},
-        "name": settings["name"],
-        "outputs": settings["outputs"],
+        "name": config.name,
+        "outputs": config.outputs,
         "seed": 0,
         "train_len": train_len,
         "path": source.path,
     }
-    name = f"{source.name}-{KIND}-L{train_len}-{variant(own)[:6]}"
-    run = Run(make_folder(study / name))
+    name = f"{source.name}-{HF}-L{train_len}-{variant(settings)[:6]}"
+    run = Run(make_folder(config.study_folder / name))
     tokenizer.save(run.folder)
-    _write_config(run, own, tokenizer.digest)
+    _write_config(run, settings, tokenizer.digest)
     if not run.is_done:
-        run.finish({"kind": KIND})
+        run.finish({"kind": HF})
     return run
 
 
-def _write_config(run: Run, own: dict[str, Any], tokenizer: str) -> None:
-    """config.json, unless it says the same already."""
+def _write_config(run: Run, settings: dict[str, Any], tokenizer: str) -> None:
+    """Write config.json, unless it says the same already. tokenizer: its digest."""
     path = run.folder / "config.json"
     data = {"fingerprint": "", "tokenizer": tokenizer}  # trained on texts that nobody has here
-    if path.exists() and (run.config["settings"], run.config["data"]) == (own, data):
+    if path.exists() and (run.settings, run.data) == (settings, data):
         return
     made_with = {**versions(), "transformers": version("transformers")}
     write_json(
         path,
-        {"kind": KIND, "settings": own, "data": data, "precision": "float32",
+        {"kind": HF, "settings": settings, "data": data, "precision": "float32",
          "versions": made_with},
     )  # fmt: skip
     run.__dict__.pop("config", None)  # cached
-
-
-def check_external(run: Run) -> None:
-    """CheckpointError if the config of a folder, somebody else's or edited, is not allowed."""
-    settings = run.settings
-    try:
-        model, size = settings["model"], settings["size"]
-        Dims(**{key: value for key, value in size.items() if key != "name"})
-        words = [settings["path"], *(settings[g]["name"] for g in ("size", "dataset", "tokenizer"))]
-        words += [model[key] for key in ("name", "type", "sha256")]
-        train_len, seed = settings["train_len"], settings["seed"]
-        if not all(isinstance(word, str) for word in words) or type(seed) is not int:
-            raise ValueError("path, names, type and sha256 are words, seed is a number")
-        if type(train_len) is not int or not 1 <= train_len <= MAX_LENGTH:
-            raise ValueError(f"train_len={train_len}")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{run.folder}/config.json is not allowed: {error!r}") from None
 
 
 def read_tokenizer(source: Source, described: Described) -> Subwords:
@@ -128,10 +113,10 @@ def largest_id(json_text: str) -> int:
     return max([*ids, *(token["id"] for token in value.get("added_tokens") or [])])
 
 
-def trained_external(run: Run) -> Transformer:
-    """The model of a run's folder; CheckpointError if the files are not those of then."""
-    source, described = _described(run)
-    if source.sha256() != run.settings["model"]["sha256"]:
+def trained_external(run: Run, config: HfRunConfig) -> Transformer:
+    """Return the model of a run; CheckpointError if its files are not those of its first use."""
+    source, described = _described(run, config)
+    if source.sha256() != config.model.sha256:
         raise CheckpointError(
             f"{source.path} is not what {run.name} was scored with (digest differs); "
             "model=hf path= makes a run of it as it is now"
@@ -139,16 +124,16 @@ def trained_external(run: Run) -> Transformer:
     return load_model(source, described)
 
 
-def fresh_external(run: Run) -> Transformer:
-    """The model of a run's folder, freshly initialised from its seed."""
-    _, described = _described(run)
-    return fresh_model(described, run.settings["seed"])
+def fresh_external(run: Run, config: HfRunConfig) -> Transformer:
+    """Return the model of a run, freshly initialised from its seed."""
+    _, described = _described(run, config)
+    return fresh_model(described, config.seed)
 
 
-def _described(run: Run) -> tuple[Source, Described]:
+def _described(run: Run, config: HfRunConfig) -> tuple[Source, Described]:
     require_transformers()
     try:
-        source = find_source(run.settings["path"])
+        source = find_source(config.path)
         return source, describe(source)
     except LexpError as error:
         raise CheckpointError(f"{run.name}: {error}") from None

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lexp.attention import make_attend
-from lexp.commands.make_objects import make_model
+from lexp.commands.run_parts import make_model
 from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.sweep import searched
+from lexp.config.validation import read_train
 from lexp.display.terminal import table_console
 from lexp.evaluate import refuse_beyond
 from lexp.extension import Extension, Lengths
@@ -155,7 +156,7 @@ def made_by(choice: Choice) -> Any:
 def model_of(choice: Choice) -> Transformer:
     """An untrained model with a scheme."""
     torch.manual_seed(0)
-    return make_model(choice.node, 256).eval()
+    return make_model(read_train(choice.node), 256).eval()
 
 
 def n_learned(model: Transformer) -> int:

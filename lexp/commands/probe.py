@@ -1,22 +1,20 @@
 """`lexp probe`."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from lexp.commands.load_runs import (
     RunWithData,
-    load_subject,
-    make_methods,
-    open_texts,
-    say_what_failed,
+    load_model_under_test,
+    open_runs,
+    raise_problems,
 )
-from lexp.commands.make_objects import make_corpus
-from lexp.config.instantiate import build
-from lexp.config.schema import plain
-from lexp.config.validation import check_probe
+from lexp.commands.run_plan import RunPlan, check_dataset, make_methods, whole_windows
+from lexp.config.settings import ProbeConfig, build_all
+from lexp.config.validation import read_probe
 from lexp.display.table import to_markdown, to_rich
 from lexp.display.terminal import table_console
 from lexp.probes import Material, Probe
@@ -31,73 +29,69 @@ from lexp.system.errors import LexpError
 from lexp.system.files import write_text
 
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
-    settings = plain(config)
-    check_probe(settings)
-    make_plan(settings)
-    if settings["dataset"] is not None:
-        make_corpus(settings["dataset"])
-    # Runs are opened as for evaluation, which also finds documents that are long enough.
-    whole = {"_target_": "lexp.scoring.protocol.Segments"}
-    return {**settings, "protocol": {"probes": whole}, "max_tokens": None}
+@dataclass(frozen=True, kw_only=True)
+class ProbeRunPlan(RunPlan):
+    """A plan of `lexp probe`. probes: what is asked of every run."""
+
+    config: ProbeConfig
+    probes: ProbePlan
 
 
-def make_plan(settings: dict[str, Any]) -> ProbePlan:
-    """What is asked of every run."""
-    return ProbePlan(
-        probes=[build(node, Probe, f"probes.{key}") for key, node in settings["probes"].items()],
-        methods=make_methods(settings),
-        lengths=settings["lengths"],
-        samples=settings["samples"],
-        seed=settings["seed"],
+def check(config: DictConfig) -> ProbeRunPlan:
+    """Return the plan; ConfigError before any work if a value is not allowed."""
+    settings = read_probe(config)
+    check_dataset(settings)
+    lengths, methods = tuple(sorted(settings.lengths)), make_methods(settings)
+    probes = build_all(settings.probes, Probe, "probes")
+    return ProbeRunPlan(
+        config=settings,
+        lengths=lengths,
+        methods=methods,
+        protocols=whole_windows(settings),
+        probes=ProbePlan(probes, methods, lengths, settings.samples, settings.seed),
     )
 
 
 def probe(config: DictConfig) -> None:
     """Ask every finished run of a study every probe at every length and print the tables."""
-    settings = check(config)
-    plan = make_plan(settings)
-    study = Path(settings["outputs"]) / settings["name"]
+    plan = check(config)
+    settings = plan.config
     runtime.prepare_process()
-    texts, problems = open_texts(study, settings)
-    results = _probe_all(study, texts, plan, settings, problems)
+    runs, problems = open_runs(plan)
+    results = _probe_all(runs, plan, problems)
     if results:
-        _publish(study, results, variant_notes([text.run for text in texts]))
-    say_what_failed(problems, [result.status for result in results], settings)
+        _publish(settings.study_folder, results, variant_notes(o.run.settings for o in runs))
+    raise_problems(problems, [result.status for result in results], settings.allow_partial)
 
 
 def _probe_all(
-    study: Path,
-    texts: list[RunWithData],
-    plan: ProbePlan,
-    settings: dict[str, Any],
-    problems: list[LexpError],
+    runs: list[RunWithData], plan: ProbeRunPlan, problems: list[LexpError]
 ) -> list[ProbeResult]:
-    """All cells in order, one model in memory at a time; probes.csv follows each run.
+    """Ask everything in order, one model in memory at a time; probes.csv follows each run.
 
     What keeps a run from being loaded is added to `problems`.
     """
     results: list[ProbeResult] = []
-    passes = sum(probe.n_passes for probe in plan.probes) * plan.samples
-    total = len(texts) * len(plan.methods) * sum(plan.lengths) * passes
+    study, probes = plan.config.study_folder, plan.probes
+    passes = sum(probe.n_passes for probe in probes.probes) * probes.samples
+    total = len(runs) * len(plan.methods) * sum(plan.lengths) * passes
     with Console("probing", total) as console:
-        n_cells = len(texts) * len(plan.methods) * len(plan.lengths) * len(plan.probes)
-        console.say(f"{n_cells} cells of {len(texts)} runs, {total / 1e6:.2f}M tokens to read")
-        for text in texts:
+        n_cells = len(runs) * len(plan.methods) * len(plan.lengths) * len(probes.probes)
+        console.say(f"{n_cells} cells of {len(runs)} runs, {total / 1e6:.2f}M tokens to read")
+        for opened in runs:
 
             def starting(case: ProbeCase, is_stored: bool) -> None:
-                words = text.run.name, case.probe.label, case.method.label  # noqa: B023
+                words = opened.run.name, case.probe.label, case.method.label  # noqa: B023
                 note = f"{' '.join(words)} {case.length}"
-                console.advance(case.n_tokens(plan) if is_stored else 0, note)
+                console.advance(case.n_tokens(probes) if is_stored else 0, note)
 
             try:
-                tested = load_subject(text, settings)
+                tested = load_model_under_test(opened, plan)
             except LexpError as error:
                 problems.append(error)
                 continue
-            material = Material(tested.tokens, text.store.tokenizer)
-            results += run_probes(tested, material, plan, starting, console.advance)
+            material = Material(tested.tokens, opened.store.tokenizer)
+            results += run_probes(tested, material, probes, starting, console.advance)
             write_probes(study)
     write_probes(study)
     return results

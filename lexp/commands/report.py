@@ -1,6 +1,8 @@
 """`lexp report`."""
 
+import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lexp import __version__
-from lexp.commands.load_runs import check_run, model_of
-from lexp.commands.select_checkpoints import is_external, n_steps
-from lexp.commands.study.section import chapter
+from lexp.commands.select_runs import last_step, read_config, select_runs
 from lexp.config.instantiate import build
-from lexp.config.schema import plain
-from lexp.config.validation import check_report
+from lexp.config.settings import ReportConfig
+from lexp.config.validation import read_report
 from lexp.display.document import Chart, Page, Section
 from lexp.display.html import render
 from lexp.display.latex import to_latex
@@ -22,11 +22,13 @@ from lexp.display.table import Table, to_csv, to_markdown, to_rich
 from lexp.display.terminal import table_console
 from lexp.evaluate import EVALUATIONS, LAST, EvalResult
 from lexp.instruments.base import Instrument
+from lexp.instruments.expected import findings_sheet
 from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant, labelled
 from lexp.instruments.over_training import shown
 from lexp.probes.result import PROBES
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
+from lexp.report.expected import Findings, blocks_of, expected_sheet
 from lexp.report.long_range_tokens import judging_runs, key_sheet
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.paired import paired_sheet
@@ -46,22 +48,23 @@ from lexp.report.tables import (
 from lexp.results import read_newest
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
-from lexp.system.errors import ConfigError
+from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.files import config_folder, make_folder, write_text
 
+# What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
+STUDY_FILE = "study.json"
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
-    settings = plain(config)
-    check_report(settings)
-    return settings
+
+def check(config: DictConfig) -> ReportConfig:
+    """Return the settings; ConfigError before any work if one of them is not allowed."""
+    return read_report(config)
 
 
 def report(config: DictConfig) -> None:
     """Gather a study's cells into tables, curves and one self-contained page."""
     settings = check(config)
-    study = Path(settings["outputs"]) / settings["name"]
-    runs = _runs(study, settings["model"])
+    study = settings.study_folder
+    runs = select_runs(study, settings.model)
     names = {run.name for run in runs}
     stored = read_newest(study, EVALUATIONS)
     _say_orphans(study, stored)
@@ -76,18 +79,17 @@ def report(config: DictConfig) -> None:
     seen = {result.run.name for result in every_step} | {result.run.name for result in probed}
     seen |= {result.run.name for result in analyses}
     runs = [run for run in runs if run.name in seen]
-    for run in runs:
-        check_run(run)
-    notes, of_runs = variant_notes(runs), run_notes(runs)
+    last_steps = {run.name: last_step(read_config(run)) for run in runs}
+    notes, of_runs = variant_notes(run.settings for run in runs), run_notes(runs)
     analyses = by_variant(analyses, of_runs)
     scored = {result.run.name for result in results}
     runs = [run for run in runs if run.name in scored]
     all_series = make_series(results, notes)
     _check_names(all_series, settings)
-    first = chapter(study, all_series, analyses, of_runs)
+    first = _study_section(study, all_series, analyses, of_runs)
     sections = [first] if first else []
     sections += [_section(protocol, same, settings) for protocol, same in by_protocol(all_series)]
-    sections += _training(every_step, runs, notes, settings["delta"])
+    sections += _training(every_step, last_steps, notes, settings.delta)
     if probed:
         sheets = probe_sheets(probed, notes)
         sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(sheets)))
@@ -98,7 +100,7 @@ def report(config: DictConfig) -> None:
         f"{len(runs)} runs, {len(results)} cells. Every number carries the protocol that made it; "
         "protocols are never mixed in a table."
     )
-    page = Page(f"lexp: {settings['name']}", summary, tuple(sections), provenance(runs))
+    page = Page(f"lexp: {settings.name}", summary, tuple(sections), provenance(runs))
     _write(study, page)
     rich = table_console()
     for section in sections:
@@ -110,11 +112,14 @@ def report(config: DictConfig) -> None:
 
 
 def _training(
-    results: list[EvalResult], runs: list[Run], notes: dict[str, str], delta: float
+    results: list[EvalResult],
+    last_steps: dict[str, int | None],
+    notes: dict[str, str],
+    delta: float,
 ) -> list[Section]:
-    """A section on checkpoints of several steps, where such were scored."""
-    last_steps = {run.name: LAST if is_external(run) else n_steps(run) for run in runs}
-    items = over_training(results, last_steps, notes, delta)
+    """Return a section on checkpoints of several steps, where any were scored."""
+    known = {name: LAST if step is None else step for name, step in last_steps.items()}
+    items = over_training(results, known, notes, delta)
     return [Section("Over training", TRAINING, tuple(items))] if items else []
 
 
@@ -157,7 +162,7 @@ def config_folders() -> list[Path]:
 
 
 def _section(
-    protocol: ProtocolInfo, all_series: list[ResultSeries], settings: dict[str, Any]
+    protocol: ProtocolInfo, all_series: list[ResultSeries], settings: ReportConfig
 ) -> Section:
     """All tables and curves of one protocol."""
     results = [result for series in all_series for result in series.every_result]
@@ -166,14 +171,14 @@ def _section(
     sheets = [to_sheet(make_grid(metric, results, notes), below) for metric in METRICS]
     shortest = min(series.lengths[0] for series in all_series)
     if not protocol.masked:  # masked targets are no last tokens
-        sheets.append(last_sheet(all_series, settings["last_k"] or max(1, shortest // 2)))
-    of_series = claims(all_series, settings["delta"])
+        sheets.append(last_sheet(all_series, settings.last_k or max(1, shortest // 2)))
+    of_series = claims(all_series, settings.delta)
     if of_series:
         sheets.append(reach_sheet(of_series))
-        keys = key_sheet(all_series, settings["key_alpha"], settings["judge"])
+        keys = key_sheet(all_series, settings.key_alpha, settings.judge)
         sheets += [keys] if keys else []
     longest = max(length for series in all_series for length in series.lengths)
-    baseline = settings["baseline"] or all_series[0].name
+    baseline = settings.baseline or all_series[0].name
     more = [
         differences_sheet(all_series, longest, baseline),
         methods_sheet(all_series, longest),
@@ -207,9 +212,9 @@ def _say_orphans(study: Path, stored: list[EvalResult]) -> None:
         print(f"no such run any more, its cells left out: {', '.join(lost)}", file=sys.stderr)
 
 
-def _check_names(all_series: list[ResultSeries], settings: dict[str, Any]) -> None:
+def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None:
     """ConfigError if the baseline or the judge is under no protocol; both may be under some."""
-    baseline, judge = settings["baseline"], settings["judge"]
+    baseline, judge = settings.baseline, settings.judge
     names = sorted({series.name for series in all_series})
     if baseline is not None and baseline not in names:
         raise ConfigError(f"baseline={baseline}: there are {', '.join(names)}")
@@ -219,18 +224,6 @@ def _check_names(all_series: list[ResultSeries], settings: dict[str, Any]) -> No
             f"judge={judge}: scored with full attention at its trained length and a shorter one "
             f"are {', '.join(runs) or 'no runs'}"
         )
-
-
-def _runs(study: Path, models: str | list[str] | None) -> list[Run]:
-    runs = find_runs(study)
-    wanted = [models] if isinstance(models, str) else models
-    if wanted is None:
-        return runs
-    there = sorted({model_of(run) for run in runs})
-    unknown = sorted(set(wanted) - set(there))
-    if unknown:
-        raise ConfigError(f"model={','.join(unknown)}: {study} has runs of {', '.join(there)}")
-    return [run for run in runs if model_of(run) in wanted]
 
 
 def _write(study: Path, page: Page) -> None:
@@ -249,3 +242,50 @@ def _write(study: Path, page: Page) -> None:
     for sheet in sheets:
         stem = "".join(c if c.isalnum() else "-" for c in sheet.title.lower())
         write_text(folder / f"{stem}.csv", to_csv(sheet))
+
+
+def _study_section(
+    study: Path,
+    all_series: Sequence[ResultSeries],
+    analyses: Sequence[AnalysisResult],
+    notes: Mapping[str, str],
+) -> Section | None:
+    """Return what a study claims and expects beside what was found; None without `lexp study`.
+
+    notes: by run, what tells its variant apart.
+    """
+    path = study / STUDY_FILE
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text())
+        return Section(
+            f"Study {stored['name']}, {stored['scale']}",
+            "\n\n".join(_study_paragraphs(stored)),
+            tuple(_study_sheets(stored, all_series, analyses, notes)),
+        )
+    except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
+        raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
+
+
+def _study_paragraphs(stored: dict[str, Any]) -> Iterator[str]:
+    yield f"Claim: {' '.join(stored['claim'].split())}"
+    yield f"Source: {' '.join(stored['source'].split())}"
+    yield f"Command: {stored['command']}"
+    if stored["deviations"]:
+        listed = " ".join(f"({n}) {text}" for n, text in enumerate(stored["deviations"], 1))
+        yield f"Deviations: {listed}"
+
+
+def _study_sheets(
+    stored: dict[str, Any],
+    all_series: Sequence[ResultSeries],
+    analyses: Sequence[AnalysisResult],
+    notes: Mapping[str, str],
+) -> Iterator[Table]:
+    for block in blocks_of(stored):
+        if isinstance(block, Findings):
+            same = [result for result in analyses if result.instrument.name == block.instrument]
+            yield findings_sheet(block, labelled(same, notes))
+        else:
+            yield expected_sheet(block, all_series)

@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console as Rich
@@ -12,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lexp.config.schema import plain
-from lexp.config.validation import check_status
+from lexp.config.settings import StatusConfig
+from lexp.config.validation import read_status
 from lexp.display.terminal import table_console
 from lexp.record.console import duration
 from lexp.runs.status import (
@@ -38,25 +37,23 @@ COLOURS = {
 }  # fmt: skip
 
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """The settings as plain values; ConfigError if one of them is not allowed."""
-    settings = plain(config)
-    check_status(settings)
-    return settings
+def check(config: DictConfig) -> StatusConfig:
+    """Return the settings; ConfigError if one of them is not allowed."""
+    return read_status(config)
 
 
 def status(config: DictConfig) -> None:
     """Print one table of a study's runs, once or until nothing is under way any more."""
     settings = check(config)
-    study = Path(settings["outputs"]) / settings["name"]
+    study = settings.study_folder
     # A pipe or log file has no width: wide enough for any reason is better than a cut one.
     rich = table_console(250)
     runs = look(study)
-    if not settings["watch"]:
+    if not settings.watch:
         rich.print(show(runs))
         return
     try:
-        _watch(study, runs, rich, settings["every"])
+        _watch(study, runs, rich, settings.every)
     except KeyboardInterrupt:
         return  # to stop looking is not to interrupt anything
 

@@ -1,68 +1,71 @@
 """`lexp train`."""
 
+import contextlib
+import math
+import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lexp.attention import refuse_beyond_flex, refuse_meaningless
-from lexp.commands.make_objects import (
+from lexp.commands.run_parts import (
     choose_kernel,
     make_corpus,
     make_dims,
     make_model,
     make_objective,
+    make_position,
     make_store,
     training_pattern,
 )
-from lexp.commands.rank_zero import newest, progress, records, run_lock, tidy
-from lexp.config.instantiate import build
-from lexp.config.schema import check_types, plain
-from lexp.config.validation import check_ranks, check_train
+from lexp.commands.select_runs import final_checkpoint, read_config
+from lexp.config.schema import plain
+from lexp.config.settings import TrainConfig
+from lexp.config.validation import check_ranks, read_train
 from lexp.data import Batches, Corpus, Store
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
 from lexp.model.transformer import Transformer
-from lexp.position import Position
-from lexp.record import NullLogger
+from lexp.record import Console, Metrics, NullLogger, RunLabel, WandbLogger, start_wandb
 from lexp.runs import checkpoint
-from lexp.runs.heartbeat import Heartbeat
-from lexp.runs.run import Run, open_run, run_folder
+from lexp.runs.heartbeat import Heartbeat, status_heartbeat
+from lexp.runs.locks import locked
+from lexp.runs.run import Run, open_run, run_folder, warn_of_other_versions
 from lexp.scoring.protocol import Span
 from lexp.system import runtime
 from lexp.system.errors import (
-    CheckpointError,
     ConfigError,
     DataError,
+    LexpError,
     NotDefined,
     OutOfMemory,
 )
+from lexp.system.files import clean, leftovers
 from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
 from lexp.training.objective import Objective, refuse_other_attention
 from lexp.training.optim import OptimSettings, make_optimizer
 
 
-def check(config: DictConfig) -> dict[str, Any]:
-    """The settings as plain values; ConfigError before any work if one of them is not allowed."""
-    settings = plain(config)
-    check_types(settings)
-    check_train(settings)
-    make_dims(settings)
-    position = build(settings["model"]["position"], Position, "model.position")
-    _check_position(position, settings)
+def check(config: DictConfig) -> TrainConfig:
+    """Return the settings; ConfigError before any work if one of them is not allowed."""
+    settings = read_train(plain(config))
+    make_dims(settings.size)
+    _check_position(settings)
     _source(settings)
-    build(settings["tokenizer"], TokenizerSpec, "tokenizer")
-    make_corpus(settings["dataset"])
+    settings.tokenizer.build(TokenizerSpec, "tokenizer")
+    make_corpus(settings.dataset)
     return settings
 
 
-def _check_position(position: Position, settings: dict[str, Any]) -> None:
-    """ConfigError if the scheme ends too early, or pattern or kernel are not for it."""
-    train_len = settings["train_len"]
+def _check_position(settings: TrainConfig) -> None:
+    """Raise ConfigError if the scheme ends too early, or pattern or kernel are not for it."""
+    position, train_len = make_position(settings), settings.train_len
     if position.max_len is not None and position.max_len < train_len:
         raise ConfigError(
             f"model.position ends at {position.max_len} tokens, train_len={train_len}"
@@ -72,8 +75,8 @@ def _check_position(position: Position, settings: dict[str, Any]) -> None:
         refuse_other_attention(make_objective(settings).pattern, pattern)
         refuse_meaningless(pattern, position.layers())
     except NotDefined as error:
-        raise ConfigError(f"model={settings['model']['name']}: {error}") from None
-    if settings["kernel"] == "flex":
+        raise ConfigError(f"model={settings.model.name}: {error}") from None
+    if settings.kernel == "flex":
         for layer in position.layers():
             refuse_beyond_flex(pattern, train_len, layer)
 
@@ -86,17 +89,16 @@ def train(config: DictConfig) -> None:
     with report_on_rank_zero():
         settings = check(config)
         check_ranks(settings, place().size)
-    folder = run_folder(settings)
+    folder = run_folder(settings.study_folder, settings.raw)
     stop = runtime.StopRequest()
-    with joined(place(), settings["device"]) as group:
+    with joined(place(), settings.device) as group:
         if group.broadcast(int(Run(folder).is_done)):
             if group.is_rank_zero:
                 tidy(folder)
                 print(f"{folder} is complete, nothing to do", file=sys.stderr)
             return
         try:
-            n_steps = _steps(settings).n_steps
-            with run_lock(settings, folder, n_steps, group) as heartbeat, group.fail_together():
+            with run_lock(settings, folder, group) as heartbeat, group.fail_together():
                 _train_in_memory(settings, folder, group, heartbeat, stop)
         except SystemExit:
             runtime.hand_back(stop)
@@ -104,7 +106,7 @@ def train(config: DictConfig) -> None:
 
 
 def _train_in_memory(
-    settings: dict[str, Any],
+    settings: TrainConfig,
     folder: Path,
     group: SingleProcess,
     heartbeat: Heartbeat | NullLogger,
@@ -115,45 +117,42 @@ def _train_in_memory(
         lambda: _train(settings, folder, group, heartbeat, stop)
     )
     if missing:
-        now = settings["accumulation"]
+        now = settings.accumulation
         raise OutOfMemory(f"{missing}; a larger accumulation= needs less (now {now})")
 
 
 def _train(
-    settings: dict[str, Any],
+    settings: TrainConfig,
     folder: Path,
     group: SingleProcess,
     heartbeat: Heartbeat | NullLogger,
     stop: runtime.StopRequest,
 ) -> None:
     runtime.prepare_process()
-    device = runtime.choose_device(settings["device"])
-    precision = runtime.choose_precision(settings["precision"], device)
-    make_attend = choose_kernel(settings["kernel"], device)
+    device = runtime.choose_device(settings.device)
+    precision = runtime.choose_precision(settings.precision, device)
+    make_attend = choose_kernel(settings.kernel, device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
-    outputs = Path(settings["outputs"])
     corpus, store = group.after_rank_0(
-        lambda: make_store(settings["dataset"], settings["tokenizer"], outputs)
+        lambda: make_store(settings.dataset, settings.tokenizer, settings.cache)
     )
-    steps = _steps(settings)
+    steps = loop_settings(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)
     data = _digests(corpus, store)
-    torch.manual_seed(settings["seed"])
+    torch.manual_seed(settings.seed)
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
-    if settings["init_from"] is not None:
-        data["init_from"] = _start_from(settings, model, data["tokenizer"])
+    if source := _source(settings):
+        data["init_from"] = _start_from(source, settings, model, store.tokenizer.digest)
     run = Run(folder)
     if group.is_rank_zero:
-        run = open_run(folder, settings, data, precision)
+        run = open_run(folder, settings.raw, data, precision)
         store.tokenizer.save(folder)
         checkpoint.clean(run.checkpoints)
     found = newest(run, group)
     if found:
         checkpoint.load_model(found, model)
-    engine = make_engine(
-        group, settings["parallel"], model, objective.loss(model), settings["compile"]
-    )
+    engine = make_engine(group, settings.parallel, model, objective.loss(model), settings.compile)
     metrics, wandb = records(settings, folder, group, found)
     with runtime.stop_signals(stop):
         job = loop.TrainingJob(
@@ -173,14 +172,14 @@ def _train(
             wandb=wandb,
             stop=stop,
             make_batch=partial(
-                objective.make_batch, seed=settings["seed"], vocab_size=store.tokenizer.vocab_size
+                objective.make_batch, seed=settings.seed, vocab_size=store.tokenizer.vocab_size
             ),
             make_attend=make_attend,
         )
         if found:
             loop.resume(job, found)
         heartbeat.follow(lambda: job.step, steps.step_tokens)
-        ranks = f", {group.size} ranks by {settings['parallel']}" if group.size > 1 else ""
+        ranks = f", {group.size} ranks by {settings.parallel}" if group.size > 1 else ""
         _to_the_end(job, folder, f"{precision} on {device}{ranks}")
     if group.is_rank_zero:
         run.finish(
@@ -198,7 +197,7 @@ def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
         job.wandb.finish()
 
 
-def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:
+def _digests(corpus: Corpus, store: Store) -> dict[str, str | int | None]:
     """What texts and vocabulary a run has, kept in its config."""
     return {
         "fingerprint": store.fingerprint,
@@ -208,60 +207,170 @@ def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:
     }
 
 
-def _source(settings: dict[str, Any]) -> Run | None:
-    """The run to start from; ConfigError if it is none that is finished."""
-    if settings["init_from"] is None:
+def _source(settings: TrainConfig) -> tuple[Run, TrainConfig] | None:
+    """Return the run to start from and its settings; ConfigError if it is no finished run."""
+    if settings.init_from is None:
         return None
-    source = Run(Path(settings["init_from"]))
-    if not source.is_done:
-        raise ConfigError(f"init_from={source.folder}: not the folder of a finished run")
-    return source
+    run = Run(Path(settings.init_from))
+    if not run.is_done:
+        raise ConfigError(f"init_from={run.folder}: not the folder of a finished run")
+    config = read_config(run)
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"init_from={run.folder}: a model of Hugging Face, not one of lexp train")
+    return run, config
 
 
-def _start_from(settings: dict[str, Any], model: Transformer, tokenizer: str) -> str:
-    """Give the model another run's weights, their scheme's too if it is the same; their digest."""
-    source = _source(settings)
-    assert source is not None, "asked only where init_from is given"
-    folder = source.folder
-    if source.config["data"]["tokenizer"] != tokenizer:
-        raise ConfigError(f"init_from={folder}: trained with another vocabulary")
-    found = checkpoint.latest(source.checkpoints)
-    if found is None:
-        raise CheckpointError(f"{folder} is marked as done and has no checkpoint")
-    same = source.settings["model"]["position"] == settings["model"]["position"]
-    (checkpoint.load_model if same else checkpoint.load_trunk)(found, model)
-    return found.model_sha256
+def _start_from(
+    source: tuple[Run, TrainConfig], settings: TrainConfig, model: Transformer, tokenizer: str
+) -> str:
+    """Give the model another run's weights, its scheme's too if it is the same; their digest."""
+    run, config = source
+    if run.tokenizer_digest != tokenizer:
+        raise ConfigError(f"init_from={run.folder}: trained with another vocabulary")
+    latest = final_checkpoint(run)
+    same = config.model.position == settings.model.position
+    (checkpoint.load_model if same else checkpoint.load_trunk)(latest, model)
+    return latest.model_sha256
 
 
 def _portion(
-    settings: dict[str, Any], store: Store, steps: loop.TrainSettings, objective: Objective
+    settings: TrainConfig, store: Store, steps: loop.TrainSettings, objective: Objective
 ) -> tuple[Batches, tuple[Span, ...]]:
     """Return training batches and the tokens validations score; DataError before any training."""
     for split in ("train", "validation"):
         if not store.splits[split].names:
-            raise DataError(f"dataset.{split} of {settings['dataset']['name']} has no documents")
-    batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings["seed"])
+            raise DataError(f"dataset.{split} of {settings.dataset.name} has no documents")
+    batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings.seed)
     try:
         spans = loop.validation_spans(
             objective.protocol,
             store.splits["validation"],
             steps.train_len,
-            settings["eval_tokens"],
+            settings.eval_tokens,
         )
     except DataError as error:
         raise DataError(f"validation split: {error}") from None
     return batches, spans
 
 
-def _steps(settings: dict[str, Any]) -> loop.TrainSettings:
-    n_steps, keep = int(settings["tokens"]) // settings["batch_tokens"], settings["keep"]
+def loop_settings(settings: TrainConfig) -> loop.TrainSettings:
+    """Return what the training loop reads of the settings."""
     return loop.TrainSettings(
-        train_len=settings["train_len"],
-        n_steps=n_steps,
-        batch_size=settings["batch_tokens"] // settings["train_len"],
-        accumulation=settings["accumulation"],
-        optim=OptimSettings(lr=settings["lr"], **settings["optim"]),
-        save_every=settings["save_every"],
-        keep=frozenset(range(keep, n_steps + 1, keep) if isinstance(keep, int) else keep or ()),
-        eval_every=settings["eval_every"],
+        train_len=settings.train_len,
+        n_steps=settings.n_steps,
+        batch_size=settings.batch_tokens // settings.train_len,
+        accumulation=settings.accumulation,
+        optim=optim_settings(settings),
+        save_every=settings.save_every,
+        keep=settings.kept_steps,
+        eval_every=settings.eval_every,
     )
+
+
+def optim_settings(settings: TrainConfig) -> OptimSettings:
+    """Return what the optimiser reads of the settings."""
+    optim = settings.optim
+    return OptimSettings(
+        lr=settings.lr,
+        beta1=optim.beta1,
+        beta2=optim.beta2,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        clip=optim.clip,
+        schedule=optim.schedule,
+        warmup=optim.warmup,
+        final=optim.final,
+        power=optim.power,
+    )
+
+
+# What rank 0 does for all ranks: it holds the run folder, writes, and shows.
+
+
+@contextlib.contextmanager
+def run_lock(
+    settings: TrainConfig, folder: Path, group: SingleProcess
+) -> Iterator[Heartbeat | NullLogger]:
+    """Within: rank 0 holds the run folder, tidied, and keeps its status fresh."""
+    if not group.is_rank_zero:
+        yield NullLogger()
+        return
+    limit_s = math.inf if settings.stall_min is None else 60 * settings.stall_min
+    with locked(folder):
+        clean(folder)
+        with status_heartbeat(folder, settings.n_steps, limit_s) as heartbeat:
+            yield heartbeat
+
+
+def tidy(folder: Path) -> None:
+    """Clean the folder of a complete run that was killed while it said so."""
+    if leftovers(folder):
+        with contextlib.suppress(LexpError), locked(folder):
+            clean(folder)
+
+
+def newest(run: Run, group: SingleProcess) -> checkpoint.Checkpoint | None:
+    """The newest whole checkpoint, verified by each rank; rank 0 says which."""
+    found = checkpoint.latest(run.checkpoints) if group.is_rank_zero else None
+    if found and group.is_rank_zero:
+        warn_of_other_versions(run)
+    step = group.broadcast(found.step if found else None)
+    if found is None and step is not None:
+        (found,) = checkpoint.at_steps(run.checkpoints, [step])
+    return found
+
+
+def records(
+    settings: TrainConfig,
+    folder: Path,
+    group: SingleProcess,
+    found: checkpoint.Checkpoint | None,
+) -> tuple[Metrics | NullLogger, WandbLogger | NullLogger]:
+    """Return the loggers of metrics.jsonl and wandb: no-op ones on ranks other than 0."""
+    if not group.is_rank_zero:
+        return NullLogger(), NullLogger()
+    metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
+    label = RunLabel(settings.name, folder.name, "train")
+    return metrics, start_wandb(settings.wandb, folder, label, settings.raw)
+
+
+def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:
+    """Print a description of the run and return its progress display; a no-op on other ranks."""
+    if not job.group.is_rank_zero:
+        return NullLogger()
+    print(_description(job, folder, machine), file=sys.stderr, flush=True)
+    number, n_jobs = _place_in_sweep()
+    title = f"run {number} of {n_jobs}" if n_jobs > 1 else "training"
+    step_tokens = job.settings.step_tokens
+    total, done = job.settings.n_steps * step_tokens, job.step * step_tokens
+    return Console(title, total, done, following=n_jobs - number)
+
+
+def _description(job: loop.TrainingJob, folder: Path, machine: str) -> str:
+    """Return what is about to run, in three or four lines."""
+    steps, batches = job.settings, job.batches
+    n_parameters = sum(p.numel() for p in job.model.parameters())
+    total = steps.n_steps * steps.step_tokens
+    lines = [
+        f"{folder} ({f'from step {job.step}' if job.step else 'from the start'})",
+        f"  {n_parameters / 1e6:.2f}M parameters, {type(job.model.position).__name__}, {machine}",
+        f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
+        f"{steps.train_len}, {total / (batches.n_windows * steps.train_len):.2f} epochs",
+    ]
+    if batches.n_left_out_tokens:
+        lines.append(
+            f"  left out: {batches.n_left_out_tokens} tokens in documents shorter than "
+            f"{steps.train_len + 1}"
+        )
+    return "\n".join(lines)
+
+
+def _place_in_sweep() -> tuple[int, int]:
+    """Return the number of this job, from 1, and how many its sweep has; 1 and 1 outside a sweep.
+
+    Jobs that run side by side count as sweeps of their own: they do not follow one another.
+    """
+    n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
+    if n_jobs <= 1 or not HydraConfig.initialized():
+        return 1, 1
+    return HydraConfig.get().job.num + 1, n_jobs

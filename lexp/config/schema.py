@@ -75,7 +75,7 @@ class TrainSchema:
     stall_min: float | None = None
     device: str = MISSING
     precision: str = MISSING
-    kernel: str = "tiles"
+    kernel: str = MISSING
     compile: bool = MISSING
     parallel: str = MISSING
     wandb: str = MISSING
@@ -238,8 +238,6 @@ def check_types(settings: dict[str, Any]) -> None:
     Nothing in them is interpolated: they may be somebody else's.
     """
     for group in ("model", "size", "dataset", "tokenizer", "objective"):
-        if group == "objective" and group not in settings:
-            continue  # of an older lexp
         if not isinstance(settings.get(group), dict):
             raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
     try:

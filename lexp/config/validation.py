@@ -2,8 +2,27 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import DictConfig
+
+from lexp.config.schema import check_types, plain
+from lexp.config.settings import (
+    HF,
+    AnalyzeConfig,
+    EvalConfig,
+    FinetuneConfig,
+    HfRunConfig,
+    MethodsConfig,
+    Node,
+    ProbeConfig,
+    ReportConfig,
+    StatusConfig,
+    StudyConfig,
+    TrainConfig,
+    read_settings,
+)
 from lexp.system.errors import ConfigError
 
 STATES = ("trained", "random")
@@ -13,189 +32,247 @@ KERNELS = ("tiles", "flex")
 PARALLEL = ("ddp", "fsdp")
 WANDB_MODES = ("off", "offline", "online")
 SCHEDULES = ("cosine", "linear", "polynomial", "constant")
-BETAS = ("beta1", "beta2")
 MAX_TOKENS = 1e15
 MAX_LENGTH = 1 << 24  # positions beyond are not exact in float32, and no text is that long
 
 
-def check_train(config: dict[str, Any]) -> None:
-    """Check ranges and combinations; one ConfigError names everything that is wrong."""
-    optim = config["optim"]
+def read_train(raw: dict[str, Any]) -> TrainConfig:
+    """Return the settings of a training run; one ConfigError names everything that is wrong.
+
+    raw: as composed, or as read from the config.json of a run, which may be somebody else's.
+    """
+    check_types(raw)
+    config = read_settings(TrainConfig, raw)
+    optim = config.optim
     problems = [
-        *_at_least(config, 1, "train_len", "batch_tokens", "accumulation", "save_every"),
-        *_at_least(config, 1, "eval_every", "eval_tokens"),
-        *_at_least(config, 0, "seed"),
-        *_steps("keep", config.get("keep")),
-        *_positive(config, "lr", "tokens"),
-        *([] if config.get("stall_min") is None else _positive(config, "stall_min")),
-        *_positive(optim, "eps", "power"),
-        *_share(optim, "warmup", "final"),
-        *[f"optim.{k}={optim[k]} (from 0 to below 1)" for k in BETAS if not 0 <= optim[k] < 1],
-        *_one_of(config, "device", DEVICES),
-        *_one_of(config, "precision", PRECISIONS),
-        *_one_of({"kernel": config.get("kernel", "tiles")}, "kernel", KERNELS),
-        *_one_of({"parallel": "ddp", **config}, "parallel", PARALLEL),  # older runs have none
-        *_one_of(config, "wandb", WANDB_MODES),
-        *_one_of({"optim.schedule": optim["schedule"]}, "optim.schedule", SCHEDULES),
-        *_path_word("name", config["name"]),
-        *_place(config),
-    ]
-    for group in ("model", "size", "dataset", "tokenizer"):
+        *_at_least(
+            1,
+            train_len=config.train_len,
+            batch_tokens=config.batch_tokens,
+            accumulation=config.accumulation,
+            save_every=config.save_every,
+            eval_every=config.eval_every,
+            eval_tokens=config.eval_tokens,
+        ),
+        *_at_least(0, seed=config.seed),
+        *_steps("keep", config.keep),
+        *_positive(lr=config.lr, tokens=config.tokens),
+        *([] if config.stall_min is None else _positive(stall_min=config.stall_min)),
+        *_positive(**{"optim.eps": optim.eps, "optim.power": optim.power}),
+        *_between(0, 1, {"optim.warmup": optim.warmup, "optim.final": optim.final}),
+        *_betas({"optim.beta1": optim.beta1, "optim.beta2": optim.beta2}),
+        *_one_of("device", config.device, DEVICES),
+        *_one_of("precision", config.precision, PRECISIONS),
+        *_one_of("kernel", config.kernel, KERNELS),
+        *_one_of("parallel", config.parallel, PARALLEL),
+        *_one_of("wandb", config.wandb, WANDB_MODES),
+        *_one_of("optim.schedule", optim.schedule, SCHEDULES),
+        *_path_word("name", config.name),
+        *_folder(config.outputs),
         # They are part of folder names.
-        problems += _path_word(f"{group}.name", config[group].get("name"))
-    if "objective" in config:  # runs of an older lexp have none
-        problems += _path_word("objective.name", config["objective"].get("name"))
-    for key in ("weight_decay", "clip"):
-        if not (math.isfinite(optim[key]) and optim[key] >= 0):
-            problems.append(f"optim.{key}={optim[key]} (a finite number from 0)")
-    if config["seed"] >= 1 << 63:
-        problems.append(f"seed={config['seed']} (below 2^63)")
-    if config["tokens"] > MAX_TOKENS:
-        problems.append(f"tokens={config['tokens']:g} (at most {MAX_TOKENS:g})")
-    if config["train_len"] > MAX_LENGTH:
-        problems.append(f"train_len={config['train_len']} (at most {MAX_LENGTH})")
+        *_path_word("model.name", config.model.name),
+        *_path_word("size.name", config.size.name),
+        *_path_word("dataset.name", config.dataset.name),
+        *_path_word("tokenizer.name", config.tokenizer.name),
+        *_path_word("objective.name", config.objective.name),
+        *_not_negative({"optim.weight_decay": optim.weight_decay, "optim.clip": optim.clip}),
+    ]
+    if config.seed >= 1 << 63:
+        problems.append(f"seed={config.seed} (below 2^63)")
+    if config.tokens > MAX_TOKENS:
+        problems.append(f"tokens={config.tokens:g} (at most {MAX_TOKENS:g})")
+    if config.train_len > MAX_LENGTH:
+        problems.append(f"train_len={config.train_len} (at most {MAX_LENGTH})")
     _raise(problems)
-    portion = config["train_len"] * config["accumulation"]
-    if config["batch_tokens"] % portion:
+    portion = config.train_len * config.accumulation
+    if config.batch_tokens % portion:
         problems.append(
-            f"batch_tokens={config['batch_tokens']} (a multiple of train_len * accumulation = "
+            f"batch_tokens={config.batch_tokens} (a multiple of train_len * accumulation = "
             f"{portion})"
         )
-    if config["tokens"] < config["batch_tokens"]:
-        problems.append(f"tokens={config['tokens']:g} (at least batch_tokens)")
+    if config.tokens < config.batch_tokens:
+        problems.append(f"tokens={config.tokens:g} (at least batch_tokens)")
     _raise(problems)
+    return config
 
 
-def check_ranks(config: dict[str, Any], n_ranks: int) -> None:
+def check_ranks(config: TrainConfig, n_ranks: int) -> None:
     """ConfigError if so many ranks cannot share a batch, or not in the way that is asked for."""
-    portion = config["train_len"] * config["accumulation"] * n_ranks
+    portion = config.train_len * config.accumulation * n_ranks
     problems = []
-    if config["batch_tokens"] % portion:
+    if config.batch_tokens % portion:
         problems.append(
-            f"batch_tokens={config['batch_tokens']} on {n_ranks} ranks (a multiple of train_len * "
+            f"batch_tokens={config.batch_tokens} on {n_ranks} ranks (a multiple of train_len * "
             f"accumulation * ranks = {portion})"
         )
-    if n_ranks > 1 and config["compile"] and config["parallel"] == "fsdp":
+    if n_ranks > 1 and config.compile and config.parallel == "fsdp":
         problems.append("compile=true with parallel=fsdp (one of the two; ddp can be compiled)")
     _raise(problems)
 
 
-def check_eval(config: dict[str, Any]) -> None:
-    """Check lengths and choices; one ConfigError names everything that is wrong."""
-    problems = [*_methods(config), *_chosen(config, "protocol"), *_checkpoints(config)]
-    problems += _one_of(config, "kernel", KERNELS)
-    problems += _one_of(config, "wandb", WANDB_MODES)
-    if config["max_tokens"] is not None:
-        problems += _at_least(config, 1, "max_tokens")
-        if math.isinf(config["max_tokens"]):
+def read_hf_run(raw: dict[str, Any]) -> HfRunConfig:
+    """Return the settings of a run of a Hugging Face model; ConfigError if they are not allowed."""
+    config = read_settings(HfRunConfig, raw)
+    model = config.model
+    words = {
+        "path": config.path,
+        "model.name": model.name,
+        "model.type": model.type,
+        "model.sha256": model.sha256,
+        "size.name": config.size.name,
+        "dataset.name": config.dataset.name,
+        "tokenizer.name": config.tokenizer.name,
+    }
+    problems = [
+        f"{key}={word!r} (text)" for key, word in words.items() if not isinstance(word, str)
+    ]
+    sizes = (config.size.n_layers, config.size.d_model, config.size.n_heads)
+    if not all(_is_whole(n) and n >= 1 for n in (*sizes, config.size.head_dim, config.size.d_ff)):
+        problems.append("size (whole numbers from 1)")
+    if not _is_whole(config.seed):
+        problems.append(f"seed={config.seed!r} (a whole number)")
+    if not _is_whole(config.train_len) or not 1 <= config.train_len <= MAX_LENGTH:
+        problems.append(f"train_len={config.train_len!r} (from 1 to {MAX_LENGTH})")
+    _raise(problems)
+    return config
+
+
+def read_eval(composed: DictConfig) -> EvalConfig:
+    """Return the settings of `lexp eval`; one ConfigError names everything that is wrong."""
+    config = read_settings(EvalConfig, plain(composed))
+    problems = [
+        *_methods(config),
+        *_chosen(protocol=config.protocol),
+        *_checkpoints(config.checkpoints),
+        *_one_of("kernel", config.kernel, KERNELS),
+        *_one_of("wandb", config.wandb, WANDB_MODES),
+    ]
+    if config.max_tokens is not None:
+        problems += _at_least(1, max_tokens=config.max_tokens)
+        if math.isinf(config.max_tokens):
             problems.append("max_tokens=inf (null for all)")
-    workers = config["workers"]
-    if workers != "auto" and (type(workers) is not int or workers < 1):
+    workers = config.workers
+    if workers != "auto" and (not _is_whole(workers) or int(workers) < 1):
         problems.append(f"workers={workers} (auto, or a whole number from 1)")
     _raise(problems)
+    return config
 
 
-def check_probe(config: dict[str, Any]) -> None:
-    """Check lengths and choices; one ConfigError names everything that is wrong."""
-    problems = [*_methods(config), *_chosen(config, "probes")]
-    _raise(problems + _at_least(config, 2, "samples") + _at_least(config, 0, "seed"))
-
-
-def check_analyze(config: dict[str, Any]) -> None:
-    """Check lengths and choices; one ConfigError names everything that is wrong."""
-    problems = [*_methods(config), *_chosen(config, "instruments")]
-    if not config["states"] or set(config["states"]) - set(STATES):
-        problems.append(f"states={config['states']} (of {', '.join(STATES)})")
-    _raise(problems + _checkpoints(config) + _at_least(config, 1, "texts"))
-
-
-def check_report(config: dict[str, Any]) -> None:
-    """Check what the claims of a report rest on; one ConfigError names everything wrong."""
-    problems = [*_path_word("name", config["name"]), *_place(config), *_models(config["model"])]
-    if not (math.isfinite(config["delta"]) and config["delta"] >= 0):
-        problems.append(f"delta={config['delta']} (nats per token, a finite number from 0)")
-    problems += _positive(config, "key_alpha")
-    if config["last_k"] is not None:
-        problems += _at_least(config, 1, "last_k")
+def read_probe(composed: DictConfig) -> ProbeConfig:
+    """Return the settings of `lexp probe`; one ConfigError names everything that is wrong."""
+    config = read_settings(ProbeConfig, plain(composed))
+    problems = [*_methods(config), *_chosen(probes=config.probes)]
+    problems += [*_at_least(2, samples=config.samples), *_at_least(0, seed=config.seed)]
     _raise(problems)
+    return config
 
 
-def check_status(config: dict[str, Any]) -> None:
-    """Check which study is shown and how often; one ConfigError names everything wrong."""
-    _raise([*_path_word("name", config["name"]), *_positive(config, "every")])
+def read_analyze(composed: DictConfig) -> AnalyzeConfig:
+    """Return the settings of `lexp analyze`; one ConfigError names everything that is wrong."""
+    config = read_settings(AnalyzeConfig, plain(composed))
+    problems = [*_methods(config), *_chosen(instruments=config.instruments)]
+    if not config.states or set(config.states) - set(STATES):
+        problems.append(f"states={list(config.states)} (of {', '.join(STATES)})")
+    problems += [*_checkpoints(config.checkpoints), *_at_least(1, texts=config.texts)]
+    _raise(problems)
+    return config
 
 
-def check_finetune(config: dict[str, Any]) -> None:
-    """Check ranges and choices; one ConfigError names everything that is wrong."""
+def read_report(composed: DictConfig) -> ReportConfig:
+    """Return the settings of `lexp report`; one ConfigError names everything that is wrong."""
+    config = read_settings(ReportConfig, plain(composed))
     problems = [
-        *_at_least(config, 1, "epochs", "batch_size"),
-        *_at_least(config, 0, "seed"),
-        *_positive(config, "lr"),
-        *_one_of(config, "device", DEVICES),
-        *_one_of(config, "precision", PRECISIONS),
-        *_path_word("name", config["name"]),
-        *_place(config),
+        *_path_word("name", config.name),
+        *_folder(config.outputs),
+        *_model_names(config.model),
     ]
-    if not isinstance(config["task"], dict):
-        _raise([*problems, f"task={config['task']} (text, or one of glue/)"])
-    problems += _path_word("task.name", config["task"].get("name"))
-    if config["max_len"] is not None and not 3 <= config["max_len"] <= MAX_LENGTH:
-        problems.append(f"max_len={config['max_len']} (from 3 to {MAX_LENGTH})")
+    if not (math.isfinite(config.delta) and config.delta >= 0):
+        problems.append(f"delta={config.delta} (nats per token, a finite number from 0)")
+    problems += _positive(key_alpha=config.key_alpha)
+    if config.last_k is not None:
+        problems += _at_least(1, last_k=config.last_k)
     _raise(problems)
+    return config
 
 
-def check_study(config: dict[str, Any]) -> None:
-    """Check what all stages of a study share; one ConfigError names everything wrong."""
+def read_status(composed: DictConfig) -> StatusConfig:
+    """Return the settings of `lexp status`; one ConfigError names everything that is wrong."""
+    config = read_settings(StatusConfig, plain(composed))
+    _raise([*_path_word("name", config.name), *_positive(every=config.every)])
+    return config
+
+
+def read_finetune(composed: DictConfig) -> FinetuneConfig:
+    """Return the settings of `lexp finetune`; one ConfigError names everything that is wrong."""
+    config = read_settings(FinetuneConfig, plain(composed))
     problems = [
-        *_path_word("name", config["name"]),
-        *_one_of(config, "device", DEVICES),
-        *_one_of(config, "precision", PRECISIONS),
+        *_at_least(1, epochs=config.epochs, batch_size=config.batch_size),
+        *_at_least(0, seed=config.seed),
+        *_positive(lr=config.lr),
+        *_one_of("device", config.device, DEVICES),
+        *_one_of("precision", config.precision, PRECISIONS),
+        *_path_word("name", config.name),
+        *_folder(config.outputs),
+    ]
+    if not isinstance(config.task.values, dict):
+        _raise([*problems, f"task={config.task.values} (text, or one of glue/)"])
+    problems += _path_word("task.name", config.task.name)
+    if config.max_len is not None and not 3 <= config.max_len <= MAX_LENGTH:
+        problems.append(f"max_len={config.max_len} (from 3 to {MAX_LENGTH})")
+    _raise(problems)
+    return config
+
+
+def read_study(composed: DictConfig) -> StudyConfig:
+    """Return the settings of `lexp study`; one ConfigError names everything that is wrong."""
+    config = read_settings(StudyConfig, plain(composed))
+    problems = [
+        *_path_word("name", config.name),
+        *_one_of("device", config.device, DEVICES),
+        *_one_of("precision", config.precision, PRECISIONS),
         *[
-            f"{key}={config[key]} (values by name, such as +{key}.KEY=VALUE)"
-            for key in ("train", "eval", "probe", "analyze", "report")
-            if not isinstance(config[key], dict)
+            f"{command}={values} (values by name, such as +{command}.KEY=VALUE)"
+            for command, values in config.overrides.items()
+            if not isinstance(values, dict)
         ],
     ]
-    if config["flops"] is not None:
-        problems += _positive(config, "flops")
+    if config.flops is not None:
+        problems += _positive(flops=config.flops)
     _raise(problems)
+    return config
 
 
-def _methods(config: dict[str, Any]) -> list[str]:
-    """What is wrong with the values that `MethodsSchema` declares."""
+def _methods(config: MethodsConfig) -> list[str]:
+    """Return what is wrong with the values that `MethodsConfig` declares."""
     return [
-        *_one_of(config, "device", DEVICES),
-        *_one_of(config, "precision", PRECISIONS),
-        *_path_word("name", config["name"]),
-        *_place(config),
-        *_lengths(config["lengths"]),
-        *_chosen(config, "attention", "extension"),
-        *_models(config["model"]),
+        *_one_of("device", config.device, DEVICES),
+        *_one_of("precision", config.precision, PRECISIONS),
+        *_path_word("name", config.name),
+        *_folder(config.outputs),
+        *_lengths(config.lengths),
+        *_chosen(attention=config.attention, extension=config.extension),
+        *_model_names(config.model),
         *_external(config),
     ]
 
 
-def _external(config: dict[str, Any]) -> list[str]:
-    """What is wrong with model=hf and what goes with it alone."""
-    if config["model"] != "hf":
+def _external(config: MethodsConfig) -> list[str]:
+    """Return what is wrong with model=hf and the keys that go with it alone."""
+    train_len = config.train_len
+    if config.model != HF:
         return [
-            f"{key}={config[key]} (goes with model=hf)"
-            for key in ("path", "train_len")
-            if config[key] is not None
+            f"{key}={value} (goes with model=hf)"
+            for key, value in (("path", config.path), ("train_len", train_len))
+            if value is not None
         ]
-    problems = [] if config["path"] else ["model=hf (needs path=FOLDER or path=ORG/NAME)"]
-    train_len = config["train_len"]
+    problems = [] if config.path else ["model=hf (needs path=FOLDER or path=ORG/NAME)"]
     if train_len is not None and not 1 <= train_len <= MAX_LENGTH:
         problems.append(f"train_len={train_len} (from 1 to {MAX_LENGTH})")
     return problems
 
 
-def _chosen(config: dict[str, Any], *groups: str) -> list[str]:
-    return [
-        f"{group}=[] (at least one of its choices)"
-        for group in groups
-        if not isinstance(config[group], dict) or not config[group]
-    ]
+def _chosen(**groups: Mapping[str, Node]) -> list[str]:
+    return [f"{key}=[] (at least one of its choices)" for key, nodes in groups.items() if not nodes]
 
 
 def _raise(problems: list[str]) -> None:
@@ -203,40 +280,63 @@ def _raise(problems: list[str]) -> None:
         raise ConfigError("not allowed: " + ", ".join(problems))
 
 
-def _at_least(config: dict[str, Any], least: int, *keys: str) -> list[str]:
-    return [f"{key}={config[key]} (at least {least})" for key in keys if not config[key] >= least]
-
-
-def _positive(config: dict[str, Any], *keys: str) -> list[str]:
+def _at_least(least: int, **values: float) -> list[str]:
     return [
-        f"{key}={config[key]} (a finite number above 0)"
-        for key in keys
-        if not (math.isfinite(config[key]) and config[key] > 0)
+        f"{key}={value} (at least {least})" for key, value in values.items() if not value >= least
     ]
 
 
-def _share(config: dict[str, Any], *keys: str) -> list[str]:
-    return [f"optim.{k}={config[k]} (from 0 to 1)" for k in keys if not 0 <= config[k] <= 1]
+def _positive(**values: float) -> list[str]:
+    return [
+        f"{key}={value} (a finite number above 0)"
+        for key, value in values.items()
+        if not (math.isfinite(value) and value > 0)
+    ]
 
 
-def _steps(key: str, given: Any) -> list[str]:
-    steps = given if isinstance(given, list) else [given]
-    if given is None or all(type(step) is int and step >= 1 for step in steps):
+def _not_negative(values: dict[str, float]) -> list[str]:
+    return [
+        f"{key}={value} (a finite number from 0)"
+        for key, value in values.items()
+        if not (math.isfinite(value) and value >= 0)
+    ]
+
+
+def _between(low: int, high: int, values: dict[str, float]) -> list[str]:
+    return [
+        f"{key}={value} (from {low} to {high})"
+        for key, value in values.items()
+        if not low <= value <= high
+    ]
+
+
+def _betas(values: dict[str, float]) -> list[str]:
+    return [
+        f"{key}={value} (from 0 to below 1)" for key, value in values.items() if not 0 <= value < 1
+    ]
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _steps(key: str, value: Any) -> list[str]:
+    steps = value if isinstance(value, tuple) else (value,)
+    if value is None or all(_is_whole(step) and step >= 1 for step in steps):
         return []
-    return [f"{key}={given} (a whole number from 1, or a list of such)"]
+    return [f"{key}={_listed(value)} (a whole number from 1, or a list of such)"]
 
 
-def _checkpoints(config: dict[str, Any]) -> list[str]:
-    given = config["checkpoints"]
-    if given in ("last", "all"):
+def _checkpoints(value: str | tuple[int, ...]) -> list[str]:
+    if value in ("last", "all"):
         return []
-    if isinstance(given, list) and given:
-        return _steps("checkpoints", given)
-    return [f"checkpoints={given} (last, all, or a list of steps)"]
+    if isinstance(value, tuple) and value:
+        return _steps("checkpoints", value)
+    return [f"checkpoints={_listed(value)} (last, all, or a list of steps)"]
 
 
-def _one_of(config: dict[str, Any], key: str, allowed: tuple[str, ...]) -> list[str]:
-    return [] if config[key] in allowed else [f"{key}={config[key]} (one of {', '.join(allowed)})"]
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> list[str]:
+    return [] if value in allowed else [f"{key}={value} (one of {', '.join(allowed)})"]
 
 
 def _path_word(key: str, value: Any) -> list[str]:
@@ -245,25 +345,21 @@ def _path_word(key: str, value: Any) -> list[str]:
     return [f"{key}={value!r} (letters, digits, '.', '_' and '-', at most 100)"]
 
 
-def _place(config: dict[str, Any]) -> list[str]:
-    return [] if config["outputs"].strip() else ["outputs='' (a folder)"]
+def _folder(outputs: str) -> list[str]:
+    return [] if outputs.strip() else ["outputs='' (a folder)"]
 
 
-def _models(models: Any) -> list[str]:
-    words = models if isinstance(models, list) else [models]
-    if models is None or (words and all(isinstance(word, str) for word in words)):
+def _model_names(value: Any) -> list[str]:
+    words = value if isinstance(value, tuple) else (value,)
+    if value is None or (words and all(isinstance(word, str) for word in words)):
         return []
-    return [f"model={models} (a name, or a list of names)"]
+    return [f"model={_listed(value)} (a name, or a list of names)"]
 
 
-def _lengths(lengths: list[Any]) -> list[str]:
+def _lengths(lengths: tuple[Any, ...]) -> list[str]:
     if not lengths:
         return ["lengths=[] (at least one)"]
-    bad = [
-        value
-        for value in lengths
-        if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= MAX_LENGTH
-    ]
+    bad = [v for v in lengths if not _is_whole(v) or not 2 <= v <= MAX_LENGTH]
     problems = []
     if bad:
         shown = ", ".join(map(str, bad))
@@ -272,3 +368,8 @@ def _lengths(lengths: list[Any]) -> list[str]:
     if twice:
         problems.append(f"lengths: {', '.join(twice)} (each once)")
     return problems
+
+
+def _listed(value: Any) -> Any:
+    """Return a tuple as the list that was typed."""
+    return list(value) if isinstance(value, tuple) else value

@@ -6,7 +6,7 @@ taken later. Failures are results too; nothing is dropped.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ class EvalCase:
 def evaluate(
     tested: ModelUnderTest,
     targets: EvalTargets,
-    methods: list[Method],
+    methods: Sequence[Method],
     starting: Starting,
     advance: Advance,
 ) -> Iterator[EvalResult]:

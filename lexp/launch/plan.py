@@ -14,6 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lexp.config.schema import plain
+from lexp.config.validation import read_train
 from lexp.runs import status
 from lexp.runs.run import run_folder
 from lexp.runs.status import Status
@@ -48,11 +49,10 @@ def make_jobs(
         folder = n_steps = None
         if word == "train":
             config = load(list(own))
-            settings = plain(
-                OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
-            )
-            folder = run_folder(settings)
-            n_steps = int(settings["tokens"]) // settings["batch_tokens"]
+            keys = [str(key) for key in config if key != "hydra"]
+            settings = read_train(plain(OmegaConf.masked_copy(config, keys)))
+            folder = run_folder(settings.study_folder, settings.raw)
+            n_steps = settings.n_steps
         jobs.append(SweepJob(number, tuple(own), folder, n_steps))
     return jobs
 

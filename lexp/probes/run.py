@@ -34,9 +34,9 @@ ExamplesByLength = dict[int, list[ProbeExample]]
 class ProbePlan:
     """What is asked of every model under test; `seed` draws the examples."""
 
-    probes: list[Probe]
-    methods: list[Method]
-    lengths: list[int]
+    probes: tuple[Probe, ...]
+    methods: tuple[Method, ...]
+    lengths: tuple[int, ...]
     samples: int
     seed: int
 

@@ -15,7 +15,7 @@ Settings are JSON, not YAML, because they are read back from folders that may be
 import json
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,12 @@ from lexp import __version__
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.files import digest, make_folder, write_json
 
-# What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 GROUPS = ("model", "size", "dataset", "tokenizer")
-LATER = {"init_from": None, "kernel": "tiles"}
 CAUSAL = "causal"
-SEPARATE = ("share_layers", False)
+# A run's name has a hash of its settings. A key with its usual value is left out of the hash, so
+# that a key can be added to lexp without new names for the runs that do not use it.
+USUAL = {"init_from": None, "kernel": "tiles", "share_layers": False}
+# What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "save_every", "keep", "eval_every", "eval_tokens", "device",
     "path", "parallel", "stall_min",
@@ -68,6 +69,21 @@ class Run:
         return self.config["settings"]
 
     @property
+    def data(self) -> dict[str, Any]:
+        """Digests of its texts and its tokenizer, among others."""
+        return self.config["data"]
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the texts it was trained on."""
+        return self.data["fingerprint"]
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """The digest of its tokenizer."""
+        return self.data["tokenizer"]
+
+    @property
     def checkpoints(self) -> Path:
         """Where checkpoints are."""
         return self.folder / "checkpoints"
@@ -90,20 +106,15 @@ def find_runs(study: Path) -> list[Run]:
 def run_name(settings: dict[str, Any]) -> str:
     """The folder of a run: its choices, and a short hash of everything its results depend on."""
     choices = [settings[group]["name"] for group in GROUPS[:3]]
-    if (objective := objective_name(settings)) != CAUSAL:
-        choices.insert(1, objective)
+    if settings["objective"]["name"] != CAUSAL:
+        choices.insert(1, settings["objective"]["name"])
     place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
     return "-".join(choices + place)
 
 
-def objective_name(settings: dict[str, Any]) -> str:
-    """What a run's model is trained to say; those of an older lexp do not tell, and are causal."""
-    return (settings.get("objective") or {"name": CAUSAL})["name"]
-
-
-def run_folder(settings: dict[str, Any]) -> Path:
-    """Where the run of these settings is."""
-    return Path(settings["outputs"]) / settings["name"] / run_name(settings)
+def run_folder(study: Path, settings: dict[str, Any]) -> Path:
+    """Return the folder of the run of these settings."""
+    return study / run_name(settings)
 
 
 def variant(settings: dict[str, Any]) -> str:
@@ -111,12 +122,12 @@ def variant(settings: dict[str, Any]) -> str:
     return digest({k: v for k, v in _identity(settings).items() if k != "seed"})[:8]
 
 
-def variant_notes(runs: list[Run]) -> dict[str, str]:
-    """By variant: what tells it from the other variants of the same model, such as `gamma=0.1`.
+def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Return, by variant, what tells it from others of the same model, such as `gamma=0.1`.
 
-    No two variants of a model have the same note.
+    all_settings: of runs. No two variants of a model have the same note.
     """
-    settings = {variant(run.settings): run.settings for run in runs}
+    settings = {variant(of_run): of_run for of_run in all_settings}
     flat = {name: _telling(own) for name, own in settings.items()}
     briefly = {}
     for name, own in flat.items():
@@ -141,7 +152,7 @@ def variant_notes(runs: list[Run]) -> dict[str, str]:
 
 def run_notes(runs: list[Run]) -> dict[str, str]:
     """By run: the note of its variant among these runs."""
-    notes = variant_notes(runs)
+    notes = variant_notes(run.settings for run in runs)
     return {run.name: notes[variant(run.settings)] for run in runs}
 
 
@@ -162,8 +173,7 @@ def _words(own: dict[str, Any], keys: list[str]) -> str:
 
 def _telling(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings by dotted name, choices first; without the seed and without what a size brings."""
-    choices = {group: settings[group]["name"] for group in GROUPS}
-    choices["objective"] = objective_name(settings)
+    choices = {group: settings[group]["name"] for group in (*GROUPS, "objective")}
     sizes = {"max_len", *settings["size"]}
     rest = {
         key: value
@@ -257,13 +267,21 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
-    # Keys added later are left out where they are not used: older runs keep their names.
-    unused = {key for key, usual in LATER.items() if settings.get(key, usual) == usual}
-    if objective_name(settings) == CAUSAL:
-        unused.add("objective")
-    own = {key: settings[key] for key in settings if key not in {*NOT_IDENTITY, *unused}}
-    size = {key: value for key, value in own["size"].items() if (key, value) != SEPARATE}
-    return {**own, "size": size}
+    """Return the part of the settings that a run's results depend on."""
+    identity = {
+        key: {name: inner for name, inner in value.items() if not _is_usual(name, inner)}
+        if key == "size"
+        else value
+        for key, value in settings.items()
+        if key not in NOT_IDENTITY and not _is_usual(key, value)
+    }
+    if settings["objective"]["name"] == CAUSAL:
+        del identity["objective"]
+    return identity
+
+
+def _is_usual(key: str, value: Any) -> bool:
+    return key in USUAL and value == USUAL[key]
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -17,10 +17,10 @@ from torch.nn.attention import flex_attention as torch_flex
 from lexp.attention import Flex, Reference, flex, make_attend, make_flex, refuse_beyond_flex
 from lexp.attention.flex import list_true, make_mask
 from lexp.commands.evaluate import eval_
-from lexp.commands.make_objects import choose_kernel
+from lexp.commands.run_parts import choose_kernel
 from lexp.commands.train import train
 from lexp.config.schema import plain
-from lexp.config.validation import check_train
+from lexp.config.validation import read_train
 from lexp.data import Tokens
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
@@ -254,7 +254,8 @@ def test_a_run_trains_by_the_kernel_it_asks_for(tiny, device, monkeypatch):
     for kernel in kernels:
         config = tiny("model=t5", f"kernel={kernel}", "size.head_dim=16", f"device={device}")
         train(config)
-        folder = run_folder(plain(config))
+        settings = read_train(plain(config))
+        folder = run_folder(settings.study_folder, settings.raw)
         assert json.loads((folder / "config.json").read_text())["settings"]["kernel"] == kernel
         lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
         losses[kernel] = [line["loss"] for line in lines if line["event"] == "train"]
@@ -294,8 +295,9 @@ def test_where_it_cannot_run_one_line_says_so(tiny, tmp_path):
         train(tiny("kernel=flex", "model=fire"))
 
 
-def test_the_kernel_is_part_of_a_runs_identity_and_older_runs_keep_their_names(tiny):
+def test_the_kernel_is_part_of_a_runs_identity_but_for_the_usual_one(tiny):
     usual, other = plain(tiny()), plain(tiny("kernel=flex"))
-    older = {key: value for key, value in usual.items() if key != "kernel"}
-    check_train(older)
-    assert run_name(older) == run_name(usual) != run_name(other)
+    without = {key: value for key, value in usual.items() if key != "kernel"}
+    assert run_name(without) == run_name(usual) != run_name(other)
+    with pytest.raises(ConfigError, match="no value for kernel"):
+        read_train(without)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lexp.commands import eval_plan as plan_task
+from lexp.commands import eval_cost as cost_task
 from lexp.commands.evaluate import eval_
 from lexp.commands.train import train
 from lexp.evaluate import run as evaluate_run
@@ -51,14 +51,14 @@ def study(tiny, tmp_path):
 def needs(monkeypatch):
     """What a plan counted, of the last plan made."""
     seen = {}
-    original = plan_task._sheet
+    original = cost_task._sheet
 
     def sheet(found):
         seen.clear()
         seen.update(found)
         return original(found)
 
-    monkeypatch.setattr(plan_task, "_sheet", sheet)
+    monkeypatch.setattr(cost_task, "_sheet", sheet)
     return seen
 
 
@@ -154,8 +154,8 @@ def test_one_of_anything_is_said(study, tiny, texts, capsys):
 def test_the_pilot_reads_most_documents_whatever_their_sizes(study, texts, monkeypatch):
     """The made texts are of 400, 500 and 600 words, all shorter than a third of the pilot."""
     seen = []
-    original = plan_task.pilot
-    monkeypatch.setattr(plan_task, "pilot", lambda s: seen.append(original(s)) or seen[-1])
+    original = cost_task.pilot
+    monkeypatch.setattr(cost_task, "pilot", lambda s: seen.append(original(s)) or seen[-1])
     study.train()
     study.eval("plan=true", "attention=[full]")
     assert len(set(seen[0].document.tolist())) >= 2

@@ -14,10 +14,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
 from lexp.commands.evaluate import eval_
+from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study import command as study_task
 from lexp.commands.study.command import check, study
 from lexp.commands.study.file import spelled
+from lexp.commands.study.jobs import training_runs
 from lexp.commands.train import train
+from lexp.config.schema import plain
 from lexp.config.sweep import check_jobs
 from lexp.evaluate import EVALUATIONS
 from lexp.extension import Extension, UniformScale
@@ -26,7 +29,7 @@ from lexp.report.scales import best_scale, fit
 from lexp.report.study_results import make_series
 from lexp.results import read_newest
 from lexp.runs import checkpoint
-from lexp.runs.run import Run
+from lexp.runs.run import Run, run_folder
 from lexp.system.errors import CheckpointError, ConfigError, LexpError
 from lexp.system.files import config_folder
 from support.cli import lexp
@@ -196,11 +199,11 @@ def test_a_wrong_command_ends_in_one_line(line, tmp_path):
 def test_what_the_command_line_adds_reaches_every_stage(made):
     more = "+train.tokens=1280", "+train.seed=[3]", "+eval.lengths=[16,32]", "name=other"
     _, chosen, jobs = check(made({}, *more))
-    trained = [job.settings for job in jobs if job.stage.command == "train"]
-    assert {(s["tokens"], s["seed"], s["name"]) for s in trained} == {(1280.0, 3, "other")}
+    trained = training_runs(jobs)
+    assert {(run.tokens, run.seed, run.name) for run in trained} == {(1280.0, 3, "other")}
     assert len(trained) == 2
-    (scored,) = [job.settings for job in jobs if job.stage.command == "eval"]
-    assert scored["lengths"] == [16, 32] and scored["device"] == "cpu"
+    (scored,) = [job.plan.config for job in jobs if isinstance(job.plan, EvalPlan)]
+    assert scored.lengths == (16, 32) and scored.device == "cpu"
     assert chosen.stages[0].values["keep"] == [[4]]
 
 
@@ -230,12 +233,13 @@ def test_another_launcher_gets_the_same_jobs_as_one_sweep(made, monkeypatch, cap
     (command,) = asked
     assert command[1:5] == ["-m", "lexp", "train", "-m"] and command[-1] == "hydra/launcher=slurm"
     found = []
-    check_jobs(config_folder(), "train", command[5:], lambda c: found.append(study_task.plain(c)))
-    assert sorted(map(str, found)) == sorted(str(job.settings) for job in trained)
+    check_jobs(config_folder(), "train", command[5:], lambda c: found.append(plain(c)))
+    assert sorted(map(str, found)) == sorted(str(job.plan.raw) for job in trained)
     assert [error.exit_code for error in problems] == [7]
     for job in trained:  # nothing is launched where nothing is left
-        job.folder.mkdir(parents=True)
-        (job.folder / "done.json").write_text("{}")
+        folder = run_folder(job.plan.study_folder, job.plan.raw)
+        folder.mkdir(parents=True)
+        (folder / "done.json").write_text("{}")
     assert study_task._launch(chosen.stages[0], trained, []) == [] and len(asked) == 1
 
 

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from rich.console import Console
 
+from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study import cost as study_weight
 from lexp.commands.study.command import check, study
-from lexp.commands.study.plan import plan
+from lexp.commands.study.jobs import training_runs
 from lexp.report.expected import Perplexities, blocks_of, split_name
 from lexp.report.published import load_published
 from support import ROOT
@@ -43,10 +44,10 @@ def test_every_file_composes_and_is_planned(name, scale, monkeypatch, capsys):
     assert {"train", "eval", "report"} <= set(commands) and commands[-1] == "report"
     assert chosen.claim and chosen.source and chosen.deviations and chosen.time
     assert (chosen.flops is None) == (scale == "mini")
-    sizes = {job.settings["size"]["name"] for job in jobs if job.stage.command == "train"}
+    sizes = {run.size.name for run in training_runs(jobs)}
     assert sizes <= ({"nano"} if scale == "mini" else {"small", "medium"})
     monkeypatch.setattr(study_weight, "pilot", lambda settings, weight: 1e11)
-    plan(chosen, jobs, settings, Console(width=200))
+    study_weight.print_cost(chosen, jobs, settings, Console(width=200))
     shown = capsys.readouterr().out
     for head in ("jobs", "done", "tokens", "FLOPs", "time", "hours", "disk"):
         assert head in shown
@@ -88,7 +89,7 @@ def test_plan_trains_nothing_and_measures_here_what_it_is_not_told(capsys, tmp_p
 
 def test_the_zoo_has_every_scheme():
     _, _, jobs = checked("zoo", "mini")
-    models = [job.settings["model"]["name"] for job in jobs if job.stage.command == "train"]
+    models = [run.model.name for run in training_runs(jobs)]
     assert sorted(models) == sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 
@@ -96,7 +97,7 @@ def test_the_zoo_has_every_scheme():
 def test_training_dynamics_has_a_plain_window_beside_every_gain(scale):
     """Without one nobody can tell longer context from fewer early tokens."""
     _, _, jobs = checked("training_dynamics", scale)
-    patterns = [set(job.settings["attention"]) for job in jobs if job.stage.command == "eval"]
+    patterns = [set(job.plan.config.attention) for job in jobs if isinstance(job.plan, EvalPlan)]
     assert patterns == [{"full", "blockwise", "window"}]
 
 
@@ -141,11 +142,14 @@ def test_printed_perplexities_are_those_of_the_published_tables(name):
 
 def test_parameters_are_counted_as_they_are_made():
     """For every scheme, and for sizes whose head width is not theirs over the number of heads."""
-    from lexp.commands.make_objects import make_model
+    from lexp.commands.run_parts import make_model
     from lexp.config.schema import plain
+    from lexp.config.validation import read_train
 
     for path in sorted((CONF / "model").glob("*.yaml")):
-        settings = plain(compose("train", f"model={path.stem}", "size.d_ff=96", "train_len=32",
-                                 "batch_tokens=4096", "size.head_dim=16"))  # fmt: skip
+        settings = read_train(plain(compose(
+            "train", f"model={path.stem}", "size.d_ff=96", "train_len=32",
+            "batch_tokens=4096", "size.head_dim=16",
+        )))  # fmt: skip
         made = sum(p.numel() for p in make_model(settings, 300).parameters())
         assert study_weight.n_parameters(settings, 300) == made, path.stem

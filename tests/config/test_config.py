@@ -11,7 +11,6 @@ from lexp.commands import train as train_task
 from lexp.config.instantiate import build
 from lexp.config.schema import check_types, plain
 from lexp.config.sweep import check_jobs
-from lexp.extension import Extension
 from lexp.pattern import Blockwise, Pattern
 from lexp.position import Position, RoPE, XPos
 from lexp.runs.run import Run, open_run, run_name, run_notes, variant, variant_notes
@@ -33,25 +32,24 @@ NEEDS = {
 def test_every_choice_of_lexp_train_composes_builds_and_is_named_as_its_file(group, choice):
     config = compose("train", f"{group}={choice}", *NEEDS.get((group, choice), []))
     settings = train_task.check(config)
-    assert settings[group]["name"] == choice
-    check_types(settings)
-    assert choice in run_name(settings) or group == "tokenizer"
+    assert getattr(settings, group).name == choice
+    assert choice in run_name(settings.raw) or group == "tokenizer"
 
 
 @pytest.mark.parametrize("choice", choices("attention"))
 def test_every_attention_of_lexp_eval_composes_and_builds(choice):
-    settings = eval_task.check(compose("eval", f"attention=[{choice}]"))
-    assert list(settings["attention"]) == [choice]
-    pattern = build(settings["attention"][choice], Pattern, "attention")
-    assert pattern.label == choice
+    plan = eval_task.check(compose("eval", f"attention=[{choice}]"))
+    assert list(plan.config.attention) == [choice]
+    (method,) = plan.methods
+    assert method.pattern.label == choice
 
 
 @pytest.mark.parametrize("choice", choices("extension"))
 def test_every_extension_of_lexp_eval_composes_and_builds(choice):
     needs = ["extension.longrope.divisors=[1,2.5]"] if choice == "longrope" else []
-    settings = eval_task.check(compose("eval", f"extension=[{choice}]", *needs))
-    extension = build(settings["extension"][choice], Extension, "extension")
-    assert extension.label.split("-")[0] == choice
+    plan = eval_task.check(compose("eval", "attention=[full]", f"extension=[{choice}]", *needs))
+    (method,) = plan.methods
+    assert method.extension.label.split("-")[0] == choice
 
 
 def test_eval_takes_several_patterns_and_their_sizes():
@@ -213,7 +211,7 @@ def test_ints_fit_floats_and_nothing_is_called_with_what_does_not_fit():
 
 def test_the_same_choices_are_the_same_folder_and_others_another():
     def name(*overrides: str) -> str:
-        return run_name(train_task.check(compose("train", *overrides)))
+        return run_name(train_task.check(compose("train", *overrides)).raw)
 
     base = name()
     assert base.startswith("rope-nano-stdlib-L128-s0-")
@@ -225,7 +223,7 @@ def test_the_same_choices_are_the_same_folder_and_others_another():
 
 
 def test_settings_from_a_run_folder_are_checked_and_never_interpolated():
-    settings = train_task.check(compose("train"))
+    settings = train_task.check(compose("train")).raw
     check_types({**settings, "model": {"name": "${oc.env:HOME}", "position": {}}})
     with pytest.raises(ConfigError, match="n_layers"):
         check_types({**settings, "size": {**settings["size"], "n_layers": "many"}})
@@ -240,7 +238,7 @@ def test_a_dataset_that_does_not_exist_is_refused_by_eval_too():
 
 
 def run_in(folder: Path, *overrides: str) -> Run:
-    settings = train_task.check(compose("train", *overrides))
+    settings = train_task.check(compose("train", *overrides)).raw
     data = {"fingerprint": "f", "tokenizer": "bytes"}
     return open_run(folder / run_name(settings), settings, data, "float32")
 
@@ -259,7 +257,7 @@ def test_variants_of_a_model_are_told_apart_by_what_differs(tmp_path):
     ]
     names = [variant(r.settings) for r in runs]
     assert names[0] == names[1] and len(set(names)) == 5
-    notes = variant_notes(runs)
+    notes = variant_notes(run.settings for run in runs)
     assert "gamma=0.1" in notes[names[2]] and "tokenizer=bpe" in notes[names[3]]
     assert notes[names[4]].startswith("size=mini") and notes[names[5]] == ""
 
@@ -277,6 +275,6 @@ def test_no_two_variants_of_a_model_have_the_same_note(tmp_path):
     assert [notes[run.name] for run in runs] == [
         "size=nano, d_ff=512", "size=mini", "size=nano, d_ff=256", "size=nano, d_ff=256",
     ]  # fmt: skip
-    assert len(set(variant_notes(runs).values())) == 3
+    assert len(set(variant_notes(run.settings for run in runs).values())) == 3
     # Where it takes one word, it stays one.
     assert list(run_notes(runs[:2]).values()) == ["size=nano", "size=mini"]

@@ -12,8 +12,9 @@ import torch
 
 from lexp.attention import make_attend
 from lexp.commands import eval_workers as workers
-from lexp.commands.make_objects import make_model
+from lexp.commands.run_parts import make_model
 from lexp.commands.train import train
+from lexp.config.validation import read_train
 from lexp.data import Tokens
 from lexp.display.table import to_markdown
 from lexp.evaluate import (
@@ -189,7 +190,7 @@ def by_hand(study, length: int) -> float:
     """Mean loss of the rope run with all positions halved."""
     (folder,) = study.folder.glob("rope*")
     run = Run(folder)
-    model = make_model(run.settings, 256)
+    model = make_model(read_train(run.settings), 256)
     checkpoint.load_model(checkpoint.latest(run.checkpoints), model)
     halved = RoPE(8)
     halved.theta = [theta / 2 for theta in halved.theta]

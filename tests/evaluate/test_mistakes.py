@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from lexp.attention import make_attend
-from lexp.commands.load_runs import make_methods
+from lexp.commands.run_plan import make_methods
 from lexp.commands.train import train
-from lexp.config.schema import plain
+from lexp.config.validation import read_eval
 from lexp.evaluate import EVALUATIONS
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
@@ -231,5 +231,5 @@ def test_17_use_of_context_is_measured_beside_survival():
 
 
 def test_18_every_baseline_gets_every_method_and_the_window_stands_beside_it():
-    methods = make_methods(plain(compose("eval")))
+    methods = make_methods(read_eval(compose("eval")))
     assert {"full", "blockwise", "window"} <= {method.label for method in methods}

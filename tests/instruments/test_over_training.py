@@ -24,7 +24,7 @@ from support.config import compose
 
 
 def checkpoints_of(config) -> Path:
-    return Path(config.outputs) / config.name / run_name(check(config)) / "checkpoints"
+    return Path(config.outputs) / config.name / run_name(check(config).raw) / "checkpoints"
 
 
 # The newest two are there in any case; a kept one may be one of them.

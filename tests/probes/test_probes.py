@@ -539,12 +539,13 @@ def test_every_cell_is_a_row_and_the_arrays_beside_it_give_its_numbers(study, ca
 
 def test_the_cell_is_that_of_the_library_called_by_hand(study, texts):
     (row,) = study("probes=[passkey]", "lengths=[100]", "model=rope")
-    from lexp.commands.make_objects import make_model
+    from lexp.commands.run_parts import make_model
+    from lexp.config.validation import read_train
     from lexp.runs import checkpoint
     from lexp.runs.run import Run
 
     (folder,) = study.folder.glob("rope*")
-    model = make_model(Run(folder).settings, 256).eval()
+    model = make_model(read_train(Run(folder).settings), 256).eval()
     checkpoint.load_model(checkpoint.latest(Run(folder).checkpoints), model)
     ids = [np.frombuffer(p.read_bytes(), np.uint8) for p in sorted((texts / "test").glob("*"))]
     starts = np.cumsum([0, *map(len, ids)])

@@ -289,7 +289,8 @@ def test_watching_ends_when_nothing_is_under_way(tmp_path, capsys, monkeypatch):
 
 
 def run_folder(config) -> Path:
-    return training.run_folder(training.check(config))
+    settings = training.check(config)
+    return training.run_folder(settings.study_folder, settings.raw)
 
 
 def state_of(config) -> tuple[str, str]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from lexp.attention import make_attend
-from lexp.commands.finetune import finetune_, make_labelled
+from lexp.commands.finetune import finetune_
 from lexp.commands.train import train
-from lexp.config.schema import plain
-from lexp.data.labelled import LabelledFiles, LabelledHub
+from lexp.config.validation import read_finetune
+from lexp.data.labelled import LabelledDataset, LabelledFiles, LabelledHub
 from lexp.model.classifier import Classifier, joined
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional
@@ -77,7 +77,8 @@ def test_a_text_is_classified_alike_alone_and_in_a_batch():
 
 @pytest.mark.parametrize("name", GLUE)
 def test_glue_is_what_the_benchmark_says(name):
-    labelled = make_labelled(plain(compose("finetune", f"task=glue/{name}", "run=x")))
+    settings = read_finetune(compose("finetune", f"task=glue/{name}", "run=x"))
+    labelled = settings.task.build(LabelledDataset, "task")
     measures, n_texts, n_classes = TABLE[name]
     assert labelled.measures == measures and len(labelled.columns) == n_texts
     assert labelled.n_classes == n_classes and labelled.hub.config == name

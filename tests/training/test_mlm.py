@@ -2,6 +2,7 @@
 
 import csv
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 
 from lexp.attention import make_attend
 from lexp.commands.evaluate import eval_
-from lexp.commands.make_objects import make_model
+from lexp.commands.run_parts import make_model
 from lexp.commands.study import cost as study_weight
 from lexp.commands.train import train
 from lexp.config.schema import plain
+from lexp.config.validation import read_train
 from lexp.data import Tokens
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional, BidirectionalWindow
@@ -105,7 +107,7 @@ def test_accumulation_changes_memory_not_the_result(tiny, tmp_path):
         config = tiny("objective=mlm", f"accumulation={n}", f"outputs={tmp_path}/{n}")
         train(config)
         found = checkpoint.latest(folder_of(config) / "checkpoints")
-        model = make_model(plain(config), 256)
+        model = make_model(read_train(plain(config)), 256)
         checkpoint.load_model(found, model)
         results.append(torch.cat([p.flatten() for p in model.parameters()]))
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
@@ -244,7 +246,7 @@ def test_what_a_masked_model_cannot_be_is_said_before_training(tiny, overrides, 
 def test_runs_of_before_keep_their_names():
     """Neither objective=causal nor share_layers=false is part of what names a run."""
     now = plain(compose("train"))
-    then = {key: value for key, value in now.items() if key != "objective"}
+    then = {**now, "objective": {"name": "causal", "_target_": "of.another.Version"}}
     then["size"] = {k: v for k, v in now["size"].items() if k != "share_layers"}
     assert run_name(now) == run_name(then) and variant(now) == variant(then)
     names = {run_name(plain(compose("train", *o))) for o in (
@@ -256,10 +258,10 @@ def test_runs_of_before_keep_their_names():
 @pytest.mark.parametrize("objective", ["causal", "mlm"])
 @pytest.mark.parametrize("shared", [False, True])
 def test_parameters_are_counted_right(objective, shared):
-    settings = plain(compose(
+    settings = read_train(plain(compose(
         "train", "size=nano", "model=tisa_layers", f"objective={objective}",
         f"size.share_layers={str(shared).lower()}",
-    ))  # fmt: skip
+    )))  # fmt: skip
     model = make_model(settings, 256)
     made = sum(p.numel() for p in model.parameters())
     assert study_weight.n_parameters(settings, 256) == made
@@ -267,7 +269,7 @@ def test_parameters_are_counted_right(objective, shared):
     rows = 256 + (objective == "mlm")
     assert made == (1 if shared else 4) * inner + 2 * rows * 128 + 128 + 4 * 3 * 5 * 4
     # What multiplies does not get less by sharing.
-    apart = {**settings, "size": {**settings["size"], "share_layers": False}}
+    apart = replace(settings, size=replace(settings.size, share_layers=False))
     assert study_weight.weigh(settings, 1.0).training() == study_weight.weigh(apart, 1.0).training()
 
 

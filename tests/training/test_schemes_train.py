@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from lexp.commands.make_objects import make_model
+from lexp.commands.run_parts import make_model
 from lexp.commands.train import train
 from lexp.config.schema import plain
+from lexp.config.validation import read_train
 from lexp.record.metrics import read
 from lexp.runs import checkpoint
 from support.schemes import SCHEMES
@@ -22,8 +23,8 @@ def test_a_short_training_lowers_the_loss_and_moves_every_position_parameter(tin
     assert lines[0]["loss"] == pytest.approx(math.log(256), abs=0.1)
     assert sum(x["loss"] for x in lines[-10:]) / 10 < 3.6
 
-    settings = plain(config)
-    torch.manual_seed(settings["seed"])
+    settings = read_train(plain(config))
+    torch.manual_seed(settings.seed)
     start = dict(make_model(settings, 256).positions.named_parameters())
     trained = make_model(settings, 256)
     checkpoint.load_model(checkpoint.latest(folder_of(config) / "checkpoints"), trained)

@@ -16,15 +16,15 @@ from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import eval_
 from lexp.commands.probe import probe
 from lexp.commands.report import report
+from lexp.commands.study.cost import print_cost
 from lexp.commands.study.file import Stage, Study, parse_study
-from lexp.commands.study.jobs import StudyJob, compose_study
-from lexp.commands.study.plan import plan
+from lexp.commands.study.jobs import StudyJob, compose_study, training_runs
 from lexp.commands.train import train
-from lexp.config.schema import plain
-from lexp.config.validation import check_study
+from lexp.config.settings import StudyConfig
+from lexp.config.validation import read_study
 from lexp.display.terminal import table_console
 from lexp.record.console import duration
-from lexp.runs.run import Run
+from lexp.runs.run import Run, run_folder
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
 from lexp.system.files import config_folder, make_folder, write_json
 
@@ -33,13 +33,12 @@ HERE = ("here", "basic")
 TASKS = {"train": train, "eval": eval_, "probe": probe, "analyze": analyze, "report": report}
 
 
-def check(config: DictConfig) -> tuple[dict[str, Any], Study, list[StudyJob]]:
-    """Settings, study and all its jobs; ConfigError before any work if one of them is bad."""
+def check(config: DictConfig) -> tuple[StudyConfig, Study, list[StudyJob]]:
+    """Return settings, study and all its jobs; ConfigError before any work if one is bad."""
     if OmegaConf.is_missing(config, "study"):
         there = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
         raise ConfigError(f"study= is missing; there are {', '.join(there)}")
-    settings = plain(config)
-    check_study(settings)
+    settings = read_study(config)
     study = parse_study(settings)
     return settings, study, compose_study(study)
 
@@ -47,10 +46,10 @@ def check(config: DictConfig) -> tuple[dict[str, Any], Study, list[StudyJob]]:
 def study(config: DictConfig) -> None:
     """Train, evaluate, analyse and report a study, or go on where it was stopped."""
     settings, chosen, jobs = check(config)
-    if settings["plan"]:
-        plan(chosen, jobs, settings, table_console())
+    if settings.plan:
+        print_cost(chosen, jobs, settings, table_console())
         return
-    folder = make_folder(Path(settings["outputs"]) / settings["name"])
+    folder = make_folder(settings.study_folder)
     write_json(folder / "study.json", record(chosen))
     launcher = _launcher_words()
     started = time.perf_counter()
@@ -121,7 +120,8 @@ def _launcher_words() -> list[str]:
 
 def _launch(stage: Stage, jobs: list[StudyJob], launcher: list[str]) -> list[LexpError]:
     """Hand a training stage to `lexp train -m` with the launcher; what failed."""
-    if all(Run(job.folder).is_done for job in jobs):
+    runs = training_runs(jobs)
+    if all(Run(run_folder(run.study_folder, run.raw)).is_done for run in runs):
         print("all runs are complete", file=sys.stderr)
         return []
     command = [sys.executable, "-m", "lexp", "train", "-m", *stage.words(), *launcher]

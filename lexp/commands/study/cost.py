@@ -1,24 +1,54 @@
-"""What a model weighs before it is trained: parameters, FLOPs a token, and its speed here."""
+"""`lexp study plan=true`: jobs, tokens, FLOPs, time and disk of a study, before anything is run.
+
+    training     6 P + 6 layers inner (L + 1)            FLOPs a token
+    forward      2 P + 4 layers inner c(T)               FLOPs a token
+
+P: parameters that multiply something (all but the token embeddings); inner: heads x head_dim; a
+query of L sees (L + 1) / 2 keys on average, c(T) = (T + 1) / 2, or at most L under a pattern that
+sees no more. Masked models see all L, and their head is counted for every token. Time is FLOPs by
+the FLOPs a second of training: `flops=`, else the study file's, else measured here in a few steps
+of each variant.
+"""
 
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
+from rich.console import Console as Rich
 
 from lexp.attention import make_attend
-from lexp.commands.make_objects import make_dims, make_model, make_objective, training_pattern
-from lexp.config.instantiate import build
+from lexp.commands.analyze import AnalysisPlan
+from lexp.commands.probe import ProbeRunPlan
+from lexp.commands.run_parts import (
+    make_dims,
+    make_model,
+    make_objective,
+    make_position,
+    training_pattern,
+)
+from lexp.commands.run_plan import RunPlan
+from lexp.commands.study.file import Study
+from lexp.commands.study.jobs import StudyJob, names_by_variant, selected_runs, training_runs
+from lexp.commands.train import optim_settings
+from lexp.config.settings import Node, StudyConfig, TrainConfig
+from lexp.display.table import Table, TableCell, to_rich
 from lexp.model.transformer import Dims
-from lexp.position import Position
+from lexp.pattern import Banded, BidirectionalBlockwise, BidirectionalWindow
+from lexp.record.console import duration
+from lexp.runs.run import Run, run_folder, variant
+from lexp.scoring.memory import spelled
 from lexp.system import runtime
 from lexp.system.errors import ConfigError
-from lexp.training.optim import OptimSettings, make_optimizer
+from lexp.training.optim import make_optimizer
 
 VOCABULARIES = {"bytes": 256, "gpt2": 50257}
 # Steps of a pilot go on for so long; heavier steps than this are not tried on a CPU.
 PILOT_SECONDS, HEAVIEST_CPU = 1.0, 2e12
+# Bands at both sides of a query, before they are fitted to a trained length.
+OPEN_BANDS = (BidirectionalBlockwise(), BidirectionalWindow())
+# Of a parameter in a checkpoint (weights and two moments in float32), and of a scored token.
+BYTES_PARAMETER, BYTES_TOKEN = 12, 18
 
 
 @dataclass(frozen=True)
@@ -46,9 +76,138 @@ class Weight:
         )
 
 
-def weigh(settings: dict[str, Any], flops: float | None) -> Weight:
-    """Parameters of a run's model and the speed of its training."""
-    dims, n_vocabulary = make_dims(settings), vocabulary(settings["tokenizer"])
+@dataclass
+class StageCost:
+    """Of one stage: jobs, those done, tokens read, FLOPs, seconds (NaN: unknown), bytes."""
+
+    label: str
+    n_jobs: int = 0
+    n_done: int = 0
+    n_tokens: float = 0.0
+    flops: float = 0.0
+    seconds: float = 0.0
+    n_bytes: float = 0.0
+
+
+def print_cost(study: Study, jobs: list[StudyJob], settings: StudyConfig, rich: Rich) -> None:
+    """Print the table; nothing is trained, but for the steps that are timed."""
+    flops = settings.flops or study.flops
+    names, weights = names_by_variant(jobs), {}
+    for run in training_runs(jobs):
+        if variant(run.raw) not in weights:
+            weights[variant(run.raw)] = weigh(run, flops)
+    needs = []
+    for stage in study.stages:
+        need = StageCost(f"{stage.number} {stage.command}")
+        for job in (one for one in jobs if one.stage == stage):
+            need.n_jobs += 1
+            if isinstance(job.plan, TrainConfig):
+                _add_training(need, job.plan, weights[variant(job.plan.raw)])
+            elif isinstance(job.plan, RunPlan):
+                _add_reading(need, job.plan, selected_runs(job.plan, jobs), weights)
+        needs.append(need)
+    rich.print(to_rich(_sheet(study, needs)))
+    models = ", ".join(
+        f"{name} ({weights[key].n_parameters / 1e6:.3g}M)" for key, name in names.items()
+    )
+    by = (
+        f"{flops:.3g} FLOPs a second" if flops else "what a few training steps took on this machine"
+    )
+    lines = [
+        f"Runs: {models}.",
+        f"Time: FLOPs by {by}; evaluation as fast as training, analyses take longer than that.",
+        f"The study says: {study.time or 'nothing about its time'}.",
+    ]
+    if any(math.isnan(need.seconds) for need in needs):
+        lines.append("?: a step is too heavy to be tried on this CPU; name a speed with flops=")
+    rich.print("\n".join(lines), markup=False)
+
+
+def _add_training(need: StageCost, run: TrainConfig, weight: Weight) -> None:
+    need.n_bytes += weight.n_parameters * BYTES_PARAMETER * (2 + len(run.kept_steps))
+    if Run(run_folder(run.study_folder, run.raw)).is_done:
+        need.n_done += 1
+        return
+    n_tokens = run.n_steps * run.batch_tokens
+    need.n_tokens += n_tokens
+    need.flops += n_tokens * weight.training()
+    need.seconds += n_tokens * weight.training() / weight.speed
+
+
+def _add_reading(
+    need: StageCost, plan: RunPlan, runs: list[TrainConfig], weights: dict[str, Weight]
+) -> None:
+    """Add the forward passes of an evaluation, a probe or an analysis over all its runs."""
+    for run in runs:
+        weight = weights[variant(run.raw)]
+        n_times = _n_checkpoints(plan.checkpoints, len(run.kept_steps))
+        if isinstance(plan, AnalysisPlan):
+            states = plan.config.states
+            n_times = n_times * ("trained" in states) + ("random" in states)
+            n_times *= len(plan.instruments)
+        for method in plan.methods:
+            bounded = isinstance(method.pattern, Banded) or method.pattern in OPEN_BANDS
+            for length in plan.lengths:
+                n_scored, n_read = _tokens(plan, length)
+                flops = n_times * n_read * weight.forward(length, bounded)
+                need.n_tokens += n_times * n_read
+                need.flops += flops
+                need.seconds += flops / weight.speed
+                need.n_bytes += n_times * n_scored * BYTES_TOKEN
+
+
+def _n_checkpoints(selection: str | tuple[int, ...], n_kept: int) -> int:
+    if isinstance(selection, tuple):
+        return len(selection)
+    return 1 if selection == "last" else max(n_kept, 1)
+
+
+def _tokens(plan: RunPlan, length: int) -> tuple[float, float]:
+    """Return the tokens of a run that are scored and read at a length by one method."""
+    if isinstance(plan, AnalysisPlan):
+        return 0.0, float(plan.config.texts * length)
+    if isinstance(plan, ProbeRunPlan):
+        n = plan.probes.samples * length * len(plan.probes.probes)
+        return float(n), 2.0 * n  # each with its control
+    if plan.max_tokens is None:
+        raise ConfigError("plan: max_tokens=null reads the whole test split, of unknown size")
+    scored, read = 0.0, 0.0
+    for protocol in plan.protocols:
+        factor = 1.0
+        if protocol.name == "sliding":
+            factor = length / (getattr(protocol, "stride", None) or max(1, length // 4))
+        elif protocol.name == "fixed":
+            factor = length / getattr(protocol, "block", length)
+        scored += plan.max_tokens * getattr(protocol, "percent", 100) / 100
+        read += plan.max_tokens * factor
+    return scored, read
+
+
+def _sheet(study: Study, needs: list[StageCost]) -> Table:
+    total = StageCost("all")
+    for need in needs:
+        for name in ("n_jobs", "n_done", "n_tokens", "flops", "seconds", "n_bytes"):
+            setattr(total, name, getattr(total, name) + getattr(need, name))
+    rows = []
+    for need in [*needs, total]:
+        took = "?" if math.isnan(need.seconds) else duration(need.seconds)
+        hours = "?" if math.isnan(need.seconds) else f"{need.seconds / 3600:.3g}"
+        texts = (
+            need.label, str(need.n_jobs), str(need.n_done), _tokens_spelled(need.n_tokens),
+            f"{need.flops:.3g}", took, hours, spelled(need.n_bytes),
+        )  # fmt: skip
+        rows.append(tuple(map(TableCell, texts)))
+    heads = ("stage", "jobs", "done", "tokens", "FLOPs", "time", "hours", "disk")
+    return Table(f"What study {study.name} takes, {study.scale}", heads, tuple(rows), 1)
+
+
+def _tokens_spelled(n: float) -> str:
+    return f"{n / 1e9:.4g}B" if n >= 1e9 else f"{n / 1e6:.4g}M"
+
+
+def weigh(settings: TrainConfig, flops: float | None) -> Weight:
+    """Return the parameters of a run's model and the speed of its training."""
+    dims, n_vocabulary = make_dims(settings.size), vocabulary(settings.tokenizer)
     total = n_parameters(settings, n_vocabulary)
     n_rows = n_vocabulary + make_objective(settings).n_extra
     # Weights that layers share multiply in each of them.
@@ -56,16 +215,15 @@ def weigh(settings: dict[str, Any], flops: float | None) -> Weight:
     active = total + again - n_rows * dims.d_model
     sides = 2 if training_pattern(settings).two_sided else 1
     attention = sides * dims.n_layers * dims.n_heads * dims.head_dim
-    weight = Weight(total, active, attention, settings["train_len"], flops or math.nan)
+    weight = Weight(total, active, attention, settings.train_len, flops or math.nan)
     return weight if flops else replace(weight, speed=pilot(settings, weight))
 
 
-def n_parameters(settings: dict[str, Any], n_vocabulary: int) -> int:
-    """Parameters of a run's model, which may be too large to be made here."""
-    dims = make_dims(settings)
-    made = build(settings["model"]["position"], Position, "model.position")
-    schemes = made.layers()
-    if made.per_layer:
+def n_parameters(settings: TrainConfig, n_vocabulary: int) -> int:
+    """Return the parameters of a run's model, which may be too large to be made here."""
+    dims, position = make_dims(settings.size), make_position(settings)
+    schemes = position.layers()
+    if position.per_layer:
         schemes = [schemes[n % len(schemes)] for n in range(dims.n_layers)]
     of_schemes = sum(p.numel() for scheme in schemes for p in scheme.parameters())
     n_rows = n_vocabulary + make_objective(settings).n_extra
@@ -75,36 +233,36 @@ def n_parameters(settings: dict[str, Any], n_vocabulary: int) -> int:
 
 
 def block_parameters(dims: Dims) -> int:
-    """Of one layer."""
+    """Return the parameters of one layer without its scheme."""
     inner = dims.n_heads * dims.head_dim
     return 4 * dims.d_model * inner + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model
 
 
-def vocabulary(node: dict[str, Any]) -> int:
-    """Tokens of a tokenizer, without loading it; ConfigError where that cannot be told."""
-    known = node.get("vocab_size") or VOCABULARIES.get(node["name"])
-    if known is None:
-        raise ConfigError(f"plan: how many tokens tokenizer={node['name']} has is not known")
-    return int(known)
+def vocabulary(tokenizer: Node) -> int:
+    """Return the size of a vocabulary without loading it; ConfigError where it is not known."""
+    size = tokenizer.values.get("vocab_size") or VOCABULARIES.get(tokenizer.name)
+    if size is None:
+        raise ConfigError(f"plan: how many tokens tokenizer={tokenizer.name} has is not known")
+    return int(size)
 
 
-def pilot(settings: dict[str, Any], weight: Weight) -> float:
-    """FLOPs a second of training steps on random tokens here; NaN if one would take too long."""
-    device = runtime.choose_device(settings["device"])
-    train_len = settings["train_len"]
-    batch = settings["batch_tokens"] // settings["accumulation"] // train_len
+def pilot(settings: TrainConfig, weight: Weight) -> float:
+    """Return the FLOPs a second of training steps here; NaN if a step would take too long."""
+    device = runtime.choose_device(settings.device)
+    train_len = settings.train_len
+    batch = settings.batch_tokens // settings.accumulation // train_len
     if device.type == "cpu" and weight.training() * batch * train_len > HEAVIEST_CPU:
         return math.nan
     runtime.prepare_process()
-    n_vocabulary = vocabulary(settings["tokenizer"])
+    n_vocabulary = vocabulary(settings.tokenizer)
     model = make_model(settings, n_vocabulary).to(device)
-    optimizer = make_optimizer(model, OptimSettings(lr=settings["lr"], **settings["optim"]))
+    optimizer = make_optimizer(model, optim_settings(settings))
     attend = make_attend(training_pattern(settings), train_len, model.schemes, device)
-    context = runtime.autocast(runtime.choose_precision(settings["precision"], device), device)
+    context = runtime.autocast(runtime.choose_precision(settings.precision, device), device)
     objective = make_objective(settings)
     total = objective.loss(model)
     ids = torch.randint(n_vocabulary, (batch, train_len + 1))
-    sample = objective.make_batch(ids, 0, settings["seed"], n_vocabulary)
+    sample = objective.make_batch(ids, 0, settings.seed, n_vocabulary)
     given = [tensor.to(device) for tensor in sample.tensors]
 
     def step() -> None:

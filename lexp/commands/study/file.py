@@ -13,13 +13,12 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
+from lexp.config.settings import StudyConfig
 from lexp.system.errors import ConfigError
 
 COMMANDS = ("train", "eval", "probe", "analyze", "report")
 KEYS = ("name", "claim", "source", "expected", "deviations", "scales")
 SCALE_KEYS = ("time", "flops", "deviations", "expected", *COMMANDS)
-# What the command line says once for all stages.
-SHARED = ("dataset", "tokenizer")
 
 Values = dict[str, Any]
 
@@ -67,13 +66,13 @@ class Study:
     stages: tuple[Stage, ...]
 
 
-def parse_study(settings: Values) -> Study:
-    """A composed `lexp study`; ConfigError names what is missing, unknown or not allowed."""
-    node = settings["study"]
+def parse_study(settings: StudyConfig) -> Study:
+    """Read a study file; ConfigError names what is missing, unknown or not allowed."""
+    node = settings.study
     if not isinstance(node, dict) or set(KEYS) - {"expected", "deviations"} - set(node):
         raise ConfigError(f"study: a study file has {', '.join(KEYS)}")
     _refuse_unknown(node, KEYS, f"study {node['name']}")
-    scales, scale = node["scales"], settings["scale"]
+    scales, scale = node["scales"], settings.scale
     if scale not in scales:
         raise ConfigError(f"scale={scale}: study {node['name']} has {', '.join(scales)}")
     own = scales[scale] or {}
@@ -98,20 +97,19 @@ def parse_study(settings: Values) -> Study:
     )  # fmt: skip
 
 
-def _with_settings(command: str, values: Values, settings: Values) -> Values:
-    """A stage's values with what the command line says for all of them."""
-    given: Values = {"name": settings["name"], "outputs": settings["outputs"], **values}
-    for group in SHARED:
-        node = settings[group]
+def _with_settings(command: str, values: Values, settings: StudyConfig) -> Values:
+    """Return the values of a stage with what the command line says for all stages."""
+    given: Values = {"name": settings.name, "outputs": settings.outputs, **values}
+    for group, node in (("dataset", settings.dataset), ("tokenizer", settings.tokenizer)):
         if node is not None:
             # Evaluation and the like take each run's own, which is then this one.
             given = {k: v for k, v in given.items() if k.split(".")[0] != group}
-            given |= _choice(group, node) if command == "train" else {}
+            given |= _choice(group, node.values) if command == "train" else {}
     if command != "report":
-        given["device"] = settings["device"]
+        given["device"] = settings.device
     if command not in ("report", "analyze"):
-        given["precision"] = settings["precision"]
-    return given | settings[command]
+        given["precision"] = settings.precision
+    return given | settings.overrides[command]
 
 
 def _choice(group: str, node: Values) -> Values:

@@ -1,7 +1,7 @@
 """A study's stages composed and checked whole, before any of them runs."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,22 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from lexp.commands import analyze, evaluate, probe, report, train
-from lexp.commands.load_runs import make_methods, make_protocols
+from lexp.commands.analyze import AnalysisPlan
+from lexp.commands.probe import ProbeRunPlan
+from lexp.commands.run_plan import EvalPlan, RunPlan
 from lexp.commands.study.file import Stage, Study
 from lexp.config.messages import explained
+from lexp.config.settings import HF, ReportConfig, TrainConfig
 from lexp.report.expected import Findings, blocks_of, names_of
-from lexp.runs.run import run_name, variant, variant_notes
+from lexp.runs.run import run_folder, variant, variant_notes
 from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
 
-CHECKS = {
+CHECKS: dict[str, Callable[[DictConfig], "CommandPlan"]] = {
     "train": train.check,
     "eval": evaluate.check,
     "probe": probe.check,
@@ -29,21 +33,17 @@ CHECKS = {
 }
 
 
+# What a command's `check` returns.
+CommandPlan = TrainConfig | EvalPlan | ProbeRunPlan | AnalysisPlan | ReportConfig
+
+
 @dataclass(frozen=True)
 class StudyJob:
-    """A command with its whole config, and the same as checked plain values.
-
-    settings of a training job is all that `lexp.runs.run.variant_notes` asks of a run.
-    """
+    """A command with its composed config, and what it was checked to ask for."""
 
     stage: Stage
-    config: Any
-    settings: dict[str, Any]
-
-    @property
-    def folder(self) -> Path:
-        """Of a training job: its run folder."""
-        return Path(self.settings["outputs"]) / self.settings["name"] / run_name(self.settings)
+    config: DictConfig
+    plan: CommandPlan
 
 
 def compose_study(study: Study) -> list[StudyJob]:
@@ -63,10 +63,11 @@ def compose_study(study: Study) -> list[StudyJob]:
                     raise ConfigError(f"{_where(stage, words)}: {explained(error)}") from None
                 except ConfigError as error:
                     raise ConfigError(f"{_where(stage, words)}: {error}") from None
-                if stage.command == "train" and job.folder in folders:
-                    continue
-                if stage.command == "train":
-                    folders.add(job.folder)
+                if isinstance(job.plan, TrainConfig):
+                    folder = run_folder(job.plan.study_folder, job.plan.raw)
+                    if folder in folders:
+                        continue
+                    folders.add(folder)
                 jobs.append(job)
     _check_together(study, jobs)
     return jobs
@@ -87,24 +88,33 @@ def _where(stage: Stage, words: list[str]) -> str:
     return f"stage {stage.number}, lexp {stage.command}{job}"
 
 
+def training_runs(jobs: list[StudyJob]) -> list[TrainConfig]:
+    """Return the settings of every run that a study trains."""
+    return [job.plan for job in jobs if isinstance(job.plan, TrainConfig)]
+
+
 def names_by_variant(jobs: list[StudyJob]) -> dict[str, str]:
-    """The name that tables give each trained variant: the model, and what tells it apart."""
-    trained = [job for job in jobs if job.stage.command == "train"]
-    notes = variant_notes(trained)  # type: ignore[arg-type]
+    """Return the name that tables give each variant: the model, and what tells it apart."""
+    runs = training_runs(jobs)
+    notes = variant_notes(run.raw for run in runs)
     return {
-        variant(job.settings): " ".join(
-            filter(None, (job.settings["model"]["name"], notes[variant(job.settings)]))
-        )
-        for job in trained
+        variant(run.raw): " ".join(filter(None, (run.model.name, notes[variant(run.raw)])))
+        for run in runs
     }
 
 
-def wanted(job: StudyJob, jobs: list[StudyJob]) -> list[StudyJob]:
-    """The training jobs whose runs a job of another command is about."""
-    asked = job.settings["model"]
-    names = [asked] if isinstance(asked, str) else asked
-    trained = [one for one in jobs if one.stage.command == "train"]
-    return [one for one in trained if names is None or one.settings["model"]["name"] in names]
+def selected_runs(plan: RunPlan, jobs: list[StudyJob]) -> list[TrainConfig]:
+    """Return those runs that a study trains which a command of it is about."""
+    names = _model_names(plan)
+    return [run for run in training_runs(jobs) if names is None or run.model.name in names]
+
+
+def _model_names(plan: CommandPlan | RunPlan) -> tuple[str, ...] | None:
+    """Return the models whose runs a command selects; None for all, or for training."""
+    if isinstance(plan, TrainConfig):
+        return None
+    model = plan.model if isinstance(plan, ReportConfig) else plan.config.model
+    return (model,) if isinstance(model, str) else model
 
 
 # A place in the tables: (name of the row, protocol, length in trained lengths).
@@ -112,40 +122,38 @@ Place = tuple[str, str, float]
 
 
 def places(jobs: list[StudyJob]) -> set[Place]:
-    """Every place at which the evaluations of a study put a cell."""
+    """Return every place at which the evaluations of a study put a result."""
     names = names_by_variant(jobs)
-    found: set[Place] = set()
-    for job in (one for one in jobs if one.stage.command == "eval"):
-        labels = [method.label for method in make_methods(job.settings)]
-        protocols = [protocol.name for protocol in make_protocols(job.settings)]
-        for run in wanted(job, jobs):
-            name = names[variant(run.settings)]
-            for length in job.settings["lengths"]:
-                at = length / run.settings["train_len"]
-                found |= {(f"{name}, {m}", p, at) for m in labels for p in protocols}
-    return found
+    return {
+        (f"{names[variant(run.raw)]}, {method.label}", protocol.name, length / run.train_len)
+        for job in jobs
+        if isinstance(job.plan, EvalPlan)
+        for run in selected_runs(job.plan, jobs)
+        for length in job.plan.lengths
+        for method in job.plan.methods
+        for protocol in job.plan.protocols
+    }
 
 
 def looked_at(jobs: list[StudyJob]) -> set[tuple[str, str, str]]:
-    """Every (instrument, name of the row, state) that the study's analyses look at."""
+    """Return every (instrument, name of the row, state) that the study's analyses look at."""
     names = names_by_variant(jobs)
     return {
-        (instrument.name, names[variant(run.settings)], state)
+        (instrument.name, names[variant(run.raw)], state)
         for job in jobs
-        if job.stage.command == "analyze"
-        for instrument in analyze.make_instruments(job.settings)
-        for run in wanted(job, jobs)
-        for state in job.settings["states"]
+        if isinstance(job.plan, AnalysisPlan)
+        for instrument in job.plan.instruments
+        for run in selected_runs(job.plan, jobs)
+        for state in job.plan.config.states
     }
 
 
 def _check_together(study: Study, jobs: list[StudyJob]) -> None:
-    """ConfigError if a stage or an expected number refers to what no stage makes."""
-    trained = {job.settings["model"]["name"] for job in jobs if job.stage.command == "train"}
+    """Raise ConfigError if a stage or an expected number refers to what no stage makes."""
+    trained = {run.model.name for run in training_runs(jobs)}
     for job in jobs:
-        asked = job.settings["model"] if job.stage.command != "train" else None
-        for name in [asked] if isinstance(asked, str) else asked or ():
-            if name not in trained and name != "hf":
+        for name in _model_names(job.plan) or ():
+            if name not in trained and name != HF:
                 raise ConfigError(
                     f"stage {job.stage.number}, lexp {job.stage.command}: model={name}: the study "
                     f"trains {', '.join(sorted(trained)) or 'none'}"

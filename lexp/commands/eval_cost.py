@@ -1,16 +1,16 @@
-"""`lexp eval plan=true`: what an evaluation will take and what it can show, before it is run."""
+"""`lexp eval plan=true`: the cost of an evaluation and what it can show, before it is run."""
 
 import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rich.console import Console as Rich
 
-from lexp.commands.load_runs import RunWithData, load_subject
-from lexp.commands.select_checkpoints import chosen_checkpoints
+from lexp.commands.load_runs import RunWithData, load_model_under_test
+from lexp.commands.run_plan import EvalPlan
+from lexp.commands.select_runs import select_checkpoints
 from lexp.display.table import Table, TableCell, to_rich
 from lexp.evaluate import (
     EvalTargets,
@@ -53,25 +53,23 @@ class EvalCost:
     not_defined: int = 0
 
 
-def plan(
-    texts: list[RunWithData], methods: list[Method], settings: dict[str, Any], rich: Rich
-) -> None:
+def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: Rich) -> None:
     """Print cells, tokens, time and memory by protocol and method, and what could be shown."""
     needs: dict[tuple[str, str], EvalCost] = {}
     speeds: dict[tuple[str, str], Speed] = {}
     pilots: Pilots = {}
     free = None
-    for text, found in moments(texts, settings, rich):
+    for opened, selected in _checkpoints(runs, plan, rich):
         try:
-            tested = load_subject(text, settings, found)
+            tested = load_model_under_test(opened, plan, selected)
         except LexpError as error:
-            rich.print(f"{text.run.name}: {error}", markup=False)
+            rich.print(f"{opened.run.name}: {error}", markup=False)
             continue
         free = available_bytes(next(tested.model.parameters()).device)
-        for targets, method in itertools.product(text.exams, methods):
+        for targets, method in itertools.product(opened.targets, plan.methods):
             need = needs.setdefault((targets.label, method.label), EvalCost())
             _add(need, tested, targets, method, speeds)
-        read = text.store.fingerprint, text.store.tokenizer.digest
+        read = opened.store.fingerprint, opened.store.tokenizer.digest
         by_seed = pilots.setdefault(read, {}).setdefault(tested.run.variant, {})
         by_seed[tested.run.seed] = pilot(tested)  # of several steps, the last one's
     rich.print(to_rich(_sheet(needs)))
@@ -82,19 +80,20 @@ def plan(
         f"About {duration(rest)} in one process, {spelled(most)} of memory at most{there}; "
         "times are what a pilot on this machine took, scaled.", markup=False,
     )  # fmt: skip
-    for targets in texts[0].exams if texts else []:
+    for targets in runs[0].targets if runs else []:
         rich.print(f"{targets.label}: {showable(targets, pilots)}", markup=False)
 
 
-def moments(
-    texts: list[RunWithData], settings: dict[str, Any], rich: Rich
+def _checkpoints(
+    runs: list[RunWithData], plan: EvalPlan, rich: Rich
 ) -> Iterator[tuple[RunWithData, Checkpoint | None]]:
-    """Every checkpoint that is asked for; a run that has none of a step is named."""
-    for text in texts:
+    """Yield every selected checkpoint; a run that has none of a step is named."""
+    for opened in runs:
         try:
-            yield from ((text, found) for found in chosen_checkpoints(text.run, settings))
+            for selected in select_checkpoints(opened.run, plan.checkpoints):
+                yield opened, selected
         except LexpError as error:
-            rich.print(f"{text.run.name}: {error}", markup=False)
+            rich.print(f"{opened.run.name}: {error}", markup=False)
 
 
 def _add(

@@ -1,0 +1,92 @@
+"""What a command asks of every run, planned once from its settings and handed down.
+
+A plan is built where a command checks its settings, is read by everything below, and is sent as it
+is to the processes that score runs.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from lexp.attention import MakeAttend
+from lexp.commands.run_parts import choose_kernel, make_corpus
+from lexp.config.settings import EvalConfig, MethodsConfig, build_all
+from lexp.evaluate import Method
+from lexp.extension import Extension
+from lexp.pattern import Pattern
+from lexp.scoring.protocol import Protocol, Segments
+from lexp.system import runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """Which finished runs are loaded, on what text, by which methods, and what computes them.
+
+    lengths: ascending. protocols: with their sizes filled in. checkpoints: last, all, or steps.
+    max_tokens: scored by each result, about; None: all. kernel: see lexp.attention.
+    """
+
+    config: MethodsConfig
+    lengths: tuple[int, ...]
+    methods: tuple[Method, ...]
+    protocols: tuple[Protocol, ...]
+    checkpoints: str | tuple[int, ...] = "last"
+    max_tokens: int | None = None
+    kernel: str = "tiles"
+
+    @cached_property
+    def device(self) -> torch.device:
+        """What computes; ConfigError if this machine has no such device."""
+        return runtime.choose_device(self.config.device)
+
+    @cached_property
+    def precision(self) -> str:
+        """What is multiplied in: float32 or bfloat16."""
+        return runtime.choose_precision(self.config.precision, self.device)
+
+    @cached_property
+    def make_attend(self) -> MakeAttend:
+        """What computes attention; ConfigError if the device cannot."""
+        return choose_kernel(self.kernel, self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalPlan(RunPlan):
+    """A plan of `lexp eval`."""
+
+    config: EvalConfig
+
+
+def plan_evaluation(config: EvalConfig) -> EvalPlan:
+    """Return the plan of an evaluation; ConfigError names a part that is not allowed."""
+    check_dataset(config)
+    protocols = build_all(config.protocol, Protocol, "protocol")
+    return EvalPlan(
+        config=config,
+        lengths=tuple(sorted(config.lengths)),
+        methods=make_methods(config),
+        protocols=tuple(protocol.fit(config.lengths) for protocol in protocols),
+        checkpoints=config.checkpoints,
+        max_tokens=None if config.max_tokens is None else int(config.max_tokens),
+        kernel=config.kernel,
+    )
+
+
+def make_methods(config: MethodsConfig) -> tuple[Method, ...]:
+    """Return every pattern with every extension."""
+    longest = max(config.lengths)
+    patterns = build_all(config.attention, Pattern, "attention")
+    extensions = build_all(config.extension, Extension, "extension")
+    return tuple(Method(p, e, longest) for p in patterns for e in extensions)
+
+
+def whole_windows(config: MethodsConfig) -> tuple[Protocol, ...]:
+    """Return the protocol that finds the documents which are long enough for every length."""
+    return (Segments().fit(config.lengths),)
+
+
+def check_dataset(config: MethodsConfig) -> None:
+    """Raise ConfigError if the texts of the command's own are not allowed."""
+    if config.dataset is not None:
+        make_corpus(config.dataset)

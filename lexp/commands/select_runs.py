@@ -1,0 +1,93 @@
+"""Which runs of a study a command is about, their checked settings, and which checkpoints."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lexp.config.settings import HF, HfRunConfig, RunConfig, TrainConfig
+from lexp.config.validation import read_hf_run, read_train
+from lexp.runs import checkpoint
+from lexp.runs.run import Run, find_runs
+from lexp.system.errors import CheckpointError, ConfigError
+
+
+def select_runs(study: Path, model: str | tuple[str, ...] | None) -> list[Run]:
+    """Return the runs of a study, or those of some models; ConfigError for a model without runs."""
+    runs = find_runs(study)
+    if model is None:
+        return runs
+    names = (model,) if isinstance(model, str) else model
+    available = sorted({_model_name(run) for run in runs})
+    unknown = sorted(set(names) - set(available))
+    if unknown:
+        raise ConfigError(f"model={','.join(unknown)}: {study} has runs of {', '.join(available)}")
+    return [run for run in runs if _model_name(run) in names]
+
+
+def select_finished(study: Path, model: str | tuple[str, ...] | None) -> list[Run]:
+    """Return the selected runs that are finished, naming the others; ConfigError if none is."""
+    runs = select_runs(study, model)
+    unfinished = [run.name for run in runs if not run.is_done]
+    if unfinished:
+        print(f"not finished, left out: {', '.join(unfinished)}", file=sys.stderr)
+    finished = [run for run in runs if run.is_done]
+    if not finished:
+        raise ConfigError(f"no finished run in {study}")
+    return finished
+
+
+def _model_name(run: Run) -> str:
+    """Return the name of a run's model, from a config that is still to be checked."""
+    try:
+        model = run.settings.get("model")
+    except CheckpointError:
+        return "?"
+    return str(model.get("name")) if isinstance(model, dict) else "?"
+
+
+def read_config(run: Run) -> TrainConfig | HfRunConfig:
+    """Return the settings in a run's config.json, which may be edited or somebody else's.
+
+    CheckpointError says what in them is not allowed.
+    """
+    try:
+        return read_hf_run(run.settings) if run.kind == HF else read_train(run.settings)
+    except ConfigError as error:
+        raise CheckpointError(f"{run.folder}/config.json: {error}") from None
+
+
+def last_step(config: RunConfig) -> int | None:
+    """Return the step of a finished run's last checkpoint; None where training was elsewhere."""
+    return config.n_steps if isinstance(config, TrainConfig) else None
+
+
+def final_checkpoint(run: Run) -> checkpoint.Checkpoint:
+    """Return the last checkpoint of a finished run."""
+    latest = checkpoint.latest(run.checkpoints)
+    if latest is None:
+        raise CheckpointError(f"{run.folder} is marked as done and has no checkpoint")
+    return latest
+
+
+def select_checkpoints(
+    run: Run, selection: str | tuple[int, ...]
+) -> Sequence[checkpoint.Checkpoint | None]:
+    """Return the selected checkpoints of a run, oldest first; None for a model from elsewhere.
+
+    selection: last, all, or steps.
+    """
+    if run.kind == HF:
+        return [None]
+    if selection == "last":
+        return [final_checkpoint(run)]
+    return checkpoint.at_steps(
+        run.checkpoints, None if isinstance(selection, str) else list(selection)
+    )
+
+
+def count_checkpoints(run: Run, selection: str | tuple[int, ...]) -> int:
+    """Return how many checkpoints of a run are selected, without opening them."""
+    if selection == "last" or run.kind == HF:
+        return 1
+    steps = list(run.checkpoints.glob("step-*")) if isinstance(selection, str) else selection
+    return len(steps)

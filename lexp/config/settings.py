@@ -1,0 +1,318 @@
+"""The settings of every command as frozen dataclasses.
+
+A command's edge reads the composed config into one of them (`read_settings`); objects travel below
+it. Values and their defaults are in conf/, the types that Hydra checks while it composes in
+lexp.config.schema, ranges and combinations in lexp.config.validation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from lexp.config.instantiate import build
+from lexp.system.errors import ConfigError
+
+T = TypeVar("T")
+HF = "hf"  # the kind of a run whose model is from Hugging Face, and model= that asks for it
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part that a config describes: the path of its class (`_target_`) and its arguments."""
+
+    values: Any
+
+    @property
+    def name(self) -> str:
+        """The name of the choice, such as `bytes` of tokenizer=bytes."""
+        values: dict[str, Any] = self.values if isinstance(self.values, dict) else {}
+        return values.get("name", "")
+
+    def build(self, expected: type[T], where: str) -> T:
+        """Build the part; ConfigError says what is wrong with it. where: its key, for messages."""
+        return build(self.values, expected, where)
+
+
+def build_all(nodes: Mapping[str, Node], expected: type[T], group: str) -> tuple[T, ...]:
+    """Build every choice of a group from which several can be chosen."""
+    return tuple(node.build(expected, f"{group}.{key}") for key, node in nodes.items())
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """optim.* of `lexp train`."""
+
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    clip: float
+    schedule: str
+    warmup: float
+    final: float
+    power: float
+
+
+@dataclass(frozen=True)
+class SizeConfig:
+    """The dimensions of a model."""
+
+    name: str
+    n_layers: int
+    d_model: int
+    n_heads: int
+    head_dim: int
+    d_ff: int
+    share_layers: bool
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A position scheme, and the attention pattern of training where it has one of its own."""
+
+    name: str
+    position: Node
+    pattern: Node | None = None
+
+
+@dataclass(frozen=True)
+class HfModelConfig:
+    """A model of Hugging Face: its architecture, and the digest of its config and weights."""
+
+    name: str
+    type: str
+    sha256: str
+    pattern: Node | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFolder:
+    """What every command is told: the study, and the folder of all studies.
+
+    raw: all values as composed, for what is hashed or written to disk.
+    """
+
+    name: str
+    outputs: str
+    raw: dict[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def study_folder(self) -> Path:
+        """Where the runs of the study are."""
+        return Path(self.outputs) / self.name
+
+    @property
+    def cache(self) -> Path:
+        """The folder of tokenised texts."""
+        return Path(self.outputs) / ".cache"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(StudyFolder):
+    """What is known of every run, trained here or not."""
+
+    model: ModelConfig | HfModelConfig
+    objective: Node
+    size: SizeConfig
+    dataset: Node
+    tokenizer: Node
+    seed: int
+    train_len: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfRunConfig(RunConfig):
+    """A run whose model was trained elsewhere. path: its folder, or its name on the hub."""
+
+    model: HfModelConfig
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """`lexp train`. Token budgets are floats, as tokens=1e9 is one."""
+
+    model: ModelConfig
+    init_from: str | None
+    tokens: float
+    batch_tokens: int
+    accumulation: int
+    lr: float
+    optim: OptimConfig
+    save_every: int
+    keep: int | tuple[int, ...] | None
+    eval_every: int
+    eval_tokens: int
+    stall_min: float | None
+    device: str
+    precision: str
+    kernel: str
+    compile: bool
+    parallel: str
+    wandb: str
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps."""
+        return int(self.tokens) // self.batch_tokens
+
+    @property
+    def kept_steps(self) -> frozenset[int]:
+        """Steps whose checkpoints are kept for good."""
+        if isinstance(self.keep, int):
+            return frozenset(range(self.keep, self.n_steps + 1, self.keep))
+        return frozenset(step for step in self.keep or () if step <= self.n_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(StudyFolder):
+    """`lexp report`."""
+
+    model: str | tuple[str, ...] | None
+    delta: float
+    last_k: int | None
+    key_alpha: float
+    judge: str | None
+    baseline: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig(StudyFolder):
+    """`lexp status`."""
+
+    watch: bool
+    every: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsConfig(StudyFolder):
+    """What `lexp eval`, `probe` and `analyze` share: runs, methods, lengths, text, device."""
+
+    attention: dict[str, Node]
+    extension: dict[str, Node]
+    dataset: Node | None
+    model: str | tuple[str, ...] | None
+    path: str | None
+    train_len: int | None
+    lengths: tuple[int, ...]
+    allow_partial: bool
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(MethodsConfig):
+    """`lexp eval`. checkpoints: last, all, or steps. workers: auto, or a number."""
+
+    protocol: dict[str, Node]
+    checkpoints: str | tuple[int, ...]
+    max_tokens: float | None
+    plan: bool
+    workers: int | str
+    kernel: str
+    wandb: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(MethodsConfig):
+    """`lexp probe`."""
+
+    probes: dict[str, Node]
+    samples: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeConfig(MethodsConfig):
+    """`lexp analyze`."""
+
+    instruments: dict[str, Node]
+    texts: int
+    checkpoints: str | tuple[int, ...]
+    states: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(StudyFolder):
+    """`lexp finetune`."""
+
+    task: Node
+    run: str
+    seed: int
+    epochs: int
+    batch_size: int
+    lr: float
+    max_len: int | None
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(StudyFolder):
+    """`lexp study`. study: the study file as it was read; train, eval, ...: values for stages."""
+
+    study: Any
+    dataset: Node | None
+    tokenizer: Node | None
+    scale: str
+    plan: bool
+    flops: float | None
+    train: dict[str, Any]
+    eval: dict[str, Any]
+    probe: dict[str, Any]
+    analyze: dict[str, Any]
+    report: dict[str, Any]
+    device: str
+    precision: str
+
+    @property
+    def overrides(self) -> dict[str, dict[str, Any]]:
+        """By command, values for all its stages."""
+        return {
+            "train": self.train,
+            "eval": self.eval,
+            "probe": self.probe,
+            "analyze": self.analyze,
+            "report": self.report,
+        }
+
+
+def read_settings(kind: type[T], raw: dict[str, Any]) -> T:
+    """Return plain values as a typed object; ConfigError names a value that is missing."""
+    return _read(kind, {**raw, "raw": raw}, "")
+
+
+def _read(kind: type[T], values: Any, where: str) -> T:
+    """Return a dict as a dataclass. where: the key of the dict with a dot behind, or ""."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where.rstrip('.')}={values!r}: expected one of its choices")
+    hints = get_type_hints(kind)
+    arguments = {}
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.name in values:
+            arguments[item.name] = _typed(
+                values[item.name], hints[item.name], f"{where}{item.name}"
+            )
+        elif item.default is not None:
+            raise ConfigError(f"no value for {where}{item.name}")
+    return kind(**arguments)
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """Return a plain value as its hint says: nodes wrapped, lists as tuples, 3 as 3.0 for float.
+
+    What has a wrong type otherwise stays as it is, for lexp.config.validation to refuse.
+    """
+    options = get_args(hint) or (hint,)
+    if Node in options and get_origin(hint) is not dict:
+        return None if value is None and NoneType in options else Node(value)
+    if get_origin(hint) is dict and Node in options:
+        nodes = value if isinstance(value, dict) else {}
+        return {key: Node(inner) for key, inner in nodes.items()}
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _read(hint, value, f"{where}.")
+    if float in options and type(value) is int:
+        return float(value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,89 @@
+"""Settings as typed objects: as the schemas are, complete, from a command line or from a disk."""
+
+import pickle
+from dataclasses import fields
+
+import pytest
+
+from lexp.commands import evaluate, probe
+from lexp.commands.select_runs import read_config
+from lexp.config import schema, settings
+from lexp.config.schema import plain
+from lexp.config.settings import Node, TrainConfig, read_settings
+from lexp.config.validation import read_train
+from lexp.pattern import Blockwise, Pattern
+from lexp.runs.run import Run, open_run, run_folder
+from lexp.system.errors import CheckpointError, ConfigError
+from support.config import compose
+
+TYPED = {
+    schema.TrainSchema: settings.TrainConfig,
+    schema.EvalSchema: settings.EvalConfig,
+    schema.ProbeSchema: settings.ProbeConfig,
+    schema.AnalyzeSchema: settings.AnalyzeConfig,
+    schema.ReportSchema: settings.ReportConfig,
+    schema.StatusSchema: settings.StatusConfig,
+    schema.FinetuneSchema: settings.FinetuneConfig,
+    schema.StudySchema: settings.StudyConfig,
+    schema.OptimSchema: settings.OptimConfig,
+}
+
+
+@pytest.mark.parametrize("composed", TYPED, ids=lambda kind: kind.__name__)
+def test_what_hydra_composes_is_what_commands_read(composed):
+    names = {item.name for item in fields(TYPED[composed])} - {"raw"}
+    assert names == {item.name for item in fields(composed)}
+    assert TYPED[composed].__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+def test_values_are_read_with_their_types():
+    config = read_train(plain(compose("train", "tokens=20000", "keep=[4,8]", "model=tisa")))
+    assert type(config.tokens) is float and config.keep == (4, 8)
+    assert config.optim.beta2 == 0.98 and config.size.name == "nano"
+    assert config.model.name == "tisa" and isinstance(config.model.position, Node)
+    assert config.n_steps == 20000 // config.batch_tokens and config.kept_steps == {4}
+    assert config.raw["tokens"] == 20000 and config.init_from is None
+
+
+def test_a_missing_value_is_named():
+    raw = plain(compose("train"))
+    for key in ("optim", "seed", "stall_min"):
+        with pytest.raises(ConfigError, match=f"no value for {key}"):
+            read_settings(TrainConfig, {k: v for k, v in raw.items() if k != key})
+    with pytest.raises(ConfigError, match="no value for optim.eps"):
+        optim = {key: value for key, value in raw["optim"].items() if key != "eps"}
+        read_settings(TrainConfig, {**raw, "optim": optim})
+    with pytest.raises(ConfigError, match="model.position: expected a node with _target_, got 3"):
+        read_settings(
+            TrainConfig, {**raw, "model": {"name": "x", "position": 3}}
+        ).model.position.build(Pattern, "model.position")
+
+
+def test_the_settings_of_a_run_pass_the_same_door(tmp_path):
+    raw = plain(compose("train", f"outputs={tmp_path}"))
+    data = {"fingerprint": "f", "tokenizer": "t"}
+    run = open_run(run_folder(tmp_path / "default", raw), raw, data, "float32")
+    assert read_config(run) == read_train(raw)
+    path = run.folder / "config.json"
+    text = path.read_text()
+    for damage, words in {
+        '"train_len": 0': "not allowed: train_len=0",
+        '"train_len": "many"': "train_len",
+        '"surprise": 1': "surprise",
+    }.items():
+        path.write_text(text.replace('"train_len": 128', damage))
+        with pytest.raises(CheckpointError, match=f"config.json: .*{words}"):
+            read_config(Run(run.folder))
+
+
+def test_a_plan_is_built_once_and_can_be_sent_to_another_process():
+    plan = evaluate.check(
+        compose("eval", "attention=[full,blockwise]", "protocol=[fixed]", "lengths=[64,16]")
+    )
+    assert plan.lengths == (16, 64) and plan.max_tokens == 65536
+    assert [method.label for method in plan.methods] == ["full", "blockwise"]
+    assert plan.protocols[0].label(plan.lengths) == "fixed-by-8-64"
+    sent = pickle.loads(pickle.dumps(plan))
+    assert sent == plan and sent.methods[1].pattern == Blockwise()
+    asked = probe.check(compose("probe", "lengths=[64,32]"))
+    assert asked.probes.lengths == (32, 64) and asked.methods is asked.probes.methods
