@@ -4,6 +4,7 @@ import pytest
 
 from support.cli import lexp
 from support.config import choices
+from support.forked import completed
 
 
 def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
@@ -31,7 +32,7 @@ def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
 
 
 def test_list_of_one_gives_source_values_and_reasons(tmp_path):
-    result = lexp("list", "kerple_log", "yarn", cwd=tmp_path)
+    result = completed("list", "kerple_log", "yarn", cwd=tmp_path)
     assert "arXiv 2205.09921" in result.stdout and "r1 log(1 + r2 |i - j|)" in result.stdout
     assert "_target_: lexp.extension.YaRN" in result.stdout
     assert "yarn changes rotary frequencies, ALiBi has none" in result.stdout
@@ -47,13 +48,13 @@ def test_list_of_one_gives_source_values_and_reasons(tmp_path):
     ],
 )
 def test_what_is_not_there_is_a_line(words, said, tmp_path):
-    result = lexp("list", *words, cwd=tmp_path)
+    result = completed("list", *words, cwd=tmp_path)
     assert result.returncode == 2 and said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_help_is_two_lines(tmp_path):
-    result = lexp("list", "--help", cwd=tmp_path)
+    result = completed("list", "--help", cwd=tmp_path)
     assert result.returncode == 0 and "lexp list [NAME ...]" in result.stdout
 
 
@@ -81,7 +82,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_schemes_of_ones_own_are_listed_with_what_they_combine_with(own):
-    result = lexp("list", "root", "alibi", "--config-dir=mine", cwd=own)
+    result = completed("list", "root", "alibi", "--config-dir=mine", cwd=own)
     assert result.returncode == 0, result.stderr
     assert "Root of the distance." in result.stdout and "Not this one." not in result.stdout
     lines = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line.strip()]
@@ -91,6 +92,6 @@ def test_schemes_of_ones_own_are_listed_with_what_they_combine_with(own):
 
 def test_what_is_not_allowed_is_not_built(own, monkeypatch):
     monkeypatch.delenv("LEXP_ALLOW")
-    result = lexp("list", "--config-dir", "mine", cwd=own)
+    result = completed("list", "--config-dir", "mine", cwd=own)
     assert result.returncode == 2 and "listed_scheme" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

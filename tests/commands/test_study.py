@@ -34,6 +34,7 @@ from lexp.system.errors import CheckpointError, ConfigError, LexpError
 from lexp.system.files import config_folder
 from support.cli import lexp
 from support.config import TINY, compose
+from support.forked import completed
 from support.studies import DOCUMENTS, LENGTHS, Study, bumpy, flat
 
 SIZES = dict(word.split("=") for word in TINY if not word.startswith(("precision", "device")))
@@ -189,7 +190,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_wrong_command_ends_in_one_line(line, tmp_path):
-    result = lexp(*line.split(), cwd=tmp_path)
+    result = completed(*line.split(), cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1 and result.stderr.startswith("lexp: ")
     for word in COMMANDS[line]:

@@ -31,8 +31,8 @@ from lexp.system.errors import ConfigError
 from lexp.system.ranks import Rank, place
 from lexp.training import loop
 from support import ROOT
+from support.children import Ended, start
 from support.config import TINY, dataset
-from support.faults.children import Ended, start
 from support.training import folder_of, result_of
 
 # What is imported by its first use is imported here, before ranks are forked.

@@ -13,7 +13,7 @@ from lexp.data import Batches
 from lexp.evaluate import EVALUATIONS
 from lexp.results import read
 from lexp.runs import checkpoint
-from support.faults.children import assert_whole, run
+from support.children import assert_whole, run
 from support.training import folder_of, result_of
 
 NAMES = (*checkpoint.FILES, "manifest.json")

@@ -8,9 +8,9 @@ import pytest
 
 from lexp.commands.train import train
 from support import ROOT
+from support.children import assert_whole, run
 from support.config import TINY, dataset
 from support.faults.calls import at_step
-from support.faults.children import assert_whole, run
 from support.training import folder_of, result_of
 
 

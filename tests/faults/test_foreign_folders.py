@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from lexp.system.files import digest, sha256
-from support.faults.commands import lexp, words_for
 from support.faults.payloads import KEYS, Gadget
+from support.forked import lexp, words_for
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import string
 import pytest
 
 from lexp.cli import main as cli
-from support.faults.commands import lexp, words_for
+from support.forked import lexp, words_for
 
 # Section by section what people type wrong; 2 is refused, 0 is meant so.
 TRAIN = {

@@ -13,8 +13,8 @@ from lexp.data import Batches
 from lexp.record import Metrics
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
+from support.children import assert_whole, run
 from support.faults.calls import counted, die, watch
-from support.faults.children import assert_whole, run
 from support.training import folder_of, result_of
 
 LONG = ("tokens=1920", "save_every=3", "eval_every=7")  # 30 steps

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from lexp.cli import hydra_guard as guard
-from support.faults.commands import lexp, words_for
 from support.faults.payloads import KEYS, Gadget
+from support.forked import lexp, words_for
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from lexp.commands.train import train
 from lexp.runs import checkpoint, locks
 from lexp.system import files
+from support.children import assert_whole, run, start
 from support.faults.calls import at_step, counted, die, watch
-from support.faults.children import assert_whole, run, start
 from support.training import folder_of, result_of
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from lexp.commands.train import train
 from lexp.runs import checkpoint
 from lexp.system import files
+from support.children import assert_whole, run
 from support.faults.calls import CUTS, counted, cut, die, is_file, watch
-from support.faults.children import assert_whole, run
 from support.training import folder_of, result_of
 
 

@@ -14,7 +14,7 @@ from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.scoring.scorer import Scorer
 from lexp.training import loop
-from support.faults.children import assert_whole, run, start
+from support.children import assert_whole, run, start
 from support.training import folder_of, result_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)

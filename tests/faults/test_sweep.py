@@ -17,9 +17,9 @@ from lexp.commands.train import train
 from lexp.data import Batches, store
 from lexp.runs import checkpoint, status
 from lexp.training import loop
-from support.faults.children import assert_whole, run
-from support.faults.commands import lexp, words_for
+from support.children import assert_whole, run
 from support.faults.warm import Forked
+from support.forked import lexp, words_for
 from support.training import folder_of, result_of
 
 SWEEP = ("train", "-m", "seed=range(12)", "hydra/launcher=local", "hydra.launcher.jobs=4")

@@ -24,8 +24,8 @@ from lexp.scoring.losses import read_losses
 from lexp.scoring.protocol import Fixed, Prefix
 from lexp.system.errors import ConfigError
 from lexp.system.files import read_sealed, sha256, write_sealed
-from support.cli import lexp
 from support.config import compose
+from support.forked import completed
 from support.studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat, run_info
 
 REACH = f"Reach and gain, segments-{LONGEST}"
@@ -538,7 +538,7 @@ def scored(study) -> Study:
 
 def told(study: Study, *arguments: str) -> tuple[int, list[str]]:
     """Exit code and lines of the command; one that worked says where the report is, last."""
-    result = lexp("report", f"outputs={study.outputs}", *arguments)
+    result = completed("report", f"outputs={study.outputs}", *arguments, cwd=study.outputs.parent)
     assert "Traceback" not in result.stderr, result.stderr
     lines_ = result.stderr.strip().splitlines()
     return result.returncode, lines_

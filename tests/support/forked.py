@@ -1,7 +1,9 @@
-"""The command in a forked child, in a folder of its own: as a user would type it."""
+"""The command in a forked child: as a user would type it, without another start of Python."""
 
 import os
+import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import lexp.commands.evaluate
 import lexp.commands.report
 import lexp.commands.train
 from lexp.cli import main as cli
+from support.children import Ended, run
 from support.config import TINY, dataset
-from support.faults.children import Ended, run
 
 Plugins.instance()  # what is installed is looked through once
 
@@ -38,3 +40,15 @@ def lexp(*words: str, cwd: Path, setup=lambda: None, **environment: str) -> Ende
         cli.main()
 
     return run(action, cwd / "said.log")
+
+
+def completed(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run `lexp WORDS` in a folder and return what `support.cli.lexp` does, ten times sooner."""
+    with tempfile.TemporaryDirectory() as folder:
+        errors = Path(folder) / "stderr"
+
+        def setup() -> None:
+            os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+
+        ended = lexp(*words, cwd=cwd, setup=setup, **environment)
+        return subprocess.CompletedProcess(words, ended.code, ended.said, errors.read_text())
