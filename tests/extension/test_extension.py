@@ -270,11 +270,11 @@ DEFINED = {
 @pytest.mark.parametrize("name", choices("extension"))
 def test_each_extension_is_defined_where_it_means_something(name):
     """And leaves the model it was given alone; elsewhere it says why not."""
-    pairs = {"pope": 8}
+    pairs, type_name = {"pope": 8}, type_of(name)
     for scheme in SCHEMES:
         torch.manual_seed(0)
         model = Transformer(dims(), 50, lambda: make(scheme)).eval()  # noqa: B023
-        node = {"_target_": f"lexp.extension.{type_of(name)}"}
+        node = {"_target_": f"lexp.extension.{type_name}"}
         if name == "longrope":
             node["divisors"] = [2.0] * pairs.get(scheme, 4)
         extension = build(node, Extension, name)

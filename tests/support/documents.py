@@ -54,7 +54,9 @@ def steps(page: str) -> Iterator[Step]:
         else:
             table = re.match(r"\| `(lexp [^`]*)…([^`]*)` \|", lines[number])
             if table:
-                for choice in choices_below(lines[number + 2 :]):
+                names = list(choices_below(lines[number + 2 :]))
+                # Of a list all are chosen at once: composing takes longer than checking.
+                for choice in [",".join(names)] if table[1].endswith("[") else names:
                     yield Step("choice", f"{table[1]}{choice}{table[2]}", where)
             else:
                 for span in re.findall(r"`(lexp \w+ [^`]+)`", lines[number]):
