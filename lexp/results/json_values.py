@@ -1,6 +1,7 @@
 """Values as JSON and back: numbers that are not finite, and frozen dataclasses with their types."""
 
 import contextlib
+import functools
 import math
 import types
 import typing
@@ -81,13 +82,22 @@ def _alternative(kinds: tuple[Any, ...], value: Any, place: str) -> Any:
 def _dataclass(kind: type, value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{place} is not a JSON object")
+    types, required = _fields(kind)
+    if missing := sorted(required - value.keys()):
+        raise ValueError(f"{place} has no {missing[0]}")
+    if unknown := sorted(value.keys() - types.keys()):
+        raise ValueError(f"{place} has an unknown {unknown[0]}")
+    return kind(**{name: _checked(types[name], value[name], name) for name in value})
+
+
+@functools.lru_cache
+def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the types of a dataclass's fields, and which of them have no default.
+
+    Cached: a table reads thousands of results, and resolving types takes longer than reading one.
+    """
     hints = typing.get_type_hints(kind)
-    required = {
-        field.name
-        for field in fields(kind)
-        if field.default is MISSING and field.default_factory is MISSING
-    }
-    unlike = sorted((required - value.keys()) | (value.keys() - hints.keys()))
-    if unlike:
-        raise ValueError(f"{place} lacks {unlike[0]}, or has it in excess")
-    return kind(**{name: _checked(hints[name], value[name], name) for name in value})
+    required = [
+        f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING
+    ]
+    return {field.name: hints[field.name] for field in fields(kind)}, frozenset(required)
