@@ -514,7 +514,8 @@ def test_everything_is_written_and_a_second_report_replaces_it(study):
     assert {"report.html", "report.md", "report.tex"} <= names
     assert len([name for name in names if name.endswith(".csv")]) == 7
     before = {path.name: path.read_text() for path in folder.iterdir()}
-    assert all("2.72" in before[f"report.{kind}"] for kind in ("html", "md", "tex"))
+    for kind in ("html", "md", "tex"):
+        assert re.search(r"(?<![\d.])2\.72(?!\d)", before[f"report.{kind}"])
     study.line(run, shifted(flat(2.0)))
     (folder / "notes.txt").write_text("mine")
     study.report("model=rope")
@@ -524,7 +525,8 @@ def test_everything_is_written_and_a_second_report_replaces_it(study):
     }
     for kind in ("html", "md", "tex"):
         text = after[f"report.{kind}"]
-        assert "7.39" in text and "2.72" not in text and "alibi" not in text
+        assert "7.39" in text and "alibi" not in text
+        assert not re.search(r"(?<![\d.])2\.72(?!\d)", text)  # 122.72 may be a place in a chart
     with (folder / "perplexity-per-token--segments-1024.csv").open(newline="") as file:
         assert [row["model"] for row in csv.DictReader(file)] == ["rope"]
 
