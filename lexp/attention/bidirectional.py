@@ -66,7 +66,10 @@ class BidirectionalAttention(AttentionFunction):
         sizes: BidirectionalSizes = BidirectionalSizes(),
     ):
         if position.has_bias and not position.by_distance:
-            raise NotDefined(f"{type(position).__name__} has no row of biases by distance")
+            raise NotDefined(
+                f"the bias of {type(position).__name__} reads more than the distance: "
+                "bidirectional attention does not support it"
+            )
         self.pattern, self.seq_len, self.lengths, self.sizes = pattern, seq_len, lengths, sizes
         self.index = torch.arange(seq_len, device=device)
         self.n_keys = pattern.n_keys(self.index)

@@ -195,7 +195,9 @@ def score_span(
     most = layer.position.max_span
     if most is not None and q_pos.max() > most:
         name = type(layer.position).__name__
-        raise NotDefined(f"{name} overflows over {most} positions, this pattern puts more together")
+        raise NotDefined(
+            f"{name} overflows beyond {most} positions, this pattern needs more at once"
+        )
     q, k = layer.q[:, :, rows], layer.k[:, :, keys]
     factors = layer.position.rotary_factors(q_pos, k_pos)
     if factors is not None:

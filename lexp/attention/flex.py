@@ -57,20 +57,22 @@ def refuse_beyond_flex(pattern: Pattern, seq_len: int, position: Position) -> No
     """Raise NotDefined, with the remedy, if the kernel does not support a pattern or scheme."""
     name = type(position).__name__
     if not isinstance(pattern, Banded):
-        problem = f"{pattern.name} is no unbroken band of keys"
+        problem = f"{pattern.name} is not one unbroken band of keys"
     elif position.has_attention_weights:
         problem = f"{name} needs whole rows of scores"
     elif position.samples_positions:
-        problem = f"{name} draws positions"
+        problem = f"{name} samples positions"
     elif position.has_bias and not (position.by_distance or position.by_token):
         problem = f"the bias of {name} reads more than the distance"
     elif position.max_span is not None and seq_len > position.max_span:
-        problem = f"{name} overflows over {position.max_span} positions, here are {seq_len}"
+        problem = f"{name} overflows beyond {position.max_span} positions, this length is {seq_len}"
     elif position.has_bias and position.by_token and seq_len > MAX_SUMMED:
-        problem = f"{name} sums over tokens, exact enough for {MAX_SUMMED}, here are {seq_len}"
+        problem = (
+            f"{name} sums over tokens, exact enough up to {MAX_SUMMED}, this length is {seq_len}"
+        )
     else:
         return
-    raise NotDefined(f"the flex kernel is not made for this: {problem}; kernel=tiles can")
+    raise NotDefined(f"the flex kernel does not support this: {problem}; use kernel=tiles")
 
 
 class Flex(AttentionFunction):
@@ -95,7 +97,7 @@ class Flex(AttentionFunction):
         if v.shape[-1] < LEAST_HEAD_DIM:
             raise NotDefined(
                 f"the flex kernel needs a head_dim of {LEAST_HEAD_DIM} or more, got {v.shape[-1]}; "
-                "kernel=tiles takes any"
+                "use kernel=tiles"
             )
         bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())

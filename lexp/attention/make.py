@@ -112,11 +112,16 @@ def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
     """Raise NotDefined if a pattern means nothing to the schemes of a model's layers."""
     if pattern.only_moves and not any(position.relative for position in positions):
         scheme = type(positions[0]).__name__
-        raise NotDefined(f"{pattern.name} moves the positions of pairs, {scheme} has none to move")
-    if any(branch.moves for branch in pattern.branches) and any(
-        p.samples_positions for p in positions
-    ):
-        raise NotDefined(f"{pattern.name} moves positions, and these are sampled at random")
+        raise NotDefined(
+            f"{pattern.name} changes relative positions, but {scheme} has none: "
+            "use a pattern that only masks"
+        )
+    samples = any(position.samples_positions for position in positions)
+    if samples and any(branch.moves for branch in pattern.branches):
+        raise NotDefined(
+            f"{pattern.name} changes positions, but this scheme samples them at random: "
+            "use a pattern that only masks"
+        )
     one_sided = [part for p in positions for part in parts_of(p) if not part.two_sided]
     if pattern.two_sided and one_sided:
         scheme = type(one_sided[0]).__name__
@@ -130,6 +135,5 @@ def parts_of(position: Position) -> list[Position]:
 
 def table_key(position: Position) -> object:
     """Return the key of a scheme's tables: schemes of one class without factors share them."""
-    return (
-        type(position) if type(position).rotary_factors is Position.rotary_factors else id(position)
-    )
+    has_factors = type(position).rotary_factors is not Position.rotary_factors
+    return id(position) if has_factors else type(position)

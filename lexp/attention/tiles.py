@@ -109,8 +109,8 @@ def cut(
         rows = int(most // pattern.period) * pattern.period
     if rows < 1:
         raise NotDefined(
-            f"{type(position).__name__} overflows over {most} positions, "
-            f"{pattern.label} takes {pattern.period} at once"
+            f"{type(position).__name__} overflows beyond {most} positions, "
+            f"{pattern.label} needs {pattern.period} at once"
         )
     groups, start = [], 0
     # The first tiles have fewer keys to their left; every later one has all it can use.

@@ -203,7 +203,7 @@ def test_xpos_of_any_constants_neither_overflows_nor_drifts(pattern, scale_base,
 def test_a_tile_too_long_for_the_scheme_is_not_defined():
     position = XPos(HEAD_DIM, scale_base=1)
     with pytest.raises(
-        NotDefined, match=r"XPos overflows over 31 positions, blockwise-64 takes 64"
+        NotDefined, match=r"XPos overflows beyond 31 positions, blockwise-64 needs 64"
     ):
         Tiles(Blockwise(64), 300, position, CPU)
 

@@ -178,19 +178,21 @@ def test_what_it_takes_and_what_it_refuses():
             for position in whole:
                 refuse_beyond_flex(Full(), N, position)
         else:
-            with pytest.raises(NotDefined, match=r"flex kernel .*; kernel=tiles can"):
+            with pytest.raises(NotDefined, match=r"flex kernel .*; use kernel=tiles"):
                 make_flex(Full(), N, whole, CPU)
 
 
 @pytest.mark.parametrize("pattern", [SelfExtend(4, 2), Sinks().fit(64, N)], ids=lambda p: p.name)
 def test_patterns_that_are_no_band_are_refused(pattern):
-    with pytest.raises(NotDefined, match=f"{pattern.name} is no unbroken band.*kernel=tiles can"):
+    with pytest.raises(
+        NotDefined, match=f"{pattern.name} is not one unbroken band.*use kernel=tiles"
+    ):
         make_flex(pattern, N, layers("rope"), CPU)
 
 
 @pytest.mark.parametrize(
     ("scheme", "n_tokens", "said"),
-    [("xpos", 20_000, "XPos overflows over 16"), ("fox", 5000, "FoX sums over tokens")],
+    [("xpos", 20_000, "XPos overflows beyond 16"), ("fox", 5000, "FoX sums over tokens")],
 )
 def test_lengths_beyond_its_arithmetic_are_refused(scheme, n_tokens, said):
     with pytest.raises(NotDefined, match=said):
@@ -200,7 +202,7 @@ def test_lengths_beyond_its_arithmetic_are_refused(scheme, n_tokens, said):
 def test_heads_that_are_too_small_are_refused(monkeypatch):
     position = make("nope")
     q = torch.zeros(1, 1, 5, 8)
-    with pytest.raises(NotDefined, match=r"head_dim of 16 or more, got 8; kernel=tiles"):
+    with pytest.raises(NotDefined, match=r"head_dim of 16 or more, got 8; use kernel=tiles"):
         Flex(Full(), 5, position, CPU)(q, q, q, position, q[:, 0])
 
 

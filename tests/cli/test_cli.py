@@ -73,7 +73,7 @@ REFUSED = {
         "_target_",
     ],
     "train model=learned model.position.max_len=16": ["ends at 16 tokens, train_len=128"],
-    "train model=nope +model.pattern={_target_:lexp.pattern.ReRoPE}": ["NoPE has none to move"],
+    "train model=nope +model.pattern={_target_:lexp.pattern.ReRoPE}": ["but NoPE has none"],
     "train init_from=nowhere": ["init_from=nowhere: not the folder of a finished run"],
 }
 

@@ -96,7 +96,7 @@ def test_steep_xpos_in_patterns_that_reset_positions_is_refused_not_nan():
     q, k, v = torch.randn(3, 1, 4, 600, HEAD_DIM)
     for pattern in (DualChunk(), Sinks(Blockwise())):
         attend = make_attend(pattern.fit(256, 600), 600, [position], CPU)
-        with pytest.raises(NotDefined, match="XPosDecay overflows over"):
+        with pytest.raises(NotDefined, match="XPosDecay overflows beyond"):
             attend(q, k, v, position, q[:, 0])
 
 
