@@ -175,6 +175,6 @@ def _publish(
     print(f"{folder}: a CSV and pictures for each instrument", file=sys.stderr)
 
 
-def png_of(item: Chart | Picture, looks: CurveStyles | None = None) -> bytes:
-    """A chart or picture as a PNG file. looks: of all charts beside it."""
-    return chart_png(item, looks) if isinstance(item, Chart) else item.png
+def png_of(item: Chart | Picture, styles: CurveStyles | None = None) -> bytes:
+    """A chart or picture as a PNG file. styles: of all charts beside it."""
+    return chart_png(item, styles) if isinstance(item, Chart) else item.png

@@ -72,7 +72,7 @@ def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: Rich) -> None:
         read = opened.store.fingerprint, opened.store.tokenizer.digest
         by_seed = pilots.setdefault(read, {}).setdefault(tested.run.variant, {})
         by_seed[tested.run.seed] = pilot(tested)  # of several steps, the last one's
-    rich.print(to_rich(_sheet(needs)))
+    rich.print(to_rich(_table(needs)))
     rest = sum(need.seconds for need in needs.values())
     most = max((need.n_bytes for need in needs.values()), default=0)
     there = f" of {spelled(free)} free" if free else ""
@@ -219,7 +219,7 @@ def showable(targets: EvalTargets, pilots: Pilots) -> str:
     )
 
 
-def _sheet(needs: dict[tuple[str, str], EvalCost]) -> Table:
+def _table(needs: dict[tuple[str, str], EvalCost]) -> Table:
     rows = []
     for (protocol, method), need in needs.items():
         values = (

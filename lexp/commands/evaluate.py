@@ -20,7 +20,7 @@ from lexp.display.table import to_markdown, to_rich
 from lexp.display.terminal import table_console
 from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
-from lexp.report import METRICS, caption, make_grid, results_chart, to_sheet, write_results
+from lexp.report import METRICS, caption, make_grid, results_chart, to_table, write_results
 from lexp.report.perplexity_table import Grid
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
@@ -114,23 +114,23 @@ def _publish(
         make_grid(metric, same, variants) for same in by_protocol.values() for metric in METRICS
     ]
     _show_in_wandb(wandb, results, grids)
-    sheets = [to_sheet(grid) for grid in grids]
+    tables = [to_table(grid) for grid in grids]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = table_console()
-    for sheet in sheets:
-        rich.print(to_rich(sheet))
+    for table in tables:
+        rich.print(to_rich(table))
     rich.print("\n".join(notes), markup=False)
-    paragraphs = [*map(to_markdown, sheets), "  \n".join(notes)]
+    paragraphs = [*map(to_markdown, tables), "  \n".join(notes)]
     write_text(study / "results.md", "\n".join(paragraphs) + "\n")
     pictures = {}
     for label, same in by_protocol.items():
         name = "results.png" if len(protocols) == 1 else f"results-{label}.png"
         last = [result for result in same if result.step == LAST]
         pictures[name] = results_chart(last or same, variants)
-    looks = CurveStyles.of(pictures.values())
+    styles = CurveStyles.of(pictures.values())
     for name, chart in pictures.items():
-        write_bytes(study / name, chart_png(chart, looks))
+        write_bytes(study / name, chart_png(chart, styles))
     print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)
 
 

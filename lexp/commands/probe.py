@@ -22,7 +22,7 @@ from lexp.probes.result import ProbeResult
 from lexp.probes.run import ProbeCase, ProbePlan, run_probes
 from lexp.record import Console
 from lexp.report import write_probes
-from lexp.report.probes import probe_sheets, probes_caption
+from lexp.report.probes import probe_tables, probes_caption
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
@@ -99,13 +99,13 @@ def _probe_all(
 
 def _publish(study: Path, results: list[ProbeResult], variants: dict[str, str]) -> None:
     """Print the tables; write them as Markdown."""
-    sheets = probe_sheets(results, variants)
+    tables = probe_tables(results, variants)
     notes = probes_caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = table_console()
-    for sheet in sheets:
-        rich.print(to_rich(sheet))
+    for table in tables:
+        rich.print(to_rich(table))
     rich.print("\n".join(notes), markup=False)
-    paragraphs = [*map(to_markdown, sheets), "  \n".join(notes)]
+    paragraphs = [*map(to_markdown, tables), "  \n".join(notes)]
     write_text(study / "probes.md", "\n".join(paragraphs) + "\n")
     print(f"{study}/probes.csv, probes.md", file=sys.stderr)

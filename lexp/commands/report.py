@@ -22,28 +22,28 @@ from lexp.display.table import Table, to_csv, to_markdown, to_rich
 from lexp.display.terminal import table_console
 from lexp.evaluate import EVALUATIONS, LAST, EvalResult
 from lexp.instruments.base import Instrument
-from lexp.instruments.expected import findings_sheet
+from lexp.instruments.expected import measured_table
 from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant, labelled
 from lexp.instruments.over_training import shown
 from lexp.probes.result import PROBES
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
-from lexp.report.expected import Findings, blocks_of, expected_sheet
-from lexp.report.long_range_tokens import judging_runs, key_sheet
+from lexp.report.expected import Findings, blocks_of, expected_table
+from lexp.report.long_range_tokens import judging_runs, long_range_table
 from lexp.report.over_training import TRAINING, over_training
-from lexp.report.paired import paired_sheet
-from lexp.report.perplexity_table import METRICS, caption, make_grid, to_sheet
-from lexp.report.probes import probe_sheets, probes_caption
-from lexp.report.scales import scale_sheets
+from lexp.report.paired import paired_table
+from lexp.report.perplexity_table import METRICS, caption, make_grid, to_table
+from lexp.report.probes import probe_tables, probes_caption
+from lexp.report.scales import scale_tables
 from lexp.report.study_results import ResultSeries, by_protocol, make_series, method_rank
 from lexp.report.tables import (
-    cost_sheet,
-    differences_sheet,
-    failures_sheet,
-    last_sheet,
-    methods_sheet,
-    reach_sheet,
-    seeds_sheet,
+    cost_table,
+    differences_table,
+    failures_table,
+    last_tokens_table,
+    methods_table,
+    reach_table,
+    seeds_table,
 )
 from lexp.results import read_newest
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
@@ -91,10 +91,10 @@ def report(config: DictConfig) -> None:
     sections += [_section(protocol, same, settings) for protocol, same in by_protocol(all_series)]
     sections += _training(every_step, last_steps, notes, settings.delta)
     if probed:
-        sheets = probe_sheets(probed, notes)
-        sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(sheets)))
+        tables = probe_tables(probed, notes)
+        sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(tables)))
     sections += _analysis(analyses, of_runs)
-    if failures := failures_sheet(all_series):
+    if failures := failures_table(all_series):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
     summary = (
         f"{len(runs)} runs, {len(results)} cells. Every number carries the protocol that made it; "
@@ -168,31 +168,31 @@ def _section(
     results = [result for series in all_series for result in series.every_result]
     notes = {series.variant: series.note for series in all_series}
     below = tuple(caption(results))
-    sheets = [to_sheet(make_grid(metric, results, notes), below) for metric in METRICS]
+    tables = [to_table(make_grid(metric, results, notes), below) for metric in METRICS]
     shortest = min(series.lengths[0] for series in all_series)
     if not protocol.masked:  # masked targets are no last tokens
-        sheets.append(last_sheet(all_series, settings.last_k or max(1, shortest // 2)))
+        tables.append(last_tokens_table(all_series, settings.last_k or max(1, shortest // 2)))
     of_series = claims(all_series, settings.delta)
     if of_series:
-        sheets.append(reach_sheet(of_series))
-        keys = key_sheet(all_series, settings.key_alpha, settings.judge)
-        sheets += [keys] if keys else []
+        tables.append(reach_table(of_series))
+        keys = long_range_table(all_series, settings.key_alpha, settings.judge)
+        tables += [keys] if keys else []
     longest = max(length for series in all_series for length in series.lengths)
     baseline = settings.baseline or all_series[0].name
     more = [
-        differences_sheet(all_series, longest, baseline),
-        methods_sheet(all_series, longest),
-        paired_sheet(all_series, baseline),
-        seeds_sheet(all_series, longest),
-        *scale_sheets(all_series),
-        cost_sheet(all_series),
+        differences_table(all_series, longest, baseline),
+        methods_table(all_series, longest),
+        paired_table(all_series, baseline),
+        seeds_table(all_series, longest),
+        *scale_tables(all_series),
+        cost_table(all_series),
     ]
     charts: list[Chart | None] = [length_chart(all_series)]
     if protocol.all_contexts:
         charts.append(position_chart(all_series))
     if of_series and not protocol.masked:  # papers printed none of masked models
         charts.append(published_chart(all_series))
-    items = [item for item in (charts[0], *sheets, *charts[1:], *more) if item is not None]
+    items = [item for item in (charts[0], *tables, *charts[1:], *more) if item is not None]
     return Section(protocol.label, below[0], tuple(items))
 
 
@@ -231,17 +231,17 @@ def _write(study: Path, page: Page) -> None:
     folder = make_folder(study / "report")
     for old in folder.glob("*.csv"):  # of tables that are there no longer
         old.unlink()
-    sheets = [item for s in page.sections for item in s.items if isinstance(item, Table)]
+    tables = [item for s in page.sections for item in s.items if isinstance(item, Table)]
     write_text(folder / "report.html", render(page))
     text = [f"# {page.title}", page.summary]
     for section in page.sections:
         text += [f"## {section.title}", section.text]
         text += [to_markdown(item) for item in section.items if isinstance(item, Table)]
     write_text(folder / "report.md", "\n\n".join(text) + "\n")
-    write_text(folder / "report.tex", to_latex(tuple(sheets)))
-    for sheet in sheets:
-        stem = "".join(c if c.isalnum() else "-" for c in sheet.title.lower())
-        write_text(folder / f"{stem}.csv", to_csv(sheet))
+    write_text(folder / "report.tex", to_latex(tuple(tables)))
+    for table in tables:
+        stem = "".join(c if c.isalnum() else "-" for c in table.title.lower())
+        write_text(folder / f"{stem}.csv", to_csv(table))
 
 
 def _study_section(
@@ -262,7 +262,7 @@ def _study_section(
         return Section(
             f"Study {stored['name']}, {stored['scale']}",
             "\n\n".join(_study_paragraphs(stored)),
-            tuple(_study_sheets(stored, all_series, analyses, notes)),
+            tuple(_study_tables(stored, all_series, analyses, notes)),
         )
     except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
         raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
@@ -277,7 +277,7 @@ def _study_paragraphs(stored: dict[str, Any]) -> Iterator[str]:
         yield f"Deviations: {listed}"
 
 
-def _study_sheets(
+def _study_tables(
     stored: dict[str, Any],
     all_series: Sequence[ResultSeries],
     analyses: Sequence[AnalysisResult],
@@ -286,6 +286,6 @@ def _study_sheets(
     for block in blocks_of(stored):
         if isinstance(block, Findings):
             same = [result for result in analyses if result.instrument.name == block.instrument]
-            yield findings_sheet(block, labelled(same, notes))
+            yield measured_table(block, labelled(same, notes))
         else:
-            yield expected_sheet(block, all_series)
+            yield expected_table(block, all_series)

@@ -8,7 +8,7 @@ from lexp.instruments.over_seeds import finite_mean
 from lexp.report.expected import Findings
 
 
-def findings_sheet(block: Findings, results: Sequence[LabelledMeasurement]) -> Table:
+def measured_table(block: Findings, results: Sequence[LabelledMeasurement]) -> Table:
     """Make a row for each model and method: printed, ours (mean of rows and seeds), of how many.
 
     results: of the block's instrument.

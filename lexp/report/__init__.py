@@ -1,7 +1,7 @@
 """Tables, charts and claims made from a study's results."""
 
 from lexp.report.perplexity_chart import results_chart
-from lexp.report.perplexity_table import METRICS, caption, make_grid, to_sheet
+from lexp.report.perplexity_table import METRICS, caption, make_grid, to_table
 from lexp.report.results import write_probes, write_results
 
 __all__ = [
@@ -9,7 +9,7 @@ __all__ = [
     "caption",
     "make_grid",
     "results_chart",
-    "to_sheet",
+    "to_table",
     "write_probes",
     "write_results",
 ]

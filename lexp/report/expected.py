@@ -118,7 +118,7 @@ def split_name(name: str) -> tuple[str, str]:
     return model, method
 
 
-def expected_sheet(block: Perplexities | Costs, all_series: Sequence[ResultSeries]) -> Table:
+def expected_table(block: Perplexities | Costs, all_series: Sequence[ResultSeries]) -> Table:
     """Make two rows for each printed row, the paper's and ours, a column for each place."""
     rows = []
     for name in block.rows:

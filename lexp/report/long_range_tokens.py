@@ -13,7 +13,9 @@ from lexp.report.study_results import DocumentIds, ResultSeries, same_text
 from lexp.statistics import BETA, TokenLosses, key_tokens
 
 
-def key_sheet(all_series: Sequence[ResultSeries], alpha: float, judge: str | None) -> Table | None:
+def long_range_table(
+    all_series: Sequence[ResultSeries], alpha: float, judge: str | None
+) -> Table | None:
     """Mean loss on long-range tokens by length; None where no judge has a short and a long context.
 
     alpha: nats that a token must gain between the shortest length and the trained one.

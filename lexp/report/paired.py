@@ -12,7 +12,7 @@ from lexp.statistics import holm, paired_by_seed
 LEAST_SEEDS = 3
 
 
-def paired_sheet(all_series: Sequence[ResultSeries], baseline: str) -> Table | None:
+def paired_table(all_series: Sequence[ResultSeries], baseline: str) -> Table | None:
     """Each model minus the baseline at every length, by seed; None below LEAST_SEEDS seeds."""
     ids = DocumentIds()
     found: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}

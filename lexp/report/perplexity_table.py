@@ -121,7 +121,7 @@ def row_key(result: EvalResult) -> tuple:
     return run.model, run.variant, run.text, *method, run.precision, result.step
 
 
-def to_sheet(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
+def to_table(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
     """The grid ready to be drawn, best per column marked."""
     labels = grid.labels
     rows = []

@@ -13,19 +13,19 @@ from lexp.report.perplexity_table import SHORT
 ANSWERS, GAIN = "answers right", "gain"
 
 
-def probe_sheets(results: list[ProbeResult], notes: dict[str, str]) -> list[Table]:
+def probe_tables(results: list[ProbeResult], notes: dict[str, str]) -> list[Table]:
     """Two tables a probe: shares that were right, and gain. Seeds of a variant are averaged.
 
     A failure of any seed is shown, not averaged away. notes: by variant, what tells it apart.
     """
     return [
-        _sheet(f"{probe}: {title}", [r for r in results if r.probe.label == probe], notes, fill)
+        _table(f"{probe}: {title}", [r for r in results if r.probe.label == probe], notes, fill)
         for probe in dict.fromkeys(result.probe.label for result in results)
         for title, fill in ((ANSWERS, _shares), (GAIN, _gain))
     ]
 
 
-def _sheet(
+def _table(
     title: str,
     results: list[ProbeResult],
     notes: dict[str, str],

@@ -23,7 +23,7 @@ from lexp.report.study_results import ResultSeries
 EXTENSION, PRINTED = UniformScale.name, 0.3973
 
 
-def scale_sheets(all_series: Sequence[ResultSeries]) -> list[Table]:
+def scale_tables(all_series: Sequence[ResultSeries]) -> list[Table]:
     """A table for each model and protocol that was scored at three scales or more."""
     groups: dict[tuple, dict[float, ResultSeries]] = {}
     for series in all_series:
@@ -31,7 +31,7 @@ def scale_sheets(all_series: Sequence[ResultSeries]) -> list[Table]:
         if series.pattern.name == Full.name and scale is not None:
             key = series.protocol.label, series.name, series.variant, series.text, series.precision
             groups.setdefault(key, {})[scale] = series
-    return [sheet for own in groups.values() if len(own) > 2 and (sheet := _sheet(own)) is not None]
+    return [table for own in groups.values() if len(own) > 2 and (table := _table(own)) is not None]
 
 
 def _scale(series: ResultSeries) -> float | None:
@@ -42,7 +42,7 @@ def _scale(series: ResultSeries) -> float | None:
     return None if scale is None else float(scale)
 
 
-def _sheet(by_scale: dict[float, ResultSeries]) -> Table | None:
+def _table(by_scale: dict[float, ResultSeries]) -> Table | None:
     one = next(iter(by_scale.values()))
     found: dict[int, tuple[float, float, bool]] = {}
     for length in (n for n in one.lengths if n > one.train_len):

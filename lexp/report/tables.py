@@ -27,7 +27,7 @@ def labels(series: ResultSeries) -> tuple[TableCell, TableCell]:
     return TableCell(series.name), TableCell(series.method)
 
 
-def last_sheet(all_series: Sequence[ResultSeries], k: int) -> Table:
+def last_tokens_table(all_series: Sequence[ResultSeries], k: int) -> Table:
     """Perplexity over the last k tokens of each window, by length: where a mean hides the break."""
     lengths = sorted({length for series in all_series for length in series.lengths})
     rows = []
@@ -59,7 +59,7 @@ def _last_nll(series: ResultSeries, length: int, k: int) -> float:
     return sum(values) / len(values)
 
 
-def reach_sheet(claims: Sequence[Claim]) -> Table:
+def reach_table(claims: Sequence[Claim]) -> Table:
     """Show how far each series holds its loss, and whether a window does as well."""
     rows, windows = [], False
     for claim in claims:
@@ -101,7 +101,7 @@ def reach_sheet(claims: Sequence[Claim]) -> Table:
     return Table(f"Reach and gain, {series.protocol.label}", heads, tuple(rows), 2, notes)
 
 
-def differences_sheet(
+def differences_table(
     all_series: Sequence[ResultSeries], length: int, baseline: str
 ) -> Table | None:
     """Paired differences of models to a baseline at a length, for each method; None if none."""
@@ -112,10 +112,10 @@ def differences_sheet(
         if base.name == baseline and series.method == base.method and series is not base
     ]
     family = f"models against {baseline} at {length}, every method"
-    return _paired_sheet(f"Differences at {length}", pairs, length, baseline, family)
+    return _paired_table(f"Differences at {length}", pairs, length, baseline, family)
 
 
-def methods_sheet(all_series: Sequence[ResultSeries], length: int) -> Table | None:
+def methods_table(all_series: Sequence[ResultSeries], length: int) -> Table | None:
     """Paired differences of each model's methods to its plain attention; None if none."""
     pairs = [
         (series, base)
@@ -125,10 +125,10 @@ def methods_sheet(all_series: Sequence[ResultSeries], length: int) -> Table | No
     ]
     plain = pairs[0][1].pattern.label if pairs else ""
     family = f"methods against {plain} attention at {length}"
-    return _paired_sheet(f"Differences of methods at {length}", pairs, length, plain, family)
+    return _paired_table(f"Differences of methods at {length}", pairs, length, plain, family)
 
 
-def _paired_sheet(
+def _paired_table(
     title: str,
     pairs: Sequence[tuple[ResultSeries, ResultSeries]],
     length: int,
@@ -177,7 +177,7 @@ def _paired_sheet(
     return Table(f"{title}, {protocol}", heads, tuple(rows), 2, notes)
 
 
-def seeds_sheet(all_series: Sequence[ResultSeries], length: int) -> Table | None:
+def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None:
     """Mean loss at a length with both intervals and every seed; None with one seed everywhere."""
     if all(len(series.seeds) < 2 for series in all_series):
         return None
@@ -204,7 +204,7 @@ def seeds_sheet(all_series: Sequence[ResultSeries], length: int) -> Table | None
     return Table(title, heads, tuple(rows), 2, notes)
 
 
-def failures_sheet(all_series: Sequence[ResultSeries]) -> Table | None:
+def failures_table(all_series: Sequence[ResultSeries]) -> Table | None:
     """Every cell without a number and why; None if there is none."""
     rows = []
     for series in all_series:
@@ -226,7 +226,7 @@ def failures_sheet(all_series: Sequence[ResultSeries]) -> Table | None:
     return Table("Cells without a number", heads, tuple(rows), 5) if rows else None
 
 
-def cost_sheet(all_series: Sequence[ResultSeries]) -> Table:
+def cost_table(all_series: Sequence[ResultSeries]) -> Table:
     """Show seconds of each series, and microseconds per scored token by length."""
     lengths = sorted({length for series in all_series for length in series.lengths})
     rows = []

@@ -51,14 +51,14 @@ def study(tiny, tmp_path):
 def needs(monkeypatch):
     """What a plan counted, of the last plan made."""
     seen = {}
-    original = cost_task._sheet
+    original = cost_task._table
 
-    def sheet(found):
+    def table(found):
         seen.clear()
         seen.update(found)
         return original(found)
 
-    monkeypatch.setattr(cost_task, "_sheet", sheet)
+    monkeypatch.setattr(cost_task, "_table", table)
     return seen
 
 

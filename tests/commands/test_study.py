@@ -24,7 +24,7 @@ from lexp.config.schema import plain
 from lexp.config.sweep import check_jobs
 from lexp.evaluate import EVALUATIONS
 from lexp.extension import Extension, UniformScale
-from lexp.report.paired import paired_sheet
+from lexp.report.paired import paired_table
 from lexp.report.scales import best_scale, fit
 from lexp.report.study_results import make_series
 from lexp.results import read_newest
@@ -331,22 +331,22 @@ def test_the_paired_t_test_is_scipys(tmp_path):
         for seed, shift in enumerate(own):
             made.line(made.run(model, seed), {256: bumpy() + shift, 512: bumpy() + shift / 2})
     found = make_series(read_newest(made.folder, EVALUATIONS), {})
-    sheet = paired_sheet(found, "rope")
-    assert sheet is not None and len(sheet.rows) == 1
+    table = paired_table(found, "rope")
+    assert table is not None and len(table.rows) == 1
     expected = stats.ttest_rel(shifts["alibi"], shifts["rope"]).pvalue
     difference = float(np.mean(shifts["alibi"] - shifts["rope"]))
-    text = sheet.rows[0][2].text
+    text = table.rows[0][2].text
     value, p = text.rstrip(")").split(" (p ")
     assert float(value) == pytest.approx(difference, abs=1e-4)
     assert float(p) == pytest.approx(expected, rel=0.06)
-    assert sheet.rows[0][3].text.split(" ")[0] == f"{difference / 2:+.4f}"
-    assert DOCUMENTS > 1 and paired_sheet(found, "nope") is None
+    assert table.rows[0][3].text.split(" ")[0] == f"{difference / 2:+.4f}"
+    assert DOCUMENTS > 1 and paired_table(found, "nope") is None
     few = make_series(read_newest(made.folder, EVALUATIONS), {})
     for series in few:
         for by_seed in series.results.values():
             for seed in (2, 3, 4):
                 del by_seed[seed]
-    assert paired_sheet(few, "rope") is None  # two seeds
+    assert paired_table(few, "rope") is None  # two seeds
 
 
 def test_the_best_scale_is_the_vertex_and_the_fit_recovers_its_slope():

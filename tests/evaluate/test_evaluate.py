@@ -31,7 +31,7 @@ from lexp.extension import NTK, Extension
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
 from lexp.record.metrics import read
-from lexp.report.perplexity_table import TOKEN_METRIC, caption, make_grid, to_sheet
+from lexp.report.perplexity_table import TOKEN_METRIC, caption, make_grid, to_table
 from lexp.results import ArrayFile, path_of, read_newest
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
@@ -357,7 +357,7 @@ def test_seeds_are_averaged_with_their_spread_and_a_failure_is_not_averaged_away
         replace(r, status="not finite", ppl=math.nan, reason="why") if r.run.seed == 1 else r
         for r in results
     ]
-    text = to_markdown(to_sheet(make_grid(TOKEN_METRIC, one_failed, {})))
+    text = to_markdown(to_table(make_grid(TOKEN_METRIC, one_failed, {})))
     assert "not finite 1/2" in text
     assert "not finite (rope): why." in caption(one_failed)
 

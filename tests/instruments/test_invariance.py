@@ -304,10 +304,10 @@ def test_findings_are_shown(instrument):
         for n in (16, 32)
     ]  # fmt: skip
     shown = instrument.show(found)
-    sheet = shown[0]
-    assert isinstance(sheet, Table)
+    table = shown[0]
+    assert isinstance(table, Table)
     # Attention does not change embeddings: their spectrum is there once.
-    assert len(sheet.rows) == (2 if isinstance(instrument, Spectrum) else 4)
+    assert len(table.rows) == (2 if isinstance(instrument, Spectrum) else 4)
     for item in shown[1:]:
         assert not isinstance(item, Table)
         assert not isinstance(item, Chart) or item.curves

@@ -195,10 +195,10 @@ def test_a_course_is_the_mean_over_seeds_and_its_rank_correlation():
         for step, value, loss in zip((1, 10, 100, 1000), VALUES, LOSSES, strict=True)
     ]
     found += [one(0, 0.0, math.nan), one(1000, 5.0, 2.0, length=1024)]
-    sheet, by_step, by_loss = over_training(Number(), found)
-    assert isinstance(sheet, Table)
+    table, by_step, by_loss = over_training(Number(), found)
+    assert isinstance(table, Table)
     expected = f"{spearmanr(VALUES, LOSSES).statistic:+.2f}"
-    texts = [field.text for field in sheet.rows[0]]
+    texts = [field.text for field in table.rows[0]]
     assert texts == ["nope", "0.000", "0.150", "0.450", "0.350", "0.950", expected]
     assert expected == "-0.80"
     assert isinstance(by_step, Chart) and isinstance(by_loss, Chart)
@@ -216,8 +216,8 @@ def test_a_note_is_part_of_the_name_and_of_what_belongs_together():
     ]
     assert [o.name for o in found[:2]] == ["nope n_kernels=1 (random)", "nope n_kernels=1"]
     assert len(last_of_each(found)) == 4
-    sheet, by_step, by_loss = over_training(Number(), found)
-    assert [[f.text for f in row][:3] for row in sheet.rows] == [
+    table, by_step, by_loss = over_training(Number(), found)
+    assert [[f.text for f in row][:3] for row in table.rows] == [
         ["nope n_kernels=1", "0.250", "0.250"], ["nope n_kernels=3", "0.750", "0.750"],
     ]  # fmt: skip
     assert [len(c.points) for c in by_step.curves] == [2, 2] and len(by_loss.curves) == 2

@@ -292,10 +292,10 @@ def test_what_is_shown():
         for state in ("trained", "random")
         for length in (32, 64)
     ]
-    sheet, chart = PositionProbe().show(found)
-    assert isinstance(sheet, Table) and isinstance(chart, Chart)
-    assert len(sheet.rows) == 8
-    assert [f.text for f in sheet.rows[0]] == [
+    table, chart = PositionProbe().show(found)
+    assert isinstance(table, Table) and isinstance(chart, Chart)
+    assert len(table.rows) == 8
+    assert [f.text for f in table.rows[0]] == [
         "nope", "s0", "full", "32", "likeliest", "10.0", "10.0", "10.0", "16.0", "21.3",
     ]  # fmt: skip
     assert len(chart.curves) == 2 + 2

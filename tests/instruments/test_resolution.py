@@ -370,12 +370,12 @@ def test_tables_stand_beside_the_published_values_and_charts_can_be_drawn():
     first = [field.text for field in softmax.rows[0]]
     assert first[:3] == ["rope", "full", EACH] and first[-2:] == ["0.91†", "0.08†"]
     assert {row[0].text for row in raw.rows} == {"rope"}
-    assert all("1.08" in sheet.notes[0] for sheet in (softmax, raw))
+    assert all("1.08" in table.notes[0] for table in (softmax, raw))
     charts = [item for item in shown if isinstance(item, Chart)]
     assert len(charts) == 4  # R, scores under two methods, theory
     found = [labelled(p, Curves(), "full", Full(), 16) for p in (ALiBi(2), TISA(2), Sandwich(2))]
-    sheet, *more = Curves().show(found)
-    assert isinstance(sheet, Table) and len(sheet.rows) == 6 and len(more) == 3
+    table, *more = Curves().show(found)
+    assert isinstance(table, Table) and len(table.rows) == 6 and len(more) == 3
     assert all(len(chart.curves) == 2 for chart in more)
     for chart in (*charts, *more):
         assert chart_png(chart)[:4] == b"\x89PNG"

@@ -281,8 +281,8 @@ def test_what_is_shown_is_of_all_findings(instrument):
         for n in (16, 32)
     ]
     items = instrument.show(found)
-    sheets = [item for item in items if isinstance(item, Table)]
-    assert {row[0].text for row in sheets[0].rows} == {"nope", "nope (random)"}
+    tables = [item for item in items if isinstance(item, Table)]
+    assert {row[0].text for row in tables[0].rows} == {"nope", "nope (random)"}
     pictures = [item for item in items if isinstance(item, Picture)]
     assert all(p.png[:4] == b"\x89PNG" for p in pictures)
     assert len(pictures) == (2 if instrument.name == "vectors" else 0)

@@ -27,7 +27,7 @@ from lexp.probes import MQAR, Copy, Form, Material, Passkey, Recall, make_exampl
 from lexp.probes.measures import interval
 from lexp.probes.result import COLUMNS, PROBES
 from lexp.probes.score import score_examples
-from lexp.report.probes import probe_sheets, probes_caption
+from lexp.report.probes import probe_tables, probes_caption
 from lexp.results.arrays import write_arrays
 from lexp.system.errors import ConfigError, DataError, Incomplete, NotDefined
 from support.config import compose
@@ -634,9 +634,9 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
 ):
     train(tiny("seed=1"))
     seen = []
-    original = probe_task.probe_sheets
+    original = probe_task.probe_tables
     monkeypatch.setattr(
-        probe_task, "probe_sheets", lambda r, notes: (seen.append(r), original(r, notes))[1]
+        probe_task, "probe_tables", lambda r, notes: (seen.append(r), original(r, notes))[1]
     )
     rows = study("model=rope", "probes=[copy]", "lengths=[130]")
     assert {row["seed"] for row in rows} == {"0", "1"}
@@ -644,9 +644,9 @@ def test_seeds_are_averaged_in_the_table_and_a_failure_is_not_averaged_away(
 
     def shown(given) -> list[TableCell]:
         """The one place of each of the two tables: shares, gain."""
-        sheets = probe_sheets(given, {})
-        assert [sheet.title for sheet in sheets] == ["copy: answers right", "copy: gain"]
-        return [sheet.rows[0][2] for sheet in sheets]
+        tables = probe_tables(given, {})
+        assert [table.title for table in tables] == ["copy: answers right", "copy: gain"]
+        return [table.rows[0][2] for table in tables]
 
     share, gain = (field.text for field in shown(results))
     tokens = [float(row["token_accuracy"]) for row in rows]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lexp.instruments.base import CheckpointInfo, LabelledMeasurement, Measurement
-from lexp.instruments.expected import findings_sheet
+from lexp.instruments.expected import measured_table
 from lexp.report.expected import Findings
 from lexp.report.published import load_published, overlay, parse
 
@@ -99,7 +99,7 @@ def test_every_method_has_its_row_beside_what_was_printed():
         finding("full", 256, [0.6, 0.7]), finding("full", 128, [9.0]),
         finding("full", 256, [9.0], step=3), finding("full", 256, [0.3], note="base=500"),
     ]  # fmt: skip
-    shown = [tuple(field.text for field in row) for row in findings_sheet(block, found).rows]
+    shown = [tuple(field.text for field in row) for row in measured_table(block, found).rows]
     assert shown == [
         ("rope", "full", "0.91", "0.55", "4", "256"),
         ("rope", "blockwise", "0.91", "0.15", "2", "256"),

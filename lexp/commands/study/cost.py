@@ -106,7 +106,7 @@ def print_cost(study: Study, jobs: list[StudyJob], settings: StudyConfig, rich: 
             elif isinstance(job.plan, RunPlan):
                 _add_reading(need, job.plan, selected_runs(job.plan, jobs), weights)
         needs.append(need)
-    rich.print(to_rich(_sheet(study, needs)))
+    rich.print(to_rich(_table(study, needs)))
     models = ", ".join(
         f"{name} ({weights[key].n_parameters / 1e6:.3g}M)" for key, name in names.items()
     )
@@ -183,7 +183,7 @@ def _tokens(plan: RunPlan, length: int) -> tuple[float, float]:
     return scored, read
 
 
-def _sheet(study: Study, needs: list[StageCost]) -> Table:
+def _table(study: Study, needs: list[StageCost]) -> Table:
     total = StageCost("all")
     for need in needs:
         for name in ("n_jobs", "n_done", "n_tokens", "flops", "seconds", "n_bytes"):
