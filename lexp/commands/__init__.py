@@ -1,1 +1,1 @@
-"""What each command does: the composition root, from a composed config to files and tables."""
+"""One module per command: from a composed config to files and tables."""

@@ -1,4 +1,4 @@
-"""Where the jobs of a sweep run: one after another, side by side on this machine, or in SLURM."""
+"""Launchers of sweeps: jobs one after another, side by side on this machine, or in SLURM."""
 
 from lexp.launch.plan import SweepJob, left_to_do, make_jobs, queued
 from lexp.launch.processes import make_slots, run_processes

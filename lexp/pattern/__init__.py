@@ -1,4 +1,4 @@
-"""Attention patterns: which keys a query sees, and in which positions."""
+"""Attention patterns: which keys a query sees, and at which positions."""
 
 from lexp.pattern.banded import Banded, Blockwise, Full, Trained, Window
 from lexp.pattern.base import Branch, Pattern
