@@ -131,7 +131,7 @@ def by_one_mask(
     at = torch.arange(seq_len)
     mask, factors = (
         pattern.branches[0].allowed(at[:, None], at),
-        positions[0].rotary_factors(at, at),
+        positions[0].rotary_factors(at, at, seq_len),
     )
 
     def attend(

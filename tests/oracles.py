@@ -1,8 +1,8 @@
 """The papers' formulas in float64 with naive loops, one function per scheme, named as its config.
 
 Each takes queries and keys of one head [T, D], the head's index and their number, the scheme's
-learned parameters by name, and the layer's input x [T, d_model], and returns the T x T scores
-before masking and softmax.
+parameters and other numbers by name, learned or not, and the layer's input x [T, d_model], and
+returns the T x T scores before masking and softmax.
 Nothing here calls lexp.
 """
 
@@ -15,6 +15,19 @@ from torch import Tensor
 Params = dict[str, Tensor]
 
 
+def all_pairs(oracle: Callable) -> Callable:
+    """Mark an oracle whose scores are those of all pairs, keys after the query included."""
+    oracle.all_pairs = True
+    return oracle
+
+
+def free_sign(oracle: Callable) -> Callable:
+    """Mark an oracle whose bias may reward distance: a learned one, or some heads' on purpose."""
+    oracle.free_sign = True
+    return oracle
+
+
+@all_pairs
 def nope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """q.k / sqrt(d)."""
     n, d = q.shape
@@ -32,6 +45,7 @@ def sinusoidal_embedding(position: int, channel: int, d_model: int) -> float:
     return math.sin(angle) if channel % 2 == 0 else math.cos(angle)
 
 
+@all_pairs
 def rope(
     q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor, at=None
 ) -> Tensor:
@@ -118,6 +132,7 @@ def with_bias(q: Tensor, k: Tensor, bias: Callable[[int, int], Tensor]) -> Tenso
     return torch.stack(rows)
 
 
+@free_sign
 def t5(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Raffel et al. 2020: 32 buckets, 16 exact, 16 logarithmic up to 128, the last for the rest."""
 
@@ -153,6 +168,7 @@ def sandwich(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: 
     return with_bias(q, k, penalty)
 
 
+@free_sign
 def tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Wennberg and Henter 2021, equation 6: sum_s a_s exp(-|b_s| (j - i - c_s)^2)."""
     a, b, c = (learned[name][:, head] for name in ("amplitude", "sharpness", "centre"))
@@ -166,12 +182,14 @@ def _of_second(learned: Params) -> Params:
     return {name.removeprefix("schemes.1."): value for name, value in learned.items()}
 
 
+@free_sign
 def rope_tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Both at once: the rotated product, and TISA's bumps over the offset."""
     bumps = tisa(torch.zeros_like(q), k, head, n_heads, _of_second(learned), x)
     return rope(q, k, head, n_heads, {}, x) + bumps
 
 
+@free_sign
 def sinusoidal_tisa(
     q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
 ) -> Tensor:
@@ -201,6 +219,7 @@ def cable(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Ten
     return with_bias(q, k, lambda i, j: sum(steps[: i + 1]) - sum(steps[: j + 1]))
 
 
+@all_pairs
 def p_rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Barbero et al. 2024: RoPE, the slowest quarter of the frequencies set to zero."""
     n, d = q.shape
@@ -248,6 +267,7 @@ def rope_alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x
 swat_softmax = rope_alibi
 
 
+@all_pairs
 def hope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Chen et al. 2024: RoPE without the pairs that turn less than once in 64 trained tokens."""
     n, d = q.shape
@@ -268,6 +288,7 @@ def hope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
     return out
 
 
+@all_pairs
 def pope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Gopalakrishnan et al. 2025, equation 6, divided by sqrt(d)."""
     n, d = q.shape
@@ -279,6 +300,42 @@ def pope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
         for i in range(n)
     ]
     return torch.stack([torch.stack(row) for row in rows]) / math.sqrt(d)
+
+
+@all_pairs
+def fope(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor, train_len: int = 64
+) -> Tensor:
+    """Hua et al. 2024, equations 11 to 13: Re(q_i f(i) conj(k_j f(j))) / sqrt(d) by channel pair.
+
+    Each dominant wave has all the others on top of it, its real and imaginary part with
+    coefficients of their own; pairs with less than one turn in train_len are left alone.
+    """
+    n, d = q.shape
+    waves = [10000 ** (-2 * c / d) for c in range(d // 2)]
+    waves = [w for w in waves if w * train_len / (2 * math.pi) >= 1]
+
+    def factor(position: int, c: int) -> tuple[Tensor, Tensor]:
+        if c >= len(waves):
+            return torch.ones((), dtype=q.dtype), torch.zeros((), dtype=q.dtype)
+        real, imaginary = math.cos(position * waves[c]), math.sin(position * waves[c])
+        for w, a, b in zip(
+            waves, learned["cosine"][head, :, c], learned["sine"][head, :, c], strict=True
+        ):
+            real = real + a * math.cos(position * w)
+            imaginary = imaginary + b * math.sin(position * w)
+        return real, imaginary
+
+    def turned(y: Tensor, position: int) -> Tensor:
+        out = []
+        for c in range(d // 2):
+            real, imaginary = factor(position, c)
+            out.append(y[2 * c] * real - y[2 * c + 1] * imaginary)
+            out.append(y[2 * c] * imaginary + y[2 * c + 1] * real)
+        return torch.stack(out)
+
+    rows = [[turned(q[i], i) @ turned(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)]
+    return torch.stack([torch.stack(row) for row in rows])
 
 
 def transformer_xl(
@@ -327,6 +384,7 @@ def fire_bias(head: int, learned: Params, prefix: str = "") -> Callable[[int, in
     return bias
 
 
+@free_sign
 def fire(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """q.k / sqrt(d) and the learned function."""
     return with_bias(q, k, fire_bias(head, learned))
@@ -419,6 +477,7 @@ def stick_breaking(
     return torch.stack([torch.stack(row) for row in rows])
 
 
+@free_sign
 @weights
 def swat(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Fu et al. 2025, equations 2 to 5: sigmoid(rotated q.k / sqrt(d) + s (i - j)) for j <= i."""
@@ -577,7 +636,7 @@ def plus_tisa(scores: Callable) -> Callable:
 
 def of_all_pairs(oracle: Callable) -> Callable:
     """An oracle from above that leaves no pair out; none of these reads the layer's input."""
-    return lambda q, k, head, n_heads, learned: oracle(q, k, head, n_heads, learned, q)
+    return lambda q, k, head, n_heads, learned, **at: oracle(q, k, head, n_heads, learned, q, **at)
 
 
 def rope_alibi_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
@@ -588,10 +647,8 @@ def rope_alibi_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Para
 BOTH_SIDES: dict[str, list[Callable]] = {
     **{
         name: [of_all_pairs(oracle)]
-        for name, oracle in {
-            "nope": nope, "sinusoidal": sinusoidal, "learned": learned, "rope": rope,
-            "p_rope": p_rope, "hope": hope, "pope": pope,
-        }.items()
+        for name, oracle in list(globals().items())
+        if getattr(oracle, "all_pairs", False)
     },
     "rope_nope": [of_all_pairs(rope), of_all_pairs(nope)],
     "xpos": [xpos_both],

@@ -5,7 +5,8 @@ any, are the same for all keys, they are applied once and a fused kernel does th
 a view of one row of numbers. Where they differ for keys after the query (xPos), a tile of rows
 takes two products, each with the keys for which it is finite: positions count from the tile's
 first query, keys up to the tile's end meet `rotary_factors`, keys from its beginning
-`rotary_factors_ahead`.
+`rotary_factors_ahead`. Where positions are sampled, no row holds the biases: they are then made for
+each pair.
 """
 
 import math
@@ -17,11 +18,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from lexp.attention.call import AttentionFunction, AttentionInput
-from lexp.attention.prepare import prepare, rotate
+from lexp.attention.prepare import RotaryTable, prepare, rotate
 from lexp.attention.toeplitz import reversed_matrix
 from lexp.pattern import Bidirectional, TwoSided
 from lexp.position import Position
-from lexp.position.base import Bias, Pair
+from lexp.position.base import Bias, Factors, Pair
 from lexp.system.errors import NotDefined
 
 
@@ -67,32 +68,40 @@ class BidirectionalAttention(AttentionFunction):
     ):
         if position.has_bias and not position.by_distance:
             raise NotDefined(
-                f"the bias of {type(position).__name__} reads more than the distance: "
+                f"the bias of {position.title} reads more than the distance: "
                 "bidirectional attention does not support it"
+            )
+        if position.has_attention_weights:
+            raise NotDefined(
+                f"{position.title} replaces softmax: bidirectional attention does not support it"
             )
         self.pattern, self.seq_len, self.lengths, self.sizes = pattern, seq_len, lengths, sizes
         self.index = torch.arange(seq_len, device=device)
         self.n_keys = pattern.n_keys(self.index)
-        self.factors = None
-        if not position.splits:
-            at = torch.arange(seq_len, dtype=torch.float64)
-            self.factors = on(device, position.rotary_factors(at, at))
+        self.table = None
+        if not (position.has_factors_ahead or position.samples_positions):
+            self.table = RotaryTable(position, self.index, self.index, seq_len, device, on)
 
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
-        q, k, v, position, x, _ = inputs
+        q, k, v, position, x, sampled = inputs
         bias, root = position.bias(x), math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
-        if self.factors is not None:
-            q, k = rotate(q, self.factors[0]), rotate(k, self.factors[1])
+        factors = self._factors(position, sampled)
+        if factors is not None:
+            q, k = rotate(q, factors[0]), rotate(k, factors[1])
+        at = torch.arange(self.seq_len, dtype=torch.float64) if sampled is None else sampled
         # Autocast would round biases and scores to bfloat16.
         with torch.autocast(q.device.type, enabled=False):
-            row = None if bias is None else self._row(bias, q)
+            row = None if bias is None or sampled is not None else self._row(bias, q)
             outputs = []
             for tile in self._tiles(q, position):
-                added = self._added(tile, row)
-                if position.splits:
-                    scores = two_products(q, k, position, tile) / root
+                biases = self._biases_by_distance(tile, row)
+                if bias is not None and sampled is not None:
+                    biases = self._biases_of_pairs(tile, bias, q, sampled)
+                added = self._masked(tile, biases)
+                if position.has_factors_ahead:
+                    scores = two_products(q, k, position, tile, at) / root
                     weights = (scores if added is None else scores + added).softmax(-1)
                     values = v[:, :, tile.first : tile.last].to(weights.dtype)
                     outputs.append((weights @ values).to(v.dtype))
@@ -100,11 +109,21 @@ class BidirectionalAttention(AttentionFunction):
                     outputs.append(fused(q, k, v, tile, added, 1 / root))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
+    def _factors(self, position: Position, sampled: Tensor | None) -> Factors | None:
+        """Return the factors if they are the same for keys at both sides, or None."""
+        if position.has_factors_ahead:
+            return None
+        if sampled is None:
+            assert self.table is not None, "made for a scheme of this kind"
+            return self.table.factors(position)
+        factors = position.rotary_factors(sampled, sampled, self.seq_len)
+        return None if factors is None else on(factors, sampled.device)
+
     def _tiles(self, q: Tensor, position: Position) -> list[KeySpan]:
         """Return tiles that cover all queries in order."""
         rows, sizes = self.seq_len, self.sizes
         batch, n_heads = q.shape[:2]
-        if position.splits:
+        if position.has_factors_ahead:
             most = sizes.max_scores(q.device)
             rows = max(sizes.min_rows, most // (batch * n_heads * rows))
             rows = min(rows, position.max_span or rows)
@@ -133,15 +152,28 @@ class BidirectionalAttention(AttentionFunction):
         pair = Pair(zeros, heads[:, None], zeros, zeros, distance, zeros, zeros + n)
         return bias(pair).expand(n_heads, 2 * n - 1)
 
-    def _added(self, tile: KeySpan, row: Tensor | None) -> Tensor | None:
-        """Return the summand of a tile's scores [1 or B, 1 or H, rows, keys], or None."""
+    def _biases_by_distance(self, tile: KeySpan, row: Tensor | None) -> Tensor | None:
+        """Return a tile's part of the row, [1, H, rows, keys], or None."""
+        if row is None:
+            return None
         start, end, first, last = tile
-        added = None
-        if row is not None:
-            # The last query comes first in the view, where key c is at distance end-1 - (first+c).
-            begin = self.seq_len - 1 - (end - 1 - first)
-            view = reversed_matrix(row.contiguous(), end - start, last - first, begin)
-            added = view.flip(1)[None]
+        # The last query comes first in the view, where key c is at distance end-1 - (first+c).
+        begin = self.seq_len - 1 - (end - 1 - first)
+        view = reversed_matrix(row.contiguous(), end - start, last - first, begin)
+        return view.flip(1)[None]
+
+    def _biases_of_pairs(self, tile: KeySpan, bias: Bias, q: Tensor, sampled: Tensor) -> Tensor:
+        """Return a tile's biases at sampled positions [T], [1, H, rows, keys]."""
+        positions = sampled if q.dtype == torch.float64 else sampled.float()
+        i, j = self.index[tile.start : tile.end, None], self.index[tile.first : tile.last]
+        heads = torch.arange(q.shape[1], device=q.device)[:, None, None]
+        text = torch.zeros_like(heads)
+        biases = bias(Pair(text, heads, i, j, positions[i], positions[j], self.n_keys[i]))
+        return biases.expand(q.shape[1], len(i), len(j))[None]
+
+    def _masked(self, tile: KeySpan, added: Tensor | None) -> Tensor | None:
+        """Return biases and mask of a tile, [1 or B, 1 or H, rows, keys], or None."""
+        start, end, first, last = tile
         if self._is_bare:
             return added
         i, j = self.index[start:end, None], self.index[first:last]
@@ -168,16 +200,24 @@ def fused(
     )
 
 
-def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan) -> Tensor:
-    """Return products [B, H, rows, keys] of a tile under a scheme with factors for keys ahead."""
+def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan, at: Tensor) -> Tensor:
+    """Return products [B, H, rows, keys] of a tile under a scheme with factors for keys ahead.
+
+    at: positions of all tokens, float64 [T].
+    """
     start, end, first, last = tile
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     q, k = q[:, :, start:end].to(wide), k.to(wide)
-    at = torch.arange(first - start, last - start, dtype=torch.float64)
-    rows, upto, beyond = at[start - first : end - first], at[: end - first], at[start - first :]
-    behind = on(q.device, position.rotary_factors(rows, upto))
-    ahead = on(q.device, position.rotary_factors_ahead(rows, beyond))
+    seq_len, most = len(at), position.max_span
+    if not position.counts_from_zero:
+        at = at - at[start]
+    rows, upto, beyond = at[start:end], at[first:end], at[start:last]
+    if most is not None and rows[-1] > most:
+        raise NotDefined(f"{position.title} overflows beyond {most} positions")
+    behind = position.rotary_factors(rows, upto, seq_len)
+    ahead = position.rotary_factors_ahead(rows, beyond, seq_len)
     assert behind is not None and ahead is not None, "the scheme says that it has them"
+    behind, ahead = on(behind, q.device), on(ahead, q.device)
     past = rotate(q, behind[0]) @ rotate(k[:, :, first:end], behind[1]).transpose(-1, -2)
     future = rotate(q, ahead[0]) @ rotate(k[:, :, start:last], ahead[1]).transpose(-1, -2)
     # Both cover the tile's keys; each pair there takes the product of its side.
@@ -187,9 +227,7 @@ def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan) -> Ten
     return torch.cat([past[..., :n_before], of_tile, future[..., n_rows:]], dim=-1)
 
 
-def on(device: torch.device, factors: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+def on(factors: Factors, device: torch.device) -> Factors:
     """Return factors on the model's device, as precise as it computes there."""
-    if factors is None:
-        return None
     q, k = (table.to(torch.complex64 if device.type == "mps" else table.dtype) for table in factors)
     return q.to(device), k.to(device)

@@ -76,7 +76,7 @@ class Chunked(AttentionFunction):
             ready = prepare(q, k, position, self.n_keys.to(wide))
             bias, attention_weights = position.bias(x), position.attention_weights(x)
             layer = LayerTensors(
-                *ready, q, k, position, bias, attention_weights, self.n_keys, sampled
+                *ready, q, k, position, bias, attention_weights, self.n_keys, sampled, self.seq_len
             )
         start = n_scores = 0
         while start < self.seq_len:
@@ -113,6 +113,7 @@ class LayerTensors(NamedTuple):
     attention_weights: AttentionWeights | None
     n_keys: Tensor
     sampled: Tensor | None
+    seq_len: int
 
     @property
     def root(self) -> float:
@@ -189,17 +190,18 @@ def score_span(
         q_pos, k_pos = layer.sampled[i], layer.sampled[j]
     else:
         q_pos, k_pos = branch.q_map(i).double(), branch.k_map(j).double()
-    # Counted from the earliest query, so that nothing overflows and float32 is exact.
-    origin = q_pos.min()
-    q_pos, k_pos = q_pos - origin, k_pos - origin
+    if not layer.position.counts_from_zero:
+        # Counted from the earliest query, so that nothing overflows and float32 is exact.
+        origin = q_pos.min()
+        q_pos, k_pos = q_pos - origin, k_pos - origin
     most = layer.position.max_span
     if most is not None and q_pos.max() > most:
-        name = type(layer.position).__name__
+        name = layer.position.title
         raise NotDefined(
             f"{name} overflows beyond {most} positions, this pattern needs more at once"
         )
     q, k = layer.q[:, :, rows], layer.k[:, :, keys]
-    factors = layer.position.rotary_factors(q_pos, k_pos)
+    factors = layer.position.rotary_factors(q_pos, k_pos, layer.seq_len)
     if factors is not None:
         q, k = rotate(q, factors[0]), rotate(k, factors[1])
     scores = q @ k.transpose(-1, -2) / layer.root

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from lexp.attention.call import AttentionFunction, AttentionInput
-from lexp.attention.prepare import prepare, rotate, table
+from lexp.attention.prepare import RotaryTable, prepare, rotate
 from lexp.attention.toeplitz import distance_row
 from lexp.pattern import Banded, Pattern
 from lexp.position import Position
@@ -55,7 +55,7 @@ def compiled() -> Callable[..., Tensor]:
 
 def refuse_beyond_flex(pattern: Pattern, seq_len: int, position: Position) -> None:
     """Raise NotDefined, with the remedy, if the kernel does not support a pattern or scheme."""
-    name = type(position).__name__
+    name = position.title
     if not isinstance(pattern, Banded):
         problem = f"{pattern.name} is not one unbroken band of keys"
     elif position.has_attention_weights:
@@ -88,8 +88,7 @@ class Flex(AttentionFunction):
         # Distances between a query and the keys that it sees.
         n_distances = seq_len if pattern.lookback is None else pattern.lookback + pattern.period
         self.n_distances = min(seq_len, n_distances)
-        # In double precision on the CPU, as for tiles.
-        self.factors = table(position.rotary_factors(index.double(), index.double()), device)
+        self.table = RotaryTable(position, index, index, seq_len, device)
 
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
@@ -101,8 +100,8 @@ class Flex(AttentionFunction):
             )
         bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
-        if self.factors is not None:
-            q, k = rotate(q, self.factors[0]), rotate(k, self.factors[1])
+        if (factors := self.table.factors(position)) is not None:
+            q, k = rotate(q, factors[0]), rotate(k, factors[1])
         added = None
         if bias is not None and position.by_distance:
             row = distance_row(bias, q.shape[1], self.n_distances, 1, q.device)

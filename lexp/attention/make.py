@@ -13,7 +13,7 @@ from lexp.attention.chunked import Chunked, ChunkSizes
 from lexp.attention.flex import Flex
 from lexp.attention.tiles import Tiles, TileSizes
 from lexp.pattern import Banded, Pattern, TwoSided
-from lexp.position import Position, Sum
+from lexp.position import Position
 from lexp.system.errors import NotDefined
 
 
@@ -110,8 +110,8 @@ def make_per_scheme(
 
 def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
     """Raise NotDefined if a pattern means nothing to the schemes of a model's layers."""
-    if pattern.only_moves and not any(position.relative for position in positions):
-        scheme = type(positions[0]).__name__
+    if pattern.only_moves and not any(position.reads_positions for position in positions):
+        scheme = positions[0].title
         raise NotDefined(
             f"{pattern.name} changes relative positions, but {scheme} has none: "
             "use a pattern that only masks"
@@ -122,15 +122,10 @@ def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
             f"{pattern.name} changes positions, but this scheme samples them at random: "
             "use a pattern that only masks"
         )
-    one_sided = [part for p in positions for part in parts_of(p) if not part.two_sided]
+    one_sided = [part for p in positions for part in p.parts if not part.two_sided]
     if pattern.two_sided and one_sided:
-        scheme = type(one_sided[0]).__name__
+        scheme = one_sided[0].title
         raise NotDefined(f"{scheme} is not defined for keys after the query: causal attention only")
-
-
-def parts_of(position: Position) -> list[Position]:
-    """Return the schemes that act at once in a layer."""
-    return position.parts if isinstance(position, Sum) else [position]
 
 
 def table_key(position: Position) -> object:

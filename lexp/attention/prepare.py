@@ -1,11 +1,12 @@
 """Transforms of queries and keys before their product: content map, query scale, rotation."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lexp.position import Position
-
-Table = tuple[Tensor, Tensor] | None
+from lexp.position.base import Factors
 
 
 def prepare(q: Tensor, k: Tensor, position: Position, n_keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,10 +17,11 @@ def prepare(q: Tensor, k: Tensor, position: Position, n_keys: Tensor) -> tuple[T
 
 
 def rotate(x: Tensor, factors: Tensor) -> Tensor:
-    """Return x [..., T, D] times factors on adjacent channel pairs, in x's dtype.
+    """Return x [B, H, T, D] times factors on adjacent channel pairs, in x's dtype.
 
-    factors: complex numbers [T, D/2], or their parts [T, D/2, 2]. The product is taken in float32,
-    or float64 for float64 inputs: bfloat16 tables would damage every position past 256.
+    factors: complex numbers [T, D/2] or, by head, [H, T, D/2]; or their parts, [.., T, D/2, 2]. The
+    product is taken in float32, or float64 for float64 inputs: bfloat16 tables would damage every
+    position past 256.
     """
     wide = x if x.dtype == torch.float64 else x.float()
     if torch.compiler.is_compiling():
@@ -41,9 +43,52 @@ def rotate_by_parts(x: Tensor, factors: Tensor) -> Tensor:
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
 
 
-def table(factors: tuple[Tensor, Tensor] | None, device: torch.device) -> Table:
-    """Return a scheme's factors on a device, in the form in which `rotate` is fastest."""
-    if factors is None:
-        return None
+def table(factors: Factors, device: torch.device) -> Factors:
+    """Return factors on a device, in the form in which `rotate` is fastest."""
     q, k = (torch.view_as_real(part.to(torch.complex64)).to(device) for part in factors)
     return q, k
+
+
+class RotaryTable:
+    """A scheme's rotary factors at the positions of one tile or text.
+
+    Constants are made once and kept; learned factors are made at each call, so that they follow
+    the parameters and gradients reach these. convert: what factors are turned into on the device.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        q_pos: Tensor,
+        k_pos: Tensor,
+        seq_len: int,
+        device: torch.device,
+        convert: Callable[[Factors, torch.device], Factors] = table,
+    ):
+        self.device, self.convert, self.seq_len = device, convert, seq_len
+        # In double precision on the CPU, which every machine has; then as the model computes.
+        self.q_pos, self.k_pos = q_pos.double().cpu(), k_pos.double().cpu()
+        self.is_learned = factors_are_learned(position, seq_len)
+        self.constants: Factors | None = None
+        if not self.is_learned:
+            factors = position.rotary_factors(self.q_pos, self.k_pos, seq_len)
+            self.constants = None if factors is None else convert(factors, device)
+
+    def factors(self, position: Position) -> Factors | None:
+        """Return the factors; None if the scheme has none."""
+        if not self.is_learned:
+            return self.constants
+        q_pos, k_pos = self.q_pos.to(self.device), self.k_pos.to(self.device)
+        factors = position.rotary_factors(q_pos, k_pos, self.seq_len)
+        return None if factors is None else self.convert(factors, self.device)
+
+
+def factors_are_learned(position: Position, seq_len: int) -> bool:
+    """Return whether a parameter takes part in the scheme's rotary factors, by asking for one."""
+    parameter = next((p for p in position.parameters() if p.requires_grad), None)
+    if parameter is None or not position.has_rotary_factors:
+        return False
+    first = torch.zeros(1, dtype=torch.float64, device=parameter.device)
+    with torch.inference_mode(False), torch.enable_grad():
+        factors = position.rotary_factors(first, first, seq_len)
+    return factors is not None and any(part.requires_grad for part in factors)

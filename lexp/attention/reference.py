@@ -44,7 +44,7 @@ class Reference(AttentionFunction):
             q_grid = torch.where(of_branch, q_pos[:, None], q_grid)
             k_grid = torch.where(of_branch, k_pos, k_grid)
             factors_of = position.rotary_factors_ahead if branch.ahead else position.rotary_factors
-            factors = factors_of(q_pos, k_pos)
+            factors = factors_of(q_pos, k_pos, len(index))
             q_i, k_j = (q, k) if factors is None else (rotate(q, factors[0]), rotate(k, factors[1]))
             scores = torch.where(of_branch, q_i @ k_j.transpose(-1, -2) / root, scores)
         pair = Pair(

@@ -8,7 +8,9 @@ Full attention is one tile where the kernel masks by itself; with a bias by dist
 every earlier key whose biases are a view of one row; with any other bias the temporaries are
 rows x T.
 Positions are counted from each tile's first query. For a shift-invariant scheme that changes
-nothing but the rounding, and it is what keeps xPos exact at any distance from the origin.
+nothing but the rounding, and it is what keeps xPos exact at any distance from the origin. For the
+other schemes positions are counted from the text's first token; their queries and keys are rotated
+before they are cut into tiles.
 Which kernel then computes a tile is said by `choose_kernel` in lexp.attention.kernels.
 """
 
@@ -31,11 +33,11 @@ from lexp.attention.layouts import (
     PairwiseBias,
     ToeplitzBias,
 )
-from lexp.attention.prepare import Table, prepare, rotate, table
+from lexp.attention.prepare import RotaryTable, prepare, rotate
 from lexp.attention.toeplitz import distance_row
 from lexp.pattern import Banded, Full, Pattern
 from lexp.position import Position
-from lexp.position.base import Bias, Pair
+from lexp.position.base import Bias, Factors, Pair
 from lexp.system.errors import NotDefined
 
 
@@ -71,10 +73,11 @@ class TileGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a pattern at one length is cut, and what all tiles share: mask and rotary factors.
+    """How a pattern at one length is cut, and what all tiles share: mask, positions, factors.
 
     The shared tables cover keys -span+rows .. rows-1 counted from a tile's first query; a tile with
-    fewer keys to its left uses their right end. mask None: causal.
+    fewer keys to its left uses their right end. mask None: causal. from_zero: the rotary factors
+    are those of the whole text, and positions are the tokens' indices.
     """
 
     groups: tuple[TileGroup, ...]
@@ -82,7 +85,8 @@ class Tiling:
     mask: Tensor | None
     q_pos: Tensor
     k_pos: Tensor
-    factors: Table
+    rotary: RotaryTable
+    from_zero: bool
 
 
 def cut(
@@ -94,6 +98,11 @@ def cut(
     """
     lookback = pattern.lookback
     most = position.max_span or math.inf
+    if position.counts_from_zero:
+        if seq_len > most:
+            name = position.title
+            raise NotDefined(f"{name} overflows beyond {most} positions, this text has {seq_len}")
+        most = math.inf
     if lookback is None:
         whole = sizes.whole_tokens if position.has_bias else math.inf
         dense = position.has_bias and not position.by_distance
@@ -109,7 +118,7 @@ def cut(
         rows = int(most // pattern.period) * pattern.period
     if rows < 1:
         raise NotDefined(
-            f"{type(position).__name__} overflows beyond {most} positions, "
+            f"{position.title} overflows beyond {most} positions, "
             f"{pattern.label} needs {pattern.period} at once"
         )
     groups, start = [], 0
@@ -145,9 +154,10 @@ def make_tiling(
     mask = None
     if not isinstance(pattern, Full):
         mask = pattern.allowed(query[:, None] + offset, key[None, :] + offset)
-    # In double precision on the CPU, which every machine has; then in what the model computes in.
-    factors = table(position.rotary_factors(query.double().cpu(), key.double().cpu()), device)
-    return Tiling(groups, rows, mask, query.float(), key.float(), factors)
+    from_zero, whole = position.counts_from_zero, torch.arange(seq_len)
+    at = (whole, whole) if from_zero else (query, key)
+    rotary = RotaryTable(position, *at, seq_len, device)
+    return Tiling(groups, rows, mask, query.float(), key.float(), rotary, from_zero)
 
 
 def choose_layout(pattern: Pattern, position: Position, n_groups: int) -> Layout:
@@ -181,7 +191,7 @@ class Tiles(AttentionFunction):
         choose: ChooseKernel = choose_kernel,
     ):
         if position.has_attention_weights or position.samples_positions:
-            raise ValueError(f"{type(position).__name__}: tiles are for softmax over 0 .. T-1")
+            raise ValueError(f"{position.title}: tiles are for softmax over 0 .. T-1")
         self.tiling = make_tiling(pattern, seq_len, position, device, sizes)
         self.layout = choose_layout(pattern, position, len(self.tiling.groups))
         self.sizes, self.choose = sizes, choose
@@ -192,8 +202,13 @@ class Tiles(AttentionFunction):
         q, k, v, position, x, _ = inputs
         bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
+        factors = self.tiling.rotary.factors(position)
+        if factors is not None and self.tiling.from_zero:
+            q, k, factors = rotate(q, factors[0]), rotate(k, factors[1]), None
         row = self._row(bias, q) if isinstance(self.layout, ToeplitzBias) else None
-        outputs = [self._group(group, q, k, v, bias, row, scale) for group in self.tiling.groups]
+        outputs = [
+            self._group(group, q, k, v, bias, row, factors, scale) for group in self.tiling.groups
+        ]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _row(self, bias: Bias | None, q: Tensor) -> Tensor:
@@ -210,6 +225,7 @@ class Tiles(AttentionFunction):
         v: Tensor,
         bias: Bias | None,
         row: Tensor | None,
+        factors: Factors | None,
         scale: float,
     ) -> Tensor:
         """Return the output of a group's rows [B, H, n_tiles * rows, D]."""
@@ -218,8 +234,9 @@ class Tiles(AttentionFunction):
         last = len(tiling.k_pos) - tiling.rows + group.rows
         query, key = slice(0, group.rows), slice(last - group.rows - group.left, last)
         q, k, v = fold(q, group, 0), fold(k, group, group.left), fold(v, group, group.left)
-        if tiling.factors is not None:
-            q, k = rotate(q, tiling.factors[0][query]), rotate(k, tiling.factors[1][key])
+        if factors is not None:
+            # Factors are [.., T, D/2, 2].
+            q, k = rotate(q, factors[0][..., query, :, :]), rotate(k, factors[1][..., key, :, :])
         q, k = q.to(v.dtype), k.to(v.dtype)
         if row is not None:
             values = row[:, len(tiling.k_pos) - group.left - group.rows :]
@@ -252,14 +269,18 @@ class Tiles(AttentionFunction):
         if count > 1:
             tile = torch.arange(count, device=device).repeat(batch)[:, None, None, None]
             first = first + tile * group.rows
+        i, j = first + rows, first + torch.arange(-group.left, group.rows, device=device)
+        q_grid, k_grid = q_pos[:, None], k_pos[None, :]
+        if self.tiling.from_zero:
+            q_grid, k_grid = i.float(), torch.atleast_2d(j.float())
         return Pair(
             b=torch.arange(batch, device=device).repeat_interleave(count)[:, None, None, None],
             h=torch.arange(n_heads, device=device)[:, None, None],
-            i=first + rows,
-            j=first + torch.arange(-group.left, group.rows, device=device),
-            q_pos=q_pos[:, None],
-            k_pos=k_pos[None, :],
-            n_keys=self.n_keys[first + rows],
+            i=i,
+            j=j,
+            q_pos=q_grid,
+            k_pos=k_grid,
+            n_keys=self.n_keys[i],
         )
 
 

@@ -186,5 +186,5 @@ def with_divisors(node: dict[str, Any], schemes: list[Position]) -> dict[str, An
     """A node with LongRoPE's divisors, which have no default, filled in for these schemes."""
     if "divisors" not in node:
         return node
-    pairs = [len(getattr(m, "theta", [])) for scheme in schemes for m in scheme.modules()]
+    pairs = [len(part.frequencies) for scheme in schemes for part in scheme.parts]
     return {**node, "divisors": [1.0] * max([1, *pairs])}

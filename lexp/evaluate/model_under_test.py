@@ -10,7 +10,6 @@ from lexp.data import Tokens
 from lexp.extension import Extension, Lengths, Sample, method_label
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern, Trained
-from lexp.position import Wrapper
 from lexp.results import component_spec
 from lexp.system.errors import NotDefined
 from lexp.training.objective import CausalLM, Objective, refuse_other_attention
@@ -135,6 +134,4 @@ def refuse_beyond(model: Transformer, length: int) -> None:
     """Raise NotDefined if a scheme of the model ends before this length."""
     for position in model.schemes:
         if position.max_len is not None and length > position.max_len:
-            while isinstance(position, Wrapper):
-                position = position.inner  # the one that ends
-            raise NotDefined(f"{type(position).__name__} ends at {position.max_len} tokens")
+            raise NotDefined(f"{position.title} ends at {position.max_len} tokens")

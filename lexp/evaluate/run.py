@@ -77,8 +77,9 @@ def evaluate(
 def depends_on_length(tested: ModelUnderTest, targets: EvalTargets, method: Method) -> bool:
     """Return True if a text's beginning is read otherwise when more of it follows."""
     patterns = {repr(tested.fit(method.pattern, length)) for length in targets.lengths}
-    draws = any(position.samples_positions for position in tested.model.schemes)
-    return len(patterns) > 1 or draws or method.extension.follows_length
+    schemes = tested.model.schemes
+    depends = any(scheme.samples_positions or scheme.by_length for scheme in schemes)
+    return len(patterns) > 1 or depends or method.extension.follows_length
 
 
 def _nested(

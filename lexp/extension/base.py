@@ -9,9 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from lexp.model.transformer import Transformer
-from lexp.position import Position, Sum
+from lexp.position import Position
 from lexp.position.compose import Wrapper
-from lexp.position.random_positions import SampledPositions
 from lexp.system.errors import NotDefined
 from lexp.system.text import label_of
 
@@ -57,6 +56,14 @@ def method_label(attention: str, extension: str) -> str:
     return attention if extension == Extension.name else f"{attention} {extension}"
 
 
+class Modified(Wrapper):
+    """A wrapper that changes what hooks of the inner scheme give, and adds no hook to it."""
+
+    def overrides(self, hook: str) -> bool:
+        """Return whether the inner scheme does something of its own at a hook."""
+        return self.inner.overrides(hook)
+
+
 @dataclass(frozen=True)
 class OfSchemes(Extension):
     """An extension that changes position schemes and nothing else.
@@ -71,12 +78,11 @@ class OfSchemes(Extension):
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
         """The model with its schemes changed."""
         for position in model.schemes:
-            for part in position.parts if isinstance(position, Sum) else [position]:
-                name = type(part).__name__
-                if isinstance(part, SampledPositions):
-                    raise NotDefined(f"{name} was trained at positions beyond the text's")
+            for part in position.parts:
+                if part.samples_positions:
+                    raise NotDefined(f"{part.title} was trained at positions beyond the text's")
                 if isinstance(part, Wrapper) and part.has_attention_weights:
-                    raise NotDefined(f"{self.name} does not reach into {name}")
+                    raise NotDefined(f"{self.name} does not reach into {part.title}")
         return with_schemes(
             model, some_changed(model.schemes, lambda position: self.change(position, lengths))
         )
@@ -92,11 +98,9 @@ class OfParts(OfSchemes):
 
     def change(self, position: Position, lengths: Lengths) -> Position:
         """The changed scheme, or several with some of them changed."""
-        if not isinstance(position, Sum):
-            return self.change_part(position, lengths)
-        together = copy.copy(position)
-        together.replace(some_changed(position.parts, lambda part: self.change_part(part, lengths)))
-        return together
+        return position.with_parts(
+            some_changed(position.parts, lambda part: self.change_part(part, lengths))
+        )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lexp.extension.base import ByFactor, Lengths
+from lexp.extension.base import ByFactor, Lengths, Modified
 from lexp.position import Position
-from lexp.position.compose import Wrapper
+from lexp.position.base import Factors
 from lexp.system.errors import NotDefined
 
 
@@ -30,29 +30,34 @@ class Frequencies(ByFactor):
 
     def change_part(self, position: Position, lengths: Lengths) -> Position:
         """A copy with other frequencies, learned parameters shared."""
-        theta = getattr(position, "theta", None)
-        if not theta or not any(theta):
-            name = type(position).__name__
-            raise NotDefined(f"{self.name} changes rotary frequencies, {name} has none")
+        theta = list(position.frequencies)
+        if not any(theta):
+            raise NotDefined(f"{self.name} changes rotary frequencies, {position.title} has none")
         slowed = copy.copy(position)
         ratios = self.ratios(theta, lengths)
-        slowed.theta = [t * r for t, r in zip(theta, ratios, strict=True)]  # type: ignore[assignment]
+        slowed.frequencies = [t * r for t, r in zip(theta, ratios, strict=True)]
         temperature = self.temperature(lengths)
         return slowed if temperature == 1 else Tempered(slowed, temperature)
 
 
-class Tempered(Wrapper):
+class Tempered(Modified):
     """A rotary scheme whose queries and keys are multiplied by a constant."""
 
     def __init__(self, inner: Position, temperature: float):
         super().__init__(inner)
         self.temperature = temperature
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Those of the inner scheme times the constant."""
-        found = self.inner.rotary_factors(q_pos, k_pos)
-        assert found is not None, "goes around rotary schemes only"
-        return found[0] * self.temperature, found[1] * self.temperature
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
+        """The inner factors times the constant."""
+        return self._tempered(self.inner.rotary_factors(q_pos, k_pos, seq_len))
+
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
+        """The inner factors for keys after the query, times the constant."""
+        return self._tempered(self.inner.rotary_factors_ahead(q_pos, k_pos, seq_len))
+
+    def _tempered(self, factors: Factors | None) -> Factors:
+        assert factors is not None, "goes around rotary schemes only"
+        return factors[0] * self.temperature, factors[1] * self.temperature
 
 
 @dataclass(frozen=True)

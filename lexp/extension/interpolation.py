@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lexp.extension.base import ByFactor, Lengths
+from lexp.extension.base import ByFactor, Lengths, Modified
 from lexp.position import Learned, Pair, Position, Sinusoidal
-from lexp.position.base import AttentionWeights, Bias
-from lexp.position.compose import Wrapper
+from lexp.position.base import AttentionWeights, Bias, Factors
 from lexp.system.errors import NotDefined
 
 
@@ -26,13 +25,12 @@ class PI(ByFactor):
         s = self.factor_for(lengths)
         if isinstance(position, Learned):
             return BetweenRows(position, s)
-        if not (position.relative or isinstance(position, Sinusoidal)):
-            name = type(position).__name__
-            raise NotDefined(f"pi divides positions, {name} has none to divide")
+        if not (position.reads_positions or isinstance(position, Sinusoidal)):
+            raise NotDefined(f"pi divides positions, {position.title} has none to divide")
         return Interpolated(position, s)
 
 
-class Interpolated(Wrapper):
+class Interpolated(Modified):
     """A scheme at positions divided by s."""
 
     def __init__(self, inner: Position, s: float):
@@ -44,9 +42,13 @@ class Interpolated(Wrapper):
         """The inner embedding at m / s."""
         return self.inner.embed(x, positions / self.s)
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
         """The inner factors at m / s."""
-        return self.inner.rotary_factors(q_pos / self.s, k_pos / self.s)
+        return self.inner.rotary_factors(q_pos / self.s, k_pos / self.s, seq_len)
+
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
+        """The inner factors for keys after the query, at m / s."""
+        return self.inner.rotary_factors_ahead(q_pos / self.s, k_pos / self.s, seq_len)
 
     def bias(self, x: Tensor) -> Bias | None:
         """The inner bias at m / s."""
@@ -66,13 +68,17 @@ class Interpolated(Wrapper):
 
     def _squeezed(self, pair: Pair) -> Pair:
         s = self.s
+        q_pos, k_pos = pair.q_pos, pair.k_pos
+        if self.inner.relative and self.counts_from_zero:
+            # Far from the first token fractions of positions are not exact, those of distances are.
+            q_pos, k_pos = q_pos - k_pos, torch.zeros_like(k_pos)
         return pair._replace(
-            q_pos=pair.q_pos / s, k_pos=pair.k_pos / s, i=pair.i / s, j=pair.j / s,
+            q_pos=q_pos / s, k_pos=k_pos / s, i=pair.i / s, j=pair.j / s,
             n_keys=1 + (pair.n_keys - 1) / s,
         )  # fmt: skip
 
 
-class BetweenRows(Wrapper):
+class BetweenRows(Modified):
     """A learned table read at positions divided by s, linearly between its rows."""
 
     def __init__(self, inner: Learned, s: float):

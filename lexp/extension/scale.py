@@ -19,7 +19,6 @@ class Scaled(Wrapper):
     def __init__(self, inner: Position, constant: float | None = None, train_len: int = 2):
         super().__init__(inner)
         self.constant, self.train_len = constant, train_len
-        self.has_scale = True
 
     def scale(self, n_keys: Tensor) -> Tensor:
         """The constant, or by each query's number of keys."""
@@ -31,9 +30,9 @@ class Scaled(Wrapper):
 def refuse_unscalable(name: str, position: Position) -> None:
     """NotDefined for schemes that turn scores into weights themselves, or scale them already."""
     if position.has_attention_weights:
-        raise NotDefined(f"{name} scales scores, {type(position).__name__} weighs its own way")
+        raise NotDefined(f"{name} scales scores, {position.title} weighs its own way")
     if position.has_scale:
-        raise NotDefined(f"{name} scales scores, {type(position).__name__} does so already")
+        raise NotDefined(f"{name} scales scores, {position.title} does so already")
 
 
 @dataclass(frozen=True)
@@ -91,16 +90,16 @@ class DroPE(OfSchemes):
 
     def change(self, position: Position, lengths: Lengths) -> Position:
         """What is not rotary, and the scale."""
-        parts = position.parts if isinstance(position, Sum) else [position]
-        left = [part for part in parts if not any(getattr(part, "theta", []))]
-        if any(type(part).transform_qk is not Position.transform_qk for part in parts):
-            name = type(position).__name__
-            raise NotDefined(f"drope drops positions, {name} is more than those without them")
-        if any(part.has_attention_weights for part in parts):
-            raise NotDefined(f"drope scales scores, {type(position).__name__} weighs its own way")
+        parts = position.parts
+        left = [part for part in parts if not any(part.frequencies)]
+        if position.transforms_qk:
+            raise NotDefined(
+                f"drope drops positions, {position.title} is more than those without them"
+            )
+        if position.has_attention_weights:
+            raise NotDefined(f"drope scales scores, {position.title} weighs its own way")
         if len(left) == len(parts) and not isinstance(position, NoPE):
-            name = type(position).__name__
-            raise NotDefined(f"drope drops rotary positions, {name} has none")
+            raise NotDefined(f"drope drops rotary positions, {position.title} has none")
         scale = 1 + self.c * math.log(max(1.0, lengths.length / lengths.train_len))
         rest = Sum(left) if len(left) > 1 else (left or [NoPE()])[0]
         return Scaled(rest, constant=scale)
@@ -118,7 +117,7 @@ class LocalIndex(OfParts):
     def change_part(self, position: Position, lengths: Lengths) -> Position:
         """A copy of FIRE with its index read locally."""
         if not isinstance(position, FIRE):
-            raise NotDefined(f"local_index is FIRE's, {type(position).__name__} reads no index")
+            raise NotDefined(f"local_index is FIRE's, {position.title} reads no index")
         local = copy.copy(position)
         local.index = "local"
         return local

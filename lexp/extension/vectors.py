@@ -52,7 +52,7 @@ class VectorReplacement(Extension):
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
         """The model with one layer's output edited."""
         if not all(isinstance(position, NoPE) for position in model.schemes):
-            name = type(model.position).__name__
+            name = model.position.title
             raise NotDefined(f"vector_replacement is for models without encodings, not for {name}")
         layer = self.layer or max(1, len(model.blocks) // 4)
         if layer > len(model.blocks):

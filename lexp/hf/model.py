@@ -78,7 +78,7 @@ def adopt(theirs: Any, described: Described) -> HFTransformer:
     position = make_position(theirs, described)
     order, n_turned = None, 0
     if isinstance(position, GivenRoPE):
-        n_pairs = len(position.theta)
+        n_pairs = len(position.frequencies)
         order, n_turned = pairs_adjacent(described.dims.head_dim, n_pairs), 2 * n_pairs
     before = theirs.transformer.word_embeddings_layernorm if family.prefix == "Bloom" else None
     blocks = [

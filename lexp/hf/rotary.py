@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lexp.position import RoPE
+from lexp.position.base import Factors
 
 
 class GivenRoPE(RoPE):
@@ -21,12 +22,12 @@ class GivenRoPE(RoPE):
         super().__init__(head_dim)
         if not 0 < len(theta) <= head_dim // 2:
             raise ValueError(f"{len(theta)} channel pairs rotate, of head_dim {head_dim}")
-        self.theta, self.temperature = list(theta), temperature
+        self.frequencies, self.temperature = list(theta), temperature
         self.n_alone = head_dim // 2 - len(theta)
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
         """temperature exp(i theta n), and 1 for what is left alone."""
-        q, k = super().rotary_factors(q_pos, k_pos)
+        q, k = super().rotary_factors(q_pos, k_pos, seq_len)
         return self._beside(q), self._beside(k)
 
     def _beside(self, turned: Tensor) -> Tensor:

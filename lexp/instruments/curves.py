@@ -119,7 +119,8 @@ def fixed_curve(scheme: Position, inputs: AnalysisInput, x: Tensor | None = None
     with torch.no_grad():
         bias = scheme.bias(x)
         sampled = sampled_positions(inputs.model, n, like)
-        for pair, allowed in grids(inputs.pattern, n - 1, n, n_heads, like, sampled):
+        from_zero = scheme.counts_from_zero
+        for pair, allowed in grids(inputs.pattern, n - 1, n, n_heads, like, sampled, from_zero):
             seen = allowed[0].cpu()
             values = like.new_zeros(()) if bias is None else bias(pair)
             values = values.expand(1, n_heads, *allowed.shape)[0, :, 0]
@@ -137,9 +138,11 @@ def mean_curves(inputs: AnalysisInput) -> Tensor:
         bias: Bias | None = layer.position.bias(layer.x)
         for start in range(0, n, rows):
             end = min(start + rows, n)
-            for pair, allowed in grids(
-                inputs.pattern, start, end, dims.n_heads, layer.x, layer.sampled
-            ):
+            tile = grids(
+                inputs.pattern, start, end, dims.n_heads, layer.x, layer.sampled,
+                layer.position.counts_from_zero,
+            )  # fmt: skip
+            for pair, allowed in tile:
                 values = layer.x.new_zeros(()) if bias is None else bias(pair)
                 values = values.expand(1, dims.n_heads, *allowed.shape)[0]
                 sums.add(layer.index, values, pair.i - pair.j, allowed)
@@ -158,11 +161,13 @@ def sampled_positions(model: Transformer, length: int, like: Tensor) -> Tensor |
 
 
 def grids(
-    pattern: Pattern, start: int, end: int, n_heads: int, like: Tensor, sampled: Tensor | None
-) -> list[tuple[Pair, Tensor]]:
+    pattern: Pattern, start: int, end: int, n_heads: int, like: Tensor, sampled: Tensor | None,
+    from_zero: bool,
+) -> list[tuple[Pair, Tensor]]:  # fmt: skip
     """Queries start .. end-1 with the keys in their reach: pairs, and which are allowed [Q, K].
 
-    One grid for each branch of the pattern, with the positions it gives.
+    One grid for each branch of the pattern, with the positions it gives. from_zero: counted from
+    the text's first token, not from the first query.
     """
     device = like.device
     i = torch.arange(start, end, device=device)[:, None]
@@ -176,8 +181,8 @@ def grids(
             q_pos, k_pos = sampled[i], sampled[j]
         else:
             q_pos, k_pos = branch.q_map(i).double(), branch.k_map(j).double()
-        # Counted from the first query, where float32 is exact.
-        origin = q_pos.min()
+        # Counted from the first query float32 is exact.
+        origin = torch.zeros_like(q_pos[0, 0]) if from_zero else q_pos.min()
         b = torch.zeros(1, 1, 1, 1, dtype=torch.int64, device=device)
         h = torch.arange(n_heads, device=device)[:, None, None]
         q_pos, k_pos = ((t - origin).to(like.dtype) for t in (q_pos, k_pos))

@@ -21,6 +21,6 @@ def position_embeddings(inputs: AnalysisInput) -> Tensor:
     with torch.no_grad():
         added = scheme.embed(nothing, positions.to(device))[0]
     if not added.any():
-        name = type(scheme).__name__
+        name = scheme.title
         raise NotDefined(f"{name} adds nothing to the embeddings: it has no position embeddings")
     return added

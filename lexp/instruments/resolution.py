@@ -74,7 +74,7 @@ class Resolution(Instrument):
         """A row for each R; arrays scores [layers, heads, T], theory [layers, T] (NaN: none)."""
         schemes = layer_schemes(inputs)
         if any(scheme.has_attention_weights for scheme in schemes):
-            name = type(inputs.model.position).__name__
+            name = inputs.model.position.title
             raise NotDefined(f"{name} has no scores before softmax that hold its positions")
         sums = DistanceMeans(len(schemes), inputs.model.dims.n_heads, inputs.seq_len)
 
@@ -120,13 +120,16 @@ def layer_schemes(inputs: AnalysisInput) -> list[Position]:
 
 
 def expected_curve(scheme: Position, length: int, head_dim: int) -> Tensor | None:
-    """g[n], n = 0 .. length-1, float64, from the scheme's own constants; None if not rotary.
+    """g[n], n = 0 .. length-1, float64, from the scheme's own constants; None if not rotary,
+    or not the same for all heads.
 
     Keys at 0, so that xPos decays to its true value and nothing overflows.
     """
     distance = torch.arange(length, dtype=torch.float64)
-    factors = None if scheme.samples_positions else scheme.rotary_factors(distance, distance[:1])
-    if factors is None or factors[0].shape[1] != head_dim // 2:
+    if scheme.samples_positions or not scheme.relative:
+        return None
+    factors = scheme.rotary_factors(distance, distance[:1], length)
+    if factors is None or factors[0].shape != (length, head_dim // 2):
         return None
     return (factors[0] * factors[1].conj()).real.sum(-1)
 

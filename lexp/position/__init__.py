@@ -7,6 +7,7 @@ from lexp.position.compose import Alternate, Sum, Wrapper
 from lexp.position.cope import CoPE
 from lexp.position.dape import DAPE
 from lexp.position.fire import FIRE
+from lexp.position.fope import FoPE
 from lexp.position.fox import FoX
 from lexp.position.hope import HoPE
 from lexp.position.kerple import KerpleLog, KerplePower
@@ -28,8 +29,8 @@ from lexp.position.transformer_xl import TransformerXL
 from lexp.position.xpos import XPos, XPosDecay
 
 __all__ = [
-    "CABLE", "DAPE", "FIRE", "SWAT", "T5", "TISA", "ALiBi", "Alternate", "CoPE", "FoX", "HoPE",
-    "KerpleLog", "KerplePower", "Learned", "LogN", "NoPE", "PRoPE", "PaTH", "Pair", "PoPE",
+    "CABLE", "DAPE", "FIRE", "SWAT", "T5", "TISA", "ALiBi", "Alternate", "CoPE", "FoPE", "FoX",
+    "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "NoPE", "PRoPE", "PaTH", "Pair", "PoPE",
     "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax", "Sandwich", "Sinusoidal",
     "StickBreaking", "Sum", "TransformerXL", "Wrapper", "XPos", "XPosDecay",
 ]  # fmt: skip

@@ -29,7 +29,6 @@ class ALiBi(Position):
 
     relative = True
     two_sided = True
-    has_bias = True
     by_distance = True
 
     def __init__(self, n_heads: int):

@@ -1,6 +1,6 @@
 """What a position scheme is: hooks into the model, each with a neutral default."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -10,8 +10,7 @@ class Pair(NamedTuple):
     """A (query, key) pair, or a broadcastable grid of pairs.
 
     `b` and `h` are batch and head index, `i` and `j` the indices of query and key in the sequence,
-    `q_pos` and `k_pos` the positions that the pair is given, counted from any origin (only their
-    difference means something), `n_keys` how many keys the query sees, its own included.
+    `q_pos` and `k_pos` their positions, `n_keys` how many keys the query sees, its own included.
     """
 
     b: Tensor
@@ -23,41 +22,119 @@ class Pair(NamedTuple):
     n_keys: Tensor
 
 
+# From a pair to what is added to its score.
 Bias = Callable[[Pair], Tensor]
 # From scores [B, H, Q, K] (bias included), the queries and keys they were made from [B, H, ., D],
 # the pairs, and which of them are allowed, to attention weights [B, H, Q, K].
 AttentionWeights = Callable[[Tensor, Tensor, Tensor, Pair, Tensor], Tensor]
+# Rotary factors of queries and of keys.
+Factors = tuple[Tensor, Tensor]
 
 
 class Position(nn.Module):
     """A position scheme; the base class is no scheme at all.
 
-    A scheme sees positions, never sequence lengths, attention patterns or kernels. Attention may
-    hand in positions counted from any origin, which keeps every scheme exact at any length.
+    A scheme overrides the hooks it needs and declares the properties that follow. Attention hands
+    in positions counted from any origin where `shift_invariant` is True, which keeps the scheme
+    exact at any length, and from the text's first token where it is False.
     """
 
-    # Promises, which the conformance tests check.
+    # Properties that a class declares; compose.py says how schemes made of schemes have them.
     shift_invariant: bool = True  # scores stay if both tokens move by the same distance
-    relative: bool = False  # scores read q_pos - k_pos
-    has_bias: bool = False  # bias() gives a function
-    by_distance: bool = False  # which reads of a pair its head and q_pos - k_pos alone
-    by_token: bool = False  # which is a number of the query's token less the same of the key's
-    has_attention_weights: bool = False  # attention_weights() gives a function
-    has_scale: bool = False  # scale() gives numbers
-    samples_positions: bool = False  # sample_positions() gives positions
+    relative: bool = False  # scores read positions, and those as q_pos - k_pos alone
+    by_distance: bool = False  # bias() reads of a pair its head and q_pos - k_pos alone
+    by_token: bool = False  # bias() is a number of the query's token less the same of the key's
+    by_length: bool = False  # rotary_factors() reads seq_len
     two_sided: bool = False  # defined for keys later than the query too
-    splits: bool = False  # those have factors of their own, rotary_factors_ahead()
     per_layer: bool = False  # every layer has parameters of its own
+    reads_indices: bool = False  # Pair.i, j or n_keys are read as positions
     n_earlier: int = 0  # inputs before a token that bias() and attention_weights() read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
     max_span: int | None = None  # most positions that rotary_factors() takes at once; None: any
+    # The angle per token of each channel pair, fastest first, if that is what rotary_factors()
+    # reads from here: extensions (NTK, YaRN, ...) replace these numbers in a copy of the scheme.
+    frequencies: Sequence[float] = ()
 
     def layers(self) -> "list[Position]":
         """The schemes that layers take in turns."""
         return [self]
 
+    @property
+    def parts(self) -> "list[Position]":
+        """The schemes that act at once in a layer."""
+        return [self]
+
+    def with_parts(self, parts: "list[Position]") -> "Position":
+        """The scheme with other ones in the places of its parts."""
+        (part,) = parts
+        return part
+
+    @property
+    def title(self) -> str:
+        """The scheme's name in messages: that of the class which the user chose."""
+        return type(self).__name__
+
+    def overrides(self, hook: str) -> bool:
+        """Return whether the scheme does something of its own at a hook, given by name."""
+        return getattr(type(self), hook) is not getattr(Position, hook)
+
+    @property
+    def samples_positions(self) -> bool:
+        """Whether sample_positions() gives positions."""
+        return self.overrides("sample_positions")
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether embed() changes the token embeddings."""
+        return self.overrides("embed")
+
+    @property
+    def transforms_qk(self) -> bool:
+        """Whether transform_qk() changes queries and keys."""
+        return self.overrides("transform_qk")
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether scale() gives numbers."""
+        return self.overrides("scale")
+
+    @property
+    def has_rotary_factors(self) -> bool:
+        """Whether rotary_factors() gives factors."""
+        return self.overrides("rotary_factors")
+
+    @property
+    def has_factors_ahead(self) -> bool:
+        """Whether keys later than the query have rotary factors of their own."""
+        return self.overrides("rotary_factors_ahead")
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether bias() gives a function."""
+        return self.overrides("bias")
+
+    @property
+    def has_attention_weights(self) -> bool:
+        """Whether attention_weights() gives a function."""
+        return self.overrides("attention_weights")
+
+    @property
+    def counts_from_zero(self) -> bool:
+        """Whether attention has to count positions from the text's first token."""
+        return not self.shift_invariant and (
+            self.has_rotary_factors or self.has_bias or self.has_attention_weights
+        )
+
+    @property
+    def reads_positions(self) -> bool:
+        """Whether attention reads positions, which a pattern or an extension can then move."""
+        return self.relative or self.counts_from_zero
+
     def sample_positions(self, seq_len: int) -> Tensor | None:
-        """Positions of a sequence's tokens, float64 [T]; None: 0 .. T-1. Asked once a forward."""
+        """Positions of a sequence's tokens, ascending, float64 [T]; None: 0 .. T-1.
+
+        Asked once a forward pass.
+        """
         return None
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -65,7 +142,7 @@ class Position(nn.Module):
         return x
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """What queries and keys become before anything else: [B, H, T, D] to [B, H, T, D']."""
+        """Change queries and keys before anything else: [B, H, T, D] to [B, H, T, D']."""
         return q, k
 
     def scale(self, n_keys: Tensor) -> Tensor | None:
@@ -75,20 +152,22 @@ class Position(nn.Module):
         """
         return None
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
         """Complex numbers that multiply the (even, odd) channel pairs of queries and keys.
 
-        Positions [Q] and [K] give complex128 factors [Q, D'/2] and [K, D'/2]; the score of a pair
-        is then the real part of (q f_q) conj(k f_k), summed over channels. No learned parameters.
+        Positions, float64 [Q] and [K], of a sequence of seq_len tokens give factors [Q, D'/2] and
+        [K, D'/2], or [H, Q, D'/2] and [H, K, D'/2] by head, on the positions' device; complex128
+        unless learned. The score of a pair is then the real part of (q f_q) conj(k f_k), summed
+        over channels. Where no parameter takes part they are made once and kept.
         """
         return None
 
-    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The factors of pairs whose key comes after the query; those of all others unless given.
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
+        """The factors of pairs whose key comes after the query; those of all others by default.
 
         Asked of two-sided schemes alone.
         """
-        return self.rotary_factors(q_pos, k_pos)
+        return self.rotary_factors(q_pos, k_pos, seq_len)
 
     def bias(self, x: Tensor) -> Bias | None:
         """A function from a Pair to what is added to its score, after the 1/sqrt(head_dim) scaling.
@@ -101,7 +180,7 @@ class Position(nn.Module):
         return None
 
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
-        """What takes the place of softmax, for schemes that need whole rows of scores.
+        """A function in place of softmax, for schemes that need whole rows of scores.
 
         Keys come in ascending order; weights of pairs that are not allowed must be exactly 0.
         """

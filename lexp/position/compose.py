@@ -1,31 +1,74 @@
 """Schemes made of schemes: several at once, or one after the other by layer."""
 
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 from torch import Tensor, nn
 
-from lexp.position.base import AttentionWeights, Bias, Pair, Position
+from lexp.position.base import AttentionWeights, Bias, Factors, Pair, Position
+
+Merge = Callable[[Iterable[Any]], Any]
+
+
+def least(sizes: Iterable[int | None]) -> int | None:
+    """The least of the sizes that are limits."""
+    return min((size for size in sizes if size is not None), default=None)
+
+
+# How a scheme made of several has each property that a scheme declares.
+MERGED: dict[str, Merge] = {
+    "shift_invariant": all,
+    "by_length": any,
+    "two_sided": all,
+    "per_layer": any,
+    "reads_indices": any,
+    "n_earlier": max,
+    "max_len": least,
+    "max_span": least,
+}
+# Those that say how something is read are merged over the parts that read it.
+MERGED_OF_READERS: dict[str, Merge] = {"relative": all}
+MERGED_OF_BIASES: dict[str, Merge] = {"by_distance": all, "by_token": all}
+
+
+def take_properties(whole: Position, parts: Sequence[Position]) -> None:
+    """Give a scheme the properties that follow from those of its parts."""
+    readers = [part for part in parts if part.reads_positions]
+    biases = [part for part in parts if part.has_bias]
+    for some, merged in ((parts, MERGED), (readers, MERGED_OF_READERS), (biases, MERGED_OF_BIASES)):
+        for name, merge in merged.items():
+            # As the base class has it where no part says anything.
+            values = [getattr(part, name) for part in some] or [getattr(Position, name)]
+            setattr(whole, name, merge(values))
 
 
 class Wrapper(Position):
-    """A scheme that acts like `inner` in everything it does not change."""
+    """A scheme that acts like `inner` at every hook that a subclass does not override."""
 
     def __init__(self, inner: Position):
         super().__init__()
         if len(inner.layers()) > 1:
             raise ValueError(f"{type(self).__name__} goes inside Alternate, not around it")
         self.inner = inner
-        self.shift_invariant = inner.shift_invariant
-        self.relative = inner.relative
-        self.has_bias = inner.has_bias
-        self.by_distance = inner.by_distance
-        self.by_token = inner.by_token
-        self.has_attention_weights = inner.has_attention_weights
-        self.has_scale = inner.has_scale
-        self.samples_positions = inner.samples_positions
-        self.splits = inner.splits
-        self.per_layer = inner.per_layer
-        self.n_earlier = inner.n_earlier
-        self.max_len = inner.max_len
-        self.max_span = inner.max_span
+        take_properties(self, [inner])
+
+    @property
+    def title(self) -> str:
+        """The inner scheme's: most wrappers are extensions, which the user knows by their own."""
+        return self.inner.title
+
+    def overrides(self, hook: str) -> bool:
+        """Return whether a subclass overrides a hook, or else the inner scheme."""
+        own = getattr(type(self), hook)
+        if own is getattr(Wrapper, hook):
+            return self.inner.overrides(hook)
+        return own is not getattr(Position, hook)
+
+    @property
+    def counts_from_zero(self) -> bool:
+        """Whether attention has to count positions from the text's first token."""
+        return self.inner.counts_from_zero
 
     def sample_positions(self, seq_len: int) -> Tensor | None:
         """As the inner scheme."""
@@ -43,13 +86,13 @@ class Wrapper(Position):
         """As the inner scheme."""
         return self.inner.scale(n_keys)
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
         """As the inner scheme."""
-        return self.inner.rotary_factors(q_pos, k_pos)
+        return self.inner.rotary_factors(q_pos, k_pos, seq_len)
 
-    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
         """As the inner scheme."""
-        return self.inner.rotary_factors_ahead(q_pos, k_pos)
+        return self.inner.rotary_factors_ahead(q_pos, k_pos, seq_len)
 
     def bias(self, x: Tensor) -> Bias | None:
         """As the inner scheme."""
@@ -68,36 +111,40 @@ class Sum(Position):
 
     def __init__(self, schemes: list[Position]):
         super().__init__()
-        schemes = [p for s in schemes for p in (s.parts if isinstance(s, Sum) else [s])]
+        schemes = [part for scheme in schemes for part in scheme.parts]
         refuse_wholes("together", schemes)
-        if any(p.per_layer for p in schemes) and any(acts_on_embeddings(p) for p in schemes):
+        if any(p.per_layer for p in schemes) and any(p.has_embedding for p in schemes):
             raise ValueError("together: embeddings have no layers, and one of the schemes has")
         if sum(part.has_attention_weights for part in schemes) > 1:
             raise ValueError("together: only one scheme can take the place of softmax")
         self.schemes = nn.ModuleList(schemes)
-        self.shift_invariant = all(part.shift_invariant for part in schemes)
-        self.relative = any(part.relative for part in schemes)
-        self.has_bias = any(part.has_bias for part in schemes)
-        self.by_distance = all(part.by_distance or not part.has_bias for part in schemes)
-        self.by_token = all(part.by_token or not part.has_bias for part in schemes)
-        self.has_attention_weights = any(part.has_attention_weights for part in schemes)
-        self.has_scale = any(part.has_scale for part in schemes)
-        self.two_sided = all(part.two_sided for part in schemes)
-        self.splits = any(part.splits for part in schemes)
-        self.per_layer = any(part.per_layer for part in schemes)
-        self.n_earlier = max(part.n_earlier for part in schemes)
-        self.max_len = min((p.max_len for p in schemes if p.max_len is not None), default=None)
-        self.max_span = min((p.max_span for p in schemes if p.max_span is not None), default=None)
-
-    def replace(self, schemes: list[Position]) -> None:
-        """Take other schemes in the places of the present ones."""
-        self._modules = {**self._modules, "schemes": nn.ModuleList(schemes)}
-        self.max_span = min((p.max_span for p in schemes if p.max_span is not None), default=None)
+        take_properties(self, schemes)
 
     @property
     def parts(self) -> list[Position]:
         """The schemes, in order."""
         return [part for part in self.schemes if isinstance(part, Position)]
+
+    def with_parts(self, parts: list[Position]) -> Position:
+        """A copy with other schemes in the places of the present ones."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "schemes": nn.ModuleList(parts)}
+        take_properties(other, parts)
+        return other
+
+    @property
+    def title(self) -> str:
+        """The titles of the parts."""
+        return " + ".join(part.title for part in self.parts)
+
+    def overrides(self, hook: str) -> bool:
+        """Return whether one of the parts does something of its own at a hook."""
+        return any(part.overrides(hook) for part in self.parts)
+
+    @property
+    def counts_from_zero(self) -> bool:
+        """Whether one of the parts wants positions counted from the text's first token."""
+        return any(part.counts_from_zero for part in self.parts)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         """One embedding after the other."""
@@ -106,30 +153,30 @@ class Sum(Position):
         return x
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """One after the other."""
+        """One transformation after the other."""
         for part in self.parts:
             q, k = part.transform_qk(q, k)
         return q, k
 
     def scale(self, n_keys: Tensor) -> Tensor | None:
-        """The product."""
+        """The product of the scales."""
         total = None
         for part in self.parts:
-            found = part.scale(n_keys)
-            if found is not None:
-                total = found if total is None else total * found
+            scale = part.scale(n_keys)
+            if scale is not None:
+                total = scale if total is None else total * scale
         return total
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The products."""
-        return product([part.rotary_factors(q_pos, k_pos) for part in self.parts])
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
+        """The products of the factors."""
+        return product([part.rotary_factors(q_pos, k_pos, seq_len) for part in self.parts])
 
-    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The products."""
-        return product([part.rotary_factors_ahead(q_pos, k_pos) for part in self.parts])
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
+        """The products of the factors for keys after the query."""
+        return product([part.rotary_factors_ahead(q_pos, k_pos, seq_len) for part in self.parts])
 
     def bias(self, x: Tensor) -> Bias | None:
-        """The sum."""
+        """The sum of the biases."""
         functions = [b for part in self.parts if (b := part.bias(x)) is not None]
         if not functions:
             return None
@@ -143,10 +190,11 @@ class Sum(Position):
         return added
 
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
-        """That of the one scheme which has it."""
-        return next(
-            (w for part in self.parts if (w := part.attention_weights(x)) is not None), None
-        )
+        """The weights of the one part that has some."""
+        for part in self.parts:
+            if (weights := part.attention_weights(x)) is not None:
+                return weights
+        return None
 
 
 class Alternate(Position):
@@ -158,7 +206,7 @@ class Alternate(Position):
     def __init__(self, schemes: list[Position]):
         super().__init__()
         refuse_wholes("alternate", schemes)
-        if any(acts_on_embeddings(part) for part in schemes):
+        if any(part.has_embedding for part in schemes):
             raise ValueError("alternate: schemes that act on the embeddings have no layer")
         self.schemes = nn.ModuleList(schemes)
         self.per_layer = any(part.per_layer for part in schemes)
@@ -168,28 +216,21 @@ class Alternate(Position):
         return [part for part in self.schemes if isinstance(part, Position)]
 
 
-def product(factors: list[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
-    """Of the factors of those schemes that have any."""
-    found = [pair for pair in factors if pair is not None]
-    if not found:
+def product(factors: list[Factors | None]) -> Factors | None:
+    """Return the products of the factors of those schemes that have any."""
+    present = [pair for pair in factors if pair is not None]
+    if not present:
         return None
-    q, k = found[0]
-    for q_more, k_more in found[1:]:
+    q, k = present[0]
+    for q_more, k_more in present[1:]:
         q, k = q * q_more, k * k_more
     return q, k
 
 
-def acts_on_embeddings(position: Position) -> bool:
-    """Whether a scheme, or one inside it, changes the token embeddings."""
-    inside = [part for part in position.modules() if isinstance(part, Position)]
-    plain = (Position.embed, Wrapper.embed, Sum.embed)
-    return any(type(part).embed not in plain for part in inside)
-
-
 def refuse_wholes(name: str, schemes: list[Position]) -> None:
-    """ValueError for parts that only make sense as the whole of a model's positions."""
+    """Raise ValueError for parts that only make sense as the whole of a model's positions."""
     if len(schemes) < 2:
         raise ValueError(f"{name} needs two schemes or more")
     for part in schemes:
         if part.samples_positions or len(part.layers()) > 1:
-            raise ValueError(f"{name}: {type(part).__name__} cannot be one of several schemes")
+            raise ValueError(f"{name}: {part.title} cannot be one of several schemes")

@@ -22,7 +22,6 @@ from lexp.position.base import AttentionWeights, Pair, Position
 class CoPE(Position):
     """Learned embeddings of gated counts, their own in every layer. max_pos: how many."""
 
-    has_attention_weights = True
     per_layer = True
 
     def __init__(self, head_dim: int, max_pos: int = 64):

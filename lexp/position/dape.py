@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.position.base import AttentionWeights, Bias, Pair, Position
+from lexp.position.base import AttentionWeights, Pair, Position
 from lexp.position.compose import Wrapper
 
 
@@ -25,15 +25,18 @@ class DAPE(Wrapper):
         other = inner.has_attention_weights or inner.samples_positions
         if not inner.has_bias or other or width < 1:
             raise ValueError(
-                f"dape needs width >= 1 and goes around a bias, got {width} around "
-                f"{type(inner).__name__}"
+                f"dape needs width >= 1 and goes around a bias, got {width} around {inner.title}"
             )
-        self.has_bias, self.has_attention_weights, self.per_layer = False, True, True
+        self.per_layer, self.two_sided = True, False
         self.into, self.out = nn.Linear(2 * n_heads, width), nn.Linear(width, n_heads)
 
-    def bias(self, x: Tensor) -> Bias | None:
-        """None: the network needs it apart from the scores."""
-        return None
+    @property
+    def title(self) -> str:
+        """Its own name, with the scheme inside it."""
+        return f"{type(self).__name__}({self.inner.title})"
+
+    # No bias is added to scores: the network needs it apart from them.
+    bias = Position.bias
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Softmax of the corrected sum."""

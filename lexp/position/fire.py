@@ -27,8 +27,8 @@ class FIRE(Position):
     """
 
     shift_invariant = False
+    reads_indices = True
     relative = True
-    has_bias = True
     per_layer = True
 
     def __init__(

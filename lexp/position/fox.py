@@ -16,7 +16,6 @@ from lexp.position.base import Bias, Position
 class FoX(Position):
     """Data-dependent forget gates, their own in every layer."""
 
-    has_bias = True
     by_token = True
     per_layer = True
 

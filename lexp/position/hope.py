@@ -16,4 +16,5 @@ class HoPE(RoPE):
 
     def __init__(self, head_dim: int, train_len: int, base: float = 10000.0):
         super().__init__(head_dim, base)
-        self.theta = [theta if theta > 2 * math.pi / train_len else 0.0 for theta in self.theta]
+        least = 2 * math.pi / train_len
+        self.frequencies = [theta if theta > least else 0.0 for theta in self.frequencies]

@@ -20,7 +20,6 @@ class KerpleLog(Position):
 
     relative = True
     two_sided = True
-    has_bias = True
     by_distance = True
 
     def __init__(self, n_heads: int):
@@ -44,7 +43,6 @@ class KerplePower(Position):
 
     relative = True
     two_sided = True
-    has_bias = True
     by_distance = True
 
     def __init__(self, n_heads: int):

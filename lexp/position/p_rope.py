@@ -15,4 +15,5 @@ class PRoPE(RoPE):
         if not 0 <= p <= 1:
             raise ValueError(f"p_rope needs p from 0 to 1, got {p}")
         rotated = round(p * head_dim / 2)
-        self.theta = [theta if c < rotated else 0.0 for c, theta in enumerate(self.theta)]
+        for c in range(rotated, len(self.frequencies)):
+            self.frequencies[c] = 0.0

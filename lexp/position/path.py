@@ -28,7 +28,6 @@ class PaTH(Position):
     rank: of the map A B from the layer's input to the directions w.
     """
 
-    has_attention_weights = True
     per_layer = True
     n_earlier = 2  # by the convolution
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.position.base import Position
+from lexp.position.base import Factors, Position
 
 
 class PoPE(Position):
@@ -29,7 +29,8 @@ class PoPE(Position):
         super().__init__()
         if base <= 0:
             raise ValueError(f"pope needs a base above 0, got {base}")
-        self.theta = (base ** (-torch.arange(head_dim, dtype=torch.float64) / head_dim)).tolist()
+        channel = torch.arange(head_dim, dtype=torch.float64)
+        self.frequencies: list[float] = (base ** (-channel / head_dim)).tolist()
         self.delta = nn.Parameter(torch.zeros(n_heads, head_dim))
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +41,7 @@ class PoPE(Position):
         k_pairs = torch.stack([k * delta.cos(), k * delta.sin()], dim=-1)
         return q_pairs.flatten(-2), k_pairs.flatten(-2).to(q.dtype)
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
         """exp(i theta n) for queries and keys alike."""
-        rate = 1j * torch.tensor(self.theta, dtype=torch.float64, device=q_pos.device)
+        rate = 1j * torch.tensor(self.frequencies, dtype=torch.float64, device=q_pos.device)
         return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)

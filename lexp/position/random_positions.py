@@ -17,26 +17,30 @@ from lexp.position.compose import Wrapper
 
 
 class SampledPositions(Wrapper):
-    """A scheme at positions drawn in training. The number of draws is part of the checkpoint."""
+    """A scheme at positions sampled in training. Checkpoints hold the seed of the next sample."""
 
     def __init__(self, inner: Position):
         super().__init__(inner)
         if inner.samples_positions:
-            raise ValueError(f"{type(inner).__name__} samples positions itself")
-        if inner.relative and not inner.shift_invariant:
-            raise ValueError(f"{type(inner).__name__} reads indices, which are not sampled")
-        self.samples_positions = True
+            raise ValueError(f"{inner.title} samples positions itself")
+        if inner.reads_indices:
+            raise ValueError(f"{inner.title} reads indices, which are not sampled")
         # The next draw's seed, from the run's own: resumed runs draw what they would have drawn.
         self.seed: Tensor
         self.register_buffer("seed", torch.randint(1 << 40, ()))
+
+    @property
+    def title(self) -> str:
+        """Its own name, with the scheme inside it."""
+        return f"{type(self).__name__}({self.inner.title})"
 
     def generator(self) -> torch.Generator:
         """A source of numbers: another one at every call in training, else always the same."""
         if not self.training:
             return torch.Generator().manual_seed(0)
-        made = torch.Generator().manual_seed(int(self.seed))
+        generator = torch.Generator().manual_seed(int(self.seed))
         self.seed += 1
-        return made
+        return generator
 
 
 class RandomPositions(SampledPositions):
@@ -65,7 +69,7 @@ class RandomFloats(SampledPositions):
     def __init__(self, inner: Position, train_len: int):
         super().__init__(inner)
         if inner.max_len is not None:
-            raise ValueError(f"{type(inner).__name__} is not defined between whole positions")
+            raise ValueError(f"{inner.title} is not defined between whole positions")
         self.train_len = train_len
 
     def sample_positions(self, seq_len: int) -> Tensor:

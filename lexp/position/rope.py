@@ -9,7 +9,7 @@ which is the same up to a permutation of the trained weights).
 import torch
 from torch import Tensor
 
-from lexp.position.base import Position
+from lexp.position.base import Factors, Position
 
 
 def rotary_frequencies(head_dim: int, base: float) -> Tensor:
@@ -29,9 +29,9 @@ class RoPE(Position):
 
     def __init__(self, head_dim: int, base: float = 10000.0):
         super().__init__()
-        self.theta = rotary_frequencies(head_dim, base).tolist()
+        self.frequencies: list[float] = rotary_frequencies(head_dim, base).tolist()
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
         """exp(i theta n) for queries and keys alike."""
-        rate = 1j * torch.tensor(self.theta, dtype=torch.float64, device=q_pos.device)
+        rate = 1j * torch.tensor(self.frequencies, dtype=torch.float64, device=q_pos.device)
         return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)

@@ -21,7 +21,6 @@ class Sandwich(Position):
 
     relative = True
     two_sided = True
-    has_bias = True
     by_distance = True
 
     def __init__(self, n_heads: int, dim: int = 128, base: float = 10000.0):

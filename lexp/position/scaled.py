@@ -18,8 +18,6 @@ from lexp.position.base import Position
 class LogN(Position):
     """Scores times log n / log train_len: as they are at the trained length, sharper beyond."""
 
-    has_scale = True
-
     def __init__(self, train_len: int):
         super().__init__()
         if train_len < 2:
@@ -37,7 +35,6 @@ class SSMax(Position):
     s starts where the mean scale over the trained length is 1 (0.168 at 1024, as published).
     """
 
-    has_scale = True
     per_layer = True
 
     def __init__(self, n_heads: int, train_len: int):

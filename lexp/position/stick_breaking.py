@@ -17,8 +17,6 @@ from lexp.position.base import AttentionWeights, Pair, Position
 class StickBreaking(Position):
     """Weights by breaking a stick, nearest keys first."""
 
-    has_attention_weights = True
-
     def attention_weights(self, x: Tensor) -> AttentionWeights:
         """b_ij times what the keys in between have left over; sums in the logarithm."""
 

@@ -18,9 +18,7 @@ from lexp.position.rope import RoPE
 class SWAT(RoPE):
     """RoPE with balanced slopes under a sigmoid in place of softmax."""
 
-    has_bias = True
     by_distance = True
-    has_attention_weights = True
     two_sided = False
 
     def __init__(self, head_dim: int, n_heads: int, base: float = 10000.0):

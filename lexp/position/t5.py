@@ -22,7 +22,6 @@ class T5(Position):
     """
 
     relative = True
-    has_bias = True
     by_distance = True
 
     def __init__(self, n_heads: int, n_buckets: int = 32, max_distance: int = 128):

@@ -23,7 +23,6 @@ class TISA(Position):
 
     relative = True
     two_sided = True
-    has_bias = True
     by_distance = True
 
     def __init__(

@@ -20,7 +20,6 @@ class TransformerXL(Position):
     """A content-dependent bias by distance and two global ones, their own in every layer."""
 
     relative = True
-    has_attention_weights = True
     per_layer = True
 
     def __init__(self, d_model: int, head_dim: int, n_heads: int):

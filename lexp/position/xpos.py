@@ -25,7 +25,7 @@ signs, but two are: zeta^n zeta^-m for keys up to the query and zeta^-n zeta^m f
 import torch
 from torch import Tensor
 
-from lexp.position.base import Position
+from lexp.position.base import Factors, Position
 from lexp.position.rope import rotary_frequencies
 
 
@@ -37,7 +37,6 @@ class XPos(Position):
 
     relative = True
     two_sided = True
-    splits = True
 
     def __init__(
         self, head_dim: int, base: float = 10000.0, gamma: float = 0.4, scale_base: float = 512.0
@@ -45,22 +44,22 @@ class XPos(Position):
         super().__init__()
         if gamma <= 0 or scale_base <= 0:
             raise ValueError(f"xpos needs gamma, scale_base > 0, got {gamma}, {scale_base}")
-        self.theta = rotary_frequencies(head_dim, base).tolist()
+        self.frequencies: list[float] = rotary_frequencies(head_dim, base).tolist()
         fraction = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
         self.xi = (((fraction + gamma) / (1 + gamma)).log() / scale_base).tolist()
         # Factors stay within e^40, and their products within float32, over this many positions.
         self.max_span = max(1, int(40 / -min(self.xi)))
 
-    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
         """exp((xi + i theta) n) for queries, exp((-xi + i theta) m) for keys."""
         return self._decaying(q_pos, k_pos, 1)
 
-    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
         """exp((-xi + i theta) n) for queries, exp((xi + i theta) m) for keys after them."""
         return self._decaying(q_pos, k_pos, -1)
 
-    def _decaying(self, q_pos: Tensor, k_pos: Tensor, sign: int) -> tuple[Tensor, Tensor]:
-        theta = torch.tensor(self.theta, dtype=torch.float64, device=q_pos.device)
+    def _decaying(self, q_pos: Tensor, k_pos: Tensor, sign: int) -> Factors:
+        theta = torch.tensor(self.frequencies, dtype=torch.float64, device=q_pos.device)
         xi = sign * torch.tensor(self.xi, dtype=torch.float64, device=q_pos.device)
         q_rate, k_rate = torch.complex(xi, theta), torch.complex(-xi, theta)
         return torch.exp(q_pos[:, None] * q_rate), torch.exp(k_pos[:, None] * k_rate)
@@ -71,4 +70,4 @@ class XPosDecay(XPos):
 
     def __init__(self, head_dim: int, gamma: float = 0.4, scale_base: float = 512.0):
         super().__init__(head_dim, gamma=gamma, scale_base=scale_base)
-        self.theta = [0.0] * len(self.theta)
+        self.frequencies = [0.0] * len(self.frequencies)

@@ -18,7 +18,6 @@ from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.data import Tokens
 from lexp.model.transformer import Transformer
 from lexp.pattern import Banded, Pattern
-from lexp.position import Sum
 from lexp.scoring.protocol import Masked, TextWindow
 
 # Tokens in one forward pass; shorter windows are batched up to this many.
@@ -142,9 +141,8 @@ class Scorer:
         """Count the tokens before a period that one layer reads; None if it reads all of them."""
         lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
         schemes = self.model.schemes
-        # Schemes that sample positions, or read indices as FIRE does, need the whole window.
-        parts = [q for p in schemes for q in (p.parts if isinstance(p, Sum) else [p])]
-        whole = any(p.samples_positions or (p.relative and not p.shift_invariant) for p in parts)
+        # Schemes that read more than distances between tokens need the window as a whole.
+        whole = any(p.samples_positions or p.counts_from_zero or p.by_length for p in schemes)
         if lookback is None or whole:
             return None
         return lookback + max(p.n_earlier for p in schemes)

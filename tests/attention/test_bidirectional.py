@@ -74,9 +74,11 @@ def test_reference_and_fast_path_match_the_formula_values_and_gradients(scheme, 
                 parameter += 0.3 * torch.randn_like(parameter)
         q, k, v = qkv(n_heads, n)
         x = torch.randn(1, n, D_MODEL, dtype=torch.float64)
-        allowed = allowed_by(pattern, n)
+        allowed, sampled = allowed_by(pattern, n), position.sample_positions(n)
+        at = {} if sampled is None else {"at": sampled.tolist()}
+        known = {**dict(position.named_buffers()), **learned}
         heads = [
-            oracles.attention(oracle(q[0, h], k[0, h], h, n_heads, learned), v[0, h], allowed)
+            oracles.attention(oracle(q[0, h], k[0, h], h, n_heads, known, **at), v[0, h], allowed)
             for h in range(n_heads)
         ]
         expected = torch.stack(heads)[None]
@@ -90,21 +92,22 @@ def test_reference_and_fast_path_match_the_formula_values_and_gradients(scheme, 
             for ours, theirs in zip(torch.autograd.grad(total, inputs), gradients, strict=True):  # noqa: B023
                 torch.testing.assert_close(ours.double(), theirs, rtol=10 * atol, atol=10 * atol)
 
-        check(Reference(pattern, n, position, CPU)(q, k, v, position, x), inputs, 1e-12)
+        check(Reference(pattern, n, position, CPU)(q, k, v, position, x, sampled), inputs, 1e-12)
         for rows in (1 << 10, 4):
             sizes = BlockSizes(bidirectional=BidirectionalSizes(max_mask=1, min_rows=rows))
             attend = make_attend(pattern, n, [position], CPU, sizes=sizes)
-            check(attend(q, k, v, position, x), inputs, 1e-12)
+            check(attend(q, k, v, position, x, sampled), inputs, 1e-12)
         single = [t.detach().float().requires_grad_() for t in (q, k, v)]
         position = position.float()
-        out = make_attend(pattern, n, [position], CPU)(*single, position, x.float())
+        attend = make_attend(pattern, n, [position], CPU)
+        out = attend(*single, position, x.float(), sampled)
         own = [p for name, p in position.named_parameters() if name in learned]
         check(out, [*single, *own], 2e-6)
 
 
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - set(ADMITTED)))
 def test_other_schemes_are_refused_with_their_name(scheme):
-    with pytest.raises(NotDefined, match=r"\w+ is not defined for keys after the query"):
+    with pytest.raises(NotDefined, match=r"\S+ is not defined for keys after the query"):
         refuse_meaningless(Bidirectional(), make(scheme).layers())
 
 
@@ -112,9 +115,11 @@ def test_other_schemes_are_refused_with_their_name(scheme):
 def test_factors_differ_ahead_exactly_where_a_scheme_says_so(scheme):
     at = torch.arange(9, dtype=torch.float64)
     for position in make(scheme).layers():
-        behind, ahead = position.rotary_factors(at, at), position.rotary_factors_ahead(at, at)
+        behind, ahead = (
+            hook(at, at, 9) for hook in (position.rotary_factors, position.rotary_factors_ahead)
+        )
         same = behind is None or all(map(torch.equal, behind, ahead))
-        assert position.splits == (not same)
+        assert position.has_factors_ahead == (not same)
 
 
 def test_xpos_decays_at_both_sides_and_stays_finite_far_beyond_its_span():

@@ -36,11 +36,15 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 HEADS, HEAD_DIM, D_MODEL, N = 4, 16, 32, 200
 PATTERNS = [Full(), Window(150), Blockwise(32)]
 BOTH = [torch.float32, torch.bfloat16]
-REFUSED = {
-    "cope", "dape_alibi", "dape_fire", "dape_kerple_log", "fire", "path", "path_fox",
-    "random_float_rope", "random_rope", "stick_breaking", "swat", "transformer_xl",
-}  # fmt: skip
-TAKEN = [scheme for scheme in SCHEMES if scheme not in REFUSED]
+
+
+def is_taken(position: Position) -> bool:
+    """Whether softmax of products and of biases that a row or a number by token holds is all."""
+    biased = position.has_bias and not (position.by_distance or position.by_token)
+    return not (position.has_attention_weights or position.samples_positions or biased)
+
+
+TAKEN = [scheme for scheme in SCHEMES if all(map(is_taken, make(scheme).layers()))]
 UNCOMPILED = "ignore:flex_attention called without torch.compile"
 
 

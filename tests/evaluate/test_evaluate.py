@@ -193,7 +193,7 @@ def by_hand(study, length: int) -> float:
     model = make_model(read_train(run.settings), 256)
     checkpoint.load_model(checkpoint.latest(run.checkpoints), model)
     halved = RoPE(8)
-    halved.theta = [theta / 2 for theta in halved.theta]
+    halved.frequencies = [theta / 2 for theta in halved.frequencies]
     model.positions[0] = halved
     paths = sorted(Path(run.settings["dataset"]["test"]).parent.glob("*.txt"))
     losses = []

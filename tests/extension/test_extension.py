@@ -25,7 +25,7 @@ from lexp.extension import (
 )
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
-from lexp.position import FIRE, Alternate, HoPE, Learned, NoPE, RoPE, Sinusoidal, Sum, XPos
+from lexp.position import DAPE, FIRE, Alternate, HoPE, Learned, NoPE, RoPE, Sinusoidal, Sum, XPos
 from lexp.position.alibi import ALiBi
 from lexp.system.errors import NotDefined
 from support.config import choices
@@ -50,7 +50,7 @@ def changed(extension: Extension, position, lengths: Lengths = LENGTHS):
 def angles(position) -> list[float]:
     """The angle by which each channel pair turns in one token."""
     one = torch.ones(1, dtype=torch.float64)
-    return position.rotary_factors(one, one)[0][0].angle().tolist()
+    return position.rotary_factors(one, one, 1)[0][0].angle().tolist()
 
 
 def test_pi_squeezes_positions():
@@ -135,7 +135,7 @@ def test_yarn_is_the_released_ramp_and_temperature():
     position = changed(YaRN(16.0), RoPE(d), Lengths(trained, 65536, 65536))
     assert angles(position) == pytest.approx(wanted)
     one = torch.ones(1, dtype=torch.float64)
-    q, k = position.rotary_factors(one, one)
+    q, k = position.rotary_factors(one, one, 1)
     assert q.abs()[0].tolist() == pytest.approx([0.1 * math.log(16) + 1] * (d // 2))
     assert k.abs()[0].tolist() == pytest.approx([0.1 * math.log(16) + 1] * (d // 2))
 
@@ -151,7 +151,7 @@ def test_longrope_divides_each_frequency():
     position = changed(LongRoPE(8.0, divisors), RoPE(HEAD_DIM))
     theta = [BASE ** (-2 * c / HEAD_DIM) for c in range(4)]
     assert angles(position) == pytest.approx([t / x for t, x in zip(theta, divisors, strict=True)])
-    q, _ = position.rotary_factors(*[torch.ones(1, dtype=torch.float64)] * 2)
+    q, _ = position.rotary_factors(*[torch.ones(1, dtype=torch.float64)] * 2, 1)
     assert abs(q[0, 0]) == pytest.approx(math.sqrt(1 + math.log(8) / math.log(64)))
     with pytest.raises(NotDefined, match="2 divisors for 4 channel pairs"):
         changed(LongRoPE(8.0, [1.0, 2.0]), RoPE(HEAD_DIM))
@@ -247,40 +247,48 @@ def test_extensions_of_hybrids_change_the_layers_and_parts_they_can():
     assert angles(whole) == pytest.approx(theta), "the given scheme stays as it is"
 
 
-ROTARY = {"rope", "p_rope", "hope", "xpos", "pope", "swat", "rope_nope", "rope_alibi",
-          "swat_softmax", "rope_tisa"}  # fmt: skip
-RELATIVE = {*ROTARY, "alibi", "t5", "kerple_log", "kerple_power", "sandwich", "tisa", "tisa_layers",
-            "fire", "xpos_decay", "transformer_xl"}  # fmt: skip
-OTHER_SOFTMAX = {"nope_log_n", "nope_ssmax", "cope", "stick_breaking", "swat", "transformer_xl",
-                 "dape_alibi", "dape_kerple_log", "path", "path_fox", "dape_fire", "random_rope",
-                 "random_float_rope"}  # fmt: skip
-DEFINED = {
-    "none": set(SCHEMES),
-    "pi": {*RELATIVE, "learned", "learned_tisa", "sinusoidal", "sinusoidal_tisa"},
-    **dict.fromkeys(["ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope"], ROTARY),
-    "log_n": set(SCHEMES) - OTHER_SOFTMAX,
-    "uniform_scale": set(SCHEMES) - OTHER_SOFTMAX,
-    "drope": {"rope", "p_rope", "hope", "xpos", "nope", "rope_nope",
-              "rope_alibi", "rope_tisa", "swat_softmax"},
-    "local_index": {"fire"},
-    "vector_replacement": {"nope"},
-}  # fmt: skip
+def turns(position) -> bool:
+    """Whether the scheme, or a part of it, turns queries by an angle that grows with positions."""
+    at = torch.arange(1, 4, dtype=torch.float64)
+    factors = position.rotary_factors(at, at, 3)
+    return factors is not None and bool(factors[0].angle().abs().max() > 0)
+
+
+def defined(name: str, position) -> bool:
+    """Whether an extension has a meaning for a layer's scheme, by what its hooks do."""
+    if name == "none":
+        return True
+    if position.samples_positions or isinstance(position, DAPE):
+        return False
+    if name == "pi":
+        return position.reads_positions or position.has_embedding
+    if name in ("ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope"):
+        return turns(position)
+    if name in ("log_n", "uniform_scale"):
+        return not position.has_attention_weights and not position.has_scale
+    if name == "drope":
+        bare = isinstance(position, NoPE) or turns(position)
+        return bare and not position.has_attention_weights and not position.transforms_qk
+    return isinstance(position, {"local_index": FIRE, "vector_replacement": NoPE}[name])
 
 
 @pytest.mark.parametrize("name", choices("extension"))
 def test_each_extension_is_defined_where_it_means_something(name):
     """And leaves the model it was given alone; elsewhere it says why not."""
-    pairs, type_name = {"pope": 8}, type_of(name)
+    type_name = type_of(name)
     for scheme in SCHEMES:
         torch.manual_seed(0)
         model = Transformer(dims(), 50, lambda: make(scheme)).eval()  # noqa: B023
         node = {"_target_": f"lexp.extension.{type_name}"}
         if name == "longrope":
-            node["divisors"] = [2.0] * pairs.get(scheme, 4)
+            pairs = [len(part.frequencies) for part in model.position.parts]
+            node["divisors"] = [2.0] * max(1, *pairs)
         extension = build(node, Extension, name)
         tokens = torch.randint(0, 50, (1, 80))
         given = model, Lengths(L, 80, 80), lambda n, t: tokens[:, :t]  # noqa: B023
-        if scheme not in DEFINED[name]:
+        schemes = make(scheme).layers()
+        some = all if name == "vector_replacement" else any
+        if not some(defined(name, position) for position in schemes):
             with pytest.raises(NotDefined, match=".{21}"):
                 extension.extend(*given)
             continue
@@ -296,7 +304,7 @@ def test_each_extension_is_defined_where_it_means_something(name):
 @pytest.mark.parametrize("extension", [LogNScale(), UniformScale(), DroPE()])
 def test_schemes_that_make_their_own_weights_are_not_said_to_lack_a_softmax(scheme, extension):
     """CoPE, PaTH and Transformer-XL have one; what they weigh by is more than scaled scores."""
-    with pytest.raises(NotDefined, match=r"scales scores, \w+ weighs its own way$"):
+    with pytest.raises(NotDefined, match=r"scales scores, [\w +]+ weighs its own way$"):
         changed(extension, make(scheme))
 
 

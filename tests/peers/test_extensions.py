@@ -67,7 +67,7 @@ def test_whole_model_of_transformers(case):
 def rates(position: Position) -> tuple[Tensor, float]:
     """Angle per token of each channel pair, and what keys are multiplied by."""
     at = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    factors = position.rotary_factors(at, at)
+    factors = position.rotary_factors(at, at, len(at))
     assert factors is not None
     return (factors[1][1] / factors[1][0]).angle().float(), factors[1][0].abs().max().item()
 
@@ -99,7 +99,7 @@ def test_ramp_of_the_paper_and_ramp_of_transformers():
     """The same before and after the ramp; on it, each linear in what it says."""
     s, train_len, head_dim = 8.0, 4096, 128
     lengths = Lengths(train_len, 8 * train_len, 8 * train_len)
-    theta = torch.tensor(RoPE(head_dim).theta)
+    theta = torch.tensor(RoPE(head_dim).frequencies)
     theirs, _ = inverse_frequencies(
         "yarn", head_dim, factor=s, original_max_position_embeddings=train_len
     )
@@ -120,7 +120,7 @@ def test_longrope_of_transformers_has_other_divisors_up_to_the_trained_length():
     rope = {"factor": 4.0, "long_factor": DIVISORS, "short_factor": [2.0] * 4, **ORIGINAL}
     short, _ = inverse_frequencies("longrope", HEAD_DIM, seq_len=TRAINED, **rope)
     long, _ = inverse_frequencies("longrope", HEAD_DIM, seq_len=TRAINED + 1, **rope)
-    theta = torch.tensor(RoPE(HEAD_DIM).theta)
+    theta = torch.tensor(RoPE(HEAD_DIM).frequencies)
     torch.testing.assert_close(short, theta / 2, rtol=1e-6, atol=0)
     for length in (TRAINED, TRAINED + 1):
         extension = LongRoPE(factor=4.0, divisors=DIVISORS)

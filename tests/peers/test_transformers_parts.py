@@ -107,7 +107,7 @@ def proportional(head_dim: int, share: float) -> Tensor:
 
 
 def theta(position: RoPE) -> Tensor:
-    return torch.tensor(position.theta)
+    return torch.tensor(position.frequencies)
 
 
 @pytest.mark.parametrize("head_dim", [8, 64, 128])

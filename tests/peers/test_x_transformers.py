@@ -107,7 +107,7 @@ def test_half_rope_is_their_default():
     """rotary_emb_dim = dim_head // 2: a RoPE of half the channels, and half without positions."""
     module = decoder(make_model(NoPE), rotary_pos_emb=True).attn_layers.rotary_pos_emb
     torch.testing.assert_close(
-        module.inv_freq.tolist(), RoPE(HEAD_DIM // 2).theta, rtol=1e-6, atol=0
+        module.inv_freq.tolist(), RoPE(HEAD_DIM // 2).frequencies, rtol=1e-6, atol=0
     )
 
 

@@ -10,7 +10,6 @@ from support import ROOT
 
 CPU = torch.device("cpu")
 SCHEMES = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
-EMBEDDED = ("learned", "learned_tisa", "sinusoidal", "sinusoidal_tisa")
 D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
 
 
