@@ -191,7 +191,7 @@ def test_messages_name_the_scheme_that_the_user_chose():
     )
     with pytest.raises(NotDefined, match="^yarn changes rotary frequencies, ALiBi has none"):
         extended(YaRN(), ALiBi(2))
-    with pytest.raises(NotDefined, match="^XPos overflows over"):
+    with pytest.raises(NotDefined, match="^XPos overflows beyond"):
         make_attend(Full(), 20, [Interpolated(SteepAbsolute(8), 1.0)], CPU)
     with pytest.raises(NotDefined, match=r"does not reach into DAPE\(ALiBi\)$"):
         extended(PI(), DAPE(ALiBi(2), 2))
