@@ -43,7 +43,7 @@ Pilots = dict[tuple[str, str], dict[str, dict[int, TokenLosses]]]
 
 @dataclass
 class EvalCost:
-    """Of one protocol and method over all runs: cells, those known, tokens, seconds, bytes."""
+    """Of one protocol and method over all runs: results, those stored, tokens, seconds, bytes."""
 
     n_cells: int = 0
     n_known: int = 0
@@ -54,7 +54,7 @@ class EvalCost:
 
 
 def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: Rich) -> None:
-    """Print cells, tokens, time and memory by protocol and method, and what could be shown."""
+    """Print results, tokens, time and memory by protocol and method, and what could be shown."""
     needs: dict[tuple[str, str], EvalCost] = {}
     speeds: dict[tuple[str, str], Speed] = {}
     pilots: Pilots = {}
@@ -103,7 +103,7 @@ def _add(
     method: Method,
     speeds: dict[tuple[str, str], Speed],
 ) -> None:
-    """Count a run's cells of one protocol and method; a variant's runs are equally fast."""
+    """Count a run's results of one protocol and method; a variant's runs are equally fast."""
     key = tested.run.variant, method.label
     shared = targets.protocol.nested and not depends_on_length(tested, targets, method)
     given = False

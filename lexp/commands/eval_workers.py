@@ -1,6 +1,6 @@
 """Several runs of a study evaluated at once, each by a process of its own.
 
-A run is scored whole by one process, so that the files of its cells have one writer. A process that
+A run is scored whole by one process, so that its files have one writer. A process that
 dies (out of memory, most often) takes the run it was at with it, and no other.
 """
 

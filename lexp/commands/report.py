@@ -61,7 +61,7 @@ def check(config: DictConfig) -> ReportConfig:
 
 
 def report(config: DictConfig) -> None:
-    """Gather a study's cells into tables, curves and one self-contained page."""
+    """Gather a study's results into tables, curves and one self-contained page."""
     settings = check(config)
     study = settings.study_folder
     runs = select_runs(study, settings.model)

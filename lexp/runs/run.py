@@ -6,8 +6,10 @@
                           checkpoints/    the newest two, the last one being the result
                           done.json       there when training is complete
                           status.json     how far it is, or what became of it
-                          eval/           one file per evaluated cell, with its per-token losses
-                          probes/         one file per cell of `lexp probe`
+                          eval/           results of `lexp eval` with their per-token losses
+                          probes/         results of `lexp probe` with the scores of examples
+                          analysis/       measurements of `lexp analyze`
+                          finetune/       results of `lexp finetune`
 
 Settings are JSON, not YAML, because they are read back from folders that may be somebody else's.
 """

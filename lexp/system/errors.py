@@ -30,7 +30,7 @@ class ConfigError(LexpError):
 
 
 class NotDefined(ConfigError):
-    """A combination without a meaning; in an evaluation a cell, not a failure."""
+    """A combination without a meaning; evaluations store it as a result with its reason."""
 
 
 class DataError(LexpError):
@@ -70,7 +70,7 @@ class Busy(LexpError):
 
 
 class Incomplete(LexpError):
-    """An evaluation in which some cells failed; the finished ones are kept."""
+    """An evaluation of which some results failed; the finished ones are kept."""
 
     exit_code = 9
 
