@@ -1,4 +1,4 @@
-"""Numbers that papers printed, beside those of a study: the same row, the same place.
+"""Numbers that papers printed, beside those of a study in the same row and column.
 
 Absolute values of other texts, sizes and vocabularies say little about ours, so each value stands
 with its ratio to a base: the same row at its trained length, or another row at the same place.
@@ -70,7 +70,7 @@ KEYS = {
 
 
 def parse_expected(node: Any) -> Expected:
-    """A block of a study file; ConfigError says what is wrong with it."""
+    """Return a block of a study file; ConfigError says what is wrong with it."""
     kinds = [kind for kind in KEYS if isinstance(node, dict) and kind in node]
     if len(kinds) != 1 or not isinstance(node.get("source"), str):
         raise ConfigError(f"expected: a block has a source and one of {', '.join(KEYS)}")
@@ -103,7 +103,7 @@ def parse_expected(node: Any) -> Expected:
 
 
 def names_of(block: Expected) -> list[str]:
-    """The rows that a block refers to, each once."""
+    """Return the rows that a block refers to, each once."""
     names = list(block.rows)
     if isinstance(block, Costs):
         names.append(block.against)
@@ -113,7 +113,7 @@ def names_of(block: Expected) -> list[str]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Model with its variant, and method."""
+    """Split a row's name into the model with its variant, and the method."""
     model, _, method = name.rpartition(SEPARATOR)
     return model, method
 
@@ -143,14 +143,15 @@ def expected_table(block: Perplexities | Costs, all_series: Sequence[ResultSerie
 def _printed(block: Perplexities | Costs, name: str) -> list[TableCell]:
     if isinstance(block, Costs):
         return [TableCell(f"({block.rows[name]:.3g})") for _ in block.at]
-    own = block.rows[name]
+    values = block.rows[name]
     if block.ratio_to == TRAINED:
-        bases = [own[block.at.index(1)]] * len(own) if 1 in block.at else [None] * len(own)
+        trained = values[block.at.index(1)] if 1 in block.at else None
+        bases = [trained] * len(values)
     else:
-        bases = list(block.rows.get(block.ratio_to, [None] * len(own)))
+        bases = list(block.rows.get(block.ratio_to, [None] * len(values)))
     return [
         TableCell("" if value is None else value if isinstance(value, str) else _with(value, base))
-        for value, base in zip(own, bases, strict=True)
+        for value, base in zip(values, bases, strict=True)
     ]
 
 
@@ -176,7 +177,7 @@ def _ours(
 def _value(
     block: Perplexities | Costs, name: str, at: float, all_series: Sequence[ResultSeries]
 ) -> float | str:
-    """Ours, or why there is none, or "" where nothing was scored."""
+    """Return our value, or why there is none, or "" where nothing was scored."""
     wanted = split_name(name)
     for series in all_series:
         length = round(at * series.train_len)
@@ -195,12 +196,12 @@ def _value(
 
 
 def _with(value: float, base: Any) -> str:
-    """A value and its ratio to a base, where that is a number."""
+    """Format a value, and its ratio to a base that is a number."""
     shown = f"{value:.2f}" if value < 1000 else f"{value:.0f}"
     has_base = isinstance(base, int | float) and math.isfinite(base) and base > 0
     return f"{shown} ({value / base:.3g})" if has_base else shown
 
 
 def blocks_of(stored: Mapping[str, Any]) -> list[Expected]:
-    """The expected blocks of a study file or of study.json."""
+    """Return the expected blocks of a study file or of study.json."""
     return [parse_expected(node) for node in stored.get("expected") or ()]

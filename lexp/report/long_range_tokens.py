@@ -1,4 +1,4 @@
-"""Loss on the few tokens that a short context cannot predict: LongPPL's idea, for small models.
+"""Loss on the tokens that a short context cannot predict: LongPPL's idea, for small models.
 
 A judge chooses the tokens (lexp.statistics.key_tokens): another seed of the same variant, so that
 its luck is not the judged run's, or any run that the user names.
@@ -16,11 +16,13 @@ from lexp.statistics import BETA, TokenLosses, key_tokens
 def long_range_table(
     all_series: Sequence[ResultSeries], alpha: float, judge: str | None
 ) -> Table | None:
-    """Mean loss on long-range tokens by length; None where no judge has a short and a long context.
+    """Make a table of the mean loss on long-range tokens by length.
+
+    None where no judge has a short and a long context.
 
     alpha: nats that a token must gain between the shortest length and the trained one.
     """
-    ids, rows, own_judges = DocumentIds(), [], False
+    ids, rows, is_own_judge = DocumentIds(), [], False
     judges = _judges(all_series)
     lengths = sorted({length for series in all_series for length in series.lengths})
     for series in all_series:
@@ -31,7 +33,7 @@ def long_range_table(
             if chosen is None:
                 continue
             by, run = chosen
-            own_judges |= run == _run(series, seed)
+            is_own_judge |= run == _run(series, seed)
             keys = _keys(by, run, alpha, ids)
             counts.append(len(keys))
             for length in series.lengths if len(keys) else []:
@@ -45,16 +47,16 @@ def long_range_table(
         rows.append((*labels, *shown))
     if not rows:
         return None
-    own = (
+    warning = (
         " A run that judged itself shows a gain where there is none; train a second seed."
-        if own_judges
+        if is_own_judge
         else ""
     )
     note = (
         f"Nats per token, mean over seeds, on targets whose loss falls by more than {alpha:g} nats "
         "for the judge between the shortest length and the trained one, to less than "
         f"{-BETA:g} (LongPPL, arXiv 2410.23771). Judge: {judge or 'another seed of the variant'}."
-        f"{own}"
+        f"{warning}"
     )
     heads = ("model", "method", "tokens", *map(str, lengths))
     return Table(
@@ -63,7 +65,7 @@ def long_range_table(
 
 
 def judging_runs(all_series: Sequence[ResultSeries]) -> list[str]:
-    """The runs that can choose tokens: scored in full at the trained length and a shorter one."""
+    """Return the runs that can choose tokens: with results at the trained length and a shorter."""
     return sorted({run for series in _judges(all_series) for run in _runs(series)})
 
 
@@ -72,7 +74,7 @@ def _judges(all_series: Sequence[ResultSeries]) -> list[ResultSeries]:
 
 
 def _contexts(series: ResultSeries) -> tuple[int, int] | None:
-    """The shortest length and the trained one, if there are two, of the same tokens."""
+    """Return the shortest length and the trained one, if there are two, of the same tokens."""
     if not series.has_number(series.train_len):
         return None
     below = [
@@ -101,7 +103,7 @@ def _judge_of(
 
 
 def _keys(series: ResultSeries, run: str, alpha: float, ids: DocumentIds) -> set[tuple[int, int]]:
-    """(document, position) of the tokens that a run's losses choose."""
+    """Return (document, position) of the tokens that a run's losses choose."""
     contexts = _contexts(series)
     assert contexts is not None, "judges have both"
     short, long = (_of_run(series, length, run, ids) for length in contexts)
@@ -132,6 +134,6 @@ def _runs(series: ResultSeries) -> set[str]:
 
 
 def _value(values: list[float], wanted: int) -> str:
-    """The mean, where every seed has a number."""
+    """Format the mean, where every seed has a number."""
     good = len(values) == wanted and all(math.isfinite(v) for v in values)
     return f"{sum(values) / len(values):.3f}" if good else ""

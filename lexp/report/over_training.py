@@ -129,8 +129,8 @@ def _shown(
 
 def _correlation(course: dict[int, Standing], name: str) -> str:
     pairs = [(getattr(m, name), float(s)) for s, m in course.items()]
-    found = rank_correlation([pair for pair in pairs if math.isfinite(pair[0])])
-    return f"{found:+.2f}" if math.isfinite(found) else ""
+    correlation = rank_correlation([pair for pair in pairs if math.isfinite(pair[0])])
+    return f"{correlation:+.2f}" if math.isfinite(correlation) else ""
 
 
 def _number(value: float) -> str:

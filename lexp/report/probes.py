@@ -1,4 +1,4 @@
-"""Probes as tables: one a probe, a row per (variant, method), a column per length."""
+"""Probes as tables: two for each probe, a row per (variant, method), a column per length."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ ANSWERS, GAIN = "answers right", "gain"
 
 
 def probe_tables(results: list[ProbeResult], notes: dict[str, str]) -> list[Table]:
-    """Two tables a probe: shares that were right, and gain. Seeds of a variant are averaged.
+    """Make two tables of each probe: shares that were right, and gain, averaged over seeds.
 
     A failure of any seed is shown, not averaged away. notes: by variant, what tells it apart.
     """
@@ -31,7 +31,7 @@ def _table(
     notes: dict[str, str],
     fill: Callable[[list[ProbeResult]], TableCell],
 ) -> Table:
-    """A row per (variant, method), a column per length."""
+    """Make a row per (variant, method), a column per length."""
     groups: dict[tuple, dict[int, list[ProbeResult]]] = {}
     for result in results:
         run = result.run
@@ -50,7 +50,7 @@ def _table(
 
 
 def _field(results: list[ProbeResult], fill: Callable[[list[ProbeResult]], TableCell]) -> TableCell:
-    """What a place shows, or that a seed failed."""
+    """Return what a table's cell shows, or that a seed failed."""
     failed = [result for result in results if not result.ok]
     if not failed:
         return fill(results)
@@ -78,7 +78,7 @@ def _gain(results: list[ProbeResult]) -> TableCell:
 
 
 def probes_caption(results: list[ProbeResult]) -> list[str]:
-    """What stands below the tables: how to read them, what was asked, the reasons of failures."""
+    """Write what stands below the tables: how to read them, what was asked, why cells failed."""
     seeds = sorted({result.run.seed for result in results})
     chances = {r.probe.label: r.chance for r in results if not math.isnan(r.chance)}
     chance = "".join(f", {name} by chance {100 * x:.3g}" for name, x in chances.items())
@@ -104,7 +104,7 @@ def probes_caption(results: list[ProbeResult]) -> list[str]:
 
 
 def _share(values: list[float]) -> str:
-    """A mean in percent, and half the range of several."""
+    """Format a mean in percent, with half the range of several values."""
     if any(math.isnan(value) for value in values):
         return "-"
     spread = f"±{50 * (max(values) - min(values)):.0f}" if len(values) > 1 else ""
