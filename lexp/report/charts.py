@@ -1,4 +1,4 @@
-"""The curves of a report, drawn from losses."""
+"""Make the charts of a report from losses."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from lexp.statistics import TokenLosses, by_context, geometric_edges, mean
 
 
 def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
-    """Perplexity against length, mean over seeds, with intervals over documents."""
+    """Draw perplexity against length, mean over seeds, with intervals over documents."""
     ids, curves = DocumentIds(), []
     for series in all_series:
         points = []
@@ -73,7 +73,7 @@ def position_chart(all_series: Sequence[ResultSeries]) -> Chart:
         f"Loss by context, {all_series[0].protocol.label}",
         "tokens before the target in its window",
         "nats per token", True, False, tuple(curves), marks,
-        "Mean over seeds, of all targets with that much context; three bins an octave.",
+        "Mean over seeds of all targets with that much context; three bins per octave.",
     )  # fmt: skip
 
 
@@ -101,10 +101,10 @@ def published_chart(all_series: Sequence[ResultSeries]) -> Chart | None:
         curves.append(Curve(series.name, f"ours, {series.method}", points, own_x=True))
     curves += overlay(rows, all_series[0].train_len)
     return Chart(
-        "Beside published curves", "length / trained length",
+        "Comparison with published curves", "length / trained length",
         "perplexity / perplexity at the trained length", True, True, tuple(curves), ((1.0, "1"),),
-        "Ratios, because values of other texts, sizes and vocabularies cannot be compared; each "
-        "printed curve says what its protocol and text were.",
+        "Ratios, because perplexities of other texts, sizes and vocabularies cannot be compared. "
+        "The note of each published curve names its protocol and text.",
     )  # fmt: skip
 
 

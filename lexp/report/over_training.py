@@ -86,11 +86,11 @@ def _shown(
             "at the trained length of the same checkpoint.",
         ),
         "Gain": (
-            lambda m: _number(m.gain),
+            lambda m: _signed(m.gain),
             "Nats per token saved by context beyond the trained length, at the reach.",
         ),
         "Rise": (
-            lambda m: _number(m.rise),
+            lambda m: _signed(m.rise),
             "Nats per token at the longest length above those at the trained length.",
         ),
         "Loss": (lambda m: f"{m.trained:.3f}", "Nats per token at the trained length."),
@@ -133,5 +133,5 @@ def _correlation(course: dict[int, Standing], name: str) -> str:
     return f"{correlation:+.2f}" if math.isfinite(correlation) else ""
 
 
-def _number(value: float) -> str:
+def _signed(value: float) -> str:
     return f"{value:+.4f}" if math.isfinite(value) else ""

@@ -1,4 +1,4 @@
-"""Perplexity against length as the chart that `lexp eval` leaves as a picture."""
+"""Make the chart of perplexity against length that `lexp eval` saves as a picture."""
 
 import math
 

@@ -15,7 +15,7 @@ SHORT = {NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM"}
 
 @dataclass(frozen=True)
 class Entry:
-    """What one place of the table shows: a mean over seeds and half their range, or a failure."""
+    """One cell of the table: a mean over seeds and half their range, or a failure."""
 
     value: float
     spread: float
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn: what is shown, and in which order."""
+    """The rows and columns of a table of one metric, in order."""
 
     title: str
     lengths: tuple[int, ...]
@@ -48,30 +48,30 @@ class Grid:
 
     @property
     def labels(self) -> dict[str, Callable[[Row], str]]:
-        """Columns that name a row by heading; some are there only where rows differ in them."""
-        named: dict[str, Callable[[Row], str]] = {
+        """Columns that name a row, by heading; some exist only where rows differ in them."""
+        labels: dict[str, Callable[[Row], str]] = {
             "model": lambda row: row.model, "attention": lambda row: row.attention,
         }  # fmt: skip
         if any(row.extension != Extension.name for row in self.rows):
-            named["extension"] = lambda row: (
+            labels["extension"] = lambda row: (
                 "" if row.extension == Extension.name else row.extension
             )
         if any(row.note for row in self.rows):
-            named["variant"] = lambda row: row.note
+            labels["variant"] = lambda row: row.note
         if any(row.step != LAST for row in self.rows):
-            named["step"] = lambda row: "last" if row.step == LAST else str(row.step)
+            labels["step"] = lambda row: "last" if row.step == LAST else str(row.step)
         if len({row.text for row in self.rows}) > 1:
-            named["text"] = lambda row: row.text
+            labels["text"] = lambda row: row.text
         if len({row.precision for row in self.rows}) > 1:
-            named["precision"] = lambda row: row.precision
-        return named
+            labels["precision"] = lambda row: row.precision
+        return labels
 
     def header(self, length: int) -> str:
-        """A column's heading, the trained length marked."""
+        """Return a column's heading, with the trained length marked."""
         return f"{length} (trained)" if length == self.train_len else str(length)
 
     def is_best(self, row: Row, length: int) -> bool:
-        """Whether no other row shows a lower number at this length (to the digits shown)."""
+        """Return True if no other row shows a lower number at this length (to the digits shown)."""
         values = [r.entries[length].value for r in self.rows if length in r.entries]
         finite = [value for value in values if math.isfinite(value)]
         entry = row.entries.get(length)
@@ -122,17 +122,17 @@ def row_key(result: EvalResult) -> tuple:
 
 
 def to_table(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
-    """The grid ready to be drawn, best per column marked."""
+    """Return the table of a grid, with the best of each column marked."""
     labels = grid.labels
     rows = []
     for row in grid.rows:
-        fields = [TableCell(label(row)) for label in labels.values()]
+        cells = [TableCell(label(row)) for label in labels.values()]
         for length in grid.lengths:
             entry = row.entries.get(length)
             failed = entry is not None and not math.isfinite(entry.value)
             style = "best" if grid.is_best(row, length) else "failed" if failed else ""
-            fields.append(TableCell(entry.text if entry else "", style))
-        rows.append(tuple(fields))
+            cells.append(TableCell(entry.text if entry else "", style))
+        rows.append(tuple(cells))
     heads = (*labels, *map(grid.header, grid.lengths))
     return Table(grid.title, heads, tuple(rows), len(labels), notes)
 
@@ -144,14 +144,15 @@ def _entry(results: list[EvalResult], metric: Callable[[EvalResult], float]) -> 
         return Entry(math.nan, 0.0, SHORT[failed[0].status] + n_seeds)
     values = [metric(result) for result in results]
     mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
-    text = _number(mean) + (f" ±{_number(spread)}" if len(values) > 1 else "")
+    text = perplexity_text(mean) + (f" ±{perplexity_text(spread)}" if len(values) > 1 else "")
     return Entry(mean, spread, text)
 
 
-def _number(value: float) -> str:
-    return (
-        f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}" if value < 1e6 else f"{value:.1e}"
-    )
+def perplexity_text(value: float) -> str:
+    """Format a perplexity: two decimals, none from 1000 on; "inf", or "" for NaN."""
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else "inf"
+    return f"{value:.2f}" if value < 1000 else f"{value:.0f}" if value < 1e6 else f"{value:.1e}"
 
 
 def caption(results: list[EvalResult]) -> list[str]:

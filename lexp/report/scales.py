@@ -24,7 +24,7 @@ EXTENSION, PRINTED = UniformScale.name, 0.3973
 
 
 def scale_tables(all_series: Sequence[ResultSeries]) -> list[Table]:
-    """A table for each model and protocol that was scored at three scales or more."""
+    """Make a table for each model and protocol that was scored at three scales or more."""
     groups: dict[tuple, dict[float, ResultSeries]] = {}
     for series in all_series:
         scale = _scale(series)
@@ -43,32 +43,32 @@ def _scale(series: ResultSeries) -> float | None:
 
 
 def _table(by_scale: dict[float, ResultSeries]) -> Table | None:
-    one = next(iter(by_scale.values()))
-    found: dict[int, tuple[float, float, bool]] = {}
-    for length in (n for n in one.lengths if n > one.train_len):
+    first = next(iter(by_scale.values()))
+    best_by_length: dict[int, tuple[float, float, bool]] = {}
+    for length in (n for n in first.lengths if n > first.train_len):
         nll = {
             scale: float(np.mean([result.nll for result in series.results[length].values()]))
             for scale, series in sorted(by_scale.items())
             if series.has_number(length)
         }
         if len(nll) > 2:
-            found[length] = best_scale(nll)
-    if not found:
+            best_by_length[length] = best_scale(nll)
+    if not best_by_length:
         return None
-    at = {length / one.train_len: scale for length, (scale, _, _) in found.items()}
+    at = {length / first.train_len: scale for length, (scale, _, _) in best_by_length.items()}
     c, r2 = fit(at)
     rows = []
-    for length, (scale, loss, inside) in found.items():
-        x = math.log(length / one.train_len)
+    for length, (scale, loss, inside) in best_by_length.items():
+        x = math.log(length / first.train_len)
         values = (
-            str(length), f"{length / one.train_len:g}", f"{scale:.3f}", f"{loss:.4f}",
+            str(length), f"{length / first.train_len:g}", f"{scale:.3f}", f"{loss:.4f}",
             f"{1 + c * x:.3f}", f"{1 + PRINTED * x:.3f}", "" if inside else "end of the grid",
         )  # fmt: skip
         rows.append(tuple(map(TableCell, values)))
     quality = f", R² {r2:.3f}" if math.isfinite(r2) else ""
     scales = ", ".join(f"{scale:g}" for scale in sorted(by_scale))
     return Table(
-        f"Best uniform scale, {one.name}, {one.protocol.label}",
+        f"Best uniform scale, {first.name}, {first.protocol.label}",
         ("length", "N / L", "best s", "nats per token", "fit", f"1 + {PRINTED} ln(N/L)", ""),
         tuple(rows), 1,
         (f"Fit: s = 1 + {c:.4f} ln(N / L){quality}; printed: c = 0.3973 after 50k steps, 0.3010 "
@@ -77,7 +77,7 @@ def _table(by_scale: dict[float, ResultSeries]) -> Table | None:
 
 
 def best_scale(nll: dict[float, float]) -> tuple[float, float, bool]:
-    """Scale of least loss, that loss (of the grid), and whether it lies within the grid."""
+    """Return the scale of least loss, its loss on the grid, and whether it is inside the grid."""
     scales = sorted(nll)
     n = min(range(len(scales)), key=lambda i: nll[scales[i]])
     if n in (0, len(scales) - 1):
@@ -88,7 +88,7 @@ def best_scale(nll: dict[float, float]) -> tuple[float, float, bool]:
 
 
 def fit(at: dict[float, float]) -> tuple[float, float]:
-    """c of s = 1 + c ln x by least squares, and R^2 about the mean of s (NaN below two points)."""
+    """Fit c of s = 1 + c ln x by least squares; also R^2 about the mean of s (NaN of one point)."""
     x = np.log(list(at))
     s = np.array(list(at.values()))
     c = float((x * (s - 1)).sum() / (x**2).sum())

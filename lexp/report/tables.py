@@ -1,10 +1,11 @@
-"""The tables of a report, from series of a study: one protocol a table, failures in their cells."""
+"""Make the tables of a report from series of results: one protocol per table, failures in cells."""
 
 import math
 from collections.abc import Sequence
 
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import Claim, mean_losses, seed_losses
+from lexp.report.perplexity_table import perplexity_text
 from lexp.report.study_results import DocumentIds, ResultSeries, same_text
 from lexp.scoring.losses import perplexity
 from lexp.statistics import (
@@ -28,7 +29,10 @@ def labels(series: ResultSeries) -> tuple[TableCell, TableCell]:
 
 
 def last_tokens_table(all_series: Sequence[ResultSeries], k: int) -> Table:
-    """Perplexity over the last k tokens of each window, by length: where a mean hides the break."""
+    """Show perplexity over the last k tokens of each window, by length.
+
+    A mean over all tokens hides where a model stops extrapolating.
+    """
     lengths = sorted({length for series in all_series for length in series.lengths})
     rows = []
     for series in all_series:
@@ -39,11 +43,11 @@ def last_tokens_table(all_series: Sequence[ResultSeries], k: int) -> Table:
             elif failure := series.short_failure(length):
                 fields.append(TableCell(failure, "failed"))
             else:
-                fields.append(TableCell(_number(perplexity(_last_nll(series, length, k)))))
+                fields.append(TableCell(perplexity_text(perplexity(_last_nll(series, length, k)))))
         rows.append(tuple(fields))
     note = (
-        f"Targets with more than length - {k} tokens before them, mean over seeds; a cell without "
-        "any, such as the last window of a document cut short, is left empty."
+        f"Targets with more than length - {k} tokens before them, mean over seeds. A cell without "
+        "any target is empty."
     )
     heads = (*LABELS, *map(str, lengths))
     title = f"Perplexity of the last {k} tokens of a window, {all_series[0].protocol.label}"
@@ -51,7 +55,7 @@ def last_tokens_table(all_series: Sequence[ResultSeries], k: int) -> Table:
 
 
 def _last_nll(series: ResultSeries, length: int, k: int) -> float:
-    """Mean over seeds."""
+    """Return the loss of the last k tokens, mean over seeds."""
     values = []
     for result in series.results[length].values():
         losses = result.losses()
@@ -84,15 +88,16 @@ def reach_table(claims: Sequence[Claim]) -> Table:
                       if c.reach.reason})  # fmt: skip
     notes = (
         f"Reach: the longest length, in tokens, up to which the loss on the same tokens is at most "
-        f"{reach.delta:g} nats per token above that at the trained length; ≥ where it is the "
-        f"longest tested. Its {reach.level:.0%} interval takes the ends of the paired difference's "
-        "(documents resampled, mean over seeds).",
+        f"{reach.delta:g} nats per token above the loss at the trained length; ≥: the longest "
+        f"length tested. The {reach.level:.0%} interval follows from the interval of the paired "
+        "difference (documents resampled, mean over seeds).",
         "Gain: nats per token saved by context beyond the trained length, at the reach.",
-        "Against the window: loss minus that of the same model seeing its last trained length of "
-        "tokens alone, at the longest length both have. Only below 0 can longer context have been "
-        "used; patterns that see no more than the window (blockwise) are below it otherwise."
+        "Against the window: loss minus the loss of the same model under a sliding window of the "
+        "trained length, at the longest length both have. Only a value below 0 can come from "
+        "longer context; a pattern that sees no more than the window (blockwise) can be below 0 "
+        "for other reasons."
         if windows
-        else "No plain window (attention=window) was scored to stand beside these.",
+        else "No sliding window was scored for comparison; add attention=window to `lexp eval`.",
         *reasons,
     )
     heads = (
@@ -104,7 +109,7 @@ def reach_table(claims: Sequence[Claim]) -> Table:
 def differences_table(
     all_series: Sequence[ResultSeries], length: int, baseline: str
 ) -> Table | None:
-    """Paired differences of models to a baseline at a length, for each method; None if none."""
+    """Show paired differences of models to a baseline at a length, by method; None if none."""
     pairs = [
         (series, base)
         for base in all_series
@@ -116,7 +121,7 @@ def differences_table(
 
 
 def methods_table(all_series: Sequence[ResultSeries], length: int) -> Table | None:
-    """Paired differences of each model's methods to its plain attention; None if none."""
+    """Show paired differences of each model's methods to its plain attention; None if none."""
     pairs = [
         (series, base)
         for base in all_series
@@ -170,7 +175,7 @@ def _paired_table(
         f"Nats per token above {other} on the same tokens, mean over seeds, with a 95 % "
         "interval over documents. p by flipping the sign of whole documents "
         f"({how} {test.n_flips}; the smallest possible is {test.smallest_p:.4f}); Holm's "
-        f"correction over {len(tests)} comparisons ({family}). Seeds are held fixed here.",
+        f"correction over {len(tests)} comparisons ({family}). Seeds are held fixed.",
     )
     heads = (*LABELS, f"minus {other}", "p", "p (Holm)")
     protocol = pairs[0][0].protocol.label
@@ -178,7 +183,7 @@ def _paired_table(
 
 
 def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None:
-    """Mean loss at a length with both intervals and every seed; None with one seed everywhere."""
+    """Show mean loss at a length, both intervals and every seed; None with one seed everywhere."""
     if all(len(series.seeds) < 2 for series in all_series):
         return None
     ids, rows = DocumentIds(), []
@@ -196,8 +201,9 @@ def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None
             )
         )  # fmt: skip
     notes = (
-        "Nats per token. Over seeds: Student's t, these documents held fixed. Over documents: "
-        "resampled jointly for all seeds, these runs held fixed. Neither contains the other.",
+        "Nats per token. Over seeds: Student's t interval, documents held fixed. Over documents: "
+        "documents resampled jointly for all seeds, runs held fixed. Neither interval contains the "
+        "other source of variation.",
     )
     heads = (*LABELS, "mean", "95 % over seeds", "95 % over documents", "each seed")
     title = f"Seeds at {length}, {all_series[0].protocol.label}"
@@ -205,7 +211,7 @@ def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None
 
 
 def failures_table(all_series: Sequence[ResultSeries]) -> Table | None:
-    """Every cell without a number and why; None if there is none."""
+    """Show every cell without a number and the reason; None if there is none."""
     rows = []
     for series in all_series:
         reasons: dict[str, list[int]] = {}
@@ -222,7 +228,7 @@ def failures_table(all_series: Sequence[ResultSeries]) -> Table | None:
                     TableCell(reason, "failed"),
                 )
             )
-    heads = (*LABELS, "protocol", "lengths", "why there is no number")
+    heads = (*LABELS, "protocol", "lengths", "reason")
     return Table("Cells without a number", heads, tuple(rows), 5) if rows else None
 
 
@@ -241,12 +247,6 @@ def cost_table(all_series: Sequence[ResultSeries]) -> Table:
     note = "Wall-clock time, with whatever else the machine did; empty where another pass gave it."
     heads = (*LABELS, "seconds", *(f"µs/token at {length}" for length in lengths))
     return Table(f"Cost, {all_series[0].protocol.label}", heads, tuple(rows), 2, (note,))
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "" if math.isnan(value) else "inf"
-    return f"{value:.2f}" if value < 1000 else f"{value:.3g}"
 
 
 def _signed(estimate: Estimate) -> str:

@@ -58,7 +58,7 @@ def test_overlay_is_relative_to_the_trained_length():
     ]
     for curve in curves.values():
         assert curve.own_x and (1, 1) in [(p.x, p.y) for p in curve.points]
-        assert "Not like ours" in curve.note
+        assert "Not comparable in absolute value" in curve.note
         assert all(point.note for point in curve.points)
     assert "trained at 1024 tokens (ours 256)" in rope.note and "arXiv" in rope.note
     assert "ours" not in overlay(load_published(), 1024)[-1].note.split("trained at")[1]

@@ -116,7 +116,7 @@ def test_seeds_scored_on_unlike_amounts_are_a_failure_that_is_said(study):
     study.line(study.run("rope", 1), shifted(bumpy(3)))
     study.report()
     (row,) = study.table("Cells without a number")
-    assert row["why there is no number"] == "seeds were not scored on the same tokens"
+    assert row["reason"] == "seeds were not scored on the same tokens"
     assert row["lengths"] == "64, 256, 512, 1024"
 
 
@@ -232,7 +232,7 @@ def test_a_failing_length_ends_the_reach_and_is_shown_everywhere(study):
     assert row["reach"] == "256"
     (row,) = study.table("Cells without a number")
     assert (row["model"], row["method"], row["lengths"]) == ("rope", "full", "512")
-    assert row["why there is no number"] == f"out of memory ({why})"
+    assert row["reason"] == f"out of memory ({why})"
     for metric in ("Perplexity per token", "Bits per byte"):
         (row,) = study.table(f"{metric}, segments-{LONGEST}")
         assert row["512"] == "OOM" and float(row["1024"]) > 0
@@ -253,8 +253,8 @@ def test_a_seed_that_failed_or_is_missing_is_not_averaged_away(study):
     study.line(study.run("rope", 1), {64: base, 256: base, 512: "no room"})
     study.report()
     rows = {row["lengths"]: row for row in study.table("Cells without a number")}
-    assert rows["512"]["why there is no number"] == "out of memory (no room)"
-    assert rows["1024"]["why there is no number"] == "seed 1 was not scored"
+    assert rows["512"]["reason"] == "out of memory (no room)"
+    assert rows["1024"]["reason"] == "seed 1 was not scored"
     (row,) = study.table(REACH)
     assert row["reach"] == "256" and row["each seed"] == "≥ 1024, 256"
 
