@@ -1,4 +1,4 @@
-"""Launchers of lexp for Hydra, which finds them in this namespace: hydra/launcher=here|local."""
+"""Launchers for Hydra, which finds them in this namespace: hydra/launcher=here|local."""
 
 import os
 from collections.abc import Sequence
@@ -12,17 +12,19 @@ from omegaconf import OmegaConf
 
 
 def make_jobs_left(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list:
-    """The jobs of a launcher's sweep that are to be started."""
+    """Return the jobs of a launcher's sweep that must start."""
     from lexp.launch import left_to_do, make_jobs
 
     loader, config = launcher.hydra_context.config_loader, launcher.config
     word = config.hydra.job.config_name
-    jobs = make_jobs(word, job_overrides, first, lambda own: loader.load_sweep_config(config, own))
+    jobs = make_jobs(
+        word, job_overrides, first, lambda words: loader.load_sweep_config(config, words)
+    )
     return left_to_do(jobs)
 
 
 class Here(BasicLauncher):
-    """One job after another in this process; of a sweep of trainings, those that are not done."""
+    """Runs jobs one after another in this process; skips trainings that are done."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -37,13 +39,13 @@ class Here(BasicLauncher):
 
 
 class Local(Launcher):
-    """Jobs side by side on this machine, each a process."""
+    """Runs jobs in parallel on this machine, each as a process."""
 
     def __init__(self, jobs: int | str, per_gpu: int):
-        self._asked, self._per_gpu = jobs, per_gpu
+        self._jobs, self._per_gpu = jobs, per_gpu
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        """What Hydra hands over before `launch`."""
+        """Keep what Hydra passes before `launch`."""
         self.hydra_context, self.config = hydra_context, config
 
     def launch(
@@ -52,7 +54,7 @@ class Local(Launcher):
         """Run the jobs."""
         from lexp.launch import make_slots, run_processes
 
-        slots = make_slots(self._asked, self._per_gpu)
+        slots = make_slots(self._jobs, self._per_gpu)
         jobs = make_jobs_left(self, job_overrides, initial_job_idx)
         before = [self.config.hydra.job.config_name, *self._for_every_job()]
         ended = run_processes(
@@ -69,10 +71,16 @@ class Local(Launcher):
         return returns
 
     def _for_every_job(self) -> list[str]:
-        """Words for Hydra itself that a job needs too: the user's config folders and overrides."""
+        """Return the words for Hydra that each job needs: config folders and overrides."""
         sources = self.config.hydra.runtime.config_sources
         folders = [s.path for s in sources if s.provider == "command-line"]
         words = OmegaConf.to_container(self.config.hydra.overrides.hydra)
-        own = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.mode")
-        kept = [word for word in words if not word.lstrip("+~").startswith(own)]
+        of_sweep = (
+            "hydra/launcher",
+            "hydra.launcher",
+            "hydra/sweeper",
+            "hydra.sweeper",
+            "hydra.mode",
+        )
+        kept = [word for word in words if not word.lstrip("+~").startswith(of_sweep)]
         return [*(f"--config-dir={folder}" for folder in folders), *kept]

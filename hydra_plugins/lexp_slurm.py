@@ -1,4 +1,4 @@
-"""hydra/launcher=slurm: submitit's launcher, with lexp's way to queue and to wait."""
+"""hydra/launcher=slurm: submitit's launcher, with lexp's functions to queue and to wait."""
 
 import importlib.util
 import os
@@ -13,14 +13,14 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
     from hydra_plugins.lexp_launchers import make_jobs_left
 
     class Slurm(SlurmLauncher):
-        """Jobs as an array in SLURM; a job that is preempted or timed out is queued again."""
+        """Runs jobs as a SLURM array; a preempted or timed-out job is queued again."""
 
         def __init__(self, wait: bool, **params: Any):
             super().__init__(**params)
             self._wait = wait
 
         def __call__(self, *arguments: Any) -> JobReturn:
-            """Do a job, in its own process: submitit waits for its signal by now."""
+            """Run a job in its process; submitit's signal handler is installed by now."""
             from lexp.launch.hold_signals import take_signals
 
             take_signals()
@@ -29,7 +29,7 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
         def launch(
             self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
         ) -> Sequence[JobReturn]:
-            """Queue the jobs, and wait for them if asked to."""
+            """Queue the jobs, and wait for them if `wait` is set."""
             from lexp.launch.slurm import collect, submit, warn_without_accounting
 
             jobs = make_jobs_left(self, job_overrides, initial_job_idx)

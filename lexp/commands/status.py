@@ -59,7 +59,7 @@ def status(config: DictConfig) -> None:
 
 
 def look(study: Path) -> dict[str, Status]:
-    """Every run of a study by name; ConfigError lists the studies there are if it has none."""
+    """Every run of a study by name; ConfigError lists the studies that exist if it has none."""
     marks = ("status.json", "config.json")
     folders = sorted({path.parent for mark in marks for path in study.glob(f"*/{mark}")})
     if not folders:
@@ -75,9 +75,9 @@ def show(runs: dict[str, Status]) -> Group:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "state"):
         table.add_column(name, no_wrap=True)
-    for name in ("step", "tokens/s", "left", "last step", "heard of"):
+    for name in ("step", "tokens/s", "left", "last step", "heartbeat"):
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("where", "why"):
+    for name in ("where", "reason"):
         table.add_column(name, overflow="fold")
     now = time.time()
     for name, run in runs.items():

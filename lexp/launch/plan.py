@@ -1,4 +1,4 @@
-"""Which jobs of a sweep there are to do: none that is done, runs, or waits elsewhere already."""
+"""Select the sweep's jobs to start, skipping those done, running or queued."""
 
 import contextlib
 import getpass
@@ -24,7 +24,7 @@ from lexp.system.files import make_folder
 
 @dataclass(frozen=True)
 class SweepJob:
-    """One job of a sweep: what was typed for it, and the run folder if it trains."""
+    """One job of a sweep: its overrides, and its run folder if it trains."""
 
     number: int
     overrides: tuple[str, ...]
@@ -33,7 +33,7 @@ class SweepJob:
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Return the job's name for messages."""
         return self.folder.name if self.folder else f"job {' '.join(self.overrides)}"
 
 
@@ -43,29 +43,29 @@ def make_jobs(
     first: int,
     load: Callable[[list[str]], DictConfig],
 ) -> list[SweepJob]:
-    """The jobs of a sweep of `lexp WORD`; load composes a job's config from its overrides."""
+    """Return the jobs of a sweep of `lexp WORD`. load: composes a config from overrides."""
     jobs = []
-    for number, own in enumerate(overrides, first):
+    for number, words in enumerate(overrides, first):
         folder = n_steps = None
         if word == "train":
-            config = load(list(own))
+            config = load(list(words))
             keys = [str(key) for key in config if key != "hydra"]
             settings = read_train(plain(OmegaConf.masked_copy(config, keys)))
             folder = run_folder(settings.study_folder, settings.raw)
             n_steps = settings.n_steps
-        jobs.append(SweepJob(number, tuple(own), folder, n_steps))
+        jobs.append(SweepJob(number, tuple(words), folder, n_steps))
     return jobs
 
 
 def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
-    """The jobs to start; a line for each of the others says why it is not."""
+    """Return the jobs to start; print for each of the others why it is skipped."""
     left: list[SweepJob] = []
     seen: set[Path] = set()
     waiting = slurm_jobs()
     for job in jobs:
-        why = _why_not(job, seen, waiting)
-        if why:
-            print(f"{job.folder} {why}", file=sys.stderr)
+        reason = _why_not(job, seen, waiting)
+        if reason:
+            print(f"{job.folder} {reason}", file=sys.stderr)
         else:
             left.append(job)
         if job.folder:
@@ -74,33 +74,36 @@ def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
 
 
 def _why_not(job: SweepJob, seen: set[Path], waiting: set[str] | None) -> str:
-    """Why a job need not be started; "" if it must. waiting: in SLURM; None: it does not say."""
+    """Return why a job is skipped; "" if it must start.
+
+    waiting: the jobs that SLURM holds; None if it does not answer.
+    """
     if job.folder is None or not job.folder.is_dir():
         return ""
     if job.folder in seen:
-        return "is asked for twice"
+        return "is requested twice; started once"
     now = status.judge(job.folder)
     if now.state == status.DONE:
         return "is complete, nothing to do"
     where = f"job {now.slurm_job}" if now.slurm_job else f"process {now.pid} on {now.host}"
     if now.state == status.RUNNING:
-        return f"is being trained by {where}, left alone"
+        return f"is being trained by {where}; skipped"
     if waiting is None and now.slurm_job and now.state in (status.QUEUED, status.PREEMPTED):
-        return f"may wait as job {now.slurm_job} in SLURM, which does not answer: left alone"
+        return f"may be queued as SLURM job {now.slurm_job}, but squeue does not answer; skipped"
     if waiting and now.slurm_job in waiting:
-        return f"waits in SLURM's queue as job {now.slurm_job}, left alone"
+        return f"is queued as SLURM job {now.slurm_job}; skipped"
     if now.state == status.QUEUED and now.pid not in (None, os.getpid()):
-        return f"is queued by {where}, left alone"
+        return f"is queued by {where}; skipped"
     return ""
 
 
 def slurm_jobs() -> set[str] | None:
-    """`ask_slurm`, but an empty set where there is no SLURM: None if there is and it is silent."""
+    """Return `ask_slurm`, or an empty set on a machine without SLURM."""
     return set() if shutil.which("squeue") is None else ask_slurm()
 
 
 def ask_slurm() -> set[str] | None:
-    """The user's jobs that SLURM holds or runs, as 12 or 12_3; None if it does not answer."""
+    """Return the user's queued and running SLURM jobs, as 12 or 12_3; None without an answer."""
     command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -111,7 +114,7 @@ def ask_slurm() -> set[str] | None:
 
 @contextlib.contextmanager
 def queued(jobs: list[SweepJob]) -> Iterator[None]:
-    """Within: runs not begun yet are `queued` by this process; afterwards they no longer are."""
+    """Within: runs that have not started are marked `queued` by this process."""
     for job in jobs:
         enqueue(job, Status(status.QUEUED, pid=os.getpid(), host=socket.gethostname()))
     try:
@@ -123,7 +126,7 @@ def queued(jobs: list[SweepJob]) -> Iterator[None]:
 
 
 def enqueue(job: SweepJob, waiting: Status) -> None:
-    """Write that a run waits, with the steps it has behind it, if any."""
+    """Mark a run as queued; keep the number of steps that it has done."""
     if job.folder is None:
         return
     make_folder(job.folder)
@@ -135,9 +138,9 @@ def enqueue(job: SweepJob, waiting: Status) -> None:
 
 
 def _take_back(folder: Path) -> None:
-    """A run that this process did not come to is not queued any more."""
+    """Remove the mark of a run that this process queued and did not start."""
     with contextlib.suppress(LexpError, OSError):
         now = status.read(folder)
         if now and now.state == status.QUEUED and now.pid == os.getpid():
             (folder / "status.json").unlink()
-            folder.rmdir()  # refused if there is something else in it
+            folder.rmdir()  # fails, as it should, if the folder holds anything else

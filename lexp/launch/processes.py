@@ -1,6 +1,6 @@
-"""Jobs side by side on one machine, each a `lexp` command of its own.
+"""Run jobs in parallel on one machine, each as a `lexp` command.
 
-A process each, because a job that is killed (out of memory, most often) must take no other with it.
+Each job is a process, so that a killed one (most often out of memory) ends no other.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ LOOK_EVERY_S = 0.1
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one job at a time: its GPU as CUDA_VISIBLE_DEVICES names it, and its CPU threads."""
+    """Resources of one job at a time: a GPU as CUDA_VISIBLE_DEVICES names it, and CPU threads."""
 
     gpu: str | None
     n_threads: int
@@ -40,13 +40,13 @@ class _Started:
     log: Path
 
 
-def make_slots(asked: int | str, per_gpu: int) -> list[Slot]:
-    """How many jobs run at once, and where.
+def make_slots(jobs: int | str, per_gpu: int) -> list[Slot]:
+    """Return a slot for each job that may run at once.
 
-    asked: a number, or `auto`: per_gpu on every GPU, or one per CPU core where there is no GPU.
+    jobs: a number, or `auto`: per_gpu on each GPU, or one per CPU core on a machine without GPUs.
     """
-    if asked != "auto" and (type(asked) is not int or asked < 1):
-        raise ConfigError(f"hydra.launcher.jobs={asked} (auto, or a whole number from 1)")
+    if jobs != "auto" and (type(jobs) is not int or jobs < 1):
+        raise ConfigError(f"hydra.launcher.jobs={jobs} (auto, or a whole number from 1)")
     if type(per_gpu) is not int or per_gpu < 1:
         raise ConfigError(f"hydra.launcher.per_gpu={per_gpu} (a whole number from 1)")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -55,7 +55,7 @@ def make_slots(asked: int | str, per_gpu: int) -> list[Slot]:
         gpus = visible.split(",")[: len(gpus)]
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     n_cores = n_cores or 1
-    n_jobs = asked if isinstance(asked, int) else per_gpu * len(gpus) or n_cores
+    n_jobs = jobs if isinstance(jobs, int) else per_gpu * len(gpus) or n_cores
     n_threads = max(1, n_cores // n_jobs)
     return [Slot(gpus[n % len(gpus)] if gpus else None, n_threads) for n in range(n_jobs)]
 
@@ -63,10 +63,10 @@ def make_slots(asked: int | str, per_gpu: int) -> list[Slot]:
 def run_processes(
     jobs: list[SweepJob], slots: list[Slot], command: Callable[[SweepJob], list[str]], logs: Path
 ) -> dict[int, JobFailed | None]:
-    """Run every job, as many at once as there are slots; by job number, how it failed or None.
+    """Run all jobs, as many at once as there are slots; return by number each failure, or None.
 
-    command: a job's words after `lexp`. logs: where jobs without a run folder leave what they say.
-    A signal that asks to stop is passed on: the jobs save, none follows, SystemExit.
+    command: returns a job's words after `lexp`. logs: folder for the output of jobs without a run
+    folder. A signal to stop is passed on once: running jobs save, no other starts, SystemExit.
     """
     waiting, running, ended = list(jobs), list[_Started](), dict[int, JobFailed | None]()
     free = list(slots)
@@ -86,7 +86,7 @@ def run_processes(
                     free.append(started.slot)
                     ended[started.job.number] = _end(started, len(jobs) - len(ended) - 1)
         finally:
-            for started in running:  # a second signal: no time to save
+            for started in running:  # a second signal leaves no time to save
                 started.process.kill()
                 started.process.wait()
                 _end(started, len(running))
@@ -113,7 +113,7 @@ def _start(
             stdout=file,
             stderr=subprocess.STDOUT,
             env={**os.environ, **extra, "OMP_NUM_THREADS": threads},
-            # Ctrl-C reaches this process only, which passes it on once: a second would not save.
+            # Ctrl-C must reach only this process, which passes it on once; twice would not save.
             process_group=0,
         )
     print(f"started {job.name}{f' on GPU {slot.gpu}' if slot.gpu else ''}: {log}", file=sys.stderr)
@@ -121,7 +121,7 @@ def _start(
 
 
 def _end(started: _Started, n_left: int) -> JobFailed | None:
-    """Say how a job ended; a run that was killed cannot have written it down itself."""
+    """Report how a job ended, and write the status of a killed run, which could not do so."""
     job, code = started.job, started.process.returncode
     if code == 0:
         print(f"done {job.name}, {n_left} left", file=sys.stderr, flush=True)
@@ -129,10 +129,10 @@ def _end(started: _Started, n_left: int) -> JobFailed | None:
     if code < 0:
         name = signal.Signals(-code).name
         reason = f"killed by {name}"
-        reason += ", most likely for want of memory" if name == "SIGKILL" else ""
-        failure = JobFailed(f"{job.name}: {reason}; its log: {started.log}")
+        reason += ", most likely out of memory" if name == "SIGKILL" else ""
+        failure = JobFailed(f"{job.name}: {reason}; log: {started.log}")
     else:
-        reason = _last_words(started.log)
+        reason = _last_line(started.log)
         failure = JobFailed(f"{job.name}: exit code {code}: {reason}", code)
     if job.folder:
         status.close(job.folder, reason)
@@ -141,8 +141,8 @@ def _end(started: _Started, n_left: int) -> JobFailed | None:
     return failure
 
 
-def _last_words(log: Path) -> str:
-    """What a job said last, without the prefix of messages."""
+def _last_line(log: Path) -> str:
+    """Return the last line of a job's log, without the prefix of messages."""
     with contextlib.suppress(OSError):
         lines = log.read_text(errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.strip()), "").removeprefix("lexp: ")

@@ -1,4 +1,4 @@
-"""Jobs in SLURM, through submitit: queued as one array, waited for, and none of them forgotten."""
+"""Run jobs in SLURM through submitit: queue them as one array, wait, and report each."""
 
 import shlex
 import subprocess
@@ -7,7 +7,7 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from lexp.launch import hold_signals as held
+from lexp.launch import hold_signals
 from lexp.launch.plan import SweepJob, ask_slurm, enqueue
 from lexp.runs import status
 from lexp.runs.status import Status
@@ -15,14 +15,17 @@ from lexp.system.errors import ConfigError, JobFailed
 
 LOOK_EVERY_S = 1.0
 ASK_EVERY_S = 5.0
-# A job may have left SLURM's queue a little before its result is seen here (network file systems).
+# A job may leave SLURM's queue a little before its result is visible here (network file systems).
 GRACE_S = 10.0
 
 
 def submit(
     function: Any, jobs: list[SweepJob], arguments: list[tuple], params: dict[str, Any]
 ) -> list:
-    """Queue function(*arguments) for every job; submitit's handles. ConfigError as sbatch says."""
+    """Queue function(*arguments) for each job; return submitit's handles.
+
+    ConfigError, with the reason, if sbatch refuses.
+    """
     import submitit
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 
@@ -31,23 +34,23 @@ def submit(
         folder=params["submitit_folder"],
         cluster="slurm",
         slurm_max_num_timeout=params["max_num_timeout"],
-        slurm_python=shlex.join([sys.executable, "-I", "-S", held.__file__]),
+        slurm_python=shlex.join([sys.executable, "-I", "-S", hold_signals.__file__]),
     )
-    named = {
+    parameters = {
         key if key in shared else f"slurm_{key}": value
         for key, value in params.items()
         if key not in ("submitit_folder", "max_num_timeout")
     }
-    executor.update_parameters(**named)
+    executor.update_parameters(**parameters)
     for job in jobs:
         enqueue(job, Status(status.QUEUED))
     try:
         handles = executor.map_array(function, *zip(*arguments, strict=True))
     except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
         for job in jobs:
-            _close(job, "SLURM did not take it")
-        said = getattr(error, "output", None) or str(error)
-        raise ConfigError(f"sbatch refused the jobs: {_last_line(said)}") from None
+            _close(job, "SLURM refused the job")
+        output = getattr(error, "output", None) or str(error)
+        raise ConfigError(f"sbatch refused the jobs: {_last_line(output)}") from None
     for job, handle in zip(jobs, handles, strict=True):
         _note_id(job, handle.job_id)
     ids = " to ".join(dict.fromkeys([handles[0].job_id, handles[-1].job_id]))
@@ -57,7 +60,7 @@ def submit(
 
 
 def _note_id(job: SweepJob, slurm_job: str) -> None:
-    """The id under which a run waits, unless it has begun in the meantime and said so itself."""
+    """Write the job's id to the status of a run, unless the run has started by now."""
     if job.folder:
         now = status.read(job.folder)
         if now is not None and now.state == status.QUEUED and not now.slurm_job:
@@ -65,10 +68,10 @@ def _note_id(job: SweepJob, slurm_job: str) -> None:
 
 
 def collect(jobs: list[SweepJob], handles: list) -> list[Any]:
-    """Wait for every job; in their order, what it returned, or JobFailed.
+    """Wait for all jobs; return in their order what each returned, or JobFailed.
 
-    Whether a job still is in the queue is asked of squeue, not of sacct as submitit does: sacct
-    needs accounting, and without it a job that was killed would be waited for for ever.
+    squeue says whether a job is still queued, not sacct as in submitit: sacct needs accounting, and
+    without it the wait for a killed job would never end.
     """
     results: dict[int, Any] = {}
     gone_since: dict[int, float] = {}
@@ -82,10 +85,10 @@ def collect(jobs: list[SweepJob], handles: list) -> list[Any]:
                 results[n] = _lost(jobs[n], handles[n])
         if time.monotonic() - asked >= ASK_EVERY_S:
             asked = time.monotonic()
-            held = ask_slurm()
-            if held is not None:
+            queued = ask_slurm()
+            if queued is not None:
                 for n in left:
-                    if handles[n].job_id in held:
+                    if handles[n].job_id in queued:
                         gone_since.pop(n, None)
                     else:
                         gone_since.setdefault(n, asked)
@@ -97,11 +100,11 @@ def _result(job: SweepJob, handle: Any) -> Any:
     import submitit
 
     try:
-        result = handle.task(0).results()[0]  # of several ranks the first speaks for all
+        result = handle.task(0).results()[0]  # rank 0 answers for all ranks
     except submitit.core.utils.UncompletedJobError as error:
         lines = [line for line in str(error).splitlines() if "Error:" in line]
         reason = lines[-1].strip() if lines else _last_line(error)
-        return _failure(job, f"SLURM job {handle.job_id}: {reason}; its log: {handle.paths.stderr}")
+        return _failure(job, f"SLURM job {handle.job_id}: {reason}; log: {handle.paths.stderr}")
     failure = result._return_value
     how = f"lexp: {job.name}: {failure}" if isinstance(failure, Exception) else f"done {job.name}"
     print(how, file=sys.stderr, flush=True)
@@ -112,7 +115,7 @@ def _lost(job: SweepJob, handle: Any) -> JobFailed:
     how = _what_slurm_says(handle.job_id)
     return _failure(
         job,
-        f"SLURM job {handle.job_id} ended without a result{how}; its log: {handle.paths.stderr}",
+        f"SLURM job {handle.job_id} ended without a result{how}; log: {handle.paths.stderr}",
     )
 
 
@@ -130,7 +133,7 @@ def _close(job: SweepJob, reason: str) -> None:
 
 
 def _what_slurm_says(slurm_job: str) -> str:
-    """The state SLURM gave an ended job, as long as it remembers it."""
+    """Return the state SLURM gave an ended job; "" when SLURM has forgotten it."""
     command = ["scontrol", "show", "job", "-o", slurm_job]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     words = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
@@ -145,13 +148,13 @@ def _last_line(text: Any) -> str:
 
 
 def warn_without_accounting() -> None:
-    """Say once that SLURM keeps no accounts here: lexp does without, other tools may not."""
+    """Warn that this cluster has no accounting: lexp does not need it, other tools may."""
     try:
         works = subprocess.run(["sacct", "-n", "-X", "-S", "now"], capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         works = None
     if works is None or works.returncode:
         print(
-            "lexp: sacct does not answer here: jobs are followed by squeue and their own files",
+            "lexp: sacct does not answer; job states come from squeue and status.json",
             file=sys.stderr,
         )

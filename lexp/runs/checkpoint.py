@@ -1,13 +1,12 @@
-"""Checkpoints: complete or absent, digested, and free of anything that could run code.
+"""Checkpoints: complete or absent, verified by digests, and without anything that can run code.
 
     checkpoints/step-00000300/model.safetensors   parameters
                               optim.safetensors   AdamW's moments and step counts, by parameter name
-                              state.json          step and what else resumes
+                              state.json          step and other state of the training loop
                               manifest.json       size and SHA-256 of each file; written last
-                              kept                there if later saves are to leave it alone
+                              kept                present if later saves must not delete it
 
-Neither safetensors nor torch's own format notices a flipped bit, so the digests are checked at
-every load.
+Neither safetensors nor torch's own format notices a flipped bit, so each load checks the digests.
 """
 
 import json
@@ -30,10 +29,10 @@ from torch.optim import Optimizer
 from lexp.system.errors import CheckpointError, StorageError
 from lexp.system.files import sha256, storage, sync_folder, write_json
 
-KEEP = 2  # the newest, and the one before in case the newest is found damaged
+KEEP = 2  # the newest checkpoint, and the one before in case the newest is damaged
 KEPT = "kept"
 FILES = ("model.safetensors", "optim.safetensors", "state.json")
-FORMAT = 2  # 1 did not name the run
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,19 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Optimiser steps done."""
+        """Return the number of finished optimiser steps."""
         return self.state["step"]
 
 
 class Tensors(NamedTuple):
-    """What a checkpoint holds: parameters and buffers, and `moment/parameter` of the optimiser."""
+    """The tensors of a checkpoint: parameters and buffers, and `moment/parameter` of AdamW."""
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
 
 
 def tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
-    """Those of a model and its optimiser, by name."""
+    """Return the tensors of a model and its optimiser, by name."""
     moments = {
         f"{key}/{name}": value
         for name, parameter in model.named_parameters()
@@ -68,24 +67,25 @@ def tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
 
 
 def save(root: Path, tensors: Tensors, state: dict[str, Any], keep: bool = False) -> Path:
-    """Write a checkpoint of `state["step"]` beside the others, then drop all but the newest two.
+    """Write the checkpoint of `state["step"]`; then delete all but the newest two.
 
-    keep: never drop this one.
+    keep: mark this checkpoint so that later saves never delete it. StorageError if it cannot be
+    written.
     """
     path = root / f"step-{state['step']:08d}"
     with storage(path):
         if not root.is_dir():
-            root.mkdir()  # not its parents: a run folder that has vanished is not made up again
+            root.mkdir()  # not its parents: a run folder that was deleted must not come back
             sync_folder(root.parent)
         temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{path.name}."))
     try:
         if keep:
             (temporary / KEPT).touch()
         _write(temporary, path, tensors, state)
-    except SafetensorError as error:  # how that library reports a full disk
+    except SafetensorError as error:  # safetensors raises this when the disk is full
         raise StorageError(f"cannot write {path}: {error}") from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # renamed away, unless something failed
+        shutil.rmtree(temporary, ignore_errors=True)  # already renamed, unless something failed
     return path
 
 
@@ -104,7 +104,7 @@ def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any])
         }
         manifest = {"format": FORMAT, "run": root.resolve().parent.name, "files": files}
         write_json(temporary / "manifest.json", manifest)
-        shutil.rmtree(path, ignore_errors=True)  # a damaged one of the same step
+        shutil.rmtree(path, ignore_errors=True)  # a damaged checkpoint of the same step
         os.chmod(temporary, 0o755)
         os.rename(temporary, path)
         sync_folder(root)
@@ -114,23 +114,23 @@ def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any])
 
 
 def at_steps(root: Path, steps: list[int] | None) -> list[Checkpoint]:
-    """The checkpoints of these steps, or all, oldest first.
+    """Return the checkpoints of these steps (None: of all steps), oldest first.
 
-    CheckpointError if one is damaged, or is not there, with those that are.
+    CheckpointError if one of them is damaged or missing; it lists the steps that exist.
     """
-    there = {int(path.name.removeprefix("step-")): path for path in _steps(root)}
-    missing = sorted(set(steps or ()) - set(there))
+    paths = {int(path.name.removeprefix("step-")): path for path in _steps(root)}
+    missing = sorted(set(steps or ()) - set(paths))
     if missing:
-        shown = ", ".join(map(str, there)) or "none"
-        raise CheckpointError(f"{root} has no checkpoint of step {missing[0]}, of {shown}")
-    return [verify(there[step]) for step in (sorted(there) if steps is None else sorted(steps))]
+        shown = ", ".join(map(str, paths)) or "none"
+        raise CheckpointError(f"{root} has no checkpoint of step {missing[0]}; it has: {shown}")
+    return [verify(paths[step]) for step in (sorted(paths) if steps is None else sorted(steps))]
 
 
 def latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that verifies, or None if there is none at all.
+    """Return the newest undamaged checkpoint, or None if there is no checkpoint.
 
-    A damaged one is passed over with a warning; CheckpointError if all are damaged, because a
-    silent fresh start would throw the run away.
+    Damaged checkpoints are skipped with a warning. CheckpointError if all are damaged: to start
+    afresh without a word would throw the run away.
     """
     problems = []
     for path in reversed(_steps(root)):
@@ -148,7 +148,7 @@ def latest(root: Path) -> Checkpoint | None:
 
 
 def verify(path: Path) -> Checkpoint:
-    """Check every file against the manifest; CheckpointError names the file that differs."""
+    """Check each file against the manifest; CheckpointError names the file that differs."""
     try:
         manifest = _manifest(path)
         for name in FILES:
@@ -166,36 +166,36 @@ def verify(path: Path) -> Checkpoint:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """The files of a checkpoint's manifest; CheckpointError if it is of other kind or another run.
+    """Return the files of a manifest; CheckpointError if it has another format or run.
 
-    A run folder keeps its name, so that a checkpoint moved from one run to another is noticed.
+    A manifest names the run, so that a checkpoint copied from another run is noticed.
     """
     text = (path / "manifest.json").read_text()
     manifest = json.loads(text)
-    wanted = {1: {"format", "files"}, FORMAT: {"format", "run", "files"}}
-    if set(manifest) != wanted.get(manifest.get("format")) or not text.endswith("}\n"):
-        raise CheckpointError(f"{path / 'manifest.json'} is not a manifest of format 1 or {FORMAT}")
+    is_manifest = set(manifest) == {"format", "run", "files"} and manifest["format"] == FORMAT
+    if not is_manifest or not text.endswith("}\n"):
+        raise CheckpointError(f"{path / 'manifest.json'} is not a manifest of format {FORMAT}")
     run = path.resolve().parents[1].name
-    if manifest.get("run", run) != run:
+    if manifest["run"] != run:
         raise CheckpointError(f"{path} was saved by the run {manifest['run']}, not by {run}")
     return manifest["files"]
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Fill the model; CheckpointError if names or shapes differ in any way."""
+    """Copy the parameters into the model; CheckpointError if a name or shape differs."""
     _fill(_tensors(model), _read(checkpoint, FILES[0]), checkpoint.path / FILES[0])
 
 
 def load_trunk(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Fill everything but the position scheme, which keeps its initialisation.
+    """Copy all parameters but those of the position scheme, which keeps its initialisation.
 
-    CheckpointError if anything else differs in name or shape.
+    CheckpointError if another name or shape differs.
     """
-    own, stored = (
+    target, stored = (
         {name: tensor for name, tensor in tensors.items() if not name.startswith("positions.")}
         for tensors in (_tensors(model), _read(checkpoint, FILES[0]))
     )
-    _fill(own, stored, checkpoint.path / FILES[0])
+    _fill(target, stored, checkpoint.path / FILES[0])
 
 
 def load_optimizer(
@@ -204,7 +204,7 @@ def load_optimizer(
     optimizer: Optimizer,
     place: Callable[[Tensor, nn.Parameter], Tensor],
 ) -> None:
-    """Fill the optimiser's moments and step counts; place: puts one where its parameter is."""
+    """Load the optimiser's moments and step counts. place: moves one to its parameter's device."""
     stored = _read(checkpoint, FILES[1])
     for name, parameter in model.named_parameters():
         moments = {
@@ -223,7 +223,7 @@ def load_optimizer(
 
 
 def clean(root: Path) -> None:
-    """Remove what killed saves left behind; only for the holder of the run's lock."""
+    """Delete files that killed saves left behind; the caller must hold the run's lock."""
     for leftover in root.glob(".step-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -234,16 +234,16 @@ def _steps(root: Path) -> list[Path]:
 
 
 def second_names(model: nn.Module) -> set[str]:
-    """Names but the first of parameters that several layers share."""
+    """Return all names but the first of parameters that several layers share."""
     first = {name for name, _ in model.named_parameters()}
     return {name for name, _ in model.named_parameters(remove_duplicate=False)} - first
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """By name; what several layers share is there once."""
-    again = second_names(model)
+    """Return parameters and buffers by name; parameters that layers share appear once."""
+    repeated = second_names(model)
     state = model.state_dict()
-    return {name: tensor.detach() for name, tensor in state.items() if name not in again}
+    return {name: tensor.detach() for name, tensor in state.items() if name not in repeated}
 
 
 def _read(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
@@ -253,11 +253,11 @@ def _read(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{checkpoint.path / name} cannot be read ({error})") from None
 
 
-def _fill(own: dict[str, Tensor], stored: dict[str, Tensor], path: Path) -> None:
-    names = sorted(set(own) ^ set(stored))
-    shapes = [name for name in own if name in stored and own[name].shape != stored[name].shape]
+def _fill(target: dict[str, Tensor], stored: dict[str, Tensor], path: Path) -> None:
+    names = sorted(set(target) ^ set(stored))
+    shapes = [n for n in target if n in stored and target[n].shape != stored[n].shape]
     if names or shapes:
         raise CheckpointError(f"{path} does not fit the model: {(names + shapes)[:3]} differ")
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in target.items():
             tensor.copy_(stored[name])

@@ -1,8 +1,9 @@
-"""While a run trains, a thread writes down how far it is, every few seconds; then how it ended.
+"""The heartbeat of a run: a thread writes its progress every few seconds, and how it ended.
 
-A thread, so that the training loop does nothing for it, and so that a long tokenising, compiling
-or validation does not look like a death. A run that hangs (a device, a file system, a lock) beats
-on: when it made its last step is written too, and `stall_min` says how long that is borne.
+A thread, so that the training loop does no work for it, and so that a long tokenising, compiling
+or validation does not look like a killed process. A hung run (a device, a file system, a lock)
+keeps sending heartbeats, so each heartbeat also records the time of the last step; `stall_min` is
+the timeout.
 """
 
 import contextlib
@@ -22,14 +23,14 @@ from lexp.runs.status import Status
 from lexp.system.errors import EXIT_STALLED, LexpError
 
 BEAT_EVERY_S = 5.0
-# On a slow file system beats become rarer: writing takes at most this share of the time.
+# On a slow file system heartbeats become rarer: writing takes at most this share of the time.
 MAX_SHARE = 0.01
 
 
 class Heartbeat:
-    """Writes a run's status; `follow` tells it where the step count is to be read.
+    """Writes a run's status periodically; `follow` sets the function that counts its steps.
 
-    stall_s: seconds without a step after which the process is ended; inf: never.
+    stall_s: seconds without a step after which the process is killed; inf: never.
     """
 
     def __init__(self, folder: Path, n_steps: int, stall_s: float = math.inf):
@@ -42,19 +43,19 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def follow(self, step: Callable[[], int], step_tokens: int) -> None:
-        """From now on steps are made: how many are done, and the tokens of each."""
+        """Start to count steps. step: returns how many are done. step_tokens: tokens per step."""
         self._first, self._step_tokens, self._since = step(), step_tokens, time.monotonic()
         self._seen, self._moved = self._first, self._since
         self._step = step
         self._now.set()
 
     def start(self) -> None:
-        """Write `running` and keep it fresh; StorageError if the folder cannot be written."""
+        """Write `running` and start the thread; StorageError if the folder is not writable."""
         status.write(self._folder, self._status(status.RUNNING))
         self._thread.start()
 
     def end(self, state: str, reason: str) -> None:
-        """Write the last status."""
+        """Stop the thread and write the last status."""
         self._stop.set()
         self._now.set()
         self._thread.join()
@@ -68,7 +69,7 @@ class Heartbeat:
             if self._stop.is_set():
                 return
             started = time.monotonic()
-            # A full disk ends the run where it saves, with a line that names the path; not here.
+            # A full disk ends the run at its next checkpoint, with a message; not here.
             with contextlib.suppress(LexpError):
                 status.write(self._folder, self._status(status.RUNNING))
             if self._step and time.monotonic() - self._moved > self._stall_s:
@@ -77,11 +78,11 @@ class Heartbeat:
             pause = min(pause, self._stall_s)
 
     def _give_up(self) -> None:
-        """End a process that hangs: nothing in it can be asked to save, or to raise an error."""
+        """End a hung process; it can neither save nor raise an error."""
         stack = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident or 0])
         where = f"{Path(stack[-1].filename).name}, line {stack[-1].lineno}"
         reason = f"hung: no step for {self._stall_s:.0f} s (stall_min), in {where}"
-        with contextlib.suppress(Exception):  # of all threads, into the log
+        with contextlib.suppress(Exception):  # the stacks of all threads go to the log
             faulthandler.dump_traceback(sys.stderr)
         print(f"lexp: {reason}", file=sys.stderr, flush=True)
         with contextlib.suppress(LexpError):
@@ -115,13 +116,13 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def status_heartbeat(folder: Path, n_steps: int, stall_s: float = math.inf) -> Iterator[Heartbeat]:
-    """Within: the run's status is kept fresh; whatever ends the work is its last status."""
+    """Within: a heartbeat keeps the run's status current; how the work ends is its last status."""
     heartbeat = Heartbeat(folder, n_steps, stall_s)
     heartbeat.start()
     try:
         yield heartbeat
     except BaseException as error:
-        # What went wrong is worth more than a complaint that it cannot be written down.
+        # The error matters more than a second one that says it could not be written.
         with contextlib.suppress(LexpError):
             heartbeat.end(*status.ending(error))
         raise

@@ -1,4 +1,4 @@
-"""Who works in a folder: one process trains a run, one at a time writes a study's tables."""
+"""Locks: one process trains a run; one process at a time writes a study's tables."""
 
 import contextlib
 import fcntl
@@ -13,7 +13,10 @@ from lexp.system.files import make_folder, storage
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder; Busy names the process that already does. Freed when the holder ends."""
+    """Hold the lock of a run folder, until the process ends at the latest.
+
+    Busy, with the name of the holder, if another process holds it.
+    """
     path = make_folder(folder) / "lock"
     with storage(path):
         file = path.open("a+")
@@ -31,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_at_a_time(study: Path) -> Iterator[None]:
-    """Wait until no other process is within this for the same study: for files all jobs write."""
+    """Wait for the lock of a study and hold it: for files that all jobs write."""
     path = make_folder(study) / ".lock"
     with storage(path):
         file = path.open("a")
@@ -41,7 +44,10 @@ def one_at_a_time(study: Path) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process works in a run folder; of another machine only if its locks reach here."""
+    """Return True if a process holds the lock of a run folder.
+
+    A process on another machine is seen only if the file system shares locks.
+    """
     try:
         with (folder / "lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""status.json: how far a run is, as its own process last said, and what became of it since.
+"""status.json: the progress of a run as its process last wrote it, and whether that still holds.
 
-A file says `running` for ever if its process was killed, so what is shown is judged again: a run
-whose process is gone, whose folder nobody holds or whose heartbeat has stopped is `lost`.
+The file of a killed process says `running` forever, so `judge` checks it: a run whose process has
+ended, whose folder is not locked or whose heartbeat has stopped is `lost`.
 """
 
 import json
@@ -27,21 +27,21 @@ from lexp.system.files import write_json
 QUEUED, RUNNING, DONE, PREEMPTED, INTERRUPTED, DIVERGED, MEMORY, FAILED = (
     "queued", "running", "done", "preempted", "interrupted", "diverged", "out of memory", "failed",
 )  # fmt: skip
-LOST = "lost"  # never written: what is seen of a process that could not write any more
+LOST = "lost"  # never written: judged of a process that ended without writing its last status
 STATES = (QUEUED, RUNNING, DONE, PREEMPTED, INTERRUPTED, DIVERGED, MEMORY, FAILED, LOST)
-# Heartbeats come every few seconds, also between steps; clocks of two machines may differ.
+# Heartbeats come every few seconds, also during a long step; clocks of two machines may differ.
 SILENT_S = 120.0
 
 
 @dataclass(frozen=True)
 class Status:
-    """One run's status.
+    """The status of a run.
 
     step, n_steps: optimiser steps done and to do, None before they are known. tokens_per_s: since
-    this start, validations and checkpoints included. updated: seconds since 1970. pid, host: of the
-    process that wrote it (of a queued run: of the command that will start it, None where that is a
-    cluster). slurm_job: as squeue names it. reason: one line, of states that have one.
-    stepped: seconds since 1970 when the step count last grew, as the heartbeat saw it.
+    this start, validation and checkpoints included. updated: time of writing, in seconds since
+    1970. pid, host: of the process that wrote it (of a queued run: of the command that will start
+    it, None on a cluster). slurm_job: as squeue names it. reason: one line; empty in states without
+    one. stepped: when the heartbeat last saw a new step, in seconds since 1970.
     """
 
     state: str
@@ -58,12 +58,12 @@ class Status:
 
 
 def write(folder: Path, status: Status) -> None:
-    """Put a run's status in place, stamped with the time; StorageError if it cannot be written."""
+    """Write a run's status with the present time; StorageError if it cannot be written."""
     write_json(folder / "status.json", asdict(replace(status, updated=round(time.time(), 3))))
 
 
 def read(folder: Path) -> Status | None:
-    """A run's status as written, None if there is none; CheckpointError if it is not one."""
+    """Return a run's status as written, None if there is none; CheckpointError if it is damaged."""
     path = folder / "status.json"
     try:
         return _parse(json.loads(path.read_bytes()))
@@ -74,7 +74,10 @@ def read(folder: Path) -> Status | None:
 
 
 def _parse(values: Any) -> Status:
-    """ValueError or TypeError for what `write` does not write: files may be somebody else's."""
+    """Return the status of these values; ValueError or TypeError if `write` cannot have written it.
+
+    Files may come from elsewhere.
+    """
     if not isinstance(values, dict):
         raise ValueError("not an object")
     status = Status(**values)
@@ -97,19 +100,19 @@ def _is_count(value: Any) -> bool:
 
 
 def judge(folder: Path, now: float | None = None) -> Status:
-    """What is the matter with a run: its status, `done` by its mark, or `lost` with the reason."""
+    """Return a run's status as it is now: `done` if marked so, `lost` with a reason if killed."""
     try:
         status = read(folder)
     except CheckpointError as error:
         status = Status(FAILED, reason=str(error))
     if Run(folder).is_done:
-        # The mark counts: the process may have been killed between the mark and the status.
+        # The mark decides: the process may have been killed between writing mark and status.
         return replace(status or Status(DONE), state=DONE, seconds_left=None, reason="")
     if status is None:
         held = is_held(folder)
-        return Status(RUNNING) if held else Status(LOST, reason="it has no status.json")
+        return Status(RUNNING) if held else Status(LOST, reason="status.json is missing")
     if status.state == QUEUED and _is_gone(status):
-        return replace(status, state=LOST, reason="the command that would start it is gone")
+        return replace(status, state=LOST, reason="the command that queued it has ended")
     if status.state == RUNNING:
         reason = _why_lost(folder, status, time.time() if now is None else now)
         if reason:
@@ -118,17 +121,17 @@ def judge(folder: Path, now: float | None = None) -> Status:
 
 
 def _why_lost(folder: Path, status: Status, now: float) -> str:
-    """Why a run that said it was running is not; "" if it is."""
+    """Return why a run with status `running` is lost; "" if it is running."""
     silent_s = now - status.updated
     if status.host != socket.gethostname() or status.pid is None:
-        return f"not heard of for {silent_s:.0f} s" if silent_s > SILENT_S else ""
-    # A process id may have been given to another process since, or mean nothing in a container.
+        return f"no heartbeat for {silent_s:.0f} s" if silent_s > SILENT_S else ""
+    # A process id may belong to another process by now, or to another container.
     suspicious = silent_s > SILENT_S or not _is_alive(status.pid)
-    return f"its process {status.pid} is gone" if suspicious and not is_held(folder) else ""
+    return f"its process {status.pid} has ended" if suspicious and not is_held(folder) else ""
 
 
 def _is_gone(status: Status) -> bool:
-    """Whether the process that wrote it was one of this machine and is no more."""
+    """Return True if the process that wrote the status ran on this machine and has ended."""
     here = status.host == socket.gethostname() and status.pid is not None
     return here and not _is_alive(status.pid or 0)
 
@@ -144,7 +147,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def ending(error: BaseException | None) -> tuple[str, str]:
-    """The state in which a training ends that leaves with this exception, and its reason."""
+    """Return the state and reason of a training that ends with this exception."""
     if error is None:
         return DONE, ""
     if isinstance(error, Diverged):
@@ -156,27 +159,27 @@ def ending(error: BaseException | None) -> tuple[str, str]:
     if isinstance(error, SystemExit):
         if error.code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
             state = PREEMPTED if error.code == EXIT_PREEMPTED else INTERRUPTED
-            return state, "saved; the same command goes on"
-        if error.code == -1:  # submitit, on a signal that came before there was anything to save
+            return state, "saved; the same command resumes it"
+        if error.code == -1:  # submitit, for a signal before there was anything to save
             return PREEMPTED, "queued again"
-        return FAILED, f"left by sys.exit({error.code})"
+        return FAILED, f"ended by sys.exit({error.code})"
     return FAILED, one_line(error)
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's message in one line of bounded length; its type where it has no message."""
+    """Return an exception's message as one line of at most 300 characters, or its type."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:299] + "…"
 
 
 def slurm_job() -> str | None:
-    """The SLURM job this process belongs to, as squeue names it: 12 or, in an array, 12_3."""
+    """Return this process's SLURM job as squeue names it: 12 or, in an array, 12_3; else None."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def close(folder: Path, reason: str) -> None:
-    """After a job has ended: a run that could not say so itself is marked as failed."""
+    """Mark the run of a job that has ended as failed, unless the run wrote its end itself."""
     status = read(folder)
     if status is None or status.state not in (QUEUED, RUNNING) or Run(folder).is_done:
         return

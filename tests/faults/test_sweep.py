@@ -73,7 +73,7 @@ FAULTS = {
     1: (lambda: at_the_step(defect), "failed", "a defect of lexp"),
     2: (lambda: at_the_step(lambda: sys.exit(3)), "failed", "left by sys.exit(3)"),
     4: (lambda: at_the_step(lambda: os.kill(os.getpid(), signal.SIGKILL)),
-        "failed", "killed by SIGKILL, most likely for want of memory"),
+        "failed", "killed by SIGKILL, most likely out of memory"),
     5: (lambda: at_the_step(lambda: os.kill(os.getpid(), signal.SIGSEGV)),
         "failed", "killed by SIGSEGV"),
     7: (lambda: at_the_step(out_of_memory), "out of memory", "CUDA out of memory. Tried to"),

@@ -13,8 +13,7 @@ import pytest
 
 from lexp import launch
 from lexp.config import sweep
-from lexp.launch import SweepJob, left_to_do, make_slots, plan, queued
-from lexp.launch import hold_signals as held
+from lexp.launch import SweepJob, hold_signals, left_to_do, make_slots, plan, queued
 from lexp.runs import status
 from lexp.runs.locks import locked
 from lexp.runs.status import Status
@@ -84,7 +83,7 @@ def test_a_job_that_is_killed_takes_no_other_with_it_and_only_it_is_started_agai
     wait_for(kill_the_long_ones)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 10 and "Traceback" not in err, err
-    assert err.count("killed by SIGKILL, most likely for want of memory; its log: ") == 2
+    assert err.count("killed by SIGKILL, most likely out of memory; log: ") == 2
     found = [status.judge(path.parent) for path in study.glob("*/status.json")]
     assert sorted(one.state for one in found) == ["done", "done", "failed", "failed"]
     for one in found:
@@ -166,8 +165,8 @@ def test_a_sweep_in_one_process_shows_what_is_still_to_come(texts, tmp_path):
     # The same sweep from elsewhere leaves alone what runs and what is queued.
     result = lexp("train", "-m", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert f"is being trained by process {process.pid} on {HOST}, left alone" in result.stderr
-    assert f"is queued by process {process.pid} on {HOST}, left alone" in result.stderr
+    assert f"is being trained by process {process.pid} on {HOST}; skipped" in result.stderr
+    assert f"is queued by process {process.pid} on {HOST}; skipped" in result.stderr
     process.kill()
     process.communicate()
     assert states(study) == {"rope": "lost", "alibi": "lost"}
@@ -204,11 +203,11 @@ def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypat
     said = capsys.readouterr().err.splitlines()
     assert said == [
         f"{tmp_path}/done is complete, nothing to do",
-        f"{tmp_path}/waits waits in SLURM's queue as job 7_1, left alone",
-        f"{tmp_path}/requeued waits in SLURM's queue as job 7_2, left alone",
-        f"{tmp_path}/other is queued by process {os.getppid()} on {HOST}, left alone",
-        f"{tmp_path}/held is being trained by process {os.getpid()} on {HOST}, left alone",
-        f"{tmp_path}/failed is asked for twice",
+        f"{tmp_path}/waits is queued as SLURM job 7_1; skipped",
+        f"{tmp_path}/requeued is queued as SLURM job 7_2; skipped",
+        f"{tmp_path}/other is queued by process {os.getppid()} on {HOST}; skipped",
+        f"{tmp_path}/held is being trained by process {os.getpid()} on {HOST}; skipped",
+        f"{tmp_path}/failed is requested twice; started once",
     ]
 
 
@@ -231,7 +230,7 @@ def test_while_slurm_is_silent_nothing_that_may_wait_there_is_queued_twice(
     assert [one.folder.name for one in left_to_do(jobs)] == ["failed", "local"]
     said = capsys.readouterr().err.splitlines()
     assert said[0] == (
-        f"{tmp_path}/waits may wait as job 7_1 in SLURM, which does not answer: left alone"
+        f"{tmp_path}/waits may be queued as SLURM job 7_1, but squeue does not answer; skipped"
     )
     assert len(said) == 2
     monkeypatch.setattr(plan.shutil, "which", lambda name: None)
@@ -348,7 +347,7 @@ def test_a_signal_that_comes_before_a_job_waits_for_it_is_held_back_not_lost():
         "take_signals()\n"
     )
     options = {"capture_output": True, "text": True, "cwd": ROOT}
-    command = [sys.executable, "-I", "-S", held.__file__, "-c", code, "words"]
+    command = [sys.executable, "-I", "-S", hold_signals.__file__, "-c", code, "words"]
     ended = subprocess.run(command, **options)
     assert (ended.returncode, ended.stdout) == (0, "not yet\nheard words\n"), ended
     ended = subprocess.run([sys.executable, "-c", code, "words"], **options)

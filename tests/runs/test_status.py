@@ -82,7 +82,7 @@ def test_a_running_run_whose_process_is_gone_is_lost_unless_the_folder_is_held(t
     gone = dead_pid()
     folder = made(tmp_path, "a", state="running", pid=gone, host=HOST, step=4)
     found = status.judge(folder)
-    assert found.state == "lost" and found.reason == f"its process {gone} is gone"
+    assert found.state == "lost" and found.reason == f"its process {gone} has ended"
     assert found.step == 4
     with locked(folder):  # a process of another container of this machine, say
         assert status.judge(folder).state == "running"
@@ -104,7 +104,7 @@ def test_a_run_of_another_machine_is_lost_when_its_heartbeat_has_stopped(tmp_pat
     assert status.judge(folder).state == "running"
     aged(folder, status.SILENT_S + 20)
     assert status.judge(folder).state == "lost"
-    assert status.judge(folder).reason.startswith("not heard of for 14")
+    assert status.judge(folder).reason.startswith("no heartbeat for 14")
 
 
 def test_a_queued_run_is_lost_with_the_command_that_would_start_it(tmp_path):
@@ -127,10 +127,10 @@ def test_the_mark_of_a_finished_run_counts_more_than_its_status(tmp_path):
     [
         (Diverged("loss nan"), "diverged", "loss nan"),
         (OutOfMemory("no room"), "out of memory", "no room"),
-        (SystemExit(75), "preempted", "saved; the same command goes on"),
-        (SystemExit(130), "interrupted", "saved; the same command goes on"),
+        (SystemExit(75), "preempted", "saved; the same command resumes it"),
+        (SystemExit(130), "interrupted", "saved; the same command resumes it"),
         (SystemExit(-1), "preempted", "queued again"),
-        (SystemExit(3), "failed", "left by sys.exit(3)"),
+        (SystemExit(3), "failed", "ended by sys.exit(3)"),
         (KeyboardInterrupt(), "interrupted", ""),
         (ValueError("two\n lines"), "failed", "two lines"),
         (ZeroDivisionError(), "failed", "ZeroDivisionError"),
@@ -253,8 +253,8 @@ def test_the_table_has_a_row_for_every_run_and_a_line_that_sums_up(tmp_path, cap
     rows = [line.rstrip() for line in out.splitlines()]
     assert "\x1b" not in out  # no colours where nobody sees them
     assert rows[0].split() == ["run", "state", "step", "tokens/s", "left", "last", "step",
-                               "heard", "of", "where", "why"]  # fmt: skip
-    assert "30 of 200    45,679  2 min 05 s  1 min 05 s ago   0 s ago" in rows[1]
+                               "heartbeat", "where", "reason"]  # fmt: skip
+    assert "30 of 200    45,679  2 min 05 s  1 min 05 s ago    0 s ago" in rows[1]
     assert f"process {os.getpid()}" in rows[1]
     assert rows[2].startswith("b-queued  queued") and rows[2].endswith("job 7_1")
     assert rows[3].endswith("loss [nan] at step 8") and "diverged" in rows[3]

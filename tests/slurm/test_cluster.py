@@ -187,8 +187,8 @@ def test_an_array_is_preempted_signalled_and_killed_and_goes_on_bit_for_bit(plac
     send_user_signal(signalled["slurm_job"], run_folder(place, "array", "rope-nano-text-L16-s1"))
     again = start(place, "train", "-m", *SWEEP, *common, "name=array", *SLURM)
     _, said = ended(again)
-    assert said.count("left alone") + said.count("nothing to do") == 6, said
-    assert f"waits in SLURM's queue as job {last}, left alone" in said
+    assert said.count("; skipped") + said.count("nothing to do") == 6, said
+    assert f"is queued as SLURM job {last}; skipped" in said
     assert "queued" not in said
     assert {job.split("_")[0] for job in squeue("-o", "%i")} == {last.split("_")[0]}
 
