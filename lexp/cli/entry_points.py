@@ -1,4 +1,4 @@
-"""What Hydra calls for each command: light functions, found by name, that import the work.
+"""The functions that Hydra calls, one per command: light, found by name, they import the work.
 
 Help and tab completion must not wait for torch; and a launcher finds the function of a job by its
 name, in another process or on another machine.
@@ -23,7 +23,7 @@ def show(error: LexpError) -> int:
 
 
 def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
-    """Run a task; its failure ends this process, but in a sweep not the other jobs."""
+    """Run a task; a failure ends this process, but not the other jobs of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -38,7 +38,7 @@ def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
 
 
 def _in_one_process(task: Callable[[Any], None]) -> Callable[[Any], None]:
-    """The task, refused where several ranks would do the same work in the same folder."""
+    """Return a task that refuses several ranks: they would do the same work in one folder."""
 
     def alone(config: Any) -> None:
         with report_on_rank_zero():
@@ -97,7 +97,7 @@ def _finetune(config: Any) -> None:
 
 
 def _check(module: str) -> Callable[[Any], None]:
-    """What checks a config without doing any work, imported when it is called."""
+    """Return the check of a command, imported when it is called."""
 
     def check(config: Any) -> None:
         import_module(f"lexp.commands.{module}").check(config)

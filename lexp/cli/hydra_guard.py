@@ -1,4 +1,4 @@
-"""What Hydra itself may be told: its own config can run code before lexp sees a single value.
+"""The allowlist of Hydra's own config, which can run code before lexp sees a single value.
 
 Callbacks, loggers, launchers and sweepers are built by Hydra while it composes or before the task
 is called, from whatever an override or a config folder says. So every config is checked as soon as
@@ -40,21 +40,21 @@ SELECTING = ("eval", "probe", "analyze", "report")
 
 
 def check_flags(arguments: list[str]) -> None:
-    """ConfigError for a flag of Hydra's, abbreviated or not, that reads a config from elsewhere."""
-    given = vars(get_args_parser().parse_known_args(arguments)[0])
+    """Raise ConfigError for a flag of Hydra, also abbreviated, that reads a config of elsewhere."""
+    flags = vars(get_args_parser().parse_known_args(arguments)[0])
     for flag in FLAGS:
-        if given[flag] is not None:
+        if flags[flag] is not None:
             name = flag.replace("_", "-")
             raise ConfigError(f"--{name} is not allowed; configs of your own: --config-dir DIR")
 
 
 def ordered(arguments: list[str]) -> list[str]:
-    """Overrides before flags, which is the order argparse reads; ConfigError for unknown flags."""
-    given, rest = get_args_parser().parse_known_args(arguments)
+    """Return overrides before flags, as argparse reads them; ConfigError for unknown flags."""
+    parsed, rest = get_args_parser().parse_known_args(arguments)
     unknown = [word for word in rest if word.startswith("-")]
     if unknown:
         raise ConfigError(f"no flag {unknown[0]!r}; --help shows what there is")
-    overrides, flags = [*given.overrides, *rest], list(arguments)
+    overrides, flags = [*parsed.overrides, *rest], list(arguments)
     for word in overrides:
         flags.remove(word)
     return [*overrides, *flags]
@@ -93,7 +93,7 @@ class CheckedLoader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
-        """Parse; where a command selects runs, Hydra is to see no group in the override `model`."""
+        """Parse the overrides; where a command selects runs, `model` is a key and no group."""
         parsed, repository = super()._parse_overrides_and_create_caching_repo(
             config_name, overrides
         )
@@ -112,16 +112,16 @@ class ModelIsAKey(CachingConfigRepository):
 
 
 def check_composed(config: DictConfig) -> None:
-    """ConfigError names the first value below `hydra` that is not allowed."""
-    own = config.get("hydra")
-    if own is None:
+    """Raise ConfigError for the first value below `hydra` that is not allowed."""
+    hydra = config.get("hydra")
+    if hydra is None:
         return
     for key, only in FIXED.items():
-        value = OmegaConf.select(own, key)
+        value = OmegaConf.select(hydra, key)
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if (value or None) != (only or None):
             raise ConfigError(f"hydra.{key}={value}: only {only} is allowed")
-    node: Any = OmegaConf.to_container(own, resolve=False)
+    node: Any = OmegaConf.to_container(hydra, resolve=False)
     if node["sweep"]["dir"] != SWEEP_DIR:
         raise ConfigError(f"hydra.sweep.dir={node['sweep']['dir']}: only {SWEEP_DIR} is allowed")
     for key, value in _calls(node, "hydra"):
@@ -131,7 +131,7 @@ def check_composed(config: DictConfig) -> None:
 
 
 def _calls(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Every key that names something to call, at any depth."""
+    """Yield every key that names something to call, at any depth."""
     pairs: Any = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in pairs:
         if key in KEYS_THAT_CALL:

@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def wait_asleep() -> None:
-    """Let OpenMP's threads sleep soon while they wait for each other, unless the user says how.
+    """Let threads of OpenMP sleep soon while they wait for each other, unless the user says how.
 
     Read when torch is loaded. By default they wait awake: where other processes want the cores too,
     a run takes 8 to 30 times as long as so; on a quiet machine this costs 4 % (two cores, nano).
@@ -98,7 +98,7 @@ def wait_asleep() -> None:
 
 
 def usage() -> str:
-    """The commands, a line and an example each."""
+    """Return the list of commands, a line and an example each."""
     lines = ["lexp: train language models on short texts, run them on long ones", ""]
     for word, command in COMMANDS.items():
         lines += [f"  {word:<10}{command.summary}", f"            {command.example}"]
@@ -148,7 +148,7 @@ def run(word: str, arguments: list[str]) -> None:
 
 
 def guarded(word: str, action: Callable[[], None]) -> int:
-    """Run; what a user can act on becomes a line and an exit code, a defect keeps its traceback."""
+    """Run an action and return its exit code; an error that a user can act on becomes one line."""
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
@@ -169,7 +169,7 @@ def guarded(word: str, action: Callable[[], None]) -> int:
 
 
 def _composed(word: str, action: Callable[[], None]) -> None:
-    """Run; what Hydra cannot compose is a ConfigError."""
+    """Run an action; ConfigError for what Hydra cannot compose."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -180,7 +180,7 @@ def _composed(word: str, action: Callable[[], None]) -> None:
 
 
 def _explain(word: str, error: Exception) -> str:
-    """A config error of Hydra's in a line, with the nearest key where it was a misspelt one."""
+    """Return an error of Hydra as one line, with the nearest key for an unknown one."""
     from hydra.errors import OverrideParseException
 
     from lexp.config.messages import explained, one_line, suggest
@@ -219,7 +219,7 @@ class TolerantStream:
 
 
 def complete(arguments: list[str]) -> None:
-    """Tab completion: our command words first, then whatever Hydra knows for that command."""
+    """Complete a command line: the command words first, then what Hydra knows of the command."""
     words = os.environ.get("COMP_LINE", "").split(" ")
     if not arguments[1:] or not arguments[1].startswith("query="):
         run("train", arguments)  # install= and uninstall= are the same for every command

@@ -72,8 +72,12 @@ def check(config: DictConfig) -> AnalysisPlan:
 
 
 def analyze(config: DictConfig) -> None:
-    """Look at every finished run of a study with every instrument; show and keep what they find."""
-    plan = check(config)
+    """Measure every finished run of a study with every instrument; show and store the results."""
+    analyze_runs(check(config))
+
+
+def analyze_runs(plan: AnalysisPlan) -> None:
+    """Measure the runs of a plan; show and store the results."""
     settings = plan.config
     runtime.prepare_process()
     runs, problems = open_runs(plan)
@@ -176,5 +180,5 @@ def _publish(
 
 
 def png_of(item: Chart | Picture, styles: CurveStyles | None = None) -> bytes:
-    """A chart or picture as a PNG file. styles: of all charts beside it."""
+    """Return a chart or picture as a PNG file. styles: of all charts beside it."""
     return chart_png(item, styles) if isinstance(item, Chart) else item.png

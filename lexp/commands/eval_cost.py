@@ -106,12 +106,12 @@ def _add(
     """Count a run's results of one protocol and method; a variant's runs are equally fast."""
     key = tested.run.variant, method.label
     shared = targets.protocol.nested and not depends_on_length(tested, targets, method)
-    given = False
+    is_covered = False
     for length in sorted(targets.lengths, reverse=True):
         need.n_cells += 1
         if stored := find(tested.folder, eval_spec(tested, targets, method, length)):
             need.n_known += 1
-            given |= shared and stored.ok
+            is_covered |= shared and stored.ok
             continue
         try:
             model, pattern = prepare(tested, method, length)
@@ -122,9 +122,9 @@ def _add(
             need.not_defined += 1
             continue
         windows = targets.windows(length)
-        if given:
+        if is_covered:
             continue  # a longer length's pass gives it
-        given = shared
+        is_covered = shared
         if key not in speeds:
             speeds[key] = _speed(scorer, tested, length)
         linear, quadratic = speeds[key]
@@ -138,7 +138,7 @@ def _add(
 
 
 def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Speed:
-    """Seconds per token, and per squared token of a window where every key is seen."""
+    """Return seconds per token, and per squared token of a window where every key is seen."""
     large = min(longest, PILOT_WINDOW)
     small = max(1, large // 4)
     seconds = []
@@ -157,7 +157,7 @@ def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Speed:
 
 
 def pilot(tested: ModelUnderTest) -> TokenLosses:
-    """Losses under plain attention at the trained length, a stretch of most documents."""
+    """Return losses under plain attention at the trained length, of a stretch of most documents."""
     train_len = tested.run.train_len
     n_targets: np.ndarray = tested.tokens.lengths - 1
     whole = n_targets[n_targets >= train_len]  # documents that fill a window
@@ -174,7 +174,7 @@ def pilot(tested: ModelUnderTest) -> TokenLosses:
 
 
 def showable(targets: EvalTargets, pilots: Pilots) -> str:
-    """The smallest difference between two variants that the planned tokens can show, in words."""
+    """Return in words the smallest difference between variants that the tokens can show."""
     documents = len({span.document for span in targets.spans})
     tokens = sum(span.n_tokens for span in targets.spans) / documents
     pairs = [
@@ -188,7 +188,7 @@ def showable(targets: EvalTargets, pilots: Pilots) -> str:
     if documents < 2:
         return "one document alone says nothing about other documents"
     try:
-        found = [decompose(pair) for pair in pairs]
+        parts = [decompose(pair) for pair in pairs]
     except ValueError as error:
         return f"what could be shown is not known ({error})"
     means = [
@@ -196,15 +196,15 @@ def showable(targets: EvalTargets, pilots: Pilots) -> str:
         for variants in pilots.values()
         for by_seed in variants.values()
     ]
-    varied = [float(np.var(own, ddof=1)) for own in means if len(own) > 1]
+    varied = [float(np.var(seeds, ddof=1)) for seeds in means if len(seeds) > 1]
 
     def spelled_range(seed_variance: float = 0.0, n_seeds: int = 1) -> str:
         least = [
             smallest_difference(v.tau2, v.sigma2, documents, tokens, seed_variance, n_seeds)
-            for v in found
+            for v in parts
         ]
-        one = f"{min(least):.4f}"
-        return one if len(least) == 1 else f"{one} (the most alike pair) to {max(least):.4f}"
+        low = f"{min(least):.4f}"
+        return low if len(least) == 1 else f"{low} (the most alike pair) to {max(least):.4f}"
 
     text = (
         f"{documents} documents of {tokens:.0f} scored tokens show differences from "
@@ -212,7 +212,7 @@ def showable(targets: EvalTargets, pilots: Pilots) -> str:
     )
     if not varied:
         return f"{text}; how seeds vary is not known with one of each"
-    n_seeds = min(len(own) for own in means)
+    n_seeds = min(len(seeds) for seeds in means)
     return (
         f"{text}; between variants of {n_seeds} seeds each, "
         f"{spelled_range(float(np.mean(varied)), n_seeds)}"

@@ -39,7 +39,11 @@ def check(config: DictConfig) -> EvalPlan:
 
 def eval_(config: DictConfig) -> None:
     """Score every finished run of a study at every length and print the table."""
-    plan = check(config)
+    evaluate_runs(check(config))
+
+
+def evaluate_runs(plan: EvalPlan) -> None:
+    """Score the runs of a plan and print the table."""
     settings = plan.config
     runtime.prepare_process()
     _ = plan.make_attend  # ConfigError before texts are read

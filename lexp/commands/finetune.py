@@ -138,7 +138,7 @@ def _result(
 def _finetune(
     model: Classifier, task: Task, plan: FinetunePlan, autocast: AbstractContextManager
 ) -> list[dict[str, float]]:
-    """Fine-tune; OutOfMemory, with what helps, in place of what torch says."""
+    """Fine-tune; OutOfMemory says which setting needs less."""
     pattern, settings = training_pattern(plan.run_config), finetune_settings(plan.config)
     history, _ = runtime.catch_out_of_memory(
         lambda: finetune(model, pattern, task, settings, autocast, _say)

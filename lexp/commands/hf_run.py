@@ -92,7 +92,7 @@ def _write_config(run: Run, settings: dict[str, Any], tokenizer: str) -> None:
 
 
 def read_tokenizer(source: Source, described: Described) -> Subwords:
-    """The model's own vocabulary; DataError if there is none or the model has no row for an id."""
+    """Return the model's tokenizer; DataError if it is missing or has ids beyond the model's."""
     path = source.folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
@@ -106,7 +106,7 @@ def read_tokenizer(source: Source, described: Described) -> Subwords:
 
 
 def largest_id(json_text: str) -> int:
-    """The largest id that a tokenizer.json can give."""
+    """Return the largest id that a tokenizer.json can give."""
     value = json.loads(json_text)
     vocab = value["model"]["vocab"]
     ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))

@@ -69,8 +69,8 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
 
 
 def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
-    """Every model, attention and extension of conf/ and the other folders, by group and name."""
-    found = []
+    """Return every model, attention and extension of conf/ and the other folders."""
+    choices = []
     places, search = [config_folder, *map(Path, folders)], searched(folders)
     with initialize_config_dir(str(config_folder), version_base="1.3"):
         for group in GROUPS:
@@ -84,12 +84,12 @@ def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
                 else:
                     words = [f"{group}=[{name}]", *search]
                     node = plain(compose("eval", overrides=words))[group][name]
-                found.append(Choice(group, name, path.read_text(encoding="utf-8"), node))
-    return found
+                choices.append(Choice(group, name, path.read_text(encoding="utf-8"), node))
+    return choices
 
 
 def show_all(console: Console, choices: list[Choice]) -> None:
-    """One table a group, and the grid of what combines."""
+    """Print one table per group, and the grid of what combines."""
     schemes, patterns, extensions = ([c for c in choices if c.group == g] for g in GROUPS)
     methods = [*patterns, *extensions]
     models = {choice.name: model_of(choice) for choice in schemes}
@@ -125,7 +125,7 @@ def show_all(console: Console, choices: list[Choice]) -> None:
 
 
 def show_one(console: Console, choice: Choice, choices: list[Choice]) -> None:
-    """A choice's source and formula, its values, and what it combines with."""
+    """Print a choice's source and formula, its values, and what it combines with."""
     source = "\n\n".join(sources(choice))
     console.print(f"{choice.group}={choice.name}", style="bold")
     console.print(f"\n{source}\n\n{choice.text}", markup=False)
@@ -138,7 +138,7 @@ def show_one(console: Console, choice: Choice, choices: list[Choice]) -> None:
 
 
 def sources(choice: Choice) -> list[str]:
-    """Paper and formula of a choice, as its code has them; of a mixture, those of each part."""
+    """Return paper and formula of a choice from its code; of a mixture, those of each part."""
     if choice.group != "model":
         return [inspect.getdoc(type(made_by(choice))) or ""]
     parts = [m for m in model_of(choice).positions.modules() if isinstance(m, Position)]
@@ -147,25 +147,25 @@ def sources(choice: Choice) -> list[str]:
 
 
 def made_by(choice: Choice) -> Any:
-    """The pattern or extension that a choice describes."""
+    """Build the pattern or extension that a choice describes."""
     if choice.group == "attention":
         return build(choice.node, Pattern, choice.name)
     return build(with_divisors(choice.node, []), Extension, choice.name)
 
 
 def model_of(choice: Choice) -> Transformer:
-    """An untrained model with a scheme."""
+    """Return an untrained model with a scheme."""
     torch.manual_seed(0)
     return make_model(read_train(choice.node), 256).eval()
 
 
 def n_learned(model: Transformer) -> int:
-    """Learned numbers of a model's position schemes."""
+    """Count the learned parameters of a model's position schemes."""
     return sum(parameter.numel() for parameter in model.positions.parameters())
 
 
 def reason(model: Transformer, method: Choice) -> str:
-    """Why a method is not defined for a model; empty if it is."""
+    """Return why a method is not defined for a model; empty if it is."""
     extension: Extension = Extension()
     pattern: Pattern = Full()
     if method.group == "attention":
@@ -183,7 +183,7 @@ def reason(model: Transformer, method: Choice) -> str:
 
 
 def with_divisors(node: dict[str, Any], schemes: list[Position]) -> dict[str, Any]:
-    """A node with LongRoPE's divisors, which have no default, filled in for these schemes."""
+    """Return a node with LongRoPE's divisors, which have no default, filled in for schemes."""
     if "divisors" not in node:
         return node
     pairs = [len(part.frequencies) for scheme in schemes for part in scheme.parts]

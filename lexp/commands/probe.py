@@ -54,7 +54,11 @@ def check(config: DictConfig) -> ProbeRunPlan:
 
 def probe(config: DictConfig) -> None:
     """Ask every finished run of a study every probe at every length and print the tables."""
-    plan = check(config)
+    probe_runs(check(config))
+
+
+def probe_runs(plan: ProbeRunPlan) -> None:
+    """Ask the runs of a plan and print the tables."""
     settings = plan.config
     runtime.prepare_process()
     runs, problems = open_runs(plan)

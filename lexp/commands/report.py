@@ -61,8 +61,12 @@ def check(config: DictConfig) -> ReportConfig:
 
 
 def report(config: DictConfig) -> None:
-    """Gather a study's results into tables, curves and one self-contained page."""
-    settings = check(config)
+    """Gather the results of a study into tables, curves and one self-contained page."""
+    write_report(check(config))
+
+
+def write_report(settings: ReportConfig) -> None:
+    """Gather the results of a study, print its tables and write its page."""
     study = settings.study_folder
     runs = select_runs(study, settings.model)
     names = {run.name for run in runs}
@@ -118,13 +122,13 @@ def _training(
     delta: float,
 ) -> list[Section]:
     """Return a section on checkpoints of several steps, where any were scored."""
-    known = {name: LAST if step is None else step for name, step in last_steps.items()}
-    items = over_training(results, known, notes, delta)
+    steps = {name: LAST if step is None else step for name, step in last_steps.items()}
+    items = over_training(results, steps, notes, delta)
     return [Section("Over training", TRAINING, tuple(items))] if items else []
 
 
 def _analysis(results: list[AnalysisResult], notes: dict[str, str]) -> list[Section]:
-    """A section for each instrument that measured something. notes: by run."""
+    """Return a section for each instrument that measured something. notes: by run."""
     by_label: dict[str, list[AnalysisResult]] = {}
     for result in results:
         by_label.setdefault(result.instrument.label, []).append(result)
@@ -144,7 +148,7 @@ def _analysis(results: list[AnalysisResult], notes: dict[str, str]) -> list[Sect
 
 
 def all_instruments() -> dict[str, Instrument]:
-    """Every instrument there is, by name; what it shows does not depend on its settings."""
+    """Return every instrument by name; what it shows does not depend on its settings."""
     instruments = {}
     for folder in config_folders():
         for path in sorted((folder / "instruments").glob("*.yaml")):
@@ -155,16 +159,16 @@ def all_instruments() -> dict[str, Instrument]:
 
 
 def config_folders() -> list[Path]:
-    """Where configs are: lexp's own, and the folders that --config-dir named."""
+    """Return the folders of configs: lexp's own, and those of --config-dir."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    own = [Path(source.path) for source in sources if source.provider == "command-line"]
-    return [config_folder(), *own]
+    more = [Path(source.path) for source in sources if source.provider == "command-line"]
+    return [config_folder(), *more]
 
 
 def _section(
     protocol: ProtocolInfo, all_series: list[ResultSeries], settings: ReportConfig
 ) -> Section:
-    """All tables and curves of one protocol."""
+    """Return all tables and curves of one protocol."""
     results = [result for series in all_series for result in series.every_result]
     notes = {series.variant: series.note for series in all_series}
     below = tuple(caption(results))
@@ -197,7 +201,7 @@ def _section(
 
 
 def provenance(runs: list[Run]) -> dict[str, Any]:
-    """What made the numbers: code, and every run's settings, data digests and versions."""
+    """Return what made the numbers: code, and each run's settings, data digests and versions."""
     return {
         "report made by": {"lexp": __version__, "commit": source_commit() or "not a checkout"},
         **{run.name: run.config for run in runs},
@@ -205,7 +209,7 @@ def provenance(runs: list[Run]) -> dict[str, Any]:
 
 
 def _say_orphans(study: Path, stored: list[EvalResult]) -> None:
-    """Name the runs whose results are there and whose config is not."""
+    """Print the runs whose results are there and whose config is not."""
     there = {run.name for run in find_runs(study)}
     lost = sorted({result.run.name for result in stored} - there)
     if lost:
@@ -213,7 +217,7 @@ def _say_orphans(study: Path, stored: list[EvalResult]) -> None:
 
 
 def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None:
-    """ConfigError if the baseline or the judge is under no protocol; both may be under some."""
+    """Raise ConfigError if the baseline or the judge is under none of the protocols."""
     baseline, judge = settings.baseline, settings.judge
     names = sorted({series.name for series in all_series})
     if baseline is not None and baseline not in names:
@@ -227,7 +231,7 @@ def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None
 
 
 def _write(study: Path, page: Page) -> None:
-    """The page, and its tables as Markdown, LaTeX and one CSV each."""
+    """Write the page, and its tables as Markdown, LaTeX and one CSV each."""
     folder = make_folder(study / "report")
     for old in folder.glob("*.csv"):  # of tables that are there no longer
         old.unlink()

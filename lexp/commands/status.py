@@ -59,7 +59,7 @@ def status(config: DictConfig) -> None:
 
 
 def look(study: Path) -> dict[str, Status]:
-    """Every run of a study by name; ConfigError lists the studies that exist if it has none."""
+    """Return every run of a study by name; ConfigError lists other studies if it has none."""
     marks = ("status.json", "config.json")
     folders = sorted({path.parent for mark in marks for path in study.glob(f"*/{mark}")})
     if not folders:
@@ -71,7 +71,7 @@ def look(study: Path) -> dict[str, Status]:
 
 
 def show(runs: dict[str, Status]) -> Group:
-    """The table, and a line that sums it up."""
+    """Return the table, and a line that sums it up."""
     table = Table(box=None, pad_edge=False)
     for name in ("run", "state"):
         table.add_column(name, no_wrap=True)
@@ -101,14 +101,14 @@ def _age(then: float | None, now: float) -> str:
 
 
 def summary(runs: dict[str, Status]) -> str:
-    """How many runs are in each state, in the order of a run's life."""
+    """Return how many runs are in each state, in the order of a run's life."""
     counts = Counter(run.state for run in runs.values())
     parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     return f"{len(runs)} run{'' if len(runs) == 1 else 's'}: {', '.join(parts)}"
 
 
 def _watch(study: Path, runs: dict[str, Status], rich: Rich, every_s: float) -> None:
-    """A live table on a terminal; elsewhere the line that sums it up, whenever it changes."""
+    """Show a live table on a terminal; elsewhere print the summary whenever it changes."""
     if not rich.is_terminal:
         said = ""
         while True:

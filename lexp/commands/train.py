@@ -82,12 +82,18 @@ def _check_position(settings: TrainConfig) -> None:
 
 
 def train(config: DictConfig) -> None:
-    """Train one model into its run folder, or go on where it was stopped.
+    """Train one model into its run folder, or resume it where it was stopped."""
+    with report_on_rank_zero():
+        settings = check(config)
+    train_run(settings)
+
+
+def train_run(settings: TrainConfig) -> None:
+    """Train the run of checked settings, or resume it.
 
     Where torchrun or a SLURM step has started several ranks, all of them train it; rank 0 writes.
     """
     with report_on_rank_zero():
-        settings = check(config)
         check_ranks(settings, place().size)
     folder = run_folder(settings.study_folder, settings.raw)
     stop = runtime.StopRequest()
@@ -112,7 +118,7 @@ def _train_in_memory(
     heartbeat: Heartbeat | NullLogger,
     stop: runtime.StopRequest,
 ) -> None:
-    """Train; OutOfMemory, with what helps, in place of what torch says."""
+    """Train; OutOfMemory says which setting needs less."""
     _, missing = runtime.catch_out_of_memory(
         lambda: _train(settings, folder, group, heartbeat, stop)
     )
@@ -188,7 +194,7 @@ def _train(
 
 
 def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
-    """Train and close what was written to, however it ends; where: words for the machine."""
+    """Train, and close the logs however it ends. where: words for the machine."""
     try:
         with progress(job, folder, where) as console:
             loop.train(job, console)
@@ -198,7 +204,7 @@ def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
 
 
 def _digests(corpus: Corpus, store: Store) -> dict[str, str | int | None]:
-    """What texts and vocabulary a run has, kept in its config."""
+    """Return the digests of a run's texts and vocabulary, kept in its config."""
     return {
         "fingerprint": store.fingerprint,
         "commit": corpus.commit,
@@ -291,7 +297,7 @@ def optim_settings(settings: TrainConfig) -> OptimSettings:
 def run_lock(
     settings: TrainConfig, folder: Path, group: SingleProcess
 ) -> Iterator[Heartbeat | NullLogger]:
-    """Within: rank 0 holds the run folder, tidied, and keeps its status fresh."""
+    """Hold the run folder on rank 0, clean it, and keep its status fresh."""
     if not group.is_rank_zero:
         yield NullLogger()
         return
@@ -303,14 +309,14 @@ def run_lock(
 
 
 def tidy(folder: Path) -> None:
-    """Clean the folder of a complete run that was killed while it said so."""
+    """Remove temporary files left if the process was killed after marking completion."""
     if leftovers(folder):
         with contextlib.suppress(LexpError), locked(folder):
             clean(folder)
 
 
 def newest(run: Run, group: SingleProcess) -> checkpoint.Checkpoint | None:
-    """The newest whole checkpoint, verified by each rank; rank 0 says which."""
+    """Return the newest whole checkpoint, chosen by rank 0 and verified by each rank."""
     found = checkpoint.latest(run.checkpoints) if group.is_rank_zero else None
     if found and group.is_rank_zero:
         warn_of_other_versions(run)

@@ -28,27 +28,27 @@ def build(node: Any, expected: type[T], where: str) -> T:
         raise ConfigError(f"{where}: expected a node with _target_, got {node!r}")
     target = node["_target_"]
     arguments = {key: value for key, value in node.items() if key not in ("_target_", "name")}
-    made = _find(target, where)
-    if not inspect.isclass(made) or not issubclass(made, expected):
+    kind = _find(target, where)
+    if not inspect.isclass(kind) or not issubclass(kind, expected):
         raise ConfigError(f"{where}._target_={target} is not a {expected.__name__}")
-    hints = {name: p.annotation for name, p in inspect.signature(made).parameters.items()}
+    hints = {name: p.annotation for name, p in inspect.signature(kind).parameters.items()}
     arguments = {
         key: _build_inner(value, hints.get(key), f"{where}.{key}")
         for key, value in arguments.items()
     }
-    _check_arguments(made, arguments, where)
+    _check_arguments(kind, arguments, where)
     try:
-        return made(**arguments)
+        return kind(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
 
 
 def _build_inner(value: Any, hint: Any, where: str) -> Any:
-    """An argument that is a node itself, or a list of nodes, as what the constructor wants."""
+    """Build an argument that is a node itself, or a list of nodes; return any other as it is."""
     if isinstance(value, list):
         inner = (getattr(hint, "__args__", None) or (None,))[0]
         if inspect.isclass(inner) and inner.__module__ != "builtins":
-            return [build(one, inner, f"{where}[{n}]") for n, one in enumerate(value)]
+            return [build(node, inner, f"{where}[{n}]") for n, node in enumerate(value)]
         return value
     if isinstance(value, dict) and "_target_" in value and inspect.isclass(hint):
         return build(value, hint, where)
@@ -69,11 +69,11 @@ def _find(target: str, where: str) -> Any:
         raise ConfigError(f"{where}._target_={target}: {error}") from None
 
 
-def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
-    """Names and simple types against the signature, before any constructor runs."""
+def _check_arguments(kind: type, arguments: dict[str, Any], where: str) -> None:
+    """Check names and simple types against the signature, before any constructor runs."""
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(made).parameters.items()
+        for name, parameter in inspect.signature(kind).parameters.items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     unknown = sorted(set(arguments) - set(parameters))
@@ -84,7 +84,7 @@ def _check_arguments(made: type, arguments: dict[str, Any], where: str) -> None:
     ]
     if unknown or missing:
         raise ConfigError(
-            f"{where}: {made.__name__} takes {', '.join(parameters) or 'no arguments'}"
+            f"{where}: {kind.__name__} takes {', '.join(parameters) or 'no arguments'}"
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
             + (f"; missing: {', '.join(missing)}" if missing else "")
         )

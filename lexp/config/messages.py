@@ -1,4 +1,4 @@
-"""What a library says is wrong with a config, in a line a user can act on."""
+"""Errors of Hydra and OmegaConf as one line that a user can act on."""
 
 import difflib
 import re
@@ -11,7 +11,7 @@ from lexp.system.files import config_folder
 
 
 def one_line(error: BaseException) -> str:
-    """An exception of a library as one line: what was given, what is allowed, no search paths."""
+    """Return an exception of a library as one line: the value, what is allowed, no search paths."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept: list[str] = []
     for line in lines:
@@ -30,7 +30,7 @@ def one_line(error: BaseException) -> str:
 
 
 def explained(error: BaseException) -> str:
-    """`one_line`, with the options there are where a choice of several does not exist."""
+    """Return `one_line` of an error; for a choice that does not exist, the choices there are."""
     choice = re.search(r"Could not load '(\w+)/([^']+)'", str(error))
     # Hydra does not name the choices in folders of a group, such as task=glue/rte.
     choice = choice or re.search(r"Could not find '(task)/([^']+)'", str(error))
@@ -42,14 +42,14 @@ def explained(error: BaseException) -> str:
 
 
 def options(group: str) -> str:
-    """Every choice of a group that lexp has."""
+    """Return every choice of a group that lexp has."""
     folder = config_folder() / group
     paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
     return ", ".join(sorted(path.as_posix() for path in paths))
 
 
 def suggest(unknown: str, config: DictConfig) -> str:
-    """For a key that does not exist: the nearest ones that do, or all of its level."""
+    """Return, for a key that does not exist, the nearest ones that do, or all of its level."""
     keys = list(_keys(config))
     near = difflib.get_close_matches(unknown, keys, n=3)
     if near:

@@ -83,9 +83,9 @@ class TrainSchema:
 
 @dataclass
 class MethodsSchema:
-    """What `lexp eval` and `lexp probe` share: which runs, by which methods, how long, on what."""
+    """What `lexp eval`, `probe` and `analyze` share: runs, methods, lengths, text, device."""
 
-    attention: Any = field(default_factory=dict)  # one key a choice; none chosen is said clearly
+    attention: Any = field(default_factory=dict)  # one key a choice; validation refuses none
     extension: Any = field(default_factory=dict)
     dataset: Any = None
     name: str = MISSING
@@ -207,7 +207,7 @@ def register_schemas() -> None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The composed config as plain containers; ConfigError names a value that is still missing."""
+    """Return the composed config as plain containers; ConfigError names a missing value."""
     try:
         value = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -224,16 +224,16 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _missing(schema: Any, settings: dict[str, Any], where: str = "") -> Iterator[str]:
-    """Keys of a schema that were taken out of a config (~key)."""
-    for one in fields(schema) if is_dataclass(schema) else ():
-        if one.name not in settings:
-            yield where + one.name
-        elif isinstance(settings[one.name], dict):
-            yield from _missing(one.type, settings[one.name], f"{where}{one.name}.")
+    """Yield the keys of a schema that were taken out of a config (~key)."""
+    for item in fields(schema) if is_dataclass(schema) else ():
+        if item.name not in settings:
+            yield where + item.name
+        elif isinstance(settings[item.name], dict):
+            yield from _missing(item.type, settings[item.name], f"{where}{item.name}.")
 
 
 def check_types(settings: dict[str, Any]) -> None:
-    """Settings read back from a run folder against the schema; ConfigError names the key.
+    """Check the types of a run's settings against the schema; ConfigError names the key.
 
     Nothing in them is interpolated: they may be somebody else's.
     """

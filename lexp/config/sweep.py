@@ -1,4 +1,4 @@
-"""What a `-m` command line stands for: its jobs, composed and checked before the first one runs."""
+"""The jobs of a sweep (-m), composed and checked before the first one runs."""
 
 import importlib.util
 import re
@@ -20,7 +20,7 @@ MAX_CHECKED = 200
 
 
 def is_sweep(arguments: list[str]) -> bool:
-    """Whether Hydra was asked for a multirun; ConfigError for flags that exclude each other."""
+    """Return True for a multirun of Hydra; ConfigError for flags that exclude each other."""
     asked = bool({"-m", "--multirun"} & set(arguments))
     if asked and {"--cfg", "-c", "--info", "-i"} & set(arguments):
         raise ConfigError("--cfg and --info show one job: leave out -m")
@@ -28,7 +28,7 @@ def is_sweep(arguments: list[str]) -> bool:
 
 
 def check_launcher(arguments: list[str]) -> None:
-    """ConfigError if a launcher is asked for whose package or scheduler is not here."""
+    """Raise ConfigError for a launcher whose package or scheduler is not installed."""
     for word in arguments:
         if not re.match(r"hydra/launcher=['\"]?(slurm|submitit_\w+)", word):
             continue
@@ -48,7 +48,7 @@ def _has_plugin() -> bool:
 def check_jobs(
     config_folder: Path, word: str, arguments: list[str], check: Callable[[DictConfig], Any]
 ) -> int:
-    """Compose and check each job of a sweep; ConfigError names the first bad one. Their number.
+    """Compose and check each job of a sweep and count them; ConfigError names the first bad one.
 
     Overrides of Hydra itself (launchers, sweepers) are for Hydra; `--config-dir` is followed.
     """
@@ -70,7 +70,7 @@ def check_jobs(
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides, and the config folders named by --config-dir."""
+    """Return the overrides, and the config folders named by --config-dir."""
     words, folders, rest = [], [], iter(arguments)
     for word in rest:
         name, equals, value = word.partition("=")
@@ -82,14 +82,14 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def searched(folders: list[str]) -> list[str]:
-    """The override that has Hydra search these folders too, after lexp's own; none for none."""
+    """Return the override that has Hydra search these folders too, after lexp's own."""
     if not folders:
         return []
     return [f"hydra.searchpath=[{','.join(f'file://{Path(f).resolve()}' for f in folders)}]"]
 
 
 def compose_default(config_folder: Path, word: str) -> DictConfig:
-    """A command's config without overrides, to tell what keys there are."""
+    """Compose a command's config without overrides, to tell what keys there are."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder), version_base="1.3"):
         config = compose(word)

@@ -97,7 +97,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
 
 
 def check_ranks(config: TrainConfig, n_ranks: int) -> None:
-    """ConfigError if so many ranks cannot share a batch, or not in the way that is asked for."""
+    """Raise ConfigError if so many ranks cannot share a batch, or not with parallel=."""
     portion = config.train_len * config.accumulation * n_ranks
     problems = []
     if config.batch_tokens % portion:

@@ -1,4 +1,4 @@
-"""Run folders and the studies they form: what lies where, and whose it is.
+"""Run folders and the studies they form: names, configs, what tells variants apart.
 
     outputs/<study>/<run>/config.json     every value it was started with, data digests, versions
                           tokenizer.json  the vocabulary, unless it is bytes
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The values of `lexp train`, as composed."""
+        """The values of `lexp train`, as composed: lexp.commands reads them as a TrainConfig."""
         return self.config["settings"]
 
     @property
@@ -96,7 +96,7 @@ class Run:
 
 
 def find_runs(study: Path) -> list[Run]:
-    """Every run of a study, by name; ConfigError lists the studies there are if this is none."""
+    """Return every run of a study, by name; ConfigError lists other studies if it has none."""
     runs = [Run(path.parent) for path in sorted(study.glob("*/config.json"))]
     if not runs:
         others = sorted({p.parent.parent.name for p in study.parent.glob("*/*/config.json")})
@@ -106,7 +106,7 @@ def find_runs(study: Path) -> list[Run]:
 
 
 def run_name(settings: dict[str, Any]) -> str:
-    """The folder of a run: its choices, and a short hash of everything its results depend on."""
+    """Return a run's name: its choices, and a short hash of all that its results depend on."""
     choices = [settings[group]["name"] for group in GROUPS[:3]]
     if settings["objective"]["name"] != CAUSAL:
         choices.insert(1, settings["objective"]["name"])
@@ -120,7 +120,7 @@ def run_folder(study: Path, settings: dict[str, Any]) -> Path:
 
 
 def variant(settings: dict[str, Any]) -> str:
-    """A short hash of all a run's results depend on but its seed."""
+    """Return a short hash of all that a run's results depend on but its seed."""
     return digest({k: v for k, v in _identity(settings).items() if k != "seed"})[:8]
 
 
@@ -130,19 +130,19 @@ def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
     all_settings: of runs. No two variants of a model have the same note.
     """
     settings = {variant(of_run): of_run for of_run in all_settings}
-    flat = {name: _telling(own) for name, own in settings.items()}
+    flat = {name: _telling(values) for name, values in settings.items()}
     briefly = {}
-    for name, own in flat.items():
-        rivals = [other for other in flat.values() if other["model"] == own["model"]]
-        keys = _differing(own, rivals)
+    for name, values in flat.items():
+        rivals = [other for other in flat.values() if other["model"] == values["model"]]
+        keys = _differing(values, rivals)
         # A choice's name stands for all that it sets,
         choices = set(keys) & {*GROUPS, "objective"}
         keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
-        briefly[name] = _words(own, keys)
+        briefly[name] = _words(values, keys)
     alike: dict[tuple[str, str], list[str]] = {}
     for name, note in briefly.items():
         alike.setdefault((flat[name]["model"], note), []).append(name)
-    whole = {name: dict(_flat(_identity(own))) for name, own in settings.items()}
+    whole = {name: dict(_flat(_identity(values))) for name, values in settings.items()}
     notes = {}
     for name, note in briefly.items():
         # unless some of that was changed: then every value stands there.
@@ -153,18 +153,18 @@ def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 
 def run_notes(runs: list[Run]) -> dict[str, str]:
-    """By run: the note of its variant among these runs."""
+    """Return, by run, the note of its variant among these runs."""
     notes = variant_notes(run.settings for run in runs)
     return {run.name: notes[variant(run.settings)] for run in runs}
 
 
-def _differing(own: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
-    """The keys under which any of the others has something else."""
-    return [key for key in own if any(other.get(key) != own[key] for other in others)]
+def _differing(values: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
+    """Return the keys under which any of the others has another value."""
+    return [key for key in values if any(other.get(key) != values[key] for other in others)]
 
 
 def _words(own: dict[str, Any], keys: list[str]) -> str:
-    """Keys with their values, by their last word where that says which is meant."""
+    """Return keys with their values, by their last word where it is unambiguous."""
     values: dict[str, set[str]] = {}
     for key in keys:
         values.setdefault(key.split(".")[-1], set()).add(str(own[key]))
@@ -174,7 +174,7 @@ def _words(own: dict[str, Any], keys: list[str]) -> str:
 
 
 def _telling(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name, choices first; without the seed and without what a size brings."""
+    """Return settings by dotted name, choices first, without the seed and what a size sets."""
     choices = {group: settings[group]["name"] for group in (*GROUPS, "objective")}
     sizes = {"max_len", *settings["size"]}
     rest = {
@@ -197,7 +197,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], precision: str) -> Run:
-    """Make the folder, or find it again; CheckpointError names every value that differs from then.
+    """Make the folder, or find it again; CheckpointError names every value that differs now.
 
     data: digests of corpus and tokenizer. precision: the one in use, where settings say auto.
     """
@@ -219,7 +219,7 @@ def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], preci
 
 
 def warn_of_other_versions(run: Run) -> None:
-    """Say once that a run was begun with other versions, where bits may differ from then on."""
+    """Warn if a run was started with other versions: bits may differ from then on."""
     then, now = run.config.get("versions", {}), versions()
     other = [
         f"{name} {then.get(name)} then, {now[name]} now"
@@ -235,14 +235,14 @@ def warn_of_other_versions(run: Run) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What exactness depends on besides the settings."""
+    """Return the versions that exactness depends on besides the settings."""
     import torch
 
     return {"lexp": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def source_commit() -> str:
-    """The commit of the checkout that lexp runs from; "" if it was installed from elsewhere."""
+    """Return the commit of the checkout that lexp runs from; "" without a checkout."""
     git = Path(__file__).resolve().parents[2] / ".git"
     try:
         head = (git / "HEAD").read_text().strip()

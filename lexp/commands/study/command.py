@@ -12,15 +12,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lexp.commands.analyze import analyze
-from lexp.commands.evaluate import eval_
-from lexp.commands.probe import probe
-from lexp.commands.report import report
+from lexp.commands.analyze import AnalysisPlan, analyze_runs
+from lexp.commands.evaluate import evaluate_runs
+from lexp.commands.probe import ProbeRunPlan, probe_runs
+from lexp.commands.report import STUDY_FILE, write_report
+from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study.cost import print_cost
 from lexp.commands.study.file import Stage, Study, parse_study
-from lexp.commands.study.jobs import StudyJob, compose_study, training_runs
-from lexp.commands.train import train
-from lexp.config.settings import StudyConfig
+from lexp.commands.study.jobs import CommandPlan, StudyJob, compose_study, training_runs
+from lexp.commands.train import train_run
+from lexp.config.settings import ReportConfig, StudyConfig, TrainConfig
 from lexp.config.validation import read_study
 from lexp.display.terminal import table_console
 from lexp.record.console import duration
@@ -30,7 +31,6 @@ from lexp.system.files import config_folder, make_folder, write_json
 
 # Launchers that do one job after the other in this process, as a study does by itself.
 HERE = ("here", "basic")
-TASKS = {"train": train, "eval": eval_, "probe": probe, "analyze": analyze, "report": report}
 
 
 def check(config: DictConfig) -> tuple[StudyConfig, Study, list[StudyJob]]:
@@ -44,29 +44,29 @@ def check(config: DictConfig) -> tuple[StudyConfig, Study, list[StudyJob]]:
 
 
 def study(config: DictConfig) -> None:
-    """Train, evaluate, analyse and report a study, or go on where it was stopped."""
+    """Train, evaluate, analyse and report a study, or resume it where it was stopped."""
     settings, chosen, jobs = check(config)
     if settings.plan:
         print_cost(chosen, jobs, settings, table_console())
         return
     folder = make_folder(settings.study_folder)
-    write_json(folder / "study.json", record(chosen))
+    write_json(folder / STUDY_FILE, record(chosen))
     launcher = _launcher_words()
     started = time.perf_counter()
     problems: list[LexpError] = []
     for stage in chosen.stages:
-        own = [job for job in jobs if job.stage == stage]
+        stage_jobs = [job for job in jobs if job.stage == stage]
         _say(chosen, stage)
         if stage.command == "train" and launcher:
-            problems += _launch(stage, own, launcher)
+            problems += _launch(stage, stage_jobs, launcher)
         else:
-            problems += _run(own)
+            problems += _run(stage_jobs)
     spent = duration(time.perf_counter() - started)
     _say_end(folder, spent, problems)
 
 
 def record(chosen: Study) -> dict[str, Any]:
-    """What the report says about a study, kept with its runs as study.json."""
+    """Return what the report says about a study, kept with its runs as study.json."""
     return {
         "name": chosen.name, "scale": chosen.scale, "claim": chosen.claim,
         "source": chosen.source, "time": chosen.time, "expected": list(chosen.expected),
@@ -76,7 +76,7 @@ def record(chosen: Study) -> dict[str, Any]:
 
 
 def _command(chosen: Study) -> str:
-    """What was typed, where a command line was; else what chooses this study."""
+    """Return the command as it was typed, or without a command line one that selects the study."""
     words = [f"study={chosen.name}", f"scale={chosen.scale}"]
     if HydraConfig.initialized():
         words = list(HydraConfig.get().overrides.task)
@@ -84,7 +84,7 @@ def _command(chosen: Study) -> str:
 
 
 def _say(chosen: Study, stage: Stage) -> None:
-    """The command that a stage stands for, as one could type it."""
+    """Print the command of a stage, as it can be typed."""
     several = ["-m"] if stage.command == "train" and len(stage.jobs()) > 1 else []
     line = shlex.join(["lexp", stage.command, *several, *stage.words()])
     print(
@@ -94,20 +94,35 @@ def _say(chosen: Study, stage: Stage) -> None:
 
 
 def _run(jobs: list[StudyJob]) -> list[LexpError]:
-    """Do the jobs of a stage one after the other; what failed."""
+    """Do the jobs of a stage one after the other; return what failed."""
     problems = []
     for number, job in enumerate(jobs, 1):
         if len(jobs) > 1:
             print(f"run {number} of {len(jobs)}", file=sys.stderr, flush=True)
         try:
-            TASKS[job.stage.command](job.config)
+            _do(job.plan)
         except LexpError as error:
             problems.append(_shown(error, job.stage))
     return problems
 
 
+def _do(plan: CommandPlan) -> None:
+    """Run a command as it was planned."""
+    match plan:
+        case TrainConfig():
+            train_run(plan)
+        case EvalPlan():
+            evaluate_runs(plan)
+        case ProbeRunPlan():
+            probe_runs(plan)
+        case AnalysisPlan():
+            analyze_runs(plan)
+        case ReportConfig():
+            write_report(plan)
+
+
 def _launcher_words() -> list[str]:
-    """The overrides that choose a launcher of other processes; none within a sweep."""
+    """Return the overrides that choose a launcher of other processes; none within a sweep."""
     if not HydraConfig.initialized():
         return []
     hydra = HydraConfig.get()
@@ -119,7 +134,7 @@ def _launcher_words() -> list[str]:
 
 
 def _launch(stage: Stage, jobs: list[StudyJob], launcher: list[str]) -> list[LexpError]:
-    """Hand a training stage to `lexp train -m` with the launcher; what failed."""
+    """Hand a training stage to `lexp train -m` with the launcher; return what failed."""
     runs = training_runs(jobs)
     if all(Run(run_folder(run.study_folder, run.raw)).is_done for run in runs):
         print("all runs are complete", file=sys.stderr)
@@ -136,14 +151,14 @@ def _launch(stage: Stage, jobs: list[StudyJob], launcher: list[str]) -> list[Lex
 
 
 def _shown(error: LexpError, stage: Stage) -> LexpError:
-    """Say at once what failed: the other stages go on."""
+    """Print at once what failed: the other stages go on."""
     text = " ".join(str(error).split())
     print(f"lexp: stage {stage.number}, lexp {stage.command}: {text}", file=sys.stderr, flush=True)
     return error
 
 
 def _say_end(folder: Path, spent: str, problems: list[LexpError]) -> None:
-    """Where everything is; raises the first problem, with its own exit code, if there was one."""
+    """Print where everything is, or raise LexpError with the exit code of the first problem."""
     if not problems:
         print(f"{folder}: done in {spent}, {folder}/report/report.html", file=sys.stderr)
         return

@@ -65,11 +65,11 @@ class Weight:
     speed: float
 
     def training(self) -> float:
-        """FLOPs a token."""
+        """Return the FLOPs of a token in training."""
         return 6 * self.n_active + 6 * self.attention * (self.train_len + 1)
 
     def forward(self, length: int, bounded: bool) -> float:
-        """FLOPs a token of a window."""
+        """Return the FLOPs of a token in a window. bounded: the pattern has a limited lookback."""
         keys = (length + 1) / 2
         return 2 * self.n_active + 4 * self.attention * (
             min(keys, self.train_len) if bounded else keys
@@ -99,7 +99,7 @@ def print_cost(study: Study, jobs: list[StudyJob], settings: StudyConfig, rich: 
     needs = []
     for stage in study.stages:
         need = StageCost(f"{stage.number} {stage.command}")
-        for job in (one for one in jobs if one.stage == stage):
+        for job in (job for job in jobs if job.stage == stage):
             need.n_jobs += 1
             if isinstance(job.plan, TrainConfig):
                 _add_training(need, job.plan, weights[variant(job.plan.raw)])
@@ -263,11 +263,11 @@ def pilot(settings: TrainConfig, weight: Weight) -> float:
     total = objective.loss(model)
     ids = torch.randint(n_vocabulary, (batch, train_len + 1))
     sample = objective.make_batch(ids, 0, settings.seed, n_vocabulary)
-    given = [tensor.to(device) for tensor in sample.tensors]
+    inputs = [tensor.to(device) for tensor in sample.tensors]
 
     def step() -> None:
         with context:
-            loss = total(*given, attend) / sample.n_targets
+            loss = total(*inputs, attend) / sample.n_targets
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -32,11 +32,11 @@ class Stage:
     values: Values
 
     def words(self) -> list[str]:
-        """The overrides, as `lexp COMMAND` takes them."""
+        """Return the overrides, as `lexp COMMAND` takes them."""
         return [self._word(key, value, True) for key, value in self.values.items()]
 
     def jobs(self) -> list[list[str]]:
-        """The overrides of each job: every combination of a train stage's lists, else one."""
+        """Return the overrides of each job: of a train stage, every combination of its lists."""
         if self.command != "train":
             return [self.words()]
         axes = [value if isinstance(value, list) else [value] for value in self.values.values()]
@@ -113,7 +113,7 @@ def _with_settings(command: str, values: Values, settings: StudyConfig) -> Value
 
 
 def _choice(group: str, node: Values) -> Values:
-    """A composed choice as the values that lead to it. A list stays one: it is no sweep here."""
+    """Return a composed choice as the values that lead to it; a list stays a list, not a sweep."""
     rest = {
         f"{group}.{key}": [value] if isinstance(value, list) else value
         for key, value in node.items()
@@ -129,7 +129,7 @@ def _refuse_unknown(node: Values, allowed: tuple[str, ...], where: str) -> None:
 
 
 def spelled(value: Any) -> str:
-    """A value in Hydra's grammar of overrides, quoted where it has to be."""
+    """Return a value in Hydra's grammar of overrides, quoted where it has to be."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -150,7 +150,7 @@ def spelled(value: Any) -> str:
 
 
 def _is_other(text: str) -> bool:
-    """Whether Hydra would read the word as something else than text."""
+    """Return True if Hydra would not read the word as text."""
     if text.lower() in ("null", "true", "false", "nan", "inf"):
         return True
     try:

@@ -39,15 +39,14 @@ CommandPlan = TrainConfig | EvalPlan | ProbeRunPlan | AnalysisPlan | ReportConfi
 
 @dataclass(frozen=True)
 class StudyJob:
-    """A command with its composed config, and what it was checked to ask for."""
+    """A stage of a study, or one run of it, as it was checked and planned."""
 
     stage: Stage
-    config: DictConfig
     plan: CommandPlan
 
 
 def compose_study(study: Study) -> list[StudyJob]:
-    """The jobs of every stage, in order; ConfigError names the first bad one.
+    """Compose and check the jobs of every stage, in order; ConfigError names the first bad one.
 
     A run that several stages train is one job.
     """
@@ -58,7 +57,7 @@ def compose_study(study: Study) -> list[StudyJob]:
             for words in stage.jobs():
                 try:
                     config = compose(stage.command, overrides=words)
-                    job = StudyJob(stage, config, CHECKS[stage.command](config))
+                    job = StudyJob(stage, CHECKS[stage.command](config))
                 except (HydraException, OmegaConfBaseException) as error:
                     raise ConfigError(f"{_where(stage, words)}: {explained(error)}") from None
                 except ConfigError as error:
@@ -75,7 +74,7 @@ def compose_study(study: Study) -> list[StudyJob]:
 
 @contextlib.contextmanager
 def _composing() -> Iterator[None]:
-    """Within: configs compose, in the application that runs or without one."""
+    """Let configs compose, within an application of Hydra or without."""
     if GlobalHydra.instance().is_initialized():
         yield
         return
@@ -178,6 +177,6 @@ def _check_together(study: Study, jobs: list[StudyJob]) -> None:
 
 
 def _is_blank(block: Any, name: str, n: int) -> bool:
-    """Whether nothing is printed at a place of a row."""
-    own = block.rows.get(name)
-    return isinstance(own, tuple) and own[n] is None
+    """Return True if the paper prints nothing at a place of a row."""
+    row = block.rows.get(name)
+    return isinstance(row, tuple) and row[n] is None
