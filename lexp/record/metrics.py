@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per event, in order, each once whatever kills and resumes happened."""
+"""metrics.jsonl: one line per event, in order, each exactly once however often a run resumes."""
 
 import json
 import math
@@ -11,30 +11,30 @@ from lexp.system.files import storage
 
 
 class Metrics:
-    """Appends lines; reopened at the byte a checkpoint remembers, so no step is there twice."""
+    """Appends lines to a file, after cutting it to the size that a checkpoint recorded."""
 
     def __init__(self, path: Path, resume_at: int = 0):
         self._path = path
         with storage(path):
             self._file = path.open("ab")
-            there = path.stat().st_size
-            if there < resume_at:
+            size = path.stat().st_size
+            if size < resume_at:
                 warnings.warn(
-                    f"{path} has {there} bytes, the checkpoint knew {resume_at}: lines are lost",
+                    f"{path} has {size} bytes, the checkpoint recorded {resume_at}: lines are lost",
                     stacklevel=2,
                 )
-            self._file.truncate(min(resume_at, there))
+            self._file.truncate(min(resume_at, size))
             self._file.seek(0, 2)
 
     def log(self, **values: Any) -> None:
-        """Write one line; a number that is not finite becomes text, as JSON has none."""
+        """Write one line; numbers that are not finite become text, because JSON has none."""
         line = {key: _plain(value) for key, value in values.items()}
         with storage(self._path):
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
 
     def sync(self) -> int:
-        """Make every line last; the bytes written, which is what a checkpoint remembers."""
+        """Make all lines durable; return the file's size, which a checkpoint records."""
         with storage(self._path):
             os.fsync(self._file.fileno())
         return self._file.tell()
@@ -46,7 +46,7 @@ class Metrics:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All complete lines of a metrics file."""
+    """Return all complete lines of a metrics file."""
     lines = path.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1]]
 

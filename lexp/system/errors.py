@@ -1,8 +1,7 @@
-"""What can go wrong for a user, each with the exit code that schedulers and sweeps act on.
+"""Errors that a user can act on, each with its exit code for schedulers and sweeps.
 
-Every one of these is shown as a single line without a traceback, so the message names what was
-given, where, and what is allowed. Anything else that escapes is a defect of lexp and keeps its
-traceback.
+Each is shown as one line without a traceback, so its message names what was given, where, and what
+is allowed. Any other exception is a defect of lexp and keeps its traceback.
 """
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: state saved, please start the same command again

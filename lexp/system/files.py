@@ -1,4 +1,4 @@
-"""The only writer of files that matter: complete or absent, never half; and where configs are."""
+"""Durable files, complete or absent, digests, and the folder of configs."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from lexp.system.errors import StorageError
 
 @contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Turn an operating-system refusal into one line naming the path."""
+    """Within: an OSError becomes a StorageError that names the path."""
     try:
         yield
     except OSError as error:
@@ -23,7 +23,7 @@ def storage(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents, to last; StorageError names the path if that is refused."""
+    """Create a folder and its parents, durably; return it. StorageError if that fails."""
     with storage(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
@@ -33,12 +33,12 @@ def make_folder(path: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside the target, sync, rename over it, sync the folder."""
+    """Write a file durably: to a temporary file first, which is synced and renamed."""
     with storage(path):
         try:
             _write_beside(path, data)
         except FileNotFoundError:
-            # Whoever has just begun to work in the folder took the file for a leftover (`clean`).
+            # Another process that has just locked the folder deleted the temporary file (`clean`).
             _write_beside(path, data)
         sync_folder(path.parent)
 
@@ -59,29 +59,29 @@ def _write_beside(path: Path, data: bytes) -> None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What killed writers of JSON files left beside them; or living ones have not renamed yet."""
+    """Return temporary files of JSON files, of killed writers or of those that still write."""
     # mkstemp's names end in eight characters.
     return [p for p in folder.glob(".*") if re.fullmatch(r"\.\w+\.json\.[a-z0-9_]{8}", p.name)]
 
 
 def clean(folder: Path) -> None:
-    """Remove `leftovers`; for the holder of the folder's lock, once, when it begins."""
+    """Delete `leftovers`; the caller must hold the folder's lock and have written nothing yet."""
     for leftover in leftovers(folder):
         leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` in UTF-8."""
+    """Write text in UTF-8, as `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` as indented JSON; NaN is refused, so that any reader can read it."""
+    """Write indented JSON, as `write_bytes`; ValueError for NaN, which not every reader accepts."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """`write_json` with a digest of the value beside it, for `read_sealed`."""
+    """Write JSON with a digest of the value, for `read_sealed`."""
     write_json(path, {**value, "sha256": digest(value)})
 
 
@@ -99,7 +99,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def sync_folder(path: Path) -> None:
-    """Make renames inside a folder durable."""
+    """Make renames in a folder durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -108,24 +108,24 @@ def sync_folder(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(value: Any) -> str:
-    """Hex digest of a JSON value, the same for equal values whatever the key order."""
+    """Return the hex digest of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _umask() -> int:
-    # mkstemp makes private files; results are to be as readable as anything else the user writes.
+    # mkstemp makes private files; results must be as readable as other files of the user.
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def config_folder() -> Path:
-    """conf/ inside the installed package, or beside it in a checkout."""
+    """Return the folder conf/: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"

@@ -1,20 +1,20 @@
-"""Memory that was freed: kept for the next to come, or given back to the system.
+"""Freed memory: kept by the process for reuse, or returned to the system.
 
-Of the GNU C library; elsewhere nothing happens.
+For the GNU C library; elsewhere these functions do nothing.
 """
 
 import ctypes
 
-# Parameters of mallopt(3): nothing is returned by itself, large blocks come from the heap.
+# Parameters of mallopt(3): return nothing automatically, take large blocks from the heap.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 64 << 20}
 
 
 def keep() -> None:
-    """From here on large blocks come from what was freed, not from new pages.
+    """Make the process reuse freed memory for large blocks instead of asking for new pages.
 
-    Steps and passes ask for the same blocks again and again, and the system clears every new page:
-    3 to 20 % of a training step, 25 % of a pass under blockwise attention.
+    Training steps and forward passes allocate the same blocks again and again, and the system
+    clears each new page: 3 to 20 % of a training step, 25 % of a pass under blockwise attention.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -23,10 +23,10 @@ def keep() -> None:
 
 
 def give_back() -> None:
-    """Ask the C library to return what it holds in pieces; nothing where it has no such call.
+    """Return freed memory to the system.
 
-    Tiles against ever more keys ask for ever larger blocks, into which no freed one fits: at 64k
-    tokens glibc held 5 GiB for tiles of 60 MiB.
+    Tiles against more and more keys need larger and larger blocks, and no freed block is large
+    enough: at 64k tokens glibc held 5 GiB for tiles of 60 MiB.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

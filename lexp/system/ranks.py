@@ -1,6 +1,6 @@
-"""Which of several processes that train one model this is, as torchrun or a SLURM step says.
+"""The rank of this process among those that train one model, from torchrun or a SLURM step.
 
-Light on purpose: the command line asks before torch is there.
+The command line imports this before torch, so it must stay light.
 """
 
 import contextlib
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from lexp.system.errors import ConfigError, LexpError
 
-# Ports that ranks of a SLURM step meet at, by job and step; below those that systems give away.
+# Ports where the ranks of a SLURM step meet, by job and step; below the ephemeral ports.
 PORTS = range(15000, 30000)
 
 
 @dataclass(frozen=True)
 class Rank:
-    """A process among others: its rank, of how many, and the same on its own machine.
+    """The rank of a process, the number of ranks, and both on its own machine.
 
-    address, port: where rank 0, or torchrun for it, waits for the others; unused by one process.
+    address, port: where rank 0, or torchrun for it, keeps the store; unused by a single process.
     """
 
     rank: int = 0
@@ -31,17 +31,17 @@ class Rank:
 
     @property
     def n_threads(self) -> int:
-        """CPU threads for it: those that SLURM gave the task, or its share of the machine's."""
-        given = os.environ.get("SLURM_CPUS_PER_TASK", "")
-        if given.isdigit():
-            return int(given)
+        """Return the number of CPU threads: those of the SLURM task, or a share of the machine."""
+        per_task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+        if per_task.isdigit():
+            return int(per_task)
         return max(1, (os.cpu_count() or 1) // self.local_size)
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Rank:
-    """This process's place; ConfigError if what it was started with cannot be read.
+    """Return this process's rank; ConfigError if an environment variable is malformed.
 
-    A SLURM step counts, not the job: a batch script is one process, however many its steps have.
+    The SLURM step decides, not the job: a batch script is one process, whatever its steps are.
     """
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return Rank(
@@ -67,26 +67,26 @@ def place(environment: Mapping[str, str] = os.environ) -> Rank:
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
-    """The number a variable begins with: SLURM writes 4(x2) for two nodes of four tasks."""
-    found = re.match(r"\d+", environment.get(name, ""))
-    if found is None:
+    """Return the number a variable begins with: SLURM writes 4(x2) for two nodes of four tasks."""
+    digits = re.match(r"\d+", environment.get(name, ""))
+    if digits is None:
         raise ConfigError(f"{name}={environment.get(name, '')!r} in the environment: not a number")
-    return int(found[0])
+    return int(digits[0])
 
 
 def _first_host(environment: Mapping[str, str]) -> str:
-    """The machine of rank 0: `gpu003` of a list such as gpu[003-007,9],other."""
+    """Return the machine of rank 0: `gpu003` of a list such as gpu[003-007,9],other."""
     hosts = environment.get("SLURM_STEP_NODELIST", "")
     if environment.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
-    found = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?(?:,|$)", hosts)
-    if found is None:
+    first = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\]([^,\[]*))?(?:,|$)", hosts)
+    if first is None:
         raise ConfigError(f"SLURM_STEP_NODELIST={hosts!r}: set MASTER_ADDR to the host of rank 0")
-    return "".join(part or "" for part in found.groups())
+    return "".join(part or "" for part in first.groups())
 
 
 def refuse_several(what: str) -> None:
-    """ConfigError where several ranks run what only one process may."""
+    """Raise ConfigError if several ranks were started. what: the command, for the message."""
     size = place().size
     if size > 1:
         raise ConfigError(
@@ -98,7 +98,7 @@ def refuse_several(what: str) -> None:
 
 @contextlib.contextmanager
 def report_on_rank_zero() -> Iterator[None]:
-    """Within: what is wrong for all ranks alike, such as a mistyped value, rank 0 alone says."""
+    """Within: an error that all ranks share, such as a mistyped value, is reported by rank 0."""
     try:
         yield
     except LexpError as error:

@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 def prepare_process() -> None:
-    """Process-wide settings; called before the first parallel operation, without effect later."""
+    """Apply process-wide settings; must be called before the first parallel operation."""
     # Decaying biases (ALiBi) make exp() produce denormals, which cost up to 2x on a CPU.
     torch.set_flush_denormal(True)
     heap.keep()
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for device=auto|cpu|cuda|mps; ConfigError if this machine has none such."""
+    """Return the device for device=auto|cpu|cuda|mps; ConfigError if this machine lacks it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps.is_available()}
@@ -34,12 +34,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The precision for precision=auto: bfloat16 autocast where the hardware multiplies in it."""
+    """Return the precision; auto means bfloat16 on hardware with bfloat16 products."""
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    # AMX, or AVX-512 with products of bfloat16: 4 times float32's there, a training step 0.45.
+    # AMX or AVX-512 BF16: products are 4 times as fast, a training step takes 0.45 of the time.
     if device.type == "cpu" and (
         torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     ):
@@ -48,24 +48,24 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """The context to run the model in."""
+    """Return the autocast context to run the model in."""
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 class StopRequest:
-    """Whether a signal has asked to stop, and which; the handler only sets this."""
+    """The number of the signal that asked to stop, or None; signal handlers only set this."""
 
     number: int | None = None
 
 
 @contextlib.contextmanager
 def stop_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
-    """Within: SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C are noted; a second one acts as before.
+    """Within: SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C is recorded; a second one acts as usual.
 
-    Schedulers send the first before they kill; the work then stops at its next whole step.
-    request: where to note them, if it is to be read afterwards too.
+    Schedulers send a signal before they kill; the work then stops after the current step.
+    request: where to record the signal, if it is read afterwards too.
     """
     request = request or StopRequest()
     before: dict[int, Any] = {}
@@ -90,10 +90,10 @@ def stop_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
 
 def hand_back(request: StopRequest) -> None:
-    """After a run has saved: give SIGUSR2 to whoever waited for it before, such as submitit.
+    """Pass a recorded SIGUSR2 to the handler that was installed before, such as submitit's.
 
-    Called when nothing of the run is open any more: submitit asks SLURM to queue the job again,
-    and SLURM kills what is left of it. Not for SIGTERM: then SLURM queues it again by itself.
+    Call it when all files of the run are closed: submitit asks SLURM to queue the job again, and
+    SLURM kills the process. Not for SIGTERM: then SLURM queues the job again by itself.
     """
     number = getattr(signal, "SIGUSR2", None)
     if number is None or request.number != number:
@@ -104,7 +104,7 @@ def hand_back(request: StopRequest) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on any device."""
+    """Return True if an exception means that memory ran out, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

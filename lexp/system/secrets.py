@@ -1,19 +1,19 @@
-"""Keys are in the environment only: never in settings, which are written down, nor in messages."""
+"""Secrets stay in the environment: out of settings, which are written to disk, and messages."""
 
 import os
 import re
 
 NAMES = re.compile(r"(^|_)(KEY|APIKEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-SHORTEST = 8  # what is shorter is hardly a key, and may stand in any text
+SHORTEST = 8  # shorter values are hardly secrets, and occur in any text
 
 
 def secret_in(text: str) -> str:
-    """The environment variable whose secret a text holds, or ""."""
+    """Return the name of an environment variable whose secret occurs in a text, or ""."""
     return next((name for name, value in _secrets() if value in text), "")
 
 
 def masked(text: str) -> str:
-    """The text with every secret of the environment replaced by the variable's name."""
+    """Return the text with each secret of the environment replaced by its variable's name."""
     for name, value in _secrets():
         text = text.replace(value, f"(${name})")
     return text
