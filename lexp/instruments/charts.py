@@ -1,4 +1,4 @@
-"""What charts of instruments over positions have in common."""
+"""Helpers for the charts of instruments: points by position, names and order of curves."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from lexp.system.text import natural
 
 
 def binned(values: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """Means of values of m = 1 .. n over quarter octaves: (geometric mean of m, mean) pairs."""
+    """Average values of m = 1 .. n over quarter octaves: pairs (geometric mean of m, mean)."""
     m, y = np.arange(1, len(values) + 1), np.asarray(values, dtype=float)
     bins = np.round(4 * np.log2(m)).astype(int)
     return [
@@ -20,13 +20,13 @@ def binned(values: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
 
 
 def points(values: Sequence[float] | np.ndarray) -> tuple[Point, ...]:
-    """Positive values as points of a chart: geometric means."""
+    """Return points of positive values at m = 1 .. n: geometric means over quarter octaves."""
     logs = np.log(np.maximum(np.asarray(values, dtype=float), 1e-300))
     return tuple(Point(x, math.exp(y)) for x, y in binned(logs))
 
 
 def root_points(squares: np.ndarray) -> tuple[Point, ...]:
-    """Roots of means of squares, which chance may have made negative: 0 there."""
+    """Return points of the root of mean squares; 0 where chance made the mean negative."""
     return tuple(Point(x, math.sqrt(max(0.0, y))) for x, y in binned(squares))
 
 
@@ -42,7 +42,7 @@ def name_with_seed(result: LabelledMeasurement, results: Sequence[LabelledMeasur
 
 
 def names(results: Sequence[LabelledMeasurement]) -> list[tuple[str, str]]:
-    """Name and group of each one's curve: the variant, and its state and method."""
+    """Return name and group of each result's curve: the variant, and its state and method."""
     n_seeds = len({result.seed for result in results})
     n_methods = len({result.method for result in results})
     return [
@@ -57,7 +57,7 @@ def names(results: Sequence[LabelledMeasurement]) -> list[tuple[str, str]]:
 def curves_of(
     results: Sequence[LabelledMeasurement], values: Sequence[tuple[Point, ...] | None]
 ) -> tuple[Curve, ...]:
-    """A curve for each that has points."""
+    """Return a curve for each result that has points."""
     return tuple(
         Curve(*name, points)
         for name, points in zip(names(results), values, strict=True)

@@ -1,13 +1,13 @@
-"""What a scheme adds to scores by distance, and how far its heads then reach.
+"""Bias of a scheme by distance, and the effective span of its heads.
 
     curve   b_h(n), n = i - j: the bias of the pair (T-1, T-1-n), the last query of a text, added to
             q.k / sqrt(d). Schemes that read the query's index (FIRE) have another at each length
     span    the least r with sum_{n <= r} w_h(n) >= share, w_h = softmax of b_h over the distances
-            in sight: how far a head reaches by its position alone, if all contents score alike
+            in sight: how far a head reaches by position alone, if all contents score alike
 
 for ALiBi with slope m over T keys: w(n) proportional to e^(-m n), so r is the least whole number
 with 1 - e^(-m (r+1)) >= share (1 - e^(-m T)); without any bias r = ceil(share T) - 1.
-A bias that depends on what is read (FoX, CABLE) is averaged over the texts and all pairs at each
+A bias that depends on the input (FoX, CABLE) is averaged over the texts and all pairs at each
 distance; it has no span, as softmax of a mean is no mean of softmaxes. Where a pattern moves
 positions, distances are still those of the tokens.
 """
@@ -48,7 +48,7 @@ class Curves(Instrument):
     name = "curves"
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """Rows: spans, and the bias at spaced distances; array bias [schemes, heads, T].
+        """Return rows of spans and of the bias at spaced distances; array bias [schemes, heads, T].
 
         One scheme where all layers share it (its layer is `all`). NaN where nothing is in sight.
         """
@@ -76,13 +76,13 @@ class Curves(Instrument):
         return Measurement(tuple(rows), {"bias": curves.numpy()})
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """A table of spans, and for each model a chart of all its heads."""
+        """Return a table of spans, and for each model a chart of all its heads."""
         spans = span_table(results, SHARES)
         return [*([spans] if spans.rows else []), *charts(results)]
 
 
 def refuse_without_bias(schemes: Sequence[Position]) -> None:
-    """NotDefined for models that no layer of which adds a bias to its scores."""
+    """Raise NotDefined if no layer of the model adds a bias to its scores."""
     if any(scheme.has_bias for scheme in schemes):
         return
     name = type(schemes[0]).__name__
@@ -92,7 +92,7 @@ def refuse_without_bias(schemes: Sequence[Position]) -> None:
 
 
 def span(curve: Tensor, share: float) -> int:
-    """The distance within which softmax of a bias by distance [T] holds a share of its weight."""
+    """Return the distance within which softmax of a bias [T] holds a share of its weight."""
     weights = curve.double().nan_to_num(-math.inf).softmax(-1)
     # Sums from the far end, small weights first: what is left outside of each distance.
     outside = weights.flip(-1).cumsum(-1).flip(-1) - weights
@@ -100,7 +100,7 @@ def span(curve: Tensor, share: float) -> int:
 
 
 def reads_content(scheme: Position, inputs: AnalysisInput) -> bool:
-    """Whether another input to the layer gives another bias."""
+    """Return True if the bias of the scheme depends on the input of the layer."""
     if not scheme.has_bias:
         return False
     shape, like = (1, inputs.seq_len, inputs.model.dims.d_model), next(inputs.model.parameters())
@@ -111,7 +111,7 @@ def reads_content(scheme: Position, inputs: AnalysisInput) -> bool:
 
 
 def fixed_curve(scheme: Position, inputs: AnalysisInput, x: Tensor | None = None) -> Tensor:
-    """b_h(n) of the last query, float64 [heads, T]; NaN at distances it does not see."""
+    """Return b_h(n) of the last query, float64 [heads, T]; NaN at distances it does not see."""
     n, n_heads = inputs.seq_len, inputs.model.dims.n_heads
     like = next(inputs.model.parameters())
     x = like.new_zeros(1, n, inputs.model.dims.d_model) if x is None else x
@@ -129,7 +129,7 @@ def fixed_curve(scheme: Position, inputs: AnalysisInput, x: Tensor | None = None
 
 
 def mean_curves(inputs: AnalysisInput) -> Tensor:
-    """b_h(n) averaged over texts and pairs, float64 [layers, heads, T]."""
+    """Return b_h(n) averaged over texts and pairs, float64 [layers, heads, T]."""
     dims, n = inputs.model.dims, inputs.seq_len
     sums = DistanceMeans(dims.n_layers, dims.n_heads, n)
     rows = max(1, min(ROWS, MAX_BIASES // (dims.n_heads * n)))
@@ -155,7 +155,7 @@ def mean_curves(inputs: AnalysisInput) -> Tensor:
 
 
 def sampled_positions(model: Transformer, length: int, like: Tensor) -> Tensor | None:
-    """The positions a forward pass would have, where they are not 0 .. T-1."""
+    """Return the positions that a forward pass would use; None if they are 0 .. T-1."""
     sampled = model.position.sample_positions(length)
     return None if sampled is None else sampled.to(like.device)
 
@@ -164,7 +164,7 @@ def grids(
     pattern: Pattern, start: int, end: int, n_heads: int, like: Tensor, sampled: Tensor | None,
     from_zero: bool,
 ) -> list[tuple[Pair, Tensor]]:  # fmt: skip
-    """Queries start .. end-1 with the keys in their reach: pairs, and which are allowed [Q, K].
+    """Return pairs of queries start .. end-1 with keys in sight, and the mask of allowed [Q, K].
 
     One grid for each branch of the pattern, with the positions it gives. from_zero: counted from
     the text's first token, not from the first query.
@@ -192,7 +192,7 @@ def grids(
 
 
 def span_table(results: Sequence[LabelledMeasurement], shares: Sequence[float]) -> Table:
-    """Spans of all heads by model, method, layer, share and length."""
+    """Make a table of the spans of heads by model, method, layer, share and length."""
     lengths = sorted({result.length for result in results})
     spans: dict[tuple[str, ...], dict[int, list[int]]] = {}
     for result in results:
@@ -211,8 +211,8 @@ def span_table(results: Sequence[LabelledMeasurement], shares: Sequence[float]) 
         for key, by_length in spans.items()
     )
     notes = (
-        "The distance within which softmax(bias) holds that share of the weight for equal "
-        "contents, head by head, or of many heads: median (least to greatest).",
+        "Span: the distance within which softmax(bias) holds the share of the weight if all "
+        "contents score alike; head by head, or median (least to greatest) of many heads.",
         "Without any bias: "
         + ", ".join(f"{_uniform(shares[0], n)} of {n}" for n in lengths)
         + f" tokens for {100 * shares[0]:g} %.",
@@ -226,14 +226,14 @@ def _uniform(share: float, length: int) -> int:
 
 
 def listed(spans: Sequence[int]) -> str:
-    """Spans of few heads one by one, of many as median and range."""
+    """Write the spans of few heads one by one, of many as median and range."""
     if len(spans) <= MOST_HEADS:
         return " ".join(str(span) for span in spans)
     return f"{np.median(spans):g} ({min(spans)} to {max(spans)})"
 
 
 def charts(results: Sequence[LabelledMeasurement]) -> list[Chart]:
-    """The bias of every head by distance: a chart for each model, where it sees farthest."""
+    """Draw the bias of every head by distance: a chart for each model, where it sees farthest."""
     farthest: dict[str, LabelledMeasurement] = {}
     for result in results:
         name = name_with_seed(result, results)
@@ -243,12 +243,12 @@ def charts(results: Sequence[LabelledMeasurement]) -> list[Chart]:
 
 
 def reach(result: LabelledMeasurement) -> int:
-    """How many distances are in sight."""
+    """Return how many distances are in sight."""
     return int(np.isfinite(result.measurement.arrays["bias"]).any((0, 1)).sum())
 
 
 def chart(name: str, result: LabelledMeasurement) -> Chart:
-    """All heads of one model on one pair of axes."""
+    """Draw all heads of one model on one pair of axes."""
     bias = np.asarray(result.measurement.arrays["bias"])
     n_layers, n_heads, length = bias.shape
     layers = list(range(n_layers))
@@ -270,7 +270,7 @@ def chart(name: str, result: LabelledMeasurement) -> Chart:
 
 
 def points_of(bias: np.ndarray) -> tuple[Point, ...]:
-    """A head's curve as far as it is within MOST of its first value."""
+    """Return the points of a head's bias up to a distance of MOST from its first value."""
     seen = np.flatnonzero(np.isfinite(bias))
     far = np.flatnonzero(np.abs(bias - bias[seen[0]]) > MOST)
     end = min(seen[-1] + 1, far[0] if len(far) else len(bias))

@@ -1,4 +1,4 @@
-"""Chi et al. 2023, step by step: theory beside a simulation of a frozen random Transformer.
+"""Chi et al. 2023, step by step: theory next to a simulation of a frozen random Transformer.
 
 The setting: hidden size d, H heads, weights i.i.d. N(0, s^2), inputs x_m ~ N(0, s^2 I) for
 positions m = 1 .. n, a causal mask, no positions, no feed-forward layers. Per channel:
@@ -56,19 +56,19 @@ class Property:
 
     @property
     def ratio(self) -> float:
-        """Measured by theory."""
+        """The measured value divided by the theoretical one."""
         return self.measured / self.theory
 
     @property
     def holds(self) -> bool:
-        """Whether measured and theory agree within the tolerance."""
+        """Return True if measured and theory agree within the tolerance."""
         if self.margin:
             return abs(self.measured - self.theory) <= self.margin
         return LOWEST <= self.ratio <= HIGHEST
 
     @property
     def tolerance(self) -> str:
-        """What has to hold, in words."""
+        """The tolerance in words."""
         if self.margin:
             return f"within {self.margin:g}"
         return f"{LOWEST:g} to {HIGHEST:g}"
@@ -88,7 +88,7 @@ class Derivation:
 def derivation(
     d_model: int, n_heads: int, n_layers: int, sigma: float, seq_len: int, seed: int
 ) -> Derivation:
-    """Every step on a random model, a mean over N_DRAWS draws of weights and inputs, float64.
+    """Measure every step on a random model, mean over N_DRAWS draws of weights and inputs, float64.
 
     It depends on its arguments alone and uses O(n_heads seq_len^2) memory.
     """
@@ -118,14 +118,14 @@ def derivation(
 
 
 def probes(seq_len: int) -> list[int]:
-    """The positions m that the table shows."""
+    """Return the positions m that the table shows."""
     return [m for m in (1, 2, 5, 10, 50, 100, 200) if m < seq_len] + [seq_len]
 
 
 def _layer(
     x: Tensor, n_heads: int, sigma: float, generator: torch.Generator
 ) -> tuple[dict[str, float], Tensor]:
-    """Sizes of what a layer makes of x [n, d], and its attention output [n, d]."""
+    """Return mean squares of a layer's intermediate values of x [n, d], and its output [n, d]."""
     n, d_model = x.shape
     e = torch.nn.functional.layer_norm(x, (d_model,), eps=0.0)
     q, k, v = (e @ (sigma * _normal(generator, d_model, d_model)) for _ in range(3))
@@ -146,7 +146,7 @@ def _layer(
 
 
 def _covariances(o: Tensor) -> dict[str, float]:
-    """Covariance over channels of outputs o [n, d] of positions and their doubles."""
+    """Return the covariance over channels of outputs o [n, d] of positions and their doubles."""
     return {f"cov {m}": float((o[m - 1] * o[2 * m - 1]).mean()) for m in _pairs(len(o))}
 
 
@@ -155,7 +155,7 @@ def _pairs(seq_len: int) -> list[int]:
 
 
 def _recursion(d_model: int, n_layers: int, sigma: float, seq_len: int) -> Tensor:
-    """First-order Var(o_m) of every layer, [n_layers, seq_len]."""
+    """Return the first-order Var(o_m) of every layer, [n_layers, seq_len]."""
     m = torch.arange(1, seq_len + 1, dtype=torch.float64)
     residual = sigma**2 * torch.eye(seq_len, dtype=torch.float64)
     variances = []
@@ -210,7 +210,7 @@ def _properties(
 
 
 def slope(variance: Tensor, first: int) -> tuple[float, float]:
-    """b of ln variance[m - 1] = a + b ln m over m = first .. n, and the root mean square residual.
+    """Fit b of ln variance[m - 1] = a + b ln m over m = first .. n; also the RMS residual.
 
     Least squares with weights 1 / m: every octave counts alike, not the last for a half.
     """
@@ -227,5 +227,5 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _size(values: Tensor) -> float:
-    """Mean square: the variance of what has mean 0 by its distribution."""
+    """Return the mean square: the variance of values whose distribution has mean 0."""
     return float(values.square().mean())

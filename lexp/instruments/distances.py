@@ -1,4 +1,4 @@
-"""Means over all pairs at each distance, added up tile by tile."""
+"""Means over all pairs at each distance, summed chunk by chunk."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ class DistanceMeans:
         self.counts = torch.zeros(self.n_layers, self.length, dtype=torch.int64)
 
     def add(self, layer: int, values: Tensor, distance: Tensor, allowed: Tensor) -> None:
-        """values [H, Q, K] of pairs at distance [Q, K]; only those allowed [Q, K] are added."""
+        """Add values [H, Q, K] of pairs at distance [Q, K] where allowed [Q, K]."""
         at = distance[allowed].cpu()
         # One head at a time: a float64 copy of one head's tile, not of all.
         for head, scores in enumerate(values):
@@ -34,12 +34,12 @@ class DistanceMeans:
         self.counts[layer] += torch.bincount(at, minlength=self.length)
 
     def means(self) -> Tensor:
-        """Means [layers, heads, length], NaN at distances without a pair."""
+        """Return the means [layers, heads, length], NaN at distances without a pair."""
         return self.sums / self.counts[:, None]
 
 
 def spaced(length: int, per_octave: int = 8) -> list[int]:
-    """Distances 0 .. length-1 for a logarithmic axis: every one at first, then ever fewer."""
+    """Return distances of 0 .. length-1 for a log axis: all at first, then fewer and fewer."""
     n = max(2, int(np.log2(max(2, length)) * per_octave))
     steps = np.geomspace(1, max(1, length), n)
     return sorted({min(length, round(step)) - 1 for step in steps})

@@ -1,4 +1,4 @@
-"""What the heads of a model do at each length: entropy, score size, first tokens, distance.
+"""Statistics of attention heads by length: entropy, score size, first tokens, distance.
 
 Of each query i with weights a_ij over the n_i keys it sees, averaged over queries and texts:
 
@@ -7,9 +7,8 @@ Of each query i with weights a_ij over the n_i keys it sees, averaged over queri
     sink       sum over the first 4 keys of a_ij
     distance   sum_j a_ij (i - j), in tokens
 
-A scheme leaves its trained range where these leave their trained values. Where a scheme has
-something in place of softmax its weights need not sum to 1; entropy is then of what they are
-after division by their sum.
+A scheme leaves its trained range where these leave their trained values. Where a scheme replaces
+softmax, weights need not sum to 1; entropy is then of the weights divided by their sum.
 """
 
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ class Heads(Instrument):
     name = "heads"
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """A row for each layer, head and measure."""
+        """Return a row for each layer, head and measure."""
         n_layers, n_heads = inputs.model.dims.n_layers, inputs.model.dims.n_heads
         sums = torch.zeros(len(MEASURES), n_layers, n_heads, dtype=torch.float64)
         n_queries = 0
@@ -63,7 +62,7 @@ class Heads(Instrument):
         return Measurement(tuple(rows))
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """A chart of each measure against length: mean over heads, the band their range."""
+        """Return a chart of each measure against length: mean over heads, the band their range."""
         charts: list[Table | Chart | Picture] = []
         for measure, words in MEASURES.items():
             curves: dict[tuple[str, str], list[Point]] = {}
@@ -90,7 +89,7 @@ class Heads(Instrument):
 
 
 def measures(chunk: QueryChunk) -> Tensor:
-    """Every measure of every query of a tile but the text's first, float64 [measures, H, Q]."""
+    """Return every measure of a chunk's queries, without the text's first, [measures, H, Q]."""
     allowed = chunk.allowed
     weights = chunk.weights[0].double()
     queries = torch.arange(chunk.start, chunk.start + weights.shape[1], device=weights.device)

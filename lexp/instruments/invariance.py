@@ -1,4 +1,4 @@
-"""Translation invariance: how far scores are a function of distance alone (Toeplitz R^2).
+"""Translation invariance: how far scores depend on distance alone (Toeplitz R^2).
 
 Over the pairs j < i that the pattern allows, of one layer, head and text,
 
@@ -18,7 +18,7 @@ Where the scheme adds embeddings P to the tokens, also, over all pairs j < i,
 
 P': P through the first LayerNorm but for the division by its standard deviation, which the token
 has a part in. Deeper layers see no P that could be told from what earlier ones made of it.
-A scheme with something in place of softmax may do more to scores there: that is not looked at.
+A scheme that replaces softmax may change scores further there; this is not measured.
 """
 
 import math
@@ -51,7 +51,7 @@ from lexp.system.errors import NotDefined
 
 @dataclass
 class Diagonals:
-    """Count, mean and sum of squared deviations of what lies at each distance, by head.
+    """Count, mean and sum of squared deviations of the values at each distance, by head.
 
     Batches are merged as Chan, Golub and LeVeque (1983) do: no sum of squares of raw values, which
     would lose its digits where scores are large beside their spread. All [H, T], float64.
@@ -63,12 +63,12 @@ class Diagonals:
 
     @classmethod
     def empty(cls, n_heads: int, seq_len: int, device: torch.device) -> "Diagonals":
-        """Of nothing yet."""
+        """Return diagonals without a value."""
         shape = n_heads, seq_len
         return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for _ in range(3)))
 
     def add(self, values: Tensor, distance: Tensor) -> None:
-        """Values [H, N] at distances [N]."""
+        """Add values [H, N] at distances [N]."""
         values = values.double()
         index = distance.expand(values.shape)
         zeros = torch.zeros_like(self.mean)
@@ -82,7 +82,7 @@ class Diagonals:
         self.count = both
 
     def r2(self) -> Tensor:
-        """R^2 of the mean of each distance, [H]; NaN where nothing varies."""
+        """Return R^2 of the mean of each distance, [H]; NaN where nothing varies."""
         overall = (self.count * self.mean).sum(-1, keepdim=True) / self.count.sum(-1, keepdim=True)
         between = (self.count * (self.mean - overall).square()).sum(-1)
         within = self.squares.sum(-1)
@@ -99,7 +99,7 @@ class Invariance(Instrument):
     name = "invariance"
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """A row for each layer and head; `gram` and `position` beside `scores` where defined."""
+        """Return a row for each layer and head: `scores`; `gram`, `position` where defined."""
         if inputs.seq_len < 3:
             raise NotDefined("translation invariance needs texts of 3 tokens or more")
         n_layers, n_heads = inputs.model.dims.n_layers, inputs.model.dims.n_heads
@@ -129,7 +129,7 @@ class Invariance(Instrument):
         return Measurement((*rows, *embedding_rows(inputs)))
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """A table, a chart against length for each layer, and a picture of every head."""
+        """Return a table, a chart against length for each layer, and a picture of every head."""
         n_layers = 1 + max(int(r["layer"]) for result in results for r in result.measurement.rows)
         charts = [
             Chart(
@@ -145,7 +145,7 @@ class Invariance(Instrument):
         return [table(results, n_layers), *charts, every_head(results, n_layers)]
 
     def summary(self, result: LabelledMeasurement) -> dict[str, float]:
-        """Mean R^2 of all heads' scores, and of the embeddings where there are some."""
+        """Return the mean R^2 of all heads' scores, and of the embeddings where there are some."""
         means = {
             "Toeplitz R² of scores": finite_mean(values_of(result, "scores")),
             "Toeplitz R² of P Pᵀ": finite_mean(values_of(result, "gram")),
@@ -154,7 +154,7 @@ class Invariance(Instrument):
 
 
 def embedding_rows(inputs: AnalysisInput) -> list[Row]:
-    """R^2 of P P^T and of every head's position-position term; none without embeddings P."""
+    """Return R^2 of P P^T and of every head's position-position term; none without embeddings P."""
     try:
         p = position_embeddings(inputs)
     except NotDefined:
@@ -175,7 +175,7 @@ def embedding_rows(inputs: AnalysisInput) -> list[Row]:
 
 
 def of_products(left: Tensor, right: Tensor, sizes: ChunkSizes) -> list[float]:
-    """R^2 over j < i of left_i . right_j, of [T, D] or [H, T, D]: some rows at a time."""
+    """Return R^2 over j < i of left_i . right_j, of [T, D] or [H, T, D]: some rows at a time."""
     left, right = (t if t.ndim == 3 else t[None] for t in (left, right))
     n_heads, n, _ = left.shape
     diagonals = Diagonals.empty(n_heads, n, left.device)
@@ -190,7 +190,7 @@ def of_products(left: Tensor, right: Tensor, sizes: ChunkSizes) -> list[float]:
 
 
 def values_of(result: LabelledMeasurement, measure: str, layer: int | None = None) -> list[float]:
-    """Values of a measure, of one layer or all."""
+    """Return the values of a measure, of one layer or all."""
     return [
         float(row["value"])
         for row in result.measurement.rows
@@ -199,12 +199,12 @@ def values_of(result: LabelledMeasurement, measure: str, layer: int | None = Non
 
 
 def layer_mean(result: LabelledMeasurement, layer: int) -> float:
-    """Mean R^2 of the scores of a layer's heads."""
+    """Return the mean R^2 of the scores of a layer's heads."""
     return finite_mean(values_of(result, "scores", layer))
 
 
 def every_head(results: Sequence[LabelledMeasurement], n_layers: int) -> Picture:
-    """R^2 of each layer and head, of each model at its longest length under the first method."""
+    """Draw R^2 of each layer and head of each model at its longest length, first method."""
     n_heads = 1 + max(int(row["head"]) for result in results for row in result.measurement.rows)
     panels = []
     for kind, same in longest_of_each(by_kind(results)).items():
@@ -223,7 +223,7 @@ def every_head(results: Sequence[LabelledMeasurement], n_layers: int) -> Picture
 
 
 def table(results: Sequence[LabelledMeasurement], n_layers: int) -> Table:
-    """R^2 by layer, over all heads, and of the embeddings."""
+    """Show R^2 by layer, over all heads, and of the embeddings."""
     rows = []
     for kind, same in sorted(by_kind(results).items(), key=lambda item: in_order(item[0])):
         every = [v for result in same for v in values_of(result, "scores") if math.isfinite(v)]
@@ -246,7 +246,7 @@ def table(results: Sequence[LabelledMeasurement], n_layers: int) -> Table:
         (
             "R² = 1 - sum (s_ij - mean of its distance)² / sum (s_ij - overall mean)², over pairs "
             "j < i in sight, all of the same weight; mean over heads, texts and seeds.",
-            "heads: the lowest and highest of any head. P: what the scheme adds to the embeddings; "
-            "its term in the scores is of the first layer.",
+            "heads: the lowest and highest R² of any head. P: position embeddings that the scheme "
+            "adds; their term in the scores is of the first layer.",
         ),
     )

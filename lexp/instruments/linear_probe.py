@@ -17,7 +17,7 @@ MAX_LOGITS = 1 << 22
 
 @dataclass(frozen=True)
 class Training:
-    """How a classifier is trained.
+    """Settings of a classifier's training.
 
     hidden: width between its layers. batch: states a step. lr: the highest, after a linear warm-up
     over a twentieth of the steps; it then falls linearly to 0.
@@ -30,27 +30,27 @@ class Training:
     seed: int
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0 on."""
+        """Return the learning rate of a step, from 0 on."""
         warmup = max(1, self.steps // 20)
         return self.lr * min((step + 1) / warmup, (self.steps - step) / self.steps)
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Weights of both layers, and what states are standardised by; all float32."""
+    """Weights of both layers, and the mean and spread that standardise states; all float32."""
 
     mean: Tensor
     spread: Tensor
     weights: tuple[Tensor, Tensor, Tensor, Tensor]
 
     def logits(self, states: Tensor) -> Tensor:
-        """Logits [N, classes] of states [N, d_model]."""
+        """Return the logits [N, classes] of states [N, d_model]."""
         first, first_bias, second, second_bias = self.weights
         normed = (states - self.mean) / self.spread
         return functional.relu(normed @ first + first_bias) @ second + second_bias
 
     def probabilities(self, states: Tensor) -> Iterator[Tensor]:
-        """Probabilities [n, classes] of states [N, d_model], some rows at a time."""
+        """Return the probabilities [n, classes] of states [N, d_model], some rows at a time."""
         rows = max(1, MAX_LOGITS // self.weights[3].shape[0])
         with torch.no_grad():
             for part in states.split(rows):
@@ -60,7 +60,7 @@ class LinearProbe:
 def train_classifier(
     states: Tensor, classes: Tensor, n_classes: int, training: Training
 ) -> LinearProbe:
-    """Trained by cross-entropy on states float32 [N, d_model] of classes int64 [N].
+    """Train by cross-entropy on states float32 [N, d_model] of classes int64 [N].
 
     Each pass over the states is in another order; batches are of at most `training.batch` states,
     and of fewer where MAX_LOGITS says so.
@@ -93,7 +93,7 @@ def train_classifier(
 def fresh(
     d_model: int, hidden: int, n_classes: int, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normal weights that keep the size of what passes through them; biases 0."""
+    """Return normal weights that preserve the scale of activations; biases are 0."""
     first = torch.randn(d_model, hidden, generator=generator) * (2 / d_model) ** 0.5
     second = torch.randn(hidden, n_classes, generator=generator) * hidden**-0.5
     weights = first, torch.zeros(hidden), second, torch.zeros(n_classes)

@@ -1,4 +1,4 @@
-"""What a scheme adds to the token embeddings."""
+"""Position embeddings: the vectors that a scheme adds to the token embeddings."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from lexp.system.errors import NotDefined
 
 
 def position_embeddings(inputs: AnalysisInput) -> Tensor:
-    """P of the model's scheme at the text's positions, float64 [T, d_model].
+    """Return P of the model's scheme at the text's positions, float64 [T, d_model].
 
-    The scheme applied to zeros: whatever it multiplies embeddings by falls away. NotDefined for a
+    The scheme is applied to zeros, so that factors of the embeddings fall away. NotDefined for a
     scheme that adds nothing.
     """
     model, scheme = inputs.model, inputs.model.position

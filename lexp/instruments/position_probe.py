@@ -1,4 +1,4 @@
-"""Position probe: how well a token's position can be read off hidden states (Haviv et al. 2022).
+"""Position probe: how well hidden states predict a token's position (Haviv et al. 2022).
 
 "Transformer Language Models without Positional Encodings Still Learn Positional Information",
 Findings of EMNLP, arXiv 2203.16634, section 5. The model is frozen. For the embeddings and the
@@ -11,7 +11,7 @@ positions 0 .. L-1 a hidden state stands. Of documents that it was not trained o
     accuracy         share of p^ = p, p^ the likeliest
     error            standard error of mean_distance over held-out documents (NaN of one)
 
-beside guesses that look at nothing, over all positions, exactly:
+next to guesses without input, over all positions, exactly:
 
     middle    always p^ = floor((L-1)/2):     floor(L^2 / 4) / L, the least of any constant
     random    p^ uniform on 0 .. L-1:         (L^2 - 1) / (3 L)
@@ -53,7 +53,7 @@ TOKENS = 4096
 
 @dataclass(frozen=True)
 class PositionProbe(Instrument):
-    """Distance between a token's position and what a probe of each layer takes it to be.
+    """Distance between a token's position and the prediction of a probe of each layer.
 
     states: hidden states of each layer to train on, at most, and as many in proportion to test on.
     held_out: share of the documents. The rest: of the classifier, see Training.
@@ -78,7 +78,7 @@ class PositionProbe(Instrument):
             raise ValueError(f"lr must be above 0, got {self.lr}")
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """A row for each layer; layer 0: the embeddings."""
+        """Return a row for each layer; layer 0: the embeddings."""
         if inputs.seq_len < 2:
             raise NotDefined("a position probe needs texts of 2 tokens or more")
         train, test = split(len(inputs.texts), self.held_out, self.seed)
@@ -102,7 +102,7 @@ class PositionProbe(Instrument):
         return Measurement(tuple(rows))
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """Distances by model and layer, and at the longest length a chart of them by layer."""
+        """Return a table of distances by model and layer, and a chart at the longest length."""
         longest = max(result.length for result in results)
         return [table(results), chart([result for result in results if result.length == longest])]
 
@@ -117,17 +117,17 @@ class States:
 
 
 def middle(length: int) -> float:
-    """Mean distance of all positions 0 .. length-1 to the middle one."""
+    """Return the mean distance of all positions 0 .. length-1 to the middle one."""
     return (length * length // 4) / length
 
 
 def random(length: int) -> float:
-    """Mean distance of two positions drawn from 0 .. length-1, each by itself."""
+    """Return the mean distance of two positions drawn from 0 .. length-1, each by itself."""
     return (length * length - 1) / (3 * length)
 
 
 def split(n_texts: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
-    """Documents to train on and others to test on, at least one of each, drawn by the seed."""
+    """Split documents into training and test, at least one of each, drawn by the seed."""
     if n_texts < 2:
         raise NotDefined(
             f"a position probe needs documents to train on and others to test on: "
@@ -139,7 +139,7 @@ def split(n_texts: int, held_out: float, seed: int) -> tuple[list[int], list[int
 
 
 def states_of(inputs: AnalysisInput, documents: Sequence[int], per_text: int, seed: int) -> States:
-    """Hidden states of documents rolled to begin at different places, drawn by the seed.
+    """Return hidden states of documents rolled to begin at different places, drawn by the seed.
 
     Of each document at most per_text states, and at most seq_len rolls.
     """
@@ -164,7 +164,7 @@ def states_of(inputs: AnalysisInput, documents: Sequence[int], per_text: int, se
 def probed(
     states: Tensor, positions: Tensor, new: States, layer: int, length: int, training: Training
 ) -> dict[str, float]:
-    """What a probe trained on states [N, d_model] at positions [N] makes of new ones of a layer."""
+    """Train a probe on states [N, d_model] at positions [N]; measure it on new ones of a layer."""
     if not (states.isfinite().all() and new.states[layer].isfinite().all()):
         raise NotDefined(f"hidden states of layer {layer} are not finite")
     n_classes = min(length, MAX_CLASSES)
@@ -186,7 +186,7 @@ def probed(
 def guesses(
     probe: LinearProbe, states: Tensor, length: int, n_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """The likeliest position of each state and the median one, int64 [N]."""
+    """Return the likeliest position of each state and the median one, int64 [N]."""
     edges = -(-torch.arange(n_classes + 1, device=states.device) * length // n_classes)
     stands_for = (edges[:-1] + edges[1:] - 1) // 2
     likeliest, median = [], []
@@ -199,7 +199,7 @@ def guesses(
 
 
 def table(results: Sequence[LabelledMeasurement]) -> Table:
-    """Mean distance of the likeliest and of the median position, by layer, beside the baselines."""
+    """Show mean distance of the likeliest and the median position by layer, and the baselines."""
     n_layers = max(len(result.measurement.rows) for result in results) - 1
     rows = []
     for result in ordered(results):
@@ -217,13 +217,13 @@ def table(results: Sequence[LabelledMeasurement]) -> Table:
         tuple(rows), 5,
         ("Of held-out documents; embedded: before the first block, layer n: after it. guess: the "
          "probe's likeliest position, or the median of its distribution.",
-         "middle: always the middle position; random: any, drawn. A probe without "
+         "middle: always the middle position; random: a random position. A probe without "
          "information has its likeliest near `random` and its median near `middle`."),
     )  # fmt: skip
 
 
 def chart(results: Sequence[LabelledMeasurement]) -> Chart:
-    """Mean distance of the likeliest position by layer, of findings at one length."""
+    """Draw mean distance of the likeliest position by layer, of results at one length."""
 
     def values(result: LabelledMeasurement) -> tuple[Point, ...]:
         return tuple(

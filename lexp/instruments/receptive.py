@@ -1,4 +1,4 @@
-"""Empirical receptive field: how far back the inputs lie that the newest output depends on.
+"""Empirical receptive field: how far back the inputs reach on which the newest output depends.
 
 For a text of tokens x_0 .. x_n and the embedding e_j of input token j, before positions are added,
 
@@ -43,7 +43,7 @@ class Receptive(Instrument):
     name = "receptive"
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """Rows of the distances, and of the cumulative share at powers of two."""
+        """Return rows of the distances, and of the cumulative share at powers of two."""
         n_inputs = inputs.seq_len - 1
         if n_inputs < 1:
             raise NotDefined("a receptive field needs texts of 2 tokens or more")
@@ -70,13 +70,13 @@ class Receptive(Instrument):
         return Measurement(tuple(rows), {"shares": shares})
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """A table of distances; the cumulative share at each model's longest length."""
+        """Return a table of distances; the cumulative share at each model's longest length."""
         kinds = by_kind(results)
         return [table(kinds), chart(longest_of_each(kinds), max(kind.length for kind in kinds))]
 
 
 def gradients(model: Transformer, pattern: Pattern, text: Tensor) -> Tensor:
-    """d ln p(last token) / d embedding of each token before it, [n - 1, d_model]; text [n]."""
+    """Return d ln p(last token) / d embedding of every token before it [n - 1, d]; text [n]."""
     tokens, target = text[None, :-1], text[None, -1:]
     attend = make_attend(pattern, tokens.shape[1], model.schemes, text.device)
     if tokens.shape[1] > LONG:
@@ -107,7 +107,7 @@ class Recomputed(AttentionFunction):
 
 
 def reachable(pattern: Pattern, n_inputs: int, model: Transformer) -> int:
-    """The farthest distance that the newest output can depend on at all, in tokens."""
+    """Return the farthest distance that the newest output can depend on at all, in tokens."""
     first = n_inputs - 1
     for n in reversed(range(len(model.blocks))):
         scheme = model.schemes[n % len(model.schemes)]
@@ -120,12 +120,12 @@ def reachable(pattern: Pattern, n_inputs: int, model: Transformer) -> int:
 
 
 def reached(cumulative: np.ndarray, percent: float) -> int:
-    """The least distance within which there is so much of the whole."""
+    """Return the least distance that holds `percent` of the whole."""
     return int((cumulative < percent / 100 * cumulative[-1]).sum())
 
 
 def mean_of(results: Sequence[LabelledMeasurement], measure: str) -> float:
-    """The mean of a measure over seeds."""
+    """Return the mean of a measure over seeds."""
     rows = [
         row for result in results for row in result.measurement.rows if row["measure"] == measure
     ]
@@ -133,7 +133,7 @@ def mean_of(results: Sequence[LabelledMeasurement], measure: str) -> float:
 
 
 def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
-    """Distances that hold 50, 90 and 99 %, by model, method and length."""
+    """Show distances that hold 50, 90 and 99 %, by model, method and length."""
     rows = []
     for kind, results in sorted(kinds.items(), key=lambda item: in_order(item[0])):
         held = [f"{mean_of(results, f'distance_{percent}'):.0f}" for percent in PERCENT]
@@ -145,15 +145,15 @@ def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
         tuple(rows),
         3,
         (
-            "Distance from the newest input within which so much lies of the gradient of the last "
-            "token's log-likelihood, by norm; mean over texts and seeds. reachable: the farthest "
-            "token that attention over all layers can reach.",
+            "Distance from the newest input that holds 50, 90 or 99 % of the gradient norm of the "
+            "last token's log-likelihood; mean over texts and seeds. reachable: the farthest token "
+            "that attention over all layers can reach.",
         ),
     )
 
 
 def chart(kinds: dict[Kind, list[LabelledMeasurement]], longest: int) -> Chart:
-    """Cumulative share against how many of the newest tokens."""
+    """Draw the cumulative share against the number of newest tokens."""
     curves = []
     for kind, results in kinds.items():
         each = [result.measurement.arrays["shares"].cumsum() for result in results]
@@ -178,6 +178,6 @@ def chart(kinds: dict[Kind, list[LabelledMeasurement]], longest: int) -> Chart:
 
 
 def places(n: int, per_doubling: int = 16) -> list[int]:
-    """Indices 0 .. n-1 at equal steps of the logarithm, ends included: enough for a curve."""
+    """Return indices of 0 .. n-1 at equal steps of the logarithm, both ends included."""
     steps = np.arange(0, np.log2(n) + 1e-9, 1 / per_doubling)
     return sorted({*(round(2 ** float(s)) - 1 for s in steps), n - 1})

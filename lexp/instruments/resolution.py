@@ -57,7 +57,8 @@ LEAST = -10.0
 NOTES = (
     "† Sun et al. 2022, Table 3, trained at 1024 tokens. Not comparable in absolute value: the "
     "formula is bounded by 1 and the table has 1.08, so the scores behind it had another scale. "
-    "Which rows but LEX's had blockwise attention is not stated; they stand at full.",
+    "The paper does not state which rows other than LEX used blockwise attention; they are listed "
+    "under full.",
     "R by layer, then the mean over layers and seeds. each head: R of each head's curve, then the "
     "mean; mean of heads: R of a layer's mean curve; theory: R of g[n] over the distances in "
     "sight, from each scheme's constants and head size.",
@@ -71,7 +72,7 @@ class Resolution(Instrument):
     name = "resolution"
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """A row for each R; arrays scores [layers, heads, T], theory [layers, T] (NaN: none)."""
+        """Return a row for each R; arrays scores [layers, heads, T], theory [layers, T] or NaN."""
         schemes = layer_schemes(inputs)
         if any(scheme.has_attention_weights for scheme in schemes):
             name = inputs.model.position.title
@@ -100,12 +101,12 @@ class Resolution(Instrument):
         return Measurement(tuple(rows), {"scores": means.numpy(), "theory": theory.numpy()})
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """R by model, method and length beside the published values; R and s[n] as charts."""
+        """Return tables of R next to the published values, and charts of R and s[n]."""
         return [*tables(results), *charts(results)]
 
 
 def resolution(scores: Tensor) -> float:
-    """R of expected scores s[n] by distance, float64 [T]; NaN where a distance is not in sight."""
+    """Return R of expected scores s[n], float64 [T]; NaN at distances not in sight."""
     seen = torch.isfinite(scores).nonzero().flatten()
     weights = (scores - scores[seen].max()).exp().nan_to_num(0.0)
     # The farthest key has none behind it.
@@ -114,16 +115,17 @@ def resolution(scores: Tensor) -> float:
 
 
 def layer_schemes(inputs: AnalysisInput) -> list[Position]:
-    """The scheme of every layer."""
+    """Return the scheme of every layer."""
     schemes = inputs.model.schemes
     return [schemes[n % len(schemes)] for n in range(len(inputs.model.blocks))]
 
 
 def expected_curve(scheme: Position, length: int, head_dim: int) -> Tensor | None:
-    """g[n], n = 0 .. length-1, float64, from the scheme's own constants; None if not rotary,
-    or not the same for all heads.
+    """Return g[n], n = 0 .. length-1, float64, from the scheme's own constants.
 
-    Keys at 0, so that xPos decays to its true value and nothing overflows.
+    None if the scheme is not rotary, or not the same for all heads.
+
+    Keys are at position 0, so that xPos decays to its true value without overflow.
     """
     distance = torch.arange(length, dtype=torch.float64)
     if scheme.samples_positions or not scheme.relative:
@@ -135,9 +137,9 @@ def expected_curve(scheme: Position, length: int, head_dim: int) -> Tensor | Non
 
 
 def theory_of(inputs: AnalysisInput, schemes: Sequence[Position], means: Tensor) -> Tensor:
-    """g[n] of each layer at the distances in sight, float64 [layers, T]; NaN where there is none.
+    """Return g[n] of each layer at the distances in sight, float64 [layers, T]; NaN elsewhere.
 
-    None under a pattern that moves positions: there a distance has no one angle.
+    All NaN under a pattern that moves positions: there a distance has more than one angle.
     """
     curves = torch.full((len(schemes), inputs.seq_len), math.nan, dtype=torch.float64)
     if any(branch.moves for branch in inputs.pattern.branches):
@@ -150,7 +152,7 @@ def theory_of(inputs: AnalysisInput, schemes: Sequence[Position], means: Tensor)
 
 
 def measured_rows(means: Tensor, scores: str) -> list[Row]:
-    """R of every head, and of the heads' mean, from s^ [layers, heads, T]."""
+    """Return R of every head, and of the heads' mean, from s^ [layers, heads, T]."""
     rows = []
     for layer, heads in enumerate(means):
         rows += [
@@ -162,12 +164,12 @@ def measured_rows(means: Tensor, scores: str) -> list[Row]:
 
 
 def row(kind: str, scores: str, layer: int, head: int, value: float) -> Row:
-    """A value of R with its definition; head -1: not of one head."""
+    """Return a row: a value of R with its definition; head -1: not of a single head."""
     return {"of": kind, "scores": scores, "layer": layer, "head": head, "value": value}
 
 
 def tables(results: Sequence[LabelledMeasurement]) -> list[Table]:
-    """R by model, method and length: one table for each scale of the scores."""
+    """Show R by model, method and length: one table for each scale of the scores."""
     lengths = sorted({result.length for result in results})
     tables = []
     kinds = list(
@@ -198,7 +200,7 @@ def tables(results: Sequence[LabelledMeasurement]) -> list[Table]:
 
 
 def r_of(result: LabelledMeasurement, kind: str, scores: str) -> float | None:
-    """The mean over layers of one R; None if it was not taken."""
+    """Return the mean over layers of an R; None if it was not measured."""
     values = [
         float(row["value"])
         for row in result.measurement.rows
@@ -208,7 +210,7 @@ def r_of(result: LabelledMeasurement, kind: str, scores: str) -> float | None:
 
 
 def mean_text(values: list[float]) -> str:
-    """The mean with three digits; nothing where there is none."""
+    """Format the mean; "" without a value."""
     if not values:
         return ""
     mean = float(np.mean(values))
@@ -216,7 +218,7 @@ def mean_text(values: list[float]) -> str:
 
 
 def charts(results: Sequence[LabelledMeasurement]) -> list[Chart]:
-    """R against length, and s[n] against n at the longest length: measured, and in theory."""
+    """Draw R against length, and s[n] against n at the longest length: measured, and in theory."""
     items = [r_chart(results)]
     for method in dict.fromkeys(result.method for result in results):
         same = [result for result in results if result.method == method]
@@ -229,7 +231,7 @@ def charts(results: Sequence[LabelledMeasurement]) -> list[Chart]:
 
 
 def r_chart(results: Sequence[LabelledMeasurement]) -> Chart:
-    """R of each head against length."""
+    """Draw R of each head against length."""
     return Chart(
         "Attention resolution", "length (tokens)", "R", True, True,
         against_length(results, r_of_heads), trained_marks(results),
@@ -239,13 +241,13 @@ def r_chart(results: Sequence[LabelledMeasurement]) -> Chart:
 
 
 def r_of_heads(result: LabelledMeasurement) -> float:
-    """The mean over heads and layers, of scores as softmax sees them."""
+    """Return the mean over heads and layers, of scores as softmax sees them."""
     rows = [r for r in result.measurement.rows if r["of"] == "each head"]
     return finite_mean([float(r["value"]) for r in rows if r["scores"] == rows[0]["scores"]])
 
 
 def measured_chart(results: Sequence[LabelledMeasurement], of: str) -> Chart:
-    """s^[n] of models, means over layers and heads."""
+    """Draw s^[n] of models, means over layers and heads."""
     curves = []
     for result in results:
         mean = np.asarray(result.measurement.arrays["scores"]).mean((0, 1))
@@ -263,7 +265,7 @@ def measured_chart(results: Sequence[LabelledMeasurement], of: str) -> Chart:
 
 
 def theory_chart(results: Sequence[LabelledMeasurement]) -> list[Chart]:
-    """g[n] as a share of g[0]; nothing if no scheme has one."""
+    """Draw g[n] as a share of g[0]; no chart if no scheme has g."""
     curves: dict[str, Curve] = {}
     for result in results:
         theory = np.asarray(result.measurement.arrays["theory"])
@@ -285,7 +287,7 @@ def theory_chart(results: Sequence[LabelledMeasurement]) -> list[Chart]:
 
 
 def points_by_distance(values: np.ndarray) -> tuple[Point, ...]:
-    """Values by distance for a logarithmic axis: means of ever more distances each."""
+    """Average values by distance for a log axis: means over ever more distances."""
     starts = spaced(len(values), 4)
     # The last bin ends with the values and is no smaller than the one before it, as far distances
     # have few pairs.

@@ -1,4 +1,4 @@
-"""Spectrum of absolute position embeddings: how many dimensions matter, which components turn.
+"""Spectrum of absolute position embeddings: effective dimensions and rotating components.
 
 Principal components of what a scheme adds to the embeddings, P [T, d_model], T the length: the
 eigenvalues lambda_1 >= lambda_2 >= ... of the covariance of P over positions, and the projections
@@ -38,7 +38,7 @@ FINER = 8  # frequencies are looked for at 1 / (FINER T)
 
 @dataclass(frozen=True)
 class Plane:
-    """Two directions among components, and how they turn.
+    """Two directions among components, and how they rotate.
 
     variance: its share of all. circle: C. period: in tokens. first: its leading component, from 0.
     """
@@ -63,7 +63,7 @@ class Spectrum(Instrument):
             raise ValueError(f"near={self.near}, circle={self.circle}: above 0 and at most 1")
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """Rows of the measures, of every component and of every plane that turns."""
+        """Return rows of the measures, of every component and of every plane that turns."""
         if inputs.seq_len < 3:
             raise NotDefined("a spectrum needs texts of 3 tokens or more")
         p = position_embeddings(inputs).cpu().numpy()
@@ -87,7 +87,7 @@ class Spectrum(Instrument):
         return Measurement(tuple(rows), {"shares": shares, "projections": shown})
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """A table, cumulative variance, and leading components against position by model."""
+        """Return a table, cumulative variance, and leading components against position by model."""
         kinds = each_once(by_kind(results))
         longest = longest_of_each(kinds)
         charts = [projections_chart(kind, same[0]) for kind, same in longest.items()]
@@ -95,7 +95,7 @@ class Spectrum(Instrument):
 
 
 def components(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of variance [min(T, d)], descending, and projections [T, min(T, d)] of P [T, d]."""
+    """Return shares of variance [c], descending, and projections [T, c] of P; c = min(T, d)."""
     left, singular, _ = np.linalg.svd(p - p.mean(0), full_matrices=False)
     total = (singular**2).sum()
     if not total > 0:
@@ -106,12 +106,12 @@ def components(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dimensions(cumulative: np.ndarray, percent: float) -> int:
-    """How many leading components hold at least so many percent of variance."""
+    """Return how many leading components hold at least `percent` of variance."""
     return int((cumulative < percent / 100 * (1 - 1e-12)).sum()) + 1
 
 
 def planes(shares: np.ndarray, projections: np.ndarray, near: float) -> list[Plane]:
-    """Planes of components whose eigenvalues are near each other, leading ones first.
+    """Return planes of components whose eigenvalues are near each other, leading ones first.
 
     shares [c]; projections [T, c].
     """
@@ -138,7 +138,7 @@ def planes(shares: np.ndarray, projections: np.ndarray, near: float) -> list[Pla
 
 
 def circularity(w: np.ndarray) -> tuple[float, float]:
-    """C of a complex w [T] and its frequency in turns a token, within (-1/2, 1/2]."""
+    """Return C of a complex w [T] and its frequency in turns a token, within (-1/2, 1/2]."""
     n = FINER * len(w)
     power = np.abs(np.fft.fft(w, n)) ** 2
     best = int(power.argmax())
@@ -149,7 +149,7 @@ def circularity(w: np.ndarray) -> tuple[float, float]:
 def each_once(
     kinds: dict[Kind, list[LabelledMeasurement]],
 ) -> dict[Kind, list[LabelledMeasurement]]:
-    """Without methods whose embeddings are those of another: attention does not change them."""
+    """Drop methods with the embeddings of another one: attention does not change them."""
     kept: dict[Kind, list[LabelledMeasurement]] = {}
     seen: set[tuple[str, int, bytes]] = set()
     for kind, results in kinds.items():
@@ -161,13 +161,13 @@ def each_once(
 
 
 def name_of(kind: Kind, kinds: dict[Kind, list[LabelledMeasurement]]) -> str:
-    """The model; and how it was run, where that makes a difference to its embeddings."""
+    """Return the model, with its method if its embeddings depend on it."""
     several = len({k.method for k in kinds if k.name == kind.name}) > 1
     return f"{kind.name} {kind.method}" if several else kind.name
 
 
 def mean_of(results: Sequence[LabelledMeasurement], measure: str) -> float:
-    """The mean of a measure over seeds."""
+    """Return the mean of a measure over seeds."""
     rows = [
         row for result in results for row in result.measurement.rows if row["measure"] == measure
     ]
@@ -175,7 +175,7 @@ def mean_of(results: Sequence[LabelledMeasurement], measure: str) -> float:
 
 
 def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
-    """Dimensions that matter and what turns, by model and length."""
+    """Show effective dimensions and rotating components by model and length."""
     rows = []
     for kind, results in sorted(kinds.items(), key=lambda item: in_order(item[0])):
         n_dims = len(results[0].measurement.arrays["shares"])
@@ -189,14 +189,14 @@ def table(kinds: dict[Kind, list[LabelledMeasurement]]) -> Table:
         tuple(rows),
         2,
         (
-            "Principal components needed for 90, 95 and 99 % of the variance over positions; the "
-            "share of variance in planes that turn at one speed, and how many there are.",
+            "Principal components needed for 90, 95 and 99 % of the variance over positions. "
+            "turning: share of variance in planes that turn at a constant speed; planes: how many.",
         ),
     )
 
 
 def cumulative_chart(kinds: dict[Kind, list[LabelledMeasurement]]) -> Chart:
-    """Cumulative variance against the number of components."""
+    """Draw cumulative variance against the number of components."""
     curves = []
     for kind, results in kinds.items():
         shares = np.mean([result.measurement.arrays["shares"] for result in results], axis=0)
@@ -211,7 +211,7 @@ def cumulative_chart(kinds: dict[Kind, list[LabelledMeasurement]]) -> Chart:
 
 
 def projections_chart(kind: Kind, result: LabelledMeasurement) -> Chart:
-    """The leading components of one model against position."""
+    """Draw the leading components of one model against position."""
     shares, values = result.measurement.arrays["shares"], result.measurement.arrays["projections"]
     curves = tuple(
         Curve(

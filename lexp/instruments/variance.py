@@ -63,7 +63,7 @@ class Variance(Instrument):
     name = "variance"
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """Arrays variance [inputs, kinds, layers, n], single [inputs, layers]; rows of slopes."""
+        """Return slopes; arrays variance [inputs, kinds, layers, n], single [inputs, layers]."""
         if inputs.seq_len < 2 * self.fit_from:
             raise NotDefined(f"a slope from position {self.fit_from} on needs twice as many tokens")
         n_texts, n_layers = len(inputs.texts), inputs.model.dims.n_layers
@@ -100,7 +100,7 @@ class Variance(Instrument):
                 yield {"measure": "single", "inputs": source, "layer": layer, "value": alone}
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """Slopes, curves of first, middle and last layer, and the derivation: table and chart."""
+        """Return slopes, curves of first, middle and last layer, and the derivation."""
         setting = (self.d_model, self.n_heads, self.n_layers, self.sigma, self.seq_len, self.seed)
         theory = derivation(*setting)
         longest = max(result.length for result in results)
@@ -138,16 +138,16 @@ class Variance(Instrument):
 
 
 def variances(inputs: AnalysisInput, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Of one text: variance [kinds, layers, n] and single [layers], float64 on the CPU.
+    """Return variance [kinds, layers, n] and single [layers] of one text, float64 on the CPU.
 
-    Exact for every pattern; what a tile needs is gone before the next one.
+    Exact for every pattern; a chunk is freed before the next one.
     """
     n_layers = inputs.model.dims.n_layers
     variance = torch.zeros(len(KINDS), n_layers, len(text), dtype=torch.float64)
     single = torch.zeros(n_layers, dtype=torch.float64)
 
     def project(layer: int, heads: Tensor) -> Tensor:
-        """Outputs of heads [1, H, Q, D] to what they add to the residual stream [Q, d_model]."""
+        """Project outputs of heads [1, H, Q, D] to the residual stream [Q, d_model]."""
         out = inputs.model.blocks[layer].attention.out  # type: ignore[union-attr]
         return out(heads[0].transpose(0, 1).flatten(1).to(out.weight.dtype))  # type: ignore
 
@@ -169,13 +169,13 @@ def variances(inputs: AnalysisInput, text: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _variance(values: Tensor) -> Tensor:
-    """Over the last axis, float64 on the CPU."""
+    """Return the variance over the last axis, float64 on the CPU."""
     return values.double().var(-1, correction=0).cpu()
 
 
 @contextmanager
 def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
-    """The model with independent normal embeddings, as large as its own; None: as it is."""
+    """Give the model independent normal embeddings of the same scale; seed None: no change."""
     if seed is None:
         yield
         return
@@ -194,7 +194,7 @@ def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
 
 
 def curves(results: Sequence[LabelledMeasurement], source: int, layer: int) -> Chart:
-    """Relative variance of every model's output in a layer against m, beside 1 / m."""
+    """Draw relative variance of every model's output in a layer against m, next to 1 / m."""
 
     def relative(result: LabelledMeasurement) -> tuple[Point, ...] | None:
         variance, single = (
@@ -215,7 +215,7 @@ def curves(results: Sequence[LabelledMeasurement], source: int, layer: int) -> C
 
 
 def properties(theory: Derivation, words: str) -> Table:
-    """Every step of the derivation: measured, theory, ratio, tolerance, whether it holds."""
+    """Show every step of the derivation: measured, theory, ratio, tolerance, whether it holds."""
     rows = []
     for p in theory.properties:
         corrected = math.isfinite(p.corrected)
@@ -236,7 +236,7 @@ def properties(theory: Derivation, words: str) -> Table:
 
 
 def derived(theory: Derivation, words: str) -> Chart:
-    """Var(o_m) of every layer of the random model beside theory."""
+    """Draw Var(o_m) of every layer of the random model next to theory."""
     curves = []
     for n, (measured, expected) in enumerate(zip(theory.simulated, theory.theory, strict=True)):
         curves.append(Curve(f"layer {n}", "simulated", points(measured)))

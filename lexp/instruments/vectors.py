@@ -1,4 +1,4 @@
-"""Positional vectors: what hidden states have in common at a position (Dong et al. 2024).
+"""Positional vectors: the mean hidden state of each position (Dong et al. 2024).
 
 "Exploring Context Window of Large Language Models via Decomposed Positional Vectors", NeurIPS,
 arXiv 2405.18009. Of the residual stream h_t^a of sample a = 1 .. N at position t, layer by layer:
@@ -64,7 +64,7 @@ class Vectors(Instrument):
             raise ValueError(f"shifts must be at least 1, got {self.shifts}")
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
-        """Arrays norm, drift2 (squared) [layers + 1, n], cosine [layers + 1, P, P]; rows."""
+        """Return arrays norm, drift2 (squared) [layers + 1, n], cosine [layers + 1, P, P]; rows."""
         if len(inputs.texts) < 2:
             raise NotDefined("positional vectors need several texts: texts=2 or more")
         n_states = inputs.model.dims.n_layers + 1
@@ -91,7 +91,7 @@ class Vectors(Instrument):
         return Measurement(tuple(rows), {"norm": norm, "drift2": drift2, "cosine": cosine})
 
     def show(self, results: Sequence[LabelledMeasurement]) -> list[Table | Chart | Picture]:
-        """Shares of all lengths; drift and norm in the middle and last layer; cosine maps."""
+        """Return shares of all lengths, drift and norm in middle and last layer, cosine maps."""
         longest = max(result.length for result in results)
         longest_results = [result for result in results if result.length == longest]
         n_layers = max(len(result.measurement.arrays["norm"]) for result in results) - 1
@@ -105,7 +105,7 @@ class Vectors(Instrument):
 
 
 class Sums:
-    """What is kept of a layer's states, sample by sample; states float64 [n, d_model]."""
+    """Running sums over a layer's states, sample by sample; states float64 [n, d_model]."""
 
     def __init__(self, inputs: AnalysisInput):
         self.trained = min(inputs.train_len, inputs.seq_len)
@@ -117,7 +117,7 @@ class Sums:
         self.mean_squares = 0.0  # |mean_t g_t^a|^2
 
     def add(self, state: Tensor) -> None:
-        """Take in the states of one sample."""
+        """Add the states of one sample."""
         self.n_samples += 1
         self.sum += state
         self.squares += state.square().sum(-1)
@@ -126,27 +126,27 @@ class Sums:
         self.mean_squares += float(centred.mean(0).square().sum())
 
     def basis(self) -> Tensor:
-        """m_t, from plain means, [n, d_model]."""
+        """Return m_t, from plain means, [n, d_model]."""
         mean = self.sum / self.n_samples
         return mean - mean[: self.trained].mean(0)
 
     def _across(self, basis: Tensor, own: Tensor) -> Tensor:
-        """Mean over pairs of different samples of the product of what `basis` is the mean of."""
+        """Return the mean product over pairs of different samples, whose mean is `basis`."""
         n = self.n_samples
         return (n * n * basis.square().sum(-1) - own) / (n * (n - 1))
 
     def norm(self) -> np.ndarray:
-        """|p_t|, [n]."""
+        """Return |p_t|, [n]."""
         return (self.sum / self.n_samples).norm(dim=-1).cpu().numpy()
 
     def drift2(self) -> np.ndarray:
-        """Square of drift, [n]; 0 where trained states do not differ at all."""
+        """Return the square of drift, [n]; 0 where trained states do not differ at all."""
         usual = float(self.centred[: self.trained].mean()) / self.n_samples
         squares = self._across(self.basis(), self.centred).cpu().numpy()
         return squares / usual if usual > 0 else np.zeros_like(squares)
 
     def share(self) -> float:
-        """Of the variance of states, what position explains; 0 where there is none to see."""
+        """Return the share of the states' variance that position explains; 0 without variance."""
         basis = self.basis()
         squares = torch.tensor(self.mean_squares, dtype=torch.float64, device=basis.device)
         explained = self._across(basis, self.centred).mean() - self._across(basis.mean(0), squares)
@@ -155,7 +155,7 @@ class Sums:
         return max(0.0, float(explained / whole)) if whole > 0 else 0.0
 
     def cosine(self) -> np.ndarray:
-        """Of m_s with m_t, [P, P]; P = min(n, MAX_MAP) stretches."""
+        """Return the cosine of m_s and m_t, [P, P]; P = min(n, MAX_MAP) stretches."""
         stretches = self.basis().tensor_split(min(len(self.sum), MAX_MAP))
         chosen = torch.stack([stretch.mean(0) for stretch in stretches])
         chosen = chosen / chosen.norm(dim=-1, keepdim=True).clamp(min=1e-300)
@@ -163,7 +163,7 @@ class Sums:
 
 
 def rolled(texts: Tensor, shifts: int) -> Iterator[Tensor]:
-    """Each of texts [N, n], `shifts` times, rolled to begin at random places, always the same."""
+    """Yield each of texts [N, n] `shifts` times, rolled to random starts, always the same."""
     generator = torch.Generator().manual_seed(0)
     for text in texts:
         for start in torch.randint(texts.shape[1], (shifts,), generator=generator).tolist():
@@ -171,7 +171,7 @@ def rolled(texts: Tensor, shifts: int) -> Iterator[Tensor]:
 
 
 def n_samples(results: Sequence[LabelledMeasurement]) -> str:
-    """From how many samples the findings are, as a warning."""
+    """Say from how many samples the results are, as a warning."""
     counts = {
         int(r["value"])
         for result in results
@@ -182,7 +182,7 @@ def n_samples(results: Sequence[LabelledMeasurement]) -> str:
 
 
 def shares(results: Sequence[LabelledMeasurement], n_layers: int) -> Table:
-    """The share of variance that position explains, of every model, length and layer."""
+    """Show the share of variance that position explains, of every model, length and layer."""
     rows = []
     for result in ordered(results):
         shares_of = {
@@ -198,13 +198,13 @@ def shares(results: Sequence[LabelledMeasurement], n_layers: int) -> Table:
             )
         )
     layers = ("embedded", *(f"layer {n}" for n in range(n_layers)))
-    note = "Share of hidden states' variance; embedded: what the texts have in common by chance. "
+    note = "Share of hidden states' variance; embedded: similarity of the texts by chance. "
     return Table("Variance explained by position", ("model", "seed", "method", "length", *layers),
                  tuple(rows), 4, (note + n_samples(results),))  # fmt: skip
 
 
 def curves(results: Sequence[LabelledMeasurement], of: str, layer: int) -> Chart:
-    """Drift (drift2) or norm behind a layer (1: the first) against position, for each model."""
+    """Draw drift (drift2) or norm after a layer (1: the first) against position by model."""
 
     def values(result: LabelledMeasurement) -> tuple[Point, ...] | None:
         values_of = result.measurement.arrays[of]
@@ -223,7 +223,7 @@ def curves(results: Sequence[LabelledMeasurement], of: str, layer: int) -> Chart
 
 
 def maps(results: Sequence[LabelledMeasurement], words: str) -> Picture:
-    """Cosine maps: a row for each model, layers from the first to the last."""
+    """Draw cosine maps: a row for each model, layers from the first to the last."""
     panels = []
     for result in results:
         cosine = result.measurement.arrays["cosine"][1:]
