@@ -75,8 +75,8 @@ def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
     with initialize_config_dir(str(config_folder), version_base="1.3"):
         for group in GROUPS:
             # Of two files of a name Hydra takes that of the first place.
-            found_here = [p for place in reversed(places) for p in (place / group).glob("*.yaml")]
-            paths = {path.stem: path for path in found_here}
+            files = [p for place in reversed(places) for p in (place / group).glob("*.yaml")]
+            paths = {path.stem: path for path in files}
             for name, path in sorted(paths.items()):
                 if group == "model":
                     words = [f"model={name}", f"train_len={TRAIN_LEN}", *search]

@@ -155,11 +155,11 @@ def _train(
         run = open_run(folder, settings.raw, data, precision)
         store.tokenizer.save(folder)
         checkpoint.clean(run.checkpoints)
-    found = newest(run, group)
-    if found:
-        checkpoint.load_model(found, model)
+    saved = newest(run, group)
+    if saved:
+        checkpoint.load_model(saved, model)
     engine = make_engine(group, settings.parallel, model, objective.loss(model), settings.compile)
-    metrics, wandb = records(settings, folder, group, found)
+    metrics, wandb = records(settings, folder, group, saved)
     with runtime.stop_signals(stop):
         job = loop.TrainingJob(
             group=group,
@@ -182,8 +182,8 @@ def _train(
             ),
             make_attend=make_attend,
         )
-        if found:
-            loop.resume(job, found)
+        if saved:
+            loop.resume(job, saved)
         heartbeat.follow(lambda: job.step, steps.step_tokens)
         ranks = f", {group.size} ranks by {settings.parallel}" if group.size > 1 else ""
         _to_the_end(job, folder, f"{precision} on {device}{ranks}")
@@ -317,25 +317,25 @@ def tidy(folder: Path) -> None:
 
 def newest(run: Run, group: SingleProcess) -> checkpoint.Checkpoint | None:
     """Return the newest whole checkpoint, chosen by rank 0 and verified by each rank."""
-    found = checkpoint.latest(run.checkpoints) if group.is_rank_zero else None
-    if found and group.is_rank_zero:
+    saved = checkpoint.latest(run.checkpoints) if group.is_rank_zero else None
+    if saved and group.is_rank_zero:
         warn_of_other_versions(run)
-    step = group.broadcast(found.step if found else None)
-    if found is None and step is not None:
-        (found,) = checkpoint.at_steps(run.checkpoints, [step])
-    return found
+    step = group.broadcast(saved.step if saved else None)
+    if saved is None and step is not None:
+        (saved,) = checkpoint.at_steps(run.checkpoints, [step])
+    return saved
 
 
 def records(
     settings: TrainConfig,
     folder: Path,
     group: SingleProcess,
-    found: checkpoint.Checkpoint | None,
+    saved: checkpoint.Checkpoint | None,
 ) -> tuple[Metrics | NullLogger, WandbLogger | NullLogger]:
     """Return the loggers of metrics.jsonl and wandb: no-op ones on ranks other than 0."""
     if not group.is_rank_zero:
         return NullLogger(), NullLogger()
-    metrics = Metrics(folder / "metrics.jsonl", found.state["metrics_bytes"] if found else 0)
+    metrics = Metrics(folder / "metrics.jsonl", saved.state["metrics_bytes"] if saved else 0)
     label = RunLabel(settings.name, folder.name, "train")
     return metrics, start_wandb(settings.wandb, folder, label, settings.raw)
 

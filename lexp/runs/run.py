@@ -163,13 +163,13 @@ def _differing(values: dict[str, Any], others: list[dict[str, Any]]) -> list[str
     return [key for key in values if any(other.get(key) != values[key] for other in others)]
 
 
-def _words(own: dict[str, Any], keys: list[str]) -> str:
+def _words(flat: dict[str, Any], keys: list[str]) -> str:
     """Return keys with their values, by their last word where it is unambiguous."""
     values: dict[str, set[str]] = {}
     for key in keys:
-        values.setdefault(key.split(".")[-1], set()).add(str(own[key]))
+        values.setdefault(key.split(".")[-1], set()).add(str(flat[key]))
     short = {key: key.split(".")[-1] for key in keys}
-    words = [f"{n if len(values[n]) == 1 else key}={own[key]}" for key, n in short.items()]
+    words = [f"{n if len(values[n]) == 1 else key}={flat[key]}" for key, n in short.items()]
     return ", ".join(dict.fromkeys(words))
 
 

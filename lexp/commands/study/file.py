@@ -75,41 +75,43 @@ def parse_study(settings: StudyConfig) -> Study:
     scales, scale = node["scales"], settings.scale
     if scale not in scales:
         raise ConfigError(f"scale={scale}: study {node['name']} has {', '.join(scales)}")
-    own = scales[scale] or {}
-    _refuse_unknown(own, SCALE_KEYS, f"study {node['name']}, scale {scale}")
+    at_scale = scales[scale] or {}
+    _refuse_unknown(at_scale, SCALE_KEYS, f"study {node['name']}, scale {scale}")
     stages: list[Stage] = []
     for command in COMMANDS:
-        for values in own.get(command) or ([{}] if command == "report" else []):
+        for values in at_scale.get(command) or ([{}] if command == "report" else []):
             if not isinstance(values, dict):
                 raise ConfigError(
                     f"study {node['name']}, {scale}, {command}: {values!r} are no values"
                 )
-            given = _with_settings(command, values, settings)
-            empty = [key for key, value in given.items() if command == "train" and value == []]
+            stage_values = _with_settings(command, values, settings)
+            empty = [
+                key for key, value in stage_values.items() if command == "train" and value == []
+            ]
             if empty:
                 raise ConfigError(f"train: {empty[0]}=[] (at least one value)")
-            stages.append(Stage(len(stages) + 1, command, given))
+            stages.append(Stage(len(stages) + 1, command, stage_values))
     return Study(
         node["name"], scale, str(node["claim"]).strip(), str(node["source"]).strip(),
-        str(own.get("time", "")), own.get("flops"),
-        tuple(own.get("expected", node.get("expected")) or ()),
-        (*(node.get("deviations") or ()), *(own.get("deviations") or ())), tuple(stages),
+        str(at_scale.get("time", "")), at_scale.get("flops"),
+        tuple(at_scale.get("expected", node.get("expected")) or ()),
+        (*(node.get("deviations") or ()), *(at_scale.get("deviations") or ())), tuple(stages),
     )  # fmt: skip
 
 
 def _with_settings(command: str, values: Values, settings: StudyConfig) -> Values:
     """Return the values of a stage with what the command line says for all stages."""
-    given: Values = {"name": settings.name, "outputs": settings.outputs, **values}
+    merged: Values = {"name": settings.name, "outputs": settings.outputs, **values}
     for group, node in (("dataset", settings.dataset), ("tokenizer", settings.tokenizer)):
         if node is not None:
             # Evaluation and the like take each run's own, which is then this one.
-            given = {k: v for k, v in given.items() if k.split(".")[0] != group}
-            given |= _choice(group, node.values) if command == "train" else {}
+            merged = {k: v for k, v in merged.items() if k.split(".")[0] != group}
+            merged |= _choice(group, node.values) if command == "train" else {}
     if command != "report":
-        given["device"] = settings.device
+        merged["device"] = settings.device
     if command not in ("report", "analyze"):
-        given["precision"] = settings.precision
-    return given | settings.overrides[command]
+        merged["precision"] = settings.precision
+    return merged | settings.overrides[command]
 
 
 def _choice(group: str, node: Values) -> Values:
