@@ -13,6 +13,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy import stats
 
+from lexp.commands import run_plan
 from lexp.commands.evaluate import eval_
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study import command as study_task
@@ -206,6 +207,25 @@ def test_what_the_command_line_adds_reaches_every_stage(made):
     (scored,) = [job.plan.config for job in jobs if isinstance(job.plan, EvalPlan)]
     assert scored.lengths == (16, 32) and scored.device == "cpu"
     assert chosen.stages[0].values["keep"] == [[4]]
+
+
+def test_a_study_plans_each_job_once_and_hands_the_plans_on(made, monkeypatch):
+    planned, done = [], []
+    original = run_plan.make_methods
+
+    def counted(config):
+        planned.append(config)
+        return original(config)
+
+    monkeypatch.setattr(run_plan, "make_methods", counted)
+    for name in ("train_run", "evaluate_runs", "probe_runs", "analyze_runs", "write_report"):
+        monkeypatch.setattr(study_task, name, done.append)
+    study(made())
+    evaluations = [plan for plan in done if isinstance(plan, EvalPlan)]
+    assert len(evaluations) == 1 and [plan.config for plan in evaluations] == planned
+    assert [type(plan).__name__ for plan in done if plan not in evaluations] == [
+        *["TrainConfig"] * 4, "AnalysisPlan", "ReportConfig",
+    ]  # fmt: skip
 
 
 VALUES = [None, True, 3, 2.5e-7, "word", "a b", "it's", "x/*.txt", "a,b", "[x]", "true", "1e3", "",
