@@ -3,7 +3,7 @@
 LogN: log n / log train_len, n the keys in sight (Su 2021, "entropy-invariant" softmax).
 SSMax: s log n with a learned s for each head and layer (Nakanishi 2025, arXiv 2501.19399, eq. 2).
 
-Neither says where anything is; alone they are NoPE with a scale, `Together` with another scheme
+Neither says where anything is; alone they are NoPE with a scale, in a `Sum` with another scheme
 they scale that one.
 """
 
