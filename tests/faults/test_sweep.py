@@ -71,7 +71,7 @@ def full_disk():
 # By seed: what happens in the job; its state, and how the reason begins that `lexp status` shows.
 FAULTS = {
     1: (lambda: at_the_step(defect), "failed", "a defect of lexp"),
-    2: (lambda: at_the_step(lambda: sys.exit(3)), "failed", "left by sys.exit(3)"),
+    2: (lambda: at_the_step(lambda: sys.exit(3)), "failed", "ended by sys.exit(3)"),
     4: (lambda: at_the_step(lambda: os.kill(os.getpid(), signal.SIGKILL)),
         "failed", "killed by SIGKILL, most likely out of memory"),
     5: (lambda: at_the_step(lambda: os.kill(os.getpid(), signal.SIGSEGV)),
