@@ -101,7 +101,7 @@ def test_control_without_digests_most_damage_is_silent(tiny, monkeypatch):
         return checkpoint.Checkpoint(path, state, "")
 
     monkeypatch.setattr(checkpoint, "verify", trusting)
-    monkeypatch.setattr("test_damage.NAMES", ("model.safetensors",))
+    monkeypatch.setitem(globals(), "NAMES", ("model.safetensors",))
     assert undetected(root, flip, 50) > 40
 
 
