@@ -68,12 +68,8 @@ class Interpolated(Modified):
 
     def _squeezed(self, pair: Pair) -> Pair:
         s = self.s
-        q_pos, k_pos = pair.q_pos, pair.k_pos
-        if self.inner.relative and self.counts_from_zero:
-            # Far from the first token fractions of positions are not exact, those of distances are.
-            q_pos, k_pos = q_pos - k_pos, torch.zeros_like(k_pos)
         return pair._replace(
-            q_pos=q_pos / s, k_pos=k_pos / s, i=pair.i / s, j=pair.j / s,
+            q_pos=pair.q_pos / s, k_pos=pair.k_pos / s, i=pair.i / s, j=pair.j / s,
             n_keys=1 + (pair.n_keys - 1) / s,
         )  # fmt: skip
 

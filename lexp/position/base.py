@@ -35,8 +35,8 @@ class Position(nn.Module):
     """A position scheme; the base class is no scheme at all.
 
     A scheme overrides the hooks it needs and declares the properties that follow. Attention hands
-    in positions counted from any origin where `shift_invariant` is True, which keeps the scheme
-    exact at any length, and from the text's first token where it is False.
+    in positions counted from any origin where a scheme is `shift_invariant` or `relative`, which
+    keeps it exact at any length, and from the text's first token where it is neither.
     """
 
     # Properties that a class declares; compose.py says how schemes made of schemes have them.
@@ -120,10 +120,14 @@ class Position(nn.Module):
 
     @property
     def counts_from_zero(self) -> bool:
-        """Whether attention has to count positions from the text's first token."""
-        return not self.shift_invariant and (
-            self.has_rotary_factors or self.has_bias or self.has_attention_weights
-        )
+        """Whether attention has to count positions from the text's first token.
+
+        Not for schemes that read differences of positions alone (FIRE, which reads indices too),
+        nor for those that act on the embeddings alone.
+        """
+        if self.shift_invariant or self.relative:
+            return False
+        return self.has_rotary_factors or self.has_bias or self.has_attention_weights
 
     @property
     def reads_positions(self) -> bool:

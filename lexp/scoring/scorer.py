@@ -142,7 +142,10 @@ class Scorer:
         lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
         schemes = self.model.schemes
         # Schemes that read more than distances between tokens need the window as a whole.
-        whole = any(p.samples_positions or p.counts_from_zero or p.by_length for p in schemes)
+        whole = any(
+            p.samples_positions or p.counts_from_zero or p.reads_indices or p.by_length
+            for p in schemes
+        )
         if lookback is None or whole:
             return None
         return lookback + max(p.n_earlier for p in schemes)

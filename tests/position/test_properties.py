@@ -202,7 +202,7 @@ def test_messages_name_the_scheme_that_the_user_chose():
 class SteepAbsolute(XPos):
     """xPos that wants its positions counted from 0, over which it overflows at once."""
 
-    shift_invariant = False
+    shift_invariant = relative = False
     title = "XPos"
 
     def __init__(self, head_dim: int):
