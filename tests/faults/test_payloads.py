@@ -6,7 +6,9 @@ Every payload makes a file or folder called `canary` if anything in it is run or
 import pickle
 import sys
 
+import hydra._internal.hydra as hydra_main
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from lexp.cli import hydra_guard as guard
 from support.faults.payloads import KEYS, Gadget
@@ -188,6 +190,8 @@ def test_control_without_the_guard_the_payloads_run(desk, texts, canary, name):
     def unguarded():
         guard.check_flags = lambda arguments: None
         guard.install = lambda: None
+        # Other tests of this process put the guard there.
+        hydra_main.ConfigLoaderImpl = ConfigLoaderImpl
 
     lexp("train", *words_for(texts), *words, cwd=desk, setup=unguarded)
     assert canary.exists(), "this payload shows nothing"
