@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lexp import __version__
 from lexp.commands.select_runs import last_step, read_config, select_runs
+from lexp.config.folders import config_folders
 from lexp.config.instantiate import build
 from lexp.config.settings import ReportConfig
 from lexp.config.validation import read_report
@@ -49,7 +49,7 @@ from lexp.results import read_newest
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
-from lexp.system.files import config_folder, make_folder, write_text
+from lexp.system.files import make_folder, write_text
 
 # What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
 STUDY_FILE = "study.json"
@@ -156,13 +156,6 @@ def all_instruments() -> dict[str, Instrument]:
                 instrument = build(node, Instrument, f"instruments.{key}")
                 instruments[instrument.name] = instrument
     return instruments
-
-
-def config_folders() -> list[Path]:
-    """Return the folders of configs: lexp's own, and those of --config-dir."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
-    more = [Path(source.path) for source in sources if source.provider == "command-line"]
-    return [config_folder(), *more]
 
 
 def _section(

@@ -6,13 +6,16 @@
     scales.SCALE.time, flops      how long it takes; FLOPs a second that `time` of a plan assumes
     scales.SCALE.train ...        stages: lists of values for `lexp train`, eval, ..., report
 
-In a train stage a list is a sweep (every combination is a run); elsewhere it is a list.
+In a train stage a list is a sweep (every combination is a run), and `model: glob(*)` lists all
+files of conf/model; elsewhere a list is a list.
 """
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
+from lexp.config.folders import choices_like
 from lexp.config.settings import StudyConfig
 from lexp.system.errors import ConfigError
 
@@ -85,6 +88,8 @@ def parse_study(settings: StudyConfig) -> Study:
                     f"study {node['name']}, {scale}, {command}: {values!r} are no values"
                 )
             stage_values = _with_settings(command, values, settings)
+            if command == "train":
+                stage_values = {k: _choices(k, value) for k, value in stage_values.items()}
             empty = [
                 key for key, value in stage_values.items() if command == "train" and value == []
             ]
@@ -97,6 +102,12 @@ def parse_study(settings: StudyConfig) -> Study:
         tuple(at_scale.get("expected", node.get("expected")) or ()),
         (*(node.get("deviations") or ()), *(at_scale.get("deviations") or ())), tuple(stages),
     )  # fmt: skip
+
+
+def _choices(key: str, value: Any) -> Any:
+    """Return the choices that `glob(PATTERN)` stands for, and any other value as it is."""
+    glob = re.fullmatch(r"glob\((.+)\)", value) if isinstance(value, str) else None
+    return choices_like(key, glob[1]) if glob else value
 
 
 def _with_settings(command: str, values: Values, settings: StudyConfig) -> Values:
