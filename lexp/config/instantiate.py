@@ -51,7 +51,8 @@ def _build_inner(value: Any, hint: Any, where: str) -> Any:
             return [build(node, inner, f"{where}[{n}]") for n, node in enumerate(value)]
         return value
     if isinstance(value, dict) and "_target_" in value and inspect.isclass(hint):
-        return build(value, hint, where)
+        expected = object if hint is inspect.Parameter.empty else hint
+        return build(value, expected, where)
     return value
 
 
@@ -96,6 +97,9 @@ def _check_arguments(kind: type, arguments: dict[str, Any], where: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    """Return True if a value has the annotated type; without annotation any value has."""
+    if hint is inspect.Parameter.empty:
+        return True
     if isinstance(value, float) and not math.isfinite(value):
         return False
     for option in hint.__args__ if isinstance(hint, UnionType) else (hint,):

@@ -209,6 +209,22 @@ def test_ints_fit_floats_and_nothing_is_called_with_what_does_not_fit():
 # --- what a run is called
 
 
+class WithoutAnnotations:
+    def __init__(self, n_heads, inner):
+        self.n_heads, self.inner = n_heads, inner
+
+
+@pytest.mark.parametrize("value", [4, 0.5, True, "four", None, [1, 2], {"a": 1}])
+def test_an_argument_without_annotation_takes_any_value(monkeypatch, value):
+    monkeypatch.setenv("LEXP_ALLOW", __name__)
+    inner = {"_target_": "lexp.position.RoPE", "head_dim": 4, "base": 10.0}
+    node = {"_target_": f"{__name__}.WithoutAnnotations", "n_heads": value, "inner": inner}
+    built = build(node, WithoutAnnotations, "model.position")
+    assert built.n_heads == value and isinstance(built.inner, RoPE)
+    with pytest.raises(ConfigError, match="model.position.inner.head_dim='x': expected int"):
+        build({**node, "inner": {**inner, "head_dim": "x"}}, WithoutAnnotations, "model.position")
+
+
 def test_the_same_choices_are_the_same_folder_and_others_another():
     def name(*overrides: str) -> str:
         return run_name(train_task.check(compose("train", *overrides)).raw)
