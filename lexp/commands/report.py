@@ -109,7 +109,7 @@ def write_report(settings: ReportConfig) -> None:
     rich = table_console()
     for section in sections:
         for item in section.items:
-            if isinstance(item, Table) and not item.title.startswith(("Cost", "Seeds")):
+            if isinstance(item, Table) and not item.secondary:
                 rich.print(to_rich(item))
                 rich.print("\n".join(item.notes), markup=False)
     print(f"{study}/report/report.html, report.md, report.tex, *.csv", file=sys.stderr)

@@ -32,13 +32,17 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with rows as wide as heads. The left n_labels cells name the row; notes go below."""
+    """A table with rows as wide as heads. The left n_labels cells name the row; notes go below.
+
+    secondary: on the page and in its files, but not printed in the terminal.
+    """
 
     title: str
     heads: tuple[str, ...]
     rows: tuple[tuple[TableCell, ...], ...]
     n_labels: int = 1
     notes: tuple[str, ...] = ()
+    secondary: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:

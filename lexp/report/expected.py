@@ -136,7 +136,7 @@ def expected_table(block: Perplexities | Costs, all_series: Sequence[ResultSerie
     heads = ("model", "method", "", *(f"{x:g}x" for x in block.at))
     return Table(
         f"{what}, printed and ours: {block.source}", heads, tuple(rows), 3,
-        (*notes, *filter(None, [block.note])),
+        (*notes, *filter(None, [block.note])), secondary=isinstance(block, Costs),
     )  # fmt: skip
 
 

@@ -77,9 +77,9 @@ def reach_table(claims: Sequence[Claim]) -> Table:
                 TableCell(_length(reach.length, reach.censored), "" if reach.length else "failed"),
                 TableCell(_between(reach.sure, reach.possible)),
                 TableCell(", ".join(_length(r.length, r.censored) for r in claim.seeds.values())),
-                TableCell(_signed(claim.gain) if claim.gain else ""),
+                TableCell(_with_interval(claim.gain) if claim.gain else ""),
                 TableCell(at),
-                TableCell(_signed(window.difference) if window else ""),
+                TableCell(_with_interval(window.difference) if window else ""),
                 TableCell(window.verdict if window else "", "best" if beaten else ""),
             )
         )
@@ -157,16 +157,16 @@ def _paired_table(
         p_values[key] = tests[key][2].p
     if not tests:
         return None
-    adjusted = {one.name: one for one in holm(p_values, family)}
+    corrected = {test.name: test for test in holm(p_values, family)}
     for key, (series, estimate, test) in tests.items():
-        one = adjusted[key]
-        sure = one.adjusted < 0.05
+        adjusted = corrected[key].adjusted
+        sure = adjusted < 0.05
         rows.append(
             (
                 *labels(series),
-                TableCell(_signed(estimate), "best" if sure and estimate.value < 0 else ""),
+                TableCell(_with_interval(estimate), "best" if sure and estimate.value < 0 else ""),
                 TableCell(f"{test.p:.4f}"),
-                TableCell(f"{one.adjusted:.4f}"),
+                TableCell(f"{adjusted:.4f}"),
             )
         )
     _, _, test = next(iter(tests.values()))
@@ -188,15 +188,15 @@ def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None
         return None
     ids, rows = DocumentIds(), []
     for series in (n for n in all_series if n.has_number(length)):
-        found = across(seed_losses(series, length, ids))
-        over = found.over_seeds
+        spread = across(seed_losses(series, length, ids))
+        over_seeds, over_documents = spread.over_seeds, spread.over_documents
         rows.append(
             (
                 *labels(series),
-                TableCell(f"{found.mean:.4f}"),
-                TableCell(_interval(over.low, over.high)),
-                TableCell(_interval(found.over_documents.low, found.over_documents.high)),
-                TableCell(", ".join(f"{n}: {v:.4f}" for n, v in zip(found.numbers, found.seeds,
+                TableCell(f"{spread.mean:.4f}"),
+                TableCell(_interval(over_seeds.low, over_seeds.high)),
+                TableCell(_interval(over_documents.low, over_documents.high)),
+                TableCell(", ".join(f"{n}: {v:.4f}" for n, v in zip(spread.numbers, spread.seeds,
                                                                strict=True))),
             )
         )  # fmt: skip
@@ -207,7 +207,7 @@ def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None
     )
     heads = (*LABELS, "mean", "95 % over seeds", "95 % over documents", "each seed")
     title = f"Seeds at {length}, {all_series[0].protocol.label}"
-    return Table(title, heads, tuple(rows), 2, notes)
+    return Table(title, heads, tuple(rows), 2, notes, secondary=True)
 
 
 def failures_table(all_series: Sequence[ResultSeries]) -> Table | None:
@@ -246,10 +246,12 @@ def cost_table(all_series: Sequence[ResultSeries]) -> Table:
         rows.append(tuple(fields))
     note = "Wall-clock time, with whatever else the machine did; empty where another pass gave it."
     heads = (*LABELS, "seconds", *(f"µs/token at {length}" for length in lengths))
-    return Table(f"Cost, {all_series[0].protocol.label}", heads, tuple(rows), 2, (note,))
+    title = f"Cost, {all_series[0].protocol.label}"
+    return Table(title, heads, tuple(rows), 2, (note,), secondary=True)
 
 
-def _signed(estimate: Estimate) -> str:
+def _with_interval(estimate: Estimate) -> str:
+    """Return an estimate with its sign, and its interval if it has one."""
     if not math.isfinite(estimate.low):
         return f"{estimate.value:+.4f}"
     return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"

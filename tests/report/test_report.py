@@ -441,6 +441,16 @@ def test_the_last_k_are_those_with_the_most_context(study):
     assert row["64"] == "20.09" and row["256"] == "7.39"
 
 
+def test_secondary_tables_are_on_the_page_and_not_in_the_terminal(study, capsys):
+    for seed in (0, 1):
+        study.line(study.run("rope", seed), dict.fromkeys(LENGTHS, flat(seed + 1.0)))
+    study.report()
+    printed = capsys.readouterr().out
+    assert "Perplexity per token" in printed
+    for title in (f"Cost, segments-{LONGEST}", f"Seeds at {LONGEST}, segments-{LONGEST}"):
+        assert study.table(title) and title not in printed
+
+
 def test_cost_is_seconds_and_microseconds_per_scored_token(study):
     run = study.run()
     for length, seconds in ((64, 3.0), (256, 0.0), (512, 1.5)):
