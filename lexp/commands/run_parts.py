@@ -66,7 +66,7 @@ def training_pattern(config: RunConfig) -> Pattern:
     return pattern.fit(config.train_len, config.train_len)
 
 
-def choose_kernel(name: str, device: torch.device) -> MakeAttend:
+def choose_backend(name: str, device: torch.device) -> MakeAttend:
     """Return what kernel=tiles|flex stands for; ConfigError if this device cannot run it."""
     if name == "flex" and device.type != "cuda":
         raise ConfigError(f"kernel=flex: needs device=cuda, this is {device}; allowed here: tiles")

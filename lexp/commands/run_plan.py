@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 
 from lexp.attention import MakeAttend
-from lexp.commands.run_parts import choose_kernel, make_corpus
+from lexp.commands.run_parts import choose_backend, make_corpus
 from lexp.config.settings import EvalConfig, MethodsConfig, build_all
 from lexp.evaluate import Method
 from lexp.extension import Extension
@@ -48,7 +48,7 @@ class RunPlan:
     @cached_property
     def make_attend(self) -> MakeAttend:
         """What computes attention; ConfigError if the device cannot."""
-        return choose_kernel(self.kernel, self.device)
+        return choose_backend(self.kernel, self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

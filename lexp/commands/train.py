@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from lexp.attention import refuse_beyond_flex, refuse_meaningless
 from lexp.commands.run_parts import (
-    choose_kernel,
+    choose_backend,
     make_corpus,
     make_dims,
     make_model,
@@ -137,7 +137,7 @@ def _train(
     runtime.prepare_process()
     device = runtime.choose_device(settings.device)
     precision = runtime.choose_precision(settings.precision, device)
-    make_attend = choose_kernel(settings.kernel, device)
+    make_attend = choose_backend(settings.kernel, device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
     corpus, store = group.after_rank_0(
         lambda: make_store(settings.dataset, settings.tokenizer, settings.cache)

@@ -53,11 +53,11 @@ def interface(
 
 
 def hand_input(
-    module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+    module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Forward pre-hook of an attention module: its input goes along with the call."""
-    x = given[0] if given else named["hidden_states"]
-    return given, {**named, NAME: named[NAME]._replace(x=x)}
+    x = inputs[0] if inputs else named["hidden_states"]
+    return inputs, {**named, NAME: named[NAME]._replace(x=x)}
 
 
 class BloomAttention(nn.Module):

@@ -73,12 +73,12 @@ class Variance(Instrument):
         for i, source in enumerate(INPUTS):
             for n, text in enumerate(inputs.texts):
                 with embedded(inputs.model, n if source == "normal" else None):
-                    found, alone = variances(inputs, text)
-                variance[i] += found.numpy() / n_texts
+                    of_text, alone = variances(inputs, text)
+                variance[i] += of_text.numpy() / n_texts
                 single[i] += alone.numpy() / n_texts
                 for kind in range(len(KINDS)):
                     for layer in range(n_layers):
-                        slopes[i, kind, layer, n] = slope(found[kind, layer], self.fit_from)[0]
+                        slopes[i, kind, layer, n] = slope(of_text[kind, layer], self.fit_from)[0]
         arrays = {"variance": variance, "single": single}
         return Measurement(tuple(self._rows(variance, single, slopes)), arrays)
 

@@ -130,10 +130,13 @@ class Sums:
         mean = self.sum / self.n_samples
         return mean - mean[: self.trained].mean(0)
 
-    def _across(self, basis: Tensor, own: Tensor) -> Tensor:
-        """Return the mean product over pairs of different samples, whose mean is `basis`."""
+    def _across(self, basis: Tensor, squares: Tensor) -> Tensor:
+        """Return the mean product over pairs of different samples.
+
+        basis: the mean of the samples. squares: the sum of their squared norms, [n].
+        """
         n = self.n_samples
-        return (n * n * basis.square().sum(-1) - own) / (n * (n - 1))
+        return (n * n * basis.square().sum(-1) - squares) / (n * (n - 1))
 
     def norm(self) -> np.ndarray:
         """Return |p_t|, [n]."""

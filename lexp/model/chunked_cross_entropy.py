@@ -46,10 +46,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total = wide(hidden.new_zeros(()))
         for rows in parts(hidden, weight, max_logits):
             logits, chosen = wide(hidden[rows] @ rounded.T), targets[rows, None]
-            largest, own = logits.amax(-1, keepdim=True), logits.gather(-1, chosen)
+            largest, target_logits = logits.amax(-1, keepdim=True), logits.gather(-1, chosen)
             powers = logits.sub_(largest).exp_()  # once, for the loss and its gradient
             sums = powers.sum(-1, keepdim=True)
-            total = total + (sums.log() + largest - own).sum()
+            total = total + (sums.log() + largest - target_logits).sum()
             d_logits = powers.div_(sums)
             d_logits.scatter_add_(-1, chosen, torch.full_like(sums, -1.0))
             d_logits = d_logits.to(hidden.dtype)
@@ -74,5 +74,5 @@ def parts(hidden: Tensor, weight: Tensor, max_logits: int | None) -> list[slice]
 
 
 def wide(x: Tensor) -> Tensor:
-    """As float32, or float64 if it is that."""
+    """Return a tensor as float32; float64 stays."""
     return x if x.dtype == torch.float64 else x.float()

@@ -88,7 +88,7 @@ class Block(nn.Module):
         return x
 
     def mlp(self, x: Tensor) -> Tensor:
-        """What the feed-forward layer adds to x [B, T, d_model]."""
+        """Return the feed-forward layer's output for x [B, T, d_model], without the residual."""
         return self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))
 
 
@@ -113,15 +113,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.dims = dims
         self.max_logits, self.mlp_rows = max_logits, mlp_rows
-        made = make_position()
-        schemes = made.layers()
-        if made.per_layer:
+        position = make_position()
+        schemes = position.layers()
+        if position.per_layer:
             others = [make_position().layers() for _ in range(dims.n_layers - 1)]
-            schemes = [own[n % len(own)] for n, own in enumerate([schemes, *others])]
+            schemes = [turns[n % len(turns)] for n, turns in enumerate([schemes, *others])]
         self.positions = nn.ModuleList(schemes)
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
-        own = [Block(dims, mlp_rows) for _ in range(1 if dims.share_layers else dims.n_layers)]
-        self.blocks = nn.ModuleList(own * dims.n_layers if dims.share_layers else own)
+        blocks = [Block(dims, mlp_rows) for _ in range(1 if dims.share_layers else dims.n_layers)]
+        self.blocks = nn.ModuleList(blocks * dims.n_layers if dims.share_layers else blocks)
         self.norm = nn.LayerNorm(dims.d_model, bias=False)
         self.head = nn.Linear(dims.d_model, vocab_size, bias=False)
         self._initialise(dims.n_layers)
@@ -187,7 +187,7 @@ class Transformer(nn.Module):
         return head_loss(self.hidden(tokens, attend)[chosen], self.head.weight, targets[chosen])
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Of hidden states [n, d_model] and targets [n]."""
+        """Return the losses [n] of hidden states [n, d_model] and targets [n]."""
         rows = max(1, self.max_logits // self.head.out_features)
         pieces = zip(hidden.split(rows), targets.split(rows), strict=True)
         return torch.cat([self._nll(h, t) for h, t in pieces])

@@ -60,10 +60,10 @@ class Wrapper(Position):
 
     def overrides(self, hook: str) -> bool:
         """Return whether a subclass overrides a hook, or else the inner scheme."""
-        own = getattr(type(self), hook)
-        if own is getattr(Wrapper, hook):
+        method = getattr(type(self), hook)
+        if method is getattr(Wrapper, hook):
             return self.inner.overrides(hook)
-        return own is not getattr(Position, hook)
+        return method is not getattr(Position, hook)
 
     @property
     def counts_from_zero(self) -> bool:

@@ -42,8 +42,8 @@ class T5(Position):
         distance = distance.clamp(min=0).double() + 1e-5
         steps = (distance.clamp(min=1) / exact).log() / math.log(self.max_distance / exact)
         log_bucket = exact + (steps * exact).floor()
-        found = torch.where(distance < exact, distance, log_bucket)
-        return found.clamp(max=self.n_buckets - 1).long()
+        bucket = torch.where(distance < exact, distance, log_bucket)
+        return bucket.clamp(max=self.n_buckets - 1).long()
 
     def bias(self, x: Tensor) -> Bias:
         """w[h, bucket(i - j)]."""

@@ -54,9 +54,9 @@ def position_chart(all_series: Sequence[ResultSeries]) -> Chart:
         for result in series.results[max(good)].values():
             losses = result.losses()
             context: np.ndarray = losses.context.astype(np.int64)
-            found = by_context(losses.nats, losses.document, context, edges, draws=1)
-            for n, one in enumerate(found):
-                by_bin[n].append(one.loss.value if one.n_tokens else math.nan)
+            bins = by_context(losses.nats, losses.document, context, edges, draws=1)
+            for n, estimate in enumerate(bins):
+                by_bin[n].append(estimate.loss.value if estimate.n_tokens else math.nan)
         points = [
             Point(math.sqrt(float(first) * float(below - 1)), sum(values) / len(values),
                   note=f"context {first} to {below - 1}")
@@ -94,9 +94,11 @@ def published_chart(all_series: Sequence[ResultSeries]) -> Chart | None:
             continue
         start = float(trained.nats.mean(dtype=np.float64))
         points = tuple(
-            Point(length / series.train_len, _ppl(float(found.nats.mean(dtype=np.float64)) - start))
-            for length, found in means.items()
-            if isinstance(found, TokenLosses)
+            Point(
+                length / series.train_len, _ppl(float(losses.nats.mean(dtype=np.float64)) - start)
+            )
+            for length, losses in means.items()
+            if isinstance(losses, TokenLosses)
         )
         curves.append(Curve(series.name, f"ours, {series.method}", points, own_x=True))
     curves += overlay(rows, all_series[0].train_len)

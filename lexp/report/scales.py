@@ -31,7 +31,11 @@ def scale_tables(all_series: Sequence[ResultSeries]) -> list[Table]:
         if series.pattern.name == Full.name and scale is not None:
             key = series.protocol.label, series.name, series.variant, series.text, series.precision
             groups.setdefault(key, {})[scale] = series
-    return [table for own in groups.values() if len(own) > 2 and (table := _table(own)) is not None]
+    return [
+        table
+        for by_scale in groups.values()
+        if len(by_scale) > 2 and (table := _table(by_scale)) is not None
+    ]
 
 
 def _scale(series: ResultSeries) -> float | None:

@@ -105,8 +105,8 @@ def key_of(kind: ResultKind[T], result: T) -> tuple:
 def values_of(result: Result) -> dict[str, Any]:
     """Return a result's own fields as JSON values."""
     shared = {field.name for field in fields(Result)}
-    own = [field.name for field in fields(result) if field.name not in shared]
-    return {name: to_json(getattr(result, name)) for name in own}
+    names = [field.name for field in fields(result) if field.name not in shared]
+    return {name: to_json(getattr(result, name)) for name in names}
 
 
 def result_of(kind: ResultKind[T], record: Record) -> T:

@@ -17,7 +17,7 @@ from torch.nn.attention import flex_attention as torch_flex
 from lexp.attention import Flex, Reference, flex, make_attend, make_flex, refuse_beyond_flex
 from lexp.attention.flex import list_true, make_mask
 from lexp.commands.evaluate import eval_
-from lexp.commands.run_parts import choose_kernel
+from lexp.commands.run_parts import choose_backend
 from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
@@ -255,7 +255,7 @@ def asked_of(made: list):
 def test_a_run_trains_by_the_kernel_it_asks_for(tiny, device, monkeypatch):
     asked: list = []
     kernels = {"tiles": make_attend, "flex": asked_of(asked)}
-    monkeypatch.setattr("lexp.commands.train.choose_kernel", lambda name, device: kernels[name])
+    monkeypatch.setattr("lexp.commands.train.choose_backend", lambda name, device: kernels[name])
     losses = {}
     for kernel in kernels:
         config = tiny("model=t5", f"kernel={kernel}", "size.head_dim=16", f"device={device}")
@@ -293,7 +293,7 @@ def test_where_it_cannot_run_one_line_says_so(tiny, tmp_path):
         train(tiny("kernel=flex"))
     with pytest.raises(ConfigError, match=line):
         eval_(compose("eval", f"outputs={tmp_path}", "kernel=flex", "device=cpu"))
-    assert choose_kernel("flex", CUDA) is make_flex and choose_kernel("tiles", CPU) is make_attend
+    assert choose_backend("flex", CUDA) is make_flex and choose_backend("tiles", CPU) is make_attend
     for word in ("train", "eval"):
         with pytest.raises(ConfigError, match=r"kernel=triton \(one of tiles, flex\)"):
             {"train": train, "eval": eval_}[word](compose(word, "kernel=triton"))
