@@ -117,7 +117,7 @@ class LayerTensors(NamedTuple):
 
     @property
     def root(self) -> float:
-        """The divisor of scores: sqrt(head_dim), before transform_qk() has changed it."""
+        """Return the divisor of scores: sqrt(head_dim), before transform_qk() has changed it."""
         return math.sqrt(self.q_raw.shape[-1])
 
 

@@ -33,12 +33,12 @@ class BiasBlock:
 
     @property
     def rows(self) -> slice:
-        """The block's queries."""
+        """Return the block's queries."""
         return slice(self.start, self.stop)
 
     @property
     def n_keys(self) -> int:
-        """The number of keys up to the block's last query."""
+        """Return the number of keys up to the block's last query."""
         return self.left + self.stop
 
 

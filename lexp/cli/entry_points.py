@@ -1,4 +1,4 @@
-"""The functions that Hydra calls, one per command: light, found by name, they import the work.
+"""The functions that Hydra calls by name, one per command; each imports its work when called.
 
 Help and tab completion must not wait for torch; and a launcher finds the function of a job by its
 name, in another process or on another machine.

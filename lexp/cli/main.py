@@ -195,22 +195,19 @@ def _explain(word: str, error: Exception) -> str:
 
 
 class TolerantStream:
-    """A stream that goes on when its reader has gone, or the disk that a log is on is full.
-
-    A run must not end for want of either.
-    """
+    """A stream that ignores write errors, so that a closed pipe or a full disk ends no run."""
 
     def __init__(self, stream: Any):
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write, if that is possible."""
+        """Write text; ignore an OSError."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, if that is possible."""
+        """Flush; ignore an OSError."""
         with contextlib.suppress(OSError):
             self._stream.flush()
 

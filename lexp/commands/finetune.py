@@ -190,7 +190,7 @@ def finetune_settings(config: FinetuneConfig) -> FinetuneSettings:
 
 
 def chance(task: Task) -> float:
-    """Return the accuracy of the majority-class baseline on the held-out texts; 0 for numbers."""
+    """Return the accuracy of the majority-class baseline on the held-out texts; 0 for regression."""
     if task.n_classes == 1:
         return 0.0
     return float(np.bincount(task.held_out_labels.astype(int)).max() / len(task.held_out_labels))
@@ -202,7 +202,7 @@ def _say(epoch: int, measures: dict[str, float]) -> None:
 
 
 def write_table(study: Path) -> Path:
-    """Write finetune.csv: an epoch a row, of every fine-tuning of every run of a study."""
+    """Write finetune.csv: one row per epoch of every fine-tuning of every run of a study."""
     path = study / "finetune.csv"
     with one_at_a_time(study):
         results = read_all(study, FINETUNINGS)

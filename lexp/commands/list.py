@@ -40,7 +40,7 @@ class Choice:
 
     @property
     def about(self) -> str:
-        """The comment at the head of the file."""
+        """Return the comment at the head of the file."""
         return self.text.partition("\n")[0].removeprefix("# ")
 
 

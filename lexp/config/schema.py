@@ -83,9 +83,9 @@ class TrainSchema:
 
 @dataclass
 class MethodsSchema:
-    """What `lexp eval`, `probe` and `analyze` share: runs, methods, lengths, text, device."""
+    """Settings of `lexp eval`, `probe` and `analyze`: runs, methods, lengths, text, device."""
 
-    attention: Any = field(default_factory=dict)  # one key a choice; validation refuses none
+    attention: Any = field(default_factory=dict)  # choices by key; at least one
     extension: Any = field(default_factory=dict)
     dataset: Any = None
     name: str = MISSING

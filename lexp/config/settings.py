@@ -26,7 +26,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The name of the choice, such as `bytes` of tokenizer=bytes."""
+        """Return the name of the choice, such as `bytes` of tokenizer=bytes."""
         values: dict[str, Any] = self.values if isinstance(self.values, dict) else {}
         return values.get("name", "")
 
@@ -89,7 +89,7 @@ class HfModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFolder:
-    """What every command is told: the study, and the folder of all studies.
+    """Settings of every command: the study, and the folder of all studies.
 
     raw: all values as composed, for what is hashed or written to disk.
     """
@@ -100,18 +100,18 @@ class StudyFolder:
 
     @property
     def study_folder(self) -> Path:
-        """Where the runs of the study are."""
+        """Return the folder with the runs of the study."""
         return Path(self.outputs) / self.name
 
     @property
     def cache(self) -> Path:
-        """The folder of tokenised texts."""
+        """Return the folder of tokenised texts."""
         return Path(self.outputs) / ".cache"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(StudyFolder):
-    """What is known of every run, trained here or not."""
+    """Settings of every run, trained here or not."""
 
     model: ModelConfig | HfModelConfig
     objective: Node
@@ -188,7 +188,7 @@ class StatusConfig(StudyFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsConfig(StudyFolder):
-    """What `lexp eval`, `probe` and `analyze` share: runs, methods, lengths, text, device."""
+    """Settings of `lexp eval`, `probe` and `analyze`: runs, methods, lengths, text, device."""
 
     attention: dict[str, Node]
     extension: dict[str, Node]

@@ -22,7 +22,7 @@ class Corpus:
 
     @property
     def commit(self) -> str | None:
-        """The version of a remote dataset; None for local texts."""
+        """Return the version of a remote dataset; None for local texts."""
         return None
 
     def documents(self, split: Split) -> Iterator[Document]:

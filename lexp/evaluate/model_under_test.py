@@ -94,7 +94,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        """The name in tables: both names, the extension's only where there is one."""
+        """Return the name in tables: both names, the extension's only where there is one."""
         return method_label(self.pattern.label, self.extension.label)
 
 

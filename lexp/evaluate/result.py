@@ -45,7 +45,7 @@ class EvalResult(Result):
 
     @property
     def method(self) -> str:
-        """The name of the method in tables."""
+        """Return the name of the method in tables."""
         return method_label(self.pattern.label, self.extension.label)
 
     def losses(self) -> Losses:

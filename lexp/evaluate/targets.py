@@ -18,7 +18,7 @@ class EvalTargets:
 
     @property
     def label(self) -> str:
-        """The protocol's name and sizes: numbers of different labels are not compared."""
+        """Return the protocol's name and sizes: numbers of different labels are not compared."""
         return self.protocol.label(self.lengths)
 
     @property

@@ -1,4 +1,4 @@
-"""What an inference-time extension is: a trained model in, one for longer texts out."""
+"""The base classes of inference-time extensions, which adapt trained models to longer texts."""
 
 import copy
 import math
@@ -17,7 +17,7 @@ from lexp.system.text import label_of
 
 @dataclass(frozen=True)
 class Lengths:
-    """What an extension is made for, in tokens; longest: of the evaluation as a whole."""
+    """Lengths, in tokens, that an extension is made for; longest: of the evaluation as a whole."""
 
     train_len: int
     length: int
@@ -30,7 +30,7 @@ Sample = Callable[[int, int], Tensor]
 
 @dataclass(frozen=True)
 class Extension:
-    """A change of a trained model's positions; this one is none."""
+    """A change of a trained model's positions; the base class changes nothing."""
 
     name: ClassVar[str] = "none"
     # Whether it is measured under full attention, and so defined for that pattern alone.
@@ -38,16 +38,16 @@ class Extension:
 
     @property
     def follows_length(self) -> bool:
-        """Whether the model it makes depends on the length of the text at hand."""
+        """Return whether the extended model depends on the length of the text at hand."""
         return False
 
     @property
     def label(self) -> str:
-        """The name in tables, with values only where the user gave some."""
+        """Return the name in tables, with values only where the user gave some."""
         return label_of(self.name, self)
 
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
-        """The model for texts of lengths.length tokens; NotDefined if there is none."""
+        """Return the model for texts of lengths.length tokens; NotDefined if there is none."""
         return model
 
 
@@ -68,15 +68,15 @@ class Modified(Wrapper):
 class OfSchemes(Extension):
     """An extension that changes position schemes and nothing else.
 
-    Where layers differ in their schemes, those are changed that it is defined for.
+    Where layers have different schemes, it changes those for which it is defined.
     """
 
     def change(self, position: Position, lengths: Lengths) -> Position:
-        """The changed scheme; NotDefined with the reason if it has no meaning there."""
+        """Return the changed scheme; NotDefined with the reason if it has no meaning there."""
         raise NotImplementedError
 
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
-        """The model with its schemes changed."""
+        """Return the model with its schemes changed."""
         for position in model.schemes:
             for part in position.parts:
                 if part.samples_positions:
@@ -90,14 +90,14 @@ class OfSchemes(Extension):
 
 @dataclass(frozen=True)
 class OfParts(OfSchemes):
-    """An extension that, of several schemes at once, changes those it is defined for."""
+    """An extension that changes those parts of a scheme for which it is defined."""
 
     def change_part(self, position: Position, lengths: Lengths) -> Position:
-        """The changed scheme, not made of several."""
+        """Return the changed scheme; position: a scheme that is not made of several."""
         raise NotImplementedError
 
     def change(self, position: Position, lengths: Lengths) -> Position:
-        """The changed scheme, or several with some of them changed."""
+        """Return the changed scheme, or several with some of them changed."""
         return position.with_parts(
             some_changed(position.parts, lambda part: self.change_part(part, lengths))
         )
@@ -124,7 +124,7 @@ class ByFactor(OfParts):
         return self.factor == "length"
 
     def factor_for(self, lengths: Lengths) -> float:
-        """s for a length."""
+        """Return the factor s for a length."""
         if isinstance(self.factor, int | float):
             return float(self.factor)
         longest = lengths.length if self.factor == "length" else lengths.longest
@@ -132,7 +132,7 @@ class ByFactor(OfParts):
 
 
 def some_changed(schemes: list[Position], change: Callable[[Position], Position]) -> list[Position]:
-    """Schemes with those changed that can be; NotDefined with the first one's reason if none."""
+    """Return the schemes, changed where possible; NotDefined with the first reason if none is."""
     changed, problems = [], []
     for position in schemes:
         try:
@@ -146,7 +146,7 @@ def some_changed(schemes: list[Position], change: Callable[[Position], Position]
 
 
 def with_schemes(model: Transformer, schemes: list[Position]) -> Transformer:
-    """A model with the same weights and other schemes; the given one stays as it is."""
+    """Return a model with the same weights and other schemes; the given model stays as it is."""
     other = copy.copy(model)
     other._modules = {**model._modules, "positions": nn.ModuleList(schemes)}
     return other

@@ -21,15 +21,15 @@ class Frequencies(ByFactor):
     """An extension that multiplies each frequency."""
 
     def ratios(self, theta: list[float], lengths: Lengths) -> list[float]:
-        """What each frequency is multiplied by."""
+        """Return the multiplier of each frequency."""
         raise NotImplementedError
 
     def temperature(self, lengths: Lengths) -> float:
-        """What queries and keys are multiplied by."""
+        """Return the multiplier of queries and of keys."""
         return 1.0
 
     def change_part(self, position: Position, lengths: Lengths) -> Position:
-        """A copy with other frequencies, learned parameters shared."""
+        """Return a copy with other frequencies, learned parameters shared."""
         theta = list(position.frequencies)
         if not any(theta):
             raise NotDefined(f"{self.name} changes rotary frequencies, {position.title} has none")
@@ -48,11 +48,11 @@ class Tempered(Modified):
         self.temperature = temperature
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """The inner factors times the constant."""
+        """Return the inner factors times the constant."""
         return self._tempered(self.inner.rotary_factors(q_pos, k_pos, seq_len))
 
     def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """The inner factors for keys after the query, times the constant."""
+        """Return the inner factors for keys after the query, times the constant."""
         return self._tempered(self.inner.rotary_factors_ahead(q_pos, k_pos, seq_len))
 
     def _tempered(self, factors: Factors | None) -> Factors:
@@ -70,7 +70,7 @@ class NTK(Frequencies):
     name = "ntk"
 
     def ratios(self, theta: list[float], lengths: Lengths) -> list[float]:
-        """s^(-c/(n-1))."""
+        """Return s^(-c/(n-1))."""
         return ntk_ratios(len(theta), self.factor_for(lengths))
 
 
@@ -85,7 +85,7 @@ class DynamicNTK(Frequencies):
     follows_length = True
 
     def ratios(self, theta: list[float], lengths: Lengths) -> list[float]:
-        """s^(-c/(n-1)) with the s of this length."""
+        """Return s^(-c/(n-1)) with the s of this length."""
         factor = self.factor if isinstance(self.factor, int | float) else 1.0
         now = factor * lengths.length / lengths.train_len - (factor - 1)
         return ntk_ratios(len(theta), max(1.0, now))
@@ -115,7 +115,7 @@ class NTKByParts(Frequencies):
             )
 
     def ratios(self, theta: list[float], lengths: Lengths) -> list[float]:
-        """kept + (1 - kept) / s, kept from 0 to 1."""
+        """Return kept + (1 - kept) / s, kept from 0 to 1."""
         s = self.factor_for(lengths)
         turns = [lengths.train_len * t / (2 * math.pi) for t in theta]
         if self.ramp == "turns":
@@ -145,7 +145,7 @@ class YaRN(NTKByParts):
     name = "yarn"
 
     def temperature(self, lengths: Lengths) -> float:
-        """0.1 log s + 1."""
+        """Return 0.1 log s + 1."""
         return 0.1 * math.log(self.factor_for(lengths)) + 1
 
 
@@ -171,7 +171,7 @@ class LongRoPE(Frequencies):
             )
 
     def ratios(self, theta: list[float], lengths: Lengths) -> list[float]:
-        """1 / divisor."""
+        """Return 1 / divisor of each channel pair."""
         assert self.divisors is not None, "checked by the constructor"
         if len(self.divisors) != len(theta):
             raise NotDefined(
@@ -180,11 +180,11 @@ class LongRoPE(Frequencies):
         return [1 / divisor for divisor in self.divisors]
 
     def temperature(self, lengths: Lengths) -> float:
-        """sqrt(1 + log s / log L)."""
+        """Return sqrt(1 + log s / log L)."""
         s = self.factor_for(lengths)
         return math.sqrt(1 + math.log(s) / math.log(max(2, lengths.train_len)))
 
 
 def ntk_ratios(n: int, s: float) -> list[float]:
-    """s^(-c/(n-1)) for c = 0 .. n-1."""
+    """Return s^(-c/(n-1)) for c = 0 .. n-1."""
     return [s ** (-c / max(1, n - 1)) for c in range(n)]

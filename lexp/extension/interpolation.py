@@ -13,7 +13,7 @@ from lexp.system.errors import NotDefined
 
 @dataclass(frozen=True)
 class PI(ByFactor):
-    """Positions divided by the factor, for any scheme that has some.
+    """Positions divided by the factor, for any scheme that reads positions.
 
     Learned embeddings are read linearly between their rows. FIRE's index is divided too.
     """
@@ -21,7 +21,7 @@ class PI(ByFactor):
     name = "pi"
 
     def change_part(self, position: Position, lengths: Lengths) -> Position:
-        """The scheme at positions m / s."""
+        """Return the scheme at positions m / s."""
         s = self.factor_for(lengths)
         if isinstance(position, Learned):
             return BetweenRows(position, s)
@@ -39,24 +39,24 @@ class Interpolated(Modified):
         self.max_span = None if inner.max_span is None else int(inner.max_span * s)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """The inner embedding at m / s."""
+        """Return the inner embedding at m / s."""
         return self.inner.embed(x, positions / self.s)
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """The inner factors at m / s."""
+        """Return the inner factors at m / s."""
         return self.inner.rotary_factors(q_pos / self.s, k_pos / self.s, seq_len)
 
     def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """The inner factors for keys after the query, at m / s."""
+        """Return the inner factors for keys after the query, at m / s."""
         return self.inner.rotary_factors_ahead(q_pos / self.s, k_pos / self.s, seq_len)
 
     def bias(self, x: Tensor) -> Bias | None:
-        """The inner bias at m / s."""
+        """Return the inner bias at m / s."""
         inner = self.inner.bias(x)
         return None if inner is None else lambda pair: inner(self._squeezed(pair))
 
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
-        """The inner weights at m / s."""
+        """Return the inner weights at m / s."""
         inner = self.inner.attention_weights(x)
         if inner is None:
             return None

@@ -14,21 +14,21 @@ from lexp.system.errors import NotDefined
 
 
 class Scaled(Wrapper):
-    """A scheme with its scores multiplied, by a constant or by max(1, log n / log train_len)."""
+    """A scheme whose scores are multiplied by a constant, or by max(1, log n / log train_len)."""
 
     def __init__(self, inner: Position, constant: float | None = None, train_len: int = 2):
         super().__init__(inner)
         self.constant, self.train_len = constant, train_len
 
     def scale(self, n_keys: Tensor) -> Tensor:
-        """The constant, or by each query's number of keys."""
+        """Return the constant, or the scale that follows from each query's number of keys."""
         if self.constant is not None:
             return torch.full_like(n_keys, self.constant)
         return (n_keys.log() / math.log(self.train_len)).clamp(min=1)
 
 
 def refuse_unscalable(name: str, position: Position) -> None:
-    """NotDefined for schemes that turn scores into weights themselves, or scale them already."""
+    """Raise NotDefined for schemes that replace softmax or scale scores already."""
     if position.has_attention_weights:
         raise NotDefined(f"{name} scales scores, {position.title} weighs its own way")
     if position.has_scale:
@@ -42,7 +42,7 @@ class LogNScale(OfSchemes):
     name = "log_n"
 
     def change(self, position: Position, lengths: Lengths) -> Position:
-        """The scheme with the scale."""
+        """Return the scheme with the scale."""
         refuse_unscalable(self.name, position)
         return Scaled(position, train_len=max(2, lengths.train_len))
 
@@ -64,7 +64,7 @@ class UniformScale(OfSchemes):
             raise ValueError(f"scale must be null or a number above 0, got {self.scale}")
 
     def change(self, position: Position, lengths: Lengths) -> Position:
-        """The scheme with the scale."""
+        """Return the scheme with the scale."""
         refuse_unscalable(self.name, position)
         fitted = 1 + 0.3973 * math.log(max(1.0, lengths.length / lengths.train_len))
         return Scaled(position, constant=self.scale or fitted)
@@ -89,7 +89,7 @@ class DroPE(OfSchemes):
             raise ValueError(f"c must be a number from 0, got {self.c}")
 
     def change(self, position: Position, lengths: Lengths) -> Position:
-        """What is not rotary, and the scale."""
+        """Return the parts that are not rotary, with the scale."""
         parts = position.parts
         left = [part for part in parts if not any(part.frequencies)]
         if position.transforms_qk:
@@ -115,7 +115,7 @@ class LocalIndex(OfParts):
     name = "local_index"
 
     def change_part(self, position: Position, lengths: Lengths) -> Position:
-        """A copy of FIRE with its index read locally."""
+        """Return a copy of FIRE with its index read locally."""
         if not isinstance(position, FIRE):
             raise NotDefined(f"local_index is FIRE's, {position.title} reads no index")
         local = copy.copy(position)

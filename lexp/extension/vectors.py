@@ -29,8 +29,8 @@ class VectorReplacement(Extension):
     """Replace positional vectors past the trained length.
 
     layer: after which layer, from 1 (the paper's 4 of 22; null: a quarter of the layers). alpha:
-    what the new vectors are multiplied by. keep: first tokens left alone. n_texts: measured on so
-    many training texts, one at a time.
+    the multiplier of the new vectors. keep: first tokens left alone. n_texts: number of training
+    texts that vectors are measured on, one at a time.
     """
 
     layer: int | None = None
@@ -50,7 +50,7 @@ class VectorReplacement(Extension):
             )
 
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
-        """The model with one layer's output edited."""
+        """Return the model with one layer's output edited."""
         if not all(isinstance(position, NoPE) for position in model.schemes):
             name = model.position.title
             raise NotDefined(f"vector_replacement is for models without encodings, not for {name}")
@@ -82,13 +82,13 @@ class Edited(nn.Module):
     def forward(
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
-        """x [B, T, d_model] to the same shape."""
+        """Map x [B, T, d_model] to the same shape."""
         out = self.block(x, position, attend, sampled)
         return out + self.change[: out.shape[1]].to(out.dtype)
 
 
 def mean_output(model: Transformer, layer: int, texts: Tensor) -> Tensor:
-    """Mean over texts [n, T] of the hidden states after a layer, [T, d_model]."""
+    """Return the mean over texts [n, T] of the hidden states after a layer, [T, d_model]."""
     device = next(model.parameters()).device
     attend = make_attend(Full(), texts.shape[1], model.schemes, device)
     total = None
@@ -103,7 +103,7 @@ def mean_output(model: Transformer, layer: int, texts: Tensor) -> Tensor:
 
 
 def stretched(vectors: Tensor, size: int) -> Tensor:
-    """Vectors [n, d] read linearly at `size` equally spaced places, ends aligned."""
+    """Return vectors [n, d] read linearly at `size` equally spaced places, ends aligned."""
     rows = vectors.T[None]  # [1, d, n]
     wider = torch.nn.functional.interpolate(rows, size=size, mode="linear", align_corners=True)
     return wider[0].T

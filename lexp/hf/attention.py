@@ -16,7 +16,7 @@ NAME = "lexp"
 
 
 class Call(NamedTuple):
-    """What a layer's attention is to be done with; x: the attention's input [B, T, d_model]."""
+    """The arguments of a layer's call of lexp's attention; x: the layer's input [B, T, d_model]."""
 
     position: Position
     attend: Attend
@@ -25,9 +25,9 @@ class Call(NamedTuple):
     x: Tensor | None = None
 
     def run(self, q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
-        """q [B, H, T, D], k and v [B, H / groups, T, D], no position in them, to [B, T, H, D].
+        """Return the output [B, T, H, D] for q [B, H, T, D], k and v [B, H / groups, T, D].
 
-        scaling: what q . k is multiplied by in the model's own attention.
+        No position is in them yet. scaling: the multiplier of q . k in the model's own attention.
         """
         assert self.x is not None, "given by the layer's attention"
         groups = q.shape[1] // k.shape[1]
@@ -48,20 +48,20 @@ def interface(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float, lexp: Call, **rest: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention as transformers calls it; positions and the mask are lexp's."""
+    """Run attention as transformers calls it; positions and the mask are lexp's."""
     return lexp.run(query, key, value, scaling), None
 
 
 def hand_input(
     module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Forward pre-hook of an attention module: its input goes along with the call."""
+    """Add the input of an attention module to its call, as a forward pre-hook."""
     x = inputs[0] if inputs else named["hidden_states"]
     return inputs, {**named, NAME: named[NAME]._replace(x=x)}
 
 
 class BloomAttention(nn.Module):
-    """BLOOM's attention, which has no interface: its weights, its layout, lexp's scores."""
+    """BLOOM's attention, which has no interface: BLOOM's weights and layout, lexp's scores."""
 
     def __init__(self, theirs: Any):
         super().__init__()
@@ -71,7 +71,7 @@ class BloomAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, residual: Tensor, alibi: Call, **rest: Any
     ) -> tuple[Tensor, None]:
-        """[B, T, d_model] to the same shape, the residual added as theirs does."""
+        """Map [B, T, d_model] to the same shape, with the residual added as BLOOM does."""
         heads = self.query_key_value(hidden_states).unflatten(-1, (self.n_heads, 3, -1))
         q, k, v = heads.permute(3, 0, 2, 1, 4)
         out = alibi._replace(x=hidden_states).run(q, k, v, self.scaling)
@@ -79,7 +79,7 @@ class BloomAttention(nn.Module):
 
 
 class MptAttention(nn.Module):
-    """MPT's attention, which has no interface: its weights and clipping, lexp's scores."""
+    """MPT's attention, which has no interface: MPT's weights and clipping, lexp's scores."""
 
     def __init__(self, theirs: Any):
         super().__init__()
@@ -90,7 +90,7 @@ class MptAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, position_bias: Call, **rest: Any
     ) -> tuple[Tensor, None]:
-        """[B, T, d_model] to the same shape."""
+        """Map [B, T, d_model] to the same shape."""
         qkv = self.Wqkv(hidden_states)
         if self.clip:
             qkv = qkv.clamp(-self.clip, self.clip)
@@ -100,7 +100,7 @@ class MptAttention(nn.Module):
 
 
 def adopt_attention(theirs: nn.Module, family: str) -> nn.Module:
-    """An attention module made to call lexp: hooked where it has an interface, else replaced."""
+    """Make an attention module call lexp: hook it where it has an interface, else replace it."""
     if family == "Bloom":
         return BloomAttention(theirs)
     if family == "Mpt":
@@ -110,5 +110,5 @@ def adopt_attention(theirs: nn.Module, family: str) -> nn.Module:
 
 
 def order_tensor(order: list[int] | None) -> Tensor | None:
-    """Channel order as an index; None where it is theirs already."""
+    """Return the channel order as an index; None if it is the model's own order."""
     return None if order is None or order == sorted(order) else torch.tensor(order)

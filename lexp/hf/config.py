@@ -1,4 +1,4 @@
-"""What a model's config.json says, checked: what lexp cannot reproduce is refused, not ignored."""
+"""Checked reading of a model's config.json: what lexp cannot reproduce is refused, not ignored."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True)
 class Described:
-    """A model before its weights are read.
+    """The description of a model before its weights are read.
 
     config: transformers' config object. train_len: the context it was made for, None if its config
     does not say. window: keys a query sees in its own attention, None: all.
@@ -55,7 +55,7 @@ def describe(source: Source) -> Described:
 
 
 def _refused(kind: str, raw: dict[str, Any]) -> list[str]:
-    """Settings of a config that change numbers in ways the adapter does not follow."""
+    """Return the settings of a config that change numbers in ways the adapter does not follow."""
     attention = raw.get("attn_config") or {}
     wanted: dict[str, tuple[Any, Any]] = {
         "quantization_config": (raw.get("quantization_config"), None),
@@ -99,7 +99,7 @@ def _train_len(config: Any) -> int | None:
 
 
 def _window(config: Any) -> int | None:
-    """The sliding window of all layers; ConfigError where layers differ."""
+    """Return the sliding window of all layers; ConfigError where layers differ."""
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
     if window is None or kinds == {"full_attention"}:

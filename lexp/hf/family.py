@@ -1,11 +1,11 @@
-"""The families of models that can be run, and where in each of them things are."""
+"""The supported families of models, and the names of their submodules."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Family:
-    """One `model_type` of transformers.
+    """One `model_type` of transformers, and the names of its submodules.
 
     prefix: of the class names. embedding, layers, norm: submodules of the model. attention: of a
     layer; out: of its attention, the projection of the heads. position: rope, alibi or learned.

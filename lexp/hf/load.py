@@ -1,4 +1,4 @@
-"""From a model's files to something lexp can run."""
+"""The loader of transformers models, from their files to models that lexp can run."""
 
 import importlib.util
 from typing import Any
@@ -13,13 +13,13 @@ from lexp.system.errors import CheckpointError, ConfigError
 
 
 def require_transformers() -> None:
-    """ConfigError if the package is not installed."""
+    """Raise ConfigError if the package is not installed."""
     if importlib.util.find_spec("transformers") is None:
         raise ConfigError("model=hf needs the extra hf: pip install 'lexp[hf]'")
 
 
 def load_model(source: Source, described: Described) -> HFTransformer:
-    """The trained model in float32, in evaluation mode; CheckpointError if files do not fit it.
+    """Load the trained model in float32, in evaluation mode; CheckpointError if files do not fit.
 
     Safetensors only, from the source's folder alone.
     """
@@ -44,21 +44,21 @@ def load_model(source: Source, described: Described) -> HFTransformer:
 
 
 def _is_table(name: str) -> bool:
-    """Whether an entry is a mask or frequencies, which older files hold beside the parameters."""
+    """Return whether an entry of older files is a mask or frequencies, not a parameter."""
     return name.endswith(
         (".inv_freq", ".masked_bias", ".attn.bias", ".attention.bias", ".attn_bias")
     )
 
 
 def fresh_model(described: Described, seed: int) -> HFTransformer:
-    """The same architecture as transformers initialises it, from a seed."""
+    """Return a model of the same architecture, initialised by transformers from a seed."""
     theirs_class = _quiet_class(described)
     torch.manual_seed(seed)
     return _ready(theirs_class(described.config), described)
 
 
 def _quiet_class(described: Described) -> Any:
-    """The model's class, with transformers saying errors only: the rest is said by lexp."""
+    """Return the model's class; of transformers' own messages only errors are shown."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -9,17 +9,18 @@ from lexp.attention import Attend
 from lexp.hf.attention import Call, adopt_attention, order_tensor
 from lexp.hf.config import Described
 from lexp.hf.family import Family
-from lexp.hf.rotary import GivenRoPE, pairs_adjacent
+from lexp.hf.rotary import PartialRoPE, pairs_adjacent
 from lexp.model.transformer import MAX_LOGITS, MLP_ROWS, Dims, Transformer
 from lexp.position import ALiBi, Learned, Position
 from lexp.system.errors import ConfigError
 
 
 class HFBlock(nn.Module):
-    """One layer of theirs, called as lexp calls its own.
+    """A layer of a transformers model, called as lexp calls its own layers.
 
-    before: what comes between embeddings and the first layer (BLOOM's norm). order: of the channels
-    of queries and keys. n_turned: channels that theirs turns by rotary tables, here the identity.
+    before: the module between embeddings and first layer (BLOOM's norm). order: permutation of the
+    channels of queries and keys. n_turned: channels that the layer itself would rotate by tables;
+    it gets tables that rotate nothing.
     """
 
     def __init__(
@@ -36,14 +37,14 @@ class HFBlock(nn.Module):
 
     @property
     def attention(self) -> SimpleNamespace:
-        """What instruments read of it: `out`, the projection of the heads."""
+        """Return the part that instruments read: `out`, the projection of the heads."""
         attention = self.layer.get_submodule(self.family.attention)
         return SimpleNamespace(out=attention.get_submodule(self.family.out))
 
     def forward(
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
-        """x [B, T, d_model] to the same shape."""
+        """Map x [B, T, d_model] to the same shape."""
         if self.before is not None:
             x = self.before(x)
         named: dict[str, Any] = {self.family.call: Call(position, attend, sampled, self.order)}
@@ -56,7 +57,7 @@ class HFBlock(nn.Module):
 
 
 class HFTransformer(Transformer):
-    """A causal language model of transformers; everything but the layers is as in Transformer."""
+    """A causal language model of transformers; all but its layers works as in Transformer."""
 
     def __init__(
         self, dims: Dims, embedding: nn.Embedding, blocks: list[HFBlock], norm: nn.Module,
@@ -73,11 +74,11 @@ class HFTransformer(Transformer):
 
 
 def adopt(theirs: Any, described: Described) -> HFTransformer:
-    """A model of theirs, taken apart: it is not to be used by itself afterwards."""
+    """Convert a model of transformers, which must not be used by itself afterwards."""
     family = described.family
     position = make_position(theirs, described)
     order, n_turned = None, 0
-    if isinstance(position, GivenRoPE):
+    if isinstance(position, PartialRoPE):
         n_pairs = len(position.frequencies)
         order, n_turned = pairs_adjacent(described.dims.head_dim, n_pairs), 2 * n_pairs
     before = theirs.transformer.word_embeddings_layernorm if family.prefix == "Bloom" else None
@@ -90,7 +91,7 @@ def adopt(theirs: Any, described: Described) -> HFTransformer:
 
 
 def make_position(theirs: Any, described: Described) -> Position:
-    """The model's positions as a scheme of lexp, exact for every length it is defined for."""
+    """Return the model's positions as a lexp scheme, exact for every length it is defined for."""
     dims, family = described.dims, described.family
     if family.position == "learned":
         table = theirs.transformer.wpe.weight
@@ -102,4 +103,4 @@ def make_position(theirs: Any, described: Described) -> Position:
     rotary = theirs.get_submodule(family.layers.rpartition(".")[0]).rotary_emb
     if dims.head_dim % 2:
         raise ConfigError(f"head_dim={dims.head_dim}: rotary positions need an even one")
-    return GivenRoPE(dims.head_dim, rotary.inv_freq.tolist(), float(rotary.attention_scaling))
+    return PartialRoPE(dims.head_dim, rotary.inv_freq.tolist(), float(rotary.attention_scaling))

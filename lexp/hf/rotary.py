@@ -1,4 +1,4 @@
-"""Rotary positions of a model from elsewhere: on a part of the channels, at given frequencies.
+"""Rotary positions of a transformers model: on some of its channels, at given frequencies.
 
 first 2n channels: RoPE (Su et al. 2021, arXiv 2104.09864) at theta_c, c = 0 .. n-1, times
 temperature; the channels after them are left alone (GPT-NeoX, Black et al. 2022, 2204.06745)
@@ -11,8 +11,8 @@ from lexp.position import RoPE
 from lexp.position.base import Factors
 
 
-class GivenRoPE(RoPE):
-    """RoPE of the first 2 * len(theta) of head_dim channels.
+class PartialRoPE(RoPE):
+    """RoPE on the first 2 * len(theta) of head_dim channels, at given frequencies.
 
     theta: radians per token of each channel pair. temperature: what rotated queries and keys are
     multiplied by (YaRN). ValueError if the channels do not come in pairs.
@@ -26,7 +26,7 @@ class GivenRoPE(RoPE):
         self.n_alone = head_dim // 2 - len(theta)
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """temperature exp(i theta n), and 1 for what is left alone."""
+        """Return temperature exp(i theta n), and 1 for channels that do not rotate."""
         q, k = super().rotary_factors(q_pos, k_pos, seq_len)
         return self._beside(q), self._beside(k)
 
@@ -36,7 +36,7 @@ class GivenRoPE(RoPE):
 
 
 def pairs_adjacent(head_dim: int, n_pairs: int) -> list[int]:
-    """The order of channels in which c and c + n_pairs, which transformers turns together, adjoin.
+    """Return an order of channels in which c and c + n_pairs adjoin: transformers rotates these.
 
     Queries and keys in the same order have the same scores.
     """

@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, or a hub repository fetched into the hub's own cache."""
+"""The location of a model's files: a folder, or a repository fetched into the hub's own cache."""
 
 import json
 import re
@@ -16,10 +16,10 @@ PATTERNS = ["config.json", "tokenizer.json", "model*.safetensors", INDEX]
 
 @dataclass(frozen=True)
 class Source:
-    """A model's folder, and what it is called by.
+    """A model's folder and names.
 
-    path: the folder, or ORG/NAME@COMMIT of the hub. folder: where the files are. weights: those
-    that hold parameters.
+    path: the folder, or ORG/NAME@COMMIT of the hub. folder: where the files are. weights: the
+    files that hold parameters.
     """
 
     path: str
@@ -28,7 +28,7 @@ class Source:
     weights: tuple[str, ...]
 
     def sha256(self) -> str:
-        """Digest of config and weights; every file is read."""
+        """Return the digest of config and weights; every file is read."""
         files = ("config.json", *self.weights)
         try:
             return digest({name: sha256(self.folder / name) for name in files})
@@ -37,7 +37,7 @@ class Source:
 
 
 def find_source(path: str) -> Source:
-    """The files of a folder or of ORG/NAME[@REVISION]; DataError or CheckpointError if unusable."""
+    """Find a folder or ORG/NAME[@REVISION]; DataError or CheckpointError if it is unusable."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         folder = folder.resolve()
@@ -53,7 +53,7 @@ def find_source(path: str) -> Source:
 
 
 def read_config(source: Source) -> dict[str, Any]:
-    """config.json; CheckpointError if it is missing or not a JSON object."""
+    """Return config.json; CheckpointError if it is missing or not a JSON object."""
     path = source.folder / "config.json"
     try:
         value = json.loads(path.read_text())
@@ -65,13 +65,13 @@ def read_config(source: Source) -> dict[str, Any]:
 
 
 def _word(name: str) -> str:
-    """A name that can be part of a folder's."""
+    """Return a name that can be part of a folder's name."""
     word = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")
     return word[:60] or "model"
 
 
 def _weights(folder: Path, path: str) -> tuple[str, ...]:
-    """The safetensors files that hold the parameters; never a pickle."""
+    """Return the safetensors files that hold the parameters; never a pickle."""
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(f"path={path} is an adapter or has one: merge it into its model")
     if (folder / SINGLE).is_file():
@@ -102,7 +102,7 @@ def _only_pickles(name: str) -> str:
 
 
 def _fetch(repository: str, revision: str) -> Path:
-    """The repository's snapshot, downloaded or from the hub's cache."""
+    """Return the repository's snapshot, downloaded or from the hub's cache."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:

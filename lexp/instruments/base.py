@@ -90,12 +90,12 @@ class LabelledMeasurement:
 
     @property
     def variant(self) -> str:
-        """The model, with what tells its variant apart."""
+        """Return the model, with what tells its variant apart."""
         return " ".join(filter(None, (self.model, self.note)))
 
     @property
     def name(self) -> str:
-        """The variant, and whether it is trained."""
+        """Return the variant, and whether it is trained."""
         return self.variant if self.state == "trained" else f"{self.variant} ({self.state})"
 
 
@@ -107,7 +107,7 @@ class Instrument:
 
     @property
     def label(self) -> str:
-        """The name, with values only where the user gave some."""
+        """Return the name, with values only where the user gave some."""
         return label_of(self.name, self)
 
     def measure(self, inputs: AnalysisInput) -> Measurement:

@@ -56,7 +56,7 @@ class Property:
 
     @property
     def ratio(self) -> float:
-        """The measured value divided by the theoretical one."""
+        """Return the measured value divided by the theoretical one."""
         return self.measured / self.theory
 
     @property
@@ -68,7 +68,7 @@ class Property:
 
     @property
     def tolerance(self) -> str:
-        """The tolerance in words."""
+        """Return the tolerance in words."""
         if self.margin:
             return f"within {self.margin:g}"
         return f"{LOWEST:g} to {HIGHEST:g}"

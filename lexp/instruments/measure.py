@@ -60,7 +60,7 @@ class AnalysisResult(Result):
 
     @property
     def method(self) -> str:
-        """The name of the method in tables."""
+        """Return the name of the method in tables."""
         return method_label(self.pattern.label, self.extension.label)
 
     def labelled(self, note: str = "") -> LabelledMeasurement:

@@ -114,7 +114,7 @@ def ask_slurm() -> set[str] | None:
 
 @contextlib.contextmanager
 def queued(jobs: list[SweepJob]) -> Iterator[None]:
-    """Within: runs that have not started are marked `queued` by this process."""
+    """Mark jobs as queued by this process while the block runs; then unmark those not started."""
     for job in jobs:
         enqueue(job, Status(status.QUEUED, pid=os.getpid(), host=socket.gethostname()))
     try:

@@ -1,10 +1,10 @@
-"""The total loss of tokens from hidden states, without logits of the whole batch ever being there.
+"""The total loss of tokens from hidden states, without ever holding the logits of all rows.
 
     L = sum_i log sum_v exp(h_i . w_v) - h_i . w_(target i)
     d L / d h_i = p_i W - w_(target i),   d L / d W = sum_i (p_i - onehot_i)^T h_i,   p = softmax
 
-Gradients are made beside the loss, while some rows' logits are at hand: these are made once, and
-what is as large as the vocabulary stays in the cache. The backward pass scales them.
+The loss and its gradients are computed together, a few rows at a time: logits are computed once and
+stay in the cache. The backward pass scales the gradients.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def head_loss(
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Rows of logits a few at a time, their gradients with them."""
+    """Total cross-entropy, computed with its gradients a few rows of logits at a time."""
 
     @staticmethod
     def forward(
@@ -61,13 +61,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of hidden states and weights."""
+        """Return the gradients of hidden states and weights."""
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * grad, d_weight * grad, None, None
 
 
 def parts(hidden: Tensor, weight: Tensor, max_logits: int | None) -> list[slice]:
-    """Return the rows that go together."""
+    """Return the slices of rows that are computed together."""
     most = max_logits or MAX_LOGITS["cpu" if hidden.device.type == "cpu" else "other"]
     size = max(1, most // weight.shape[0])
     return [slice(first, first + size) for first in range(0, hidden.shape[0], size)]

@@ -15,7 +15,10 @@ from lexp.model.transformer import Transformer
 
 
 class Classifier(nn.Module):
-    """trunk: the model, changed in place: its vocabulary gains the separator."""
+    """A trained model with a head on the mean of a text's final hidden states.
+
+    trunk: the model, changed in place: its vocabulary gains the separator.
+    """
 
     def __init__(self, trunk: Transformer, n_classes: int):
         super().__init__()
@@ -31,7 +34,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor, lengths: Tensor, attend: Attend) -> Tensor:
-        """Token ids [B, T], padding after lengths [B], to [B, n_classes].
+        """Return logits [B, n_classes] of token ids [B, T] with padding after lengths [B].
 
         attend: made for these lengths.
         """
@@ -42,7 +45,7 @@ class Classifier(nn.Module):
 
 
 def joined(texts: list[list[int]], separator: int, max_len: int) -> list[int]:
-    """Token ids of one text or a pair, cut to max_len: of a pair, the longer one loses its end."""
+    """Return token ids of one text or a pair, cut to max_len at the end of the longer text."""
     first, *rest = texts
     if not rest:
         return first[:max_len]

@@ -1,4 +1,4 @@
-"""The trunk every scheme is trained on: a pre-norm decoder-only Transformer.
+"""The trunk that every scheme is trained on: a pre-norm decoder-only Transformer.
 
 Shapes: B batch, T sequence, H heads, D head_dim, V vocab_size.
 Kept plain on purpose, so that differences between runs are differences between position schemes:
@@ -57,14 +57,14 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
-        """x [B, T, d_model] to the same shape."""
+        """Map x [B, T, d_model] to the same shape."""
         heads = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # [B, T, 3, H, D]
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # three of [B, H, T, D]
         return self.out(attend(q, k, v, position, x, sampled).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); mlp_rows: see Transformer."""
+    """A layer: x + attention(norm(x)), then x + mlp(norm(x)); mlp_rows: see Transformer."""
 
     def __init__(self, dims: Dims, mlp_rows: int = MLP_ROWS):
         super().__init__()
@@ -79,7 +79,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
-        """x [B, T, d_model] to the same shape."""
+        """Map x [B, T, d_model] to the same shape."""
         x = x + self.attention(self.norm_attention(x), position, attend, sampled)
         if torch.is_grad_enabled() or x.shape[1] <= self.mlp_rows:
             return x + self.mlp(x)
@@ -138,16 +138,19 @@ class Transformer(nn.Module):
 
     @property
     def position(self) -> Position:
-        """The scheme (that of the first layer, where they differ)."""
+        """Return the scheme (that of the first layer, where they differ)."""
         return self.schemes[0]
 
     @property
     def schemes(self) -> list[Position]:
-        """The schemes that layers take in turns."""
+        """Return the schemes that layers take in turns."""
         return [position for position in self.positions if isinstance(position, Position)]
 
     def hidden(self, tokens: Tensor, attend: Attend, first: int = 0) -> Tensor:
-        """Token ids [B, T] to final normed hidden states [B, T, d_model]; first: their index."""
+        """Return final normed hidden states [B, T, d_model] of token ids [B, T].
+
+        first: index of tokens[:, 0] in its text.
+        """
         sampled = self.position.sample_positions(tokens.shape[1])
         if sampled is not None:
             sampled = sampled.to(tokens.device)
@@ -159,11 +162,11 @@ class Transformer(nn.Module):
         return self.norm(x)
 
     def forward(self, tokens: Tensor, attend: Attend) -> Tensor:
-        """Token ids [B, T] to logits [B, T, V]."""
+        """Return logits [B, T, V] of token ids [B, T]."""
         return self.head(self.hidden(tokens, attend))
 
     def losses(self, tokens: Tensor, targets: Tensor, attend: Attend, first: int = 0) -> Tensor:
-        """Negative log-likelihood in nats of the targets of the last tokens, float32 [B, n].
+        """Return losses (negative log-likelihood, nats) of the last tokens, float32 [B, n].
 
         tokens [B, T]; targets [B, n], n <= T; first: index of tokens[:, 0] in its text.
         """
@@ -171,19 +174,19 @@ class Transformer(nn.Module):
         return self._losses(hidden, targets.flatten()).view_as(targets)
 
     def losses_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
-        """Negative log-likelihood in nats of the targets of chosen tokens, float32 [n].
+        """Return losses (negative log-likelihood, nats) of chosen tokens, float32 [n].
 
-        tokens, targets [B, T]; chosen: which of them are asked about, bool [B, T], n in all.
+        tokens, targets [B, T]; chosen: the tokens to score, bool [B, T], n in all.
         """
         return self._losses(self.hidden(tokens, attend)[chosen], targets[chosen])
 
     def loss(self, tokens: Tensor, targets: Tensor, attend: Attend) -> Tensor:
-        """Total of `losses` of all tokens, targets [B, T]: what training follows, and leaner."""
+        """Return the total of `losses` over all tokens, in less memory; targets [B, T]."""
         hidden = self.hidden(tokens, attend).flatten(0, 1)
         return head_loss(hidden, self.head.weight, targets.flatten())
 
     def loss_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
-        """Total of `losses_at`."""
+        """Return the total of `losses_at`."""
         return head_loss(self.hidden(tokens, attend)[chosen], self.head.weight, targets[chosen])
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:

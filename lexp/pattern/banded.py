@@ -1,6 +1,6 @@
 """Patterns in which a query sees one unbroken stretch of keys that ends with its own.
 
-`first_key` is the definition; `lookback` and `period` say how to compute it without an n x n mask.
+`first_key` defines a pattern; `lookback` and `period` say how to compute it without an n x n mask.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from lexp.pattern.base import Branch, Pattern, filled
 
 @dataclass(frozen=True)
 class Banded(Pattern):
-    """Keys from first_key(i) to i, in their own positions."""
+    """A pattern of the keys from first_key(i) to i, in their own positions."""
 
     def first_key(self, i: Tensor) -> Tensor:
-        """The first key that query index i sees; never falls as i rises."""
+        """Return the first key that query index i sees; never falls as i rises."""
         raise NotImplementedError
 
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
@@ -37,12 +37,15 @@ class Banded(Pattern):
 
     @property
     def lookback(self) -> int | None:
-        """Keys before index s that queries from s on see, s a multiple of `period`; None: all."""
+        """Return how many keys before index s the queries from s on see; None: all.
+
+        s: a multiple of `period`.
+        """
         return None
 
     @property
     def period(self) -> int:
-        """allowed(i + period, j + period) equals allowed(i, j), past the beginning."""
+        """Return p such that allowed(i + p, j + p) equals allowed(i, j), past the beginning."""
         return 1
 
 
@@ -115,7 +118,7 @@ class Blockwise(Banded):
 class Trained(Full):
     """The pattern that the model was trained with: full attention, unless its config has another.
 
-    Stands for it where models are evaluated; nothing is computed with it.
+    A placeholder in the settings of an evaluation; nothing is computed with it.
     """
 
     name = "trained"

@@ -1,4 +1,4 @@
-"""What an attention pattern is. A pattern knows indices, never activations or kernels."""
+"""The base class of attention patterns. A pattern knows indices, never activations or kernels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from torch import Tensor
 from lexp.system.text import label_of
 
 
-def unmoved(index: Tensor) -> Tensor:
-    """The position of a token is its index."""
+def identity(index: Tensor) -> Tensor:
+    """Return the index as the position."""
     return index
 
 
@@ -26,20 +26,22 @@ class Branch:
 
     allowed: Callable[[Tensor, Tensor], Tensor]
     keys: Callable[[int, int], tuple[int, int]]
-    q_map: Callable[[Tensor], Tensor] = unmoved
-    k_map: Callable[[Tensor], Tensor] = unmoved
+    q_map: Callable[[Tensor], Tensor] = identity
+    k_map: Callable[[Tensor], Tensor] = identity
     ahead: bool = False
 
     @property
     def moves(self) -> bool:
-        """Whether positions differ from indices."""
-        return self.q_map is not unmoved or self.k_map is not unmoved
+        """Return whether positions differ from indices."""
+        return self.q_map is not identity or self.k_map is not identity
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which keys a query sees, always itself, and how far away: of the causal triangle j <= i,
-    or, where the pattern is `two_sided`, of the whole text.
+    """A rule for which keys a query sees, always its own among them, and at which distances.
+
+    The keys are those of the causal triangle j <= i; where the pattern is `two_sided`, they are
+    those of the whole text.
     """
 
     name: ClassVar[str]
@@ -50,31 +52,31 @@ class Pattern:
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """Disjoint parts of the pattern, those with earlier keys first."""
+        """Return disjoint parts of the pattern, those with earlier keys first."""
         raise NotImplementedError
 
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
-        """Whether query index i sees key index j; broadcasts."""
+        """Return whether query index i sees key index j; broadcasts."""
         first, *rest = (branch.allowed(i, j) for branch in self.branches)
         for other in rest:
             first = first | other
         return first
 
     def n_keys(self, i: Tensor) -> Tensor:
-        """How many keys query index i sees, itself included."""
+        """Return the number of keys that query index i sees, itself included."""
         return i + 1
 
     @property
     def label(self) -> str:
-        """The name in tables: with its sizes only where the user gave some."""
+        """Return the name in tables, with sizes only where the user gave some."""
         return label_of(self.name, self)
 
     def fit(self, train_len: int, seq_len: int) -> "Pattern":
-        """The pattern with sizes left open filled in for a model trained at train_len tokens."""
+        """Return the pattern with open sizes filled in for a model trained at train_len tokens."""
         return self
 
 
 def filled(size: int | None) -> int:
-    """A size that `fit` has filled in."""
+    """Return a size that `fit` has filled in."""
     assert size is not None, "a size left open is filled in by fit"
     return size

@@ -1,7 +1,7 @@
-"""Patterns of bidirectional models: a query sees keys at both sides, in their own positions.
+"""Patterns of bidirectional models: a query sees keys on both sides, in their own positions.
 
-Masked language models are trained so. `first_key` and `last_key` are the definition; a last key
-past the end of the text means all up to there.
+Masked language models are trained with these patterns. `first_key` and `last_key` define them; a
+last key past the end of the text stands for the text's last key.
 """
 
 from dataclasses import dataclass
@@ -17,33 +17,33 @@ FAR = 1 << 40
 
 @dataclass(frozen=True)
 class TwoSided(Pattern):
-    """Keys from first_key(i) to last_key(i), both included."""
+    """A pattern of the keys from first_key(i) to last_key(i), both included."""
 
     two_sided = True
 
     def first_key(self, i: Tensor) -> Tensor:
-        """The first key that query index i sees; never falls as i rises."""
+        """Return the first key that query index i sees; never falls as i rises."""
         return torch.zeros_like(i)
 
     def last_key(self, i: Tensor) -> Tensor:
-        """The last key that query index i sees; never falls as i rises."""
+        """Return the last key that query index i sees; never falls as i rises."""
         return torch.full_like(i, FAR)
 
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
         return (j >= self.first_key(i)) & (j <= self.last_key(i))
 
     def n_keys(self, i: Tensor) -> Tensor:
-        """How many keys each of the queries i of a whole text sees."""
+        """Return the number of keys that each of the queries i of a whole text sees."""
         return self.last_key(i).clamp(max=len(i) - 1) - self.first_key(i) + 1
 
     def reach(self, start: int, end: int, seq_len: int) -> tuple[int, int]:
-        """Queries start .. end-1 see keys from first to below last only."""
+        """Return first and last: queries start .. end-1 see keys first .. last-1 only."""
         first = int(self.first_key(torch.tensor(start)))
         return first, min(seq_len, int(self.last_key(torch.tensor(end - 1))) + 1)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """Keys up to the query's own, and those after it."""
+        """Return two branches: keys up to the query's own, and keys after it."""
         return (
             Branch(
                 lambda i, j: self.allowed(i, j) & (j <= i),
@@ -66,9 +66,9 @@ class Bidirectional(TwoSided):
 
 @dataclass(frozen=True)
 class BidirectionalWindow(TwoSided):
-    """As many keys at either side as fit into `window`, the query's own in their middle.
+    """The `window` keys around the query: its own, and equally many on either side.
 
-    window: the trained length unless given; of an even number one is not used.
+    window: the trained length unless given; an even window has one key less.
     """
 
     window: int | None = None
@@ -91,11 +91,11 @@ class BidirectionalWindow(TwoSided):
 
 @dataclass(frozen=True)
 class BidirectionalBlockwise(TwoSided):
-    """Blockwise attention at both sides: the query's own block and its two neighbours.
+    """Blockwise attention on both sides: the query's own block and its two neighbours.
 
-    What blockwise causal attention (Sun et al. 2022, section 3.2) is to a causal model, for which
-    two blocks of half the trained length are as many keys as it was trained with. Here these are
-    three of a third of it, unless `block` is given; distances are below two blocks.
+    The counterpart of blockwise causal attention (Sun et al. 2022, section 3.2), where two blocks
+    of half the trained length hold as many keys as in training. Here three blocks of a third of it
+    do, unless `block` is given. Distances are below two blocks.
     """
 
     block: int | None = None

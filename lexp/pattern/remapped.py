@@ -1,4 +1,4 @@
-"""Patterns that see every key and move the far ones to positions seen in training."""
+"""Patterns that see every key and give far keys positions seen in training."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from lexp.pattern.base import Branch, Pattern, filled
 
 
 @dataclass(frozen=True)
-class NearAndFar(Pattern):
-    """Distances below `window` as they are, all others by the positions that a subclass gives."""
+class RemappedFarKeys(Pattern):
+    """A pattern that keeps distances below `window`; a subclass gives positions for far keys."""
 
     window: int | None = None
 
@@ -22,11 +22,11 @@ class NearAndFar(Pattern):
             raise ValueError(f"window must be at least 1, got {self.window}")
 
     def far_query(self, i: Tensor) -> Tensor:
-        """Positions of queries for keys `window` or more tokens back."""
+        """Return positions of queries for keys `window` or more tokens back."""
         raise NotImplementedError
 
     def far_key(self, j: Tensor) -> Tensor:
-        """Positions of keys for queries `window` or more tokens on."""
+        """Return positions of keys for queries `window` or more tokens on."""
         raise NotImplementedError
 
     @property
@@ -46,14 +46,14 @@ class NearAndFar(Pattern):
 
 
 @dataclass(frozen=True)
-class SelfExtend(NearAndFar):
-    """Far keys by group (Jin et al. 2024, arXiv 2401.01325, section 3): `group` tokens a position.
+class SelfExtend(RemappedFarKeys):
+    """SelfExtend (Jin et al. 2024, arXiv 2401.01325, section 3): groups of far keys share positions.
 
         i - j < window:  i                                           to j
         else:            floor(i/group) + window - floor(window/group) to floor(j/group)
 
-    window: a quarter of the trained length unless given. group: about the least for which no
-    position passes 2/3 of the trained length (the paper's rule of thumb) unless given.
+    window: a quarter of the trained length unless given. group: unless given, about the least for
+    which no position passes 2/3 of the trained length (the paper's rule of thumb).
     """
 
     group: int | None = None
@@ -80,8 +80,8 @@ class SelfExtend(NearAndFar):
 
 
 @dataclass(frozen=True)
-class ReRoPE(NearAndFar):
-    """No distance above `window` (Su 2023, ReRoPE): all far keys stand `window` tokens away.
+class ReRoPE(RemappedFarKeys):
+    """ReRoPE (Su 2023): keys `window` or more tokens away are all at distance `window`.
 
     window: half the trained length unless given.
     """
@@ -99,11 +99,11 @@ class ReRoPE(NearAndFar):
 
 
 @dataclass(frozen=True)
-class LeakyReRoPE(NearAndFar):
-    """Distances above `window` grow on at 1/leak of the pace: window + (i - j - window) / leak.
+class LeakyReRoPE(RemappedFarKeys):
+    """Leaky ReRoPE (Su 2023): distances past `window` are window + (i - j - window) / leak.
 
-    Su 2023, leaky ReRoPE. window: half the trained length unless given. leak: the least for which
-    no distance passes the trained length unless given.
+    window: half the trained length unless given. leak: unless given, the least for which no
+    distance passes the trained length.
     """
 
     leak: float | None = None
@@ -137,7 +137,7 @@ class LeakyReRoPE(NearAndFar):
 class DualChunk(Pattern):
     """Dual chunk attention (An et al. 2024, arXiv 2402.17463, section 3; ChunkLlama's code).
 
-    Sequences are cut into chunks of `chunk` tokens, positions of keys are those within their chunk:
+    Sequences are cut into chunks of `chunk` tokens; a key has its position within its chunk:
 
         same chunk:       i mod chunk                        to j mod chunk
         the chunk before: min(i mod chunk + chunk, farthest) to j mod chunk
@@ -163,7 +163,7 @@ class DualChunk(Pattern):
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        """Keys of chunks further back, of the one before, and of the query's own."""
+        """Return branches for keys of earlier chunks, the chunk before and the query's own."""
         chunk, farthest = filled(self.chunk), filled(self.farthest)
 
         def within(index: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Patterns that keep the first tokens of a text in sight, however far it goes on."""
+"""Patterns that keep the first tokens of a text visible at every length."""
 
 from dataclasses import dataclass, field, replace
 
@@ -12,18 +12,18 @@ from lexp.system.errors import NotDefined
 
 @dataclass(frozen=True)
 class FirstAndBand(Pattern):
-    """The first tokens of a text, and a band; a subclass says how many and which, and how far."""
+    """A pattern of the first tokens of a text and a band; a subclass gives sizes and positions."""
 
     def parts(self) -> tuple[int, Banded]:
-        """How many first tokens, and the band, its size filled in."""
+        """Return the number of first tokens, and the band with its size filled in."""
         raise NotImplementedError
 
     def far_query(self, i: Tensor) -> Tensor:
-        """Positions of queries for first tokens outside the band."""
+        """Return positions of queries for first tokens outside the band."""
         raise NotImplementedError
 
     def far_key(self, j: Tensor) -> Tensor:
-        """Positions of first tokens outside the band: their own."""
+        """Return positions of first tokens outside the band: by default their own."""
         return j
 
     def n_keys(self, i: Tensor) -> Tensor:
@@ -46,8 +46,8 @@ class FirstAndBand(Pattern):
 class Sinks(FirstAndBand):
     """A banded pattern and the first `n_sinks` tokens (Xiao et al. 2023, StreamingLLM, 2309.17453).
 
-    Positions are those in the cache: where the sinks are cut off from the band they are moved up to
-    just before it, so that no distance is longer than there are keys in sight.
+    Positions are those in the cache: sinks outside the band get the positions just before it, so
+    that no distance exceeds the number of visible keys.
     The band's size, unless given, follows from train_len - n_sinks: never more keys than trained.
     """
 

@@ -13,7 +13,7 @@ from lexp.position.base import Bias, Position
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
-    """The authors' slopes: for 2^k heads the series with first term and ratio 2^(-8/n_heads).
+    """Return the slopes: for 2^k heads the series with first term and ratio 2^(-8/n_heads).
 
     Other head counts take the series of the power of two below, then every second slope of the
     one above, as in the authors' released code.

@@ -1,4 +1,4 @@
-"""What a position scheme is: hooks into the model, each with a neutral default."""
+"""The base class of position schemes: hooks into the model, each with a neutral default."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -56,22 +56,22 @@ class Position(nn.Module):
     frequencies: Sequence[float] = ()
 
     def layers(self) -> "list[Position]":
-        """The schemes that layers take in turns."""
+        """Return the schemes that layers take in turns."""
         return [self]
 
     @property
     def parts(self) -> "list[Position]":
-        """The schemes that act at once in a layer."""
+        """Return the schemes that act at once in a layer."""
         return [self]
 
     def with_parts(self, parts: "list[Position]") -> "Position":
-        """The scheme with other ones in the places of its parts."""
+        """Return the scheme with other schemes in the places of its parts."""
         (part,) = parts
         return part
 
     @property
     def title(self) -> str:
-        """The scheme's name in messages: that of the class which the user chose."""
+        """Return the scheme's name in messages: that of the class which the user chose."""
         return type(self).__name__
 
     def overrides(self, hook: str) -> bool:
@@ -80,47 +80,47 @@ class Position(nn.Module):
 
     @property
     def samples_positions(self) -> bool:
-        """Whether sample_positions() gives positions."""
+        """Return whether sample_positions() gives positions."""
         return self.overrides("sample_positions")
 
     @property
     def has_embedding(self) -> bool:
-        """Whether embed() changes the token embeddings."""
+        """Return whether embed() changes the token embeddings."""
         return self.overrides("embed")
 
     @property
     def transforms_qk(self) -> bool:
-        """Whether transform_qk() changes queries and keys."""
+        """Return whether transform_qk() changes queries and keys."""
         return self.overrides("transform_qk")
 
     @property
     def has_scale(self) -> bool:
-        """Whether scale() gives numbers."""
+        """Return whether scale() gives numbers."""
         return self.overrides("scale")
 
     @property
     def has_rotary_factors(self) -> bool:
-        """Whether rotary_factors() gives factors."""
+        """Return whether rotary_factors() gives factors."""
         return self.overrides("rotary_factors")
 
     @property
     def has_factors_ahead(self) -> bool:
-        """Whether keys later than the query have rotary factors of their own."""
+        """Return whether keys later than the query have rotary factors of their own."""
         return self.overrides("rotary_factors_ahead")
 
     @property
     def has_bias(self) -> bool:
-        """Whether bias() gives a function."""
+        """Return whether bias() gives a function."""
         return self.overrides("bias")
 
     @property
     def has_attention_weights(self) -> bool:
-        """Whether attention_weights() gives a function."""
+        """Return whether attention_weights() gives a function."""
         return self.overrides("attention_weights")
 
     @property
     def counts_from_zero(self) -> bool:
-        """Whether attention has to count positions from the text's first token.
+        """Return whether attention has to count positions from the text's first token.
 
         Not for schemes that read differences of positions alone (FIRE, which reads indices too),
         nor for those that act on the embeddings alone.
@@ -131,11 +131,11 @@ class Position(nn.Module):
 
     @property
     def reads_positions(self) -> bool:
-        """Whether attention reads positions, which a pattern or an extension can then move."""
+        """Return whether attention reads positions, so that patterns and extensions can move them."""
         return self.relative or self.counts_from_zero
 
     def sample_positions(self, seq_len: int) -> Tensor | None:
-        """Positions of a sequence's tokens, ascending, float64 [T]; None: 0 .. T-1.
+        """Return positions of a sequence's tokens, ascending, float64 [T]; None: 0 .. T-1.
 
         Asked once a forward pass.
         """
@@ -150,14 +150,14 @@ class Position(nn.Module):
         return q, k
 
     def scale(self, n_keys: Tensor) -> Tensor | None:
-        """What the score of a query and its keys is multiplied by, before any bias.
+        """Return the multiplier of a query's scores, before any bias: [T], or [H, T] by head.
 
-        n_keys [T], float: how many keys each query sees. Gives [T], or [H, T] by head.
+        n_keys [T], float: how many keys each query sees.
         """
         return None
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """Complex numbers that multiply the (even, odd) channel pairs of queries and keys.
+        """Return complex numbers that multiply the (even, odd) channel pairs of queries and keys.
 
         Positions, float64 [Q] and [K], of a sequence of seq_len tokens give factors [Q, D'/2] and
         [K, D'/2], or [H, Q, D'/2] and [H, K, D'/2] by head, on the positions' device; complex128
@@ -167,14 +167,14 @@ class Position(nn.Module):
         return None
 
     def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """The factors of pairs whose key comes after the query; those of all others by default.
+        """Return factors of pairs whose key comes after the query; by default those of all pairs.
 
         Asked of two-sided schemes alone.
         """
         return self.rotary_factors(q_pos, k_pos, seq_len)
 
     def bias(self, x: Tensor) -> Bias | None:
-        """A function from a Pair to what is added to its score, after the 1/sqrt(head_dim) scaling.
+        """Return a function from a Pair to its bias, added to scores scaled by 1/sqrt(head_dim).
 
         It is also asked about pairs that are masked afterwards, keys later than the query included:
         values and gradients must be finite there too (clamp distances at 0 before a log or power).
@@ -184,7 +184,7 @@ class Position(nn.Module):
         return None
 
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
-        """A function in place of softmax, for schemes that need whole rows of scores.
+        """Return a function in place of softmax, for schemes that need whole rows of scores.
 
         Keys come in ascending order; weights of pairs that are not allowed must be exactly 0.
         """

@@ -12,7 +12,7 @@ Merge = Callable[[Iterable[Any]], Any]
 
 
 def least(sizes: Iterable[int | None]) -> int | None:
-    """The least of the sizes that are limits."""
+    """Return the least of the sizes that are limits."""
     return min((size for size in sizes if size is not None), default=None)
 
 
@@ -55,7 +55,7 @@ class Wrapper(Position):
 
     @property
     def title(self) -> str:
-        """The inner scheme's: most wrappers are extensions, which the user knows by their own."""
+        """Return the inner scheme's title: most wrappers are extensions with names of their own."""
         return self.inner.title
 
     def overrides(self, hook: str) -> bool:
@@ -67,39 +67,39 @@ class Wrapper(Position):
 
     @property
     def counts_from_zero(self) -> bool:
-        """Whether attention has to count positions from the text's first token."""
+        """Return whether attention has to count positions from the text's first token."""
         return self.inner.counts_from_zero
 
     def sample_positions(self, seq_len: int) -> Tensor | None:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.sample_positions(seq_len)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.embed(x, positions)
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.transform_qk(q, k)
 
     def scale(self, n_keys: Tensor) -> Tensor | None:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.scale(n_keys)
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.rotary_factors(q_pos, k_pos, seq_len)
 
     def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.rotary_factors_ahead(q_pos, k_pos, seq_len)
 
     def bias(self, x: Tensor) -> Bias | None:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.bias(x)
 
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
-        """As the inner scheme."""
+        """Delegate to the inner scheme."""
         return self.inner.attention_weights(x)
 
 
@@ -122,11 +122,11 @@ class Sum(Position):
 
     @property
     def parts(self) -> list[Position]:
-        """The schemes, in order."""
+        """Return the schemes, in order."""
         return [part for part in self.schemes if isinstance(part, Position)]
 
     def with_parts(self, parts: list[Position]) -> Position:
-        """A copy with other schemes in the places of the present ones."""
+        """Return a copy with other schemes in the places of the present ones."""
         other = copy.copy(self)
         other._modules = {**self._modules, "schemes": nn.ModuleList(parts)}
         take_properties(other, parts)
@@ -134,7 +134,7 @@ class Sum(Position):
 
     @property
     def title(self) -> str:
-        """The titles of the parts."""
+        """Return the titles of the parts."""
         return " + ".join(part.title for part in self.parts)
 
     def overrides(self, hook: str) -> bool:
@@ -143,23 +143,23 @@ class Sum(Position):
 
     @property
     def counts_from_zero(self) -> bool:
-        """Whether one of the parts wants positions counted from the text's first token."""
+        """Return whether one of the parts needs positions counted from the text's first token."""
         return any(part.counts_from_zero for part in self.parts)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """One embedding after the other."""
+        """Apply the embeddings of all parts, one after the other."""
         for part in self.parts:
             x = part.embed(x, positions)
         return x
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """One transformation after the other."""
+        """Apply the transformations of all parts, one after the other."""
         for part in self.parts:
             q, k = part.transform_qk(q, k)
         return q, k
 
     def scale(self, n_keys: Tensor) -> Tensor | None:
-        """The product of the scales."""
+        """Return the product of the scales."""
         total = None
         for part in self.parts:
             scale = part.scale(n_keys)
@@ -168,15 +168,15 @@ class Sum(Position):
         return total
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """The products of the factors."""
+        """Return the products of the factors."""
         return product([part.rotary_factors(q_pos, k_pos, seq_len) for part in self.parts])
 
     def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
-        """The products of the factors for keys after the query."""
+        """Return the products of the factors for keys after the query."""
         return product([part.rotary_factors_ahead(q_pos, k_pos, seq_len) for part in self.parts])
 
     def bias(self, x: Tensor) -> Bias | None:
-        """The sum of the biases."""
+        """Return the sum of the biases."""
         functions = [b for part in self.parts if (b := part.bias(x)) is not None]
         if not functions:
             return None
@@ -190,7 +190,7 @@ class Sum(Position):
         return added
 
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
-        """The weights of the one part that has some."""
+        """Return the weights of the one part that has some."""
         for part in self.parts:
             if (weights := part.attention_weights(x)) is not None:
                 return weights
@@ -212,7 +212,7 @@ class Alternate(Position):
         self.per_layer = any(part.per_layer for part in schemes)
 
     def layers(self) -> list[Position]:
-        """The schemes in order."""
+        """Return the schemes in order."""
         return [part for part in self.schemes if isinstance(part, Position)]
 
 

@@ -42,11 +42,11 @@ class CoPE(Position):
 
 
 class Counted(torch.autograd.Function):
-    """What scores [B, H, Q, K] get from by_position [B, H, Q, max_pos]: q . e at gated counts.
+    """Bias of scores [B, H, Q, K] from by_position [B, H, Q, max_pos]: q . e at gated counts.
 
     With D[m] = E[m + 1] - E[m] and a count of m + f it is E[m] + f D[m], so that its gradient in
-    the gate of a key is the sum of the gradients in the counts of this key and all before it. By
-    itself because autograd would keep and pass over some twenty matrices of this size.
+    the gate of a key is the sum of the gradients in the counts of this key and all before it. The
+    gradient is written out because autograd would keep some twenty matrices of this size.
     """
 
     @staticmethod
@@ -83,5 +83,5 @@ def split(count: Tensor, last: int) -> tuple[Tensor, Tensor]:
 
 
 def steps(by_position: Tensor) -> Tensor:
-    """From each embedding to the next; nothing from the last."""
+    """Return the difference from each embedding to the next; 0 for the last."""
     return pad(by_position.diff(dim=-1), (0, 1))

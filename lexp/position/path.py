@@ -67,9 +67,9 @@ class PaTH(Position):
 
 
 def taken_away(q: Tensor, k: Tensor, w: Tensor, b: Tensor, passed: Tensor) -> Tensor:
-    """What the mirrors between two tokens take from q k^T, [B, H, Q, K].
+    """Return what the reflections between two tokens subtract from q k^T, [B, H, Q, K].
 
-    passed [Q, K]: whether a query has come by this token, itself included.
+    passed [Q, K]: whether a query is at or past this token.
     """
     lost, rest = [], q
     for end in range(k.shape[2], 0, -BLOCK_KEYS):

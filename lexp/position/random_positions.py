@@ -31,11 +31,11 @@ class SampledPositions(Wrapper):
 
     @property
     def title(self) -> str:
-        """Its own name, with the scheme inside it."""
+        """Return the class name, with the title of the inner scheme in brackets."""
         return f"{type(self).__name__}({self.inner.title})"
 
     def generator(self) -> torch.Generator:
-        """A source of numbers: another one at every call in training, else always the same."""
+        """Return a random generator: a new one at every call in training, else always the same."""
         if not self.training:
             return torch.Generator().manual_seed(0)
         generator = torch.Generator().manual_seed(int(self.seed))

@@ -36,7 +36,7 @@ class SWAT(RoPE):
         return lambda pair: slopes[pair.h] * (pair.q_pos - pair.k_pos)
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
-        """The sigmoid of each score on its own."""
+        """Return the sigmoid of each score on its own."""
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             return scores.sigmoid().masked_fill(~allowed, 0)

@@ -122,7 +122,7 @@ class Probe:
 
     @property
     def label(self) -> str:
-        """The name in tables, with values only where the user gave some."""
+        """Return the name in tables, with values only where the user gave some."""
         return label_of(self.name, self)
 
     @property

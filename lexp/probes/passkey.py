@@ -42,7 +42,7 @@ class Passkey(Probe):
 
     @property
     def n_candidates(self) -> int:
-        """The right number and others that are not in the text."""
+        """Return the right number and others that are not in the text."""
         return self.candidates
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:

@@ -61,7 +61,7 @@ class ProbeResult(Result):
 
     @property
     def method(self) -> str:
-        """The name of the method in tables."""
+        """Return the name of the method in tables."""
         return method_label(self.pattern.label, self.extension.label)
 
     def scores(self) -> Scores:

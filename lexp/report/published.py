@@ -36,12 +36,12 @@ class Published:
 
     @property
     def series(self) -> tuple:
-        """The key of the curve that this value belongs to, in any table of the paper."""
+        """Return the key of the curve that this value belongs to, in any table of the paper."""
         return self.arxiv, self.model, self.method, self.train_len, self.dataset, self.protocol
 
     @property
     def paper(self) -> str:
-        """The name of the paper: the first word of the source."""
+        """Return the name of the paper: the first word of the source."""
         return self.source.split()[0]
 
 

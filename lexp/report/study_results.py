@@ -44,17 +44,17 @@ class ResultSeries:
 
     @property
     def name(self) -> str:
-        """The model, with what tells its variant apart."""
+        """Return the model, with what tells its variant apart."""
         return " ".join(filter(None, (self.model, self.note)))
 
     @property
     def plain_method(self) -> str:
-        """The pattern, and the extension if there is one."""
+        """Return the pattern, and the extension if there is one."""
         return method_label(self.pattern.label, self.extension.label)
 
     @property
     def method(self) -> str:
-        """The method, and where, if that is not the same everywhere."""
+        """Return the method, and where, if that is not the same everywhere."""
         return f"{self.plain_method} {self.where}".rstrip()
 
     @property
@@ -79,7 +79,7 @@ class ResultSeries:
 
     @property
     def every_result(self) -> list[EvalResult]:
-        """The results of all lengths and seeds."""
+        """Return the results of all lengths and seeds."""
         return [result for by_seed in self.results.values() for result in by_seed.values()]
 
     def has_number(self, length: int) -> bool:

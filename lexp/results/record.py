@@ -29,7 +29,7 @@ class Result:
 
     @property
     def failure(self) -> str:
-        """The status with its reason, or "" where there are numbers."""
+        """Return the status with its reason, or "" where there are numbers."""
         if self.ok:
             return ""
         return f"{self.status} ({self.reason})" if self.reason else self.status
@@ -69,7 +69,7 @@ class Spec(Generic[T]):
 
     @property
     def content(self) -> dict[str, Any]:
-        """The fields as the file holds them, with the numerics of the kind."""
+        """Return the fields as the file holds them, with the numerics of the kind."""
         return {**to_json(self.fields), "numerics": self.kind.numerics}
 
     @property

@@ -52,7 +52,7 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Whether training is complete."""
+        """Return whether training is complete."""
         return (self.folder / "done.json").is_file()
 
     @property
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Return the folder's name."""
         return self.folder.name
 
     @property
@@ -77,12 +77,12 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """The digest of the texts it was trained on."""
+        """Return the digest of the texts it was trained on."""
         return self.data["fingerprint"]
 
     @property
     def tokenizer_digest(self) -> str:
-        """The digest of its tokenizer."""
+        """Return the digest of its tokenizer."""
         return self.data["tokenizer"]
 
     @property

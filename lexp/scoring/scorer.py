@@ -152,7 +152,7 @@ class Scorer:
 
     @property
     def device(self) -> torch.device:
-        """The device of the model."""
+        """Return the device of the model."""
         return next(self.model.parameters()).device
 
     def _pass(self, tokens: Tokens, batch: list[Piece], attend: Attend) -> Sequence[np.ndarray]:

@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def label_of(name: str, chosen: Any) -> str:
-    """A frozen dataclass's name and its values that are not the defaults: `yarn-beta=8`.
+    """Return a frozen dataclass's name and its values that are not the defaults: `yarn-beta=8`.
 
     The first field's value stands alone (`window-64`); a list is shown by a digest.
     """
