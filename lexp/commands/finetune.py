@@ -190,7 +190,7 @@ def finetune_settings(config: FinetuneConfig) -> FinetuneSettings:
 
 
 def chance(task: Task) -> float:
-    """Return the accuracy of the majority-class baseline on the held-out texts; 0 for regression."""
+    """Return the accuracy of the majority-class baseline on held-out texts; 0 for regression."""
     if task.n_classes == 1:
         return 0.0
     return float(np.bincount(task.held_out_labels.astype(int)).max() / len(task.held_out_labels))

@@ -131,7 +131,7 @@ class Position(nn.Module):
 
     @property
     def reads_positions(self) -> bool:
-        """Return whether attention reads positions, so that patterns and extensions can move them."""
+        """Return whether attention reads positions, which patterns and extensions can then move."""
         return self.relative or self.counts_from_zero
 
     def sample_positions(self, seq_len: int) -> Tensor | None:
