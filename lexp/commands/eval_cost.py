@@ -26,7 +26,7 @@ from lexp.results import find
 from lexp.runs.checkpoint import Checkpoint
 from lexp.scoring.losses import collect
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled
-from lexp.scoring.scorer import Scorer
+from lexp.scoring.scorer import Piece, Scorer
 from lexp.statistics import TokenLosses, decompose, difference, smallest_difference
 from lexp.system.errors import LexpError, NotDefined
 
@@ -118,23 +118,28 @@ def _add(
             scorer = tested.objective.scorer(
                 model, pattern, tested.autocast, targets.protocol, tested.make_attend
             )
+            pieces = scorer.pieces(targets.windows(length))
+            n_bytes = _bytes(scorer, pieces, tested.run.precision)  # cuts tiles, if they fit
         except NotDefined:
             need.not_defined += 1
             continue
-        windows = targets.windows(length)
         if is_covered:
             continue  # a longer length's pass gives it
         is_covered = shared
         if key not in speeds:
             speeds[key] = _speed(scorer, tested, length)
         linear, quadratic = speeds[key]
-        pieces = scorer.pieces(windows)
         need.n_tokens += sum(piece.size for piece in pieces)
         need.seconds += sum(linear * p.size + quadratic * p.size**2 for p in pieces)
-        size = max(piece.size for piece in pieces)
-        in_flight = max(size, min(scorer.batch_tokens, size * len(pieces)))
-        item = 2 if tested.run.precision == "bfloat16" else 4
-        need.n_bytes = max(need.n_bytes, needed_bytes(model, pattern, in_flight, size, item))
+        need.n_bytes = max(need.n_bytes, n_bytes)
+
+
+def _bytes(scorer: Scorer, pieces: list[Piece], precision: str) -> int:
+    """Return the memory that a pass needs; NotDefined if the scheme overflows within a tile."""
+    size = max(piece.size for piece in pieces)
+    in_flight = max(size, min(scorer.batch_tokens, size * len(pieces)))
+    item = 2 if precision == "bfloat16" else 4
+    return needed_bytes(scorer.model, scorer.pattern, in_flight, size, item)
 
 
 def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Speed:

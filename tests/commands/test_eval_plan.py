@@ -180,6 +180,15 @@ def test_variants_of_other_vocabularies_are_not_compared(study, capsys):
     assert "variants of unlike texts or vocabularies are not compared" in said
 
 
+def test_a_tile_in_which_a_scheme_overflows_is_not_defined_and_no_error(study, needs):
+    study.train("model=xpos", "model.position.scale_base=0.1")
+    asked = ("attention=[full,blockwise]", "protocol=[segments]")
+    study.eval("plan=true", *asked)
+    assert totals(needs)[:3] == (6, 0, 3) and needs["segments-32", "full"].not_defined == 0
+    study.eval(*asked)
+    assert sum(row["status"] == "not defined" for row in study.rows()) == 3
+
+
 @pytest.mark.parametrize("lengths", ["[2]", "[3]", "[2,16]", "[7,33]"])
 def test_lengths_of_any_size_can_be_planned(study, needs, lengths):
     study.train()
