@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -275,19 +276,7 @@ def loop_settings(settings: TrainConfig) -> loop.TrainSettings:
 
 def optim_settings(settings: TrainConfig) -> OptimSettings:
     """Return what the optimiser reads of the settings."""
-    optim = settings.optim
-    return OptimSettings(
-        lr=settings.lr,
-        beta1=optim.beta1,
-        beta2=optim.beta2,
-        eps=optim.eps,
-        weight_decay=optim.weight_decay,
-        clip=optim.clip,
-        schedule=optim.schedule,
-        warmup=optim.warmup,
-        final=optim.final,
-        power=optim.power,
-    )
+    return OptimSettings(lr=settings.lr, **asdict(settings.optim))
 
 
 # What rank 0 does for all ranks: it holds the run folder, writes, and shows.

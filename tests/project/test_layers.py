@@ -81,6 +81,19 @@ def test_imports_point_downwards_and_fences_hold(path):
             assert not {own, other} <= strangers, f"{path} imports {name}, its neighbour"
 
 
+def test_the_tree_is_a_table_of_contents():
+    """Few packages, no loose modules but two, few floors, and no class name twice."""
+    entries = {path.name for path in (ROOT / "lexp").iterdir() if path.name != "__pycache__"}
+    assert {name for name in entries if "." in name} <= {"__init__.py", "__main__.py", "py.typed"}
+    assert len([name for name in entries if "." not in name]) <= 24 and len(FLOORS) <= 14
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_can_be_read_in_one_sitting(path):
     assert path.read_text().count("\n") <= 400
