@@ -28,11 +28,11 @@ from lexp.system.errors import NotDefined
 
 @dataclass(frozen=True)
 class BidirectionalSizes:
-    """How many query rows are computed at once.
+    """Limits on the query rows that are computed at once.
 
     max_mask: numbers of masks and biases of a tile, over heads. cpu_scores, other_scores: scores of
     a tile, over texts and heads, where the rotary factors differ for keys after the query.
-    min_rows: of a tile.
+    min_rows: least rows of a tile.
     """
 
     max_mask: int = 1 << 24

@@ -1,4 +1,4 @@
-"""How attention is called: one signature for every implementation.
+"""The interface of attention: one signature for every implementation.
 
 Shapes: B batch, H heads, T sequence, D head_dim.
 """
@@ -19,7 +19,7 @@ MakeAttend = Callable[[Pattern, int, Sequence[Position], torch.device], Attend]
 
 
 class AttentionInput(NamedTuple):
-    """What a layer hands to attention.
+    """The arguments of one call of attention, by one layer.
 
     q, k, v [B, H, T, D]; position: the layer's scheme; x [B, T, d_model]: the layer's input;
     sampled [T]: positions of the tokens where they are not 0 .. T-1, else None.

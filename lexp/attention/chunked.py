@@ -24,9 +24,9 @@ from lexp.system.malloc import give_back
 
 @dataclass(frozen=True)
 class ChunkSizes:
-    """How many query rows are computed at once.
+    """Limits on the query rows that are computed at once, in a chunk.
 
-    max_rows, min_rows: of a chunk.
+    max_rows, min_rows: rows of a chunk.
     cpu_scores, other_scores: scores of a chunk, over batch and heads. On a CPU they stay in its
     cache (2^20 floats are 4 MiB; at 256 tokens CoPE and DAPE take 0.55 of the time); elsewhere
     they keep a GPU busy.
@@ -102,7 +102,7 @@ class Chunked(AttentionFunction):
 
 
 class LayerTensors(NamedTuple):
-    """What the chunks of one layer are cut from: q and k prepared, and as they came in."""
+    """The tensors that one layer's chunks are cut from: q and k prepared, and as they came in."""
 
     q: Tensor
     k: Tensor

@@ -1,4 +1,4 @@
-"""Which kernel computes one tile of causal attention, and why: `choose_kernel` is the whole answer.
+"""The kernels for one tile of causal attention; `choose_kernel` says which is used, and why.
 
 A kernel takes queries q [B, H, R, D], the keys and values k, v [B, H, K, D] up to the last query,
 biases laid out as lexp.attention.layouts says, and the scale of the scores; it returns
@@ -36,7 +36,7 @@ FEW_KEYS, MATMUL_ROWS_FEW_KEYS, MATMUL_ROWS, FUSED_ROWS = 512, 64, 128, 32
 
 
 class Case(NamedTuple):
-    """What the choice of a kernel depends on besides the layout.
+    """The facts, besides the layout, that the choice of a kernel depends on.
 
     records: gradients are recorded. input_grad, bias_grad: q, k or v, and the biases, need one.
     """

@@ -1,4 +1,4 @@
-"""How the biases of one tile of queries are laid out in a tensor.
+"""The layouts of the biases of one tile of queries in a tensor.
 
 A layout reads its tensor one block of rows at a time: `added` returns what the block's scores get,
 mask included; `collect` sums the gradient of those scores into the gradient of the tensor.

@@ -19,7 +19,7 @@ from lexp.system.errors import NotDefined
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """How much each path of attention computes at once. Outputs differ by rounding alone."""
+    """Limits on what each path of attention computes at once. Outputs differ by rounding alone."""
 
     tiles: TileSizes = field(default_factory=TileSizes)
     chunks: ChunkSizes = field(default_factory=ChunkSizes)

@@ -43,7 +43,7 @@ from lexp.system.errors import NotDefined
 
 @dataclass(frozen=True)
 class TileSizes:
-    """How many query rows and tiles are computed together.
+    """Limits on the query rows and tiles that are computed together.
 
     whole_tokens: up to this many tokens full attention with a bias is one tile. Beyond, tiles have
     chunk_rows rows, so that fewer keys after the last query are read. Without a bias the kernel
@@ -73,7 +73,7 @@ class TileGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a pattern at one length is cut, and what all tiles share: mask, positions, factors.
+    """The tiles of a pattern at one length, and what they share: mask, positions, factors.
 
     The shared tables cover keys -span+rows .. rows-1 counted from a tile's first query; a tile with
     fewer keys to its left uses their right end. mask None: causal. from_zero: the rotary factors

@@ -16,7 +16,7 @@ from lexp.system.text import printable
 
 
 def show(error: LexpError) -> int:
-    """Say in one line what a user can act on; its exit code."""
+    """Print an error as one line, secrets masked; return its exit code."""
     line = masked(printable(" ".join(str(error).split())))
     print(f"lexp: {line}", file=sys.stderr, flush=True)
     return error.exit_code

@@ -43,7 +43,11 @@ Pilots = dict[tuple[str, str], dict[str, dict[int, TokenLosses]]]
 
 @dataclass
 class EvalCost:
-    """Of one protocol and method over all runs: results, those stored, tokens, seconds, bytes."""
+    """The cost of one protocol and method over all runs.
+
+    n_cells: results. n_known: results stored already. not_defined: results that have no meaning.
+    n_tokens, seconds: sums over results still to compute. n_bytes: the most that one of them needs.
+    """
 
     n_cells: int = 0
     n_known: int = 0

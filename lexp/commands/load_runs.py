@@ -1,4 +1,4 @@
-"""From the runs of a study to models under test: settings, texts, weights."""
+"""The loader of a study's runs as models under test: settings, texts, weights."""
 
 import sys
 from dataclasses import dataclass

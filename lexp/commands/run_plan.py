@@ -1,4 +1,4 @@
-"""What a command asks of every run, planned once from its settings and handed down.
+"""The plan of a command for every run, made once from its settings and handed down.
 
 A plan is built where a command checks its settings, is read by everything below, and is sent as it
 is to the processes that score runs.
@@ -21,7 +21,7 @@ from lexp.system import runtime
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """Which finished runs are loaded, on what text, by which methods, and what computes them.
+    """A plan for finished runs: their text, methods, protocols and lengths, and the backend.
 
     lengths: ascending. protocols: with their sizes filled in. checkpoints: last, all, or steps.
     max_tokens: scored by each result, about; None: all. kernel: see lexp.attention.
@@ -37,17 +37,17 @@ class RunPlan:
 
     @cached_property
     def device(self) -> torch.device:
-        """What computes; ConfigError if this machine has no such device."""
+        """Return the device that computes; ConfigError if this machine has no such device."""
         return runtime.choose_device(self.config.device)
 
     @cached_property
     def precision(self) -> str:
-        """What is multiplied in: float32 or bfloat16."""
+        """Return the precision of matrix products: float32 or bfloat16."""
         return runtime.choose_precision(self.config.precision, self.device)
 
     @cached_property
     def make_attend(self) -> MakeAttend:
-        """What computes attention; ConfigError if the device cannot."""
+        """Return the backend of attention; ConfigError if the device cannot."""
         return choose_backend(self.kernel, self.device)
 
 

@@ -1,4 +1,4 @@
-"""Which runs of a study a command is about, their checked settings, and which checkpoints."""
+"""The selection of a study's runs for a command, their checked settings and checkpoints."""
 
 import sys
 from collections.abc import Sequence

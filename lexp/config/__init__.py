@@ -1,1 +1,1 @@
-"""From a composed config to checked settings and objects."""
+"""The conversion of a composed config to checked settings and objects."""

@@ -1,4 +1,4 @@
-"""From a config node to an object: the few lines that stand for hydra.utils.instantiate.
+"""The construction of objects from config nodes, in place of hydra.utils.instantiate.
 
 A node names its class in `_target_` and gives every constructor argument by name, so the
 constructor's signature is the schema. Only classes of lexp are built, and of modules the user

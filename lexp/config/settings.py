@@ -269,7 +269,7 @@ class StudyConfig(StudyFolder):
 
     @property
     def overrides(self) -> dict[str, dict[str, Any]]:
-        """By command, values for all its stages."""
+        """Return, by command, the values for all its stages."""
         return {
             "train": self.train,
             "eval": self.eval,

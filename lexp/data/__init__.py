@@ -1,4 +1,4 @@
-"""From a corpus to batches: documents -> tokenizer -> memory-mapped store -> windows."""
+"""The path from a corpus to batches: documents -> tokenizer -> memory-mapped store -> windows."""
 
 from lexp.data.batches import Batches
 from lexp.data.corpus import Corpus, Split

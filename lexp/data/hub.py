@@ -43,7 +43,7 @@ class Hub(Corpus):
 
     @property
     def commit(self) -> str:
-        """The commit that `revision` points to now; for a local folder, a digest of its files."""
+        """Return the commit of `revision` now; for a local folder, a digest of its files."""
         return self._commit
 
     @cached_property

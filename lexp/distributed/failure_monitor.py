@@ -34,7 +34,7 @@ HEARD_S, LEAVE_S = 5.0, 60.0
 
 @dataclass(frozen=True)
 class Failure:
-    """Why training ended on all ranks.
+    """The reason why training ended on all ranks.
 
     rank: the rank that reports it to the user. kind: a class of lexp.system.errors. code: the exit
     code of all ranks.

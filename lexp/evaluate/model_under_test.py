@@ -20,7 +20,7 @@ LAST = -1
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What tables show of a run and of the text that it is scored on.
+    """The facts that tables show of a run and of the text that it is scored on.
 
     name: of its folder. text: fingerprint of the text, 8 digits. variant: hash of the run's
     settings without the seed; results of one variant and several seeds may be averaged.
@@ -40,7 +40,7 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What the numbers of a model under test depend on, whatever it is asked.
+    """The facts that all numbers of a model under test depend on.
 
     model, size: the run's settings. checkpoint, text, tokenizer: hex digests.
     """
@@ -59,7 +59,7 @@ class ModelUnderTest:
 
     folder: of its run, where results are kept. sample: draws training texts. trained: the pattern
     of training. step: of the checkpoint, LAST for the one that training ended with. objective: what
-    the model was trained to predict. make_attend: what computes attention.
+    the model was trained to predict. make_attend: the backend of attention.
     """
 
     folder: Path
@@ -83,7 +83,7 @@ class ModelUnderTest:
 
 @dataclass(frozen=True)
 class Method:
-    """How a trained model is run: which keys are seen, and what is changed in its positions.
+    """A way to run a trained model: an attention pattern, and an extension of its positions.
 
     longest: length of the evaluation, in tokens.
     """

@@ -38,7 +38,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class EvalCase:
-    """What one result is of: a model, what it is scored on, by which method, at which length."""
+    """The subject of one result: a model, targets, a method and a length."""
 
     tested: ModelUnderTest
     targets: EvalTargets
@@ -47,7 +47,7 @@ class EvalCase:
 
     @property
     def spec(self) -> Spec[EvalResult]:
-        """What its numbers depend on."""
+        """Return the facts that the result's numbers depend on."""
         return eval_spec(self.tested, self.targets, self.method, self.length)
 
 

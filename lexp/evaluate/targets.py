@@ -1,4 +1,4 @@
-"""What is scored: the targets of one protocol in one text."""
+"""The tokens that are scored: the targets of one protocol in one text."""
 
 from dataclasses import dataclass
 

@@ -24,7 +24,7 @@ Row = dict[str, str | int | float]
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """When in its training a model is measured.
+    """The checkpoint at which a model is measured.
 
     state: `trained`, or `random` for the same model freshly initialised (step 0). step: -1 where it
     is not known. loss: in nats per token on the validation split at the trained length, NaN where
@@ -38,7 +38,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class AnalysisInput:
-    """What an instrument measures: a model under a pattern, on texts of one length.
+    """The input of an instrument: a model under a pattern, on texts of one length.
 
     model: as the method runs it at this length. texts: token ids, int64 [n, seq_len], the first
     seq_len tokens of n test documents. train_len: of the run. state: of the CheckpointInfo.
@@ -54,13 +54,13 @@ class AnalysisInput:
 
     @property
     def seq_len(self) -> int:
-        """Tokens of each text."""
+        """Return the number of tokens of each text."""
         return int(self.texts.shape[1])
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an instrument returns: rows for CSV, arrays for pictures."""
+    """The output of an instrument: rows for CSV, arrays for pictures."""
 
     rows: tuple[Row, ...]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class LabelledMeasurement:
-    """A measurement with what names it in tables.
+    """A measurement with its names in tables.
 
     note: what tells the run's variant from others of its model in a study, such as `n_kernels=3`,
     or "". A run does not know the others, so whoever shows measurements together fills it in.

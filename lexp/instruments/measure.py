@@ -41,7 +41,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class AnalysisResult(Result):
-    """What an instrument measured in a model under a method at a length.
+    """The measurement of a model under a method at a length.
 
     instrument, pattern, extension: as they were asked for. state, step, loss: see
     CheckpointInfo. rows, arrays: see Measurement.

@@ -10,7 +10,7 @@ from lexp.system.text import natural
 
 
 class Kind(NamedTuple):
-    """What measurements of several seeds have in common; length in tokens."""
+    """The key shared by measurements of several seeds; length in tokens."""
 
     name: str
     method: str

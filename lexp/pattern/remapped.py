@@ -47,7 +47,7 @@ class RemappedFarKeys(Pattern):
 
 @dataclass(frozen=True)
 class SelfExtend(RemappedFarKeys):
-    """SelfExtend (Jin et al. 2024, arXiv 2401.01325, section 3): groups of far keys share one.
+    """SelfExtend (Jin et al. 2024, arXiv 2401.01325, section 3): far keys share positions.
 
         i - j < window:  i                                           to j
         else:            floor(i/group) + window - floor(window/group) to floor(j/group)

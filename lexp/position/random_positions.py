@@ -31,7 +31,7 @@ class SampledPositions(Wrapper):
 
     @property
     def title(self) -> str:
-        """Return the class name, with the title of the inner scheme in brackets."""
+        """Return the class name, with the title of the inner scheme in parentheses."""
         return f"{type(self).__name__}({self.inner.title})"
 
     def generator(self) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""What a probe is: examples of an exact length, each with a control that lacks the information."""
+"""The base of probes: examples of an exact length, with a control that lacks the information."""
 
 import hashlib
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Material:
-    """What examples are made of: documents, and the tokenizer that cut them."""
+    """The material of examples: documents, and the tokenizer that cut them."""
 
     tokens: Tokens
     tokenizer: Tokenizer

@@ -48,7 +48,7 @@ class MQAR(Probe):
 
     @property
     def n_candidates(self) -> int:
-        """As many as pairs: the values of all of them."""
+        """Return the number of candidates: the values of all pairs."""
         return self.pairs
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:

@@ -32,7 +32,7 @@ ExamplesByLength = dict[int, list[ProbeExample]]
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """What is asked of every model under test; `seed` draws the examples."""
+    """The probes, methods and lengths for every model under test; `seed` draws the examples."""
 
     probes: tuple[Probe, ...]
     methods: tuple[Method, ...]
@@ -43,14 +43,14 @@ class ProbePlan:
 
 @dataclass(frozen=True)
 class ProbeCase:
-    """What one result of a plan is of."""
+    """The subject of one result of a plan."""
 
     probe: Probe
     method: Method
     length: int
 
     def n_tokens(self, plan: ProbePlan) -> int:
-        """Count the tokens that a model reads for it."""
+        """Count the tokens that a model reads for the result."""
         return plan.samples * self.probe.n_passes * self.length
 
 

@@ -1,4 +1,4 @@
-"""From losses to claims: how far, whether longer context is used, and how sure that is."""
+"""The claims that losses support: reach, use of longer context, and their certainty."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ WINDOWS = ("window", "bidirectional_window")
 
 @dataclass(frozen=True)
 class Claim:
-    """What a row of the table amounts to.
+    """The claim of a row of the table.
 
     reach: of the mean over seeds. seeds: each seed's own. gain: at the length reached, None where
     nothing was reached. window: against the plain window of the trained length at the longest

@@ -19,8 +19,10 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class Standing:
-    """What a series amounts to at a step. rise: nats per token at the longest length above those at
-    the trained one, mean over seeds; NaN where one of them has no number.
+    """The extrapolation of a series at a step.
+
+    rise: nats per token at the longest length above those at the trained length, mean over seeds;
+    NaN where a seed has no number.
     """
 
     reach: str

@@ -1,4 +1,4 @@
-"""How much scores must be sharpened to hold at N times the length (Wang et al. 2024).
+"""The scale of scores that fits best at N times the trained length (Wang et al. 2024).
 
 "Length Generalization of Causal Transformers without Position Encoding", arXiv 2404.12224: the
 scale s that a frozen NoPE model does best with at N tokens is fitted as

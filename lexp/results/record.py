@@ -1,4 +1,4 @@
-"""What a record is: its spec, from which its path follows, and what was measured."""
+"""The classes of a stored record: its spec, from which its path follows, and its values."""
 
 import operator
 from dataclasses import dataclass, fields, replace
@@ -13,7 +13,7 @@ from lexp.system.files import digest
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What every result has beside its own fields, which are the values of its record.
+    """The fields that every result has; a subclass adds the values of its record.
 
     reason: why there is no number, or "". arrays: None where there are none, or not yet.
     """
@@ -74,13 +74,13 @@ class Spec(Generic[T]):
 
     @property
     def digest(self) -> str:
-        """Hex digest of the content."""
+        """Return the hex digest of the content."""
         return digest(self.content)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured, as it is stored.
+    """A measurement as it is stored.
 
     spec: content of the Spec. values: JSON values, with NaN and infinities as floats. arrays: None
     where there are none. reason: why there is no number, or "". sealed: when it was written, UTC,

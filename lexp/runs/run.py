@@ -47,7 +47,7 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What the run was started with; CheckpointError if the file is not readable JSON."""
+        """Return the config of the run's start; CheckpointError if it is not readable JSON."""
         return _read_config(self.folder / "config.json")
 
     @property
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Where the model is from: lexp, or hf for one of Hugging Face."""
+        """Return the source of the model: lexp, or hf for Hugging Face."""
         return str(self.config.get("kind", "lexp"))
 
     @property
@@ -67,12 +67,12 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The values of `lexp train`, as composed: lexp.commands reads them as a TrainConfig."""
+        """Return the values of `lexp train` as composed; lexp.commands makes them a TrainConfig."""
         return self.config["settings"]
 
     @property
     def data(self) -> dict[str, Any]:
-        """Digests of its texts and its tokenizer, among others."""
+        """Return digests of its texts and its tokenizer, among others."""
         return self.config["data"]
 
     @property
@@ -87,7 +87,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints are."""
+        """Return the folder of checkpoints."""
         return self.folder / "checkpoints"
 
     def finish(self, summary: dict[str, Any]) -> None:

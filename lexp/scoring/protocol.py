@@ -59,7 +59,7 @@ class ProtocolInfo:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How documents are scored at a length; this base has what all protocols share.
+    """A way to score documents at a length; the base class has what all protocols share.
 
     paired: every length scores the same targets, so differences between lengths mean something.
     masked: targets are masked tokens, which causal models are not asked for. all_contexts: every

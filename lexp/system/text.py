@@ -33,6 +33,6 @@ def label_of(name: str, chosen: Any) -> str:
 
 
 def natural(text: str) -> list[str | float]:
-    """A key to sort names by, numbers in them by value: `n_kernels=3` before `n_kernels=10`."""
+    """Return a sort key for names, with numbers by value: `n_kernels=3` before `n_kernels=10`."""
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
     return [float(part) if n % 2 else part for n, part in enumerate(parts)]

@@ -53,7 +53,7 @@ BYTES_PARAMETER, BYTES_TOKEN = 12, 18
 
 @dataclass(frozen=True)
 class Weight:
-    """What a variant costs: parameters, those that multiply, layers x inner, FLOPs a second.
+    """The cost of a variant: parameters, those that multiply, layers x inner, FLOPs a second.
 
     Layers x inner count twice where queries see both sides: that many keys more on average.
     """
@@ -78,7 +78,7 @@ class Weight:
 
 @dataclass
 class StageCost:
-    """Of one stage: jobs, those done, tokens read, FLOPs, seconds (NaN: unknown), bytes."""
+    """The cost of one stage: jobs, jobs done, tokens read, FLOPs, seconds (NaN: unknown), bytes."""
 
     label: str
     n_jobs: int = 0
