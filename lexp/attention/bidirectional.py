@@ -139,7 +139,7 @@ class BidirectionalAttention(AttentionFunction):
 
     @property
     def _is_bare(self) -> bool:
-        """True if every query sees every key."""
+        """Return True if every query sees every key."""
         return isinstance(self.pattern, Bidirectional) and self.lengths is None
 
     def _row(self, bias: Bias, q: Tensor) -> Tensor:

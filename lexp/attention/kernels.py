@@ -64,13 +64,13 @@ class Case(NamedTuple):
 
     @property
     def matmul_is_faster(self) -> bool:
-        """True if plain products beat the fused kernel's forward pass."""
+        """Return True if plain products beat the fused kernel's forward pass."""
         limit = min(MATMUL_KEYS, MATMUL_KEYS_PER_CHANNEL * self.head_dim)
         return self.on_cpu and self.dtype == torch.bfloat16 and self.n_keys <= limit
 
     @property
     def own_backward_pays(self) -> bool:
-        """True if the backward pass in blocks is the only lean one, or the faster one."""
+        """Return True if the backward pass in blocks is the only lean one, or the faster one."""
         if not (self.on_cpu and self.records):
             return False
         short = self.dtype == torch.bfloat16 and self.n_keys <= BACKWARD_KEYS

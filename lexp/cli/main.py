@@ -63,7 +63,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Entry point; exits with the codes of lexp.system.errors."""
+    """Run the `lexp` command; exit with the codes of lexp.system.errors."""
     wait_asleep()
     arguments = sys.argv[1:]
     shown = {"--help", "-h", "--cfg", "-c", "--info", "-i", "-sc", "--shell-completion"}

@@ -155,12 +155,12 @@ class TrainConfig(RunConfig):
 
     @property
     def n_steps(self) -> int:
-        """Optimiser steps."""
+        """Return the number of optimiser steps."""
         return int(self.tokens) // self.batch_tokens
 
     @property
     def kept_steps(self) -> frozenset[int]:
-        """Steps whose checkpoints are kept for good."""
+        """Return the steps whose checkpoints are kept for good."""
         if isinstance(self.keep, int):
             return frozenset(range(self.keep, self.n_steps + 1, self.keep))
         return frozenset(step for step in self.keep or () if step <= self.n_steps)

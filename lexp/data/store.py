@@ -46,7 +46,7 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each document."""
+        """Return the number of tokens of each document."""
         return np.diff(self.starts)
 
     def window(self, document: int, first: int, n_tokens: int) -> np.ndarray:

@@ -53,7 +53,7 @@ class SingleProcess:
         return action()
 
     def fail_together(self) -> AbstractContextManager:
-        """Within: an exception on one rank ends all ranks, and is reported once."""
+        """Let an exception on one rank inside the block end all ranks; it is reported once."""
         return contextlib.nullcontext()
 
 
@@ -134,7 +134,7 @@ class ProcessGroup(SingleProcess):
 
     @contextlib.contextmanager
     def fail_together(self) -> Iterator[None]:
-        """Within: an exception on one rank ends all ranks by the same error, reported once."""
+        """Let an exception on one rank in the block end all ranks by that error, reported once."""
         try:
             yield
         except SystemExit:  # all ranks have agreed to stop for a signal
@@ -154,7 +154,7 @@ class ProcessGroup(SingleProcess):
 
 @contextlib.contextmanager
 def joined(place: Rank, device: str) -> Iterator[SingleProcess]:
-    """Within: this process is one of the ranks that train a model, or trains it alone.
+    """Make this process one of the ranks that train a model, or the only one, in the block.
 
     device: as in the settings; each rank takes the GPU of its number on its machine. ConfigError if
     that GPU does not exist; RankLost if the other ranks do not connect.

@@ -85,7 +85,7 @@ class LabelledMeasurement:
 
     @property
     def state(self) -> str:
-        """`trained` or `random`, see CheckpointInfo."""
+        """Return `trained` or `random`, see CheckpointInfo."""
         return self.checkpoint.state
 
     @property

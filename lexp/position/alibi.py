@@ -40,6 +40,6 @@ class ALiBi(Position):
         self.register_buffer("slopes", slopes, persistent=False)
 
     def bias(self, x: Tensor) -> Bias:
-        """-m_h |i - j|."""
+        """Return -m_h |i - j|."""
         slopes = self.slopes
         return lambda pair: -slopes[pair.h] * (pair.q_pos - pair.k_pos).abs()

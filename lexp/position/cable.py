@@ -22,5 +22,5 @@ class CABLE(FoX):
         nn.init.normal_(self.gate.weight, std=0.02)
 
     def log_gates(self, x: Tensor) -> Tensor:
-        """-softplus(W x), [B, T, H]."""
+        """Return -softplus(W x), [B, T, H]."""
         return -F.softplus(self.gate(x))

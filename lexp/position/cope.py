@@ -31,7 +31,7 @@ class CoPE(Position):
         self.embedding = nn.Parameter(torch.zeros(max_pos, head_dim))
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
-        """Softmax of the scores with the embeddings of their gated counts added."""
+        """Return the softmax of the scores with the embeddings of their gated counts added."""
         embedding = self.embedding
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class Counted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, by_position: Tensor, allowed: Tensor) -> Tensor:
-        """E[m] + f D[m]."""
+        """Return E[m] + f D[m]."""
         gates = scores.sigmoid().mul_(allowed)  # a quarter of the time of filling
         count = gates.flip(-1).cumsum_(-1).flip(-1)
         ctx.save_for_backward(gates, count, by_position)
@@ -61,7 +61,7 @@ class Counted(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of scores and by_position."""
+        """Return the gradients of scores and by_position."""
         gates, count, by_position = ctx.saved_tensors
         last = by_position.shape[-1] - 1
         floor, part = split(count, last)
@@ -76,7 +76,7 @@ class Counted(torch.autograd.Function):
 
 
 def split(count: Tensor, last: int) -> tuple[Tensor, Tensor]:
-    """Whole and fractional parts of counts of up to `last`."""
+    """Return the whole and fractional parts of counts of up to `last`."""
     count = count.clamp(max=last)
     floor = count.floor()
     return floor.long(), count.sub_(floor)

@@ -32,14 +32,14 @@ class DAPE(Wrapper):
 
     @property
     def title(self) -> str:
-        """Its own name, with the scheme inside it."""
+        """Return the class name, with the title of the inner scheme in parentheses."""
         return f"{type(self).__name__}({self.inner.title})"
 
     # No bias is added to scores: the network needs it apart from them.
     bias = Position.bias
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
-        """Softmax of the corrected sum."""
+        """Return the softmax of the corrected sum."""
         bias = self.inner.bias(x)
         assert bias is not None, "checked by the constructor"
 

@@ -52,7 +52,7 @@ class FIRE(Position):
         self.mlp = nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, n_heads))
 
     def bias(self, x: Tensor) -> Bias:
-        """MLP of the normalised distance."""
+        """Return the MLP of the normalised distance."""
         c, threshold = self.c.abs(), (self.multiplier * self.threshold).abs()
 
         def psi(distance: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class FoPE(Position):
         self.register_buffer("sine", sigma * torch.randn(shape))
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """f of queries and keys alike, [H, ., D/2]."""
+        """Return f of queries and keys alike, [H, ., D/2]."""
         return self._series(q_pos), self._series(k_pos)
 
     def _series(self, positions: Tensor) -> Tensor:

@@ -26,10 +26,10 @@ class FoX(Position):
         nn.init.zeros_(self.gate.bias)
 
     def log_gates(self, x: Tensor) -> Tensor:
-        """log f of every token, at most 0; [B, T, H]."""
+        """Return log f of every token, at most 0; [B, T, H]."""
         return F.logsigmoid(self.gate(x).float() if x.dtype != torch.float64 else self.gate(x))
 
     def bias(self, x: Tensor) -> Bias:
-        """c_i - c_j, c the running sum of the log gates: in float64, as long sums cancel."""
+        """Return c_i - c_j, c the running sum of the log gates: in float64, as long sums cancel."""
         total = self.log_gates(x).double().cumsum(1).transpose(1, 2)  # [B, H, T]
         return lambda pair: total[pair.b, pair.h, pair.i] - total[pair.b, pair.h, pair.j]

@@ -28,7 +28,7 @@ class KerpleLog(Position):
         self.r2 = nn.Parameter(torch.rand(n_heads))
 
     def bias(self, x: Tensor) -> Bias:
-        """-r1 log(1 + r2 |i - j|)."""
+        """Return -r1 log(1 + r2 |i - j|)."""
         r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST)
 
         def penalty(pair: Pair) -> Tensor:
@@ -51,7 +51,7 @@ class KerplePower(Position):
         self.r2 = nn.Parameter(torch.rand(n_heads) * 2)
 
     def bias(self, x: Tensor) -> Bias:
-        """-r1 |i - j|^r2."""
+        """Return -r1 |i - j|^r2."""
         r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST, max=2)
 
         def penalty(pair: Pair) -> Tensor:

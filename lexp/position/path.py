@@ -42,13 +42,13 @@ class PaTH(Position):
         self.strength = nn.Linear(d_model, n_heads)
 
     def mirrors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Directions w [B, H, T, D], of length 1, and strengths b [B, H, T], from 0 to 2."""
+        """Return directions w [B, H, T, D], of length 1, and strengths b [B, H, T], from 0 to 2."""
         wide = self.out(self.into(x)).transpose(1, 2)  # [B, H D, T]
         wide = self.conv(F.pad(wide, (2, 0))).unflatten(1, (self.n_heads, -1))
         return F.normalize(wide, dim=2).transpose(2, 3), 2 * self.strength(x).sigmoid().mT
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
-        """Softmax of the scores less what the mirrors take away."""
+        """Return the softmax of the scores less what the reflections subtract."""
         w_all, b_all = self.mirrors(x)
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def taken_away(q: Tensor, k: Tensor, w: Tensor, b: Tensor, passed: Tensor) -> Te
 
 
 def solved(w: Tensor, b: Tensor) -> Tensor:
-    """(I + D strict(W W^T))^-1 D of a block: w [B, H, K, D], b [B, H, K] to [B, H, K, K]."""
+    """Return (I + D strict(W W^T))^-1 D of a block: w [B, H, K, D], b [B, H, K] to [B, H, K, K]."""
     strict = (b[..., None] * (w @ w.mT)).tril(-1)
     unit = torch.eye(w.shape[2], dtype=w.dtype, device=w.device)
     return torch.linalg.solve_triangular(strict + unit, torch.diag_embed(b), upper=False)

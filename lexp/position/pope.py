@@ -34,7 +34,7 @@ class PoPE(Position):
         self.delta = nn.Parameter(torch.zeros(n_heads, head_dim))
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Magnitudes as complex numbers, those of the keys turned by delta; D to 2 D channels."""
+        """Return magnitudes as complex numbers, the keys' turned by delta; D to 2 D channels."""
         delta = self.delta.clamp(-2 * math.pi, 0)[:, None]  # [H, 1, D]
         q, k = F.softplus(q), F.softplus(k)
         q_pairs = torch.stack([q, torch.zeros_like(q)], dim=-1)
@@ -42,6 +42,6 @@ class PoPE(Position):
         return q_pairs.flatten(-2), k_pairs.flatten(-2).to(q.dtype)
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """exp(i theta n) for queries and keys alike."""
+        """Return exp(i theta n) for queries and keys alike."""
         rate = 1j * torch.tensor(self.frequencies, dtype=torch.float64, device=q_pos.device)
         return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)

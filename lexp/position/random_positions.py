@@ -53,7 +53,7 @@ class RandomPositions(SampledPositions):
         self.max_len = min(max_pos, inner.max_len or max_pos)
 
     def sample_positions(self, seq_len: int) -> Tensor:
-        """seq_len of the max_pos positions, ascending."""
+        """Return seq_len of the max_pos positions, ascending."""
         assert self.max_len is not None, "set by the constructor"
         chosen = torch.randperm(self.max_len, generator=self.generator())[:seq_len]
         return chosen.sort().values.double()
@@ -73,7 +73,10 @@ class RandomFloats(SampledPositions):
         self.train_len = train_len
 
     def sample_positions(self, seq_len: int) -> Tensor:
-        """Ascending uniform reals; in evaluation (i + 1/2) train_len / max(train_len, seq_len)."""
+        """Return ascending reals [seq_len], in training uniform from 0 to train_len.
+
+        In evaluation: (i + 1/2) train_len / max(train_len, seq_len).
+        """
         if self.training:
             sampled = torch.rand(seq_len, generator=self.generator(), dtype=torch.float64)
             return sampled.sort().values * self.train_len

@@ -13,7 +13,7 @@ from lexp.position.base import Factors, Position
 
 
 def rotary_frequencies(head_dim: int, base: float) -> Tensor:
-    """theta_c = base^(-2c/head_dim) in radians per token, float64 [head_dim/2]."""
+    """Return theta_c = base^(-2c/head_dim) in radians per token, float64 [head_dim/2]."""
     if head_dim % 2 or base <= 0:
         raise ValueError(
             f"rotary positions need an even head_dim and a base above 0, got {head_dim} and {base}"
@@ -32,6 +32,6 @@ class RoPE(Position):
         self.frequencies: list[float] = rotary_frequencies(head_dim, base).tolist()
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """exp(i theta n) for queries and keys alike."""
+        """Return exp(i theta n) for queries and keys alike."""
         rate = 1j * torch.tensor(self.frequencies, dtype=torch.float64, device=q_pos.device)
         return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)

@@ -30,7 +30,7 @@ class Sandwich(Position):
         self.n_heads, self.dim, self.base = n_heads, dim, base
 
     def bias(self, x: Tensor) -> Bias:
-        """(sum of cosines - dim/2) / (8 h / H)."""
+        """Return (sum of cosines - dim/2) / (8 h / H)."""
 
         def penalty(pair: Pair) -> Tensor:
             distance = pair.q_pos - pair.k_pos

@@ -25,7 +25,7 @@ class LogN(Position):
         self.log_train_len = math.log(train_len)
 
     def scale(self, n_keys: Tensor) -> Tensor:
-        """log n / log train_len."""
+        """Return log n / log train_len."""
         return n_keys.log() / self.log_train_len
 
 
@@ -45,5 +45,5 @@ class SSMax(Position):
         self.s = nn.Parameter(torch.full((n_heads, 1), 1 / mean))
 
     def scale(self, n_keys: Tensor) -> Tensor:
-        """s_h log n, [H, T]."""
+        """Return s_h log n, [H, T]."""
         return self.s * n_keys.log()

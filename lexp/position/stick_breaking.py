@@ -18,7 +18,7 @@ class StickBreaking(Position):
     """Weights by breaking a stick, nearest keys first."""
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
-        """b_ij times what the keys in between have left over; sums in the logarithm."""
+        """Return b_ij times the share that the keys in between leave; sums in the logarithm."""
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             earlier = allowed & (pair.j < pair.i)

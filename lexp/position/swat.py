@@ -31,7 +31,7 @@ class SWAT(RoPE):
         self.register_buffer("slopes", slopes, persistent=False)
 
     def bias(self, x: Tensor) -> Bias:
-        """s_h (i - j)."""
+        """Return s_h (i - j)."""
         slopes = self.slopes
         return lambda pair: slopes[pair.h] * (pair.q_pos - pair.k_pos)
 

@@ -35,7 +35,7 @@ class T5(Position):
         self.weight = nn.Parameter(torch.randn(n_heads, n_buckets) * 0.02)
 
     def bucket(self, distance: Tensor) -> Tensor:
-        """Bucket index of distances i - j; distances below 0 share bucket 0."""
+        """Return the bucket index of distances i - j; distances below 0 share bucket 0."""
         exact = self.n_buckets // 2
         # Rounding down at bucket borders must not depend on the precision that positions, which a
         # method may have made fractions, happen to be in.
@@ -46,6 +46,6 @@ class T5(Position):
         return bucket.clamp(max=self.n_buckets - 1).long()
 
     def bias(self, x: Tensor) -> Bias:
-        """w[h, bucket(i - j)]."""
+        """Return w[h, bucket(i - j)]."""
         weight = self.weight
         return lambda pair: weight[pair.h, self.bucket(pair.q_pos - pair.k_pos)]

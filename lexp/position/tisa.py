@@ -39,7 +39,7 @@ class TISA(Position):
         self.centre = nn.Parameter(-centre.abs() if fold else centre)  # c
 
     def bias(self, x: Tensor) -> Bias:
-        """sum_s a_s exp(-|b_s| (j - i - c_s)^2)."""
+        """Return sum_s a_s exp(-|b_s| (j - i - c_s)^2)."""
         amplitude, sharpness, centre = self.amplitude, self.sharpness.abs(), self.centre
 
         def bumps(pair: Pair) -> Tensor:

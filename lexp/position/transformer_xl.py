@@ -33,13 +33,13 @@ class TransformerXL(Position):
         self.position_bias = nn.Parameter(torch.randn(n_heads, 1, head_dim) * 0.02)  # v
 
     def sinusoids(self, distances: Tensor) -> Tensor:
-        """r of distances [N]: float64 [N, d_model]."""
+        """Return r of distances [N]: float64 [N, d_model]."""
         steps = torch.arange(0, self.d_model, 2, device=distances.device) / self.d_model
         angles = distances.double()[:, None] * 10000 ** -steps.double()
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
-        """Softmax of the scores with both biases."""
+        """Return the softmax of the scores with both biases."""
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             root = math.sqrt(q.shape[-1])

@@ -51,11 +51,11 @@ class XPos(Position):
         self.max_span = max(1, int(40 / -min(self.xi)))
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """exp((xi + i theta) n) for queries, exp((-xi + i theta) m) for keys."""
+        """Return exp((xi + i theta) n) for queries, exp((-xi + i theta) m) for keys."""
         return self._decaying(q_pos, k_pos, 1)
 
     def rotary_factors_ahead(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
-        """exp((-xi + i theta) n) for queries, exp((xi + i theta) m) for keys after them."""
+        """Return exp((-xi + i theta) n) for queries, exp((xi + i theta) m) for keys after them."""
         return self._decaying(q_pos, k_pos, -1)
 
     def _decaying(self, q_pos: Tensor, k_pos: Tensor, sign: int) -> Factors:

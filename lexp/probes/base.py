@@ -105,7 +105,7 @@ class ProbeExample:
 
     @property
     def depth(self) -> float:
-        """0 at the beginning, 1 at the end."""
+        """Return the needle's place: 0 at the beginning, 1 at the end."""
         return float(self.source.min() / (len(self.tokens) - 1))
 
 
@@ -127,12 +127,12 @@ class Probe:
 
     @property
     def n_candidates(self) -> int:
-        """Answers among which the right one is ranked; 1 for a probe without that measure."""
+        """Return the number of answers that are ranked; 1 for a probe without that measure."""
         return 1
 
     @property
     def n_passes(self) -> int:
-        """Forward passes of an example: itself, its control, and its other answers."""
+        """Return the passes of an example: itself, its control, and its other answers."""
         return 2 + (0 if self.one_token else self.n_candidates - 1)
 
     def attempt(self, material: Material, length: int, rng: Generator) -> ProbeExample | None:

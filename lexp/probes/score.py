@@ -47,7 +47,7 @@ class Scores:
 
     @property
     def example_gain(self) -> np.ndarray:
-        """Mean gain of each example's answer tokens, float64 [n]."""
+        """Return the mean gain of each example's answer tokens, float64 [n]."""
         return np.bincount(self.example, self.gain) / np.bincount(self.example)
 
 

@@ -41,7 +41,7 @@ def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
 
 
 def position_chart(all_series: Sequence[ResultSeries]) -> Chart:
-    """Loss of single tokens against the context they had, at the longest length of each series."""
+    """Draw the loss of single tokens by context length, at the longest length of each series."""
     curves = []
     for series in all_series:
         good = [length for length in series.lengths if not series.failure(length)]
@@ -78,7 +78,7 @@ def position_chart(all_series: Sequence[ResultSeries]) -> Chart:
 
 
 def published_chart(all_series: Sequence[ResultSeries]) -> Chart | None:
-    """Curves divided by their value at the trained length, beside printed ones of the same schemes.
+    """Draw curves relative to the trained length beside printed curves of the same schemes.
 
     None where no paper has one of these models.
     """

@@ -40,7 +40,7 @@ def results_chart(results: list[EvalResult], notes: dict[str, str]) -> Chart:
 
 
 def _point(length: int, results: list[EvalResult]) -> Point:
-    """Return mean and range over seeds; a gap if one of them has no number."""
+    """Return the mean and range over seeds; a gap if one of them has no number."""
     values = [result.ppl for result in results]
     if not all(result.ok for result in results):
         return Point(length, math.nan)

@@ -48,7 +48,7 @@ class Grid:
 
     @property
     def labels(self) -> dict[str, Callable[[Row], str]]:
-        """Columns that name a row, by heading; some exist only where rows differ in them."""
+        """Return the columns that name a row, by heading; some only where rows differ in them."""
         labels: dict[str, Callable[[Row], str]] = {
             "model": lambda row: row.model, "attention": lambda row: row.attention,
         }  # fmt: skip

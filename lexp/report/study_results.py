@@ -69,12 +69,12 @@ class ResultSeries:
 
     @property
     def lengths(self) -> list[int]:
-        """Every length, ascending."""
+        """Return every length, ascending."""
         return sorted(self.results)
 
     @property
     def seeds(self) -> list[int]:
-        """Every seed that any length has, ascending."""
+        """Return every seed that any length has, ascending."""
         return sorted({seed for by_seed in self.results.values() for seed in by_seed})
 
     @property

@@ -29,7 +29,7 @@ class ArrayFile:
     sha256: str
 
     def check(self) -> None:
-        """DataError if the file is missing or is not the one that was written."""
+        """Raise DataError if the file is missing or is not the one that was written."""
         try:
             is_same = sha256(self.path) == self.sha256
         except OSError as error:

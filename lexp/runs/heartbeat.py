@@ -116,7 +116,7 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def status_heartbeat(folder: Path, n_steps: int, stall_s: float = math.inf) -> Iterator[Heartbeat]:
-    """Within: a heartbeat keeps the run's status current; how the work ends is its last status."""
+    """Keep the run's status current while the block runs, and write how it ended."""
     heartbeat = Heartbeat(folder, n_steps, stall_s)
     heartbeat.start()
     try:

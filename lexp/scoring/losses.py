@@ -41,17 +41,17 @@ class Losses:
 
     @property
     def nll(self) -> float:
-        """Mean nats per token, summed in float64; not finite if any loss is not."""
+        """Return the mean nats per token, summed in float64; not finite if any loss is not."""
         return float(self.nats.sum(dtype=np.float64)) / len(self.nats)
 
     @property
     def ppl(self) -> float:
-        """exp(total nats / total tokens)."""
+        """Return exp(total nats / total tokens)."""
         return perplexity(self.nll)
 
     @property
     def bits_per_byte(self) -> float:
-        """Total bits / total bytes of the scored text."""
+        """Return total bits / total bytes of the scored text."""
         total = float(self.nats.sum(dtype=np.float64))
         return total / math.log(2) / float(self.n_bytes.sum(dtype=np.int64))
 

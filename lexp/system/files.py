@@ -15,7 +15,7 @@ from lexp.system.errors import StorageError
 
 @contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Within: an OSError becomes a StorageError that names the path."""
+    """Raise an OSError of the block as a StorageError that names the path."""
     try:
         yield
     except OSError as error:

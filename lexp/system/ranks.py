@@ -98,7 +98,7 @@ def refuse_several(what: str) -> None:
 
 @contextlib.contextmanager
 def report_on_rank_zero() -> Iterator[None]:
-    """Within: an error that all ranks share, such as a mistyped value, is reported by rank 0."""
+    """Report an error that all ranks share, such as a mistyped value, on rank 0 only."""
     try:
         yield
     except LexpError as error:

@@ -62,7 +62,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_signals(request: StopRequest | None = None) -> Iterator[StopRequest]:
-    """Within: SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C is recorded; a second one acts as usual.
+    """Record SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C in the block; a second signal acts as usual.
 
     Schedulers send a signal before they kill; the work then stops after the current step.
     request: where to record the signal, if it is read afterwards too.

@@ -8,7 +8,7 @@ from lexp.system.files import digest
 
 
 def printable(text: str) -> str:
-    """Text without what a terminal or browser would act on instead of showing.
+    """Return the text without characters that a terminal or browser acts on instead of showing.
 
     Control characters, direction overrides and lone surrogates become U+FFFD, line ends spaces.
     """

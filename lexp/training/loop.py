@@ -200,7 +200,7 @@ def validation_spans(
 
 
 def _validate(job: TrainingJob, console: Console | NullLogger) -> None:
-    """Validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
+    """Print the validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
     settings, model, protocol = job.settings, job.model, job.objective.protocol
     scorer = job.objective.scorer(model, job.pattern, job.autocast, protocol)
     values = {}

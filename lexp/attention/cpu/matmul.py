@@ -44,7 +44,7 @@ def scores_dtype(q: Tensor) -> torch.dtype:
 
 @contextlib.contextmanager
 def bfloat16_products(enabled: bool) -> Iterator[None]:
-    """Within the context, compute float32 products by the bfloat16 units, with float32 sums.
+    """Compute float32 products of the block in the bfloat16 units, with float32 sums.
 
     This loses nothing for numbers that came from bfloat16.
     """
