@@ -13,6 +13,7 @@ Ranks send no heartbeats to each other: killed processes are noticed by gloo or 
 machines by the launcher or the timeout of a collective (`WAIT` in group.py).
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -76,10 +77,14 @@ def is_network(error: BaseException) -> bool:
 
 
 def abort_collectives() -> None:
-    """End collectives of NCCL that wait; those of gloo end with the process at fault."""
+    """End collectives of NCCL that wait; those of gloo end with the process at fault.
+
+    An error of the abort itself must neither hide the failure nor keep this rank from ending.
+    """
     world = distributed.distributed_c10d.GroupMember.WORLD
     if world is not None:
-        world.abort()
+        with contextlib.suppress(Exception):
+            world.abort()
 
 
 class FailureMonitor:

@@ -377,6 +377,38 @@ def test_a_rank_that_does_not_leave_its_work_is_ended(tiny, tmp_path, monkeypatc
     assert (first.code, second.code) == (7, 7) and "9 GiB" in first.said and second.said == ""
 
 
+def test_a_rank_ends_though_its_collective_cannot_be_aborted(monkeypatch):
+    """A backend may refuse to abort: the monitor's thread must live to end the process."""
+
+    class Store:
+        def clone(self):
+            return self
+
+        def check(self, keys):
+            return True
+
+        def get(self, key):
+            return b'{"rank": 1, "kind": "DataError", "text": "no texts", "code": 3}'
+
+        def set(self, key, value):
+            pass
+
+    class Members:
+        class WORLD:
+            @staticmethod
+            def abort():
+                raise RuntimeError("the backend does not support abort")
+
+    ended = []
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "GroupMember", Members)
+    monkeypatch.setattr(failure_monitor, "HEARD_S", 0.0)
+    monkeypatch.setattr(failure_monitor, "LEAVE_S", 0.0)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monitor = failure_monitor.FailureMonitor(Store(), Rank(rank=0, size=2))
+    monitor._thread.join(10)
+    assert ended == [3] and monitor.failure.text == "no texts"
+
+
 def test_a_rank_that_is_silent_is_lost(tiny, tmp_path, monkeypatch):
     """A machine that is gone closes no connection; here a rank is stopped."""
     monkeypatch.setattr(failure_monitor, "HEARD_S", 2.0)
