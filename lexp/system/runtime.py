@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch.backends import mps
 
-from lexp.system import malloc as heap
+from lexp.system import malloc
 from lexp.system.errors import ConfigError, first_line
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ def prepare_process() -> None:
     """Apply process-wide settings; must be called before the first parallel operation."""
     # Decaying biases (ALiBi) make exp() produce denormals, which cost up to 2x on a CPU.
     torch.set_flush_denormal(True)
-    heap.keep()
+    malloc.keep()
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,19 +11,19 @@ from lexp.system.malloc import give_back, keep
 # Ten blocks of 64 MiB, written whole and freed in turn: pages that the system had to clear.
 FAULTS = """
 import resource, sys
-from lexp.system import malloc as heap
+from lexp.system import malloc
 import torch
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 if sys.argv[1] == "keep":
-    heap.keep()
+    malloc.keep()
 for _ in range(20):  # memory aligned as torch wants it takes some blocks to settle
     torch.ones(1 << 24)
 before = faults()
 for _ in range(10):
     torch.ones(1 << 24)
 print(faults() - before)
-heap.give_back()
+malloc.give_back()
 before = faults()
 torch.ones(1 << 24)
 print(faults() - before)
