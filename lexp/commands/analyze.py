@@ -1,4 +1,4 @@
-"""`lexp analyze`."""
+"""The command `lexp analyze`."""
 
 import itertools
 import math

@@ -34,7 +34,7 @@ SMALL_D_MODEL = 512
 
 @dataclass(frozen=True)
 class Progress:
-    """n_tokens were read since; note: what is being done now, if that changed."""
+    """Progress: n_tokens read since the last report; note: the present work, if it changed."""
 
     n_tokens: int
     note: str | None
@@ -42,7 +42,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class ResultReady:
-    """A result is there; is_new: it was computed now."""
+    """A result that is ready; is_new: it was computed in this call."""
 
     result: EvalResult
     is_new: bool

@@ -1,4 +1,4 @@
-"""`lexp eval`."""
+"""The command `lexp eval`."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""`lexp finetune`."""
+"""The command `lexp finetune`."""
 
 import sys
 from contextlib import AbstractContextManager
@@ -36,7 +36,7 @@ NOT_IDENTITY = ("run", "name", "outputs", "device")
 
 @dataclass(frozen=True)
 class FinetunePlan:
-    """One run, one task, one seed. max_len: tokens of a text that are read."""
+    """The plan of one fine-tuning: a run, a task, a seed. max_len: tokens read of a text."""
 
     config: FinetuneConfig
     run: Run

@@ -1,4 +1,4 @@
-"""`lexp probe`."""
+"""The command `lexp probe`."""
 
 import sys
 from dataclasses import dataclass

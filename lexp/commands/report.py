@@ -1,4 +1,4 @@
-"""`lexp report`."""
+"""The command `lexp report`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`lexp status`."""
+"""The command `lexp status`."""
 
 import time
 from collections import Counter

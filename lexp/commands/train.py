@@ -1,4 +1,4 @@
-"""`lexp train`."""
+"""The command `lexp train`."""
 
 import contextlib
 import math

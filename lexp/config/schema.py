@@ -19,7 +19,7 @@ from lexp.system.secrets import secret_in
 
 @dataclass
 class OptimSchema:
-    """optim.* of `lexp train`."""
+    """The keys optim.* of `lexp train`."""
 
     beta1: float = MISSING
     beta2: float = MISSING
@@ -34,7 +34,7 @@ class OptimSchema:
 
 @dataclass
 class SizeSchema:
-    """size.*: dimensions, and the recipe that goes with them."""
+    """The keys size.*: dimensions, and the recipe that goes with them."""
 
     name: str = MISSING
     n_layers: int = MISSING
@@ -51,7 +51,7 @@ class SizeSchema:
 
 @dataclass
 class TrainSchema:
-    """The root of `lexp train`. Token budgets are floats so that tokens=1e9 can be typed."""
+    """The root config of `lexp train`. Token budgets are floats so that tokens=1e9 can be typed."""
 
     model: Any = MISSING
     objective: Any = MISSING
@@ -101,7 +101,7 @@ class MethodsSchema:
 
 @dataclass
 class ReportSchema:
-    """The root of `lexp report`."""
+    """The root config of `lexp report`."""
 
     name: str = MISSING
     outputs: str = MISSING
@@ -115,7 +115,7 @@ class ReportSchema:
 
 @dataclass
 class StatusSchema:
-    """The root of `lexp status`."""
+    """The root config of `lexp status`."""
 
     name: str = MISSING
     outputs: str = MISSING
@@ -125,7 +125,7 @@ class StatusSchema:
 
 @dataclass
 class AnalyzeSchema(MethodsSchema):
-    """The root of `lexp analyze`."""
+    """The root config of `lexp analyze`."""
 
     instruments: Any = field(default_factory=dict)
     texts: int = MISSING
@@ -135,7 +135,7 @@ class AnalyzeSchema(MethodsSchema):
 
 @dataclass
 class EvalSchema(MethodsSchema):
-    """The root of `lexp eval`."""
+    """The root config of `lexp eval`."""
 
     protocol: Any = field(default_factory=dict)
     checkpoints: Any = MISSING
@@ -148,7 +148,7 @@ class EvalSchema(MethodsSchema):
 
 @dataclass
 class ProbeSchema(MethodsSchema):
-    """The root of `lexp probe`."""
+    """The root config of `lexp probe`."""
 
     probes: Any = field(default_factory=dict)
     samples: int = MISSING
@@ -157,7 +157,7 @@ class ProbeSchema(MethodsSchema):
 
 @dataclass
 class FinetuneSchema:
-    """The root of `lexp finetune`."""
+    """The root config of `lexp finetune`."""
 
     task: Any = MISSING
     run: str = MISSING
@@ -174,7 +174,7 @@ class FinetuneSchema:
 
 @dataclass
 class StudySchema:
-    """The root of `lexp study`; what a study file holds is checked by lexp.commands.study.file."""
+    """The root config of `lexp study`; lexp.commands.study.file checks the study file."""
 
     study: Any = MISSING
     dataset: Any = None

@@ -42,7 +42,7 @@ def build_all(nodes: Mapping[str, Node], expected: type[T], group: str) -> tuple
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """optim.* of `lexp train`."""
+    """Settings optim.* of `lexp train`."""
 
     beta1: float
     beta2: float
@@ -132,7 +132,7 @@ class HfRunConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """`lexp train`. Token budgets are floats, as tokens=1e9 is one."""
+    """Settings of `lexp train`. Token budgets are floats, as tokens=1e9 is one."""
 
     model: ModelConfig
     init_from: str | None
@@ -168,7 +168,7 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(StudyFolder):
-    """`lexp report`."""
+    """Settings of `lexp report`."""
 
     model: str | tuple[str, ...] | None
     delta: float
@@ -180,7 +180,7 @@ class ReportConfig(StudyFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig(StudyFolder):
-    """`lexp status`."""
+    """Settings of `lexp status`."""
 
     watch: bool
     every: float
@@ -204,7 +204,7 @@ class MethodsConfig(StudyFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(MethodsConfig):
-    """`lexp eval`. checkpoints: last, all, or steps. workers: auto, or a number."""
+    """Settings of `lexp eval`. checkpoints: last, all, or steps. workers: auto, or a number."""
 
     protocol: dict[str, Node]
     checkpoints: str | tuple[int, ...]
@@ -217,7 +217,7 @@ class EvalConfig(MethodsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig(MethodsConfig):
-    """`lexp probe`."""
+    """Settings of `lexp probe`."""
 
     probes: dict[str, Node]
     samples: int
@@ -226,7 +226,7 @@ class ProbeConfig(MethodsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyzeConfig(MethodsConfig):
-    """`lexp analyze`."""
+    """Settings of `lexp analyze`."""
 
     instruments: dict[str, Node]
     texts: int
@@ -236,7 +236,7 @@ class AnalyzeConfig(MethodsConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(StudyFolder):
-    """`lexp finetune`."""
+    """Settings of `lexp finetune`."""
 
     task: Node
     run: str
@@ -251,7 +251,7 @@ class FinetuneConfig(StudyFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig(StudyFolder):
-    """`lexp study`. study: the study file as it was read; train, eval, ...: values for stages."""
+    """Settings of `lexp study`. study: the study file; train, eval, ...: values for stages."""
 
     study: Any
     dataset: Node | None

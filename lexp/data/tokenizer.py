@@ -111,7 +111,7 @@ class TokenizerSpec:
 
 
 class BytesSpec(TokenizerSpec):
-    """tokenizer=bytes."""
+    """The vocabulary of tokenizer=bytes."""
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Return the byte tokenizer; it needs no corpus."""
@@ -119,7 +119,7 @@ class BytesSpec(TokenizerSpec):
 
 
 class BPESpec(TokenizerSpec):
-    """tokenizer=bpe: byte-level BPE trained on the train split, cached by the corpus's content."""
+    """Byte-level BPE, tokenizer=bpe: trained on the train split, cached by the corpus's content."""
 
     def __init__(self, vocab_size: int):
         if not 257 <= vocab_size <= 1 << 20:
@@ -140,7 +140,7 @@ class BPESpec(TokenizerSpec):
 
 
 class FileSpec(TokenizerSpec):
-    """tokenizer=file: a tokenizer.json of the `tokenizers` library."""
+    """The vocabulary of tokenizer=file: a tokenizer.json of the `tokenizers` library."""
 
     def __init__(self, path: str):
         self.path = Path(path).expanduser()
@@ -153,7 +153,7 @@ class FileSpec(TokenizerSpec):
 
 
 class HubSpec(TokenizerSpec):
-    """tokenizer=hub: the tokenizer.json of a hub repository."""
+    """The vocabulary of tokenizer=hub: the tokenizer.json of a hub repository."""
 
     def __init__(self, id: str, revision: str = "main"):
         self.id, self.revision = id, revision

@@ -1,13 +1,13 @@
-"""How the variance of attention output falls with position: Chi et al. 2023, ACL, arXiv 2305.13571.
+"""The fall of attention output's variance with position: Chi et al. 2023, ACL, arXiv 2305.13571.
 
-Of each layer and position m = 1 .. n, with u_m the concatenated outputs of its heads [inner] and
+For each layer and position m = 1 .. n, with u_m the concatenated outputs of its heads [inner] and
 o_m = W_o u_m [d_model], before it is added to the residual stream:
 
     output   (1 / d) sum_c (o_mc - mean_c o_mc)^2, over the d = d_model channels of o_m
     heads    the same over the channels of u_m, before the projection
-    equal    that of W_o applied to the plain mean of the values in sight: what attention that
-             prefers nothing would give. It differs from 1 / m only where values repeat.
-    single   that of W_o v_n, averaged over n: one value alone
+    equal    the same for W_o applied to the plain mean of the visible values: the output of uniform
+             attention. It differs from 1 / m only where values repeat.
+    single   the same for W_o v_n, averaged over n: one value alone
 
 averaged over texts. A causal mean of independent values has output = single / m, the paper's
 account of how models without positions know where they are. A text repeats its tokens, which
@@ -18,7 +18,7 @@ The slope b is of ln variance = a + b ln m, from position fit_from on, weights 1
 octave counts alike; error: standard error over texts (positions of one text share their keys, so
 their residuals do not tell); misfit: root mean square residual in ln variance.
 
-The derivation itself is checked beside it, on the paper's setting: lexp.instruments.derivation.
+The derivation itself is checked next to it, on the paper's setting: lexp.instruments.derivation.
 """
 
 import math

@@ -198,7 +198,7 @@ class Sum(Position):
 
 
 class Alternate(Position):
-    """Layers take the schemes in turns, the first layer the first one.
+    """A scheme for each layer, in turns: the first layer takes the first scheme.
 
     If one of them has parameters of its own in every layer, all of them do.
     """

@@ -1,4 +1,4 @@
-"""`lexp study`."""
+"""The command `lexp study`."""
 
 import re
 import shlex
