@@ -45,7 +45,7 @@ from lexp.report.tables import (
     reach_table,
     seeds_table,
 )
-from lexp.results import read_newest
+from lexp.results import read_newest, with_whole_arrays
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
@@ -76,8 +76,10 @@ def write_report(settings: ReportConfig) -> None:
     results = [result for result in every_step if result.step == LAST]
     if not results:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
-    probed = [result for result in read_newest(study, PROBES) if result.run.name in names]
+    probed = [r for r in read_newest(study, PROBES) if r.run.name in names]
+    probed = with_whole_arrays(probed)
     analyses = [r for r in read_newest(study, ANALYSES) if r.run.name in names and r.ok]
+    analyses = with_whole_arrays(analyses)
     analyses.sort(key=lambda result: method_rank(result.method))
     # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
     seen = {result.run.name for result in every_step} | {result.run.name for result in probed}

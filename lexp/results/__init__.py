@@ -13,7 +13,15 @@ from lexp.results.status import (
     Outcome,
     attempt,
 )
-from lexp.results.store import find, path_of, read, read_all, read_newest, write
+from lexp.results.store import (
+    find,
+    path_of,
+    read,
+    read_all,
+    read_newest,
+    with_whole_arrays,
+    write,
+)
 
 __all__ = [
     "NOT_DEFINED",
@@ -36,6 +44,7 @@ __all__ = [
     "read",
     "read_all",
     "read_newest",
+    "with_whole_arrays",
     "write",
     "write_csv",
 ]

@@ -8,6 +8,7 @@ and taken for absent, so that the same command computes it again.
 """
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,6 +90,20 @@ def read_newest(study: Path, kind: ResultKind[T]) -> list[T]:
         if key not in newest or newest[key][0] < record.sealed:
             newest[key] = record.sealed, result
     return [newest[key][1] for key in sorted(newest, key=str)]
+
+
+def with_whole_arrays(results: Iterable[T]) -> list[T]:
+    """Return the results whose arrays are as they were written; warn of each that is left out."""
+    whole = []
+    for result in results:
+        try:
+            if result.arrays is not None:
+                result.arrays.check()
+        except DataError as error:
+            warnings.warn(f"a result is left out: {error}; compute it again", stacklevel=2)
+        else:
+            whole.append(result)
+    return whole
 
 
 def _paths(study: Path, kind: ResultKind) -> list[Path]:

@@ -335,4 +335,6 @@ def _at_least_1(name: str, size: int | None) -> None:
 
 def _at_most(name: str, size: int | None, lengths: Sequence[int]) -> None:
     if size is not None and size > min(lengths):
-        raise ConfigError(f"protocol: {name}={size} is more than the shortest of lengths={lengths}")
+        raise ConfigError(
+            f"protocol: {name}={size} is more than the shortest of lengths={list(lengths)}"
+        )

@@ -314,7 +314,7 @@ def test_kept_checkpoints_are_scored_each_with_its_own_weights(tiny, tmp_path):
         assert float(row["nll"]) == by_step["4"][row["length"]]
     eval_(compose("eval", *where, "attention=[full]"))  # as before, though more is there
     assert (folder / "results.md").read_text() == plain_table
-    with pytest.raises(CheckpointError, match="no checkpoint of step 5, of 8, 10"):
+    with pytest.raises(CheckpointError, match="no checkpoint of step 5; it has: 8, 10"):
         eval_(compose("eval", *where, "checkpoints=[5]"))
     with pytest.raises(ConfigError, match=r"checkpoints=first \(last, all, or a list of steps\)"):
         eval_(compose("eval", *where, "checkpoints=first"))

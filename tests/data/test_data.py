@@ -58,7 +58,7 @@ def test_stdlib_is_long_disjoint_and_the_same_twice():
 
 
 def test_stdlib_split_depends_on_the_name_alone():
-    assert split_of("argparse.py") == split_of("argparse.py")
+    assert split_of("argparse.py") == "train" and split_of("zipfile.py") == "validation"
     shares = [split_of(f"file{n}.py") for n in range(4000)]
     assert 0.83 < shares.count("train") / 4000 < 0.89
     assert 0.07 < shares.count("test") / 4000 < 0.11

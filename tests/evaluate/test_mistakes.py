@@ -24,6 +24,7 @@ from lexp.scoring.losses import collect
 from lexp.scoring.protocol import Fixed, Prefix, Segments, Sliding
 from lexp.scoring.scorer import Scorer
 from lexp.statistics import TokenLosses, across, key_tokens, last, mean, paired
+from lexp.system.errors import DataError
 from support.config import compose
 from support.evaluation import by_cell, tiny_model, tokens_of
 from support.schemes import SCHEMES, dims, make
@@ -182,7 +183,7 @@ def test_13_failures_are_cells(study):
 
 
 def test_14_a_length_that_the_text_does_not_have_is_refused_not_cut():
-    with pytest.raises(Exception, match="has the 301 tokens that length 300 needs"):
+    with pytest.raises(DataError, match="has the 301 tokens that length 300 needs"):
         known(Segments(), [300], 300)
     losses = known(Prefix(), [250], 250)
     assert losses.context.max() == 250  # all of the length that the label says

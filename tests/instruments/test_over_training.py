@@ -40,7 +40,7 @@ def test_kept_checkpoints_stay_and_change_nothing(tiny, tmp_path, keep, steps):
     assert [one.step for one in found] == steps
     assert found[-1].model_sha256 == checkpoint.latest(checkpoints_of(plain)).model_sha256
     assert at_steps(checkpoints_of(config), [steps[-1], steps[0]]) == [found[0], found[-1]]
-    with pytest.raises(CheckpointError, match=f"no checkpoint of step 5, of {steps[0]}, "):
+    with pytest.raises(CheckpointError, match=f"no checkpoint of step 5; it has: {steps[0]}, "):
         at_steps(checkpoints_of(config), [5])
 
 
@@ -92,7 +92,7 @@ def test_the_command_follows_training(tiny, tmp_path, capsys):
     first = (folder / "invariance-1.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in first[1:]] == ["learned", "learned (random)"]
     analyze(compose("analyze", *base, "instruments=[invariance]", "checkpoints=[5]"))
-    with pytest.raises(CheckpointError, match="no checkpoint of step 7, of 2, 5, 8, 10"):
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7; it has: 2, 5, 8, 10"):
         analyze(compose("analyze", *base, "instruments=[invariance]", "checkpoints=[7]"))
 
 

@@ -31,6 +31,7 @@ from lexp.results import (
     read,
     read_all,
     read_newest,
+    with_whole_arrays,
     write,
     write_csv,
 )
@@ -183,6 +184,17 @@ def test_damaged_arrays_are_reported_and_computed_again(tmp_path, damage):
         written.arrays.load()
     write(tmp_path, spec(), Number("a", 1.0), {"x": np.arange(100)})
     assert find(tmp_path, spec()).arrays.load()["x"].sum() == 4950
+
+
+def test_results_with_damaged_arrays_can_be_left_out_with_a_warning(tmp_path):
+    results = [
+        write(tmp_path / "run", spec(length=n), Number(name=str(n), number=1.0), {"x": np.ones(n)})
+        for n in (8, 16)
+    ]
+    assert with_whole_arrays(results) == results
+    results[0].arrays.path.write_bytes(b"cut")
+    with pytest.warns(UserWarning, match=str(results[0].arrays.path)):
+        assert with_whole_arrays(results) == results[1:]
 
 
 def test_objects_in_arrays_are_not_unpickled(tmp_path):

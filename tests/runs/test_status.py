@@ -18,7 +18,7 @@ from lexp.runs import status
 from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.status import Status
-from lexp.system.errors import CheckpointError, ConfigError, Diverged, OutOfMemory
+from lexp.system.errors import CheckpointError, ConfigError, DataError, Diverged, OutOfMemory
 from support import ROOT
 from support.config import TINY, compose, dataset
 
@@ -324,7 +324,7 @@ def test_real_runs_end_in_their_states(tiny, monkeypatch):
     assert state == "out of memory" and "a larger accumulation= needs less" in reason
 
     failed = tiny("seed=3", "dataset.validation=nowhere/*.txt")
-    with pytest.raises(Exception, match="nowhere"):
+    with pytest.raises(DataError, match="nowhere"):
         training.train(failed)
     assert state_of(failed)[0] == "failed" and "nowhere" in state_of(failed)[1]
 
