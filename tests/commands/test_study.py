@@ -5,6 +5,7 @@ import json
 import math
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from lexp.commands.evaluate import eval_
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study import command as study_task
 from lexp.commands.study.command import check, study
-from lexp.commands.study.file import spelled
+from lexp.commands.study.file import parse_study, spelled
 from lexp.commands.study.jobs import training_runs
 from lexp.commands.train import train
 from lexp.config.schema import plain
+from lexp.config.settings import StudyConfig
 from lexp.config.sweep import check_jobs
 from lexp.evaluate import EVALUATIONS
 from lexp.extension import Extension, UniformScale
@@ -166,6 +168,39 @@ REFUSED = {
     "scale key": ({"scales/mini/evall": []}, ["'evall'", "eval, probe"]),
     "file key": ({"claims": ""}, ["'claims'", "claim"]),
 }  # fmt: skip
+
+
+ELSEWHERE = [
+    *("outputs", "+outputs", "++outputs", "~outputs", "name", "++name"),
+    *("hydra.sweep.dir", "hydra.verbose", "hydra/launcher", "+hydra.launcher.setup"),
+    *("dataset@_global_", "+dataset@outputs", "dataset@x:outputs", "+dataset@hydra.launcher"),
+    *("seed=0 outputs", "outputs ", "'outputs'", "", 1, True),
+]
+
+
+REFUSES_A_KEY = "(train|eval|probe|analyze|report): .*(cannot be set by a stage|is no key)"
+
+
+@pytest.mark.parametrize("key", ELSEWHERE)
+@pytest.mark.parametrize("command", ["train", "eval", "probe", "analyze", "report"])
+def test_no_stage_says_where_is_written(command, key):
+    settings = StudyConfig(
+        name="s", outputs="o", raw={}, dataset=None, tokenizer=None, scale="mini", plan=False,
+        flops=None, train={}, eval={}, probe={}, analyze={}, report={}, device="cpu",
+        precision="auto",
+        study={"name": "s", "claim": "", "source": "",
+               "scales": {"mini": {command: [{"model": "rope"}, {key: "/victim"}]}}},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=REFUSES_A_KEY):
+        parse_study(settings)
+    typed = replace(settings, study=_without_stages(settings), **{command: {key: "/victim"}})
+    with pytest.raises(ConfigError, match=REFUSES_A_KEY):
+        parse_study(typed)
+
+
+def _without_stages(settings):
+    command = next(iter(settings.study["scales"]["mini"]))
+    return {**settings.study, "scales": {"mini": {command: [{}]}}}
 
 
 @pytest.mark.parametrize("case", REFUSED)

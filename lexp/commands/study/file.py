@@ -20,6 +20,8 @@ from lexp.config.settings import StudyConfig
 from lexp.system.errors import ConfigError
 
 COMMANDS = ("train", "eval", "probe", "analyze", "report")
+# What decides where everything is written: set once for a study, never by a stage.
+OF_THE_STUDY = ("name", "outputs", "hydra", "_global_")
 KEYS = ("name", "claim", "source", "expected", "deviations", "scales")
 SCALE_KEYS = ("time", "flops", "deviations", "expected", *COMMANDS)
 
@@ -112,6 +114,8 @@ def _choices(key: str, value: Any) -> Any:
 
 def _with_settings(command: str, values: Values, settings: StudyConfig) -> Values:
     """Return the values of a stage with what the command line says for all stages."""
+    for key in (*values, *settings.overrides[command]):
+        _check_key(command, key)
     merged: Values = {"name": settings.name, "outputs": settings.outputs, **values}
     for group, node in (("dataset", settings.dataset), ("tokenizer", settings.tokenizer)):
         if node is not None:
@@ -123,6 +127,18 @@ def _with_settings(command: str, values: Values, settings: StudyConfig) -> Value
     if command not in ("report", "analyze"):
         merged["precision"] = settings.precision
     return merged | settings.overrides[command]
+
+
+def _check_key(command: str, key: Any) -> None:
+    """Raise ConfigError for a key that no stage can set, in any spelling of Hydra."""
+    if not isinstance(key, str) or not re.fullmatch(r"(\+{1,2}|~)?[A-Za-z_][\w./@:-]*", key):
+        raise ConfigError(f"{command}: {key!r} is no key; write one such as train_len")
+    for path in re.split("[@:]", key.lstrip("+~")):
+        if re.split("[./]", path)[0] in OF_THE_STUDY:
+            raise ConfigError(
+                f"{command}: {key}= cannot be set by a stage: a study writes to one folder; "
+                "remove it, or type name= and outputs= for the whole study"
+            )
 
 
 def _choice(group: str, node: Values) -> Values:
