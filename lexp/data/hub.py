@@ -73,7 +73,8 @@ class Hub(Corpus):
         """Yield the rows of a split, streamed; code that the dataset ships is never run."""
         for where, row in self.rows(split):
             if text := text_field(row, self.column, where):
-                yield Document(where, text)
+                # Where the data set lies is no part of a document's name.
+                yield Document(where.removeprefix(f"{self.path}/"), text)
 
     def rows(self, split: Split) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the rows of a split unchanged, each with its place."""
@@ -93,22 +94,25 @@ class Hub(Corpus):
         local, commit = Path(self.path).is_dir(), self.commit
         if self._failure:  # the hub's own client would try again for half a minute
             raise self._failure
+        n_read = 0
         try:
-            yield from datasets.load_dataset(
+            for row in datasets.load_dataset(
                 self.path,
                 self.config,
                 split=name,
                 revision=None if local else commit,
                 streaming=True,
-            )
+            ):
+                yield row
+                n_read += 1
         except Exception as error:
-            raise self._unreachable(error) from None
+            raise self._unreachable(error, f" after row {n_read - 1}" * bool(n_read)) from None
 
-    def _unreachable(self, error: Exception) -> DataError:
+    def _unreachable(self, error: Exception, after: str = "") -> DataError:
         reason = first_line(error)
         return DataError(
             f"dataset {self.path} (config {self.config}, revision {self.revision}) "
-            f"cannot be loaded: {reason}"
+            f"cannot be loaded{after}: {reason}"
         )
 
 

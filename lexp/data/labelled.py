@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lexp.data.corpus import Split, text_field
 from lexp.data.hub import Hub
-from lexp.data.text import TextFiles, jsonl_rows
+from lexp.data.readers import jsonl_rows
+from lexp.data.text import TextFiles
 from lexp.system.errors import DataError
 
 
@@ -55,7 +56,8 @@ class LabelledDataset:
         value: Any = row.get(self.label)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if self.n_classes == 1:
-            if number and math.isfinite(value):
+            # An integer can be beyond what a float holds.
+            if number and abs(value) <= sys.float_info.max:
                 return float(value)
             raise DataError(f"{where}: {self.label}={value!r}: expected a number")
         if not number or value not in range(self.n_classes):
@@ -83,10 +85,13 @@ class LabelledFiles(LabelledDataset):
     def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
         """Yield the lines; files in order of their names."""
         for path in self.files.files(split):
-            if path.suffix != ".jsonl":
+            if path.suffix.lower() != ".jsonl":
                 raise DataError(f"task.{split}: {path} is not a .jsonl file")
-            for number, row in jsonl_rows(path):
-                yield f"{path}: line {number}", row
+            try:
+                for number, row in jsonl_rows(path):
+                    yield f"{path}: line {number}", row
+            except OSError as error:
+                raise DataError(f"{path}: {error.strerror or error}") from None
 
 
 class LabelledHub(LabelledDataset):

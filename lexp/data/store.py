@@ -120,6 +120,7 @@ def _write_split(
 ) -> None:
     dtype = id_dtype(tokenizer.vocab_size)
     rows: list[dict[str, str | int]] = []
+    names: set[str] = set()
     all_single = True
     with storage(folder), ExitStack() as files:
         ids_file = files.enter_context((folder / f"{split}.tokens").open("wb"))
@@ -127,6 +128,9 @@ def _write_split(
         for batch in _batches(documents):
             encoded = tokenizer.encode([document.text for document in batch])
             for document, (ids, n_bytes) in zip(batch, encoded, strict=True):
+                if document.name in names:  # tokens of several results are matched by name
+                    raise DataError(f"two documents of dataset.{split} are named {document.name!r}")
+                names.add(document.name)
                 if len(ids) and int(ids.max()) >= tokenizer.vocab_size:
                     raise DataError(
                         f"{document.name}: token id {ids.max()} in a vocabulary of "

@@ -1,15 +1,13 @@
 """Your own files: globs of .txt, .jsonl and .parquet, one document per file, line or row."""
 
 import glob
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint, text_field
+from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
+from lexp.data.readers import SUFFIXES, read_texts
 from lexp.system.errors import DataError
-
-SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 class TextFiles(Corpus):
@@ -32,36 +30,51 @@ class TextFiles(Corpus):
         self.column = column
 
     def files(self, split: Split) -> list[Path]:
-        """Return the files of a split, sorted; DataError if a glob matches nothing usable."""
-        files: set[Path] = set()
+        """Return the files of a split, sorted, each once however many names it has.
+
+        DataError if a glob matches nothing usable.
+        """
+        return self._match(split)[0]
+
+    def left_out(self) -> list[str]:
+        """Say of each split how many of its files have another type than lexp reads."""
+        lines = []
+        for split in SPLITS:
+            files, others = self._match(split)
+            if others:
+                kinds = ", ".join(sorted({_kind(path) for path in others}))
+                lines.append(
+                    f"dataset.{split}={','.join(self.globs[split])}: {len(others)} of "
+                    f"{len(files) + len(others)} files left out ({kinds}); lexp reads "
+                    f"{', '.join(SUFFIXES)}"
+                )
+        return lines
+
+    def _match(self, split: Split) -> tuple[list[Path], list[Path]]:
+        """Return the files of a split, and what else its globs match, folders aside."""
+        usable: set[Path] = set()
+        others: set[Path] = set()
         for pattern in self.globs[split]:
             matches = {Path(m) for m in glob.glob(str(Path(pattern).expanduser()), recursive=True)}
-            usable = {path for path in matches if path.is_file() and path.suffix in SUFFIXES}
-            if not usable:
+            found = {p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES}
+            if not found:
                 seen = f"{len(matches)} paths, none" if matches else "nothing"
                 raise DataError(
                     f"dataset.{split}={pattern} matches {seen} that ends in {', '.join(SUFFIXES)}"
                 )
-            files |= usable
-        return sorted(files)
+            usable |= found
+            others |= {path for path in matches - found if not path.is_dir()}
+        once: dict[object, Path] = {}
+        for path in sorted(usable):
+            once.setdefault(_identity(path), path)
+        return list(once.values()), sorted(others)
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Yield the documents of a split; DataError names file and place of unreadable text."""
-        for path in self.files(split):
-            try:
-                yield from self._read(path)
-            except OSError as error:
-                raise DataError(f"{path}: {error.strerror or error}") from None
-
-    def _read(self, path: Path) -> Iterator[Document]:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty")
-        if path.suffix == ".parquet":
-            yield from _parquet(path, self.column)
-        elif path.suffix == ".jsonl":
-            yield from _jsonl(path, self.column)
-        else:
-            yield Document(path.name, decode(path.read_bytes(), path))
+        files = self.files(split)
+        for path, name in zip(files, document_names(files), strict=True):
+            for number, text in read_texts(path, self.column):
+                yield Document(name if number is None else f"{name}:{number}", text)
 
     def fingerprint(self) -> str:
         """Return a digest of all names and texts; DataError if a file is used in two splits."""
@@ -74,53 +87,26 @@ class TextFiles(Corpus):
         return content_fingerprint((split, self.documents(split)) for split in SPLITS)
 
 
-def decode(data: bytes, path: Path, first_line: int = 1) -> str:
-    """Decode UTF-8; DataError names file, line and byte of the first error."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = first_line + data.count(b"\n", 0, error.start)
-        raise DataError(
-            f"{path}: line {line}, byte {error.start}: not UTF-8 ({error.reason})"
-        ) from None
+def document_names(files: list[Path]) -> list[str]:
+    """Return the path of each file from the folder on that all have in common.
+
+    The names are distinct, and the same wherever the folder is and however it is spelt.
+    """
+    if not files:
+        return []
+    folders = {folder: folder.resolve() for folder in {path.parent for path in files}}
+    common = os.path.commonpath(list(folders.values()))
+    return [(folders[p.parent] / p.name).relative_to(common).as_posix() for p in files]
 
 
-def _jsonl(path: Path, column: str) -> Iterator[Document]:
-    for number, row in jsonl_rows(path):
-        where = f"{path}: line {number}"
-        yield Document(f"{path.name}:{number}", text_field(row, column, where))
+def _identity(path: Path) -> object:
+    """Return what is the same for all names of a file: of links, hard links and other spellings."""
+    status = path.stat()
+    # Inode numbers are not unique on every network file system; they are needed for hard links.
+    return (status.st_dev, status.st_ino) if status.st_nlink > 1 else path.resolve()
 
 
-def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the rows of a .jsonl file with line numbers from 1; DataError names a bad line."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark is not JSON
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(decode(line, path, number))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}: line {number}: not JSON ({error.msg})") from None
-            except RecursionError:
-                raise DataError(f"{path}: line {number}: JSON nested too deeply") from None
-
-
-def _parquet(path: Path, column: str) -> Iterator[Document]:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({error})") from None
-    names = file.schema_arrow.names
-    if column not in names:
-        raise DataError(f"{path}: no column {column!r}; it has {', '.join(names)}")
-    number = 0
-    for batch in file.iter_batches(columns=[column]):
-        for value in batch.column(0).to_pylist():
-            number += 1
-            text = text_field({column: value}, column, f"{path}: row {number}")
-            yield Document(f"{path.name}:{number}", text)
+def _kind(path: Path) -> str:
+    if not path.exists():
+        return "broken link"
+    return (path.suffix or "no suffix") if path.is_file() else "no regular file"
