@@ -27,6 +27,30 @@ def free_sign(oracle: Callable) -> Callable:
     return oracle
 
 
+def bounded(**bounds: tuple[float, float]) -> Callable:
+    """Mark an oracle whose authors move parameters, by name, into bounds before they use them."""
+
+    def mark(oracle: Callable) -> Callable:
+        oracle.bounds = bounds
+        return oracle
+
+    return mark
+
+
+def leaves(oracle: Callable, learned: Params) -> Params:
+    """Return copies of parameters for an oracle, moved into its bounds before its graph begins.
+
+    The gradient that reaches a copy is the authors', at a bound and beyond it too.
+    """
+    bounds, copies = getattr(oracle, "bounds", {}), {}
+    for name, parameter in learned.items():
+        least, most = bounds.get(name.rpartition(".")[2], (-math.inf, math.inf))
+        numbers = [min(max(number, least), most) for number in parameter.flatten().tolist()]
+        moved = torch.tensor(numbers, dtype=parameter.dtype).view(parameter.shape)
+        copies[name] = moved.requires_grad_()
+    return copies
+
+
 @all_pairs
 def nope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """q.k / sqrt(d)."""
@@ -144,17 +168,23 @@ def t5(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
     return with_bias(q, k, lambda i, j: learned["weight"][head, bucket(i - j)])
 
 
+LOG_BOUNDS = {"r1": (0.01, math.inf), "r2": (0.01, math.inf)}
+POWER_BOUNDS = {"r1": (0.01, math.inf), "r2": (0.01, 2.0)}
+
+
+@bounded(**LOG_BOUNDS)
 def kerple_log(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Chi et al. 2022a, equation 4: -r1 log(1 + r2 |i - j|), parameters at least 0.01."""
-    r1, r2 = (learned[name][head].clamp(min=0.01) for name in ("r1", "r2"))
+    r1, r2 = learned["r1"][head], learned["r2"][head]
     return with_bias(q, k, lambda i, j: -r1 * (1 + r2 * (i - j)).log())
 
 
+@bounded(**POWER_BOUNDS)
 def kerple_power(
     q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
 ) -> Tensor:
     """Chi et al. 2022a, equation 3: -r1 |i - j|^r2, 0 < r2 <= 2."""
-    r1, r2 = learned["r1"][head].clamp(min=0.01), learned["r2"][head].clamp(min=0.01, max=2)
+    r1, r2 = learned["r1"][head], learned["r2"][head]
     return with_bias(q, k, lambda i, j: -r1 * (r2 * math.log(i - j)).exp() if i > j else 0 * r1)
 
 
@@ -428,12 +458,13 @@ def dape_alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x
     )
 
 
+@bounded(**LOG_BOUNDS)
 @all_heads
 def dape_kerple_log(
     q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
 ) -> Tensor:
     """DAPE around KERPLE-log."""
-    r1, r2 = (learned[f"inner.{name}"].clamp(min=0.01) for name in ("r1", "r2"))
+    r1, r2 = learned["inner.r1"], learned["inner.r2"]
     return dape(q, k, head, learned, lambda h, i, j: -r1[h] * (1 + r2[h] * (i - j)).log())
 
 
@@ -588,15 +619,17 @@ def alibi_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -
     return everywhere(q, k, lambda i, j: torch.tensor(-m * abs(i - j), dtype=q.dtype))
 
 
+@bounded(**LOG_BOUNDS)
 def kerple_log_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
     """Chi et al. 2022a, equation 4, |m - n| as printed."""
-    r1, r2 = (learned[name][head].clamp(min=0.01) for name in ("r1", "r2"))
+    r1, r2 = learned["r1"][head], learned["r2"][head]
     return everywhere(q, k, lambda i, j: -r1 * (1 + r2 * abs(i - j)).log())
 
 
+@bounded(**POWER_BOUNDS)
 def kerple_power_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
     """Chi et al. 2022a, equation 3, |m - n| as printed."""
-    r1, r2 = learned["r1"][head].clamp(min=0.01), learned["r2"][head].clamp(min=0.01, max=2)
+    r1, r2 = learned["r1"][head], learned["r2"][head]
     return everywhere(
         q, k, lambda i, j: -r1 * (r2 * math.log(abs(i - j))).exp() if i != j else 0 * r1
     )

@@ -4,7 +4,9 @@
     power:  score(i, j) = q_i . k_j / sqrt(d) - r1 |i - j|^r2,           r1 > 0, 0 < r2 <= 2
 
 The paper divides the bias by sqrt(d) as well, the authors' code does not; we follow the code, which
-made the published numbers. Initialisation and clamping are the code's too.
+made the published numbers. Initialisation and bounds are the code's too (chijames/KERPLE 25be3d7,
+megatron/mpu/layers.py): before each use the parameters themselves are moved to their nearest bound,
+outside of the graph, so a parameter at a bound keeps its gradient and can leave it again.
 """
 
 import torch
@@ -12,7 +14,17 @@ from torch import Tensor, nn
 
 from lexp.position.base import Bias, Pair, Position
 
-LEAST = 1e-2  # the parameters are kept positive by clamping here when they are used
+LEAST, MOST_POWER = 1e-2, 2.0
+
+
+def keep_within(parameter: Tensor, least: float, most: float | None = None) -> Tensor:
+    """Move a parameter's numbers into [least, most] in place; return it, its gradient untouched.
+
+    A clamp in the graph would stop the gradient of a parameter outside its bounds for good.
+    """
+    # Through `data`, because a step saves the parameter for its backward pass once a layer.
+    parameter.data.clamp_(least, most)
+    return parameter
 
 
 class KerpleLog(Position):
@@ -29,7 +41,7 @@ class KerpleLog(Position):
 
     def bias(self, x: Tensor) -> Bias:
         """Return -r1 log(1 + r2 |i - j|)."""
-        r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST)
+        r1, r2 = keep_within(self.r1, LEAST), keep_within(self.r2, LEAST)
 
         def penalty(pair: Pair) -> Tensor:
             distance = (pair.q_pos - pair.k_pos).abs()
@@ -52,7 +64,7 @@ class KerplePower(Position):
 
     def bias(self, x: Tensor) -> Bias:
         """Return -r1 |i - j|^r2."""
-        r1, r2 = self.r1.clamp(min=LEAST), self.r2.clamp(min=LEAST, max=2)
+        r1, r2 = keep_within(self.r1, LEAST), keep_within(self.r2, LEAST, MOST_POWER)
 
         def penalty(pair: Pair) -> Tensor:
             distance = (pair.q_pos - pair.k_pos).abs()

@@ -74,10 +74,11 @@ def check_against_oracle(oracle, position: Position, n_heads: int):
     learned = {n: p for n, p in position.named_parameters() if not n.endswith("table")}
     inputs = [q, k, v, *learned.values()]
     sampled = position.sample_positions(n)
-    known = {**dict(position.named_buffers()), **learned}
+    own = oracles.leaves(oracle, learned)
+    known = {**dict(position.named_buffers()), **own}
     expected = expected_output(oracle, position, known, q, k, v, x, sampled)
     weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
-    gradients = torch.autograd.grad((expected * weight).sum(), inputs)
+    gradients = torch.autograd.grad((expected * weight).sum(), [q, k, v, *own.values()])
 
     reference = Reference(Full(), n, position, CPU)(q, k, v, position, x, sampled)
     torch.testing.assert_close(reference, expected, rtol=0, atol=1e-12)
