@@ -45,7 +45,7 @@ from lexp.report.tables import (
     reach_table,
     seeds_table,
 )
-from lexp.results import read_newest, with_whole_arrays
+from lexp.results import read_newest, with_damage
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
@@ -70,20 +70,20 @@ def write_report(settings: ReportConfig) -> None:
     study = settings.study_folder
     runs = select_runs(study, settings.model)
     names = {run.name for run in runs}
-    stored = read_newest(study, EVALUATIONS)
+    stored = with_damage(read_newest(study, EVALUATIONS))
     _say_orphans(study, stored)
     every_step = [result for result in stored if result.run.name in names]
     results = [result for result in every_step if result.step == LAST]
     if not results:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
-    probed = [r for r in read_newest(study, PROBES) if r.run.name in names]
-    probed = with_whole_arrays(probed)
-    analyses = [r for r in read_newest(study, ANALYSES) if r.run.name in names and r.ok]
-    analyses = with_whole_arrays(analyses)
+    probed = [r for r in with_damage(read_newest(study, PROBES)) if r.run.name in names]
+    analyses = [r for r in with_damage(read_newest(study, ANALYSES)) if r.run.name in names]
+    unmeasured = [result for result in analyses if not result.ok]
+    analyses = [result for result in analyses if result.ok]
     analyses.sort(key=lambda result: method_rank(result.method))
     # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
     seen = {result.run.name for result in every_step} | {result.run.name for result in probed}
-    seen |= {result.run.name for result in analyses}
+    seen |= {result.run.name for result in (*analyses, *unmeasured)}
     runs = [run for run in runs if run.name in seen]
     last_steps = {run.name: last_step(read_config(run)) for run in runs}
     notes, of_runs = variant_notes(run.settings for run in runs), run_notes(runs)
@@ -100,7 +100,11 @@ def write_report(settings: ReportConfig) -> None:
         tables = probe_tables(probed, notes)
         sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(tables)))
     sections += _analysis(analyses, of_runs)
-    if failures := failures_table(all_series):
+    others = [
+        (result, f"{result.run.model} {of_runs[result.run.name]}".rstrip(), result.instrument.label)
+        for result in by_variant(unmeasured, of_runs)
+    ]
+    if failures := failures_table(all_series, others):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
     summary = (
         f"{len(runs)} runs, {len(results)} cells. Every number carries the protocol that made it; "

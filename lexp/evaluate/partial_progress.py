@@ -1,41 +1,76 @@
-"""Progress within one evaluation, so that what an interrupted start scored is not lost."""
+"""Progress within one evaluation, so that what an interrupted start scored is not lost.
 
-import io
+A line of JSON (the spec's digest, how many passes are done, a digest of both and of the losses) and
+the losses, float32. A file of another evaluation, or a damaged one, is said and scored anew.
+"""
+
+import hashlib
+import json
 import time
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from lexp.results.arrays import DAMAGE
 from lexp.system.files import write_bytes
 
 # An unfinished evaluation's losses are written this often.
 SAVE_EVERY_S = 10.0
+MOST_HEADER_BYTES = 4096
 
 
+@dataclass
 class PartialFile:
-    """Losses of an unfinished evaluation, written now and then; the next start goes on there."""
+    """Losses of an unfinished evaluation, written now and then; the next start goes on there.
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._last = time.monotonic()
+    spec: digest of the evaluation's spec. n: how many losses it has when it is complete.
+    """
+
+    path: Path
+    spec: str
+    n: int
+    _last: float = field(default_factory=time.monotonic)
 
     def load(self) -> tuple[np.ndarray, int] | None:
         """Return losses [n] and how many forward passes they come from; None if there are none."""
         try:
-            with np.load(self.path) as stored:
-                return stored["nats"], int(stored["n_done"])
-        except DAMAGE:
+            return self._read()
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            warnings.warn(f"{self.path} is left out, scoring begins anew: {error}", stacklevel=2)
+            return None
+
+    def _read(self) -> tuple[np.ndarray, int]:
+        """Read the file; ValueError if it is not what `save` wrote for this evaluation."""
+        with self.path.open("rb") as file:
+            # No more is read than there can be.
+            header = file.readline(MOST_HEADER_BYTES)
+            data = file.read(4 * self.n + 1)
+        stored = json.loads(header)
+        if not isinstance(stored, dict) or type(stored.get("n_done")) is not int:
+            raise ValueError("it is not a file of losses")
+        if stored != self._header(data, stored["n_done"]):
+            raise ValueError("it is damaged, or of another evaluation")
+        if len(data) != 4 * self.n or stored["n_done"] < 0:
+            raise ValueError(f"it has not {self.n} losses")
+        return np.frombuffer(data, dtype="<f4").astype(np.float32), stored["n_done"]
 
     def save(self, nats: np.ndarray, n_done: int) -> None:
         """Write losses [n] after n_done passes, unless that was done a moment ago."""
         if time.monotonic() - self._last < SAVE_EVERY_S:
             return
         self._last = time.monotonic()
-        buffer = io.BytesIO()
-        np.savez(buffer, nats=nats, n_done=n_done)
-        write_bytes(self.path, buffer.getvalue())
+        data = nats.astype("<f4").tobytes()
+        header = json.dumps(self._header(data, n_done)).encode()
+        write_bytes(self.path, header + b"\n" + data)
+
+    def _header(self, data: bytes, n_done: int) -> dict[str, str | int]:
+        named = f"{self.spec} {n_done} ".encode()
+        return {
+            "spec": self.spec, "n_done": n_done, "sha256": hashlib.sha256(named + data).hexdigest(),
+        }  # fmt: skip
 
     def remove(self) -> None:
         """Remove the file: the evaluation is complete."""

@@ -1,5 +1,6 @@
 """A stored evaluation: one loss with everything that made it, and the losses of all tokens."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ from lexp.evaluate.model_under_test import LAST, Method, ModelUnderTest, RunInfo
 from lexp.evaluate.targets import EvalTargets
 from lexp.extension import method_label
 from lexp.results import Component, Result, ResultKind, Spec, component_spec
-from lexp.scoring.losses import Losses, read_losses
+from lexp.scoring.losses import Losses, losses_from
 from lexp.scoring.protocol import BOS, ProtocolInfo
 from lexp.system.errors import DataError
 from lexp.system.files import digest
@@ -19,6 +20,8 @@ COLUMNS = (
 )  # fmt: skip
 # Written only where checkpoints of several steps were scored, which it tells apart.
 STEP = "step"
+# The most that losses take in memory: for a token, for a document's name (a path), for the rest.
+TOKEN_BYTES, NAME_BYTES, HEADER_BYTES = 32, 4 * 4096, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,22 @@ class EvalResult(Result):
         return method_label(self.pattern.label, self.extension.label)
 
     def losses(self) -> Losses:
-        """Read the losses of all tokens; DataError if the file is missing or damaged."""
+        """Read the losses of all tokens; DataError if they are missing, damaged or others."""
         if self.arrays is None:
             raise DataError(f"{self.run.name}: a result of {self.protocol.label} without losses")
-        return read_losses(self.arrays)
+        most_bytes = self.tokens * TOKEN_BYTES + self.documents * NAME_BYTES + HEADER_BYTES
+        losses = losses_from(self.arrays.load(most_bytes), self.arrays.path)
+        found = len(losses.nats), losses.length, losses.protocol
+        if found != (self.tokens, self.length, self.protocol.label) or not _is_same_loss(
+            losses.nll, self.nll
+        ):
+            raise DataError(f"{self.arrays.path} has losses of another evaluation than its record")
+        return losses
+
+    def check_arrays(self) -> None:
+        """Raise DataError if the losses are not those of this result."""
+        if self.arrays is not None:
+            self.losses()
 
     def row(self) -> dict[str, Any]:
         """Return the row of results.csv, the step included."""
@@ -78,6 +93,11 @@ EVALUATIONS = ResultKind(
     ),
     result=EvalResult,
 )  # fmt: skip
+
+
+def _is_same_loss(a: float, b: float) -> bool:
+    # Sums of float64 differ in their last bits between machines.
+    return math.isclose(a, b, rel_tol=1e-9) or (math.isnan(a) and math.isnan(b))
 
 
 def eval_spec(

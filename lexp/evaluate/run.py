@@ -111,8 +111,9 @@ def _compute(case: EvalCase, advance: Advance) -> EvalResult:
     """Score a case, keeping progress meanwhile, and store its result."""
     path = path_of(case.tested.folder, case.spec)
     make_folder(path.parent)
+    n_targets = sum(window.n_scored for window in case.targets.windows(case.length))
     started = time.perf_counter()
-    partial = PartialFile(path.with_suffix(".part"))
+    partial = PartialFile(path.with_suffix(".part"), case.spec.digest, n_targets)
     outcome = _score(case, advance, partial)
     result = _store(case, outcome, round(time.perf_counter() - started, 3))
     partial.remove()

@@ -63,6 +63,11 @@ class AnalysisResult(Result):
         """Return the name of the method in tables."""
         return method_label(self.pattern.label, self.extension.label)
 
+    def check_arrays(self) -> None:
+        """Raise DataError if the arrays cannot be read."""
+        if self.arrays is not None:
+            self.arrays.load()
+
     def labelled(self, note: str = "") -> LabelledMeasurement:
         """Read the arrays and return the measurement with what names it.
 

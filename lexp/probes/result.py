@@ -73,6 +73,11 @@ class ProbeResult(Result):
             raise DataError(f"{self.arrays.path} is not a file of scores (no {missing[0]})")
         return Scores(**{name: arrays[name] for name in ARRAYS})
 
+    def check_arrays(self) -> None:
+        """Raise DataError if the scores are not those of this result."""
+        if self.arrays is not None:
+            self.scores()
+
     def row(self) -> dict[str, Any]:
         """Return the row of probes.csv."""
         run = self.run

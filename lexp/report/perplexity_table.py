@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, EvalResult
 from lexp.extension import Extension
-from lexp.results import NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
+from lexp.results import DAMAGED, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
 from lexp.scoring.protocol import BOS
 
-SHORT = {NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM"}
+SHORT = {
+    NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM", DAMAGED: "damaged",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

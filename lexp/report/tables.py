@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import Claim, mean_losses, seed_losses
@@ -21,6 +22,19 @@ from lexp.statistics import (
 )
 
 LABELS = ("model", "method")
+
+
+class MethodResult(Protocol):
+    """A result of a model under a method at a length."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def failure(self) -> str: ...
 
 
 def labels(series: ResultSeries) -> tuple[TableCell, TableCell]:
@@ -210,9 +224,14 @@ def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None
     return Table(title, heads, tuple(rows), 2, notes, secondary=True)
 
 
-def failures_table(all_series: Sequence[ResultSeries]) -> Table | None:
-    """Show every cell without a number and the reason; None if there is none."""
-    rows = []
+def failures_table(
+    all_series: Sequence[ResultSeries], others: Sequence[tuple[MethodResult, str, str]] = ()
+) -> Table | None:
+    """Show every cell without a number and the reason; None if there is none.
+
+    others: failed results that are no evaluations, each with its variant and what was asked.
+    """
+    rows: list[tuple[TableCell, ...]] = []
     for series in all_series:
         reasons: dict[str, list[int]] = {}
         for length in series.lengths:
@@ -228,6 +247,9 @@ def failures_table(all_series: Sequence[ResultSeries]) -> Table | None:
                     TableCell(reason, "failed"),
                 )
             )
+    for result, name, asked in others:
+        words = (name, result.method, asked, str(result.length))
+        rows.append((*map(TableCell, words), TableCell(result.failure, "failed")))
     heads = (*LABELS, "protocol", "lengths", "reason")
     return Table("Cells without a number", heads, tuple(rows), 5) if rows else None
 

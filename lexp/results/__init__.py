@@ -6,6 +6,7 @@ from lexp.results.csv_file import write_csv
 from lexp.results.json_values import from_json
 from lexp.results.record import Record, Result, ResultKind, Spec
 from lexp.results.status import (
+    DAMAGED,
     NOT_DEFINED,
     NOT_FINITE,
     OK,
@@ -19,11 +20,12 @@ from lexp.results.store import (
     read,
     read_all,
     read_newest,
-    with_whole_arrays,
+    with_damage,
     write,
 )
 
 __all__ = [
+    "DAMAGED",
     "NOT_DEFINED",
     "NOT_FINITE",
     "OK",
@@ -44,7 +46,7 @@ __all__ = [
     "read",
     "read_all",
     "read_newest",
-    "with_whole_arrays",
+    "with_damage",
     "write",
     "write_csv",
 ]

@@ -2,12 +2,15 @@
 
 import hashlib
 import io
+import math
+import struct
+import tokenize
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -17,8 +20,11 @@ from lexp.system.files import sha256, write_bytes
 Arrays = Mapping[str, Any]
 # What NumPy and zipfile raise, between them, for a file that is cut short or has other bits in it.
 DAMAGE = (
-    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error,
+    OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError, SyntaxError,
+    BadZipFile, zlib.error, struct.error, tokenize.TokenError,
 )  # fmt: skip
+# Deflate makes at most 1,032 bytes of one; headers of empty files need some more.
+MOST_INFLATED, HEADER_BYTES = 1032, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,46 @@ class ArrayFile:
         if not is_same:
             raise DataError(f"{self.path} is damaged (digest differs)")
 
-    def load(self) -> dict[str, np.ndarray]:
-        """Read all arrays into memory; DataError as for `check`. Never unpickles."""
+    def load(self, most_bytes: int | None = None) -> dict[str, np.ndarray]:
+        """Read all arrays into memory; DataError as for `check`. Never unpickles.
+
+        most_bytes: that its record allows for; no memory is taken for more.
+        """
         self.check()
         try:
-            with np.load(self.path) as stored:
-                return {name: stored[name] for name in stored.files}
+            with ZipFile(self.path) as stored:
+                entries = stored.infolist()
+                total = sum(entry.file_size for entry in entries)
+                if most_bytes is not None and total > most_bytes:
+                    raise ValueError(f"{total} bytes of arrays, its record allows {most_bytes}")
+                return {
+                    entry.filename.removesuffix(".npy"): _read_array(stored, entry)
+                    for entry in entries
+                }
         except DAMAGE as error:
             why = str(error) or type(error).__name__
             raise DataError(f"{self.path} is not a file of arrays ({why})") from None
+
+
+def _read_array(stored: ZipFile, entry: ZipInfo) -> np.ndarray:
+    """Read one array; ValueError, before any memory is taken, if it is not as large as it says.
+
+    A file of a few kilobytes can declare an array of many gigabytes.
+    """
+    if entry.file_size > MOST_INFLATED * entry.compress_size + HEADER_BYTES:
+        raise ValueError(f"{entry.filename} says {entry.file_size} bytes and has fewer")
+    with stored.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
+        if version not in read:
+            raise ValueError(f"{entry.filename} has version {version} of the format")
+        shape, is_fortran, dtype = read[version](file)
+        size = dtype.itemsize * math.prod(shape)
+        if dtype.hasobject or size != entry.file_size - file.tell():
+            raise ValueError(f"{entry.filename} is no array of {dtype} {shape}")
+        values = np.frombuffer(bytearray(file.read()), dtype) if size else np.empty(0, dtype)
+    return values.reshape(shape, order="F" if is_fortran else "C")
 
 
 def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:

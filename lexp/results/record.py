@@ -34,6 +34,11 @@ class Result:
             return ""
         return f"{self.status} ({self.reason})" if self.reason else self.status
 
+    def check_arrays(self) -> None:
+        """Raise DataError if the arrays are not those of this result; a subclass reads them."""
+        if self.arrays is not None:
+            self.arrays.check()
+
 
 T = TypeVar("T", bound=Result)
 
@@ -83,8 +88,9 @@ class Record:
     """A measurement as it is stored.
 
     spec: content of the Spec. values: JSON values, with NaN and infinities as floats. arrays: None
-    where there are none. reason: why there is no number, or "". sealed: when it was written, UTC,
-    ISO 8601; later records sort after earlier ones. path: of its file.
+    where there are none. reason: why there is no number, or "". order: counts the records of the
+    kind in the run's folder as they are written; the greatest is the newest, whatever clocks and
+    copies make of times. sealed: when it was written, UTC, ISO 8601. path: of its file.
     """
 
     kind: str
@@ -93,6 +99,7 @@ class Record:
     arrays: ArrayFile | None
     status: str
     reason: str
+    order: int
     sealed: str
     path: Path
 

@@ -9,6 +9,8 @@ from lexp.system.runtime import catch_out_of_memory
 
 OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
 STATUSES = (OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY)
+# Never stored: of a record whose arrays are not the ones that were written.
+DAMAGED = "damaged"
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@
                                         <label>-<digest of the spec>.npz
 
 Files are written whole, arrays first, and carry digests. A damaged one is reported with a warning
-and taken for absent, so that the same command computes it again.
+and taken for absent, so that the same command computes it again. Tables show the others.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from lexp.results.arrays import ArrayFile, Arrays, write_arrays
 from lexp.results.json_values import with_floats
 from lexp.results.record import Record, Result, ResultKind, Spec, key_of, result_of, values_of
-from lexp.results.status import STATUSES, worth_another_try
+from lexp.results.status import DAMAGED, STATUSES, worth_another_try
 from lexp.system.errors import DataError
 from lexp.system.files import make_folder, read_sealed, write_sealed
 
@@ -34,6 +34,7 @@ def write(folder: Path, spec: Spec[T], result: T, arrays: Arrays | None = None) 
     """Write a result and its arrays into a run's folder; return it as `find` would."""
     path = path_of(folder, spec)
     make_folder(path.parent)
+    order = 1 + max(map(_order, path.parent.glob("*.json")), default=0)
     file = None if arrays is None else write_arrays(path.with_suffix(".npz"), arrays)
     stored = {
         "kind": spec.kind.name,
@@ -42,6 +43,7 @@ def write(folder: Path, spec: Spec[T], result: T, arrays: Arrays | None = None) 
         "arrays_sha256": None if file is None else file.sha256,
         "status": result.status,
         "reason": result.reason,
+        "order": order,
         "sealed": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     write_sealed(path, stored)
@@ -57,13 +59,14 @@ def find(folder: Path, spec: Spec[T]) -> T | None:
     record = _read_record(path, spec.kind)
     if record is None or record.spec != spec.content or worth_another_try(record.status):
         return None
+    result = _parsed(record, spec.kind)
     try:
-        if record.arrays is not None:
-            record.arrays.check()
+        if result is not None:
+            result.check_arrays()
     except DataError as error:
         warnings.warn(f"{path} is left out: {error}", stacklevel=2)
         return None
-    return _parsed(record, spec.kind)
+    return result
 
 
 def read(path: Path, kind: ResultKind[T]) -> T | None:
@@ -80,34 +83,43 @@ def read_all(study: Path, kind: ResultKind[T]) -> list[T]:
 
 def read_newest(study: Path, kind: ResultKind[T]) -> list[T]:
     """Return the newest result of each key of a kind, in the order of keys."""
-    newest: dict[tuple, tuple[str, T]] = {}
+    newest: dict[tuple, tuple[tuple[int, str], T]] = {}
     for path in _paths(study, kind):
         record = _read_record(path, kind)
         result = None if record is None else _parsed(record, kind)
         if record is None or result is None:
             continue
         key = key_of(kind, result)
-        if key not in newest or newest[key][0] < record.sealed:
-            newest[key] = record.sealed, result
+        place = record.order, record.sealed
+        if key not in newest or newest[key][0] < place:
+            newest[key] = place, result
     return [newest[key][1] for key in sorted(newest, key=str)]
 
 
-def with_whole_arrays(results: Iterable[T]) -> list[T]:
-    """Return the results whose arrays are as they were written; warn of each that is left out."""
-    whole = []
+def with_damage(results: Iterable[T]) -> list[T]:
+    """Return results; one whose arrays are not its own has the status DAMAGED, with a warning."""
+    checked = []
     for result in results:
         try:
-            if result.arrays is not None:
-                result.arrays.check()
+            result.check_arrays()
         except DataError as error:
-            warnings.warn(f"a result is left out: {error}; compute it again", stacklevel=2)
-        else:
-            whole.append(result)
-    return whole
+            warnings.warn(f"{error}; the command that made it makes it again", stacklevel=2)
+            result = replace(result, status=DAMAGED, reason=str(error), arrays=None)
+        checked.append(result)
+    return checked
 
 
 def _paths(study: Path, kind: ResultKind) -> list[Path]:
     return sorted(study.glob(f"*/{kind.folder}/*.json"))
+
+
+def _order(path: Path) -> int:
+    """Return the order of a record of any kind; 0 of a file that is damaged."""
+    try:
+        order = read_sealed(path).get("order")
+    except (OSError, ValueError):
+        return 0
+    return order if type(order) is int else 0
 
 
 def _read_record(path: Path, kind: ResultKind) -> Record | None:
@@ -131,7 +143,8 @@ def _parsed(record: Record, kind: ResultKind[T]) -> T | None:
 def _record(path: Path, stored: dict[str, Any], kind: ResultKind) -> Record:
     """Return the record that a JSON object holds; ValueError if it is not one of this kind."""
     arrays_sha256 = stored.get("arrays_sha256")
-    types = {"spec": dict, "values": dict, "status": str, "reason": str, "sealed": str}
+    types = {"spec": dict, "values": dict, "status": str, "reason": str, "sealed": str,
+             "order": int}  # fmt: skip
     if (
         stored.get("kind") != kind.name
         or not all(isinstance(stored.get(name), cls) for name, cls in types.items())
@@ -142,5 +155,5 @@ def _record(path: Path, stored: dict[str, Any], kind: ResultKind) -> Record:
     arrays = None if arrays_sha256 is None else ArrayFile(path.with_suffix(".npz"), arrays_sha256)
     return Record(
         kind.name, stored["spec"], with_floats(stored["values"]), arrays, stored["status"],
-        stored["reason"], stored["sealed"], path,
+        stored["reason"], stored["order"], stored["sealed"], path,
     )  # fmt: skip

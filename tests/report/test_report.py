@@ -22,7 +22,7 @@ from lexp.results import ArrayFile, Component, Spec, component_of, read_newest, 
 from lexp.runs.run import variant_notes
 from lexp.scoring.losses import read_losses
 from lexp.scoring.protocol import Fixed, Prefix
-from lexp.system.errors import ConfigError
+from lexp.system.errors import ConfigError, DataError
 from lexp.system.files import read_sealed, sha256, write_sealed
 from support.config import compose
 from support.forked import completed
@@ -582,21 +582,71 @@ def test_a_study_without_cells_says_what_to_do(study):
     assert code == 2 and len(said) == 1 and "score some with `lexp eval`" in said[0]
 
 
-def test_damaged_losses_are_named_with_exit_code_3(scored):
-    path = next(scored.folder.glob("rope*/eval/*.npz"))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    code, said = told(scored)
-    assert code == 3 and len(said) == 1 and str(path) in said[0]
-    path.unlink()
-    code, said = told(scored)
-    assert code == 3 and len(said) == 1 and str(path) in said[0]
+DAMAGED = {
+    "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 64])
+    + data[len(data) // 2 + 1 :],
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "gone": None,
+    "of another cell": "swapped",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_report_shows_all_but_the_damaged_cell(study, damage):
+    run = study.run()
+    study.line(run, shifted(bumpy(), **{"64": 0.5, "256": 0.0, "512": 0.25}))
+    paths = {int(np.load(p)["length"]): p for p in run.folder.glob("eval/*.npz")}
+    path, change = paths[512], DAMAGED[damage]
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(
+            paths[64].read_bytes() if change == "swapped" else change(path.read_bytes())
+        )
+    with pytest.warns(UserWarning, match=path.name):
+        study.report()
+    (row,) = study.table("Perplexity per token, segments-1024")
+    assert row["512"] == "damaged" and row["64"] and row["256 (trained)"]
+    (failure,) = study.table("Cells without a number")
+    assert failure["lengths"] == "512" and str(path) in failure["reason"]
+    (reach,) = study.table(REACH)
+    assert reach["reach"] == "256"  # not beyond the damaged cell
+    assert path.name in (study.folder / "report/report.md").read_text()
+
+
+def resealed(path: Path, **arrays) -> None:
+    """Other arrays in a cell's file, with the digests of one who wants them to be taken."""
+    with np.load(path) as stored:
+        np.savez(path, **{**dict(stored), **arrays})
+    row = read_sealed(path.with_suffix(".json"))
+    write_sealed(path.with_suffix(".json"), {**row, "arrays_sha256": sha256(path)})
+
+
+FOREIGN = {
+    "losses": lambda old: {"nats": old["nats"] + np.float32(0.5)},
+    "length": lambda old: {"length": np.int64(32)},
+    "protocol": lambda old: {"protocol": np.str_("prefix-1024")},
+    "fewer": lambda old: {name: old[name][1:] for name in ARRAYS},
+}  # fmt: skip
+ARRAYS = ("nats", "document", "position", "context", "bytes")
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_losses_that_are_not_those_of_their_record_are_noticed(study, what):
+    path = study.cell(study.run(), 64, bumpy()).with_suffix(".npz")
+    with np.load(path) as stored:
+        changed = FOREIGN[what](dict(stored))
+    (result,) = read_newest(study.folder, EVALUATIONS)
+    result.check_arrays()
+    resealed(path, **changed)
+    (result,) = read_newest(study.folder, EVALUATIONS)
+    with pytest.raises(DataError, match="another evaluation"):
+        result.check_arrays()
 
 
 def test_any_damage_of_losses_is_found_and_said(study, tmp_path):
     """Cut anywhere, or with any bit of it turned: the same losses, or a line about the file."""
-    from lexp.system.errors import DataError
-
     path = study.cell(study.run(), 64, bumpy(2, 40)).with_suffix(".npz")
     file = ArrayFile(path, sha256(path))
     whole, truth = path.read_bytes(), read_losses(file)
@@ -627,11 +677,11 @@ def test_arrays_that_are_no_losses_are_refused(study, column):
         arrays = dict(stored)
     wrong = {"document": arrays["document"] + 1, "nats": arrays["document"],
              "position": arrays["nats"]}  # fmt: skip
-    np.savez(path, **{**arrays, column: wrong[column]})
-    row = read_sealed(path.with_suffix(".json"))
-    write_sealed(path.with_suffix(".json"), {**row, "arrays_sha256": sha256(path)})
-    code, said = told(study)
-    assert code == 3 and len(said) == 1 and "is not a file of losses" in said[0]
+    resealed(path, **{column: wrong[column]})
+    with pytest.warns(UserWarning, match="is not a file of losses"):
+        study.report()
+    (row,) = study.table("Perplexity per token, segments-1024")
+    assert row["64"] == "damaged"
 
 
 def test_a_run_whose_folder_lost_its_config_is_named_and_left_out(scored):

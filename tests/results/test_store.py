@@ -5,7 +5,11 @@ import json
 import math
 import random
 import re
+import shutil
+import struct
+import tracemalloc
 import warnings
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,12 +35,12 @@ from lexp.results import (
     read,
     read_all,
     read_newest,
-    with_whole_arrays,
+    with_damage,
     write,
     write_csv,
 )
 from lexp.system.errors import DataError, NotDefined
-from lexp.system.files import digest
+from lexp.system.files import digest, read_sealed, sha256, write_sealed
 
 
 @dataclass(frozen=True)
@@ -186,22 +190,63 @@ def test_damaged_arrays_are_reported_and_computed_again(tmp_path, damage):
     assert find(tmp_path, spec()).arrays.load()["x"].sum() == 4950
 
 
-def test_results_with_damaged_arrays_can_be_left_out_with_a_warning(tmp_path):
+def test_results_with_damaged_arrays_stay_as_failures(tmp_path):
     results = [
         write(tmp_path / "run", spec(length=n), Number(name=str(n), number=1.0), {"x": np.ones(n)})
         for n in (8, 16)
     ]
-    assert with_whole_arrays(results) == results
+    assert with_damage(results) == results
     results[0].arrays.path.write_bytes(b"cut")
     with pytest.warns(UserWarning, match=str(results[0].arrays.path)):
-        assert with_whole_arrays(results) == results[1:]
+        damaged, whole = with_damage(results)
+    assert whole == results[1] and not damaged.ok and damaged.arrays is None
+    assert damaged.failure.startswith("damaged (") and str(results[0].arrays.path) in damaged.reason
+
+
+def npy_header(shape: str, dtype: str = "<f4") -> bytes:
+    """The beginning of an array's file that says what it has not."""
+    words = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
+    words += " " * (63 - (10 + len(words)) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(words)) + words.encode()
+
+
+BOMBS = {
+    "a header of 40 GB": npy_header("(10000000000,)"),
+    "40 GB by two dimensions": npy_header("(100000, 100000)"),
+    "a number of 40 GB": npy_header("(1,)", "<U10000000000"),
+    "negative": npy_header("(-1,)"),
+    "nested": b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000,
+    "no header": b"\x93NUMPY\x01\x00",
+}
+
+
+@pytest.mark.parametrize("bomb", [*BOMBS, "the archive's own sizes"])
+def test_arrays_larger_than_their_file_take_no_memory(tmp_path, bomb):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("nats.npy", BOMBS.get(bomb, npy_header("(10000,)") + bytes(40000)))
+    if bomb not in BOMBS:  # both sizes in the archive's directory say 4 GB
+        data = path.read_bytes().replace(struct.pack("<I", 40128), struct.pack("<I", 0xFFFFFFF0))
+        path.write_bytes(data)
+    file = ArrayFile(path, sha256(path))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="is not a file of arrays"):
+        file.load()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2e7
+
+
+def test_no_more_is_read_than_the_record_allows(tmp_path):
+    file = write(tmp_path, spec(), Number("a", 1.0), {"x": np.zeros(100000)}).arrays
+    assert len(file.load(900_000)["x"]) == 100000
+    with pytest.raises(DataError, match="its record allows 700000"):
+        file.load(700_000)
 
 
 def test_objects_in_arrays_are_not_unpickled(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, nats=np.array([{}], dtype=object))
-    from lexp.system.files import sha256
-
     with pytest.raises(DataError, match="is not a file of arrays"):
         ArrayFile(path, sha256(path)).load()
 
@@ -214,12 +259,26 @@ def test_the_newest_record_of_a_key_counts_whatever_its_name(tmp_path):
     for length, number in ((9, 1.0), (5, 2.0), (7, 3.0)):
         write(run, spec(length=length), Number("a", number))
     write(run, spec(), Number("b", 4.0))
-    write(tmp_path / "other", spec(), Number("a", 5.0))
-    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [5.0, 4.0]
+    write(tmp_path / "other", spec(), Number("c", 5.0))
+    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [3.0, 4.0, 5.0]
     assert sorted(n.number for n in read_all(tmp_path, NUMBERS)) == [1.0, 2.0, 3.0, 4.0, 5.0]
     # Times of files do not count: copying a study changes them.
     path_of(run, spec(length=9)).touch()
-    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [5.0, 4.0]
+    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [3.0, 4.0, 5.0]
+
+
+@pytest.mark.parametrize("year", ["1970", "2025", "2100"])
+def test_a_clock_set_back_or_on_does_not_make_a_record_older(tmp_path, year):
+    run = tmp_path / "run"
+    for length, number in ((9, 1.0), (5, 2.0)):
+        write(run, spec(length=length), Number("a", number))
+    path = path_of(run, spec(length=5))  # as a clock of that year would have sealed it
+    write_sealed(path, {**read_sealed(path), "sealed": f"{year}-01-01T00:00:00.000000+00:00"})
+    for copy in (run, shutil.copytree(run, tmp_path / "elsewhere/run")):
+        (newest,) = read_newest(copy.parent, NUMBERS)
+        assert newest.number == 2.0
+    write(run, spec(length=9), Number("a", 3.0))  # computed again, it is the newest
+    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [3.0]
 
 
 # --- statuses
@@ -325,11 +384,10 @@ def keeps_results(code: str) -> set[str]:
     return found
 
 
-# The vocabulary's cache is sealed too; unfinished losses are no result; files of texts have times.
+# The vocabulary's cache is sealed too; files of texts have times.
 ELSEWHERE = {
     "data/store.py": {"st_mtime"},
     "data/tokenizer.py": {"write_sealed", "read_sealed"},
-    "evaluate/partial_progress.py": {"savez"},
 }
 
 

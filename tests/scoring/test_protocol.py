@@ -327,7 +327,8 @@ def test_a_cell_that_was_cut_off_goes_on_where_it_was(stop, tmp_path, monkeypatc
     windows = exam(Sliding(2)).windows(10)
     scorer = Scorer(model, Full(), nullcontext(), 40)
     expected = scorer.score(TOKENS, windows)
-    partial = PartialFile(tmp_path / "cell.part")
+    n_targets = sum(window.n_scored for window in windows)
+    partial = PartialFile(tmp_path / "cell.part", "a" * 64, n_targets)
     passes = count_passes(monkeypatch)
     original = Scorer._pass
 
@@ -353,10 +354,33 @@ def test_a_cell_that_was_cut_off_goes_on_where_it_was(stop, tmp_path, monkeypatc
     assert not (tmp_path / "cell.part").exists()
 
 
-def test_a_damaged_partial_file_is_a_fresh_start(tmp_path):
+PARTS = {
+    "nothing of the kind": lambda data: b"PK nothing of the kind",
+    "empty": lambda data: b"",
+    "an archive": lambda data: b"PK\x03\x04" + bytes(9000),
+    "a line of gigabytes": lambda data: b"{" * 100_000,
+    "cut": lambda data: data[:-8],
+    "longer": lambda data: data + bytes(4),
+    "a bit of a loss": lambda data: data[:-5] + bytes([data[-5] ^ 1]) + data[-4:],
+    "more passes": lambda data: data.replace(b'"n_done": 2', b'"n_done": 3'),
+    "of another evaluation": lambda data: data.replace(b"a" * 64, b"b" * 64),
+}
+
+
+@pytest.mark.parametrize("damage", PARTS)
+def test_a_damaged_partial_file_is_said_and_a_fresh_start(damage, tmp_path, monkeypatch):
+    monkeypatch.setattr("lexp.evaluate.partial_progress.SAVE_EVERY_S", 0.0)
     path = tmp_path / "cell.part"
-    path.write_bytes(b"PK nothing of the kind")
-    assert PartialFile(path).load() is None
+    partial = PartialFile(path, "a" * 64, 10)
+    assert partial.load() is None  # without a word: there is none
+    nats = np.arange(10, dtype=np.float32)
+    partial.save(nats, 2)
+    found = partial.load()
+    assert found is not None and found[1] == 2
+    np.testing.assert_array_equal(found[0], nats)
+    path.write_bytes(PARTS[damage](path.read_bytes()))
+    with pytest.warns(UserWarning, match="cell.part is left out, scoring begins anew"):
+        assert partial.load() is None
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +85,7 @@ class Study:
         protocol: Protocol | None = None, text: str = "aaaaaaaa", precision: str = "float32",
         seconds: float = 2.0, step: int = LAST,
     ) -> Path:  # fmt: skip
-        """One evaluation. nats: [documents, tokens], or why there are none; age: seconds since."""
+        """One evaluation. nats: [documents, tokens], or why there are none; age: makes it older."""
         reason = nats if isinstance(nats, str) else ""
         nats = flat() if isinstance(nats, str) else nats
         protocol = protocol or Segments()
@@ -111,9 +110,8 @@ class Study:
         spec = Spec(EVALUATIONS, name, {"number": self.written})
         write(run.folder, spec, result, None if reason else losses.arrays())
         path = path_of(run.folder, spec)
-        then = datetime.now(UTC) - timedelta(seconds=age)
-        resealed = {**read_sealed(path), "sealed": then.isoformat(timespec="microseconds")}
-        write_sealed(path, resealed)
+        if age:
+            write_sealed(path, {**read_sealed(path), "order": -round(age)})
         return path
 
     def line(self, run: Run, losses: dict[int, np.ndarray | str], **changes) -> None:
