@@ -14,6 +14,7 @@ from typing import Any
 
 from lexp import __version__
 from lexp.cli.entry_points import TASKS, show
+from lexp.system.children import protect_children
 from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
 from lexp.system.files import config_folder
 from lexp.system.ranks import place, refuse_several, report_on_rank_zero
@@ -65,6 +66,7 @@ COMMANDS = {
 def main() -> None:
     """Run the `lexp` command; exit with the codes of lexp.system.errors."""
     wait_asleep()
+    protect_children()
     arguments = sys.argv[1:]
     shown = {"--help", "-h", "--cfg", "-c", "--info", "-i", "-sc", "--shell-completion"}
     if hasattr(signal, "SIGPIPE") and shown & set(arguments):

@@ -19,4 +19,5 @@ def take_signals() -> None:
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+    # -P: submitit, started with -m, must not look for modules in the current folder.
+    os.execv(sys.executable, [sys.executable, "-P", *sys.argv[1:]])

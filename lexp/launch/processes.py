@@ -18,6 +18,7 @@ import torch
 from lexp.launch.plan import SweepJob, queued
 from lexp.runs import status
 from lexp.system import runtime
+from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
 from lexp.system.files import make_folder, storage
 
@@ -99,20 +100,18 @@ def _start(
     job: SweepJob, slot: Slot, command: Callable[[SweepJob], list[str]], logs: Path
 ) -> _Started:
     log = job.folder / "log.txt" if job.folder else logs / f"job-{job.number}.txt"
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    extra = {"PYTHONPATH": os.pathsep.join(paths), "LEXP_SWEEP_JOBS": "1"}
+    extra = {"LEXP_SWEEP_JOBS": "1"}
     if slot.gpu is not None:
         extra["CUDA_VISIBLE_DEVICES"] = slot.gpu
     threads = os.environ.get("OMP_NUM_THREADS", str(slot.n_threads))
     make_folder(log.parent)
     with storage(log), log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lexp", *command(job)],
+            lexp_command(*command(job)),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **extra, "OMP_NUM_THREADS": threads},
+            env={**child_environment(), **extra, "OMP_NUM_THREADS": threads},
             # Ctrl-C must reach only this process, which passes it on once; twice would not save.
             process_group=0,
         )

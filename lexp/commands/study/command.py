@@ -26,6 +26,7 @@ from lexp.config.validation import read_study
 from lexp.display.terminal import table_console
 from lexp.record.console import duration
 from lexp.runs.run import Run, run_folder
+from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
 from lexp.system.files import config_folder, make_folder, write_json
 
@@ -139,8 +140,7 @@ def _launch(stage: Stage, jobs: list[StudyJob], launcher: list[str]) -> list[Lex
     if all(Run(run_folder(run.study_folder, run.raw)).is_done for run in runs):
         print("all runs are complete", file=sys.stderr)
         return []
-    command = [sys.executable, "-m", "lexp", "train", "-m", *stage.words(), *launcher]
-    code = subprocess.run(command).returncode
+    code = _sweep([*stage.words(), *launcher])
     if code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
         raise SystemExit(code)
     if not code:
@@ -148,6 +148,11 @@ def _launch(stage: Stage, jobs: list[StudyJob], launcher: list[str]) -> list[Lex
     error = LexpError(f"lexp train -m ended with {code}")
     error.exit_code = code if code > 0 else 1
     return [_shown(error, stage)]
+
+
+def _sweep(words: list[str]) -> int:
+    """Run `lexp train -m WORDS` in a process of its own; return its exit code."""
+    return subprocess.run(lexp_command("train", "-m", *words), env=child_environment()).returncode
 
 
 def _shown(error: LexpError, stage: Stage) -> LexpError:
