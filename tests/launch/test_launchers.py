@@ -289,7 +289,7 @@ def test_every_job_gets_its_own_device_and_threads(tmp_path, monkeypatch):
         returncode = 0
 
         def __init__(self, command, env, process_group, **options):
-            assert command == [sys.executable, "-m", "lexp", "list"] and process_group == 0
+            assert command == [sys.executable, "-P", "-m", "lexp", "list"] and process_group == 0
             seen.append((env["CUDA_VISIBLE_DEVICES"], env["OMP_NUM_THREADS"]))
             assert env["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
 
