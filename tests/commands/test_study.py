@@ -280,13 +280,14 @@ def test_another_launcher_gets_the_same_jobs_as_one_sweep(made, monkeypatch, cap
     trained = [job for job in jobs if job.stage.command == "train"]
     asked = []
 
-    def run(command):
+    def run(command, env):
         asked.append(command)
         return subprocess.CompletedProcess(command, 7)
 
     monkeypatch.setattr(study_task.subprocess, "run", run)
     problems = study_task._launch(chosen.stages[0], trained, ["hydra/launcher=slurm"])
     (command,) = asked
+    command.remove("-P")
     assert command[1:5] == ["-m", "lexp", "train", "-m"] and command[-1] == "hydra/launcher=slurm"
     found = []
     check_jobs(config_folder(), "train", command[5:], lambda c: found.append(plain(c)))
