@@ -261,7 +261,7 @@ def _study_section(
     if not path.exists():
         return None
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
         return Section(
             f"Study {stored['name']}, {stored['scale']}",
             "\n\n".join(_study_paragraphs(stored)),

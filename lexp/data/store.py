@@ -152,12 +152,12 @@ def _write_split(
 def _verify(folder: Path) -> None:
     """Raise DataError if a file differs from what was written."""
     try:
-        digests = json.loads((folder / MANIFEST).read_text())
+        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         names = {path.name for path in folder.iterdir()} - {MANIFEST}
         wrong = sorted(names ^ set(digests)) or [
             name for name in sorted(names) if sha256(folder / name) != digests[name]
         ]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, TypeError) as error:
         raise DataError(f"{folder / MANIFEST} is damaged ({error}); delete {folder}") from None
     if wrong:
         raise DataError(f"{folder / wrong[0]} is damaged (digest differs); delete {folder}")
@@ -165,9 +165,9 @@ def _verify(folder: Path) -> None:
 
 def _read(folder: Path, split: Split) -> Tokens:
     try:
-        index = json.loads((folder / f"{split}.json").read_text())
+        index = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
         rows = index["documents"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(f"{folder / split}.json is damaged ({error}); delete {folder}") from None
     starts = np.concatenate([[0], np.cumsum([row["tokens"] for row in rows], dtype=np.int64)])
     path = folder / f"{split}.bytes"

@@ -171,7 +171,7 @@ class HubSpec(TokenizerSpec):
         except Exception as error:
             reason = first_line(error)
             raise DataError(f"tokenizer {self.id}@{self.revision}: {reason}") from None
-        return Subwords(Path(path).read_text(), self.id)
+        return read_subwords(Path(path))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

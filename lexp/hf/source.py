@@ -56,7 +56,7 @@ def read_config(source: Source) -> dict[str, Any]:
     """Return config.json; CheckpointError if it is missing or not a JSON object."""
     path = source.folder / "config.json"
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
     if not isinstance(value, dict):
@@ -78,8 +78,10 @@ def _weights(folder: Path, path: str) -> tuple[str, ...]:
         return (SINGLE,)
     if (folder / INDEX).is_file():
         try:
-            names = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            names = sorted(
+                set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+            )
+        except (OSError, ValueError, KeyError, RecursionError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder / INDEX} cannot be read ({error!r})") from None
         bad = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", str(name))]
         missing = [name for name in names if name not in bad and not (folder / name).is_file()]

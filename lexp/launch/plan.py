@@ -106,7 +106,9 @@ def ask_slurm() -> set[str] | None:
     """Return the user's queued and running SLURM jobs, as 12 or 12_3; None without an answer."""
     command = ["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        answer = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return set(answer.stdout.split()) if answer.returncode == 0 else None

@@ -143,6 +143,6 @@ def _end(started: _Started, n_left: int) -> JobFailed | None:
 def _last_line(log: Path) -> str:
     """Return the last line of a job's log, without the prefix of messages."""
     with contextlib.suppress(OSError):
-        lines = log.read_text(errors="replace").splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.strip()), "").removeprefix("lexp: ")
     return ""

@@ -135,7 +135,9 @@ def _close(job: SweepJob, reason: str) -> None:
 def _what_slurm_says(slurm_job: str) -> str:
     """Return the state SLURM gave an ended job; "" when SLURM has forgotten it."""
     command = ["scontrol", "show", "job", "-o", slurm_job]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     words = dict(word.split("=", 1) for word in answer.stdout.split() if "=" in word)
     if "JobState" not in words:
         return ""

@@ -157,7 +157,7 @@ def verify(path: Path) -> Checkpoint:
                 raise CheckpointError(f"{path / name} is not the file that was saved")
             if sha256(path / name) != expected["sha256"]:
                 raise CheckpointError(f"{path / name} is damaged (digest differs)")
-        state = json.loads((path / "state.json").read_text())
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if path.name != f"step-{state['step']:08d}":
             raise CheckpointError(f"{path} holds step {state['step']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -170,7 +170,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
     A manifest names the run, so that a checkpoint copied from another run is noticed.
     """
-    text = (path / "manifest.json").read_text()
+    text = (path / "manifest.json").read_text(encoding="utf-8")
     manifest = json.loads(text)
     is_manifest = set(manifest) == {"format", "run", "files"} and manifest["format"] == FORMAT
     if not is_manifest or not text.endswith("}\n"):

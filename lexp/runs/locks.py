@@ -19,7 +19,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = make_folder(folder) / "lock"
     with storage(path):
-        file = path.open("a+")
+        file = path.open("a+", encoding="utf-8", errors="replace")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,7 +37,7 @@ def one_at_a_time(study: Path) -> Iterator[None]:
     """Wait for the lock of a study and hold it: for files that all jobs write."""
     path = make_folder(study) / ".lock"
     with storage(path):
-        file = path.open("a")
+        file = path.open("a", encoding="utf-8")
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

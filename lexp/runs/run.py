@@ -245,17 +245,17 @@ def source_commit() -> str:
     """Return the commit of the checkout that lexp runs from; "" without a checkout."""
     git = Path(__file__).resolve().parents[2] / ".git"
     try:
-        head = (git / "HEAD").read_text().strip()
+        head = (git / "HEAD").read_text(encoding="utf-8").strip()
         if not head.startswith("ref: "):
             return head
-        return (git / head.removeprefix("ref: ")).read_text().strip()
-    except OSError:
+        return (git / head.removeprefix("ref: ")).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
     wanted = {"settings": dict, "data": dict, "precision": str, "versions": dict}
