@@ -7,17 +7,23 @@ it is composed, whichever way it was asked for, and before Hydra acts on it.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra as hydra_main
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.utils import get_args_parser
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lexp.config.yaml_file import check_yaml, said_of
 from lexp.system.errors import ConfigError
+from lexp.system.files import config_folder
+from lexp.system.secrets import secret_in, strings_in
 
 # Flags that read other configs than lexp's; the last one unpickles.
 FLAGS = ("config_path", "config_name", "experimental_rerun")
@@ -37,6 +43,9 @@ SWEEP_DIR = "${outputs}/${name}/sweep"
 KEYS_THAT_CALL = ("_target_", "()")
 # Commands whose `model` names runs of a study; that of `lexp train` is a choice from conf/model.
 SELECTING = ("eval", "probe", "analyze", "report")
+# `${train_len}`, `${..n_heads}`: other keys. Everything else in ${...} calls a resolver, such as
+# that of environment variables, or reaches Hydra's own config.
+OTHER_KEY = re.compile(r"\$\{\.*(?!hydra\b)[A-Za-z_]\w*(\.\w+|\[\w+\])*\}")
 
 
 def check_flags(arguments: list[str]) -> None:
@@ -78,15 +87,19 @@ class CheckedLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         """Compose and check."""
         for word in overrides:
-            # Finding a package's folder imports the package.
-            if re.match(r"[+~]*hydra\.searchpath\b", word) and "pkg:" in word:
-                raise ConfigError(f"{word}: only folders (file://) are searched for configs")
+            check_override(word)
         try:
             config = super().load_configuration(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )
         except ValueError as error:  # of a group without a choice
             raise ConfigError(f"{' '.join(overrides)}: {error}") from None
+        except KeyError as error:  # of hydra.job.env_copy
+            raise ConfigError(f"{' '.join(overrides)}: no environment variable {error}") from None
+        except RecursionError:
+            raise ConfigError(
+                f"{' '.join(overrides)}: the defaults of a config include the config itself"
+            ) from None
         check_composed(config)
         return config
 
@@ -97,18 +110,74 @@ class CheckedLoader(ConfigLoaderImpl):
         parsed, repository = super()._parse_overrides_and_create_caching_repo(
             config_name, overrides
         )
-        return parsed, ModelIsAKey(repository) if config_name in SELECTING else repository
+        selects_runs = config_name in SELECTING
+        return parsed, CheckedRepository(repository, without="model" if selects_runs else None)
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        """Load a config and put it into its package; of another folder, nowhere in Hydra's own."""
+        loaded = super()._load_single_config(default, repo)
+        path = default.config_path or ""
+        if is_foreign(loaded.path) and not path.startswith("hydra/") and "hydra" in loaded.config:
+            raise ConfigError(f"{loaded.path}/{path}.yaml: sets keys of hydra; remove them")
+        return loaded
 
 
-class ModelIsAKey(CachingConfigRepository):
-    """Hydra's view of the config folders without the group `model`.
+class CheckedRepository(CachingConfigRepository):
+    """Hydra's view of the config folders, in which files of other folders are checked when read.
 
-    Hydra takes every override that is called like a group for a choice from it.
+    without: a group that is taken for a plain key. Hydra takes every override that is called like
+    a group for a choice from it.
     """
+
+    def __init__(self, delegate: IConfigRepository, without: str | None = None):
+        super().__init__(delegate)
+        self._without = without
 
     def group_exists(self, config_path: str) -> bool:
         """Return whether there is a group of this path."""
-        return config_path != "model" and super().group_exists(config_path)
+        return config_path != self._without and super().group_exists(config_path)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """Load a config; ConfigError for a file of another folder that is no harmless config."""
+        place = next((p for p in self.get_sources() if p.is_config(config_path)), None)
+        known = f"config_path={config_path}" in self.cache
+        if known or place is None or not is_foreign(place.full_path()):
+            return super().load_config(config_path)
+        path = Path(place.path) / ConfigSource._normalize_file_name(config_path)
+        check_yaml(path)
+        with said_of(path):
+            loaded = super().load_config(config_path)
+        if loaded is None or not OmegaConf.is_dict(loaded.config):
+            raise ConfigError(f"{path}: holds no keys; write lines of KEY: VALUE")
+        texts = [text for default in loaded.defaults_list or () for text in vars(default).values()]
+        for text in strings_in([OmegaConf.to_container(loaded.config), loaded.header, texts]):
+            check_interpolation(text, str(path))
+        return loaded
+
+
+def is_foreign(place: str) -> bool:
+    """Return True for a place of configs (scheme://path) that is a folder other than lexp's own."""
+    scheme, _, folder = place.partition("://")
+    return scheme == "file" and Path(folder).resolve() != config_folder()
+
+
+def check_override(word: str) -> None:
+    """Raise ConfigError for an override that imports a package, or names a secret or a resolver."""
+    # Finding a package's folder imports the package.
+    if re.match(r"[+~]*hydra\.searchpath\b", word) and "pkg:" in word:
+        raise ConfigError(f"{word}: only folders (file://) are searched for configs")
+    if name := secret_in(word):
+        raise ConfigError(f"{word}: holds the value of ${name}; settings are written down")
+    check_interpolation(word, word)
+
+
+def check_interpolation(text: str, where: str) -> None:
+    """Raise ConfigError for an interpolation that is more than the name of another key."""
+    if "${" in OTHER_KEY.sub("", text):
+        raise ConfigError(
+            f"{where}: {text[text.index('${') :][:40]!r}: only keys of the config, such as "
+            "${train_len}, are filled in, and no environment; write the value itself"
+        )
 
 
 def check_composed(config: DictConfig) -> None:
@@ -120,7 +189,7 @@ def check_composed(config: DictConfig) -> None:
         value = OmegaConf.select(hydra, key)
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if (value or None) != (only or None):
-            raise ConfigError(f"hydra.{key}={value}: only {only} is allowed")
+            raise ConfigError(f"hydra.{key}: only {only} is allowed")
     node: Any = OmegaConf.to_container(hydra, resolve=False)
     if node["sweep"]["dir"] != SWEEP_DIR:
         raise ConfigError(f"hydra.sweep.dir={node['sweep']['dir']}: only {SWEEP_DIR} is allowed")

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig
 
 from lexp import __version__
@@ -15,6 +14,7 @@ from lexp.config.folders import config_folders
 from lexp.config.instantiate import build
 from lexp.config.settings import ReportConfig
 from lexp.config.validation import read_report
+from lexp.config.yaml_file import read_yaml
 from lexp.display.document import Chart, Page, Section
 from lexp.display.html import render
 from lexp.display.latex import to_latex
@@ -158,7 +158,7 @@ def all_instruments() -> dict[str, Instrument]:
     instruments = {}
     for folder in config_folders():
         for path in sorted((folder / "instruments").glob("*.yaml")):
-            for key, node in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            for key, node in read_yaml(path).items():
                 instrument = build(node, Instrument, f"instruments.{key}")
                 instruments[instrument.name] = instrument
     return instruments

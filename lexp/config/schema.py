@@ -215,12 +215,28 @@ def plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(value, dict)
     settings = {str(key): inner for key, inner in value.items()}
     for key, inner in settings.items():
-        if name := secret_in(str(inner)):
+        for leaf in _leaves(inner):
+            if leaf is not None and not isinstance(leaf, str | int | float):
+                raise ConfigError(f"{key} holds {type(leaf).__name__}; write text or a number")
+        if name := secret_in(inner):
             raise ConfigError(f"{key} holds the value of ${name}; settings are written down")
     missing = list(_missing(OmegaConf.get_type(config), settings))
     if missing:
         raise ConfigError(f"no value for {', '.join(missing)}")
     return settings
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield every key and value in plain containers that is no container."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def _missing(schema: Any, settings: dict[str, Any], where: str = "") -> Iterator[str]:

@@ -135,6 +135,13 @@ WORDS = {
     "secret in a name": "name=${oc.env:WANDB_API_KEY}",
     "secret in a number": "lr=${oc.env:WANDB_API_KEY}",
     "secret in a list": "dataset.train=[${oc.env:HF_TOKEN}]",
+    "secret shown": "--cfg job --resolve name=${oc.env:WANDB_API_KEY}",
+    "secret of Hydra's shown": "--cfg hydra --resolve hydra.job.name=${oc.env:WANDB_API_KEY}",
+    "secret typed and shown": f"--cfg job +model.note={KEYS['HF_TOKEN']}",
+    "secret in info": f"--info config +model.note={KEYS['HF_TOKEN']}",
+    "environment copied": "hydra.job.env_copy=[WANDB_API_KEY]",
+    "no environment copied": "hydra={job:{env_copy:[NOT_THERE]}}",
+    "secret in a launcher": "-m seed=0,1 +hydra.launcher.x=${oc.env:WANDB_API_KEY}",
 }  # fmt: skip
 ELSEWHERE = {
     "eval attention={full:GADGET}": 2,
