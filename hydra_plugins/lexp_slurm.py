@@ -21,10 +21,12 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
 
         def __call__(self, *arguments: Any) -> JobReturn:
             """Run a job in its process; submitit's signal handler is installed by now."""
+            from lexp.cli.streams import tolerant
             from lexp.launch.hold_signals import take_signals
 
             take_signals()
-            return super().__call__(*arguments)
+            with tolerant(stops=False):
+                return super().__call__(*arguments)
 
         def launch(
             self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

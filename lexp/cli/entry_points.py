@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from lexp.system.errors import LexpError
+from lexp.system.errors import LexpError, actionable
 from lexp.system.ranks import refuse_several, report_on_rank_zero
 from lexp.system.secrets import masked
 from lexp.system.text import printable
@@ -29,11 +29,14 @@ def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
 
     try:
         task(config)
-    except LexpError as error:
+    except Exception as defect:
+        error = actionable(defect)
+        if error is None:
+            raise
         code = error.exit_code if error.reported else show(error)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             error.reported = True
-            raise
+            raise error from None
         sys.exit(code)
 
 

@@ -6,16 +6,15 @@ Light on purpose: help and tab completion must not wait for torch.
 import contextlib
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from lexp import __version__
 from lexp.cli.entry_points import TASKS, show
+from lexp.cli.streams import ReaderLeft, tolerant
 from lexp.system.children import protect_children
-from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, StorageError
+from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, actionable
 from lexp.system.files import config_folder
 from lexp.system.ranks import place, refuse_several, report_on_rank_zero
 
@@ -62,31 +61,45 @@ COMMANDS = {
     ),
 }
 
+# Commands that write files: they go on when nobody reads what they print.
+WORKING = ("train", "eval", "probe", "analyze", "report", "study", "finetune")
+# Flags by which they print and do no work.
+SHOWING = {"--help", "-h", "--cfg", "-c", "--info", "-i"}
+
 
 def main() -> None:
     """Run the `lexp` command; exit with the codes of lexp.system.errors."""
     wait_asleep()
     protect_children()
     arguments = sys.argv[1:]
-    shown = {"--help", "-h", "--cfg", "-c", "--info", "-i", "-sc", "--shell-completion"}
-    if hasattr(signal, "SIGPIPE") and shown & set(arguments):
-        # `lexp train --cfg job | head` ends quietly; a run must not end because nobody reads on.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     word = arguments[0] if arguments else ""
+    code = 0
+    with tolerant(stops=word not in WORKING or bool(SHOWING & set(arguments))) as output:
+        with contextlib.suppress(ReaderLeft):
+            code = _run_word(word, arguments)
+        output.end()
+        if lost := output.lost():
+            code = code or show(lost)
+    if code:
+        sys.exit(code)
+
+
+def _run_word(word: str, arguments: list[str]) -> int:
+    """Do what the word of a command line asks for; return the exit code."""
     if word in ("", "-h", "--help", "help"):
         print(usage())
-        return
-    if word in ("-V", "--version"):
+    elif word in ("-V", "--version"):
         print(f"lexp {__version__}")
     elif word in ("-sc", "--shell-completion"):
         complete(arguments)
     elif word == "list":
-        sys.exit(guarded(word, lambda: _list(arguments[1:])))
+        return guarded(word, lambda: _list(arguments[1:]))
     elif word in COMMANDS:
-        sys.exit(guarded(word, lambda: run(word, arguments[1:])))
+        return guarded(word, lambda: run(word, arguments[1:]))
     else:
         print(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
 
 
 def wait_asleep() -> None:
@@ -132,7 +145,6 @@ def run(word: str, arguments: list[str]) -> None:
         if re.match(r"(model|size|dataset|tokenizer|objective)=\[", argument):
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
-    sys.stderr = TolerantStream(sys.stderr)
     if place().size > 1:
         # Or torch prints stack traces of C++ for a rank that is lost, above the line that says so.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -158,15 +170,16 @@ def guarded(word: str, action: Callable[[], None]) -> int:
             _composed(word, action)
     except LexpError as error:
         return error.exit_code if error.reported else show(error)
-    except BrokenPipeError:  # the reader of a table has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (YAMLError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is None:
-            raise
-        return show((StorageError if isinstance(error, OSError) else ConfigError)(str(error)))
+    except YAMLError as error:
+        return show(ConfigError(str(error)))
     except KeyboardInterrupt:
         print("lexp: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except (OSError, MemoryError, RuntimeError) as defect:
+        problem = actionable(defect)
+        if problem is None:
+            raise
+        return show(problem)
     return 0
 
 
@@ -194,27 +207,6 @@ def _explain(word: str, error: Exception) -> str:
     if unknown:
         return suggest(unknown[1], compose_default(config_folder(), word))
     return explained(error)
-
-
-class TolerantStream:
-    """A stream that ignores write errors, so that a closed pipe or a full disk ends no run."""
-
-    def __init__(self, stream: Any):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write text; ignore an OSError."""
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush; ignore an OSError."""
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def complete(arguments: list[str]) -> None:

@@ -346,7 +346,12 @@ def _path_word(key: str, value: Any) -> list[str]:
 
 
 def _folder(outputs: str) -> list[str]:
-    return [] if outputs.strip() else ["outputs='' (a folder)"]
+    if not outputs.strip():
+        return ["outputs='' (a folder)"]
+    if any("\ud800" <= character <= "\udfff" for character in outputs):
+        # Checkpoints in it could be written, and not be read.
+        return [f"outputs={outputs} (a name in UTF-8; in a locale without it set PYTHONUTF8=1)"]
+    return []
 
 
 def _model_names(value: Any) -> list[str]:

@@ -1,8 +1,14 @@
 """Errors that a user can act on, each with its exit code for schedulers and sweeps.
 
 Each is shown as one line without a traceback, so its message names what was given, where, and what
-is allowed. Any other exception is a defect of lexp and keeps its traceback.
+is allowed. `actionable` makes one of what the machine lacks (space, memory, open files). Any other
+exception is a defect of lexp and keeps its traceback.
 """
+
+import errno
+import os
+import sys
+import traceback
 
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL: state saved, please start the same command again
 EXIT_INTERRUPTED = 130
@@ -45,7 +51,7 @@ class CheckpointError(LexpError):
 
 
 class StorageError(LexpError):
-    """The output folder cannot be written."""
+    """A file or folder that cannot be read or written, for want of space, rights or else."""
 
     exit_code = 5
 
@@ -88,3 +94,70 @@ class JobFailed(LexpError):
     def __init__(self, message: str, exit_code: int = 10):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+# What to do about an error of the system, by its number.
+ADVICE = {
+    errno.EACCES: "change its permissions, or choose another folder",
+    errno.EPERM: "change its permissions, or choose another folder",
+    errno.EROFS: "choose another folder",
+    errno.ENOSPC: "free space, then repeat the command",
+    errno.EDQUOT: "free space, then repeat the command",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EIO: "check the disk or the network file system",
+    errno.ESTALE: "check the network file system, then repeat the command",
+    errno.EMFILE: "raise the limit of open files (ulimit -n 1024)",
+    errno.ENFILE: "close other programs: the machine's limit of open files is reached",
+    errno.EAGAIN: "close other programs, or raise the limit of processes (ulimit -u)",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.ELOOP: "remove the links that point to each other",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+}
+
+
+def advice(error: OSError) -> str:
+    """Return what to do about an error of the system, after a semicolon; "" if nothing is known."""
+    known = ADVICE.get(error.errno or 0)
+    return f"; {known}" if known else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an exception means that memory ran out, on any device."""
+    torch = sys.modules.get("torch")  # must not be imported here: help must not wait for it
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def actionable(error: BaseException) -> LexpError | None:
+    """Return what the machine lacks as an error that a user can act on; None for other errors.
+
+    Where a file or the kind of work is known, an error is raised as a LexpError there; this is for
+    what can fail anywhere.
+    """
+    if isinstance(error, LexpError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemory(
+            f"out of memory ({first_line(error)}) in {_place(error)}; "
+            "close other programs, or use shorter lengths, a smaller batch or fewer workers"
+        )
+    if isinstance(error, OSError):
+        what = error.filename if error.filename is not None else _place(error)
+        reason = error.strerror or first_line(error)
+        return StorageError(f"{os.fsdecode(what)}: {reason}{advice(error)}")
+    return None
+
+
+def _place(error: BaseException) -> str:
+    """Return the innermost place in lexp that an exception has passed: `lexp/data/text.py:96`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}lexp{os.sep}" in frame.filename] or frames
+    if not own:
+        return "lexp"
+    *_, folder, name = own[-1].filename.split(os.sep)
+    return f"{folder}/{name}, line {own[-1].lineno}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lexp.system.errors import StorageError
+from lexp.system.errors import StorageError, advice
 
 
 @contextlib.contextmanager
@@ -19,7 +19,8 @@ def storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = f"{error.strerror or error}{advice(error)}"
+        raise StorageError(f"cannot write {path}: {reason}") from error
 
 
 def make_folder(path: Path) -> Path:
@@ -71,8 +72,8 @@ def clean(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text in UTF-8, as `write_bytes`."""
-    write_bytes(path, text.encode())
+    """Write text in UTF-8, as `write_bytes`; a character that UTF-8 lacks becomes `?`."""
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch.backends import mps
 
 from lexp.system import malloc
-from lexp.system.errors import ConfigError, first_line
+from lexp.system.errors import ConfigError, first_line, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -101,13 +101,6 @@ def hand_back(request: StopRequest) -> None:
     handler = signal.getsignal(number)
     if callable(handler):
         handler(number, None)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an exception means that memory ran out, on any device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def catch_out_of_memory(compute: Callable[[], T]) -> tuple[T | None, str]:

@@ -3,6 +3,7 @@
 A child runs what the command runs, with its exit codes and its one line of error.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -79,8 +80,9 @@ def start(action: Callable[[], None], log: Path) -> Child:
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError, AttributeError):  # a test may close its streams
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 

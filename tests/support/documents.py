@@ -7,7 +7,6 @@ import re
 import runpy
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -178,14 +177,13 @@ def untouched() -> Iterator[None]:
     """Within: what a command leaves behind in a process; afterwards it is as it was."""
     import hydra._internal.hydra as hydra_main
 
-    singletons, handler = Singleton.get_state(), signal.getsignal(signal.SIGPIPE)
+    singletons = Singleton.get_state()
     loader = hydra_main.ConfigLoaderImpl
     try:
         yield
     finally:
         hydra_main.ConfigLoaderImpl = loader
         Singleton.set_state(singletons)
-        signal.signal(signal.SIGPIPE, handler)
 
 
 def make_world(folder: Path, patch: pytest.MonkeyPatch) -> World:

@@ -1,0 +1,110 @@
+"""Standard output and standard error: a stream may lose a character or a line, never the run."""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from lexp.system.errors import StorageError, advice
+
+
+class ReaderLeft(BaseException):
+    """The process that read standard output has ended, as `head` does: nothing is left to do."""
+
+
+class TolerantStream:
+    """A stream that ignores write errors, so that a closed pipe or a full disk ends no run.
+
+    failure: the first error but that of a closed pipe. stops: whether a closed pipe raises
+    ReaderLeft, for commands that do nothing but print.
+    """
+
+    def __init__(self, stream: Any, stops: bool = False):
+        self._stream, self._stops = stream, stops
+        self.failure: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write text; ignore an OSError."""
+        with self._tolerating():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush; ignore an OSError."""
+        with self._tolerating():
+            self._stream.flush()
+
+    def end(self) -> None:
+        """Write what is left; where that fails, drop it, or Python would exit with 120."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._note(error)
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+                self._stream.flush()
+
+    @contextlib.contextmanager
+    def _tolerating(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            if self._stops:
+                raise ReaderLeft from None
+        except OSError as error:
+            self._note(error)
+
+    def lost(self) -> StorageError | None:
+        """Return, after `end`, why output was lost; None if it was not, or if nobody reads on."""
+        if self.failure is None:
+            return None
+        reason = self.failure.strerror or self.failure
+        return StorageError(f"cannot write to standard output: {reason}{advice(self.failure)}")
+
+    def _note(self, error: OSError) -> None:
+        if error.errno != errno.EPIPE:
+            self.failure = self.failure or error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def tolerant(stops: bool) -> Iterator[TolerantStream]:
+    """Make both streams tolerant in the block; yield standard output. stops: see TolerantStream.
+
+    A character that an encoding lacks is written as `?`; a stream that the shell has closed (`>&-`)
+    goes nowhere.
+    """
+    before = sys.stdout, sys.stderr
+    out = TolerantStream(_usable(sys.stdout, 1), stops)
+    errors = TolerantStream(_usable(sys.stderr, 2))
+    sys.stdout, sys.stderr = out, errors  # type: ignore[assignment]
+    try:
+        yield out
+    finally:
+        out.end()
+        errors.end()
+        sys.stdout, sys.stderr = before
+
+
+def _usable(stream: Any, number: int) -> Any:
+    """Return a stream that takes every text. number: its file descriptor."""
+    try:
+        os.fstat(number)
+    except OSError:
+        # Or the next file that is opened, such as a checkpoint, would get what others print.
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, number)
+        if nowhere != number:
+            os.close(nowhere)
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8", errors="replace")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    return stream
