@@ -84,7 +84,7 @@ def tolerant(stops: bool) -> Iterator[TolerantStream]:
     before = sys.stdout, sys.stderr
     out = TolerantStream(_usable(sys.stdout, 1), stops)
     errors = TolerantStream(_usable(sys.stderr, 2))
-    sys.stdout, sys.stderr = out, errors  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, errors
     try:
         yield out
     finally:
