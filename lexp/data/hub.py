@@ -1,6 +1,5 @@
 """Datasets of the Hugging Face hub (or a local folder laid out like one), read as documents."""
 
-import hashlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lexp.data.corpus import Corpus, Document, Split, text_field
+from lexp.data.hub_folder import check_card, check_files, check_names, digest_of_folder
 from lexp.system.errors import DataError, first_line
 from lexp.system.files import digest
 
@@ -50,19 +50,19 @@ class Hub(Corpus):
     def _commit(self) -> str:
         folder = Path(self.path)
         if folder.is_dir():
-            files = sorted(p for p in folder.rglob("*") if p.is_file())
-            return digest([[p.relative_to(folder).as_posix(), _sha256_bytes(p)] for p in files])
+            return digest_of_folder(folder)
         from huggingface_hub import HfApi
 
         try:
-            sha = HfApi().dataset_info(self.path, revision=self.revision, timeout=10).sha
+            info = HfApi().dataset_info(self.path, revision=self.revision, timeout=10)
         except Exception as error:
             # A full commit needs no hub to be resolved: its texts may be tokenised here already.
             self._failure = self._unreachable(error)
             if self.revision and re.fullmatch("[0-9a-f]{40}", self.revision):
                 return self.revision
             raise self._failure from None
-        return str(sha)
+        check_names(info.card_data.to_dict() if info.card_data else {}, f"README of {self.path}")
+        return str(info.sha)
 
     def fingerprint(self) -> str:
         """Return a digest of the dataset's commit and of every choice made from it."""
@@ -94,17 +94,24 @@ class Hub(Corpus):
         local, commit = Path(self.path).is_dir(), self.commit
         if self._failure:  # the hub's own client would try again for half a minute
             raise self._failure
+        if local:
+            check_card(Path(self.path))
         n_read = 0
         try:
-            for row in datasets.load_dataset(
-                self.path,
-                self.config,
-                split=name,
-                revision=None if local else commit,
-                streaming=True,
-            ):
+            builder = datasets.load_dataset_builder(
+                self.path, self.config, revision=None if local else commit
+            )
+            files = builder.config.data_files or {}
+            check_files((file for some in files.values() for file in some), self.path)
+            stream = builder.as_streaming_dataset(split=name)
+            if stream.features is not None:
+                # An image or audio of a row may name a file of elsewhere, which decoding opens.
+                stream = stream.decode(False)
+            for row in stream:
                 yield row
                 n_read += 1
+        except DataError:
+            raise
         except Exception as error:
             raise self._unreachable(error, f" after row {n_read - 1}" * bool(n_read)) from None
 
@@ -123,7 +130,3 @@ def parse_split(text: str) -> tuple[str, int, int | None]:
         raise DataError(f"split {text!r}: expected a name, or rows of it such as train[1000:2000]")
     name, first, stop = match.groups()
     return name, int(first or 0), int(stop) if stop else None
-
-
-def _sha256_bytes(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
