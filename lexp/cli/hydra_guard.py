@@ -20,6 +20,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lexp.config.home import expand_home, expand_path
 from lexp.config.yaml_file import check_yaml, said_of
 from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
@@ -66,6 +67,10 @@ def ordered(arguments: list[str]) -> list[str]:
     overrides, flags = [*parsed.overrides, *rest], list(arguments)
     for word in overrides:
         flags.remove(word)
+    if parsed.config_dir is not None:
+        # In whichever way the flag was written: `--config-dir=~/mine` is expanded by no shell.
+        folder = parsed.config_dir
+        flags = [flag.replace(folder, expand_path(folder, "--config-dir")) for flag in flags]
     return [*overrides, *flags]
 
 
@@ -85,7 +90,7 @@ class CheckedLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose and check."""
+        """Compose and check; then expand `~`, before Hydra makes a folder of a sweep."""
         for word in overrides:
             check_override(word)
         try:
@@ -101,6 +106,7 @@ class CheckedLoader(ConfigLoaderImpl):
                 f"{' '.join(overrides)}: the defaults of a config include the config itself"
             ) from None
         check_composed(config)
+        expand_home(config)
         return config
 
     def _parse_overrides_and_create_caching_repo(

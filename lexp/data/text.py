@@ -55,7 +55,7 @@ class TextFiles(Corpus):
         usable: set[Path] = set()
         others: set[Path] = set()
         for pattern in self.globs[split]:
-            matches = {Path(m) for m in glob.glob(str(Path(pattern).expanduser()), recursive=True)}
+            matches = {Path(m) for m in glob.glob(pattern, recursive=True)}
             found = {p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES}
             if not found:
                 seen = f"{len(matches)} paths, none" if matches else "nothing"

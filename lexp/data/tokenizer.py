@@ -143,7 +143,7 @@ class FileSpec(TokenizerSpec):
     """The vocabulary of tokenizer=file: a tokenizer.json of the `tokenizers` library."""
 
     def __init__(self, path: str):
-        self.path = Path(path).expanduser()
+        self.path = Path(path)
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Read the file."""

@@ -38,7 +38,7 @@ class Source:
 
 def find_source(path: str) -> Source:
     """Find a folder or ORG/NAME[@REVISION]; DataError or CheckpointError if it is unusable."""
-    folder = Path(path).expanduser()
+    folder = Path(path)
     if folder.is_dir():
         folder = folder.resolve()
         return Source(str(folder), _word(folder.name), folder, _weights(folder, str(folder)))
