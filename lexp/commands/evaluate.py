@@ -124,6 +124,8 @@ def _publish(
     rich = table_console()
     for table in tables:
         rich.print(to_rich(table))
+        for note in table.notes:
+            rich.print(note, markup=False)
     rich.print("\n".join(notes), markup=False)
     paragraphs = [*map(to_markdown, tables), "  \n".join(notes)]
     write_text(study / "results.md", "\n".join(paragraphs) + "\n")

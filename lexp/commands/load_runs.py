@@ -135,6 +135,7 @@ def load_model_under_test(
             precision=plan.precision,
             text=store.fingerprint[:8],
             variant=variant(config.raw),
+            vocabulary=store.tokenizer.digest[:8],
         ),
         identity=ModelIdentity(
             model=config.raw["model"],

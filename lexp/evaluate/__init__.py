@@ -12,7 +12,7 @@ from lexp.evaluate.model_under_test import (
 )
 from lexp.evaluate.result import COLUMNS, EVALUATIONS, STEP, EvalResult, eval_spec
 from lexp.evaluate.run import depends_on_length, evaluate
-from lexp.evaluate.targets import EvalTargets
+from lexp.evaluate.targets import EvalTargets, ScoredText
 
 __all__ = [
     "COLUMNS",
@@ -25,6 +25,7 @@ __all__ = [
     "ModelIdentity",
     "ModelUnderTest",
     "RunInfo",
+    "ScoredText",
     "depends_on_length",
     "eval_spec",
     "evaluate",

@@ -23,7 +23,8 @@ class RunInfo:
     """The facts that tables show of a run and of the text that it is scored on.
 
     name: of its folder. text: fingerprint of the text, 8 digits. variant: hash of the run's
-    settings without the seed; results of one variant and several seeds may be averaged.
+    settings without the seed; results of one variant and several seeds may be averaged. vocabulary:
+    digest of the tokenizer, 8 digits.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RunInfo:
     precision: str
     text: str
     variant: str
+    vocabulary: str
 
 
 @dataclass(frozen=True)

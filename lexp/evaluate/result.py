@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp.evaluate.model_under_test import LAST, Method, ModelUnderTest, RunInfo, model_spec
-from lexp.evaluate.targets import EvalTargets
+from lexp.evaluate.targets import EvalTargets, ScoredText
 from lexp.extension import method_label
 from lexp.results import Component, Result, ResultKind, Spec, component_spec
 from lexp.scoring.losses import Losses, losses_from
@@ -28,7 +28,7 @@ TOKEN_BYTES, NAME_BYTES, HEADER_BYTES = 32, 4 * 4096, 1 << 16
 class EvalResult(Result):
     """A model's loss under one protocol and method at one length.
 
-    pattern, extension: as they were asked for. length, documents, tokens: what was scored. nll: in
+    pattern, extension: as they were asked for. length, documents, tokens, scored: what was. nll: in
     nats per token; bpb: in bits per byte, both over all targets; NaN where there is none. step: of
     the checkpoint, LAST for the one that training ended with. arrays: see lexp.scoring.losses.
     """
@@ -40,6 +40,7 @@ class EvalResult(Result):
     length: int
     documents: int
     tokens: int
+    scored: ScoredText
     nll: float
     ppl: float
     bpb: float

@@ -170,6 +170,7 @@ def _store(case: EvalCase, outcome: Outcome[Losses], seconds: float) -> EvalResu
         length=case.length,
         documents=targets.n_documents,
         tokens=sum(window.n_scored for window in targets.windows(case.length)),
+        scored=targets.scored_text(tested.tokens),
         nll=math.nan if losses is None else losses.nll,
         ppl=math.nan if losses is None else losses.ppl,
         bpb=math.nan if losses is None else losses.bits_per_byte,

@@ -29,6 +29,7 @@ from lexp.results import (
     write,
     write_csv,
 )
+from lexp.system.errors import ConfigError
 from lexp.system.files import digest
 from lexp.system.text import natural
 from lexp.training.objective import refuse_both_sides
@@ -68,15 +69,17 @@ class AnalysisResult(Result):
         if self.arrays is not None:
             self.arrays.load()
 
-    def labelled(self, note: str = "") -> LabelledMeasurement:
+    def labelled(self, note: str = "", where: str = "") -> LabelledMeasurement:
         """Read the arrays and return the measurement with what names it.
 
-        note: what tells the run's variant apart. DataError if the arrays are missing or damaged.
+        note: what tells the run's variant apart. where: what tells text and precision from others.
+        DataError if the arrays are missing or damaged.
         """
         arrays = {} if self.arrays is None else self.arrays.load()
+        method = f"{self.method} {where}".rstrip()
         return LabelledMeasurement(
-            self.run.model, self.method, CheckpointInfo(self.state, self.step, self.loss),
-            self.run.seed, self.length, self.run.train_len, Measurement(self.rows, arrays), note,
+            self.run.model, method, CheckpointInfo(self.state, self.step, self.loss), self.run.seed,
+            self.length, self.run.train_len, Measurement(self.rows, arrays), note,
         )  # fmt: skip
 
 
@@ -84,7 +87,16 @@ ANALYSES = ResultKind(
     name="analysis",
     folder="analysis",
     numerics=1,
-    key=("instrument.label", "run.name", "method", "length", "state", "step"),
+    key=(
+        "instrument.label",
+        "run.name",
+        "method",
+        "length",
+        "state",
+        "step",
+        "run.text",
+        "run.precision",
+    ),
     result=AnalysisResult,
 )
 
@@ -115,6 +127,11 @@ def measure(
 
     outcome = attempt(measurement)
     value = outcome.value or Measurement(())
+    if taken := sorted({name for row in value.rows for name in row} & set(COLUMNS)):
+        raise ConfigError(
+            f"instrument {instrument.name}: its rows have a value {taken[0]!r}, which is a column "
+            "of every instrument's CSV; give it another name"
+        )
     result = AnalysisResult(
         instrument=component_of(instrument),
         run=tested.run,
@@ -169,7 +186,16 @@ def labelled(
     results: Iterable[AnalysisResult], notes: Mapping[str, str]
 ) -> list[LabelledMeasurement]:
     """Read the measurements of results, each with the note of its run."""
-    return [result.labelled(notes.get(result.run.name, "")) for result in results]
+    results = list(results)
+    several_texts = len({result.run.text for result in results}) > 1
+    several_precisions = len({result.run.precision for result in results}) > 1
+    measurements = []
+    for result in results:
+        run = result.run
+        where = [f"on {run.dataset} {run.text}"] * several_texts
+        where += [f"in {run.precision}"] * several_precisions
+        measurements.append(result.labelled(notes.get(run.name, ""), " ".join(where)))
+    return measurements
 
 
 def write_measurements(path: Path, results: Sequence[AnalysisResult]) -> None:

@@ -98,7 +98,7 @@ PROBES = ResultKind(
     numerics=1,
     key=(
         "probe.label", "run.name", "pattern.label", "extension.label", "length", "run.text",
-        "run.precision",
+        "run.precision", "samples", "probe_seed",
     ),
     result=ProbeResult,
 )  # fmt: skip

@@ -113,6 +113,6 @@ def _common_length(
         and isinstance(means[length], TokenLosses)
         and window.has_number(length)
         and set(window.results[length]) == set(series.results[length])
-        and series.same_amount(length, window, length)
+        and series.same_targets(length, window, length)
     ]  # fmt: skip
     return max(both, default=None)

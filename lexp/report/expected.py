@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp.display.table import Table, TableCell
-from lexp.report.study_results import ResultSeries
+from lexp.report.study_results import ResultSeries, is_alike
 from lexp.system.errors import ConfigError
 
 TRAINED = "trained"
@@ -161,38 +161,52 @@ def _ours(
     other = block.against if isinstance(block, Costs) else block.ratio_to
     fields = []
     for at in block.at:
-        value = _value(block, name, at, all_series)
+        found = _find(block, name, at, all_series)
         base = (
-            _value(block, name, 1, all_series)
+            _find(block, name, 1, all_series)
             if other == TRAINED
-            else _value(block, other, at, all_series)
+            else _find(block, other, at, all_series)
         )
+        if len(found) > 1:
+            fields.append(TableCell("several texts", "failed"))
+            continue
+        value = _value(block, *found[0]) if found else ""
         if isinstance(value, str):
             fields.append(TableCell(value, "failed" if value else ""))
         else:
-            fields.append(TableCell(_with(value, base)))
+            is_same = len(base) == 1 and (isinstance(block, Costs) or _same(*found[0], *base[0]))
+            fields.append(TableCell(_with(value, _value(block, *base[0]) if is_same else None)))
     return fields
 
 
-def _value(
+def _find(
     block: Perplexities | Costs, name: str, at: float, all_series: Sequence[ResultSeries]
-) -> float | str:
-    """Return our value, or why there is none, or "" where nothing was scored."""
+) -> list[tuple[ResultSeries, int]]:
+    """Return the series of a row that have its length, one for each text and precision."""
     wanted = split_name(name)
-    for series in all_series:
-        length = round(at * series.train_len)
-        if (series.name, series.plain_method) != wanted or length not in series.results:
-            continue
-        if series.protocol.name != block.protocol:
-            continue
-        if failure := series.short_failure(length):
-            return failure
-        results = series.results[length].values()
-        if isinstance(block, Costs):
-            seconds = sum(result.seconds for result in results)
-            return 1e6 * seconds / sum(result.tokens for result in results) if seconds else ""
-        return sum(result.ppl for result in results) / len(results)
-    return ""
+    return [
+        (series, length)
+        for series in all_series
+        if (length := round(at * series.train_len)) in series.results
+        and (series.name, series.plain_method) == wanted
+        and series.protocol.name == block.protocol
+    ]
+
+
+def _same(series: ResultSeries, length: int, base: ResultSeries, at: int) -> bool:
+    """Return True if a ratio of both means something: of the same tokens in one precision."""
+    return is_alike(series, base) and series.same_targets(length, base, at)
+
+
+def _value(block: Perplexities | Costs, series: ResultSeries, length: int) -> float | str:
+    """Return our value, or why there is none."""
+    if failure := series.short_failure(length):
+        return failure
+    results = series.results[length].values()
+    if isinstance(block, Costs):
+        seconds = sum(result.seconds for result in results)
+        return 1e6 * seconds / sum(result.tokens for result in results) if seconds else ""
+    return sum(result.ppl for result in results) / len(results)
 
 
 def _with(value: float, base: Any) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import EvalResult
-from lexp.report.study_results import DocumentIds, ResultSeries, same_text
+from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
 from lexp.statistics import BETA, TokenLosses, key_tokens
 
 
@@ -81,7 +81,7 @@ def _contexts(series: ResultSeries) -> tuple[int, int] | None:
         n for n in series.lengths
         if n < series.train_len
         and not series.failure(n)
-        and series.same_amount(n, series, series.train_len)
+        and series.same_targets(n, series, series.train_len)
     ]  # fmt: skip
     return (min(below), series.train_len) if below else None
 
@@ -92,7 +92,7 @@ def _judge_of(
     """Return the series and the run whose losses choose the tokens for a seed."""
     for candidate in judges:
         if named is not None:
-            if named in _runs(candidate) and same_text(series, candidate):
+            if named in _runs(candidate) and is_alike(series, candidate):
                 return candidate, named
         elif (candidate.variant, candidate.text, candidate.precision) == (
             series.variant, series.text, series.precision,

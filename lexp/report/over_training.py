@@ -63,8 +63,10 @@ def over_training(
 def _standing(claim: Claim) -> Standing:
     series, reach = claim.series, claim.reach
     length = "n/a" if reach.length is None else f"{'≥ ' * reach.censored}{reach.length}"
-    trained = _loss(series, series.train_len)
-    rise = _loss(series, max(series.lengths)) - trained
+    trained, longest = _loss(series, series.train_len), max(series.lengths)
+    rise = math.nan
+    if math.isfinite(trained) and series.same_targets(longest, series, series.train_len):
+        rise = _loss(series, longest) - trained
     return Standing(length, claim.gain.value if claim.gain else math.nan, trained, rise)
 
 

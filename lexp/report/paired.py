@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import seed_losses
-from lexp.report.study_results import DocumentIds, ResultSeries, same_text
+from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
 from lexp.statistics import holm, paired_by_seed
 
 # Two seeds give a t interval with one degree of freedom, too wide to be of use.
@@ -23,7 +23,7 @@ def paired_table(all_series: Sequence[ResultSeries], baseline: str) -> Table | N
             for length in sorted(set(series.lengths) & set(base.lengths)):
                 if series.failure(length) or base.failure(length):
                     continue
-                if not series.same_amount(length, base, length):
+                if not series.same_targets(length, base, length):
                     continue
                 d = paired_by_seed(
                     seed_losses(series, length, ids), seed_losses(base, length, ids), draws=2
@@ -61,5 +61,5 @@ def paired_table(all_series: Sequence[ResultSeries], baseline: str) -> Table | N
 def _pairs(series: ResultSeries, base: ResultSeries) -> bool:
     """Return True if both have the same seeds, enough of them, and the same tokens."""
     return (
-        series.seeds == base.seeds and len(series.seeds) >= LEAST_SEEDS and same_text(series, base)
+        series.seeds == base.seeds and len(series.seeds) >= LEAST_SEEDS and is_alike(series, base)
     )

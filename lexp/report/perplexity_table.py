@@ -1,8 +1,9 @@
 """Perplexity by length as a table: one row per (variant, attention), one column per length."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, EvalResult
@@ -15,13 +16,27 @@ SHORT = {
 }  # fmt: skip
 
 
+class Scored(NamedTuple):
+    """What a number depends on beside the model and the method: only equal ones compare."""
+
+    text: str
+    vocabulary: str
+    precision: str
+    documents: str
+    targets: str
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One cell of the table: a mean over seeds and half their range, or a failure."""
+    """One cell of the table: a mean over seeds and half their range, or a failure.
+
+    scored: what all seeds read; None of a failure.
+    """
 
     value: float
     spread: float
     text: str
+    scored: Scored | None
 
 
 @dataclass(frozen=True)
@@ -40,13 +55,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """The rows and columns of a table of one metric, in order."""
+    """The rows and columns of a table of one metric, in order.
+
+    per_token: numbers of several vocabularies do not compare.
+    """
 
     title: str
     lengths: tuple[int, ...]
     train_len: int | None
     rows: tuple[Row, ...]
-    comparable: bool
+    per_token: bool
 
     @property
     def labels(self) -> dict[str, Callable[[Row], str]]:
@@ -74,14 +92,46 @@ class Grid:
 
     def is_best(self, row: Row, length: int) -> bool:
         """Return True if no other row shows a lower number at this length (to the digits shown)."""
-        values = [r.entries[length].value for r in self.rows if length in r.entries]
-        finite = [value for value in values if math.isfinite(value)]
+        finite = [entry.value for entry in self._numbers(length)]
         entry = row.entries.get(length)
-        if not (self.comparable and entry and finite):
+        if not (entry and finite) or self.unlike(length):
             return False
         return f"{entry.value:.2f}" == f"{min(finite):.2f}"
 
+    def _numbers(self, length: int) -> list[Entry]:
+        entries = [row.entries[length] for row in self.rows if length in row.entries]
+        return [entry for entry in entries if math.isfinite(entry.value)]
 
+    def unlike(self, length: int) -> tuple[str, ...]:
+        """Name what the numbers of a column do not have in common, so that they do not compare."""
+        scored = [entry.scored for entry in self._numbers(length) if entry.scored]
+        differing = {
+            "text": {s.text for s in scored},
+            "vocabulary": {s.vocabulary if self.per_token else "" for s in scored},
+            "precision": {s.precision for s in scored},
+            "documents": {s.documents for s in scored},
+        }
+        names = [name for name, values in differing.items() if len(values) > 1]
+        # The same targets are other stretches of text in another vocabulary.
+        if len({s.targets for s in scored}) > len({s.vocabulary for s in scored}):
+            names.append("tokens")
+        return tuple(names)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say at which lengths nothing is bold, and why."""
+        by_reason: dict[tuple[str, ...], list[int]] = {}
+        for length in self.lengths:
+            if reason := self.unlike(length):
+                by_reason.setdefault(reason, []).append(length)
+        return tuple(
+            f"Nothing is bold at {', '.join(map(str, lengths))}: rows differ in "
+            f"{' and '.join(reason)}, so their numbers do not compare."
+            for reason, lengths in by_reason.items()
+        )
+
+
+UNLIKE_SEEDS = "seeds of other tokens"
 TOKEN_METRIC = "Perplexity per token"
 METRICS: dict[str, Callable[[EvalResult], float]] = {
     TOKEN_METRIC: lambda result: result.ppl,
@@ -93,7 +143,7 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
     """Arrange results as a table of one metric; notes: by variant, what tells it apart.
 
     Results that differ in their seed alone are averaged; a failure of any seed is shown, not
-    averaged away. Numbers per token of different vocabularies or texts are not compared.
+    averaged away. Nothing is averaged over other tokens.
     """
     groups: dict[tuple, dict[int, list[EvalResult]]] = {}
     for result in results:
@@ -105,15 +155,13 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
         note, text = notes.get(run.variant, ""), f"{run.dataset} {run.text}"
         entries = {length: _entry(seeds, METRICS[metric]) for length, seeds in by_length.items()}
         rows.append(Row(run.model, *method, note, text, run.precision, first.step, entries))
-    runs = [result.run for result in results]
-    texts = {(run.text, run.tokenizer if metric == TOKEN_METRIC else "") for run in runs}
-    train_lens = {run.train_len for run in runs}
+    train_lens = {result.run.train_len for result in results}
     return Grid(
         title=f"{metric}, {results[0].protocol.label}",
         lengths=tuple(sorted({result.length for result in results})),
         train_len=train_lens.pop() if len(train_lens) == 1 else None,
         rows=tuple(rows),
-        comparable=len(texts) == 1,
+        per_token=metric == TOKEN_METRIC,
     )
 
 
@@ -136,18 +184,26 @@ def to_table(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
             cells.append(TableCell(entry.text if entry else "", style))
         rows.append(tuple(cells))
     heads = (*labels, *map(grid.header, grid.lengths))
-    return Table(grid.title, heads, tuple(rows), len(labels), notes)
+    return Table(grid.title, heads, tuple(rows), len(labels), (*grid.notes, *notes))
 
 
 def _entry(results: list[EvalResult], metric: Callable[[EvalResult], float]) -> Entry:
     failed = [result for result in results if not result.ok]
     if failed:
         n_seeds = f" {len(failed)}/{len(results)}" if len(failed) < len(results) else ""
-        return Entry(math.nan, 0.0, SHORT[failed[0].status] + n_seeds)
+        return Entry(math.nan, 0.0, SHORT[failed[0].status] + n_seeds, None)
+    scored = {_scored(result) for result in results}
+    if len(scored) > 1:
+        return Entry(math.nan, 0.0, UNLIKE_SEEDS, None)
     values = [metric(result) for result in results]
     mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
     text = perplexity_text(mean) + (f" ±{perplexity_text(spread)}" if len(values) > 1 else "")
-    return Entry(mean, spread, text)
+    return Entry(mean, spread, text, scored.pop())
+
+
+def _scored(result: EvalResult) -> Scored:
+    run, scored = result.run, result.scored
+    return Scored(run.text, run.vocabulary, run.precision, scored.documents, scored.targets)
 
 
 def perplexity_text(value: float) -> str:
@@ -164,11 +220,8 @@ def caption(results: list[EvalResult]) -> list[str]:
         same = [r for r in results if r.protocol.label == protocol]
         for dataset in sorted({r.run.dataset for r in same}):
             of_dataset = [r for r in same if r.run.dataset == dataset]
-            scored = sorted({r.tokens for r in of_dataset})
-            counts = f"{scored[0]}" + f" to {scored[-1]}" * (len(scored) > 1)
             lines.append(
-                f"{protocol}: {same[0].protocol.description}; {counts} tokens of "
-                f"{of_dataset[0].documents} {dataset} documents scored; perplexity is "
+                f"{protocol}: {same[0].protocol.description}; {_amount(of_dataset)}; perplexity is "
                 f"exp(total nats / total tokens), BOS: {BOS}."
             )
     seeds = sorted({r.run.seed for r in results})
@@ -179,3 +232,24 @@ def caption(results: list[EvalResult]) -> list[str]:
     reasons = {(SHORT[r.status], r.run.model, r.reason) for r in results if not r.ok}
     lines += [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
     return lines
+
+
+def _amount(results: list[EvalResult]) -> str:
+    """Say how much of a test split was scored and how much was left out, over all rows."""
+    left_out = [r.scored.of - r.documents - r.scored.too_short for r in results]
+    words = [f"{_range(r.scored.too_short for r in results)} too short"] * any(
+        r.scored.too_short for r in results
+    )
+    words += [f"{_range(left_out)} beyond max_tokens"] * any(left_out)
+    return (
+        f"{_range(r.tokens for r in results)} tokens of {_range(r.documents for r in results)} of "
+        f"{_range(r.scored.of for r in results)} {results[0].run.dataset} documents scored"
+        + f" ({', '.join(words)})"
+        * bool(words)
+    )
+
+
+def _range(values: Iterable[int]) -> str:
+    """Format the least and the greatest of some counts."""
+    distinct = sorted(set(values))
+    return f"{distinct[0]}" + f" to {distinct[-1]}" * (len(distinct) > 1)

@@ -11,6 +11,8 @@ from lexp.probes.result import ProbeResult
 from lexp.report.perplexity_table import SHORT
 
 ANSWERS, GAIN = "answers right", "gain"
+# What results of one row have in common, said only where rows differ in it.
+WHERE = ("on {}", "in {}", "{} examples", "of seed {}")
 
 
 def probe_tables(results: list[ProbeResult], notes: dict[str, str]) -> list[Table]:
@@ -33,9 +35,10 @@ def _table(
 ) -> Table:
     """Make a row per (variant, method), a column per length."""
     groups: dict[tuple, dict[int, list[ProbeResult]]] = {}
+    wheres = {_where(result) for result in results}
+    differing = [len({where[n] for where in wheres}) > 1 for n in range(len(WHERE))]
     for result in results:
-        run = result.run
-        key = (run.model, run.variant, run.text, result.method, run.precision)
+        key = (result.run.model, result.run.variant, result.method, _where(result))
         groups.setdefault(key, {}).setdefault(result.length, []).append(result)
     lengths = sorted({result.length for result in results})
     train_lens = {result.run.train_len for result in results}
@@ -44,9 +47,16 @@ def _table(
         first = next(iter(by_length.values()))[0]
         name = " ".join(filter(None, (first.run.model, notes.get(first.run.variant, ""))))
         fields = [_field(by_length[n], fill) if n in by_length else TableCell("") for n in lengths]
-        rows.append((TableCell(name), TableCell(first.method), *fields))
+        told = [form.format(value) for form, value, told in
+                zip(WHERE, _where(first), differing, strict=True) if told]  # fmt: skip
+        rows.append((TableCell(name), TableCell(" ".join([first.method, *told])), *fields))
     heads = [f"{n} (trained)" if train_lens == {n} else str(n) for n in lengths]
     return Table(title, ("model", "method", *heads), tuple(rows), 2)
+
+
+def _where(result: ProbeResult) -> tuple[str, str, int, int]:
+    run = result.run
+    return f"{run.dataset} {run.text}", run.precision, result.samples, result.probe_seed
 
 
 def _field(results: list[ProbeResult], fill: Callable[[list[ProbeResult]], TableCell]) -> TableCell:
@@ -84,14 +94,16 @@ def probes_caption(results: list[ProbeResult]) -> list[str]:
     chance = "".join(f", {name} by chance {100 * x:.3g}" for name, x in chances.items())
     trained = ", ".join(str(n) for n in sorted({result.run.train_len for result in results}))
     spread = f"; mean of seeds {', '.join(map(str, seeds))} ± half their range" * (len(seeds) > 1)
+    counts = sorted({result.samples for result in results})
+    examples = f"{counts[0]}" + f" to {counts[-1]}" * (len(counts) > 1)
+    same = ", the same for all rows" * (len({_where(result) for result in results}) == 1)
     lines = [
         "Answers, in %: whole answers right / answer tokens right / the answer likelier than "
         f"all candidates{chance}.",
         "Gain: in nats per answer token, its loss after the control (another answer "
         "planted) less its loss after the right one, with its 95 % interval over examples. Bold: "
         "all of that above 0 (of cells that use nothing, one in 40 by chance).",
-        f"{results[0].samples} examples a cell, the same for all rows; trained at {trained} tokens"
-        f"{spread}.",
+        f"{examples} examples a cell{same}; trained at {trained} tokens{spread}.",
     ]
     reasons: dict[tuple[str, str], set[str]] = {}
     for result in (r for r in results if not r.ok):

@@ -12,6 +12,7 @@ neighbours; at an end of the grid it stays there, and the row says so.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -50,10 +51,15 @@ def _table(by_scale: dict[float, ResultSeries]) -> Table | None:
     first = next(iter(by_scale.values()))
     best_by_length: dict[int, tuple[float, float, bool]] = {}
     for length in (n for n in first.lengths if n > first.train_len):
+        scored = {
+            scale: series for scale, series in sorted(by_scale.items()) if series.has_number(length)
+        }
+        # Losses at other tokens are no points of one parabola.
+        if any(not s.same_targets(length, t, length) for s, t in pairwise(scored.values())):
+            continue
         nll = {
             scale: float(np.mean([result.nll for result in series.results[length].values()]))
-            for scale, series in sorted(by_scale.items())
-            if series.has_number(length)
+            for scale, series in scored.items()
         }
         if len(nll) > 2:
             best_by_length[length] = best_scale(nll)

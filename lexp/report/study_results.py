@@ -1,7 +1,7 @@
 """The results of a study, put in order for tables, curves and claims."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from lexp.extension import Extension, method_label
 from lexp.results import Component
 from lexp.scoring.losses import Losses
 from lexp.scoring.protocol import ProtocolInfo
-from lexp.statistics import TokenLosses, difference
+from lexp.statistics import TokenLosses
 from lexp.system.text import natural
 
 # Attention to every key that a model may see, causal or not; and how rows follow each other.
@@ -38,7 +38,7 @@ class ResultSeries:
     variant: str
     text: str
     precision: str
-    tokenizer: str
+    vocabulary: str
     where: str = ""
     results: dict[int, dict[int, EvalResult]] = field(default_factory=dict)
 
@@ -103,21 +103,19 @@ class ResultSeries:
         missing = [str(seed) for seed in self.seeds if seed not in by_seed]
         if missing:
             return f"seed {', '.join(missing)} was not scored", ""
-        if len({_amount(result) for result in by_seed.values()}) > 1:
+        if len({targets_of(result) for result in by_seed.values()}) > 1:
             return "seeds were not scored on the same tokens", ""
         return "", ""
 
-    def same_amount(self, length: int, other: "ResultSeries", at: int) -> bool:
-        """Return True if all results of both, each at its length, have one number of tokens.
-
-        Results of one protocol and text differ in their tokens only by max_tokens.
-        """
+    def same_targets(self, length: int, other: "ResultSeries", at: int) -> bool:
+        """Return True if all results of both, each at its length, score the same tokens."""
         results = [*self.results[length].values(), *other.results[at].values()]
-        return len({_amount(result) for result in results}) == 1
+        return len({targets_of(result) for result in results}) == 1
 
 
-def _amount(result: EvalResult) -> tuple[int, int]:
-    return result.documents, result.tokens
+def targets_of(result: EvalResult) -> tuple[str, str, str]:
+    """Return what results have in common that score the same tokens under one protocol."""
+    return result.run.text, result.run.vocabulary, result.scored.targets
 
 
 class DocumentIds:
@@ -133,29 +131,12 @@ class DocumentIds:
         return TokenLosses(losses.nats, document, losses.position)
 
 
-def same_text(a: ResultSeries, b: ResultSeries) -> bool:
-    """Return True if tokens of both are the same stretches of one text: only then they compare.
+def is_alike(a: ResultSeries, b: ResultSeries) -> bool:
+    """Return True if both read one text in one vocabulary and precision: only then they compare.
 
     The first targets of a document have the same places in any vocabulary, and other bytes.
     """
-    if (a.text, a.tokenizer) != (b.text, b.tokenizer):
-        return False
-    if a.variant == b.variant:
-        return True
-    ids = DocumentIds()
-    ours, theirs = _widths(a, ids), _widths(b, ids)
-    if ours is None or theirs is None:
-        return False
-    return not difference(ours, theirs, common=True).nats.any()
-
-
-def _widths(series: ResultSeries, ids: DocumentIds) -> TokenLosses | None:
-    """Return bytes of each token, in the place of its loss; None where no result has tokens."""
-    for result in series.every_result:
-        if result.ok:
-            losses = result.losses()
-            return replace(ids.scored(losses), nats=losses.n_bytes.astype(np.float64))
-    return None
+    return (a.text, a.vocabulary, a.precision) == (b.text, b.vocabulary, b.precision)
 
 
 def make_series(results: Sequence[EvalResult], notes: Mapping[str, str]) -> list[ResultSeries]:
@@ -176,7 +157,7 @@ def make_series(results: Sequence[EvalResult], notes: Mapping[str, str]) -> list
             ResultSeries(
                 run.model, notes.get(run.variant, ""), result.pattern, result.extension,
                 result.protocol, run.train_len, run.variant, run.text, run.precision,
-                run.tokenizer, " ".join(where),
+                run.vocabulary, " ".join(where),
             ),
         )  # fmt: skip
         series.results.setdefault(result.length, {})[run.seed] = result

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lexp.display.table import Table, TableCell
-from lexp.report.claims import Claim, mean_losses, seed_losses
+from lexp.report.claims import Claim, seed_losses
 from lexp.report.perplexity_table import perplexity_text
-from lexp.report.study_results import DocumentIds, ResultSeries, same_text
+from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
 from lexp.scoring.losses import perplexity
 from lexp.statistics import (
     BETTER,
     Estimate,
-    TokenLosses,
     across,
+    average,
     difference,
     holm,
     last,
@@ -140,7 +140,9 @@ def methods_table(all_series: Sequence[ResultSeries], length: int) -> Table | No
         (series, base)
         for base in all_series
         for series in all_series
-        if base.is_plain and series.variant == base.variant and series is not base
+        if base.is_plain
+        and series is not base
+        and (series.variant, series.where) == (base.variant, base.where)
     ]
     plain = pairs[0][1].pattern.label if pairs else ""
     family = f"methods against {plain} attention at {length}"
@@ -155,25 +157,22 @@ def _paired_table(
     family: str,
 ) -> Table | None:
     """Show what the first of each pair loses above the second; None if no pair compares."""
-    ids, rows, p_values, tests = DocumentIds(), [], {}, {}
+    ids, rows, tests, unlike = DocumentIds(), [], [], []
     for series, base in pairs:
-        if not (series.has_number(length) and base.has_number(length) and same_text(series, base)):
+        if not (series.has_number(length) and base.has_number(length)):
             continue
-        ours, theirs = (mean_losses(n, ids)[length] for n in (series, base))
-        if not isinstance(ours, TokenLosses) or not isinstance(theirs, TokenLosses):
+        if not (is_alike(series, base) and series.same_targets(length, base, length)):
+            unlike.append(f"{series.name} {series.method}")
             continue
-        try:
-            d = difference(ours, theirs)
-        except ValueError:  # scored on more or on fewer tokens
-            continue
-        key = f"{series.name} {series.method}"
-        tests[key] = series, mean(d.nats, d.document), sign_flips(d)
-        p_values[key] = tests[key][2].p
+        ours, theirs = (average(seed_losses(n, length, ids)) for n in (series, base))
+        d = difference(ours, theirs)
+        tests.append((series, mean(d.nats, d.document), sign_flips(d)))
     if not tests:
         return None
-    corrected = {test.name: test for test in holm(p_values, family)}
-    for key, (series, estimate, test) in tests.items():
-        adjusted = corrected[key].adjusted
+    corrected = holm({str(n): test.p for n, (_, _, test) in enumerate(tests)}, family)
+    by_number = {test.name: test.adjusted for test in corrected}
+    for n, (series, estimate, test) in enumerate(tests):
+        adjusted = by_number[str(n)]
         sure = adjusted < 0.05
         rows.append(
             (
@@ -183,13 +182,14 @@ def _paired_table(
                 TableCell(f"{adjusted:.4f}"),
             )
         )
-    _, _, test = next(iter(tests.values()))
+    _, _, test = tests[0]
     how = "all" if test.exact else "at random"
     notes = (
         f"Nats per token above {other} on the same tokens, mean over seeds, with a 95 % "
         "interval over documents. p by flipping the sign of whole documents "
         f"({how} {test.n_flips}; the smallest possible is {test.smallest_p:.4f}); Holm's "
         f"correction over {len(tests)} comparisons ({family}). Seeds are held fixed.",
+        *[f"Not compared, scored on other tokens: {', '.join(unlike)}."] * bool(unlike),
     )
     heads = (*LABELS, f"minus {other}", "p", "p (Holm)")
     protocol = pairs[0][0].protocol.label

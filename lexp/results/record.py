@@ -48,16 +48,16 @@ class ResultKind(Generic[T]):
     """A kind of record.
 
     name: stands in every file. folder: within a run's folder. numerics: raised whenever a change
-    of the code changes numbers, so that records of another version are computed again. key: values
-    by dotted name (`run.seed`); of records that agree in all of them tables show the newest.
-    result: the dataclass that a record's values are read into.
+    of the code changes numbers, so that records of another version are computed again. result: the
+    dataclass that a record's values are read into. key: values by dotted name (`run.seed`); of
+    records that agree in all of them tables show the newest. Without a key tables show all.
     """
 
     name: str
     folder: str
     numerics: int
-    key: tuple[str, ...]
     result: type[T]
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

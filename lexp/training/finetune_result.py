@@ -50,6 +50,5 @@ FINETUNINGS = ResultKind(
     name="fine-tuning",
     folder="finetune",
     numerics=1,
-    key=("run", "task", "seed", "lr", "epochs", "batch_size", "max_len"),
     result=FinetuneResult,
 )

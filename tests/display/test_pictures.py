@@ -31,7 +31,7 @@ from lexp.display.html import render
 from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure
 from lexp.display.style import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, CurveStyles, numbered
 from lexp.display.svg import SHAPES
-from lexp.evaluate import EvalResult, RunInfo
+from lexp.evaluate import EvalResult, RunInfo, ScoredText
 from lexp.extension import Extension
 from lexp.pattern import Full, Window
 from lexp.report.perplexity_chart import results_chart
@@ -59,11 +59,22 @@ def cell(
 ) -> EvalResult:
     ok = math.isfinite(ppl)
     run = RunInfo(
-        model, model, "nano", "books", seed, 128, "bytes", precision, "aaaaaaaa", variant or model
+        model,
+        model,
+        "nano",
+        "books",
+        seed,
+        128,
+        "bytes",
+        precision,
+        "aaaaaaaa",
+        variant or model,
+        "t",
     )
     return EvalResult(
         run, component_of(pattern), component_of(Extension()), Segments().info([1024]), length, 4,
-        4096, math.log(ppl) if ok else ppl, ppl, 1.0, 1.0, status=OK if ok else NOT_DEFINED,
+        4096, ScoredText("d", "t", 4, 0), math.log(ppl) if ok else ppl, ppl, 1.0, 1.0,
+        status=OK if ok else NOT_DEFINED,
     )  # fmt: skip
 
 

@@ -367,7 +367,7 @@ def plain(pattern) -> Method:
 
 
 IDENTITY = ["checkpoint", "text", "tokenizer", "precision", "model", "size"]
-RUN = RunInfo("r", "m", "s", "d", 0, 16, "bytes", "float32", "t", "v")
+RUN = RunInfo("r", "m", "s", "d", 0, 16, "bytes", "float32", "t", "v", "t")
 
 
 @pytest.mark.parametrize("key", IDENTITY)

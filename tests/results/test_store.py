@@ -51,7 +51,7 @@ class Number(Result):
     number: float
 
 
-NUMBERS = ResultKind("number", "numbers", 1, ("name",), Number)
+NUMBERS = ResultKind("number", "numbers", 1, Number, ("name",))
 FIELDS = {
     "weights": "a" * 64, "text": "b" * 64, "tokenizer": "c", "precision": "float32", "length": 8,
     "pattern": {"class": "Window", "values": {"window": 4}}, "extension": None, "longest": 16,

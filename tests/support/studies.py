@@ -10,7 +10,7 @@ import numpy as np
 
 from lexp.commands.report import report
 from lexp.config.schema import plain
-from lexp.evaluate import EVALUATIONS, LAST, EvalResult, RunInfo
+from lexp.evaluate import EVALUATIONS, LAST, EvalResult, RunInfo, ScoredText
 from lexp.extension import Extension
 from lexp.pattern import Full, Pattern
 from lexp.results import OK, OUT_OF_MEMORY, Spec, component_of, path_of, write
@@ -40,7 +40,7 @@ def run_info(name: str, settings: dict, **changes) -> RunInfo:
     info = RunInfo(
         name, settings["model"]["name"], settings["size"]["name"], "books", settings["seed"],
         settings["train_len"], settings["tokenizer"]["name"], "float32", "aaaaaaaa",
-        variant(settings),
+        variant(settings), "tttttttt",
     )  # fmt: skip
     return replace(info, **changes)
 
@@ -60,6 +60,12 @@ def losses_of(nats: np.ndarray, length: int, protocol: Protocol, n_bytes: int) -
         context.astype(np.int32), np.full(len(values), n_bytes, dtype=np.uint16),
         tuple(f"d{d}" for d in range(documents)), length, protocol.label([LONGEST]),
     )  # fmt: skip
+
+
+def scored_text(nats: np.ndarray, too_short: int = 0) -> ScoredText:
+    """All documents that have losses are scored, beside some that are too short."""
+    documents, n = nats.shape
+    return ScoredText(f"{documents:08}", f"{documents:04}{n:04}", documents + too_short, too_short)
 
 
 class Study:
@@ -83,7 +89,7 @@ class Study:
         self, run: Run, length: int, nats: np.ndarray | str, *, n_bytes: int = 1, age: float = 0,
         name: str = "cell", pattern: Pattern | None = None, extension: Extension | None = None,
         protocol: Protocol | None = None, text: str = "aaaaaaaa", precision: str = "float32",
-        seconds: float = 2.0, step: int = LAST,
+        seconds: float = 2.0, step: int = LAST, too_short: int = 0,
     ) -> Path:  # fmt: skip
         """One evaluation. nats: [documents, tokens], or why there are none; age: makes it older."""
         reason = nats if isinstance(nats, str) else ""
@@ -91,13 +97,20 @@ class Study:
         protocol = protocol or Segments()
         losses = losses_of(nats, length, protocol, n_bytes)
         result = EvalResult(
-            run=run_info(run.name, run.settings, text=text, precision=precision),
+            run=run_info(
+                run.name,
+                run.settings,
+                text=text,
+                precision=precision,
+                vocabulary=str(n_bytes) * 8,
+            ),
             pattern=component_of(pattern or Full()),
             extension=component_of(extension or Extension()),
             protocol=protocol.info([LONGEST]),
             length=length,
             documents=len(nats),
             tokens=len(losses.nats),
+            scored=scored_text(nats, too_short),
             nll=math.nan if reason else losses.nll,
             ppl=math.nan if reason else losses.ppl,
             bpb=math.nan if reason else losses.bits_per_byte,

@@ -1,0 +1,245 @@
+"""What is not alike is never compared, averaged or marked as best, and tables say why."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lexp.evaluate import EVALUATIONS, EvalTargets
+from lexp.extension import Extension, UniformScale
+from lexp.instruments.measure import ANALYSES, AnalysisResult
+from lexp.pattern import Blockwise, Full, Window
+from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
+from lexp.report.charts import published_chart
+from lexp.report.expected import expected_table, parse_expected
+from lexp.report.over_training import over_training
+from lexp.report.probes import probe_tables, probes_caption
+from lexp.report.scales import scale_tables
+from lexp.report.study_results import make_series
+from lexp.results import NOT_DEFINED, Component, Spec, component_of, read_newest, write
+from lexp.scoring.protocol import Prefix, Segments
+from support.evaluation import tokens_of
+from support.studies import LONGEST, Study, bumpy, run_info
+
+TOKENS, BYTES = (
+    f"{name}, segments-{LONGEST}" for name in ("Perplexity per token", "Bits per byte")
+)
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    return Study(tmp_path)
+
+
+def bold(study: Study, metric: str) -> set[tuple[str, str]]:
+    """Return model and length of each value that a report marks as best."""
+    text = (study.folder / "report/report.md").read_text()
+    table = text.split(f"**{metric}**\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
+    heads = [head.split(" (")[0].strip() for head in table[0].strip("|").split("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    return {(row[0], head) for row in rows
+            for head, cell in zip(heads, row, strict=True) if cell.startswith("**")}  # fmt: skip
+
+
+SHORT = {"nats": bumpy(6, 512) - 0.5}
+# What one of two rows has otherwise; whether both metrics, or which, still compare; what is said.
+OTHERWISE = {
+    "nothing": ({}, {TOKENS, BYTES}, None),
+    "fewer tokens of the same documents": (SHORT, set(), "tokens"),
+    "fewer documents": ({"nats": bumpy(2) - 0.5}, set(), "documents and tokens"),
+    "a text": ({"text": "bbbbbbbb"}, set(), "text"),
+    "a precision": ({"precision": "bfloat16"}, set(), "precision"),
+    "a vocabulary": ({"n_bytes": 4}, {BYTES}, "vocabulary"),
+    "a vocabulary and documents": ({"n_bytes": 4, "nats": bumpy(2) - 0.5}, set(), "documents"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_only_alike_rows_have_a_best_one_and_the_table_says_why(study, what):
+    changed, compared, said = OTHERWISE[what]
+    study.cell(study.run(), 256, bumpy())
+    changed = {"nats": bumpy() - 0.5, **changed}
+    study.cell(study.run("alibi"), 256, changed.pop("nats"), **changed)
+    study.report()
+    for metric in (TOKENS, BYTES):
+        assert bold(study, metric) == ({("alibi", "256")} if metric in compared else set())
+    text = (study.folder / "report/report.md").read_text()
+    if said:
+        assert f"Nothing is bold at 256: rows differ in {said}, so" in text
+    else:
+        assert "Nothing is bold" not in text
+
+
+def test_a_column_of_alike_rows_keeps_its_best_beside_one_of_unlike_rows(study):
+    study.line(study.run(), {64: bumpy(), 256: bumpy()})
+    study.line(study.run("alibi"), {64: bumpy() - 0.5})
+    study.line(study.run("alibi"), {256: bumpy(6, 512) - 0.5})
+    study.report()
+    assert bold(study, TOKENS) == {("alibi", "64")}
+    text = (study.folder / "report/report.md").read_text()
+    assert "Nothing is bold at 256: rows differ in tokens" in text
+
+
+def test_a_failed_row_does_not_keep_the_others_from_being_compared(study):
+    study.cell(study.run(), 256, "no room", text="bbbbbbbb")
+    study.cell(study.run("alibi"), 256, bumpy())
+    study.report()
+    assert bold(study, TOKENS) == {("alibi", "256")}
+
+
+@pytest.mark.parametrize("other", [bumpy(6, 512), bumpy(2)], ids=["tokens", "documents"])
+def test_seeds_scored_on_other_tokens_are_not_averaged(study, other):
+    study.cell(study.run(seed=0), 256, bumpy())
+    study.cell(study.run(seed=1), 256, other)
+    study.report()
+    (row,) = study.table(TOKENS)
+    assert row["256 (trained)"] == "seeds of other tokens"
+
+
+def test_the_caption_counts_what_was_scored_and_what_was_left_out_over_all_rows(study):
+    study.cell(study.run(), 256, bumpy(8, 128))
+    study.cell(study.run("alibi"), 256, bumpy(3, 128), too_short=5)
+    study.report()
+    text = (study.folder / "report/report.md").read_text()
+    assert "384 to 1024 tokens of 3 to 8 of 8 books documents scored (0 to 5 too short)" in text
+
+
+@pytest.mark.parametrize("protocol", [Segments(), Prefix()])
+@pytest.mark.parametrize(("max_tokens", "scored"), [(None, 3), (20, 1)])
+def test_a_result_knows_how_many_documents_were_left_out_and_why(protocol, max_tokens, scored):
+    tokens = tokens_of(21, 40, 20, 5, 33, 3, 12, 20)
+    spans = protocol.spans(tokens, [10, 20], max_tokens)
+    targets = EvalTargets(protocol, (10, 20), spans)
+    text = targets.scored_text(tokens)
+    assert (targets.n_documents, text.of, text.too_short) == (scored, 8, 5)
+    others = [EvalTargets(protocol, (10, 20), spans[:-1]), EvalTargets(protocol, (10, 20), spans)]
+    fewer, same = (other.scored_text(tokens) for other in others)
+    assert same == text
+    assert fewer.targets != text.targets
+
+
+def test_methods_are_compared_within_one_precision(study):
+    run = study.run()
+    for precision, far in (("float32", 0.5), ("bfloat16", 0.25)):
+        study.cell(run, LONGEST, bumpy(), precision=precision)
+        study.cell(run, LONGEST, bumpy() + far, precision=precision, pattern=Blockwise())
+    study.report()
+    rows = study.named(f"Differences of methods at {LONGEST}, segments-{LONGEST}")
+    assert {method: row["minus full"][:7] for (_, method), row in rows.items()} == {
+        "blockwise in float32": "+0.5000", "blockwise in bfloat16": "+0.2500",
+    }  # fmt: skip
+
+
+def test_what_was_scored_on_other_tokens_is_named_beside_the_differences(study):
+    study.cell(study.run(), LONGEST, bumpy())
+    study.cell(study.run("alibi"), LONGEST, bumpy() + 0.5)
+    study.cell(study.run("nope"), LONGEST, bumpy(6, 512) + 0.5)
+    study.cell(study.run("fire"), LONGEST, bumpy() + 0.5, n_bytes=3)
+    study.report("baseline=rope")
+    rows = study.table(f"Differences at {LONGEST}, segments-{LONGEST}")
+    assert [row["model"] for row in rows] == ["alibi"]
+    text = (study.folder / "report/report.md").read_text()
+    assert "Not compared, scored on other tokens: fire full, nope full." in text
+
+
+def test_a_rise_over_training_is_of_the_same_tokens(study):
+    run = study.run()
+    for step, far in ((4, bumpy(6, 512)), (8, bumpy())):
+        study.cell(run, 256, bumpy(), step=step)
+        study.cell(run, 512, far + 0.5, step=step)
+    items = over_training(read_newest(study.folder, EVALUATIONS), {run.name: 9}, {}, 0.05)
+    (rise,) = [item for item in items if item.title.startswith("Rise")]
+    assert [cell.text for cell in rise.rows[0][2:4]] == ["", "+0.5000"]
+
+
+def test_published_curves_stand_beside_points_of_the_same_tokens(study):
+    study.line(study.run(), {256: bumpy(), 1024: bumpy()})
+    study.cell(study.run(), 512, bumpy(6, 512))
+    chart = published_chart(make_series(read_newest(study.folder, EVALUATIONS), {}))
+    assert [point.x for point in chart.curves[0].points] == [1, 4]
+
+
+@pytest.mark.parametrize("other", [bumpy(), bumpy(6, 512)], ids=["alike", "unlike"])
+def test_the_best_scale_is_of_the_same_tokens(study, other):
+    run = study.run()
+    for scale, nats in ((1.2, bumpy()), (1.5, other)):
+        study.cell(run, 512, nats, extension=UniformScale(scale))
+    study.cell(run, 512, bumpy() + 0.5)
+    tables = scale_tables(make_series(read_newest(study.folder, EVALUATIONS), {}))
+    assert bool(tables) == (other.shape == bumpy().shape)
+
+
+def expected(study: Study) -> list[str]:
+    block = parse_expected({
+        "source": "s", "perplexity": {"rope, full": [3.0, 6.0]}, "at": [1, 4],
+    })  # fmt: skip
+    table = expected_table(block, make_series(read_newest(study.folder, EVALUATIONS), {}))
+    return [cell.text for cell in table.rows[1][3:]]
+
+
+def test_printed_ratios_stand_beside_ratios_of_the_same_tokens(study):
+    study.cell(study.run(), 256, bumpy())
+    study.cell(study.run(), 1024, bumpy())
+    assert [text.split()[1] for text in expected(study)] == ["(1)", "(1)"]
+    study.cell(study.run(), 1024, bumpy(6, 512))
+    assert [len(text.split()) for text in expected(study)] == [2, 1]
+    study.cell(study.run(), 1024, bumpy(), text="bbbbbbbb")
+    assert expected(study)[1] == "several texts"
+
+
+# --- probes and instruments
+
+
+def probe(study: Study, **changes) -> ProbeResult:
+    run = study.run()
+    told = {"samples": 20, "probe_seed": 0, **changes}
+    info = run_info(run.name, run.settings, **{
+        key: told.pop(key) for key in ("text", "precision") if key in told
+    })  # fmt: skip
+    result = ProbeResult(
+        run=info, pattern=component_of(Full()), extension=component_of(Extension()),
+        probe=Component("copy", "copy", {}), length=64, chance=math.nan,
+        measures=ProbeMeasures(*[0.5] * 11), seconds=1.0, status=NOT_DEFINED, **told,
+    )  # fmt: skip
+    return write(run.folder, Spec(PROBES, "copy", changes), result)
+
+
+OTHER_PROBES = {
+    "samples": ({"samples": 50}, "50 examples"),
+    "seed": ({"probe_seed": 1}, "of seed 1"),
+    "text": ({"text": "bbbbbbbb"}, "on books bbbbbbbb"),
+    "precision": ({"precision": "bfloat16"}, "in bfloat16"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_PROBES)
+def test_probes_that_differ_are_rows_of_their_own_and_say_in_what(study, what):
+    changes, said = OTHER_PROBES[what]
+    probe(study)
+    probe(study, **changes)
+    found = read_newest(study.folder, PROBES)
+    assert len(found) == 2
+    rows = probe_tables(found, {})[0].rows
+    methods = {row[1].text for row in rows}
+    assert len(methods) == 2 and f"full {said}" in methods
+    assert "the same for all rows" not in " ".join(probes_caption(found))
+    probe(study, **changes)  # made again: the newest of its key alone
+    assert len(read_newest(study.folder, PROBES)) == 2
+
+
+@pytest.mark.parametrize("what", [{"text": "bbbbbbbb"}, {"precision": "bfloat16"}])
+def test_measurements_of_other_texts_and_precisions_do_not_replace_each_other(study, what):
+    from lexp.instruments.measure import labelled
+
+    run = study.run()
+    for changes in ({}, what):
+        analysis = AnalysisResult(
+            Component("growth", "growth", {}), run_info(run.name, run.settings, **changes),
+            component_of(Window()), component_of(Extension()), "trained", -1, math.nan, 64, 1.0,
+            ({"layer": 0, "value": 1.0},),
+        )  # fmt: skip
+        write(run.folder, Spec(ANALYSES, "growth", changes), analysis)
+    found = read_newest(study.folder, ANALYSES)
+    methods = {measurement.method for measurement in labelled(found, {})}
+    assert len(found) == len(methods) == 2 and all(m.startswith("window ") for m in methods)
+    assert np.all([next(iter(what.values())) in " ".join(methods)])
