@@ -244,8 +244,12 @@ def fox(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tenso
 
 
 def cable(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
-    """Veisi et al. 2025: b_i - b_j with b_t the sum of -softplus(W x_l) up to t."""
-    steps = [-torch.log(1 + torch.exp(learned["gate.weight"][head] @ row)) for row in x]
+    """Veisi et al. 2025: b_i - b_j with b_t the sum of -softplus(W x_l) up to t.
+
+    With W x_l + c where a bias c is learned, as in the authors' code.
+    """
+    constant = learned["gate.bias"][head] if "gate.bias" in learned else 0.0
+    steps = [-torch.log(1 + torch.exp(learned["gate.weight"][head] @ row + constant)) for row in x]
     return with_bias(q, k, lambda i, j: sum(steps[: i + 1]) - sum(steps[: j + 1]))
 
 
@@ -293,8 +297,24 @@ def rope_alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x
     return rope(q, k, head, n_heads, learned, x) + offsets.to(q.dtype)
 
 
-# What SWAT's released layer computes is that.
-swat_softmax = rope_alibi
+def geometric_slope(head: int, n_heads: int) -> float:
+    """Press et al. 2021, section 3: first term and ratio 2^(-8/n), for any n; in float32."""
+    return torch.tensor(2.0 ** (-8 * (head + 1) / n_heads), dtype=torch.float32).item()
+
+
+def alibi_geometric(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """ALiBi with the series of its text."""
+    m = geometric_slope(head, n_heads)
+    return with_bias(q, k, lambda i, j: torch.tensor(m * (j - i), dtype=q.dtype))
+
+
+def swat_softmax(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """What SWAT's released layer computes: RoPE and the slopes 2^(-8 h / n), h = 1 .. n."""
+    return rope(q, k, head, n_heads, {}, x) + alibi_geometric(0 * q, k, head, n_heads, {}, x)
 
 
 @all_pairs
@@ -398,8 +418,13 @@ def nope_ssmax(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x
     return torch.stack([row * s * math.log(i + 1) for i, row in enumerate(rows)])
 
 
-def fire_bias(head: int, learned: Params, prefix: str = "") -> Callable[[int, int], Tensor]:
-    """Li et al. 2023, section 3: MLP(psi(i - j) / psi(max(T, i))), T a learned multiple of 16."""
+def fire_bias(
+    head: int, learned: Params, prefix: str = "", leak: float = 0.0
+) -> Callable[[int, int], Tensor]:
+    """Li et al. 2023, section 3: MLP(psi(i - j) / psi(max(T, i))), T a learned multiple of 16.
+
+    leak: slope of the network's activation below 0.
+    """
     p = {name.removeprefix(prefix): value for name, value in learned.items()}
 
     def psi(distance: Tensor) -> Tensor:
@@ -408,7 +433,8 @@ def fire_bias(head: int, learned: Params, prefix: str = "") -> Callable[[int, in
     def bias(i: int, j: int) -> Tensor:
         index = max((p["multiplier"] * 16).abs(), torch.tensor(float(i), dtype=torch.float64))
         share = psi(torch.tensor(float(i - j), dtype=torch.float64)) / (psi(index) + 1e-6)
-        hidden = (p["mlp.0.weight"][:, 0] * share + p["mlp.0.bias"]).clamp(min=0)
+        hidden = p["mlp.0.weight"][:, 0] * share + p["mlp.0.bias"]
+        hidden = torch.where(hidden > 0, hidden, leak * hidden)
         return p["mlp.2.weight"][head] @ hidden + p["mlp.2.bias"][head]
 
     return bias
@@ -418,6 +444,12 @@ def fire_bias(head: int, learned: Params, prefix: str = "") -> Callable[[int, in
 def fire(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """q.k / sqrt(d) and the learned function."""
     return with_bias(q, k, fire_bias(head, learned))
+
+
+@free_sign
+def fire_leaky(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """FIRE as DAPE's code has it inside DAPE."""
+    return with_bias(q, k, fire_bias(head, learned, leak=0.01))
 
 
 def all_heads(oracle: Callable) -> Callable:
@@ -475,8 +507,22 @@ def dape_fire(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x:
     return dape(q, k, head, learned, lambda h, i, j: biases[h](i, j))
 
 
-def cope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
-    """Golovneva et al. 2024, equations 3 to 5: q_i . e at the gated count, interpolated."""
+@all_heads
+def dape_fire_leaky(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """DAPE around FIRE as its authors' code has it: LeakyReLU in both networks."""
+    biases = [fire_bias(h, learned, "inner.", 0.01) for h in range(n_heads)]
+    return dape(q, k, head, learned, lambda h, i, j: biases[h](i, j))
+
+
+def cope(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor, root: float = 1.0
+) -> Tensor:
+    """Golovneva et al. 2024, equations 3 to 5: q_i . e at the gated count, interpolated.
+
+    root: what q_i . e is divided by.
+    """
     d, e = q.shape[1], learned["embedding"]
 
     def added(i: int, j: int) -> Tensor:
@@ -484,9 +530,16 @@ def cope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
         p = torch.stack(gates).sum().clamp(max=len(e) - 1)
         floor = int(p.detach().floor())
         ceil = min(floor + 1, len(e) - 1)
-        return (p - floor) * (q[i] @ e[ceil]) + (1 - p + floor) * (q[i] @ e[floor])
+        return ((p - floor) * (q[i] @ e[ceil]) + (1 - p + floor) * (q[i] @ e[floor])) / root
 
     return with_bias(q, k, added)
+
+
+def cope_divided(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """CoPE as its authors' code has it by default: (q . k + q . e) / sqrt(d)."""
+    return cope(q, k, head, n_heads, learned, x, math.sqrt(q.shape[1]))
 
 
 @weights
@@ -508,6 +561,15 @@ def stick_breaking(
     return torch.stack([torch.stack(row) for row in rows])
 
 
+@weights
+def stick_breaking_own(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """What the weights leave of 1 goes to the token itself: o + rem v."""
+    broken = stick_breaking(q, k, head, n_heads, learned, x)
+    return broken + torch.diag(1 - broken.sum(1))
+
+
 @free_sign
 @weights
 def swat(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
@@ -519,8 +581,13 @@ def swat(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
     return 1 / (1 + torch.exp(-scores)) * torch.ones_like(scores).tril()
 
 
-def path_scores(q: Tensor, k: Tensor, head: int, p: Params, x: Tensor) -> Tensor:
-    """Yang et al. 2025, section 3: q^T H_i .. H_{j+1} k, the maps multiplied out one by one."""
+def path_scores(
+    q: Tensor, k: Tensor, head: int, p: Params, x: Tensor, silu: bool = False
+) -> Tensor:
+    """Yang et al. 2025, section 3: q^T H_i .. H_{j+1} k, the maps multiplied out one by one.
+
+    silu: the convolution is followed by x sigmoid(x).
+    """
     n, d = q.shape
     channels = slice(head * d, (head + 1) * d)
     wide = x @ p["into.weight"].T @ p["out.weight"][channels].T
@@ -529,6 +596,7 @@ def path_scores(q: Tensor, k: Tensor, head: int, p: Params, x: Tensor) -> Tensor
     for t in range(n):
         window = [wide[s] if s >= 0 else zero for s in (t - 2, t - 1, t)]
         w = sum(taps[:, c] * row for c, row in enumerate(window))
+        w = w / (1 + torch.exp(-w)) if silu else w
         w = w / w.norm()
         b = 2 * torch.sigmoid(p["strength.weight"][head] @ x[t] + p["strength.bias"][head])
         maps.append(torch.eye(d, dtype=q.dtype) - b * torch.outer(w, w))
@@ -547,14 +615,29 @@ def path(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
     return path_scores(q, k, head, learned, x)
 
 
-def path_fox(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
-    """PaTH-FoX: and the forget gates of the tokens in between."""
+def path_silu(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """PaTH as the authors' layer has it: SiLU after the convolution."""
+    return path_scores(q, k, head, learned, x, silu=True)
+
+
+def path_fox_released(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """PaTH-FoX as the authors' layer has it: SiLU, and (q H .. H k + c_i - c_j) / sqrt(d)."""
+    return path_fox(q, k, head, n_heads, learned, x, True, math.sqrt(q.shape[1]))
+
+
+def path_fox(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor,
+    silu: bool = False, root: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """PaTH-FoX: and the forget gates of the tokens in between, divided by `root`."""
     parts = [
         {name.removeprefix(f"schemes.{n}."): value for name, value in learned.items()}
         for n in (0, 1)
     ]
     gates = fox(0 * q, k, head, n_heads, parts[1], x)
-    return path_scores(q, k, head, parts[0], x) + gates
+    return path_scores(q, k, head, parts[0], x, silu) + gates / root
 
 
 def attention(scores: Tensor, v: Tensor, allowed: list[list[bool]]) -> Tensor:
@@ -677,6 +760,18 @@ def rope_alibi_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Para
     return rope(q, k, head, n_heads, {}, q) + alibi_both(torch.zeros_like(q), k, head, n_heads, {})
 
 
+def alibi_geometric_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """The series of ALiBi's text."""
+    m = geometric_slope(head, n_heads)
+    return everywhere(q, k, lambda i, j: torch.tensor(-m * abs(i - j), dtype=q.dtype))
+
+
+def swat_softmax_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
+    """RoPE and that series."""
+    slopes = alibi_geometric_both(torch.zeros_like(q), k, head, n_heads, {})
+    return rope(q, k, head, n_heads, {}, q) + slopes
+
+
 BOTH_SIDES: dict[str, list[Callable]] = {
     **{
         name: [of_all_pairs(oracle)]
@@ -686,7 +781,8 @@ BOTH_SIDES: dict[str, list[Callable]] = {
     "rope_nope": [of_all_pairs(rope), of_all_pairs(nope)],
     "xpos": [xpos_both],
     "xpos_decay": [lambda *given: xpos_both(*given, turning=0)],
-    "alibi": [alibi_both], "rope_alibi": [rope_alibi_both], "swat_softmax": [rope_alibi_both],
+    "alibi": [alibi_both], "rope_alibi": [rope_alibi_both],
+    "swat_softmax": [swat_softmax_both],
     "kerple_log": [kerple_log_both], "kerple_power": [kerple_power_both],
     "sandwich": [sandwich_both], "tisa": [tisa_both], "tisa_layers": [tisa_both],
     "rope_tisa": [plus_tisa(of_all_pairs(rope))],

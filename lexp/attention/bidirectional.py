@@ -85,7 +85,7 @@ class BidirectionalAttention(AttentionFunction):
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
-        bias, root = position.bias(x), math.sqrt(q.shape[-1])
+        bias, root = position.bias(x), math.sqrt(q.shape[-1]) / self.pattern.score_scale
         q, k = prepare(q, k, position, self.n_keys.float())
         factors = self._factors(position, sampled)
         if factors is not None:

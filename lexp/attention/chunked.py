@@ -76,8 +76,9 @@ class Chunked(AttentionFunction):
             ready = prepare(q, k, position, self.n_keys.to(wide))
             bias, attention_weights = position.bias(x), position.attention_weights(x)
             layer = LayerTensors(
-                *ready, q, k, position, bias, attention_weights, self.n_keys, sampled, self.seq_len
-            )
+                *ready, q, k, position, bias, attention_weights, self.n_keys, sampled, self.seq_len,
+                self.pattern.score_scale,
+            )  # fmt: skip
         start = n_scores = 0
         while start < self.seq_len:
             end = min(start + self._rows(q, position, start), self.seq_len)
@@ -114,11 +115,15 @@ class LayerTensors(NamedTuple):
     n_keys: Tensor
     sampled: Tensor | None
     seq_len: int
+    score_scale: float
 
     @property
     def root(self) -> float:
-        """Return the divisor of scores: sqrt(head_dim), before transform_qk() has changed it."""
-        return math.sqrt(self.q_raw.shape[-1])
+        """Return the divisor of scores.
+
+        That is sqrt(head_dim), before transform_qk() has changed it, over the pattern's scale.
+        """
+        return math.sqrt(self.q_raw.shape[-1]) / self.score_scale
 
 
 class QueryChunk(NamedTuple):

@@ -81,7 +81,7 @@ class Flex(AttentionFunction):
     def __init__(self, pattern: Pattern, seq_len: int, position: Position, device: torch.device):
         refuse_beyond_flex(pattern, seq_len, position)
         assert isinstance(pattern, Banded), "refuse_beyond_flex admits no other"
-        self.fused = compiled()
+        self.fused, self.score_scale = compiled(), pattern.score_scale
         self.mask = make_mask(pattern, seq_len, device)
         index = torch.arange(seq_len)
         self.n_keys = pattern.n_keys(index).to(device)
@@ -98,7 +98,7 @@ class Flex(AttentionFunction):
                 f"the flex kernel needs a head_dim of {LEAST_HEAD_DIM} or more, got {v.shape[-1]}; "
                 "use kernel=tiles"
             )
-        bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
+        bias, scale = position.bias(x), self.score_scale / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
         if (factors := self.table.factors(position)) is not None:
             q, k = rotate(q, factors[0]), rotate(k, factors[1])

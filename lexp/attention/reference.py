@@ -18,7 +18,8 @@ from lexp.position.base import Pair
 class Reference(AttentionFunction):
     """softmax over allowed j of (rotated q_i . rotated k_j / sqrt(d) + bias(i, j)), times v.
 
-    Each pair has the positions of the pattern's branch that it belongs to.
+    Each pair has the positions of the pattern's branch that it belongs to. The product is
+    multiplied by the pattern's score_scale.
     """
 
     def __init__(self, pattern: Pattern, seq_len: int, position: Position, device: torch.device):
@@ -29,7 +30,7 @@ class Reference(AttentionFunction):
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
         index, n_keys = self.index, self.pattern.n_keys(self.index)
-        root = math.sqrt(q.shape[-1])
+        root = math.sqrt(q.shape[-1]) / self.pattern.score_scale
         q_raw, k_raw = q, k
         q, k = prepare(q, k, position, n_keys.to(q.dtype))
         batch = torch.arange(q.shape[0], device=q.device)[:, None, None, None]

@@ -194,13 +194,13 @@ class Tiles(AttentionFunction):
             raise ValueError(f"{position.title}: tiles are for softmax over 0 .. T-1")
         self.tiling = make_tiling(pattern, seq_len, position, device, sizes)
         self.layout = choose_layout(pattern, position, len(self.tiling.groups))
-        self.sizes, self.choose = sizes, choose
+        self.sizes, self.choose, self.score_scale = sizes, choose, pattern.score_scale
         self.n_keys = pattern.n_keys(torch.arange(seq_len, device=device))
 
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, _ = inputs
-        bias, scale = position.bias(x), 1 / math.sqrt(q.shape[-1])
+        bias, scale = position.bias(x), self.score_scale / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
         factors = self.tiling.rotary.factors(position)
         if factors is not None and self.tiling.from_zero:

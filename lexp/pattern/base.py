@@ -67,6 +67,11 @@ class Pattern:
         return i + 1
 
     @property
+    def score_scale(self) -> float:
+        """Return the multiplier of q . k / sqrt(head_dim), before any bias."""
+        return 1.0
+
+    @property
     def label(self) -> str:
         """Return the name in tables, with sizes only where the user gave some."""
         return label_of(self.name, self)

@@ -54,6 +54,9 @@ class SelfExtend(RemappedFarKeys):
 
     window: a quarter of the trained length unless given. group: unless given, about the least for
     which no position passes 2/3 of the trained length (the paper's rule of thumb).
+    The authors' files differ in window / group (datamllab/LongLM cdbbb06): Llama_4_40.py and Phi.py
+    round it down as here, the newer Llama.py does not, and its far keys are then up to one position
+    off these where group does not divide window, which the defaults seldom let it do.
     """
 
     group: int | None = None
@@ -143,12 +146,19 @@ class DualChunk(Pattern):
         the chunk before: min(i mod chunk + chunk, farthest) to j mod chunk
         earlier chunks:   min(2 chunk - 1, farthest)         to j mod chunk
 
-    As released: farthest is 3/4 of the trained length and chunk 5/8 of it, unless given. (In the
-    paper farthest is the trained length - 1 and chunk the "chunk size" s.)
+    Sizes not given are the released ones (HKUNLP/ChunkLlama 2add4d7, chunkllama_attn_replace.py):
+    farthest is 3/4 of the trained length L, chunk is that less L/8, each rounded down. (In the
+    paper farthest is L - 1 and chunk the "chunk size" s.)
+    The released code also multiplies rotated queries and keys by 0.05 ln(T / L) + 1 in texts of
+    T > L tokens, which the paper's numbers go without, as a comment there says. Scores are
+    multiplied by (log_scale ln(T / L) + 1)^2: log_scale is 0 for the paper, 0.05 for the code.
+    stretch: T / L, never below 1, unless given; log_scale alone reads it.
     """
 
     chunk: int | None = None
     farthest: int | None = None
+    log_scale: float = 0.0
+    stretch: float | None = None
 
     name = "dual_chunk"
     only_moves = True
@@ -160,6 +170,18 @@ class DualChunk(Pattern):
             raise ValueError(
                 f"farthest must be at least chunk - 1, got {self.farthest} and {self.chunk}"
             )
+        if not 0 <= self.log_scale < math.inf or not 1 <= (self.stretch or 1) < math.inf:
+            raise ValueError(
+                f"log_scale must be a number from 0 and stretch from 1, "
+                f"got {self.log_scale} and {self.stretch}"
+            )
+
+    @property
+    def score_scale(self) -> float:
+        if not self.log_scale:
+            return 1.0
+        assert self.stretch is not None, "a stretch left open is filled in by fit"
+        return (self.log_scale * math.log(self.stretch) + 1) ** 2
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -190,5 +212,8 @@ class DualChunk(Pattern):
         return earlier, before, same
 
     def fit(self, train_len: int, seq_len: int) -> "DualChunk":
-        chunk = self.chunk or max(1, train_len * 5 // 8)
-        return replace(self, chunk=chunk, farthest=self.farthest or max(chunk, train_len * 3 // 4))
+        chunk = self.chunk or max(1, train_len * 3 // 4 - train_len // 8)
+        return replace(
+            self, chunk=chunk, farthest=self.farthest or max(chunk, train_len * 3 // 4),
+            stretch=self.stretch or (max(1.0, seq_len / train_len) if self.log_scale else None),
+        )  # fmt: skip

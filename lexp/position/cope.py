@@ -4,8 +4,11 @@
     score(i, j) = q_i . k_j / sqrt(d) + q_i . e[p(i, j)]
 
 Positions count tokens that the query finds worth counting; e at fractional positions is
-interpolated. The embeddings start at zero, are shared by the heads of a layer, and meet queries
-that are not divided by sqrt(d), as in the authors' listing.
+interpolated. The embeddings start at zero and are shared by the heads of a layer. In the paper's
+listing they meet queries that are not divided by sqrt(d) (`query=plain`). The authors' code divides
+both products unless it is told `--cope-nodiv`, which its run.sh does not say
+(facebookresearch/RAM e6f051f, projects/cope): `query=divided`. It has block size + 1 embeddings
+where the listing has 64.
 """
 
 import math
@@ -18,21 +21,30 @@ from torch.nn.functional import pad
 
 from lexp.position.base import AttentionWeights, Pair, Position
 
+QUERIES = ("plain", "divided")
+
 
 class CoPE(Position):
-    """Learned embeddings of gated counts, their own in every layer. max_pos: how many."""
+    """Learned embeddings of gated counts, their own in every layer.
+
+    max_pos: how many. query: as it meets the embeddings, plain or divided by sqrt(head_dim).
+    """
 
     per_layer = True
 
-    def __init__(self, head_dim: int, max_pos: int = 64):
+    def __init__(self, head_dim: int, max_pos: int = 64, query: str = "plain"):
         super().__init__()
-        if max_pos < 2:
-            raise ValueError(f"cope needs max_pos >= 2, got {max_pos}")
+        if max_pos < 2 or query not in QUERIES:
+            raise ValueError(
+                f"cope needs max_pos >= 2 and query {' or '.join(QUERIES)}, "
+                f"got {max_pos} and {query}"
+            )
+        self.divisor = math.sqrt(head_dim) if query == "divided" else 1.0
         self.embedding = nn.Parameter(torch.zeros(max_pos, head_dim))
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Return the softmax of the scores with the embeddings of their gated counts added."""
-        embedding = self.embedding
+        embedding = self.embedding / self.divisor
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             added = Counted.apply(scores, q @ embedding.T, allowed)

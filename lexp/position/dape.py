@@ -4,7 +4,8 @@
 
 For each pair on its own a small network over all heads' scores x and biases b corrects the sum of
 both. b is another scheme's bias: ALiBi's, KERPLE's or FIRE's. Everything, b's parameters included,
-is each layer's own, as in the authors' code.
+is each layer's own, as in the authors' code (chuanyang-Zheng/DAPE bde344a). That code has LeakyReLU
+in FIRE's network too, which `activation: leaky_relu` of the inner FIRE gives.
 """
 
 import math

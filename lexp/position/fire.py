@@ -6,7 +6,8 @@
 The distance as a share of the query's index (from 0), through a small network 1 -> width -> heads.
 c and the threshold T are learned. Constants and their own parameters in every layer as in the code
 of DAPE's authors (1e-6 is added to the denominator there); T starts at a quarter of the trained
-length, the paper's 512 of 2048.
+length, the paper's 512 of 2048. The network has ReLU, as in the paper; where DAPE is put around
+FIRE that code has LeakyReLU there (chuanyang-Zheng/DAPE bde344a, `FIRE_DAPE`): `activation`.
 Unlike all other biases this one reads the query's index. With blockwise attention that index can be
 the global one, or the local one: the number of earlier keys in sight.
 """
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 from lexp.position.base import Bias, Pair, Position
 
 INDICES = ("global", "local")
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 class FIRE(Position):
     """A learned function of the distance relative to the query's index.
 
     threshold: where the index begins to count, a quarter of train_len unless given. index: global,
-    or local to the keys in sight (the same under full attention).
+    or local to the keys in sight (the same under full attention). activation: relu, or leaky_relu.
     """
 
     shift_invariant = False
@@ -38,8 +40,11 @@ class FIRE(Position):
         width: int = 32,
         threshold: int | None = None,
         index: str = "global",
+        activation: str = "relu",
     ):
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"fire needs activation {' or '.join(ACTIVATIONS)}, got {activation}")
         if width < 1 or (threshold is not None and threshold < 1) or index not in INDICES:
             raise ValueError(
                 f"fire needs width and threshold >= 1 and index {' or '.join(INDICES)}, "
@@ -49,7 +54,9 @@ class FIRE(Position):
         self.threshold = threshold or max(1, train_len // 4)
         self.c = nn.Parameter(torch.tensor(0.1))
         self.multiplier = nn.Parameter(torch.tensor(1.0))
-        self.mlp = nn.Sequential(nn.Linear(1, width), nn.ReLU(), nn.Linear(width, n_heads))
+        self.mlp = nn.Sequential(
+            nn.Linear(1, width), ACTIVATIONS[activation](), nn.Linear(width, n_heads)
+        )
 
     def bias(self, x: Tensor) -> Bias:
         """Return the MLP of the normalised distance."""

@@ -2,6 +2,8 @@
 
 RoPE that rotates only the highest fraction p of the frequencies; the channels of the lowest 1 - p,
 which carry semantics rather than position, are left alone. p = 1 is RoPE, p = 0 NoPE.
+The paper does not say how p d/2 is rounded. The function of DeepMind's gemma library (apply_rope,
+`rope_proportion`) rounds down, and so does this one.
 """
 
 from lexp.position.rope import RoPE
@@ -14,6 +16,6 @@ class PRoPE(RoPE):
         super().__init__(head_dim, base)
         if not 0 <= p <= 1:
             raise ValueError(f"p_rope needs p from 0 to 1, got {p}")
-        rotated = round(p * head_dim / 2)
+        rotated = int(p * head_dim // 2)
         for c in range(rotated, len(self.frequencies)):
             self.frequencies[c] = 0.0

@@ -3,6 +3,11 @@
     score(i, j) = q_i^T H_i H_{i-1} .. H_{j+1} k_j / sqrt(d),  H_t = I - b_t w_t w_t^T
     b_t = 2 sigmoid(u . x_t + c),  w_t = conv_3(A B x)_t, normalised, for each head
 
+The text names linear maps, a short convolution and a normalisation; the authors' layer
+(fla-org/flash-linear-attention bc3b101, fla/layers/path_attn.py) has SiLU between the last two:
+`activation=silu`. It adds 1e-6 to the squared norm and starts its linear maps at standard deviation
+0.02, ours as torch does.
+
 Every token read between j and i reflects what is compared, by as much and in the direction that its
 content decides. The product is never formed: over a block of keys with rows W, K and D = diag(b)
 
@@ -12,6 +17,7 @@ and a block as a whole maps q to q - (..) W, so blocks are taken from the latest
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +26,29 @@ from torch.nn import functional as F
 from lexp.position.base import AttentionWeights, Pair, Position
 
 BLOCK_KEYS = 64
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda wide: wide, "silu": F.silu}
 
 
 class PaTH(Position):
     """Products of Householder-like maps between two tokens, their own in every layer.
 
-    rank: of the map A B from the layer's input to the directions w.
+    rank: of the map A B from the layer's input to the directions w. activation: of what the
+    convolution gives, none or silu.
     """
 
     per_layer = True
     n_earlier = 2  # by the convolution
 
-    def __init__(self, d_model: int, head_dim: int, n_heads: int, rank: int = 32):
+    def __init__(
+        self, d_model: int, head_dim: int, n_heads: int, rank: int = 32, activation: str = "none"
+    ):
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"path needs rank >= 1, got {rank}")
+        if rank < 1 or activation not in ACTIVATIONS:
+            raise ValueError(
+                f"path needs rank >= 1 and activation {' or '.join(ACTIVATIONS)}, "
+                f"got {rank} and {activation}"
+            )
+        self.activation = activation
         inner = n_heads * head_dim
         self.n_heads = n_heads
         self.into, self.out = nn.Linear(d_model, rank, bias=False), nn.Linear(rank, inner, False)
@@ -44,7 +58,8 @@ class PaTH(Position):
     def mirrors(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return directions w [B, H, T, D], of length 1, and strengths b [B, H, T], from 0 to 2."""
         wide = self.out(self.into(x)).transpose(1, 2)  # [B, H D, T]
-        wide = self.conv(F.pad(wide, (2, 0))).unflatten(1, (self.n_heads, -1))
+        wide = ACTIVATIONS[self.activation](self.conv(F.pad(wide, (2, 0))))
+        wide = wide.unflatten(1, (self.n_heads, -1))
         return F.normalize(wide, dim=2).transpose(2, 3), 2 * self.strength(x).sigmoid().mT
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:

@@ -4,8 +4,9 @@
 
 with no softmax, no normalisation and "balanced" slopes: s = -2^-k for half of the heads, which look
 at what is recent, and +2^-k for the other half, k = 1 .. H/2. It is trained in a window (a model's
-`pattern`). None of the released code computes this: it has softmax and ALiBi's slopes, which is
-`swat_softmax` here.
+`pattern`). The released layer (Fzkuji/swat-attention 91e222e, fla/layers/swattn.py) computes
+something else: softmax, RoPE and the slopes 2^(-8 h / H), h = 1 .. H, for every number of heads.
+That is `swat_softmax` here.
 """
 
 import torch

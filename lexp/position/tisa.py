@@ -2,8 +2,10 @@
 
     score(i, j) = q_i . k_j / sqrt(d) + sum_s a_s exp(-|b_s| (j - i - c_s)^2)
 
-with S learned bumps per head. The bias is not divided by sqrt(d), as in the authors' code, whose
-initialisation is ours: a ~ N(0.1, 0.01), b ~ N(0.1, 0.01), c ~ N(0, 5).
+with S learned bumps per head. The bias is not divided by sqrt(d), as in the authors' code
+(ulmewennberg/tisa a3027ca, model/tisa.py), whose initialisation is ours: a ~ N(0.1, 0.01),
+b ~ N(0.1, 0.01), c ~ N(0, 5). That code reads the offset i - j - 1 where the paper has j - i, so
+its centres o are one token off: c = -(o + 1), a and b the same, maps its parameters to these.
 The paper is about bidirectional models; in a causal one the bumps that start in the future (c > 0)
 can only act by their tails. `fold=true` starts them at -|c| instead.
 """
