@@ -8,8 +8,9 @@ stamp=".venv/.peers"
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ scripts/test_peers.sh -nt "$stamp" ]; then
     echo "installing the peers into .venv (once; about half a minute)" >&2
     python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
-    # What it asks for besides torch (torchvision among others) none of the modules compared imports.
-    python -m pip install --quiet --disable-pip-version-check --no-deps "torchscale==0.3.0"
+    # What they ask for besides torch and einops (torchvision, triton) none of the modules compared
+    # imports.
+    python -m pip install --quiet --disable-pip-version-check --no-deps "torchscale==0.3.0" "fla-core==0.6.0"
     touch "$stamp"
 fi
 # Here a peer that is missing is a failure, elsewhere its tests are skipped.
