@@ -5,8 +5,9 @@
 
 What a channel holds sets a magnitude, where it stands sets an angle, and neither acts on the
 other's part, as they do in RoPE. delta is learned per head and channel, clamped to [-2 pi, 0], and
-starts at 0, the paper's choice for length generalisation. The authors' code could not be read;
-1/sqrt(d) with d the head_dim is that of a published port.
+starts at 0, the paper's choice for length generalisation. The authors' code could not be read.
+1/sqrt(d) with d the head_dim is that of a published port (lucidrains/PoPE-pytorch 2b91cde), and so
+is the clamp inside of the graph: a delta that a step has moved outside has no gradient there.
 """
 
 import math

@@ -12,7 +12,7 @@ import numpy as np
 from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, mean
 from lexp.statistics.scored import TokenLosses, aligned, check
 
-# arXiv 2410.23771's thresholds in nats, also the defaults of the authors' code.
+# arXiv 2410.23771's thresholds in nats.
 ALPHA, BETA = 2.0, -2.0
 
 
