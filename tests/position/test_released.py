@@ -15,6 +15,8 @@ from torch.nn.attention import flex_attention as torch_flex
 
 import oracles
 from lexp.attention import Flex, Reference, flex, make_attend
+from lexp.config.instantiate import build
+from lexp.config.schema import plain
 from lexp.pattern import Bidirectional, DualChunk, Full, Pattern, Window
 from lexp.position import (
     CABLE,
@@ -31,6 +33,7 @@ from lexp.position import (
     StickBreaking,
     Sum,
 )
+from support.config import compose
 from support.paths import (
     D_MODEL,
     HEAD_DIM,
@@ -188,3 +191,15 @@ def test_every_kernel_multiplies_scores_by_the_patterns_scale(kind, pattern, siz
 def test_values_that_are_no_form_are_refused_with_those_that_are(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_values_given_to_train_reach_the_schemes():
+    """Also those inside a list of schemes, and a size that is another key's."""
+    config = compose(
+        "train", "model=path_fox", "model.position.schemes.0.activation=silu",
+        "model.position.schemes.1.head_dim=${size.head_dim}",
+    )  # fmt: skip
+    position = build(plain(config)["model"]["position"], Position, "model.position")
+    reflections, gates = position.parts
+    assert reflections.activation == "silu"
+    assert gates.root == math.sqrt(plain(config)["size"]["head_dim"])
