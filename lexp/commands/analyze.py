@@ -41,7 +41,7 @@ from lexp.instruments.over_training import shown
 from lexp.record import Console
 from lexp.results import NOT_DEFINED, read_newest
 from lexp.runs.checkpoint import Checkpoint
-from lexp.runs.locks import one_at_a_time
+from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import run_notes
 from lexp.scoring.protocol import long_enough
 from lexp.system import runtime
@@ -80,6 +80,7 @@ def analyze_runs(plan: AnalysisPlan) -> None:
     """Measure the runs of a plan; show and store the results."""
     settings = plan.config
     runtime.prepare_process()
+    refuse_without_locks(settings.study_folder)
     runs, problems = open_runs(plan)
     results = _analyze_all(runs, plan, problems)
     if results:

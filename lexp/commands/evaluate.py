@@ -22,6 +22,7 @@ from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
 from lexp.report import METRICS, caption, make_grid, results_chart, to_table, write_results
 from lexp.report.perplexity_table import Grid
+from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
@@ -47,6 +48,8 @@ def evaluate_runs(plan: EvalPlan) -> None:
     settings = plan.config
     runtime.prepare_process()
     _ = plan.make_attend  # ConfigError before texts are read
+    if not settings.plan:
+        refuse_without_locks(settings.study_folder)
     runs, problems = open_runs(plan)
     if settings.plan:
         print_cost(runs, plan, table_console())

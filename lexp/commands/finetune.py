@@ -20,7 +20,7 @@ from lexp.data.tokenizer import Tokenizer
 from lexp.model.classifier import Classifier, joined
 from lexp.results import Spec, find, path_of, read_all, write, write_csv
 from lexp.runs import checkpoint
-from lexp.runs.locks import one_at_a_time
+from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import Run, versions
 from lexp.statistics.scores import MEASURES
 from lexp.system import runtime
@@ -76,6 +76,7 @@ def finetune_(config: DictConfig) -> None:
     plan = check(config)
     settings, run, run_config, max_len = plan.config, plan.run, plan.run_config, plan.max_len
     runtime.prepare_process()
+    refuse_without_locks(run.folder.parent)
     device = runtime.choose_device(settings.device)
     precision = runtime.choose_precision(settings.precision, device)
     splits = {name: plan.labelled.examples(name) for name in SPLITS}

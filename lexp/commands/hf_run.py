@@ -26,6 +26,7 @@ from lexp.hf import (
     require_transformers,
 )
 from lexp.model.transformer import Transformer
+from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import Run, variant, versions
 from lexp.system.errors import CheckpointError, ConfigError, DataError, LexpError
 from lexp.system.files import make_folder, write_json
@@ -69,6 +70,7 @@ def register(config: MethodsConfig) -> Run:
     }
     name = f"{source.name}-{HF}-L{train_len}-{variant(settings)[:6]}"
     run = Run(make_folder(config.study_folder / name))
+    refuse_without_locks(config.study_folder)
     tokenizer.save(run.folder)
     _write_config(run, settings, tokenizer.digest)
     if not run.is_done:

@@ -23,6 +23,7 @@ from lexp.probes.run import ProbeCase, ProbePlan, run_probes
 from lexp.record import Console
 from lexp.report import write_probes
 from lexp.report.probes import probe_tables, probes_caption
+from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
@@ -61,6 +62,7 @@ def probe_runs(plan: ProbeRunPlan) -> None:
     """Ask the runs of a plan and print the tables."""
     settings = plan.config
     runtime.prepare_process()
+    refuse_without_locks(settings.study_folder)
     runs, problems = open_runs(plan)
     results = _probe_all(runs, plan, problems)
     if results:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.runs import status
+from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import run_folder
 from lexp.runs.status import Status
 from lexp.system.errors import LexpError
@@ -58,7 +59,10 @@ def make_jobs(
 
 
 def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
-    """Return the jobs to start; print for each of the others why it is skipped."""
+    """Return the jobs to start; print for each of the others why it is skipped.
+
+    StorageError if a run could not be locked.
+    """
     left: list[SweepJob] = []
     seen: set[Path] = set()
     waiting = slurm_jobs()
@@ -70,6 +74,8 @@ def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
             left.append(job)
         if job.folder:
             seen.add(job.folder)
+    for study in {job.folder.parent for job in left if job.folder}:
+        refuse_without_locks(make_folder(study))  # once, and not in each job
     return left
 
 
