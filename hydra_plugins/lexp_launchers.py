@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -52,6 +51,7 @@ class Local(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs."""
+        from lexp.config.folders import sweep_folder
         from lexp.launch import make_slots, run_processes
 
         slots = make_slots(self._jobs, self._per_gpu)
@@ -61,7 +61,7 @@ class Local(Launcher):
             jobs,
             slots,
             lambda job: [*before, *job.overrides],
-            Path(str(self.config.hydra.sweep.dir)),
+            sweep_folder(self.config),
         )
         returns = []
         for job in jobs:

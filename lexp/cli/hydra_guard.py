@@ -20,6 +20,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lexp.config.folders import refuse_links_of_sweep
 from lexp.config.home import expand_home, expand_path
 from lexp.config.yaml_file import check_yaml, said_of
 from lexp.system.errors import ConfigError
@@ -107,6 +108,16 @@ class CheckedLoader(ConfigLoaderImpl):
             ) from None
         check_composed(config)
         expand_home(config)
+        if run_mode == RunMode.MULTIRUN:
+            refuse_links_of_sweep(config)
+        return config
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
+        """Compose and check a job of a sweep."""
+        config = super().load_sweep_config(master_config, sweep_overrides)
+        refuse_links_of_sweep(config)
         return config
 
     def _parse_overrides_and_create_caching_repo(

@@ -39,14 +39,14 @@ from lexp.instruments.measure import (
 )
 from lexp.instruments.over_training import shown
 from lexp.record import Console
-from lexp.results import NOT_DEFINED, read_newest
+from lexp.results import NOT_DEFINED, clean_leftovers, read_newest
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import run_notes
 from lexp.scoring.protocol import long_enough
 from lexp.system import runtime
 from lexp.system.errors import LexpError
-from lexp.system.files import make_folder, write_bytes, write_text
+from lexp.system.files import clean, make_folder, write_bytes, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,7 @@ def _analyze_all(
     with Console("analyzing", per_token * sum(plan.lengths) * n_models) as console:
         for opened, checkpoints in selected:
             try:
+                clean_leftovers(opened.run.folder, ANALYSES)
                 for info, tested in _models(opened, checkpoints, plan):
                     for length in plan.lengths:
                         ids = first_tokens(tested, length, n_texts)
@@ -153,6 +154,8 @@ def _publish(
 ) -> None:
     """Print the tables; write CSV of all numbers and the pictures. notes: by run."""
     folder = make_folder(study / "analysis")
+    with one_at_a_time(study):
+        clean(folder, "*.csv", "*.png")
     rich = table_console()
     results = by_variant(results, notes)
     of_each = [[r for r in results if r.instrument.label == i.label] for i in instruments]

@@ -20,7 +20,8 @@ import torch
 from lexp.commands.load_runs import RunWithData, load_model_under_test, open_run_with_data
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import select_checkpoints
-from lexp.evaluate import LAST, EvalResult, EvalTargets, Method, evaluate
+from lexp.evaluate import EVALUATIONS, LAST, EvalResult, EvalTargets, Method, evaluate
+from lexp.results import clean_leftovers
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
 from lexp.system import runtime
@@ -71,6 +72,7 @@ def events_here(runs: list[RunWithData], plan: EvalPlan) -> Iterator[Event]:
     """Score run after run in this process, and yield what happens."""
     for opened in runs:
         try:
+            clean_leftovers(opened.run.folder, EVALUATIONS)
             for selected in select_checkpoints(opened.run, plan.checkpoints):
                 yield from _events_at(opened, selected, plan)
         except LexpError as error:

@@ -22,11 +22,11 @@ from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
 from lexp.report import METRICS, caption, make_grid, results_chart, to_table, write_results
 from lexp.report.perplexity_table import Grid
-from lexp.runs.locks import refuse_without_locks
+from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
-from lexp.system.files import digest, write_bytes, write_text
+from lexp.system.files import clean, digest, write_bytes, write_text
 from lexp.system.text import natural
 
 # What an evaluation's numbers do not depend on.
@@ -131,15 +131,18 @@ def _publish(
             rich.print(note, markup=False)
     rich.print("\n".join(notes), markup=False)
     paragraphs = [*map(to_markdown, tables), "  \n".join(notes)]
-    write_text(study / "results.md", "\n".join(paragraphs) + "\n")
     pictures = {}
     for label, same in by_protocol.items():
         name = "results.png" if len(protocols) == 1 else f"results-{label}.png"
         last = [result for result in same if result.step == LAST]
         pictures[name] = results_chart(last or same, variants)
     styles = CurveStyles.of(pictures.values())
-    for name, chart in pictures.items():
-        write_bytes(study / name, chart_png(chart, styles))
+    drawn = {name: chart_png(chart, styles) for name, chart in pictures.items()}
+    with one_at_a_time(study):
+        clean(study, "results.*", "results-*.png")
+        write_text(study / "results.md", "\n".join(paragraphs) + "\n")
+        for name, png in drawn.items():
+            write_bytes(study / name, png)
     print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)
 
 

@@ -25,6 +25,8 @@ from lexp.runs.run import Run, versions
 from lexp.statistics.scores import MEASURES
 from lexp.system import runtime
 from lexp.system.errors import ConfigError, DataError, OutOfMemory
+from lexp.system.files import clean
+from lexp.system.links import real_folder
 from lexp.training.finetune import FinetuneSettings, Task, finetune
 from lexp.training.finetune_result import COLUMNS, FINETUNINGS, FinetuneResult
 from lexp.training.optim import OptimSettings
@@ -62,7 +64,7 @@ def check(config: DictConfig) -> FinetunePlan:
 
 def _select_run(folder: str) -> tuple[Run, TrainConfig]:
     """Return the run to fine-tune and its settings; ConfigError if it is no finished masked one."""
-    run = Run(Path(folder))
+    run = Run(real_folder(folder))
     if not run.is_done:
         raise ConfigError(f"run={run.folder}: not the folder of a finished run")
     config = read_config(run)
@@ -206,6 +208,7 @@ def write_table(study: Path) -> Path:
     """Write finetune.csv: one row per epoch of every fine-tuning of every run of a study."""
     path = study / "finetune.csv"
     with one_at_a_time(study):
+        clean(study, path.name)
         results = read_all(study, FINETUNINGS)
         rows = [row for result in results for row in result.rows()]
         write_csv(path, COLUMNS, rows, nan="nan")

@@ -30,6 +30,7 @@ from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import Run, variant, versions
 from lexp.system.errors import CheckpointError, ConfigError, DataError, LexpError
 from lexp.system.files import make_folder, write_json
+from lexp.system.reading import own_file_exists, read_text
 
 # What conf/dataset/stdlib.yaml and conf/objective/causal.yaml hold: the text such a model is scored
 # on unless dataset= is given, and what it was trained to predict.
@@ -82,7 +83,7 @@ def _write_config(run: Run, settings: dict[str, Any], tokenizer: str) -> None:
     """Write config.json, unless it says the same already. tokenizer: its digest."""
     path = run.folder / "config.json"
     data = {"fingerprint": "", "tokenizer": tokenizer}  # trained on texts that nobody has here
-    if path.exists() and (run.settings, run.data) == (settings, data):
+    if own_file_exists(path) and (run.settings, run.data) == (settings, data):
         return
     made_with = {**versions(), "transformers": version("transformers")}
     write_json(
@@ -102,7 +103,7 @@ def read_tokenizer(source: Source, described: Described) -> Subwords:
             "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)"
         )
     tokenizer = read_subwords(path)
-    if (most := largest_id(path.read_text(encoding="utf-8"))) >= described.vocab_size:
+    if (most := largest_id(read_text(path))) >= described.vocab_size:
         raise DataError(f"{path} has ids up to {most}, the model has {described.vocab_size} rows")
     return tokenizer
 

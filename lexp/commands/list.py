@@ -23,6 +23,7 @@ from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern
 from lexp.position import Position
 from lexp.system.errors import ConfigError, NotDefined
+from lexp.system.reading import read_text
 
 GROUPS = {"model": "schemes", "attention": "inference patterns", "extension": "extensions"}
 # Combinations are tried on an untrained model of `size=nano`, at twice its trained length.
@@ -84,7 +85,7 @@ def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
                 else:
                     words = [f"{group}=[{name}]", *search]
                     node = plain(compose("eval", overrides=words))[group][name]
-                choices.append(Choice(group, name, path.read_text(encoding="utf-8"), node))
+                choices.append(Choice(group, name, read_text(path), node))
     return choices
 
 

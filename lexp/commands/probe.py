@@ -18,16 +18,17 @@ from lexp.config.validation import read_probe
 from lexp.display.table import to_markdown, to_rich
 from lexp.display.terminal import table_console
 from lexp.probes import Material, Probe
-from lexp.probes.result import ProbeResult
+from lexp.probes.result import PROBES, ProbeResult
 from lexp.probes.run import ProbeCase, ProbePlan, run_probes
 from lexp.record import Console
 from lexp.report import write_probes
 from lexp.report.probes import probe_tables, probes_caption
-from lexp.runs.locks import refuse_without_locks
+from lexp.results import clean_leftovers
+from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
-from lexp.system.files import write_text
+from lexp.system.files import clean, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ def _probe_all(
                 console.advance(case.n_tokens(probes) if is_stored else 0, note)
 
             try:
+                clean_leftovers(opened.run.folder, PROBES)
                 tested = load_model_under_test(opened, plan)
             except LexpError as error:
                 problems.append(error)
@@ -113,5 +115,7 @@ def _publish(study: Path, results: list[ProbeResult], variants: dict[str, str]) 
         rich.print(to_rich(table))
     rich.print("\n".join(notes), markup=False)
     paragraphs = [*map(to_markdown, tables), "  \n".join(notes)]
-    write_text(study / "probes.md", "\n".join(paragraphs) + "\n")
+    with one_at_a_time(study):
+        clean(study, "probes.*")
+        write_text(study / "probes.md", "\n".join(paragraphs) + "\n")
     print(f"{study}/probes.csv, probes.md", file=sys.stderr)

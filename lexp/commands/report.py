@@ -29,6 +29,7 @@ from lexp.probes.result import PROBES
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
 from lexp.report.expected import Findings, blocks_of, expected_table
+from lexp.report.files import write_files
 from lexp.report.long_range_tokens import judging_runs, long_range_table
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.paired import paired_table
@@ -46,10 +47,11 @@ from lexp.report.tables import (
     seeds_table,
 )
 from lexp.results import read_newest, with_damage
+from lexp.runs.locks import one_at_a_time
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
-from lexp.system.files import make_folder, write_text
+from lexp.system.reading import own_file_exists, read_own
 
 # What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
 STUDY_FILE = "study.json"
@@ -231,20 +233,21 @@ def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None
 
 def _write(study: Path, page: Page) -> None:
     """Write the page, and its tables as Markdown, LaTeX and one CSV each."""
-    folder = make_folder(study / "report")
-    for old in folder.glob("*.csv"):  # of tables that are there no longer
-        old.unlink()
     tables = [item for s in page.sections for item in s.items if isinstance(item, Table)]
-    write_text(folder / "report.html", render(page))
     text = [f"# {page.title}", page.summary]
     for section in page.sections:
         text += [f"## {section.title}", section.text]
         text += [to_markdown(item) for item in section.items if isinstance(item, Table)]
-    write_text(folder / "report.md", "\n\n".join(text) + "\n")
-    write_text(folder / "report.tex", to_latex(tuple(tables)))
+    files = {
+        "report.html": render(page),
+        "report.md": "\n\n".join(text) + "\n",
+        "report.tex": to_latex(tuple(tables)),
+    }
     for table in tables:
         stem = "".join(c if c.isalnum() else "-" for c in table.title.lower())
-        write_text(folder / f"{stem}.csv", to_csv(table))
+        files[f"{stem}.csv"] = to_csv(table)
+    with one_at_a_time(study):
+        write_files(study / "report", files)
 
 
 def _study_section(
@@ -258,10 +261,10 @@ def _study_section(
     notes: by run, what tells its variant apart.
     """
     path = study / STUDY_FILE
-    if not path.exists():
+    if not own_file_exists(path):
         return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(read_own(path))
         return Section(
             f"Study {stored['name']}, {stored['scale']}",
             "\n\n".join(_study_paragraphs(stored)),

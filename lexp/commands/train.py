@@ -47,6 +47,7 @@ from lexp.system.errors import (
     OutOfMemory,
 )
 from lexp.system.files import clean, leftovers
+from lexp.system.links import real_folder
 from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
 from lexp.training.objective import Objective, refuse_other_attention
@@ -218,7 +219,7 @@ def _source(settings: TrainConfig) -> tuple[Run, TrainConfig] | None:
     """Return the run to start from and its settings; ConfigError if it is no finished run."""
     if settings.init_from is None:
         return None
-    run = Run(Path(settings.init_from))
+    run = Run(real_folder(settings.init_from))
     if not run.is_done:
         raise ConfigError(f"init_from={run.folder}: not the folder of a finished run")
     config = read_config(run)

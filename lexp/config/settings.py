@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from lexp.config.instantiate import build
 from lexp.system.errors import ConfigError
+from lexp.system.links import real_folder
 
 T = TypeVar("T")
 HF = "hf"  # the kind of a run whose model is from Hugging Face, and model= that asks for it
@@ -101,12 +102,12 @@ class StudyFolder:
     @property
     def study_folder(self) -> Path:
         """Return the folder with the runs of the study."""
-        return Path(self.outputs) / self.name
+        return real_folder(self.outputs) / self.name
 
     @property
     def cache(self) -> Path:
         """Return the folder of tokenised texts."""
-        return Path(self.outputs) / ".cache"
+        return real_folder(self.outputs) / ".cache"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lexp.data.corpus import text_field
 from lexp.system.errors import DataError, first_line
+from lexp.system.reading import open_file, read_file, require_file
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
@@ -18,7 +19,9 @@ def read_texts(path: Path, column: str) -> Iterator[tuple[int | None, str]]:
     and place of what cannot be read.
     """
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        require_file(status.st_mode, path)
+        if status.st_size == 0:
             raise DataError(f"{path} is empty")
         if path.suffix.lower() == ".parquet":
             yield from _parquet(path, column)
@@ -27,7 +30,7 @@ def read_texts(path: Path, column: str) -> Iterator[tuple[int | None, str]]:
                 yield number, text_field(row, column, f"{path}: line {number}")
         else:
             # Editors on Windows begin a file with a byte order mark; it is no part of the text.
-            text = decode(path.read_bytes(), path).removeprefix("\ufeff")
+            text = decode(read_file(path), path).removeprefix("\ufeff")
             if not text:
                 raise DataError(f"{path} is empty")
             yield None, text
@@ -48,7 +51,7 @@ def decode(data: bytes, path: Path, first_line: int = 1) -> str:
 
 def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield the rows of a .jsonl file with line numbers from 1; DataError names a bad line."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")  # a byte order mark is not JSON

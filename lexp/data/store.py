@@ -9,8 +9,7 @@
 import contextlib
 import json
 import os
-import shutil
-import tempfile
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,7 +21,18 @@ import numpy as np
 from lexp.data.corpus import SPLITS, Corpus, Document, Split
 from lexp.data.tokenizer import Tokenizer
 from lexp.system.errors import DataError
-from lexp.system.files import make_folder, sha256, storage, sync_folder, write_json
+from lexp.system.files import (
+    make_folder,
+    new_folder,
+    open_new,
+    publish,
+    remove_file,
+    remove_folder,
+    sha256,
+    storage,
+    write_json,
+)
+from lexp.system.reading import own_file_exists, read_own
 
 # Documents are handed to the tokenizer in batches of about this many characters.
 BATCH_CHARACTERS = 1 << 22
@@ -87,32 +97,29 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
     make_folder(folder.parent)
     with storage(folder):
         _remove_leftovers(folder.parent)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder) as temporary:
         for split in SPLITS:
             _write_split(corpus.documents(split), tokenizer, temporary, split)
         with storage(folder):
             names = sorted(path.name for path in temporary.iterdir())
             write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in names})
-            os.chmod(temporary, 0o755)  # mkdtemp makes it private
             try:
-                os.rename(temporary, folder)
+                publish(temporary, folder)
             except OSError:
                 if not folder.is_dir():  # otherwise another run has written the same content
                     raise
-            sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _remove_leftovers(cache: Path) -> None:
-    """Delete the folders of processes that were killed while tokenising."""
+    """Delete what processes left that were killed while tokenising or training a vocabulary."""
     for path in cache.glob(f".*-{FORMAT}.*"):
         # By age, not by a lock: on cluster file systems other machines may not see locks.
         with contextlib.suppress(OSError):
-            written = max(file.stat().st_mtime for file in (path, *path.iterdir()))
+            is_folder = stat.S_ISDIR(path.lstat().st_mode)
+            files = [path, *(path.iterdir() if is_folder else ())]
+            written = max(file.lstat().st_mtime for file in files)
             if time.time() - written > LEFT_AFTER_S:
-                shutil.rmtree(path)
+                (remove_folder if is_folder else remove_file)(path)
 
 
 def _write_split(
@@ -123,8 +130,8 @@ def _write_split(
     names: set[str] = set()
     all_single = True
     with storage(folder), ExitStack() as files:
-        ids_file = files.enter_context((folder / f"{split}.tokens").open("wb"))
-        bytes_file = files.enter_context((folder / f"{split}.bytes").open("wb"))
+        ids_file = files.enter_context(open_new(folder / f"{split}.tokens"))
+        bytes_file = files.enter_context(open_new(folder / f"{split}.bytes"))
         for batch in _batches(documents):
             encoded = tokenizer.encode([document.text for document in batch])
             for document, (ids, n_bytes) in zip(batch, encoded, strict=True):
@@ -145,14 +152,14 @@ def _write_split(
             file.flush()
             os.fsync(file.fileno())
     if all_single:
-        (folder / f"{split}.bytes").unlink()
+        remove_file(folder / f"{split}.bytes")
     write_json(folder / f"{split}.json", {"dtype": dtype, "documents": rows})
 
 
 def _verify(folder: Path) -> None:
     """Raise DataError if a file differs from what was written."""
     try:
-        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        digests = json.loads(read_own(folder / MANIFEST))
         names = {path.name for path in folder.iterdir()} - {MANIFEST}
         wrong = sorted(names ^ set(digests)) or [
             name for name in sorted(names) if sha256(folder / name) != digests[name]
@@ -165,7 +172,7 @@ def _verify(folder: Path) -> None:
 
 def _read(folder: Path, split: Split) -> Tokens:
     try:
-        index = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
+        index = json.loads(read_own(folder / f"{split}.json"))
         rows = index["documents"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(f"{folder / split}.json is damaged ({error}); delete {folder}") from None
@@ -175,7 +182,7 @@ def _read(folder: Path, split: Split) -> Tokens:
         names=tuple(row["name"] for row in rows),
         ids=_map(folder / f"{split}.tokens", index["dtype"], int(starts[-1])),
         starts=starts.astype(np.int64),
-        bytes_per_token=_map(path, "<u2", int(starts[-1])) if path.exists() else None,
+        bytes_per_token=_map(path, "<u2", int(starts[-1])) if own_file_exists(path) else None,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from lexp.data.corpus import Corpus
 from lexp.system.errors import ConfigError, DataError, first_line
 from lexp.system.files import read_sealed, write_sealed, write_text
+from lexp.system.reading import own_file_exists, read_text
 
 
 class Encoded(NamedTuple):
@@ -129,7 +130,7 @@ class BPESpec(TokenizerSpec):
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Read the cached vocabulary, or train it."""
         path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-2.json"
-        if not path.exists():
+        if not own_file_exists(path):
             texts = (document.text for document in corpus.documents("train"))
             write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})
         try:
@@ -177,13 +178,13 @@ class HubSpec(TokenizerSpec):
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Return the tokenizer that `save` wrote to a run folder."""
     path = folder / "tokenizer.json"
-    return read_subwords(path) if path.exists() else Bytes()
+    return read_subwords(path) if own_file_exists(path) else Bytes()
 
 
 def read_subwords(path: Path) -> Subwords:
     """Read the vocabulary of a tokenizer.json; DataError if it is not valid."""
     try:
-        return Subwords(path.read_text(encoding="utf-8"), str(path))
+        return Subwords(read_text(path), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"tokenizer {path} cannot be read: {error}") from None
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lexp.system.files import write_bytes
+from lexp.system.files import remove_file, write_bytes
+from lexp.system.reading import open_own
 
 # An unfinished evaluation's losses are written this often.
 SAVE_EVERY_S = 10.0
@@ -44,7 +45,7 @@ class PartialFile:
 
     def _read(self) -> tuple[np.ndarray, int]:
         """Read the file; ValueError if it is not what `save` wrote for this evaluation."""
-        with self.path.open("rb") as file:
+        with open_own(self.path) as file:
             # No more is read than there can be.
             header = file.readline(MOST_HEADER_BYTES)
             data = file.read(4 * self.n + 1)
@@ -74,4 +75,4 @@ class PartialFile:
 
     def remove(self) -> None:
         """Remove the file: the evaluation is complete."""
-        self.path.unlink(missing_ok=True)
+        remove_file(self.path)

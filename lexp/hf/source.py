@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lexp.system.errors import CheckpointError, DataError, first_line
-from lexp.system.files import digest, sha256
+from lexp.system.files import digest, sha256_of
+from lexp.system.reading import open_file, read_file
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -31,9 +32,14 @@ class Source:
         """Return the digest of config and weights; every file is read."""
         files = ("config.json", *self.weights)
         try:
-            return digest({name: sha256(self.folder / name) for name in files})
+            return digest({name: _sha256(self.folder / name) for name in files})
         except OSError as error:
             raise CheckpointError(f"{self.path}: {error.filename}: {error.strerror}") from None
+
+
+def _sha256(path: Path) -> str:
+    with open_file(path) as file:  # a link, in the hub's cache
+        return sha256_of(file)
 
 
 def find_source(path: str) -> Source:
@@ -56,7 +62,7 @@ def read_config(source: Source) -> dict[str, Any]:
     """Return config.json; CheckpointError if it is missing or not a JSON object."""
     path = source.folder / "config.json"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_file(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
     if not isinstance(value, dict):
@@ -78,9 +84,7 @@ def _weights(folder: Path, path: str) -> tuple[str, ...]:
         return (SINGLE,)
     if (folder / INDEX).is_file():
         try:
-            names = sorted(
-                set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-            )
+            names = sorted(set(json.loads(read_file(folder / INDEX))["weight_map"].values()))
         except (OSError, ValueError, KeyError, RecursionError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder / INDEX} cannot be read ({error!r})") from None
         bad = [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", str(name))]

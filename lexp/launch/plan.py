@@ -20,7 +20,7 @@ from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import run_folder
 from lexp.runs.status import Status
 from lexp.system.errors import LexpError
-from lexp.system.files import make_folder
+from lexp.system.files import make_folder, remove_empty_folder, remove_file
 
 
 @dataclass(frozen=True)
@@ -150,5 +150,5 @@ def _take_back(folder: Path) -> None:
     with contextlib.suppress(LexpError, OSError):
         now = status.read(folder)
         if now and now.state == status.QUEUED and now.pid == os.getpid():
-            (folder / "status.json").unlink()
-            folder.rmdir()  # fails, as it should, if the folder holds anything else
+            remove_file(folder / "status.json")
+            remove_empty_folder(folder)  # fails, as it should, if the folder holds anything else

@@ -20,7 +20,8 @@ from lexp.runs import status
 from lexp.system import runtime
 from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
-from lexp.system.files import make_folder, storage
+from lexp.system.files import make_folder, open_to_append
+from lexp.system.reading import read_own
 
 LOOK_EVERY_S = 0.1
 
@@ -105,7 +106,7 @@ def _start(
         extra["CUDA_VISIBLE_DEVICES"] = slot.gpu
     threads = os.environ.get("OMP_NUM_THREADS", str(slot.n_threads))
     make_folder(log.parent)
-    with storage(log), log.open("ab") as file:
+    with open_to_append(log) as file:
         process = subprocess.Popen(
             lexp_command(*command(job)),
             stdin=subprocess.DEVNULL,
@@ -143,6 +144,6 @@ def _end(started: _Started, n_left: int) -> JobFailed | None:
 def _last_line(log: Path) -> str:
     """Return the last line of a job's log, without the prefix of messages."""
     with contextlib.suppress(OSError):
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_own(log).decode(errors="replace").splitlines()
         return next((line for line in reversed(lines) if line.strip()), "").removeprefix("lexp: ")
     return ""

@@ -7,7 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lexp.system.files import storage
+from lexp.system.files import open_to_append, storage
+from lexp.system.reading import read_own
 
 
 class Metrics:
@@ -15,8 +16,8 @@ class Metrics:
 
     def __init__(self, path: Path, resume_at: int = 0):
         self._path = path
+        self._file = open_to_append(path)
         with storage(path):
-            self._file = path.open("ab")
             size = path.stat().st_size
             if size < resume_at:
                 warnings.warn(
@@ -47,7 +48,7 @@ class Metrics:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return all complete lines of a metrics file."""
-    lines = path.read_bytes().split(b"\n")
+    lines = read_own(path).split(b"\n")
     return [json.loads(line) for line in lines[:-1]]
 
 

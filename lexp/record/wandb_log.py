@@ -22,6 +22,7 @@ from typing import Any
 from lexp.record.null import NullLogger
 from lexp.system.errors import first_line
 from lexp.system.files import digest
+from lexp.system.links import refuse_links
 
 # Longest wait for the server at the start of a run (in the background) and at its end.
 INIT_TIMEOUT_S = 10
@@ -139,4 +140,8 @@ def start_wandb(
 
     folder: where wandb keeps what is not uploaded yet.
     """
-    return NullLogger() if mode == "off" else WandbLogger(mode, folder, label, config)
+    if mode == "off":
+        return NullLogger()
+    for name in ("wandb", ".wandb"):  # it writes to one of these
+        refuse_links(folder / name)
+    return WandbLogger(mode, folder, label, config)

@@ -15,6 +15,7 @@ from lexp.results.status import (
     attempt,
 )
 from lexp.results.store import (
+    clean_leftovers,
     find,
     path_of,
     read,
@@ -38,6 +39,7 @@ __all__ = [
     "ResultKind",
     "Spec",
     "attempt",
+    "clean_leftovers",
     "component_of",
     "component_spec",
     "find",

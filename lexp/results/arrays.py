@@ -16,6 +16,7 @@ import numpy as np
 
 from lexp.system.errors import DataError
 from lexp.system.files import sha256, write_bytes
+from lexp.system.reading import open_own
 
 Arrays = Mapping[str, Any]
 # What NumPy and zipfile raise, between them, for a file that is cut short or has other bits in it.
@@ -50,7 +51,7 @@ class ArrayFile:
         """
         self.check()
         try:
-            with ZipFile(self.path) as stored:
+            with open_own(self.path) as file, ZipFile(file) as stored:
                 entries = stored.infolist()
                 total = sum(entry.file_size for entry in entries)
                 if most_bytes is not None and total > most_bytes:

@@ -19,7 +19,7 @@ from lexp.results.json_values import with_floats
 from lexp.results.record import Record, Result, ResultKind, Spec, key_of, result_of, values_of
 from lexp.results.status import DAMAGED, STATUSES, worth_another_try
 from lexp.system.errors import DataError
-from lexp.system.files import make_folder, read_sealed, write_sealed
+from lexp.system.files import clean, make_folder, read_sealed, write_sealed
 
 T = TypeVar("T", bound=Result)
 
@@ -48,6 +48,14 @@ def write(folder: Path, spec: Spec[T], result: T, arrays: Arrays | None = None) 
     }
     write_sealed(path, stored)
     return replace(result, arrays=file)
+
+
+def clean_leftovers(folder: Path, kind: ResultKind) -> None:
+    """Delete what killed writers of records left in a run's folder.
+
+    Another process that writes there at this moment writes again (`write_bytes`).
+    """
+    clean(folder / kind.folder, "*.json", "*.npz", "*.part")
 
 
 def find(folder: Path, spec: Spec[T]) -> T | None:

@@ -12,8 +12,6 @@ Neither safetensors nor torch's own format notices a flipped bit, so each load c
 import json
 import os
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +25,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lexp.system.errors import CheckpointError, StorageError
-from lexp.system.files import sha256, storage, sync_folder, write_json
+from lexp.system.files import (
+    make_folder,
+    new_folder,
+    open_new,
+    publish,
+    remove_folder,
+    sha256,
+    storage,
+    write_json,
+)
+from lexp.system.links import refuse_links
+from lexp.system.reading import open_own, read_own
 
 KEEP = 2  # the newest checkpoint, and the one before in case the newest is damaged
 KEPT = "kept"
@@ -74,18 +83,15 @@ def save(root: Path, tensors: Tensors, state: dict[str, Any], keep: bool = False
     """
     path = root / f"step-{state['step']:08d}"
     with storage(path):
-        if not root.is_dir():
-            root.mkdir()  # not its parents: a run folder that was deleted must not come back
-            sync_folder(root.parent)
-        temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{path.name}."))
+        if not root.is_dir() and root.parent.is_dir():
+            make_folder(root)  # not its parents: a run folder that was deleted must not come back
     try:
-        if keep:
-            (temporary / KEPT).touch()
-        _write(temporary, path, tensors, state)
+        with new_folder(path) as temporary:
+            if keep:
+                open_new(temporary / KEPT).close()
+            _write(temporary, path, tensors, state)
     except SafetensorError as error:  # safetensors raises this when the disk is full
         raise StorageError(f"cannot write {path}: {error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # already renamed, unless something failed
     return path
 
 
@@ -95,7 +101,7 @@ def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any])
         save_file(tensors.model, temporary / FILES[0])
         save_file(tensors.optimizer, temporary / FILES[1])
         for name in FILES[:2]:
-            with (temporary / name).open("rb") as file:
+            with open_own(temporary / name) as file:
                 os.fsync(file.fileno())
         write_json(temporary / FILES[2], state)
         files = {
@@ -104,13 +110,11 @@ def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any])
         }
         manifest = {"format": FORMAT, "run": root.resolve().parent.name, "files": files}
         write_json(temporary / "manifest.json", manifest)
-        shutil.rmtree(path, ignore_errors=True)  # a damaged checkpoint of the same step
-        os.chmod(temporary, 0o755)
-        os.rename(temporary, path)
-        sync_folder(root)
+        remove_folder(path)  # a damaged checkpoint of the same step
+        publish(temporary, path)
         for old in _steps(root)[:-KEEP]:
             if not (old / KEPT).exists():
-                shutil.rmtree(old, ignore_errors=True)
+                remove_folder(old)
 
 
 def at_steps(root: Path, steps: list[int] | None) -> list[Checkpoint]:
@@ -153,11 +157,12 @@ def verify(path: Path) -> Checkpoint:
         manifest = _manifest(path)
         for name in FILES:
             expected = manifest[name]
-            if (path / name).is_symlink() or (path / name).stat().st_size != expected["bytes"]:
+            refuse_links(path / name, CheckpointError)
+            if (path / name).stat().st_size != expected["bytes"]:
                 raise CheckpointError(f"{path / name} is not the file that was saved")
             if sha256(path / name) != expected["sha256"]:
                 raise CheckpointError(f"{path / name} is damaged (digest differs)")
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = json.loads(read_own(path / "state.json"))
         if path.name != f"step-{state['step']:08d}":
             raise CheckpointError(f"{path} holds step {state['step']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -170,7 +175,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
     A manifest names the run, so that a checkpoint copied from another run is noticed.
     """
-    text = (path / "manifest.json").read_text(encoding="utf-8")
+    text = read_own(path / "manifest.json").decode()
     manifest = json.loads(text)
     is_manifest = set(manifest) == {"format", "run", "files"} and manifest["format"] == FORMAT
     if not is_manifest or not text.endswith("}\n"):
@@ -225,12 +230,15 @@ def load_optimizer(
 def clean(root: Path) -> None:
     """Delete files that killed saves left behind; the caller must hold the run's lock."""
     for leftover in root.glob(".step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_folder(leftover)
 
 
 def _steps(root: Path) -> list[Path]:
     # By step number, never by file time.
-    return sorted(p for p in root.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
+    steps = sorted(p for p in root.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
+    for path in steps:
+        refuse_links(path, CheckpointError)
+    return steps
 
 
 def second_names(model: nn.Module) -> set[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from lexp.system.errors import Busy, StorageError, advice
-from lexp.system.files import make_folder, storage
+from lexp.system.files import make_folder, open_to_append
+from lexp.system.reading import open_own
 
 # What flock says where another process holds the lock, and where there are no locks.
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
@@ -28,14 +29,13 @@ def locked(folder: Path) -> Iterator[None]:
     Busy, with the name of the holder, if another process holds it.
     """
     path = make_folder(folder) / "lock"
-    with storage(path):
-        file = path.open("a+", encoding="utf-8", errors="replace")
-    with file:
+    with open_to_append(path) as file:
         if not _flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB, folder):
             file.seek(0)
-            raise Busy(f"{folder} is in use by {file.read() or 'another process'}")
+            holder = file.read().decode(errors="replace") or "another process"
+            raise Busy(f"{folder} is in use by {holder}")
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.write(f"process {os.getpid()} on {platform.node()}".encode())
         file.flush()
         yield
 
@@ -44,9 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
 def one_at_a_time(study: Path) -> Iterator[None]:
     """Wait for the lock of a study and hold it: for files that all jobs write."""
     path = make_folder(study) / ".lock"
-    with storage(path):
-        file = path.open("a", encoding="utf-8")
-    with file:
+    with open_to_append(path) as file:
         _flock(file, fcntl.LOCK_EX, study)
         yield
 
@@ -62,12 +60,12 @@ def refuse_without_locks(study: Path) -> None:
 
 
 def is_held(folder: Path) -> bool:
-    """Return True if a process holds the lock of a run folder.
+    """Return True if a process holds the lock of a run folder; CheckpointError if it is a link.
 
     A process on another machine is seen only if the file system shares locks.
     """
     try:
-        with (folder / "lock").open("rb") as file:
+        with open_own(folder / "lock") as file:
             return not _flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB, folder)
     except (FileNotFoundError, StorageError):
         return False

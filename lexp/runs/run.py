@@ -26,6 +26,8 @@ from typing import Any
 from lexp import __version__
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.files import digest, make_folder, write_json
+from lexp.system.links import refuse_links
+from lexp.system.reading import own_file_exists, read_own
 
 GROUPS = ("model", "size", "dataset", "tokenizer")
 CAUSAL = "causal"
@@ -52,8 +54,8 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Return whether training is complete."""
-        return (self.folder / "done.json").is_file()
+        """Return whether training is complete; CheckpointError for a link in its place."""
+        return own_file_exists(self.folder / "done.json")
 
     @property
     def kind(self) -> str:
@@ -97,6 +99,7 @@ class Run:
 
 def find_runs(study: Path) -> list[Run]:
     """Return every run of a study, by name; ConfigError lists other studies if it has none."""
+    refuse_links(study, CheckpointError)
     runs = [Run(path.parent) for path in sorted(study.glob("*/config.json"))]
     if not runs:
         others = sorted({p.parent.parent.name for p in study.parent.glob("*/*/config.json")})
@@ -203,7 +206,7 @@ def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], preci
     """
     run = Run(make_folder(folder))
     path = folder / "config.json"
-    if not path.exists():
+    if not own_file_exists(path):
         parts = {"settings": settings, "data": data, "precision": precision}
         write_json(path, {**parts, "versions": versions()})
         return run
@@ -255,7 +258,7 @@ def source_commit() -> str:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_own(path))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
     wanted = {"settings": dict, "data": dict, "precision": str, "versions": dict}

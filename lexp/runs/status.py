@@ -23,6 +23,7 @@ from lexp.system.errors import (
     OutOfMemory,
 )
 from lexp.system.files import write_json
+from lexp.system.reading import read_own
 
 QUEUED, RUNNING, DONE, PREEMPTED, INTERRUPTED, DIVERGED, MEMORY, FAILED = (
     "queued", "running", "done", "preempted", "interrupted", "diverged", "out of memory", "failed",
@@ -66,7 +67,7 @@ def read(folder: Path) -> Status | None:
     """Return a run's status as written, None if there is none; CheckpointError if it is damaged."""
     path = folder / "status.json"
     try:
-        return _parse(json.loads(path.read_bytes()))
+        return _parse(json.loads(read_own(path)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -100,7 +101,17 @@ def _is_count(value: Any) -> bool:
 
 
 def judge(folder: Path, now: float | None = None) -> Status:
-    """Return a run's status as it is now: `done` if marked so, `lost` with a reason if killed."""
+    """Return a run's status as it is now: `done` if marked so, `lost` with a reason if killed.
+
+    `failed` if something else than lexp's own files is in their place.
+    """
+    try:
+        return _judge(folder, now)
+    except CheckpointError as error:
+        return Status(FAILED, reason=str(error))
+
+
+def _judge(folder: Path, now: float | None) -> Status:
     try:
         status = read(folder)
     except CheckpointError as error:

@@ -1,16 +1,23 @@
-"""Durable files, complete or absent, digests, and the folder of configs."""
+"""Durable files, complete or absent, digests, and the folder of configs.
+
+Everything that lexp writes, renames and deletes passes this module, which follows no symbolic link
+(`lexp.system.links`); tests/project/test_writes.py finds what does not.
+"""
 
 import contextlib
 import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lexp.system.errors import StorageError, advice
+from lexp.system.links import refuse_links
+from lexp.system.reading import open_own, read_own, require_file
 
 
 @contextlib.contextmanager
@@ -25,6 +32,7 @@ def storage(path: Path) -> Iterator[None]:
 
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents, durably; return it. StorageError if that fails."""
+    refuse_links(path)
     with storage(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
@@ -35,6 +43,7 @@ def make_folder(path: Path) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file durably: to a temporary file first, which is synced and renamed."""
+    refuse_links(path)
     with storage(path):
         try:
             _write_beside(path, data)
@@ -45,13 +54,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _write_beside(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = _temporary(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open_new(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -59,16 +67,91 @@ def _write_beside(path: Path, data: bytes) -> None:
         raise
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Return temporary files of JSON files, of killed writers or of those that still write."""
-    # mkstemp's names end in eight characters.
-    return [p for p in folder.glob(".*") if re.fullmatch(r"\.\w+\.json\.[a-z0-9_]{8}", p.name)]
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
-def clean(folder: Path) -> None:
+def leftovers(folder: Path, *names: str) -> list[Path]:
+    """Return temporary files of killed writers, or of those that still write.
+
+    names: of what is written in the folder, with `*` for any text; without any, of JSON files.
+    """
+    words = "|".join(re.escape(name).replace(r"\*", ".*") for name in names or ("*.json",))
+    return [p for p in folder.glob(".*") if re.fullmatch(rf"\.({words})\.[a-z0-9_]{{8}}", p.name)]
+
+
+def clean(folder: Path, *names: str) -> None:
     """Delete `leftovers`; the caller must hold the folder's lock and have written nothing yet."""
-    for leftover in leftovers(folder):
+    refuse_links(folder)
+    for leftover in leftovers(folder, *names):
         leftover.unlink(missing_ok=True)
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Create a file of lexp's own and open it for writing; OSError if it is there already."""
+    refuse_links(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file of lexp's own for reading and appending; it is created if it is missing.
+
+    StorageError for a link, or anything else that is no regular file.
+    """
+    refuse_links(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with storage(path):
+        handle = os.open(path, flags, 0o666)
+        try:
+            require_file(os.fstat(handle).st_mode, path)
+        except OSError:
+            os.close(handle)
+            raise
+        os.set_blocking(handle, True)
+        return os.fdopen(handle, "a+b")
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file of lexp's own, if it is there."""
+    refuse_links(path.parent)
+    with storage(path):
+        path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder of lexp's own with all that is in it, as far as that can be done."""
+    refuse_links(path)
+    shutil.rmtree(path, ignore_errors=True)  # deletes links in it, and nothing behind them
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Delete a folder of lexp's own; OSError if anything is in it."""
+    refuse_links(path)
+    path.rmdir()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder to fill, which `publish` renames to `path`; otherwise it is deleted.
+
+    StorageError if it cannot be made.
+    """
+    refuse_links(path)
+    temporary = _temporary(path)
+    with storage(path):
+        temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # renamed already, unless something failed
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a filled folder durably; OSError if another is there."""
+    refuse_links(path)
+    os.rename(temporary, path)
+    sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,7 +172,7 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
 def read_sealed(path: Path) -> dict[str, Any]:
     """Read what `write_sealed` wrote; OSError or ValueError if it is absent or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_own(path).decode())
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
     if not isinstance(value, dict):
@@ -109,21 +192,19 @@ def sync_folder(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the hex digest of a file of lexp's own folders."""
+    with open_own(path) as file:
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the hex digest of an open file."""
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def digest(value: Any) -> str:
     """Return the hex digest of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _umask() -> int:
-    # mkstemp makes private files; results must be as readable as other files of the user.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def config_folder() -> Path:

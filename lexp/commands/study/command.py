@@ -25,10 +25,11 @@ from lexp.config.settings import ReportConfig, StudyConfig, TrainConfig
 from lexp.config.validation import read_study
 from lexp.display.terminal import table_console
 from lexp.record.console import duration
+from lexp.runs.locks import one_at_a_time
 from lexp.runs.run import Run, run_folder
 from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
-from lexp.system.files import config_folder, make_folder, write_json
+from lexp.system.files import clean, config_folder, make_folder, write_json
 
 # Launchers that do one job after the other in this process, as a study does by itself.
 HERE = ("here", "basic")
@@ -51,7 +52,9 @@ def study(config: DictConfig) -> None:
         print_cost(chosen, jobs, settings, table_console())
         return
     folder = make_folder(settings.study_folder)
-    write_json(folder / STUDY_FILE, record(chosen))
+    with one_at_a_time(folder):
+        clean(folder, STUDY_FILE)
+        write_json(folder / STUDY_FILE, record(chosen))
     launcher = _launcher_words()
     started = time.perf_counter()
     problems: list[LexpError] = []
