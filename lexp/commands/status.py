@@ -29,7 +29,8 @@ from lexp.runs.status import (
     Status,
     judge,
 )
-from lexp.system.errors import ConfigError
+from lexp.system.errors import CheckpointError, ConfigError
+from lexp.system.links import refuse_links
 
 COLOURS = {
     QUEUED: "blue", RUNNING: "cyan", DONE: "green", PREEMPTED: "yellow", INTERRUPTED: "yellow",
@@ -60,6 +61,7 @@ def status(config: DictConfig) -> None:
 
 def look(study: Path) -> dict[str, Status]:
     """Return every run of a study by name; ConfigError lists other studies if it has none."""
+    refuse_links(study, CheckpointError)
     marks = ("status.json", "config.json")
     folders = sorted({path.parent for mark in marks for path in study.glob(f"*/{mark}")})
     if not folders:

@@ -41,6 +41,7 @@ from lexp.system.reading import open_own, read_own
 KEEP = 2  # the newest checkpoint, and the one before in case the newest is damaged
 KEPT = "kept"
 FILES = ("model.safetensors", "optim.safetensors", "state.json")
+MANIFEST = "manifest.json"
 FORMAT = 2
 
 
@@ -109,7 +110,7 @@ def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any])
             for name in FILES
         }
         manifest = {"format": FORMAT, "run": root.resolve().parent.name, "files": files}
-        write_json(temporary / "manifest.json", manifest)
+        write_json(temporary / MANIFEST, manifest)
         remove_folder(path)  # a damaged checkpoint of the same step
         publish(temporary, path)
         for old in _steps(root)[:-KEEP]:
@@ -157,7 +158,6 @@ def verify(path: Path) -> Checkpoint:
         manifest = _manifest(path)
         for name in FILES:
             expected = manifest[name]
-            refuse_links(path / name, CheckpointError)
             if (path / name).stat().st_size != expected["bytes"]:
                 raise CheckpointError(f"{path / name} is not the file that was saved")
             if sha256(path / name) != expected["sha256"]:
@@ -175,11 +175,11 @@ def _manifest(path: Path) -> dict[str, Any]:
 
     A manifest names the run, so that a checkpoint copied from another run is noticed.
     """
-    text = read_own(path / "manifest.json").decode()
+    text = read_own(path / MANIFEST).decode()
     manifest = json.loads(text)
     is_manifest = set(manifest) == {"format", "run", "files"} and manifest["format"] == FORMAT
     if not is_manifest or not text.endswith("}\n"):
-        raise CheckpointError(f"{path / 'manifest.json'} is not a manifest of format {FORMAT}")
+        raise CheckpointError(f"{path / MANIFEST} is not a manifest of format {FORMAT}")
     run = path.resolve().parents[1].name
     if manifest["run"] != run:
         raise CheckpointError(f"{path} was saved by the run {manifest['run']}, not by {run}")
@@ -234,10 +234,12 @@ def clean(root: Path) -> None:
 
 
 def _steps(root: Path) -> list[Path]:
+    refuse_links(root, CheckpointError)
     # By step number, never by file time.
     steps = sorted(p for p in root.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
-    for path in steps:
-        refuse_links(path, CheckpointError)
+    for path in steps:  # a link is no damage that an older checkpoint could stand in for
+        for name in (*FILES, MANIFEST):
+            refuse_links(path / name, CheckpointError)
     return steps
 
 

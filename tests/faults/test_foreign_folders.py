@@ -19,24 +19,6 @@ from support.faults.payloads import KEYS, Gadget
 from support.forked import lexp, words_for
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A trained, evaluated and probed run in outputs/, as it would be handed on."""
-    from support.texts import make_text
-
-    desk = tmp_path_factory.mktemp("foreign")
-    for split, n_files in (("train", 6), ("validation", 2), ("test", 3)):
-        (desk / "texts" / split).mkdir(parents=True)
-        for number in range(n_files):
-            path = desk / "texts" / split / f"{number}.txt"
-            path.write_text(make_text(number + len(split) * 100, 500), encoding="utf-8")
-    words = [*words_for(desk / "texts"), "tokenizer=bpe", "tokenizer.vocab_size=300"]
-    assert lexp("train", *words, cwd=desk).code == 0
-    ended = lexp("eval", "lengths=[8,16]", "attention=[full]", cwd=desk)
-    assert ended.code == 0, ended.said
-    return desk
-
-
 def config(change):
     def edit(run: Path, canary: Path) -> None:
         path = run / "config.json"
@@ -230,10 +212,10 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_folder_of_somebody_else_runs_nothing(study, tmp_path, name):
+def test_a_folder_of_somebody_else_runs_nothing(foreign_study, tmp_path, name):
     edit, command, codes = FOLDERS[name]
     desk, canary = tmp_path / "desk", tmp_path / "canary"
-    shutil.copytree(study, desk)
+    shutil.copytree(foreign_study, desk)
     (run,) = (desk / "outputs/default").glob("rope-*")
     edit(run, canary)
     before = {path for path in tmp_path.rglob("*") if desk not in path.parents}
@@ -253,10 +235,10 @@ def test_a_folder_of_somebody_else_runs_nothing(study, tmp_path, name):
                 assert not [x for x in shown.replace(",", "\n").split("\n") if x.startswith("=")]
 
 
-def test_secrets_are_nowhere(study, tmp_path):
+def test_secrets_are_nowhere(foreign_study, tmp_path):
     """Keys in the environment: not in a file, not in what is said, not in any process's words."""
     desk = tmp_path / "desk"
-    shutil.copytree(study / "texts", desk / "texts")
+    shutil.copytree(foreign_study / "texts", desk / "texts")
     environment = {**KEYS, "WANDB_MODE": "offline", "WANDB_DIR": str(desk)}
     ended = lexp("train", *words_for(desk / "texts"), "wandb=offline", cwd=desk, **environment)
     assert ended.code == 0, ended.said
