@@ -10,8 +10,7 @@ from typing import Any
 from lexp.data.corpus import Corpus, Document, Split, text_field
 from lexp.data.hub_folder import check_card, check_files, check_names, digest_of_folder
 from lexp.system.errors import DataError, first_line
-from lexp.system.files import digest, sha256_of
-from lexp.system.reading import open_file
+from lexp.system.files import digest
 
 
 class Hub(Corpus):

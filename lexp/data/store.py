@@ -28,7 +28,7 @@ from lexp.system.files import (
     publish,
     remove_file,
     remove_folder,
-    sha256,
+    sha256_own,
     storage,
     write_json,
 )
@@ -102,7 +102,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
             _write_split(corpus.documents(split), tokenizer, temporary, split)
         with storage(folder):
             names = sorted(path.name for path in temporary.iterdir())
-            write_json(temporary / MANIFEST, {name: sha256(temporary / name) for name in names})
+            write_json(temporary / MANIFEST, {name: sha256_own(temporary / name) for name in names})
             try:
                 publish(temporary, folder)
             except OSError:
@@ -162,7 +162,7 @@ def _verify(folder: Path) -> None:
         digests = json.loads(read_own(folder / MANIFEST))
         names = {path.name for path in folder.iterdir()} - {MANIFEST}
         wrong = sorted(names ^ set(digests)) or [
-            name for name in sorted(names) if sha256(folder / name) != digests[name]
+            name for name in sorted(names) if sha256_own(folder / name) != digests[name]
         ]
     except (OSError, ValueError, RecursionError, TypeError) as error:
         raise DataError(f"{folder / MANIFEST} is damaged ({error}); delete {folder}") from None

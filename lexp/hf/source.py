@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lexp.system.errors import CheckpointError, DataError, first_line
-from lexp.system.files import digest, sha256_of
-from lexp.system.reading import open_file, read_file
+from lexp.system.files import digest, sha256
+from lexp.system.reading import read_file
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -32,14 +32,9 @@ class Source:
         """Return the digest of config and weights; every file is read."""
         files = ("config.json", *self.weights)
         try:
-            return digest({name: _sha256(self.folder / name) for name in files})
+            return digest({name: sha256(self.folder / name) for name in files})
         except OSError as error:
             raise CheckpointError(f"{self.path}: {error.filename}: {error.strerror}") from None
-
-
-def _sha256(path: Path) -> str:
-    with open_file(path) as file:  # a link, in the hub's cache
-        return sha256_of(file)
 
 
 def find_source(path: str) -> Source:

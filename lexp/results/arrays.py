@@ -15,7 +15,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 import numpy as np
 
 from lexp.system.errors import DataError
-from lexp.system.files import sha256, write_bytes
+from lexp.system.files import sha256_own, write_bytes
 from lexp.system.reading import open_own
 
 Arrays = Mapping[str, Any]
@@ -38,7 +38,7 @@ class ArrayFile:
     def check(self) -> None:
         """Raise DataError if the file is missing or is not the one that was written."""
         try:
-            is_same = sha256(self.path) == self.sha256
+            is_same = sha256_own(self.path) == self.sha256
         except OSError as error:
             raise DataError(f"{self.path} cannot be read ({error.strerror or error})") from None
         if not is_same:

@@ -31,7 +31,7 @@ from lexp.system.files import (
     open_new,
     publish,
     remove_folder,
-    sha256,
+    sha256_own,
     storage,
     write_json,
 )
@@ -106,7 +106,10 @@ def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any])
                 os.fsync(file.fileno())
         write_json(temporary / FILES[2], state)
         files = {
-            name: {"bytes": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
+            name: {
+                "bytes": (temporary / name).stat().st_size,
+                "sha256": sha256_own(temporary / name),
+            }
             for name in FILES
         }
         manifest = {"format": FORMAT, "run": root.resolve().parent.name, "files": files}
@@ -160,7 +163,7 @@ def verify(path: Path) -> Checkpoint:
             expected = manifest[name]
             if (path / name).stat().st_size != expected["bytes"]:
                 raise CheckpointError(f"{path / name} is not the file that was saved")
-            if sha256(path / name) != expected["sha256"]:
+            if sha256_own(path / name) != expected["sha256"]:
                 raise CheckpointError(f"{path / name} is damaged (digest differs)")
         state = json.loads(read_own(path / "state.json"))
         if path.name != f"step-{state['step']:08d}":

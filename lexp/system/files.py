@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lexp.system.errors import StorageError, advice
+from lexp.system.errors import CheckpointError, StorageError, advice
 from lexp.system.links import refuse_links
-from lexp.system.reading import open_own, read_own, require_file
+from lexp.system.reading import open_file, read_own, require_file
 
 
 @contextlib.contextmanager
@@ -192,14 +192,15 @@ def sync_folder(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex digest of a file of lexp's own folders."""
-    with open_own(path) as file:
-        return sha256_of(file)
+    """Return the hex digest of a file that the user names; links are followed."""
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def sha256_of(file: BinaryIO) -> str:
-    """Return the hex digest of an open file."""
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+def sha256_own(path: Path) -> str:
+    """Return the hex digest of a file of lexp's own folders; CheckpointError for a link."""
+    refuse_links(path, CheckpointError)
+    return sha256(path)
 
 
 def digest(value: Any) -> str:

@@ -35,7 +35,7 @@ PHASES = {
     "backward": (loop.torch.Tensor, "backward", 6),
     "the update": (Adam.owner, Adam.name, 6),
     "a save": (checkpoint, "save_file", 3),
-    "a save is renamed": (checkpoint, "sync_folder", 2),
+    "a save is renamed": (checkpoint, "publish", 2),
     "validation": (Scorer, "score", 2),
     "the last step": (Batches, "batch", 10),
 }

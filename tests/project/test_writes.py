@@ -92,7 +92,7 @@ def test_a_call_that_writes_is_found(code):
 
 @pytest.mark.parametrize(
     "code",
-    ["open('a')", "path.open('rb')", "text.replace('a', 'b')", "replace(a, b=1)", "write_text(a, b)",
+    ["open('a')", "path.open('rb')", "text.replace('a', 'b')", "replace(a, b=1)",
      "np.load(a)", "shutil.which('a')", "os.fspath(a)"],
 )  # fmt: skip
 def test_a_call_that_reads_is_not(code):
