@@ -60,7 +60,7 @@ def evaluate_runs(plan: EvalPlan) -> None:
     try:
         results = _evaluate_all(runs, plan, problems)
         if results:
-            notes = variant_notes(opened.run.settings for opened in runs)
+            notes = variant_notes(opened.run.made_of for opened in runs)
             _publish(settings.study_folder, results, notes, wandb)
     finally:
         wandb.finish()

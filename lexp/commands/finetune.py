@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from lexp.commands.load_runs import load_run_tokenizer
+from lexp.commands.load_runs import check_code, load_run_tokenizer
 from lexp.commands.run_parts import make_model, make_position, training_pattern
 from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.config.settings import FinetuneConfig, TrainConfig
@@ -89,6 +89,7 @@ def finetune_(config: DictConfig) -> None:
         "max_len": max_len, "precision": precision, "checkpoint": latest.model_sha256,
         "run_model": run_config.raw["model"], "run_size": run_config.raw["size"],
         "tokenizer": tokenizer.digest,
+        "code": check_code(run, run_config),
         "train": fingerprint(splits["train"]), "validation": fingerprint(splits["validation"]),
     }  # fmt: skip
     spec = Spec(FINETUNINGS, f"{settings.task.name}-s{settings.seed}", identity)

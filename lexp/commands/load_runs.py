@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from lexp.commands.hf_run import fresh_external, register, trained_external
-from lexp.commands.run_parts import make_corpus, make_model, make_objective, training_pattern
+from lexp.commands.run_parts import (
+    make_corpus,
+    make_model,
+    make_objective,
+    own_code,
+    training_pattern,
+)
 from lexp.commands.run_plan import RunPlan
 from lexp.commands.select_runs import final_checkpoint, last_step, read_config, select_finished
 from lexp.config.settings import HF, HfRunConfig, TrainConfig
@@ -79,6 +85,22 @@ def load_run_tokenizer(run: Run) -> Tokenizer:
     return tokenizer
 
 
+def check_code(run: Run, config: TrainConfig | HfRunConfig) -> dict[str, str]:
+    """Return the digests of the user's own code in a run.
+
+    CheckpointError if it was edited since training.
+    """
+    now = own_code(config)
+    then = run.data.get("code", {})
+    edited = sorted(name for name in now.keys() | then if now.get(name) != then.get(name))
+    if edited:
+        raise CheckpointError(
+            f"{run.folder}: the code of {', '.join(edited)} is not that of training; restore it, "
+            "or train again with another name="
+        )
+    return now
+
+
 def open_runs(plan: RunPlan) -> tuple[list[RunWithData], list[LexpError]]:
     """Open the finished runs that are selected; what keeps others from being opened.
 
@@ -134,7 +156,7 @@ def load_model_under_test(
             tokenizer=config.tokenizer.name,
             precision=plan.precision,
             text=store.fingerprint[:8],
-            variant=variant(config.raw),
+            variant=variant(run.made_of),
             vocabulary=store.tokenizer.digest[:8],
         ),
         identity=ModelIdentity(
@@ -144,6 +166,7 @@ def load_model_under_test(
             text=store.fingerprint,
             tokenizer=store.tokenizer.digest,
             precision=plan.precision,
+            code=check_code(run, config),
         ),
         model=model.to(plan.device),
         tokens=store.splits["test"],

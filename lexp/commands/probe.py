@@ -67,7 +67,7 @@ def probe_runs(plan: ProbeRunPlan) -> None:
     runs, problems = open_runs(plan)
     results = _probe_all(runs, plan, problems)
     if results:
-        _publish(settings.study_folder, results, variant_notes(o.run.settings for o in runs))
+        _publish(settings.study_folder, results, variant_notes(o.run.made_of for o in runs))
     raise_problems(problems, [result.status for result in results], settings.allow_partial)
 
 

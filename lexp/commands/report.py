@@ -88,7 +88,7 @@ def write_report(settings: ReportConfig) -> None:
     seen |= {result.run.name for result in (*analyses, *unmeasured)}
     runs = [run for run in runs if run.name in seen]
     last_steps = {run.name: last_step(read_config(run)) for run in runs}
-    notes, of_runs = variant_notes(run.settings for run in runs), run_notes(runs)
+    notes, of_runs = variant_notes(run.made_of for run in runs), run_notes(runs)
     analyses = by_variant(analyses, of_runs)
     scored = {result.run.name for result in results}
     runs = [run for run in runs if run.name in scored]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lexp.attention import MakeAttend, make_attend, make_flex
+from lexp.config.instantiate import code_of
 from lexp.config.settings import ModelConfig, Node, RunConfig, SizeConfig
 from lexp.data import Corpus, Store, open_store
 from lexp.data.tokenizer import TokenizerSpec
@@ -64,6 +65,14 @@ def training_pattern(config: RunConfig) -> Pattern:
         return make_objective(config).pattern
     pattern = config.model.pattern.build(Pattern, "model.pattern")
     return pattern.fit(config.train_len, config.train_len)
+
+
+def own_code(config: RunConfig) -> dict[str, str]:
+    """Return the digests of the user's own classes of model and objective, by target.
+
+    Texts and vocabularies have digests of their own, whatever code gave them.
+    """
+    return code_of([config.raw["model"], config.raw["objective"]], "model")
 
 
 def choose_backend(name: str, device: torch.device) -> MakeAttend:

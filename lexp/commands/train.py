@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lexp.attention import refuse_beyond_flex, refuse_meaningless
+from lexp.commands.load_runs import check_code
 from lexp.commands.run_parts import (
     choose_backend,
     make_corpus,
@@ -22,6 +24,7 @@ from lexp.commands.run_parts import (
     make_objective,
     make_position,
     make_store,
+    own_code,
     training_pattern,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
@@ -103,6 +106,7 @@ def train_run(settings: TrainConfig) -> None:
         if group.broadcast(int(Run(folder).is_done)):
             if group.is_rank_zero:
                 tidy(folder)
+                check_code(Run(folder), settings)
                 print(f"{folder} is complete, nothing to do", file=sys.stderr)
             return
         try:
@@ -147,7 +151,7 @@ def _train(
     steps = loop_settings(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)
-    data = _digests(corpus, store)
+    data = {**_digests(corpus, store), "code": own_code(settings)}
     torch.manual_seed(settings.seed)
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
     if source := _source(settings):
@@ -205,7 +209,7 @@ def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
         job.wandb.finish()
 
 
-def _digests(corpus: Corpus, store: Store) -> dict[str, str | int | None]:
+def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:
     """Return the digests of a run's texts and vocabulary, kept in its config."""
     return {
         "fingerprint": store.fingerprint,

@@ -8,12 +8,12 @@ have come with somebody else's checkpoint.
 
 import inspect
 import math
-import os
 from importlib import import_module
 from types import UnionType
 from typing import Any, TypeVar
 
 from lexp.system.errors import ConfigError
+from lexp.system.user_code import allowed_modules, code_digest
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def _build_inner(value: Any, hint: Any, where: str) -> Any:
 
 def _find(target: str, where: str) -> Any:
     module_name, _, name = target.rpartition(".")
-    allowed = ["lexp", *filter(None, os.environ.get("LEXP_ALLOW", "").split(","))]
+    allowed = ["lexp", *allowed_modules()]
     if not any(module_name == a or module_name.startswith(f"{a}.") for a in allowed):
         raise ConfigError(
             f"{where}._target_={target}: only classes under {', '.join(allowed)} are built "
@@ -68,6 +68,19 @@ def _find(target: str, where: str) -> Any:
         return getattr(import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from None
+
+
+def code_of(node: Any, where: str) -> dict[str, str]:
+    """Return, by `_target_`, the digests of the user's own classes in a node and in its parts."""
+    if isinstance(node, list):
+        return {name: code for inner in node for name, code in code_of(inner, where).items()}
+    if not isinstance(node, dict):
+        return {}
+    codes = code_of(list(node.values()), where)
+    target = node.get("_target_")
+    if isinstance(target, str) and (code := code_digest(_find(target, where))):
+        codes[target] = code
+    return codes
 
 
 def _check_arguments(kind: type, arguments: dict[str, Any], where: str) -> None:

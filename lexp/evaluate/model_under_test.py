@@ -44,7 +44,8 @@ class RunInfo:
 class ModelIdentity:
     """The facts that all numbers of a model under test depend on.
 
-    model, size: the run's settings. checkpoint, text, tokenizer: hex digests.
+    model, size: the run's settings. checkpoint, text, tokenizer: hex digests. code: of the user's
+    own classes of model and objective, by target.
     """
 
     model: dict[str, Any]
@@ -53,6 +54,7 @@ class ModelIdentity:
     text: str
     tokenizer: str
     precision: str
+    code: dict[str, str]
 
 
 @dataclass(frozen=True)

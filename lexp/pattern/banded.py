@@ -3,7 +3,7 @@
 `first_key` defines a pattern; `lookback` and `period` say how to compute it without an n x n mask.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ class Window(Banded):
         return filled(self.window) - 1
 
     def fit(self, train_len: int, seq_len: int) -> "Window":
-        return self if self.window else Window(train_len)
+        return self if self.window else replace(self, window=train_len)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Blockwise(Banded):
         return filled(self.block)
 
     def fit(self, train_len: int, seq_len: int) -> "Blockwise":
-        return self if self.block else Blockwise(max(1, train_len // 2))
+        return self if self.block else replace(self, block=max(1, train_len // 2))
 
 
 @dataclass(frozen=True)

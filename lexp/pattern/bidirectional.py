@@ -4,7 +4,7 @@ Masked language models are trained with these patterns. `first_key` and `last_ke
 last key past the end of the text stands for the text's last key.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ class BidirectionalWindow(TwoSided):
         return i + (filled(self.window) - 1) // 2
 
     def fit(self, train_len: int, seq_len: int) -> "BidirectionalWindow":
-        return self if self.window else BidirectionalWindow(train_len)
+        return self if self.window else replace(self, window=train_len)
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,4 @@ class BidirectionalBlockwise(TwoSided):
         return (i // block + 2) * block - 1
 
     def fit(self, train_len: int, seq_len: int) -> "BidirectionalBlockwise":
-        return self if self.block else BidirectionalBlockwise(max(1, train_len // 3))
+        return self if self.block else replace(self, block=max(1, train_len // 3))

@@ -79,7 +79,7 @@ class SelfExtend(RemappedFarKeys):
         window = self.window or max(1, train_len // 4)
         room = max(1.0, 2 * train_len / 3 - window)
         group = self.group or max(1, math.ceil((seq_len - window) / room))
-        return SelfExtend(window, group)
+        return replace(self, window=window, group=group)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class ReRoPE(RemappedFarKeys):
         return torch.zeros_like(j)
 
     def fit(self, train_len: int, seq_len: int) -> "ReRoPE":
-        return ReRoPE(self.window or max(1, train_len // 2))
+        return replace(self, window=self.window or max(1, train_len // 2))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ class LeakyReRoPE(RemappedFarKeys):
     def fit(self, train_len: int, seq_len: int) -> "LeakyReRoPE":
         window = self.window or max(1, train_len // 2)
         room = max(1, train_len - 1 - window)
-        return LeakyReRoPE(window, self.leak or max(1.0, (seq_len - 1 - window) / room))
+        leak = self.leak or max(1.0, (seq_len - 1 - window) / room)
+        return replace(self, window=window, leak=leak)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from lexp.results.json_values import to_json
+from lexp.system.user_code import code_digest
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ def component_of(part: Any) -> Component:
 
 
 def component_spec(part: Any) -> dict[str, Any]:
-    """Return the class and all values of a frozen dataclass, as JSON values for a spec."""
-    return {
-        "class": type(part).__qualname__,
+    """Return class, all values and own code of a frozen dataclass, as JSON values for a spec."""
+    kind = type(part)
+    spec = {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
         "values": {field.name: _value(getattr(part, field.name)) for field in fields(part)},
     }
+    code = code_digest(kind)
+    return spec if code is None else {**spec, "code": code}
 
 
 def _value(value: Any) -> Any:

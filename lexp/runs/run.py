@@ -31,6 +31,7 @@ from lexp.system.reading import own_file_exists, read_own
 
 GROUPS = ("model", "size", "dataset", "tokenizer")
 CAUSAL = "causal"
+TRAINED_ON = "trained_on"
 # A run's name has a hash of its settings. A key with its usual value is left out of the hash, so
 # that a key can be added to lexp without new names for the runs that do not use it.
 USUAL = {"init_from": None, "kernel": "tiles", "share_layers": False}
@@ -71,6 +72,18 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Return the values of `lexp train` as composed; lexp.commands makes them a TrainConfig."""
         return self.config["settings"]
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """Return the settings, with digests of what stood behind their names while it was trained.
+
+        Runs of one variant are equal in both but for the seed.
+        """
+        digests = {
+            "text": self.fingerprint[:8], "vocabulary": self.tokenizer_digest[:8],
+            "code": {name: code[:8] for name, code in self.data.get("code", {}).items()},
+        }  # fmt: skip
+        return {**self.settings, TRAINED_ON: digests}
 
     @property
     def data(self) -> dict[str, Any]:
@@ -123,14 +136,18 @@ def run_folder(study: Path, settings: dict[str, Any]) -> Path:
 
 
 def variant(settings: dict[str, Any]) -> str:
-    """Return a short hash of all that a run's results depend on but its seed."""
+    """Return a short hash of all that a run's results depend on but its seed.
+
+    settings: of a run to be trained, or `made_of` of one that was.
+    """
     return digest({k: v for k, v in _identity(settings).items() if k != "seed"})[:8]
 
 
 def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Return, by variant, what tells it from others of the same model, such as `gamma=0.1`.
 
-    all_settings: of runs. No two variants of a model have the same note.
+    all_settings: of runs to be trained, or `made_of` those that were. No two variants of a model
+    have the same note.
     """
     settings = {variant(of_run): of_run for of_run in all_settings}
     flat = {name: _telling(values) for name, values in settings.items()}
@@ -157,8 +174,8 @@ def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 def run_notes(runs: list[Run]) -> dict[str, str]:
     """Return, by run, the note of its variant among these runs."""
-    notes = variant_notes(run.settings for run in runs)
-    return {run.name: notes[variant(run.settings)] for run in runs}
+    notes = variant_notes(run.made_of for run in runs)
+    return {run.name: notes[variant(run.made_of)] for run in runs}
 
 
 def _differing(values: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
@@ -184,6 +201,7 @@ def _telling(settings: dict[str, Any]) -> dict[str, Any]:
         key: value
         for key, value in _flat(_identity(settings))
         if key != "seed"
+        and not key.startswith(f"{TRAINED_ON}.")
         and not key.endswith(".name")
         and not (key.startswith("model.position.") and key.split(".")[-1] in sizes)
         and not (key in sizes and value == settings["size"][key])
@@ -266,9 +284,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         isinstance(value, dict)
         and all(isinstance(value.get(key), kind) for key, kind in wanted.items())
         and all(isinstance(value["data"].get(key), str) for key in ("fingerprint", "tokenizer"))
+        and _is_code(value["data"].get("code", {}))
     ):
         raise CheckpointError(f"{path} is not the config of a run")
     return value
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(code, str) for code in value.values())
 
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_lines_group_seeds_and_mix_nothing_else(study):
     results = read_newest(study.folder, EVALUATIONS)
     with_notes = [
         (series.protocol.label, series.name, series.method)
-        for series in make_series(results, variant_notes(run.settings for run in runs.values()))
+        for series in make_series(results, variant_notes(run.made_of for run in runs.values()))
     ]
     assert len(set(with_notes)) == len(with_notes) == len(names)
     study.report()

@@ -170,7 +170,7 @@ def test_a_protocol_of_ones_own_is_what_its_class_says():
 def subject(model, tmp_path, tokens=TOKENS) -> ModelUnderTest:
     return ModelUnderTest(
         tmp_path, RunInfo("r", "m", "s", "d", 0, 8, "bytes", "float32", "t", "v", "t"),
-        ModelIdentity({}, {}, "c", "f", "t", "float32"), model, tokens, nullcontext(),
+        ModelIdentity({}, {}, "c", "f", "t", "float32", {}), model, tokens, nullcontext(),
         sample(tokens), Full(),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from lexp.evaluate import EVALUATIONS, LAST, EvalResult, RunInfo, ScoredText
 from lexp.extension import Extension
 from lexp.pattern import Full, Pattern
 from lexp.results import OK, OUT_OF_MEMORY, Spec, component_of, path_of, write
-from lexp.runs.run import Run, open_run, run_name, variant
+from lexp.runs.run import TRAINED_ON, Run, open_run, run_name, variant
 from lexp.scoring.losses import Losses
 from lexp.scoring.protocol import Protocol, Segments
 from lexp.system.files import read_sealed, write_sealed
@@ -23,6 +23,7 @@ from support.config import TINY, compose
 TRAINED, LONGEST, DOCUMENTS = 256, 1024, 6
 LENGTHS = (64, 256, 512, 1024)
 DATA = {"fingerprint": "f" * 16, "tokenizer": "t" * 16}
+MADE_OF = {"text": "f" * 8, "vocabulary": "t" * 8, "code": {}}
 
 
 def flat(value: float = 1.0, documents: int = DOCUMENTS, n: int = LONGEST) -> np.ndarray:
@@ -40,7 +41,7 @@ def run_info(name: str, settings: dict, **changes) -> RunInfo:
     info = RunInfo(
         name, settings["model"]["name"], settings["size"]["name"], "books", settings["seed"],
         settings["train_len"], settings["tokenizer"]["name"], "float32", "aaaaaaaa",
-        variant(settings), "tttttttt",
+        variant({**settings, TRAINED_ON: MADE_OF}), "tttttttt",
     )  # fmt: skip
     return replace(info, **changes)
 
