@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from lexp.distributed.engine import Engine, Loss
 from lexp.model.transformer import Transformer
+from lexp.position import Position
 from lexp.runs import checkpoint
 from lexp.runs.checkpoint import Tensors
 
@@ -36,7 +37,18 @@ class Shards(Engine):
         fully_shard(model, mesh=mesh)
         for name in {"losses", "losses_at", loss.__name__}:  # validation calls `losses*`
             register_fsdp_forward_method(model, name)
-        super().__init__(model, getattr(model, loss.__name__))
+        self._whole_loss = getattr(model, loss.__name__)
+        super().__init__(model, self._loss_in_bounds)
+
+    def _loss_in_bounds(self, *arguments: Any) -> Tensor:
+        """Return the loss, after position parameters have been moved into their bounds.
+
+        What a scheme moves while it computes is the gathered copy, not the shards that are trained.
+        """
+        for module in self.model.modules():
+            if isinstance(module, Position):
+                module.move_into_bounds()
+        return self._whole_loss(*arguments)
 
     def clip(self, limit: float) -> Tensor:
         """Scale all gradients by their norm over all shards; return the old norm."""

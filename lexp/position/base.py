@@ -1,6 +1,7 @@
 """The base class of position schemes: hooks into the model, each with a neutral default."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -54,6 +55,19 @@ class Position(nn.Module):
     # The angle per token of each channel pair, fastest first, if that is what rotary_factors()
     # reads from here: extensions (NTK, YaRN, ...) replace these numbers in a copy of the scheme.
     frequencies: Sequence[float] = ()
+    # Parameters, by name, that stay within a least and a most number: move_into_bounds().
+    bounds: Mapping[str, tuple[float, float]] = MappingProxyType({})
+
+    def move_into_bounds(self) -> None:
+        """Move the numbers of parameters to their nearest bound, outside of the graph.
+
+        A scheme with bounds calls it before it uses the parameters. They keep their gradients,
+        which a clamp in the graph would stop for good where one is outside.
+        """
+        for name, (least, most) in self.bounds.items():
+            # Through `data`: each layer saves a shared parameter for the backward pass, and a
+            # change that autograd counts would make that copy invalid.
+            self.get_parameter(name).data.clamp_(least, most)
 
     def layers(self) -> "list[Position]":
         """Return the schemes that layers take in turns."""

@@ -9,6 +9,9 @@ megatron/mpu/layers.py): before each use the parameters themselves are moved to 
 outside of the graph, so a parameter at a bound keeps its gradient and can leave it again.
 """
 
+import math
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
@@ -17,22 +20,13 @@ from lexp.position.base import Bias, Pair, Position
 LEAST, MOST_POWER = 1e-2, 2.0
 
 
-def keep_within(parameter: Tensor, least: float, most: float | None = None) -> Tensor:
-    """Move a parameter's numbers into [least, most] in place; return it, its gradient untouched.
-
-    A clamp in the graph would stop the gradient of a parameter outside its bounds for good.
-    """
-    # Through `data`, because a step saves the parameter for its backward pass once a layer.
-    parameter.data.clamp_(least, most)
-    return parameter
-
-
 class KerpleLog(Position):
     """A learned logarithmic penalty: two scalars per head, shared by all layers."""
 
     relative = True
     two_sided = True
     by_distance = True
+    bounds = MappingProxyType({"r1": (LEAST, math.inf), "r2": (LEAST, math.inf)})
 
     def __init__(self, n_heads: int):
         super().__init__()
@@ -41,7 +35,8 @@ class KerpleLog(Position):
 
     def bias(self, x: Tensor) -> Bias:
         """Return -r1 log(1 + r2 |i - j|)."""
-        r1, r2 = keep_within(self.r1, LEAST), keep_within(self.r2, LEAST)
+        self.move_into_bounds()
+        r1, r2 = self.r1, self.r2
 
         def penalty(pair: Pair) -> Tensor:
             distance = (pair.q_pos - pair.k_pos).abs()
@@ -56,6 +51,7 @@ class KerplePower(Position):
     relative = True
     two_sided = True
     by_distance = True
+    bounds = MappingProxyType({"r1": (LEAST, math.inf), "r2": (LEAST, MOST_POWER)})
 
     def __init__(self, n_heads: int):
         super().__init__()
@@ -64,7 +60,8 @@ class KerplePower(Position):
 
     def bias(self, x: Tensor) -> Bias:
         """Return -r1 |i - j|^r2."""
-        r1, r2 = keep_within(self.r1, LEAST), keep_within(self.r2, LEAST, MOST_POWER)
+        self.move_into_bounds()
+        r1, r2 = self.r1, self.r2
 
         def penalty(pair: Pair) -> Tensor:
             distance = (pair.q_pos - pair.k_pos).abs()
