@@ -529,7 +529,7 @@ def cope(
         gates = [torch.sigmoid(q[i] @ k[t] / math.sqrt(d)) for t in range(j, i + 1)]
         p = torch.stack(gates).sum().clamp(max=len(e) - 1)
         floor = int(p.detach().floor())
-        ceil = min(floor + 1, len(e) - 1)
+        ceil = int(p.detach().ceil())
         return ((p - floor) * (q[i] @ e[ceil]) + (1 - p + floor) * (q[i] @ e[floor])) / root
 
     return with_bias(q, k, added)

@@ -77,12 +77,14 @@ class Counted(torch.autograd.Function):
         gates, count, by_position = ctx.saved_tensors
         last = by_position.shape[-1] - 1
         floor, part = split(count, last)
+        # As the listing's ceil and floor have it: counts that are whole, and those beyond the last
+        # embedding, stay where they are.
+        between = part > 0
         d_by_position = torch.zeros_like(by_position).scatter_add_(-1, floor, grad)
         d_steps = torch.zeros_like(by_position).scatter_add_(-1, floor, part.mul_(grad))[..., :-1]
         d_by_position[..., 1:] += d_steps
         d_by_position[..., :-1] -= d_steps
-        # Beyond the last embedding more tokens make no difference.
-        d_count = steps(by_position).gather(-1, floor).mul_(grad).mul_(count <= last)
+        d_count = steps(by_position).gather(-1, floor).mul_(grad).mul_(between)
         slope = gates.mul(1 - gates)
         return d_count.cumsum_(-1).mul_(slope), d_by_position, None
 

@@ -54,12 +54,15 @@ def attention(scores: Tensor) -> Tensor:
     return scores.masked_fill(later, -math.inf).softmax(-1)
 
 
-def compare(position: Position, theirs, n_heads: int, n: int, own: list[Tensor] | None = None):
+def compare(
+    position: Position, theirs, n_heads: int, n: int, own: list[Tensor] | None = None, size=1.0
+):
     """Outputs, and gradients of q, k, v, x and of what is learned, float64.
 
-    theirs: from q, k, x to weights [1, H, T, T]. own: their parameters, in our order.
+    theirs: from q, k, x to weights [1, H, T, T]. own: their parameters, in our order. size: of k.
     """
     *qkv, weight, x = inputs(n_heads, n)
+    qkv[1] *= size
     q, k, v, x = (t.requires_grad_() for t in (*qkv, x))
     expected = theirs(q, k, x) @ v
     learned = list(position.parameters())
@@ -151,10 +154,14 @@ def test_stick_breaking(remainder, n):
     compare(learned(lambda: StickBreaking(remainder)), theirs, 4, n)
 
 
+@pytest.mark.parametrize("size", [0.0, 1.0])
 @pytest.mark.parametrize("max_pos", [3, 64])
 @pytest.mark.parametrize("query", ["plain", "divided"])
-def test_cope(query, max_pos):
-    """Golovneva et al. 2024: their listing (`--cope-nodiv`), and their repository's default."""
+def test_cope(query, max_pos, size):
+    """Golovneva et al. 2024: their listing (`--cope-nodiv`), and their repository's default.
+
+    Keys of zeros have gates of a half, so every other count is whole.
+    """
     n, position = 33, learned(lambda: CoPE(HEAD_DIM, max_pos, query))
 
     def theirs(q: Tensor, k: Tensor, x: Tensor) -> Tensor:
@@ -168,7 +175,7 @@ def test_cope(query, max_pos):
             return attention((logits + added) / math.sqrt(HEAD_DIM))
         return attention(logits / math.sqrt(HEAD_DIM) + added)
 
-    compare(position, theirs, 4, n)
+    compare(position, theirs, 4, n, size=size)
 
 
 def fire(position: FIRE, n: int, activation) -> Tensor:
