@@ -2,8 +2,8 @@
 
 RoPE that rotates only the highest fraction p of the frequencies; the channels of the lowest 1 - p,
 which carry semantics rather than position, are left alone. p = 1 is RoPE, p = 0 NoPE.
-The paper does not say how p d/2 is rounded. The function of DeepMind's gemma library (apply_rope,
-`rope_proportion`) rounds down, and so does this one.
+The paper does not say how p d/2 is rounded. The functions of DeepMind's gemma library (apply_rope,
+`rope_proportion`) and of transformers (`proportional`) round down, and so does this one.
 """
 
 from lexp.position.rope import RoPE

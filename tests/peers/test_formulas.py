@@ -189,10 +189,13 @@ def fire(position: FIRE, n: int, activation) -> Tensor:
     return (hidden @ second.weight.T + second.bias).permute(2, 0, 1)
 
 
+@pytest.mark.parametrize("multiplier", [1.0, -0.4])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-def test_fire(activation):
+def test_fire(activation, multiplier):
+    """Where it starts, at 1, threshold and index 16 are equal: each has half of the gradient."""
     n, n_heads = 33, 4
     position = learned(lambda: FIRE(n_heads, 64, activation=activation))
+    position.multiplier.data.fill_(multiplier)
     function = getattr(F, activation)
     compare(
         position,
