@@ -10,15 +10,13 @@ from importlib import import_module
 from typing import Any
 
 from lexp.system.errors import LexpError, actionable
+from lexp.system.output import say
 from lexp.system.ranks import refuse_several, report_on_rank_zero
-from lexp.system.secrets import masked
-from lexp.system.text import printable
 
 
 def show(error: LexpError) -> int:
     """Print an error as one line, secrets masked; return its exit code."""
-    line = masked(printable(" ".join(str(error).split())))
-    print(f"lexp: {line}", file=sys.stderr, flush=True)
+    say(f"lexp: {' '.join(str(error).split())}")
     return error.exit_code
 
 

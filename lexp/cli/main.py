@@ -16,6 +16,7 @@ from lexp.cli.streams import ReaderLeft, tolerant
 from lexp.system.children import protect_children
 from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, actionable
 from lexp.system.files import config_folder
+from lexp.system.output import say
 from lexp.system.ranks import place, refuse_several, report_on_rank_zero
 
 
@@ -74,7 +75,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     word = arguments[0] if arguments else ""
     code = 0
-    with tolerant(stops=word not in WORKING or bool(SHOWING & set(arguments))) as output:
+    shows = bool(SHOWING & set(arguments))
+    with tolerant(stops=shows or word not in WORKING, plain=shows) as output:
         with contextlib.suppress(ReaderLeft):
             code = _run_word(word, arguments)
         output.end()
@@ -97,7 +99,7 @@ def _run_word(word: str, arguments: list[str]) -> int:
     elif word in COMMANDS:
         return guarded(word, lambda: run(word, arguments[1:]))
     else:
-        print(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}")
         return 2
     return 0
 
@@ -173,7 +175,7 @@ def guarded(word: str, action: Callable[[], None]) -> int:
     except YAMLError as error:
         return show(ConfigError(str(error)))
     except KeyboardInterrupt:
-        print("lexp: interrupted", file=sys.stderr)
+        say("lexp: interrupted")
         return EXIT_INTERRUPTED
     except (OSError, MemoryError, RuntimeError) as defect:
         problem = actionable(defect)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lexp.system.errors import StorageError, advice
+from lexp.system.text import printable
 
 
 class ReaderLeft(BaseException):
@@ -19,15 +20,18 @@ class TolerantStream:
     """A stream that ignores write errors, so that a closed pipe or a full disk ends no run.
 
     failure: the first error but that of a closed pipe. stops: whether a closed pipe raises
-    ReaderLeft, for commands that do nothing but print.
+    ReaderLeft, for commands that do nothing but print. plain: whether characters that a terminal
+    acts on are replaced, for what Hydra prints: names of files, and values.
     """
 
-    def __init__(self, stream: Any, stops: bool = False):
-        self._stream, self._stops = stream, stops
+    def __init__(self, stream: Any, stops: bool = False, plain: bool = False):
+        self._stream, self._stops, self._plain = stream, stops, plain
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
         """Write text; ignore an OSError."""
+        if self._plain:
+            text = "\n".join(map(printable, text.split("\n")))
         with self._tolerating():
             self._stream.write(text)
         return len(text)
@@ -75,14 +79,16 @@ class TolerantStream:
 
 
 @contextlib.contextmanager
-def tolerant(stops: bool) -> Iterator[TolerantStream]:
-    """Make both streams tolerant in the block; yield standard output. stops: see TolerantStream.
+def tolerant(stops: bool, plain: bool = False) -> Iterator[TolerantStream]:
+    """Make both streams tolerant in the block; yield standard output.
+
+    stops, plain: see TolerantStream.
 
     A character that an encoding lacks is written as `?`; a stream that the shell has closed (`>&-`)
     goes nowhere.
     """
     before = sys.stdout, sys.stderr
-    out = TolerantStream(_usable(sys.stdout, 1), stops)
+    out = TolerantStream(_usable(sys.stdout, 1), stops, plain)
     errors = TolerantStream(_usable(sys.stderr, 2))
     sys.stdout, sys.stderr = out, errors
     try:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from lexp.config.validation import STATES, read_analyze
 from lexp.display.document import Chart, Picture
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
-from lexp.display.table import Table, to_csv, to_rich
+from lexp.display.table import Table, to_csv
 from lexp.display.terminal import table_console
 from lexp.evaluate import ModelUnderTest
 from lexp.instruments.base import CheckpointInfo, Instrument
@@ -47,6 +46,7 @@ from lexp.scoring.protocol import long_enough
 from lexp.system import runtime
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, make_folder, write_bytes, write_text
+from lexp.system.output import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,15 +172,14 @@ def _publish(
         for number, item in enumerate(shown_items, 1):
             stem = folder / f"{instrument.label}-{number}"
             if isinstance(item, Table):
-                rich.print(to_rich(item))
-                rich.print("\n".join(item.notes), markup=False)
+                rich.table(item)
                 write_text(stem.with_suffix(".csv"), to_csv(item))
             else:
                 write_bytes(stem.with_suffix(".png"), png_of(item, style))
         for reason in sorted({f"{r.run.model}: {r.reason}" for r in same if not r.ok}):
             word = "not defined" if any(r.status == NOT_DEFINED for r in same) else "failed"
-            rich.print(f"{instrument.label} {word} for {reason}", markup=False)
-    print(f"{folder}: a CSV and pictures for each instrument", file=sys.stderr)
+            rich.print(f"{instrument.label} {word} for {reason}")
+    say(f"{folder}: a CSV and pictures for each instrument")
 
 
 def png_of(item: Chart | Picture, styles: CurveStyles | None = None) -> bytes:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console as Rich
 
 from lexp.commands.load_runs import RunWithData, load_model_under_test
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import select_checkpoints
-from lexp.display.table import Table, TableCell, to_rich
+from lexp.display.table import Table, TableCell
+from lexp.display.terminal import TableConsole
 from lexp.evaluate import (
     EvalTargets,
     Method,
@@ -57,7 +57,7 @@ class EvalCost:
     not_defined: int = 0
 
 
-def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: Rich) -> None:
+def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: TableConsole) -> None:
     """Print results, tokens, time and memory by protocol and method, and what could be shown."""
     needs: dict[tuple[str, str], EvalCost] = {}
     speeds: dict[tuple[str, str], Speed] = {}
@@ -67,7 +67,7 @@ def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: Rich) -> None:
         try:
             tested = load_model_under_test(opened, plan, selected)
         except LexpError as error:
-            rich.print(f"{opened.run.name}: {error}", markup=False)
+            rich.print(f"{opened.run.name}: {error}")
             continue
         free = available_bytes(next(tested.model.parameters()).device)
         for targets, method in itertools.product(opened.targets, plan.methods):
@@ -76,20 +76,20 @@ def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: Rich) -> None:
         read = opened.store.fingerprint, opened.store.tokenizer.digest
         by_seed = pilots.setdefault(read, {}).setdefault(tested.run.variant, {})
         by_seed[tested.run.seed] = pilot(tested)  # of several steps, the last one's
-    rich.print(to_rich(_table(needs)))
+    rich.table(_table(needs))
     rest = sum(need.seconds for need in needs.values())
     most = max((need.n_bytes for need in needs.values()), default=0)
     there = f" of {spelled(free)} free" if free else ""
     rich.print(
         f"About {duration(rest)} in one process, {spelled(most)} of memory at most{there}; "
-        "times are what a pilot on this machine took, scaled.", markup=False,
+        "times are what a pilot on this machine took, scaled."
     )  # fmt: skip
     for targets in runs[0].targets if runs else []:
-        rich.print(f"{targets.label}: {showable(targets, pilots)}", markup=False)
+        rich.print(f"{targets.label}: {showable(targets, pilots)}")
 
 
 def _checkpoints(
-    runs: list[RunWithData], plan: EvalPlan, rich: Rich
+    runs: list[RunWithData], plan: EvalPlan, rich: TableConsole
 ) -> Iterator[tuple[RunWithData, Checkpoint | None]]:
     """Yield every selected checkpoint; a run that has none of a step is named."""
     for opened in runs:
@@ -97,7 +97,7 @@ def _checkpoints(
             for selected in select_checkpoints(opened.run, plan.checkpoints):
                 yield opened, selected
         except LexpError as error:
-            rich.print(f"{opened.run.name}: {error}", markup=False)
+            rich.print(f"{opened.run.name}: {error}")
 
 
 def _add(

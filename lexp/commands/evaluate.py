@@ -1,7 +1,6 @@
 """The command `lexp eval`."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from lexp.config.settings import EvalConfig
 from lexp.config.validation import read_eval
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
-from lexp.display.table import to_markdown, to_rich
+from lexp.display.table import in_markdown, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
@@ -27,6 +26,7 @@ from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, digest, write_bytes, write_text
+from lexp.system.output import say
 from lexp.system.text import natural
 
 # What an evaluation's numbers do not depend on.
@@ -126,11 +126,11 @@ def _publish(
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = table_console()
     for table in tables:
-        rich.print(to_rich(table))
+        rich.table(table)
         for note in table.notes:
-            rich.print(note, markup=False)
-    rich.print("\n".join(notes), markup=False)
-    paragraphs = [*map(to_markdown, tables), "  \n".join(notes)]
+            rich.print(note)
+    rich.lines(*notes)
+    paragraphs = [*map(to_markdown, tables), "  \n".join(map(in_markdown, notes))]
     pictures = {}
     for label, same in by_protocol.items():
         name = "results.png" if len(protocols) == 1 else f"results-{label}.png"
@@ -143,7 +143,7 @@ def _publish(
         write_text(study / "results.md", "\n".join(paragraphs) + "\n")
         for name, png in drawn.items():
             write_bytes(study / name, png)
-    print(f"{study}/results.csv, results.md, {', '.join(pictures)}", file=sys.stderr)
+    say(f"{study}/results.csv, results.md, {', '.join(pictures)}")
 
 
 def _wandb_label(settings: EvalConfig) -> RunLabel:

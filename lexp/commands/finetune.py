@@ -1,6 +1,5 @@
 """The command `lexp finetune`."""
 
-import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from lexp.system import runtime
 from lexp.system.errors import ConfigError, DataError, OutOfMemory
 from lexp.system.files import clean
 from lexp.system.links import real_folder
+from lexp.system.output import say
 from lexp.training.finetune import FinetuneSettings, Task, finetune
 from lexp.training.finetune_result import COLUMNS, FINETUNINGS, FinetuneResult
 from lexp.training.optim import OptimSettings
@@ -95,22 +95,21 @@ def finetune_(config: DictConfig) -> None:
     spec = Spec(FINETUNINGS, f"{settings.task.name}-s{settings.seed}", identity)
     path = path_of(run.folder, spec)
     if find(run.folder, spec) is not None:
-        print(f"{path} is there, nothing to do", file=sys.stderr)
+        say(f"{path} is there, nothing to do")
     else:
         torch.manual_seed(settings.seed)
         trunk = make_model(run_config, tokenizer.vocab_size)
         checkpoint.load_model(latest, trunk)
         model = Classifier(trunk, plan.labelled.n_classes).to(device)
         task, n_cut = make_task(plan.labelled, splits, tokenizer, model, max_len)
-        print(
+        say(
             f"{run.name}: {settings.task.name}, {len(task.train)} texts to learn from, "
-            f"{len(task.held_out)} held out, {n_cut} cut to {max_len} tokens",
-            file=sys.stderr,
+            f"{len(task.held_out)} held out, {n_cut} cut to {max_len} tokens"
         )
         history = _finetune(model, task, plan, runtime.autocast(precision, device))
         write(run.folder, spec, _result(plan, task, n_cut, history))
     table = write_table(run.folder.parent)
-    print(f"{path}, {table}", file=sys.stderr)
+    say(f"{path}, {table}")
 
 
 def _result(
@@ -202,7 +201,7 @@ def chance(task: Task) -> float:
 
 def _say(epoch: int, measures: dict[str, float]) -> None:
     words = ", ".join(f"{name} {value:.3f}" for name, value in measures.items())
-    print(f"epoch {epoch}: {words}", file=sys.stderr, flush=True)
+    say(f"epoch {epoch}: {words}")
 
 
 def write_table(study: Path) -> Path:

@@ -9,7 +9,6 @@ The weights stay where they are; they are loaded only if their digest is still t
 """
 
 import json
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -30,6 +29,7 @@ from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import Run, variant, versions
 from lexp.system.errors import CheckpointError, ConfigError, DataError, LexpError
 from lexp.system.files import make_folder, write_json
+from lexp.system.output import say
 from lexp.system.reading import own_file_exists, read_text
 
 # What conf/dataset/stdlib.yaml and conf/objective/causal.yaml hold: the text such a model is scored
@@ -52,10 +52,9 @@ def register(config: MethodsConfig) -> Run:
     model["sha256"] = source.sha256()
     if described.window is not None:
         model["pattern"] = {"_target_": "lexp.pattern.Window", "window": described.window}
-        print(
+        say(
             f"{source.name} sees its last {described.window} tokens by itself: that is "
-            "attention=[trained], full is all of them",
-            file=sys.stderr,
+            "attention=[trained], full is all of them"
         )
     settings = {
         "model": model,

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from rich.console import Console
 from rich.table import Table
 
 from lexp.attention import make_attend
@@ -16,7 +15,7 @@ from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.sweep import searched
 from lexp.config.validation import read_train
-from lexp.display.terminal import table_console
+from lexp.display.terminal import TableConsole, table_console
 from lexp.evaluate import refuse_beyond
 from lexp.extension import Extension, Lengths
 from lexp.model.transformer import Transformer
@@ -89,7 +88,7 @@ def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
     return choices
 
 
-def show_all(console: Console, choices: list[Choice]) -> None:
+def show_all(console: TableConsole, choices: list[Choice]) -> None:
     """Print one table per group, and the grid of what combines."""
     schemes, patterns, extensions = ([c for c in choices if c.group == g] for g in GROUPS)
     methods = [*patterns, *extensions]
@@ -100,7 +99,7 @@ def show_all(console: Console, choices: list[Choice]) -> None:
     for choice in schemes:
         table.add_row(choice.name, f"{n_learned(models[choice.name]):,}", choice.about)
     console.print(table)
-    console.print("learned: position parameters at size=nano (4 layers, 4 heads of 32)\n")
+    console.lines("learned: position parameters at size=nano (4 layers, 4 heads of 32)", "")
     after = len(patterns)
     for title, some, first in (("attention", patterns, 1), ("extension", extensions, after + 1)):
         table = Table(
@@ -125,16 +124,16 @@ def show_all(console: Console, choices: list[Choice]) -> None:
     )
 
 
-def show_one(console: Console, choice: Choice, choices: list[Choice]) -> None:
+def show_one(console: TableConsole, choice: Choice, choices: list[Choice]) -> None:
     """Print a choice's source and formula, its values, and what it combines with."""
     source = "\n\n".join(sources(choice))
     console.print(f"{choice.group}={choice.name}", style="bold")
-    console.print(f"\n{source}\n\n{choice.text}", markup=False)
+    console.lines("", *f"{source}\n\n{choice.text}".split("\n"))
     others = [c for c in choices if (c.group == "model") != (choice.group == "model")]
     for other in others:
         scheme, method = (choice, other) if choice.group == "model" else (other, choice)
         why = reason(model_of(scheme), method)
-        console.print(f"  {other.name:<20} {why or 'defined'}", markup=False)
+        console.print(f"  {other.name:<20} {why or 'defined'}")
     console.print("")
 
 

@@ -1,6 +1,5 @@
 """The loader of a study's runs as models under test: settings, texts, weights."""
 
-import sys
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +33,7 @@ from lexp.system.errors import (
     NotDefined,
     OutOfMemory,
 )
+from lexp.system.output import say
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def raise_problems(problems: list[LexpError], statuses: list[str], allow_partial
     statuses: of all results.
     """
     for problem in problems[:-1]:
-        print(f"lexp: {problem}", file=sys.stderr)
+        say(f"lexp: {problem}")
     if problems:
         raise problems[-1]
     failed = statuses.count(OUT_OF_MEMORY)

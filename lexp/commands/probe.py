@@ -1,6 +1,5 @@
 """The command `lexp probe`."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from lexp.commands.load_runs import (
 from lexp.commands.run_plan import RunPlan, check_dataset, make_methods, whole_windows
 from lexp.config.settings import ProbeConfig, build_all
 from lexp.config.validation import read_probe
-from lexp.display.table import to_markdown, to_rich
+from lexp.display.table import in_markdown, to_markdown
 from lexp.display.terminal import table_console
 from lexp.probes import Material, Probe
 from lexp.probes.result import PROBES, ProbeResult
@@ -29,6 +28,7 @@ from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, write_text
+from lexp.system.output import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +112,10 @@ def _publish(study: Path, results: list[ProbeResult], variants: dict[str, str]) 
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = table_console()
     for table in tables:
-        rich.print(to_rich(table))
-    rich.print("\n".join(notes), markup=False)
-    paragraphs = [*map(to_markdown, tables), "  \n".join(notes)]
+        rich.table(table)
+    rich.lines(*notes)
+    paragraphs = [*map(to_markdown, tables), "  \n".join(map(in_markdown, notes))]
     with one_at_a_time(study):
         clean(study, "probes.*")
         write_text(study / "probes.md", "\n".join(paragraphs) + "\n")
-    print(f"{study}/probes.csv, probes.md", file=sys.stderr)
+    say(f"{study}/probes.csv, probes.md")

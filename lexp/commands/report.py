@@ -18,7 +18,7 @@ from lexp.config.yaml_file import read_yaml
 from lexp.display.document import Chart, Page, Section
 from lexp.display.html import render
 from lexp.display.latex import to_latex
-from lexp.display.table import Table, to_csv, to_markdown, to_rich
+from lexp.display.table import Table, in_markdown, prose_in_markdown, to_csv, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import EVALUATIONS, LAST, EvalResult
 from lexp.instruments.base import Instrument
@@ -51,6 +51,7 @@ from lexp.runs.locks import one_at_a_time
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
+from lexp.system.output import say
 from lexp.system.reading import own_file_exists, read_own
 
 # What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
@@ -118,9 +119,8 @@ def write_report(settings: ReportConfig) -> None:
     for section in sections:
         for item in section.items:
             if isinstance(item, Table) and not item.secondary:
-                rich.print(to_rich(item))
-                rich.print("\n".join(item.notes), markup=False)
-    print(f"{study}/report/report.html, report.md, report.tex, *.csv", file=sys.stderr)
+                rich.table(item)
+    say(f"{study}/report/report.html, report.md, report.tex, *.csv")
 
 
 def _training(
@@ -146,7 +146,7 @@ def _analysis(results: list[AnalysisResult], notes: dict[str, str]) -> list[Sect
         instrument = instruments.get(same[0].instrument.name)
         if instrument is None:
             words = "Not known here, so not shown: its file is found with --config-dir DIR."
-            print(f"lexp: instrument {label}: {words}", file=sys.stderr)
+            say(f"lexp: instrument {label}: {words}")
             sections.append(Section(f"Instrument: {label}", words))
             continue
         words = (sys.modules[type(instrument).__module__].__doc__ or "").strip()
@@ -214,7 +214,7 @@ def _say_orphans(study: Path, stored: list[EvalResult]) -> None:
     there = {run.name for run in find_runs(study)}
     lost = sorted({result.run.name for result in stored} - there)
     if lost:
-        print(f"no such run any more, its cells left out: {', '.join(lost)}", file=sys.stderr)
+        say(f"no such run any more, its cells left out: {', '.join(lost)}")
 
 
 def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None:
@@ -234,9 +234,9 @@ def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None
 def _write(study: Path, page: Page) -> None:
     """Write the page, and its tables as Markdown, LaTeX and one CSV each."""
     tables = [item for s in page.sections for item in s.items if isinstance(item, Table)]
-    text = [f"# {page.title}", page.summary]
+    text = [f"# {in_markdown(page.title)}", in_markdown(page.summary)]
     for section in page.sections:
-        text += [f"## {section.title}", section.text]
+        text += [f"## {in_markdown(section.title)}", prose_in_markdown(section.text)]
         text += [to_markdown(item) for item in section.items if isinstance(item, Table)]
     files = {
         "report.html": render(page),
@@ -275,12 +275,16 @@ def _study_section(
 
 
 def _study_paragraphs(stored: dict[str, Any]) -> Iterator[str]:
-    yield f"Claim: {' '.join(stored['claim'].split())}"
-    yield f"Source: {' '.join(stored['source'].split())}"
-    yield f"Command: {stored['command']}"
+    yield f"Claim: {_line(stored['claim'])}"
+    yield f"Source: {_line(stored['source'])}"
+    yield f"Command: {_line(stored['command'])}"
     if stored["deviations"]:
-        listed = " ".join(f"({n}) {text}" for n, text in enumerate(stored["deviations"], 1))
+        listed = " ".join(f"({n}) {_line(text)}" for n, text in enumerate(stored["deviations"], 1))
         yield f"Deviations: {listed}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _study_tables(

@@ -1,6 +1,5 @@
 """The selection of a study's runs for a command, their checked settings and checkpoints."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from lexp.config.validation import read_hf_run, read_train
 from lexp.runs import checkpoint
 from lexp.runs.run import Run, find_runs
 from lexp.system.errors import CheckpointError, ConfigError
+from lexp.system.output import say
 
 
 def select_runs(study: Path, model: str | tuple[str, ...] | None) -> list[Run]:
@@ -29,7 +29,7 @@ def select_finished(study: Path, model: str | tuple[str, ...] | None) -> list[Ru
     runs = select_runs(study, model)
     unfinished = [run.name for run in runs if not run.is_done]
     if unfinished:
-        print(f"not finished, left out: {', '.join(unfinished)}", file=sys.stderr)
+        say(f"not finished, left out: {', '.join(unfinished)}")
     finished = [run for run in runs if run.is_done]
     if not finished:
         raise ConfigError(f"no finished run in {study}")

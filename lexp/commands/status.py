@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lexp.config.settings import StatusConfig
 from lexp.config.validation import read_status
-from lexp.display.terminal import table_console
+from lexp.display.terminal import plain, table_console
 from lexp.record.console import duration
 from lexp.runs.status import (
     DIVERGED,
@@ -83,8 +83,8 @@ def show(runs: dict[str, Status]) -> Group:
         table.add_column(name, overflow="fold")
     now = time.time()
     for name, run in runs.items():
-        table.add_row(Text(name), Text(run.state, style=COLOURS[run.state]), *_row(run, now))
-    return Group(table, Text(summary(runs)))
+        table.add_row(plain(name), plain(run.state, COLOURS[run.state]), *_row(run, now))
+    return Group(table, plain(summary(runs)))
 
 
 def _row(run: Status, now: float) -> list[Text]:
@@ -95,7 +95,7 @@ def _row(run: Status, now: float) -> list[Text]:
     age = _age(run.updated, now)
     where = [run.host or "", f"job {run.slurm_job}" if run.slurm_job else f"process {run.pid}"]
     shown = " ".join(filter(None, where)) if run.pid or run.slurm_job else ""
-    return [Text(cell) for cell in (steps, rate, left, moved, age, shown, run.reason)]
+    return [plain(cell) for cell in (steps, rate, left, moved, age, shown, run.reason)]
 
 
 def _age(then: float | None, now: float) -> str:

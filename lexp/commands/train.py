@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -51,6 +50,7 @@ from lexp.system.errors import (
 )
 from lexp.system.files import clean, leftovers
 from lexp.system.links import real_folder
+from lexp.system.output import say
 from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
 from lexp.training.objective import Objective, refuse_other_attention
@@ -107,7 +107,7 @@ def train_run(settings: TrainConfig) -> None:
             if group.is_rank_zero:
                 tidy(folder)
                 check_code(Run(folder), settings)
-                print(f"{folder} is complete, nothing to do", file=sys.stderr)
+                say(f"{folder} is complete, nothing to do")
             return
         try:
             with run_lock(settings, folder, group) as heartbeat, group.fail_together():
@@ -338,7 +338,7 @@ def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | Nul
     """Print a description of the run and return its progress display; a no-op on other ranks."""
     if not job.group.is_rank_zero:
         return NullLogger()
-    print(_description(job, folder, machine), file=sys.stderr, flush=True)
+    say(*_description(job, folder, machine))
     number, n_jobs = _place_in_sweep()
     title = f"run {number} of {n_jobs}" if n_jobs > 1 else "training"
     step_tokens = job.settings.step_tokens
@@ -346,7 +346,7 @@ def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | Nul
     return Console(title, total, done, following=n_jobs - number)
 
 
-def _description(job: loop.TrainingJob, folder: Path, machine: str) -> str:
+def _description(job: loop.TrainingJob, folder: Path, machine: str) -> list[str]:
     """Return what is about to run, in three or four lines."""
     steps, batches = job.settings, job.batches
     n_parameters = sum(p.numel() for p in job.model.parameters())
@@ -362,7 +362,7 @@ def _description(job: loop.TrainingJob, folder: Path, machine: str) -> str:
             f"  left out: {batches.n_left_out_tokens} tokens in documents shorter than "
             f"{steps.train_len + 1}"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def _place_in_sweep() -> tuple[int, int]:

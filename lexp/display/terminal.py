@@ -1,10 +1,53 @@
-"""The console that tables are printed on."""
+"""The console that tables are printed on: it shows every character and acts on none."""
 
 import sys
+from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.text import Text
+
+from lexp.display.table import Table, in_parts, to_rich
+from lexp.system.text import printable
+
+# Wider than any table: what a table takes where nothing limits it.
+ENDLESS = 1 << 16
 
 
-def table_console(width: int = 200) -> Console:
+class TableConsole(Console):
+    """A console of rich on which texts are neither markup nor control sequences."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text as rich draws it, in one line: all strings that are printed pass here."""
+        return super().render_str(printable(text), **options)
+
+    def lines(self, *texts: str) -> None:
+        """Print each text as a line of its own."""
+        for text in texts:
+            self.print(text)
+
+    def table(self, table: Table) -> None:
+        """Print a table and its notes; no cell is cut, however many there are.
+
+        In a pipe or a file a table is as wide as it has to be. In a terminal one that is too wide
+        is printed in parts, each with the cells that name the rows.
+        """
+        width = Measurement.get(self, self.options.update(width=ENDLESS), to_rich(table)).maximum
+        if not self.is_terminal:
+            self.width = max(self.width, width)
+            self.print(to_rich(table))
+        else:
+            for part in in_parts(table, self.width):
+                self.print(to_rich(part))
+        self.lines(*table.notes)
+
+
+def table_console(width: int = 200) -> TableConsole:
     """Return a console on standard output; in a pipe or a file it is `width` columns wide."""
-    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
+    shown = None if sys.stdout.isatty() else width
+    return TableConsole(width=shown, highlight=False, markup=False, emoji=False)
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Return a text as a cell of one of rich's own tables."""
+    return Text(printable(str(text)), style=style)

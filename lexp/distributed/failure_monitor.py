@@ -16,7 +16,6 @@ machines by the launcher or the timeout of a collective (`WAIT` in group.py).
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
@@ -25,8 +24,8 @@ from torch import distributed
 
 from lexp.system import errors
 from lexp.system.errors import EXIT_INTERRUPTED, LexpError, RankLost, first_line
+from lexp.system.output import say
 from lexp.system.ranks import Rank
-from lexp.system.text import printable
 
 LOOK_S = 0.25
 # How long all ranks may take to hear of a failure, and a rank that has heard to leave its work.
@@ -155,7 +154,7 @@ class FailureMonitor:
         abort_collectives()
         if not self._leaving.wait(LEAVE_S):
             if failure.rank == self._place.rank:
-                print(f"lexp: {printable(failure.text)}", file=sys.stderr, flush=True)
+                say(f"lexp: {failure.text}")
             os._exit(failure.code)
 
 

@@ -7,13 +7,13 @@ the losses, float32. A file of another evaluation, or a damaged one, is said and
 import hashlib
 import json
 import time
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from lexp.system.files import remove_file, write_bytes
+from lexp.system.output import warn
 from lexp.system.reading import open_own
 
 # An unfinished evaluation's losses are written this often.
@@ -40,7 +40,7 @@ class PartialFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            warnings.warn(f"{self.path} is left out, scoring begins anew: {error}", stacklevel=2)
+            warn(f"{self.path} is left out, scoring begins anew: {error}", stacklevel=2)
             return None
 
     def _read(self) -> tuple[np.ndarray, int]:

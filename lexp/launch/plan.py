@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from lexp.runs.run import run_folder
 from lexp.runs.status import Status
 from lexp.system.errors import LexpError
 from lexp.system.files import make_folder, remove_empty_folder, remove_file
+from lexp.system.output import say
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
     for job in jobs:
         reason = _why_not(job, seen, waiting)
         if reason:
-            print(f"{job.folder} {reason}", file=sys.stderr)
+            say(f"{job.folder} {reason}")
         else:
             left.append(job)
         if job.folder:

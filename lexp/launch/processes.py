@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lexp.system import runtime
 from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
 from lexp.system.files import make_folder, open_to_append
+from lexp.system.output import say
 from lexp.system.reading import read_own
 
 LOOK_EVERY_S = 0.1
@@ -116,7 +116,7 @@ def _start(
             # Ctrl-C must reach only this process, which passes it on once; twice would not save.
             process_group=0,
         )
-    print(f"started {job.name}{f' on GPU {slot.gpu}' if slot.gpu else ''}: {log}", file=sys.stderr)
+    say(f"started {job.name}{f' on GPU {slot.gpu}' if slot.gpu else ''}: {log}")
     return _Started(job, slot, process, log)
 
 
@@ -124,7 +124,7 @@ def _end(started: _Started, n_left: int) -> JobFailed | None:
     """Report how a job ended, and write the status of a killed run, which could not do so."""
     job, code = started.job, started.process.returncode
     if code == 0:
-        print(f"done {job.name}, {n_left} left", file=sys.stderr, flush=True)
+        say(f"done {job.name}, {n_left} left")
         return None
     if code < 0:
         name = signal.Signals(-code).name
@@ -136,7 +136,7 @@ def _end(started: _Started, n_left: int) -> JobFailed | None:
         failure = JobFailed(f"{job.name}: exit code {code}: {reason}", code)
     if job.folder:
         status.close(job.folder, reason)
-    print(f"lexp: {failure}", file=sys.stderr, flush=True)
+    say(f"lexp: {failure}")
     failure.reported = True
     return failure
 

@@ -12,6 +12,7 @@ from lexp.launch.plan import SweepJob, ask_slurm, enqueue
 from lexp.runs import status
 from lexp.runs.status import Status
 from lexp.system.errors import ConfigError, JobFailed
+from lexp.system.output import say
 
 LOOK_EVERY_S = 1.0
 ASK_EVERY_S = 5.0
@@ -55,7 +56,7 @@ def submit(
         _note_id(job, handle.job_id)
     ids = " to ".join(dict.fromkeys([handles[0].job_id, handles[-1].job_id]))
     n_jobs = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"
-    print(f"queued {n_jobs} in SLURM: {ids}", file=sys.stderr, flush=True)
+    say(f"queued {n_jobs} in SLURM: {ids}")
     return handles
 
 
@@ -107,7 +108,7 @@ def _result(job: SweepJob, handle: Any) -> Any:
         return _failure(job, f"SLURM job {handle.job_id}: {reason}; log: {handle.paths.stderr}")
     failure = result._return_value
     how = f"lexp: {job.name}: {failure}" if isinstance(failure, Exception) else f"done {job.name}"
-    print(how, file=sys.stderr, flush=True)
+    say(how)
     return result
 
 
@@ -122,7 +123,7 @@ def _lost(job: SweepJob, handle: Any) -> JobFailed:
 def _failure(job: SweepJob, reason: str) -> JobFailed:
     _close(job, reason)
     failure = JobFailed(f"{job.name}: {reason}")
-    print(f"lexp: {failure}", file=sys.stderr, flush=True)
+    say(f"lexp: {failure}")
     failure.reported = True
     return failure
 
@@ -156,7 +157,4 @@ def warn_without_accounting() -> None:
     except (OSError, subprocess.TimeoutExpired):
         works = None
     if works is None or works.returncode:
-        print(
-            "lexp: sacct does not answer; job states come from squeue and status.json",
-            file=sys.stderr,
-        )
+        say("lexp: sacct does not answer; job states come from squeue and status.json")

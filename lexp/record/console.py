@@ -1,7 +1,6 @@
 """Progress of a piece of work: a live bar on a terminal, now and then a line in a log file."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -11,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
+
+from lexp.system.output import line_of, say
 
 # A log file gets its first line with the first step, then one this often.
 LOG_EVERY_S = 15.0
@@ -45,7 +46,7 @@ class Console:
                 columns.append(_Words(self.rate))
             self._progress = Progress(*columns, console=self._rich, refresh_per_second=4)
             self._task = self._progress.add_task(
-                escape(title), total=total, completed=done, note=""
+                escape(line_of(title)), total=total, completed=done, note=""
             )
 
     def __enter__(self) -> "Console":
@@ -67,19 +68,21 @@ class Console:
         self._done += n_tokens
         self._note = self._note if note is None else note
         if self._progress:
-            self._progress.update(self._task, completed=self._done, note=escape(self._note))
+            self._progress.update(
+                self._task, completed=self._done, note=escape(line_of(self._note))
+            )
         elif time.monotonic() - self._last_line >= LOG_EVERY_S or self._done >= self._total:
             self._last_line = time.monotonic()
             share = self._done / max(1, self._total)
             parts = [f"{self._title} {share:4.0%}", self.time_left(), self._note, self.rate()]
-            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+            say("  ".join(part for part in parts if part))
 
     def say(self, text: str) -> None:
         """Print a line of its own, above the bar."""
         if self._progress:
-            self._progress.console.print(escape(text))
+            self._progress.console.print(escape(line_of(text)))
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def rate(self) -> str:
         """Return the tokens per second since the start; "" before the first step."""

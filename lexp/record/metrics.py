@@ -3,11 +3,11 @@
 import json
 import math
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
 from lexp.system.files import open_to_append, storage
+from lexp.system.output import warn
 from lexp.system.reading import read_own
 
 
@@ -20,7 +20,7 @@ class Metrics:
         with storage(path):
             size = path.stat().st_size
             if size < resume_at:
-                warnings.warn(
+                warn(
                     f"{path} has {size} bytes, the checkpoint recorded {resume_at}: lines are lost",
                     stacklevel=2,
                 )

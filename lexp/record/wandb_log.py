@@ -13,7 +13,6 @@ the second.
 import os
 import queue
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from lexp.record.null import NullLogger
 from lexp.system.errors import first_line
 from lexp.system.files import digest
 from lexp.system.links import refuse_links
+from lexp.system.output import warn
 
 # Longest wait for the server at the start of a run (in the background) and at its end.
 INIT_TIMEOUT_S = 10
@@ -90,7 +90,7 @@ class WandbLogger:
         self._thread.join(FINISH_TIMEOUT_S)
         if self._thread.is_alive():
             self._timed_out = True
-            warnings.warn(
+            warn(
                 f"wandb did not finish within {FINISH_TIMEOUT_S} s; "
                 "`wandb sync` uploads what is missing",
                 stacklevel=2,
@@ -113,7 +113,7 @@ class WandbLogger:
             run.finish()
         except Exception as error:
             if not self._timed_out:  # one warning is enough
-                warnings.warn(f"wandb is off for this run: {first_line(error)}", stacklevel=2)
+                warn(f"wandb is off for this run: {first_line(error)}", stacklevel=2)
 
 
 def _start(wandb: Any, mode: str, folder: Path, label: RunLabel, config: dict[str, Any]) -> Any:
@@ -128,7 +128,7 @@ def _start(wandb: Any, mode: str, folder: Path, label: RunLabel, config: dict[st
             settings = wandb.Settings(init_timeout=INIT_TIMEOUT_S)
             return wandb.init(mode="online", settings=settings, **options)
         except Exception as error:
-            warnings.warn(f"wandb continues offline: {first_line(error)}", stacklevel=2)
+            warn(f"wandb continues offline: {first_line(error)}", stacklevel=2)
             wandb.teardown()  # otherwise wandb still holds the id of the run that did not start
     return wandb.init(mode="offline", **options)
 

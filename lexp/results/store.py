@@ -7,7 +7,6 @@ Files are written whole, arrays first, and carry digests. A damaged one is repor
 and taken for absent, so that the same command computes it again. Tables show the others.
 """
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from lexp.results.record import Record, Result, ResultKind, Spec, key_of, result
 from lexp.results.status import DAMAGED, STATUSES, worth_another_try
 from lexp.system.errors import DataError
 from lexp.system.files import clean, make_folder, read_sealed, write_sealed
+from lexp.system.output import warn
 
 T = TypeVar("T", bound=Result)
 
@@ -72,7 +72,7 @@ def find(folder: Path, spec: Spec[T]) -> T | None:
         if result is not None:
             result.check_arrays()
     except DataError as error:
-        warnings.warn(f"{path} is left out: {error}", stacklevel=2)
+        warn(f"{path} is left out: {error}", stacklevel=2)
         return None
     return result
 
@@ -111,7 +111,7 @@ def with_damage(results: Iterable[T]) -> list[T]:
         try:
             result.check_arrays()
         except DataError as error:
-            warnings.warn(f"{error}; the command that made it makes it again", stacklevel=2)
+            warn(f"{error}; the command that made it makes it again", stacklevel=2)
             result = replace(result, status=DAMAGED, reason=str(error), arrays=None)
         checked.append(result)
     return checked
@@ -136,7 +136,7 @@ def _read_record(path: Path, kind: ResultKind) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        warnings.warn(f"{path} is left out: {error}", stacklevel=3)
+        warn(f"{path} is left out: {error}", stacklevel=3)
         return None
 
 
@@ -144,7 +144,7 @@ def _parsed(record: Record, kind: ResultKind[T]) -> T | None:
     try:
         return result_of(kind, record)
     except ValueError as error:
-        warnings.warn(f"{record.path} is left out: {error}", stacklevel=3)
+        warn(f"{record.path} is left out: {error}", stacklevel=3)
         return None
 
 

@@ -12,7 +12,6 @@ Neither safetensors nor torch's own format notices a flipped bit, so each load c
 import json
 import os
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from lexp.system.files import (
     write_json,
 )
 from lexp.system.links import refuse_links
+from lexp.system.output import warn
 from lexp.system.reading import open_own, read_own
 
 KEEP = 2  # the newest checkpoint, and the one before in case the newest is damaged
@@ -148,7 +148,7 @@ def latest(root: Path) -> Checkpoint | None:
             problems.append(str(error))
             continue
         for problem in problems:
-            warnings.warn(f"{problem}; using {path.name} instead", stacklevel=2)
+            warn(f"{problem}; using {path.name} instead", stacklevel=2)
         return checkpoint
     if problems:
         raise CheckpointError("no usable checkpoint: " + "; ".join(problems))

@@ -21,6 +21,7 @@ from pathlib import Path
 from lexp.runs import status
 from lexp.runs.status import Status
 from lexp.system.errors import EXIT_STALLED, LexpError
+from lexp.system.output import say
 
 BEAT_EVERY_S = 5.0
 # On a slow file system heartbeats become rarer: writing takes at most this share of the time.
@@ -84,7 +85,7 @@ class Heartbeat:
         reason = f"hung: no step for {self._stall_s:.0f} s (stall_min), in {where}"
         with contextlib.suppress(Exception):  # the stacks of all threads go to the log
             faulthandler.dump_traceback(sys.stderr)
-        print(f"lexp: {reason}", file=sys.stderr, flush=True)
+        say(f"lexp: {reason}")
         with contextlib.suppress(LexpError):
             status.write(self._folder, self._status(status.FAILED, reason))
         os._exit(EXIT_STALLED)

@@ -16,7 +16,6 @@ Settings are JSON, not YAML, because they are read back from folders that may be
 
 import json
 import platform
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from lexp import __version__
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.files import digest, make_folder, write_json
 from lexp.system.links import refuse_links
+from lexp.system.output import warn
 from lexp.system.reading import own_file_exists, read_own
 
 GROUPS = ("model", "size", "dataset", "tokenizer")
@@ -248,7 +248,7 @@ def warn_of_other_versions(run: Run) -> None:
         if then.get(name) != now[name]
     ]
     if other:
-        warnings.warn(
+        warn(
             f"{run.name} goes on with other versions, exactness is not promised: "
             + "; ".join(other),
             stacklevel=2,

@@ -256,3 +256,45 @@ def test_secrets_are_nowhere(foreign_study, tmp_path):
 def test_there_are_enough_folders():
     print(f"RESULT payloads in run folders: {len(FOLDERS)}, run: 0")
     assert len(FOLDERS) >= 40
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;owned\x07\x1b[31m", "\u202egnp", "\x9b31m", "a\nlexp: b"])
+def test_names_and_values_of_others_are_shown_and_act_on_nothing(study, tmp_path, text):
+    """Run folders, cells without a run, several bad runs, versions, a study's words."""
+    desk = tmp_path / "desk"
+    shutil.copytree(study, desk)
+    (run,) = (desk / "outputs/default").glob("rope-*")
+    for name in ("unfinished", "bad", "worse"):
+        shutil.copytree(run, run.parent / f"{name}{text}")
+    (run.parent / f"unfinished{text}" / "done.json").unlink()
+    for name in ("bad", "worse"):
+        path = run.parent / f"{name}{text}" / "config.json"
+        value = json.loads(path.read_text())
+        value["settings"]["model"]["position"]["_target_"] = f"os.{text}"
+        path.write_text(json.dumps(value))
+    cell("values", "run", "name", value=f"ghost{text}")(run, tmp_path)
+    words = {"name": text, "scale": text, "claim": text, "source": text, "command": text}
+    markup = {"deviations": [text, "<script>alert(1)</script> [x](http://x)"], "expected": []}
+    (run.parent / "study.json").write_text(json.dumps(words | markup))
+    for command in (("status",), EVAL, REPORT):
+        ended = lexp(*command, cwd=desk)
+        assert ended.code in (0, 2, 4) and "Traceback" not in ended.said, ended.said[-1500:]
+        acting = {c for c in ended.said if not c.isprintable() and c != "\n"}
+        assert not acting and "\nlexp: b" not in ended.said, ended.said
+    written = [p for p in desk.rglob("*") if p.suffix in (".csv", ".md", ".html", ".tex")]
+    assert len(written) > 3
+    for path in written:
+        shown = path.read_text(encoding="utf-8")
+        assert not {c for c in shown if not c.isprintable() and c != "\n"}, path
+        assert "<script>alert" not in shown or path.suffix == ".tex", path
+
+
+def test_what_hydra_prints_acts_on_nothing_either(tmp_path):
+    models = tmp_path / "mine" / "model"
+    models.mkdir(parents=True)
+    (models / "\x1b[31mred.yaml").write_text("name: red\n")
+    (models / "bidi.yaml").write_text("name: bidi\nposition: {_target_: 'a\u202eb'}\n")
+    for words, shown in ((["--help"], "[31mred"), (["--cfg", "job", "model=bidi"], "a\ufffdb")):
+        ended = lexp("train", "--config-dir", "mine", *words, cwd=tmp_path)
+        assert ended.code == 0 and shown in ended.said, ended.said
+        assert not {c for c in ended.said if not c.isprintable() and c != "\n"}

@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from lexp.runs.run import Run, run_folder
 from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
 from lexp.system.files import clean, config_folder, make_folder, write_json
+from lexp.system.output import say
 
 # Launchers that do one job after the other in this process, as a study does by itself.
 HERE = ("here", "basic")
@@ -91,10 +91,8 @@ def _say(chosen: Study, stage: Stage) -> None:
     """Print the command of a stage, as it can be typed."""
     several = ["-m"] if stage.command == "train" and len(stage.jobs()) > 1 else []
     line = shlex.join(["lexp", stage.command, *several, *stage.words()])
-    print(
-        f"study {chosen.name} {chosen.scale}, stage {stage.number} of {len(chosen.stages)}: {line}",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+    of = f"study {chosen.name} {chosen.scale}, stage {stage.number} of {len(chosen.stages)}"
+    say(f"{of}: {line}")
 
 
 def _run(jobs: list[StudyJob]) -> list[LexpError]:
@@ -102,7 +100,7 @@ def _run(jobs: list[StudyJob]) -> list[LexpError]:
     problems = []
     for number, job in enumerate(jobs, 1):
         if len(jobs) > 1:
-            print(f"run {number} of {len(jobs)}", file=sys.stderr, flush=True)
+            say(f"run {number} of {len(jobs)}")
         try:
             _do(job.plan)
         except LexpError as error:
@@ -141,7 +139,7 @@ def _launch(stage: Stage, jobs: list[StudyJob], launcher: list[str]) -> list[Lex
     """Hand a training stage to `lexp train -m` with the launcher; return what failed."""
     runs = training_runs(jobs)
     if all(Run(run_folder(run.study_folder, run.raw)).is_done for run in runs):
-        print("all runs are complete", file=sys.stderr)
+        say("all runs are complete")
         return []
     code = _sweep([*stage.words(), *launcher])
     if code in (EXIT_PREEMPTED, EXIT_INTERRUPTED):
@@ -161,14 +159,14 @@ def _sweep(words: list[str]) -> int:
 def _shown(error: LexpError, stage: Stage) -> LexpError:
     """Print at once what failed: the other stages go on."""
     text = " ".join(str(error).split())
-    print(f"lexp: stage {stage.number}, lexp {stage.command}: {text}", file=sys.stderr, flush=True)
+    say(f"lexp: stage {stage.number}, lexp {stage.command}: {text}")
     return error
 
 
 def _say_end(folder: Path, spent: str, problems: list[LexpError]) -> None:
     """Print where everything is, or raise LexpError with the exit code of the first problem."""
     if not problems:
-        print(f"{folder}: done in {spent}, {folder}/report/report.html", file=sys.stderr)
+        say(f"{folder}: done in {spent}, {folder}/report/report.html")
         return
     first = problems[0]
     error = LexpError(f"{len(problems)} failed in {spent}, the first: {first}")

@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
-from rich.console import Console as Rich
 
 from lexp.attention import make_attend
 from lexp.commands.analyze import AnalysisPlan
@@ -32,7 +31,8 @@ from lexp.commands.study.file import Study
 from lexp.commands.study.jobs import StudyJob, names_by_variant, selected_runs, training_runs
 from lexp.commands.train import optim_settings
 from lexp.config.settings import Node, StudyConfig, TrainConfig
-from lexp.display.table import Table, TableCell, to_rich
+from lexp.display.table import Table, TableCell
+from lexp.display.terminal import TableConsole
 from lexp.model.transformer import Dims
 from lexp.pattern import Banded, BidirectionalBlockwise, BidirectionalWindow
 from lexp.record.console import duration
@@ -89,7 +89,9 @@ class StageCost:
     n_bytes: float = 0.0
 
 
-def print_cost(study: Study, jobs: list[StudyJob], settings: StudyConfig, rich: Rich) -> None:
+def print_cost(
+    study: Study, jobs: list[StudyJob], settings: StudyConfig, rich: TableConsole
+) -> None:
     """Print the table; nothing is trained, but for the steps that are timed."""
     flops = settings.flops or study.flops
     names, weights = names_by_variant(jobs), {}
@@ -106,7 +108,7 @@ def print_cost(study: Study, jobs: list[StudyJob], settings: StudyConfig, rich: 
             elif isinstance(job.plan, RunPlan):
                 _add_reading(need, job.plan, selected_runs(job.plan, jobs), weights)
         needs.append(need)
-    rich.print(to_rich(_table(study, needs)))
+    rich.table(_table(study, needs))
     models = ", ".join(
         f"{name} ({weights[key].n_parameters / 1e6:.3g}M)" for key, name in names.items()
     )
@@ -120,7 +122,7 @@ def print_cost(study: Study, jobs: list[StudyJob], settings: StudyConfig, rich: 
     ]
     if any(math.isnan(need.seconds) for need in needs):
         lines.append("?: a step is too heavy to be tried on this CPU; name a speed with flops=")
-    rich.print("\n".join(lines), markup=False)
+    rich.lines(*lines)
 
 
 def _add_training(need: StageCost, run: TrainConfig, weight: Weight) -> None:

@@ -1,0 +1,42 @@
+"""What reaches a reader: lines on standard error, warnings, cells of CSV files.
+
+Names of runs, values in cells, study files and messages of libraries may be somebody else's. All
+of them pass `printable` (lexp.system.text) on their way, whatever form they take then.
+"""
+
+import re
+import sys
+import warnings
+from typing import Any
+
+from lexp.system.secrets import masked
+from lexp.system.text import printable
+
+NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|inf|nan)", re.IGNORECASE)
+# Beginnings that a spreadsheet takes for a formula; the last four are the full-width forms.
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def line_of(text: object) -> str:
+    """Return a text as one line that a terminal shows, secrets masked."""
+    # Masked twice: a secret may have characters that are replaced, or line ends.
+    return masked(printable(re.sub(r"\s*\n\s*", " ", masked(str(text)))))
+
+
+def say(*lines: object) -> None:
+    """Print lines to standard error, all at once."""
+    print("\n".join(map(line_of, lines)), file=sys.stderr, flush=True)
+
+
+def warn(text: object, stacklevel: int = 1) -> None:
+    """Issue a UserWarning of one line. stacklevel: 1 for the caller of this function."""
+    warnings.warn(line_of(text), stacklevel=stacklevel + 1)
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value for a CSV file: a number unchanged, a text that no spreadsheet runs."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    formula = text.lstrip().startswith(FORMULA) and not NUMBER.fullmatch(text)
+    return f"'{text}" if formula else text
