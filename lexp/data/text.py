@@ -8,6 +8,7 @@ from pathlib import Path
 from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
 from lexp.data.readers import SUFFIXES, read_texts
 from lexp.system.errors import DataError
+from lexp.system.reading import kind_of
 
 
 class TextFiles(Corpus):
@@ -58,6 +59,9 @@ class TextFiles(Corpus):
             matches = {Path(m) for m in glob.glob(pattern, recursive=True)}
             found = {p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES}
             if not found:
+                if [path.exists() and not path.is_file() for path in matches] == [True]:
+                    kind = kind_of(next(iter(matches)).stat().st_mode)
+                    raise DataError(f"dataset.{split}={pattern} is {kind}, not a file")
                 seen = f"{len(matches)} paths, none" if matches else "nothing"
                 raise DataError(
                     f"dataset.{split}={pattern} matches {seen} that ends in {', '.join(SUFFIXES)}"

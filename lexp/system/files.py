@@ -122,7 +122,8 @@ def remove_file(path: Path) -> None:
 def remove_folder(path: Path) -> None:
     """Delete a folder of lexp's own with all that is in it, as far as that can be done."""
     refuse_links(path)
-    shutil.rmtree(path, ignore_errors=True)  # deletes links in it, and nothing behind them
+    if path.is_dir():  # rmtree opens it, and would wait for a writer of a FIFO
+        shutil.rmtree(path, ignore_errors=True)  # deletes links in it, and nothing behind them
 
 
 def remove_empty_folder(path: Path) -> None:

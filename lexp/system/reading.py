@@ -79,6 +79,10 @@ def own_file_exists(path: Path) -> bool:
 
 def require_file(mode: int, path: Path | str) -> None:
     """Raise NotAFile unless a mode is that of a regular file."""
-    for is_kind, kind in KINDS:
-        if is_kind(mode):
-            raise NotAFile(path, kind)
+    if kind := kind_of(mode):
+        raise NotAFile(path, kind)
+
+
+def kind_of(mode: int) -> str:
+    """Return the kind of a file's mode, such as `a FIFO`; "" for a regular file."""
+    return next((kind for is_kind, kind in KINDS if is_kind(mode)), "")

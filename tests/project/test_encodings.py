@@ -37,8 +37,8 @@ def is_text_without_encoding(call: ast.Call) -> bool:
         return not is_binary(call, given, 0, "w+b")
     if name == "write_text" and not owner:
         return False  # lexp.system.files.write_text: UTF-8
-    if owner in ("os", "webbrowser", "tarfile") and name == "open":
-        return False  # no text files
+    if owner in ("os", "webbrowser", "tarfile", "stored") and name == "open":
+        return False  # no text files; `stored` is an archive of arrays
     key = ".open" if name == "open" and owner not in ("", "io") else name
     if key not in OPENERS:
         return False
