@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from lexp.results.json_values import to_json
+from lexp.system.files import one_number
 from lexp.system.user_code import code_digest
 
 
@@ -43,6 +44,6 @@ def _value(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _value(inner) for key, inner in value.items()}
     try:
-        return to_json(value)
+        return to_json(one_number(value))
     except TypeError:
         return repr(value)

@@ -16,6 +16,7 @@ Settings are JSON, not YAML, because they are read back from folders that may be
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lexp import __version__
+from lexp.runs.spelling import PATHS, one_spelling
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.files import digest, make_folder, write_json
 from lexp.system.links import refuse_links
@@ -81,6 +83,7 @@ class Run:
         """
         digests = {
             "text": self.fingerprint[:8], "vocabulary": self.tokenizer_digest[:8],
+            "weights": str(self.data.get("init_from", ""))[:8],
             "code": {name: code[:8] for name, code in self.data.get("code", {}).items()},
         }  # fmt: skip
         return {**self.settings, TRAINED_ON: digests}
@@ -140,14 +143,17 @@ def variant(settings: dict[str, Any]) -> str:
 
     settings: of a run to be trained, or `made_of` of one that was.
     """
-    return digest({k: v for k, v in _identity(settings).items() if k != "seed"})[:8]
+    identity = _identity(settings)
+    if TRAINED_ON in identity:  # what was read decides, wherever it lay and whatever its name was
+        identity = _without(identity, PATHS)
+    return digest({k: v for k, v in identity.items() if k != "seed"})[:8]
 
 
 def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Return, by variant, what tells it from others of the same model, such as `gamma=0.1`.
 
     all_settings: of runs to be trained, or `made_of` those that were. No two variants of a model
-    have the same note.
+    have the same note: where no value tells them apart, their hashes do.
     """
     settings = {variant(of_run): of_run for of_run in all_settings}
     flat = {name: _telling(values) for name, values in settings.items()}
@@ -169,7 +175,11 @@ def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
         others = [whole[other] for other in alike[flat[name]["model"], note]]
         keys = [key for key in _differing(whole[name], others) if key != "seed"]
         notes[name] = ", ".join(filter(None, (note, _words(whole[name], keys))))
-    return notes
+    taken = Counter((flat[name]["model"], note) for name, note in notes.items())
+    return {
+        name: f"{note} {name}".lstrip() if taken[flat[name]["model"], note] > 1 else note
+        for name, note in notes.items()
+    }
 
 
 def run_notes(runs: list[Run]) -> dict[str, str]:
@@ -180,7 +190,16 @@ def run_notes(runs: list[Run]) -> dict[str, str]:
 
 def _differing(values: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
     """Return the keys under which any of the others has another value."""
-    return [key for key in values if any(other.get(key) != values[key] for other in others)]
+    return [
+        key
+        for key, value in values.items()
+        if any(key not in other or _text(other[key]) != _text(value) for other in others)
+    ]
+
+
+def _text(value: Any) -> str:
+    # As digests see it: 1, true and "1" are three values.
+    return json.dumps(value, sort_keys=True)
 
 
 def _words(flat: dict[str, Any], keys: list[str]) -> str:
@@ -305,7 +324,16 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     }
     if settings["objective"]["name"] == CAUSAL:
         del identity["objective"]
-    return identity
+    return one_spelling(identity)
+
+
+def _without(value: dict[str, Any], keys: tuple[str, ...], key: str = "") -> dict[str, Any]:
+    """Return nested settings without the values of some dotted keys."""
+    kept = {name: inner for name, inner in value.items() if f"{key}{name}" not in keys}
+    return {
+        name: _without(inner, keys, f"{key}{name}.") if isinstance(inner, dict) else inner
+        for name, inner in kept.items()
+    }
 
 
 def _is_usual(key: str, value: Any) -> bool:

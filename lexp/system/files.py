@@ -209,6 +209,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def one_number(value: Any) -> Any:
+    """Return a float that is a whole number as an int, and any other value as it is.
+
+    A digest tells 2 from 2.0, and a user does not.
+    """
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if is_whole else value
+
+
 def config_folder() -> Path:
     """Return the folder conf/: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]

@@ -26,7 +26,9 @@ def label_of(name: str, chosen: Any) -> str:
     for n, field in enumerate(fields(chosen)):
         value = getattr(chosen, field.name)
         if field.default is not MISSING and value != field.default:
-            text = f"{value:g}" if isinstance(value, float) else str(value)
+            text = str(value)
+            if isinstance(value, float):
+                text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
             text = digest(value)[:4] if isinstance(value, list) else text
             words.append(text if n == 0 else f"{field.name}={text}")
     return "-".join(words)
