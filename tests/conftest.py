@@ -2,13 +2,16 @@
 
 import csv
 import os
+import shutil
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from support import ROOT
-from support.config import TINY, compose, dataset
+from support.config import compose, compose_tiny
 from support.texts import make_text
 
 # One thread: tests compare bits, and share a small machine.
@@ -16,16 +19,25 @@ torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    """A folder with train, validation and test texts of a few thousand bytes each."""
-    root = tmp_path / "texts"
+def write_texts(root: Path) -> Path:
     for split, n_files in (("train", 6), ("validation", 2), ("test", 3)):
         (root / split).mkdir(parents=True)
         for number in range(n_files):
             text = make_text(len(split) * 100 + number, 400 + 100 * number)
             (root / split / f"{number}.txt").write_text(text, encoding="utf-8")
     return root
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory) -> Path:
+    """A folder with train, validation and test texts of a few thousand bytes each; only read."""
+    return write_texts(tmp_path_factory.mktemp("made") / "texts")
+
+
+@pytest.fixture
+def own_texts(tmp_path: Path) -> Path:
+    """The same texts for a test that changes them."""
+    return write_texts(tmp_path / "texts")
 
 
 @pytest.fixture(scope="session")
@@ -41,40 +53,52 @@ def books() -> Path:
 @pytest.fixture
 def tiny(texts: Path, tmp_path: Path):
     """Composes a ten-step training run on the made texts: tiny(override, ...)."""
+    return partial(compose_tiny, texts, tmp_path / "outputs")
 
-    def make(*overrides: str):
-        base = [*TINY, *dataset(texts), f"outputs={tmp_path}/outputs"]
-        # A later override of the same key replaces the earlier one.
-        given = {override.split("=")[0] for override in overrides}
-        return compose("train", *(b for b in base if b.split("=")[0] not in given), *overrides)
+
+@pytest.fixture(scope="session")
+def trained_once(texts: Path, tmp_path_factory) -> Callable[..., Path]:
+    """Trains each combination of models and seeds once a session: trained_once(models, seeds)."""
+    from lexp.commands.train import train
+
+    @cache
+    def make(models: tuple[str, ...], seeds: tuple[int, ...] = (0,)) -> Path:
+        outputs = tmp_path_factory.mktemp("trained") / "outputs"
+        for model in models:
+            for seed in seeds:
+                train(compose_tiny(texts, outputs, f"model={model}", f"seed={seed}"))
+        return outputs
 
     return make
 
 
-@pytest.fixture
-def evaluated(tiny, tmp_path: Path) -> Path:
-    """A trained study of two models with two seeds, scored under two protocols and methods."""
+@pytest.fixture(scope="session")
+def evaluated_once(trained_once, tmp_path_factory) -> Path:
+    """The outputs of what `evaluated` copies."""
     from lexp.commands.evaluate import eval_
-    from lexp.commands.train import train
 
-    for model in ("rope", "learned"):
-        for seed in (0, 1):
-            train(tiny(f"model={model}", f"seed={seed}"))
+    outputs = tmp_path_factory.mktemp("evaluated") / "outputs"
+    shutil.copytree(trained_once(("rope", "learned"), (0, 1)), outputs)
     eval_(compose(
-        "eval", f"outputs={tmp_path}/outputs", "lengths=[8,16,32]", "attention=[full,window]",
+        "eval", f"outputs={outputs}", "lengths=[8,16,32]", "attention=[full,window]",
         "protocol=[segments,prefix]", "device=cpu", "precision=float32",
     ))  # fmt: skip
+    return outputs
+
+
+@pytest.fixture
+def evaluated(evaluated_once: Path, tmp_path: Path) -> Path:
+    """A trained study of two models with two seeds, scored under two protocols and methods."""
+    shutil.copytree(evaluated_once, tmp_path / "outputs")
     return tmp_path / "outputs" / "default"
 
 
 @pytest.fixture
-def study(tiny, tmp_path: Path):
+def study(trained_once, tmp_path: Path):
     """Two finished runs, and a function that evaluates them."""
     from lexp.commands.evaluate import eval_
-    from lexp.commands.train import train
 
-    for model in ("rope", "learned"):
-        train(tiny(f"model={model}"))
+    shutil.copytree(trained_once(("rope", "learned")), tmp_path / "outputs")
 
     def evaluate(*overrides: str) -> list[dict[str, str]]:
         given = {override.split("=")[0] for override in overrides}

@@ -92,9 +92,9 @@ def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_bad_data_is_exit_code_3_and_names_the_file(texts, tmp_path):
-    (texts / "train" / "9.txt").write_bytes(b"ok\ncaf\xe9")
-    result = lexp("train", *TINY, *dataset(texts), cwd=tmp_path)
+def test_bad_data_is_exit_code_3_and_names_the_file(own_texts, tmp_path):
+    (own_texts / "train" / "9.txt").write_bytes(b"ok\ncaf\xe9")
+    result = lexp("train", *TINY, *dataset(own_texts), cwd=tmp_path)
     assert result.returncode == 3
     assert "9.txt: line 2, byte 6: not UTF-8" in result.stderr.splitlines()[-1]
 

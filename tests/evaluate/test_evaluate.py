@@ -40,6 +40,7 @@ from lexp.scoring.protocol import Prefix, Segments, Span
 from lexp.scoring.scorer import Scorer
 from lexp.system.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
 from lexp.system.files import sha256
+from support.config import dataset
 from support.evaluation import brute_force, by_cell, tiny_model, tokens_of
 from support.training import Killed, flip_a_bit, folder_of, stop_after
 
@@ -325,11 +326,12 @@ def test_unfinished_runs_are_named_and_left_out(study, tiny, monkeypatch, capsys
     assert f"not finished, left out: {folder_of(config).name}" in capsys.readouterr().err
 
 
-def test_changed_text_is_refused_and_another_text_can_be_named(study, texts):
-    (texts / "test" / "0.txt").write_text("another text altogether " * 40)
+def test_changed_text_is_refused_and_another_text_can_be_named(study, tiny, own_texts):
+    train(tiny(*dataset(own_texts)))
+    (own_texts / "test" / "0.txt").write_text("another text altogether " * 40)
     with pytest.raises(DataError, match=r"is not what it was trained on .*dataset="):
         study("attention=[full]")
-    rows = study("attention=[full]", "dataset=text", f"dataset.test={texts}/test/0.txt")
+    rows = study("attention=[full]", "dataset=text", f"dataset.test={own_texts}/test/0.txt")
     assert {r["documents"] for r in rows} == {"1"}
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexp.commands.train import train
 from support import ROOT
-from support.cli import lexp
+from support.forked import completed
 from support.training import flip_a_bit
 
 pytestmark = pytest.mark.slow
@@ -46,15 +46,14 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def runs(tiny, tmp_path) -> Path:
+def runs(trained_once, tmp_path) -> Path:
     """A study of three trained runs."""
-    for model in ("rope", "alibi", "learned"):
-        train(tiny(f"model={model}"))
+    shutil.copytree(trained_once(("rope", "alibi", "learned")), tmp_path / "outputs")
     return tmp_path / "outputs" / "default"
 
 
 def evaluated(study: Path, *overrides: str, clean: bool = True) -> subprocess.CompletedProcess:
-    result = lexp("eval", f"outputs={study.parent}", *EVAL, *overrides)
+    result = completed("eval", f"outputs={study.parent}", *EVAL, *overrides, cwd=study.parent)
     assert not clean or result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
     return result
@@ -142,7 +141,7 @@ def test_a_killed_process_costs_the_run_it_was_at_and_no_other(runs, victim):
     assert len(pids(runs, 1)) == 1 and len(cells_of(runs, victim)) == 1
     for model in {"rope", "alibi", "learned"} - {victim}:
         assert len(cells_of(runs, model)) == N_CELLS and f"│ {model}" in out
-    evaluated(runs, "workers=2")
+    evaluated(runs, "workers=1")
     assert len(cells_of(runs, victim)) == N_CELLS
 
 
@@ -182,7 +181,7 @@ def test_no_process_stays_when_the_command_is_ended(runs, how):
 
 @pytest.mark.parametrize("workers", ["0", "-1", "x", "1.5", "true", "[2]"])
 def test_workers_that_are_no_number_are_refused_in_a_line(workers, tmp_path):
-    result = lexp("eval", f"workers={workers}", cwd=tmp_path)
+    result = completed("eval", f"workers={workers}", cwd=tmp_path)
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("lexp: ") and "auto, or a whole number from 1" in line

@@ -72,9 +72,9 @@ def test_a_disk_that_is_full_between_saves_is_exit_code_5(tiny, small_disk, tmp_
     assert_whole(folder_of(config), result_of(folder_of(alone)))
 
 
-def test_a_log_on_a_full_disk_does_not_end_a_run(tiny, tmp_path):
+def test_a_log_on_a_full_disk_does_not_end_a_run(texts, tmp_path):
     """Started as a user does; /dev/full is a disk without space."""
-    words = [*TINY, f"outputs={tmp_path}/outputs", *dataset(tmp_path / "texts")]
+    words = [*TINY, f"outputs={tmp_path}/outputs", *dataset(texts)]
     with open("/dev/full", "w") as full:
         result = subprocess.run(
             [sys.executable, "-m", "lexp", "train", *words], stderr=full, stdout=full, cwd=tmp_path,

@@ -27,6 +27,7 @@ from lexp.system.errors import CheckpointError  # noqa: E402
 from lexp.system.files import config_folder  # noqa: E402
 from support.cli import lexp  # noqa: E402
 from support.config import compose, dataset  # noqa: E402
+from support.forked import completed  # noqa: E402
 from support.hf import CONFIGS, LLAMA, TRAINED, made, saved  # noqa: E402
 
 
@@ -352,7 +353,7 @@ def test_the_command_line(tmp_path, texts):
     )  # fmt: skip
     assert done.returncode == 0 and "│ tiny " in done.stdout, done.stderr
     assert "Warning" not in done.stderr and "Loading weights" not in done.stderr
-    refused = lexp("eval", "model=hf", "path=/no/such/folder", cwd=tmp_path)
+    refused = completed("eval", "model=hf", "path=/no/such/folder", cwd=tmp_path)
     assert refused.returncode == 3 and refused.stderr.count("\n") == 1
     assert "path=/no/such/folder is neither a folder nor" in refused.stderr
 

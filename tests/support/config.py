@@ -36,3 +36,10 @@ def choices(group: str) -> list[str]:
 def dataset(texts: Path) -> list[str]:
     """Return the overrides that make a folder of texts the data set."""
     return ["dataset=text", *(f"dataset.{split}={texts}/{split}/*.txt" for split in SPLITS)]
+
+
+def compose_tiny(texts: Path, outputs: Path, *overrides: str):
+    """Compose a ten-step training run; an override replaces the default of its key."""
+    base = [*TINY, *dataset(texts), f"outputs={outputs}"]
+    given = {override.split("=")[0] for override in overrides}
+    return compose("train", *(b for b in base if b.split("=")[0] not in given), *overrides)

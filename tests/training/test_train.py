@@ -27,6 +27,7 @@ from lexp.system.errors import (
 )
 from lexp.training import loop
 from lexp.training.optim import OptimSettings, learning_rate
+from support.config import dataset
 from support.training import Killed, flip_a_bit, folder_of, result_of, stop_after
 
 # --- the learning rate
@@ -258,12 +259,12 @@ def test_another_process_in_the_folder_is_named(tiny):
     train(config)
 
 
-def test_changed_data_under_an_unfinished_run_is_refused(tiny, monkeypatch, texts):
-    config = tiny()
+def test_changed_data_under_an_unfinished_run_is_refused(tiny, monkeypatch, own_texts):
+    config = tiny(*dataset(own_texts))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_after(patch, 5)
         train(config)
-    (texts / "train" / "0.txt").write_text("something else entirely " * 99)
+    (own_texts / "train" / "0.txt").write_text("something else entirely " * 99)
     with pytest.raises(CheckpointError, match=r"started with other settings: fingerprint: .* then"):
         train(config)
 
@@ -377,10 +378,10 @@ def test_a_full_disk_is_a_storage_error_that_leaves_nothing_behind(tiny, monkeyp
     assert list((folder_of(config) / "checkpoints").iterdir()) == []
 
 
-def test_validation_texts_too_short_are_known_before_the_first_step(tiny, texts):
-    (texts / "validation" / "0.txt").write_text("short")
-    (texts / "validation" / "1.txt").write_text("short too")
-    config = tiny()
+def test_validation_texts_too_short_are_known_before_the_first_step(tiny, own_texts):
+    (own_texts / "validation" / "0.txt").write_text("short")
+    (own_texts / "validation" / "1.txt").write_text("short too")
+    config = tiny(*dataset(own_texts))
     with pytest.raises(DataError, match=r"validation split: no document has the 17 tokens"):
         train(config)
     assert not folder_of(config).exists() or not (folder_of(config) / "metrics.jsonl").exists()
