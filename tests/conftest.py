@@ -1,5 +1,6 @@
 """Shared test material: small texts made here, real texts where this machine has them."""
 
+import base64
 import csv
 import os
 import shutil
@@ -17,6 +18,10 @@ from support.texts import make_text
 # One thread: tests compare bits, and share a small machine.
 torch.set_num_threads(1)
 os.environ.setdefault("WANDB_MODE", "offline")
+# A picture of one grey pixel.
+CANNED_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 def write_texts(root: Path) -> Path:
@@ -38,6 +43,23 @@ def texts(tmp_path_factory) -> Path:
 def own_texts(tmp_path: Path) -> Path:
     """The same texts for a test that changes them."""
     return write_texts(tmp_path / "texts")
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch):
+    """Builds figures without rendering them, most of the work of a small command.
+
+    tests/display/test_pictures.py and commands in processes of their own render theirs.
+    """
+    import lexp.display.png as png
+
+    def canned(figure) -> bytes:
+        from matplotlib import pyplot
+
+        pyplot.close(figure)
+        return CANNED_PNG
+
+    monkeypatch.setattr(png, "_png", canned)
 
 
 @pytest.fixture(scope="session")

@@ -94,14 +94,14 @@ def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
 
 def test_bad_data_is_exit_code_3_and_names_the_file(own_texts, tmp_path):
     (own_texts / "train" / "9.txt").write_bytes(b"ok\ncaf\xe9")
-    result = lexp("train", *TINY, *dataset(own_texts), cwd=tmp_path)
+    result = completed("train", *TINY, *dataset(own_texts), cwd=tmp_path)
     assert result.returncode == 3
     assert "9.txt: line 2, byte 6: not UTF-8" in result.stderr.splitlines()[-1]
 
 
 def test_an_unwritable_output_folder_is_exit_code_5(texts, tmp_path):
     (tmp_path / "outputs").write_text("a file, not a folder")
-    result = lexp("train", *TINY, *dataset(texts), cwd=tmp_path)
+    result = completed("train", *TINY, *dataset(texts), cwd=tmp_path)
     assert result.returncode == 5 and "outputs" in result.stderr.splitlines()[-1]
 
 
@@ -114,13 +114,13 @@ def test_a_sweep_then_eval_then_the_same_again(texts, tmp_path):
         f"{m}-nano-text-L16-s{s}" for m in ("learned", "rope") for s in (0, 1)
     ]
     assert "run 4 of 4" in result.stderr
-    again = lexp(*sweep, cwd=tmp_path)
+    again = completed(*sweep, cwd=tmp_path)
     assert again.returncode == 0 and again.stderr.count("is complete, nothing to do") == 4
 
     result = lexp("eval", "lengths=[8,16,32]", "model=rope", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "16 (trained)" in result.stdout and "learned" not in result.stdout
-    result = lexp("eval", "lengths=[8,16,32]", cwd=tmp_path)
+    result = completed("eval", "lengths=[8,16,32]", cwd=tmp_path)
     assert "n/d" in result.stdout and result.returncode == 0
     assert (tmp_path / "outputs/default/results.png").exists()
 
@@ -130,7 +130,7 @@ def test_a_failing_job_is_reported_and_the_others_of_the_sweep_run(texts, tmp_pa
     changed = ("train_len", "batch_tokens", "tokens")
     sizes = [override for override in TINY if not override.startswith(changed)]
     sweep = ["train_len=4096,16", "batch_tokens=8192", "tokens=8192"]
-    result = lexp("train", "-m", *sweep, *sizes, *dataset(texts), cwd=tmp_path)
+    result = completed("train", "-m", *sweep, *sizes, *dataset(texts), cwd=tmp_path)
     assert result.returncode == 3, result.stderr
     assert "Traceback" not in result.stderr
     assert "lexp: the train split gives 0 windows of train_len=4096" in result.stderr
@@ -166,7 +166,7 @@ def test_a_users_own_config_folder(tmp_path, texts):
         "name: slow_rope\nposition:\n  _target_: lexp.position.RoPE\n"
         "  head_dim: ${size.head_dim}\n  base: 500.0\n"
     )
-    result = lexp("train", "--config-dir", str(tmp_path / "mine"), "model=slow_rope", *TINY,
+    result = completed("train", "--config-dir", str(tmp_path / "mine"), "model=slow_rope", *TINY,
                   *dataset(texts), cwd=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "outputs/default").glob("slow_rope-*/done.json"))
@@ -181,7 +181,7 @@ def test_a_sweep_with_a_config_folder_or_a_launcher_is_checked_too(tmp_path, tex
         (["--config-dir", str(tmp_path / "mine"), "model=rope,bad"], "job model=bad"),
         (["hydra/launcher=basic", "optim.warmup=0.5,2"], "job optim.warmup=2"),
     ):
-        result = lexp("train", "-m", *extra, *TINY, *dataset(texts), cwd=tmp_path)
+        result = completed("train", "-m", *extra, *TINY, *dataset(texts), cwd=tmp_path)
         assert result.returncode == 2 and culprit in result.stderr, result.stderr
         assert not (tmp_path / "outputs").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -327,6 +328,7 @@ def test_unfinished_runs_are_named_and_left_out(study, tiny, monkeypatch, capsys
 
 
 def test_changed_text_is_refused_and_another_text_can_be_named(study, tiny, own_texts):
+    shutil.rmtree(study.folder)
     train(tiny(*dataset(own_texts)))
     (own_texts / "test" / "0.txt").write_text("another text altogether " * 40)
     with pytest.raises(DataError, match=r"is not what it was trained on .*dataset="):
