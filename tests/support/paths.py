@@ -26,7 +26,7 @@ from lexp.pattern import Bidirectional, Full, Window
 from lexp.position import Position
 from support.schemes import CPU, D_MODEL
 
-N, N_HEADS, HEAD_DIM = 11, 4, 8
+N, N_HEADS, HEAD_DIM = 9, 4, 8
 
 
 def as_users(pattern, n, position, device) -> AttentionFunction:
