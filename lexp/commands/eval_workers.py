@@ -20,6 +20,7 @@ import torch
 from lexp.commands.load_runs import RunWithData, load_model_under_test, open_run_with_data
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import select_checkpoints
+from lexp.commands.texts import Key, StorePlace, Texts
 from lexp.evaluate import EVALUATIONS, LAST, EvalResult, EvalTargets, Method, evaluate
 from lexp.results import clean_leftovers
 from lexp.runs.checkpoint import Checkpoint
@@ -114,6 +115,7 @@ def events_of_workers(runs: list[RunWithData], plan: EvalPlan, n_workers: int) -
     """Score runs in n_workers processes at once, and yield what happens as it does."""
     context = multiprocessing.get_context("spawn")
     tasks, events = context.Queue(), context.Queue()
+    places = runs[0].texts.places
     folders = [str(opened.run.folder) for opened in runs]
     for folder in folders:
         tasks.put(folder)
@@ -123,7 +125,7 @@ def events_of_workers(runs: list[RunWithData], plan: EvalPlan, n_workers: int) -
 
     def start(number: int) -> None:
         process = context.Process(
-            target=_work, args=(number, n_threads, plan, tasks, events), daemon=True
+            target=_work, args=(number, n_threads, plan, places, tasks, events), daemon=True
         )
         process.start()
         workers[number] = _Worker(process)
@@ -172,8 +174,18 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(number: int, n_threads: int, plan: EvalPlan, tasks: Any, events: Any) -> None:
-    """Score runs in a process of its own, one after the other, until none is left."""
+def _work(
+    number: int,
+    n_threads: int,
+    plan: EvalPlan,
+    places: dict[Key, StorePlace],
+    tasks: Any,
+    events: Any,
+) -> None:
+    """Score runs in a process of its own, one after the other, until none is left.
+
+    places: of the texts, which the parent has verified.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     n_devices = torch.cuda.device_count()
@@ -181,6 +193,7 @@ def _work(number: int, n_threads: int, plan: EvalPlan, tasks: Any, events: Any) 
         os.environ["CUDA_VISIBLE_DEVICES"] = str(number % n_devices)
     torch.set_num_threads(n_threads)
     runtime.prepare_process()
+    texts = Texts(plan, places)
     while True:
         try:
             folder = tasks.get(timeout=1)
@@ -188,7 +201,7 @@ def _work(number: int, n_threads: int, plan: EvalPlan, tasks: Any, events: Any) 
             return
         events.put((number, "begins", folder))
         try:
-            for event in events_here([open_run_with_data(Run(Path(folder)), plan)], plan):
+            for event in events_here([open_run_with_data(Run(Path(folder)), plan, texts)], plan):
                 events.put((number, "event", event))
         except LexpError as error:
             events.put((number, "event", error))

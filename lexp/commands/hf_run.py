@@ -8,12 +8,14 @@
 The weights stay where they are; they are loaded only if their digest is still that of config.json.
 """
 
-import json
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+
 from lexp.config.settings import HF, HfRunConfig, MethodsConfig
+from lexp.data import Tokens
 from lexp.data.tokenizer import Subwords, read_subwords
 from lexp.hf import (
     Described,
@@ -30,7 +32,7 @@ from lexp.runs.run import Run, variant, versions
 from lexp.system.errors import CheckpointError, ConfigError, DataError, LexpError
 from lexp.system.files import make_folder, write_json
 from lexp.system.output import say
-from lexp.system.reading import own_file_exists, read_text
+from lexp.system.reading import own_file_exists
 
 # What conf/dataset/stdlib.yaml and conf/objective/causal.yaml hold: the text such a model is scored
 # on unless dataset= is given, and what it was trained to predict.
@@ -44,7 +46,7 @@ def register(config: MethodsConfig) -> Run:
     require_transformers()
     source = find_source(config.path)
     described = describe(source)
-    tokenizer = read_tokenizer(source, described)
+    tokenizer = read_tokenizer(source)
     train_len = config.train_len or described.train_len
     if train_len is None:
         raise ConfigError(f"path={source.path}: its config has no trained length, give train_len=")
@@ -72,16 +74,20 @@ def register(config: MethodsConfig) -> Run:
     run = Run(make_folder(config.study_folder / name))
     refuse_without_locks(config.study_folder)
     tokenizer.save(run.folder)
-    _write_config(run, settings, tokenizer.digest)
+    _write_config(run, settings, tokenizer.digest, described.vocab_size)
     if not run.is_done:
         run.finish({"kind": HF})
     return run
 
 
-def _write_config(run: Run, settings: dict[str, Any], tokenizer: str) -> None:
-    """Write config.json, unless it says the same already. tokenizer: its digest."""
+def _write_config(run: Run, settings: dict[str, Any], tokenizer: str, n_rows: int) -> None:
+    """Write config.json, unless it says the same already.
+
+    tokenizer: its digest. n_rows: of the model's embedding.
+    """
     path = run.folder / "config.json"
-    data = {"fingerprint": "", "tokenizer": tokenizer}  # trained on texts that nobody has here
+    # It was trained on texts that nobody has here.
+    data = {"fingerprint": "", "tokenizer": tokenizer, "vocab_size": n_rows}
     if own_file_exists(path) and (run.settings, run.data) == (settings, data):
         return
     made_with = {**versions(), "transformers": version("transformers")}
@@ -93,26 +99,32 @@ def _write_config(run: Run, settings: dict[str, Any], tokenizer: str) -> None:
     run.__dict__.pop("config", None)  # cached
 
 
-def read_tokenizer(source: Source, described: Described) -> Subwords:
-    """Return the model's tokenizer; DataError if it is missing or has ids beyond the model's."""
+def read_tokenizer(source: Source) -> Subwords:
+    """Return the model's tokenizer; DataError if it is missing."""
     path = source.folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
             f"path={source.path} has no tokenizer.json; transformers writes one: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)"
         )
-    tokenizer = read_subwords(path)
-    if (most := largest_id(read_text(path))) >= described.vocab_size:
-        raise DataError(f"{path} has ids up to {most}, the model has {described.vocab_size} rows")
-    return tokenizer
+    return read_subwords(path)
 
 
-def largest_id(json_text: str) -> int:
-    """Return the largest id that a tokenizer.json can give."""
-    value = json.loads(json_text)
-    vocab = value["model"]["vocab"]
-    ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
-    return max([*ids, *(token["id"] for token in value.get("added_tokens") or [])])
+def refuse_other_ids(run: Run, tokens: Tokens) -> None:
+    """Raise DataError if a text has a token that the model of a run has no row for.
+
+    A vocabulary may have more tokens than the model, such as one for padding that no text has.
+    """
+    n_rows = run.data.get("vocab_size")
+    if not isinstance(n_rows, int):
+        raise CheckpointError(f"{run.folder}/config.json has no vocab_size")
+    beyond = np.flatnonzero(tokens.ids >= n_rows)
+    if len(beyond):
+        document = int(np.searchsorted(tokens.starts, beyond[0], side="right")) - 1
+        raise DataError(
+            f"{run.name}: document {tokens.names[document]} has token id {tokens.ids[beyond[0]]}, "
+            f"the model has {n_rows} rows"
+        )
 
 
 def trained_external(run: Run, config: HfRunConfig) -> Transformer:

@@ -6,18 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lexp.commands.hf_run import fresh_external, register, trained_external
-from lexp.commands.run_parts import (
-    make_corpus,
-    make_model,
-    make_objective,
-    own_code,
-    training_pattern,
-)
+from lexp.commands.hf_run import fresh_external, refuse_other_ids, register, trained_external
+from lexp.commands.run_parts import make_model, make_objective, own_code, training_pattern
 from lexp.commands.run_plan import RunPlan
 from lexp.commands.select_runs import final_checkpoint, last_step, read_config, select_finished
+from lexp.commands.texts import Texts
 from lexp.config.settings import HF, HfRunConfig, TrainConfig
-from lexp.data import Store, open_store
+from lexp.data import Store
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
 from lexp.evaluate import LAST, EvalTargets, ModelIdentity, ModelUnderTest, RunInfo
 from lexp.model.transformer import Transformer
@@ -38,24 +33,29 @@ from lexp.system.output import say
 
 @dataclass(frozen=True)
 class RunWithData:
-    """A finished run, its settings, and what it is to be scored on. dataset: its name."""
+    """A finished run, its settings, and what it is to be scored on.
+
+    dataset: its name. texts: of all runs of the command.
+    """
 
     run: Run
     config: TrainConfig | HfRunConfig
     dataset: str
     store: Store
     targets: tuple[EvalTargets, ...]
+    texts: Texts
 
 
-def open_run_with_data(run: Run, plan: RunPlan) -> RunWithData:
-    """Open the test split for a run, in its own tokens.
+def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
+    """Open the test split for a run, in its own tokens; texts of several runs are opened once.
 
     DataError if the longest length does not fit, or the texts are not those of training.
     """
     config = read_config(run)
     tokenizer = load_run_tokenizer(run)
     dataset = plan.config.dataset or config.dataset
-    store = open_store(make_corpus(dataset), tokenizer, plan.config.cache)
+    text = texts.test(dataset, tokenizer)
+    store = text.store
     trained_on = run.fingerprint
     # What a model from elsewhere was trained on is not known.
     is_own_text = plan.config.dataset is None and isinstance(config, TrainConfig)
@@ -64,17 +64,9 @@ def open_run_with_data(run: Run, plan: RunPlan) -> RunWithData:
             f"{run.name}: dataset {dataset.name} is not what it was trained on (fingerprint "
             f"{store.fingerprint[:8]}, then {trained_on[:8]}); name another one with dataset="
         )
-    tokens = store.splits["test"]
-    try:
-        targets = tuple(
-            EvalTargets(
-                protocol, plan.lengths, protocol.spans(tokens, plan.lengths, plan.max_tokens)
-            )
-            for protocol in plan.protocols
-        )
-    except DataError as error:
-        raise DataError(f"lengths: test split of {dataset.name}: {error}") from None
-    return RunWithData(run, config, dataset.name, store, targets)
+    if isinstance(config, HfRunConfig):
+        refuse_other_ids(run, store.splits["test"])
+    return RunWithData(run, config, dataset.name, store, text.targets, texts)
 
 
 def load_run_tokenizer(run: Run) -> Tokenizer:
@@ -113,12 +105,20 @@ def open_runs(plan: RunPlan) -> tuple[list[RunWithData], list[LexpError]]:
         runs = select_finished(config.study_folder, config.model)
     opened: list[RunWithData] = []
     problems: list[LexpError] = []
+    texts = Texts(plan)
     for run in runs:
         try:
-            opened.append(open_run_with_data(run, plan))
+            opened.append(open_run_with_data(run, plan, texts))
         except LexpError as error:
             problems.append(error)
+    # Runs of one text have the same lines.
+    say(*dict.fromkeys(line for one in opened for line in _remarks(one, plan)))
     return opened, problems
+
+
+def _remarks(opened: RunWithData, plan: RunPlan) -> list[str]:
+    dataset = plan.config.dataset or opened.config.dataset
+    return opened.texts.remarks(opened.store, dataset, opened.run.fingerprint)
 
 
 def raise_problems(problems: list[LexpError], statuses: list[str], allow_partial: bool) -> None:
@@ -212,8 +212,7 @@ def _sample(opened: RunWithData, plan: RunPlan, n: int, length: int) -> Tensor:
     """
     store = opened.store
     if plan.config.dataset is not None:
-        corpus = make_corpus(opened.config.dataset)
-        store = open_store(corpus, store.tokenizer, plan.config.cache)
+        store = opened.texts.store(opened.config.dataset, store.tokenizer)
     train = store.splits["train"]
     documents = [d for d, size in enumerate(train.lengths) if size >= length]
     if not documents:

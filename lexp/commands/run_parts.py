@@ -10,6 +10,7 @@ from lexp.attention import MakeAttend, make_attend, make_flex
 from lexp.config.instantiate import code_of
 from lexp.config.settings import ModelConfig, Node, RunConfig, SizeConfig
 from lexp.data import Corpus, Store, open_store
+from lexp.data.store import enough_memory
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Pattern
@@ -28,7 +29,8 @@ def make_store(dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Sto
     """Return a corpus, tokenised; its vocabulary is trained or fetched at its first use."""
     corpus, folder = make_corpus(dataset), make_folder(cache)
     spec = tokenizer.build(TokenizerSpec, "tokenizer")
-    return corpus, open_store(corpus, spec.load(corpus, folder), folder)
+    with enough_memory(dataset.name):
+        return corpus, open_store(corpus, spec.load(corpus, folder), folder)
 
 
 def make_dims(size: SizeConfig) -> Dims:

@@ -31,6 +31,7 @@ from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train
 from lexp.data import Batches, Corpus, Store
+from lexp.data.remarks import remarks
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
 from lexp.model.transformer import Transformer
@@ -148,6 +149,8 @@ def _train(
     corpus, store = group.after_rank_0(
         lambda: make_store(settings.dataset, settings.tokenizer, settings.cache)
     )
+    if group.is_rank_zero:
+        say(*corpus.left_out(), *remarks(store))
     steps = loop_settings(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)

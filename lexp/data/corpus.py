@@ -30,8 +30,15 @@ class Corpus:
         raise NotImplementedError
 
     def fingerprint(self) -> str:
-        """Return a hex digest that changes whenever any document or split changes."""
+        """Return a hex digest that changes whenever any document or split changes.
+
+        It may be computed once for each object: an object is one reading of the texts.
+        """
         raise NotImplementedError
+
+    def left_out(self) -> list[str]:
+        """Say what was asked for and is not read, a line each."""
+        return []
 
 
 def text_field(row: Any, column: str, where: str) -> str:

@@ -40,6 +40,10 @@ class LabelledDataset:
         """Yield the rows of `train` or `validation`, each with its place for messages."""
         raise NotImplementedError
 
+    def left_out(self) -> list[str]:
+        """Say which files that were asked for are not read, a line each."""
+        return []
+
     def examples(self, split: Split) -> list[LabelledExample]:
         """Return the examples of a split; DataError names a row with a wrong text or label."""
         examples = [
@@ -81,6 +85,10 @@ class LabelledFiles(LabelledDataset):
     ):
         super().__init__(columns, label, n_classes, measures)
         self.files = TextFiles(train, validation)
+
+    def left_out(self) -> list[str]:
+        """Say how many files of each glob have another type."""
+        return [line.replace("dataset.", "task.", 1) for line in self.files.left_out()]
 
     def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
         """Yield the lines; files in order of their names."""

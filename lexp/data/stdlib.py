@@ -8,6 +8,7 @@ file's split depends only on its path, so versions never mix train and test.
 import hashlib
 import sysconfig
 from collections.abc import Iterator
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 
@@ -45,6 +46,10 @@ class Stdlib(Corpus):
 
     def fingerprint(self) -> str:
         """Return a digest of all names and texts."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         fingerprint = content_fingerprint((split, self.documents(split)) for split in SPLITS)
         if fingerprint == content_fingerprint([]):
             root = sysconfig.get_path("stdlib")

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
@@ -82,6 +83,10 @@ class TextFiles(Corpus):
 
     def fingerprint(self) -> str:
         """Return a digest of all names and texts; DataError if a file is used in two splits."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         split_of: dict[Path, Split] = {}
         for split in SPLITS:
             for path in self.files(split):

@@ -3,24 +3,35 @@
 The byte counts make bits per byte exact for any set of scored tokens, whatever the vocabulary.
 """
 
+import contextlib
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from lexp.data.charsmap import check_charsmap
 from lexp.data.corpus import Corpus
+from lexp.data.lost_text import TextRestorer
 from lexp.system.errors import ConfigError, DataError, first_line
 from lexp.system.files import read_sealed, write_sealed, write_text
 from lexp.system.reading import own_file_exists, read_text
 
+# Ids have to be rows of an embedding; none of 16 million is trained.
+MOST_IDS = 1 << 24
+
 
 class Encoded(NamedTuple):
-    """Token ids of one text and the bytes of each, both [n]; the bytes sum to the text's."""
+    """Token ids of one text and the bytes of each, both [n]; the bytes sum to the text's.
+
+    n_lost: bytes of the text that the ids cannot give back.
+    """
 
     ids: np.ndarray
     n_bytes: np.ndarray
+    n_lost: int = 0
 
 
 class Tokenizer(Protocol):
@@ -54,32 +65,82 @@ class Bytes:
 
 
 class Subwords:
-    """A vocabulary of the `tokenizers` library, from its JSON."""
+    """A vocabulary of the `tokenizers` library, from its JSON.
+
+    vocab_size: the largest id + 1, as ids may have gaps. DataError if the JSON is not valid, has no
+    tokens, or makes tokens that differ from call to call.
+    """
 
     def __init__(self, json_text: str, origin: str):
         from tokenizers import Tokenizer as Fast
 
+        self._origin = f"tokenizer {origin}"
         try:
-            self._fast = Fast.from_str(json_text)
-        except Exception as error:  # the library raises bare Exception
-            raise DataError(f"tokenizer {origin} cannot be read: {error}") from None
-        self._fast.no_padding()
-        self._fast.no_truncation()
+            _check(json_text)
+            with _library_errors("cannot be read"):
+                self._fast = Fast.from_str(json_text)
+            self._fast.no_padding()
+            self._fast.no_truncation()
+            self.vocab_size = 1 + max(
+                self._fast.get_vocab(with_added_tokens=True).values(), default=-1
+            )
+            if not self.vocab_size:
+                raise DataError("its vocabulary is empty")
+            if self.vocab_size > MOST_IDS:
+                raise DataError(
+                    f"ids go up to {self.vocab_size - 1}; allowed: up to {MOST_IDS - 1}"
+                )
+        except DataError as error:
+            raise DataError(f"{self._origin}: {error}") from None
+        self._restorer = TextRestorer(self._fast, json_text)
         self._json = json_text
-        self.vocab_size = self._fast.get_vocab_size(with_added_tokens=True)
         self.digest = hashlib.sha256(json_text.encode()).hexdigest()
 
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Return ids and byte counts; the bytes follow from each token's character span."""
-        encodings = self._fast.encode_batch(texts, add_special_tokens=False)
+        with _library_errors(f"{self._origin}: cannot cut this text"):
+            encodings = self._fast.encode_batch(texts, add_special_tokens=False)
+            ids = [e.ids for e in encodings]
+            lost = self._restorer.count_lost(texts, ids)
         return [
-            Encoded(np.array(e.ids, dtype=np.uint32), bytes_per_token(text, e.offsets))
-            for text, e in zip(texts, encodings, strict=True)
+            Encoded(np.array(row, dtype=np.uint32), bytes_per_token(text, e.offsets), n_lost)
+            for text, e, row, n_lost in zip(texts, encodings, ids, lost, strict=True)
         ]
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
         write_text(folder / "tokenizer.json", self._json)
+
+
+@contextlib.contextmanager
+def _library_errors(what: str) -> Iterator[None]:
+    """Raise what the `tokenizers` library raises in the block as a DataError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except BaseException as error:
+        # The library raises bare Exception, and for its panics a BaseException of its own.
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise DataError(f"{what}: {first_line(error)}") from None
+        raise
+
+
+def _check(json_text: str) -> None:
+    """Raise DataError for what the library takes and lexp does not; the rest the library checks."""
+    try:
+        settings = json.loads(json_text)
+        model = settings["model"]
+        normalizers = [settings.get("normalizer") or {}]
+        for part in normalizers:  # grows while it is read
+            normalizers += part.get("normalizers", [])
+            if part.get("type") == "Precompiled":
+                check_charsmap(part["precompiled_charsmap"])
+        dropout = model.get("dropout")
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"cannot be read: {first_line(error)}") from None
+    if dropout:
+        raise DataError(f"dropout={dropout} makes random tokens; set it to null in the file")
 
 
 def bytes_per_token(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:

@@ -85,7 +85,8 @@ def test_text_fingerprint_follows_content_and_not_place(tmp_path: Path):
     one, two = (TextFiles(train=str(tmp_path / f / "*.txt")) for f in ("one", "two"))
     assert one.fingerprint() == two.fingerprint()
     (tmp_path / "two" / "a.txt").write_text("other")
-    assert one.fingerprint() != two.fingerprint()
+    edited = TextFiles(train=str(tmp_path / "two" / "*.txt"))
+    assert one.fingerprint() != edited.fingerprint()
     assert TextFiles(test=str(tmp_path / "one" / "*.txt")).fingerprint() != one.fingerprint()
 
 
@@ -246,7 +247,7 @@ def test_tokenizer_mistakes_are_named(tmp_path: Path):
     with pytest.raises(DataError, match="is not a file"):
         FileSpec(str(tmp_path / "none.json")).load(Lists(), tmp_path)
     (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(DataError, match="bad.json cannot be read"):
+    with pytest.raises(DataError, match="bad.json: cannot be read"):
         FileSpec(str(tmp_path / "bad.json")).load(Lists(), tmp_path)
     with pytest.raises(DataError, match="train split"):
         BPESpec(300).load(Lists(test=["x"]), tmp_path)

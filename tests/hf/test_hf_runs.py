@@ -179,14 +179,16 @@ def damaged(folder):
     path.write_bytes(path.read_bytes()[:-1000])
 
 
-def large_vocabulary(folder):
-    path = folder / "tokenizer.json"
-    value = json.loads(path.read_text())
-    value["added_tokens"].append({
-        "id": 5000, "content": "<x>", "single_word": False, "lstrip": False, "rstrip": False,
-        "normalized": False, "special": True,
-    })  # fmt: skip
-    path.write_text(json.dumps(value))
+def renumbered(token):
+    """A vocabulary in which one token has an id beyond the model's rows."""
+
+    def edit(folder):
+        path = folder / "tokenizer.json"
+        value = json.loads(path.read_text())
+        value["model"]["vocab"][token] = 999
+        path.write_text(json.dumps(value))
+
+    return edit
 
 
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
@@ -197,7 +199,7 @@ REFUSED = {
     "no-json": (lambda f: (f / "config.json").write_text("{"), 4, ["config.json cannot be read"]),
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), 4, ["no model.safetensors"]),
     "no-tokenizer": (lambda f: (f / "tokenizer.json").unlink(), 3, ["no tokenizer.json"]),
-    "tokenizer": (large_vocabulary, 3, ["ids up to 5000", "300 rows"]),
+    "tokenizer": (renumbered("o"), 3, ["0.txt has token id 999", "the model has 300 rows"]),
     "family": (edited(model_type="gemma2"), 2, ["model_type 'gemma2'", "llama, mistral"]),
     "dynamic": (edited(rope_parameters=DYNAMIC), 2, ["rope_type 'dynamic'", "dynamic_ntk"]),
     "quantized": (edited(quantization_config={"bits": 4}), 2, ["quantization_config"]),
@@ -221,6 +223,13 @@ def test_what_cannot_be_run_is_said_in_a_line(case, study, tmp_path, capsys):
     assert len(said) == 1
     for word in words:
         assert word in said[0]
+
+
+def test_a_token_beyond_the_models_rows_that_no_text_has_does_no_harm(study, tmp_path):
+    folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
+    renumbered("ÿ")(folder)  # the byte 0xff, which UTF-8 does not have
+    eval_(study("eval", folder, "lengths=[16]"))
+    assert {row["status"] for row in rows(tmp_path)} == {"ok"}
 
 
 @pytest.mark.parametrize(

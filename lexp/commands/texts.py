@@ -1,0 +1,114 @@
+"""The texts of a command: each is read, verified and mapped once, for all runs and workers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lexp.commands.run_parts import make_corpus
+from lexp.commands.run_plan import RunPlan
+from lexp.config.settings import Node
+from lexp.data import Corpus, Store, open_store
+from lexp.data.remarks import common_documents, remarks
+from lexp.data.store import enough_memory, map_store, store_folder, stored_hashes
+from lexp.data.tokenizer import Tokenizer
+from lexp.evaluate import EvalTargets
+from lexp.system.errors import DataError, LexpError
+from lexp.system.files import digest
+
+# A data set as it is configured, and the digest of a vocabulary.
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class StorePlace:
+    """A store that another process of this command has verified: its folder and fingerprint."""
+
+    folder: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TextUnderTest:
+    """A tokenised text, and what of its test split is scored."""
+
+    store: Store
+    targets: tuple[EvalTargets, ...]
+
+
+@dataclass
+class Texts:
+    """The texts that the runs of a plan are scored on, opened at their first use.
+
+    places: of stores that the process that started this one has verified already.
+    """
+
+    plan: RunPlan
+    places: dict[Key, StorePlace] = field(default_factory=dict)
+    _corpora: dict[str, Corpus] = field(default_factory=dict)
+    _stores: dict[Key, Store] = field(default_factory=dict)
+    _tests: dict[Key, TextUnderTest | LexpError] = field(default_factory=dict)
+
+    def store(self, dataset: Node, tokenizer: Tokenizer) -> Store:
+        """Return the tokenised texts of a data set."""
+        key = digest(dataset.values), tokenizer.digest
+        if key not in self._stores:
+            if place := self.places.get(key):
+                self._stores[key] = map_store(place.folder, place.fingerprint, tokenizer)
+            else:
+                with enough_memory(dataset.name):
+                    store = open_store(self._corpus(dataset), tokenizer, self.plan.config.cache)
+                self._stores[key] = store
+                self.places[key] = StorePlace(store.folder, store.fingerprint)
+        return self._stores[key]
+
+    def test(self, dataset: Node, tokenizer: Tokenizer) -> TextUnderTest:
+        """Return a data set with what is scored of it; DataError if the lengths do not fit.
+
+        What is wrong with a text is found once, and raised for each of its runs.
+        """
+        key = digest(dataset.values), tokenizer.digest
+        if key not in self._tests:
+            try:
+                store = self.store(dataset, tokenizer)
+                self._tests[key] = TextUnderTest(store, self._targets(store, dataset.name))
+            except LexpError as error:
+                self._tests[key] = error
+        found = self._tests[key]
+        if isinstance(found, LexpError):
+            raise found
+        return found
+
+    def _targets(self, store: Store, dataset: str) -> tuple[EvalTargets, ...]:
+        plan, tokens = self.plan, store.splits["test"]
+        try:
+            return tuple(
+                EvalTargets(
+                    protocol, plan.lengths, protocol.spans(tokens, plan.lengths, plan.max_tokens)
+                )
+                for protocol in plan.protocols
+            )
+        except DataError as error:
+            raise DataError(f"lengths: test split of {dataset}: {error}") from None
+
+    def remarks(self, test: Store, dataset: Node, trained_on: str) -> list[str]:
+        """Return what a user should know of a test split, and of its documents in training.
+
+        trained_on: fingerprint of a run's texts; "" if nobody knows them.
+        """
+        lines = [*self._corpus(dataset).left_out(), *remarks(test, ("test",))]
+        trained: np.ndarray | None = test.facts["train"].hashes
+        if trained_on != test.fingerprint:
+            folder = store_folder(self.plan.config.cache, trained_on, test.tokenizer)
+            trained = stored_hashes(folder, "train") if trained_on else None
+        if trained is not None:
+            lines += common_documents(
+                test.facts["test"].hashes, "dataset.test", trained, "the run's dataset.train"
+            )
+        return lines
+
+    def _corpus(self, dataset: Node) -> Corpus:
+        key = digest(dataset.values)
+        if key not in self._corpora:
+            self._corpora[key] = make_corpus(dataset)
+        return self._corpora[key]

@@ -1,0 +1,130 @@
+"""The texts of a command are read and verified once, for all of its runs and their workers."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import lexp.data.store as store_module
+import lexp.data.text as text_module
+from lexp.commands.analyze import analyze
+from lexp.commands.evaluate import check, eval_
+from lexp.commands.load_runs import open_run_with_data, open_runs
+from lexp.commands.probe import probe
+from lexp.commands.run_parts import make_store
+from lexp.commands.texts import Texts
+from lexp.commands.train import train
+from lexp.config.schema import plain
+from lexp.config.settings import Node
+from lexp.data.tokenizer import Bytes
+from lexp.system.errors import OutOfMemory
+from support.config import compose
+
+
+@pytest.fixture
+def counted(monkeypatch) -> dict[str, int]:
+    """How often texts are read whole, and stores verified and mapped."""
+    counts = {"read": 0, "verified": 0, "mapped": 0}
+
+    def count(module, name, what):
+        original = getattr(module, name)
+
+        def counting(*arguments, **named):
+            counts[what] += 1
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(text_module, "content_fingerprint", "read")
+    count(store_module, "_verify", "verified")
+    count(store_module, "_read", "mapped")
+    return counts
+
+
+@pytest.fixture
+def runs(tiny) -> None:
+    """Three finished runs on one text, one of them in tokens of its own."""
+    for overrides in (["seed=0"], ["seed=1"], ["tokenizer=bpe", "tokenizer.vocab_size=300"]):
+        train(tiny("tokens=64", *overrides))
+
+
+def composed(tmp_path: Path, word: str, *overrides: str):
+    return compose(
+        word, f"outputs={tmp_path}/outputs", "lengths=[16]", "device=cpu", "precision=float32",
+        *overrides,
+    )  # fmt: skip
+
+
+def test_texts_are_read_once_and_stores_verified_once_for_all_runs(runs, counted, tmp_path, texts):
+    for word, run in (
+        ("eval", eval_), ("probe", probe), ("analyze", analyze),
+    ):  # fmt: skip
+        more = {"probe": ["probes=[copy]", "samples=2"], "analyze": ["instruments=[heads]"]}
+        counted.update(read=0, verified=0, mapped=0)
+        run(composed(tmp_path, word, *more.get(word, ())))
+        assert counted == {"read": 1, "verified": 2, "mapped": 6}, word
+
+
+def test_a_worker_maps_what_its_parent_has_verified(runs, counted, tmp_path):
+    plan = check(composed(tmp_path, "eval"))
+    opened, problems = open_runs(plan)
+    assert len(opened) == 3 and not problems
+    counted.update(read=0, verified=0, mapped=0)
+    of_worker = Texts(plan, opened[0].texts.places)
+    again = [open_run_with_data(one.run, plan, of_worker) for one in opened]
+    assert counted == {"read": 0, "verified": 0, "mapped": 6}
+    for one, other in zip(opened, again, strict=True):
+        assert one.targets == other.targets
+        names = other.store.splits["test"].names
+        assert one.store.splits["test"].names == names
+    shared = {id(one.store.splits["test"].names) for one in again}
+    assert len(shared) == 2
+
+
+def test_bpe_reads_its_texts_once_for_their_fingerprint(tiny, counted):
+    train(tiny("tokens=64", "tokenizer=bpe", "tokenizer.vocab_size=300"))
+    assert counted["read"] == 1
+
+
+def test_a_test_split_of_training_texts_is_said_at_eval(runs, tmp_path, texts, capsys):
+    other = ["dataset=text", f"dataset.test=[{texts}/test/0.txt,{texts}/train/*.txt]"]
+    eval_(composed(tmp_path, "eval", *other))
+    said = capsys.readouterr().err
+    assert said.count("6 of 7 documents of dataset.test are in the run's dataset.train too") == 1
+
+
+def test_what_a_text_lacks_is_said_at_train(tiny, texts, capsys):
+    (texts / "train" / "more.gz").write_bytes(b"x")
+    (texts / "test" / "copy.txt").write_bytes((texts / "train" / "0.txt").read_bytes())
+    train(tiny("tokens=64", f"dataset.train={texts}/train/*"))
+    said = capsys.readouterr().err.splitlines()
+    left_out, copied = said[:2]
+    assert "1 of 7 files left out (.gz)" in left_out
+    assert copied == "1 of 4 documents of dataset.test are in dataset.train too"
+
+
+def test_memory_that_runs_out_in_tokenising_is_no_matter_of_accumulation(tiny, monkeypatch):
+    def encode(self, texts):
+        raise MemoryError("cannot allocate 6 GB")
+
+    monkeypatch.setattr(Bytes, "encode", encode)
+    with pytest.raises(OutOfMemory, match="tokenise text .*6 GB.*split long ones") as error:
+        train(tiny("tokens=64"))
+    assert "accumulation" not in str(error.value)
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
+def test_caches_follow_the_umask(tiny, tmp_path, mask):
+    settings = plain(tiny("tokenizer=bpe", "tokenizer.vocab_size=300"))
+    before = os.umask(mask)
+    try:
+        dataset, tokenizer = Node(settings["dataset"]), Node(settings["tokenizer"])
+        make_store(dataset, tokenizer, tmp_path / "cache")
+    finally:
+        os.umask(before)
+    found = list((tmp_path / "cache").rglob("*"))
+    assert len(found) > 10
+    for path in [tmp_path / "cache", *found]:
+        whole = 0o777 if path.is_dir() else 0o666
+        assert stat.S_IMODE(path.stat().st_mode) == whole & ~mask, path
