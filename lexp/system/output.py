@@ -24,8 +24,9 @@ def line_of(text: object) -> str:
 
 
 def say(*lines: object) -> None:
-    """Print lines to standard error, all at once."""
-    print("\n".join(map(line_of, lines)), file=sys.stderr, flush=True)
+    """Print lines to standard error, all at once; without lines, nothing."""
+    if lines:
+        print("\n".join(map(line_of, lines)), file=sys.stderr, flush=True)
 
 
 def warn(text: object, stacklevel: int = 1) -> None:
