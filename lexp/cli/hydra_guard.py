@@ -99,7 +99,10 @@ class CheckedLoader(ConfigLoaderImpl):
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )
         except ValueError as error:  # of a group without a choice
-            raise ConfigError(f"{' '.join(overrides)}: {error}") from None
+            reason = re.sub(
+                r"Config group override must .*", "expected the name of a choice", f"{error}"
+            )
+            raise ConfigError(f"{' '.join(overrides)}: {reason}") from None
         except KeyError as error:  # of hydra.job.env_copy
             raise ConfigError(f"{' '.join(overrides)}: no environment variable {error}") from None
         except RecursionError:

@@ -136,10 +136,11 @@ def run(word: str, arguments: list[str]) -> None:
     import hydra
 
     from lexp.cli import hydra_guard as guard
+    from lexp.cli.overrides import readable
     from lexp.config.schema import register_schemas
     from lexp.config.sweep import check_jobs, check_launcher, is_sweep
 
-    arguments = guard.ordered(arguments)
+    arguments = readable(guard.ordered(arguments))
     guard.check_flags(arguments)
     guard.install()
     register_schemas()
@@ -200,11 +201,12 @@ def _explain(word: str, error: Exception) -> str:
     """Return an error of Hydra as one line, with the nearest key for an unknown one."""
     from hydra.errors import OverrideParseException
 
-    from lexp.config.messages import explained, one_line, suggest
+    from lexp.cli.overrides import why
+    from lexp.config.messages import explained, suggest
     from lexp.config.sweep import compose_default
 
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: {one_line(error)}"
+        return f"cannot read {error.override!r}: {why(error.override)}"
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown:
         return suggest(unknown[1], compose_default(config_folder(), word))

@@ -9,9 +9,51 @@ from omegaconf import DictConfig, OmegaConf
 
 from lexp.system.files import config_folder
 
+# What libraries say of a value, and what was expected instead.
+EXPECTED = {
+    r"is not a ListConfig|with ListConfig|to List": "expected a list; write {key}=[{value}]",
+    r"is not a DictConfig|not a subclass of|to Dict|with DictConfig": (
+        "expected values by name, such as {key}.NAME=VALUE"
+    ),
+    r"is not Optional": "null is not allowed",
+    r"converted to Integer": "expected a whole number",
+    r"converted to Float": "expected a number",
+    r"valid bool": "expected true or false",
+    r"to string": "expected text",
+}
+
+
+def in_words(text: str, override: str = "") -> str:
+    """Return a message of OmegaConf without names of its classes. override: KEY=VALUE, if typed."""
+    body, _, full_key = text.partition(", full_key: ")
+    key, _, value = override.partition("=")
+    for pattern, expected in EXPECTED.items():
+        if re.search(pattern, body):
+            told = expected.format(key=key or full_key, value=value or "VALUE")
+            given = re.search(r"Value '(.{,80}).*' (of type|is not)", body)
+            place = override or (f"{full_key}={given[1]}" if given else full_key)
+            return f"{place}: {told}" if place else told
+    body = re.sub(r"\w+(Error|Exception) raised while composing config: ", "", body)
+    body = re.sub(r"(Key '[^']*') (is )?not in '?\w+'?", r"\1 does not exist", body)
+    body = body.replace("DictConfig", "mapping").replace("ListConfig", "list")
+    if override:
+        return f"{override}: {body}"
+    return f"{full_key}: {body}" if full_key else body
+
 
 def one_line(error: BaseException) -> str:
     """Return an exception of a library as one line: the value, what is allowed, no search paths."""
+    text, cause = _joined(error), error.__cause__
+    if cause is not None and not text:
+        return one_line(cause)
+    if cause is not None and text.startswith("Error merging override "):
+        override = str(error).strip().splitlines()[0].removeprefix("Error merging override ")
+        return in_words(_joined(cause), override)
+    return in_words(text) or "this config cannot be composed"
+
+
+def _joined(error: BaseException) -> str:
+    """Return the lines of a message that say something to a user, as one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept: list[str] = []
     for line in lines:
@@ -23,21 +65,23 @@ def one_line(error: BaseException) -> str:
     text = ""
     for line in kept:
         text += line if not text else (" " if text.endswith(":") else ", ") + line
-    cause = error.__cause__
-    if cause is not None and text.startswith("Error merging override"):
-        text += f": {one_line(cause)}"
-    return text or type(error).__name__
+    return text
 
 
 def explained(error: BaseException) -> str:
     """Return `one_line` of an error; for a choice that does not exist, the choices there are."""
-    choice = re.search(r"Could not load '(\w+)/([^']+)'", str(error))
+    choice = re.search(r"Could not load '((?:hydra/)?\w+)/([^']+)'", str(error))
     # Hydra does not name the choices in folders of a group, such as task=glue/rte.
     choice = choice or re.search(r"Could not find '(task)/([^']+)'", str(error))
     if choice:
         return f"no {choice[1]} {choice[2]!r}; there are {options(choice[1])}"
     if missing := re.search(r"You must specify '(\w+)'", str(error)):
         return f"no {missing[1]} given; there are {options(missing[1])}"
+    several = r"(Ambiguous value for argument|Sweep parameters) '(.*)'"
+    if found := re.match(several, str(error)):
+        key, _, value = found[2].partition("=")
+        listed = f", a list is {key}=[{value}]" if found[1].startswith("Ambiguous") else ""
+        return f"{found[2]}: several values; a sweep is -m {found[2]}{listed}"
     return one_line(error)
 
 

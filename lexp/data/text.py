@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -64,8 +65,10 @@ class TextFiles(Corpus):
                     kind = kind_of(next(iter(matches)).stat().st_mode)
                     raise DataError(f"dataset.{split}={pattern} is {kind}, not a file")
                 seen = f"{len(matches)} paths, none" if matches else "nothing"
+                place = "" if os.path.isabs(pattern) else f", in {Path.cwd()}"
                 raise DataError(
-                    f"dataset.{split}={pattern} matches {seen} that ends in {', '.join(SUFFIXES)}"
+                    f"dataset.{split}={pattern} matches {seen} that ends in "
+                    f"{', '.join(SUFFIXES)}{place}{_hint(pattern)}"
                 )
             usable |= found
             others |= {path for path in matches - found if not path.is_dir()}
@@ -106,6 +109,20 @@ def document_names(files: list[Path]) -> list[str]:
     folders = {folder: folder.resolve() for folder in {path.parent for path in files}}
     common = os.path.commonpath(list(folders.values()))
     return [(folders[p.parent] / p.name).relative_to(common).as_posix() for p in files]
+
+
+def _hint(pattern: str) -> str:
+    """Return what is often meant by a glob that matches nothing; "" if nothing is known."""
+    if braces := re.search(r"\{([^{}]*,[^{}]*)\}", pattern):
+        before, after = pattern[: braces.start()], pattern[braces.end() :]
+        each = ",".join(f"{before}{word.strip()}{after}" for word in braces[1].split(","))
+        return f"; braces are not expanded: write [{each}]"
+    if os.path.exists(pattern) and (found := re.search(r"\[[^]]+\]", pattern)):
+        return (
+            f"; {found[0]} stands for one of these characters: write "
+            f"{pattern.replace('[', '[[]')} for a file of that name"
+        )
+    return ""
 
 
 def _identity(path: Path) -> object:
