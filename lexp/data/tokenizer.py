@@ -21,6 +21,8 @@ from lexp.system.reading import own_file_exists, read_text
 
 # Ids have to be rows of an embedding; none of 16 million is trained.
 MOST_IDS = 1 << 24
+# In bytes; no word of a text with spaces is that long, and its vocabulary is the same without.
+LONGEST_PIECE = 1000
 
 
 class Encoded(NamedTuple):
@@ -190,7 +192,7 @@ class BPESpec(TokenizerSpec):
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Read the cached vocabulary, or train it."""
-        path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-2.json"
+        path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-3.json"
         if not own_file_exists(path):
             texts = (document.text for document in corpus.documents("train"))
             write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})
@@ -251,12 +253,18 @@ def read_subwords(path: Path) -> Subwords:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> str:
-    """Train byte-level BPE and return its JSON; it contains every byte, so any text fits."""
+    """Train byte-level BPE and return its JSON; it contains every byte, so any text fits.
+
+    Words of more than LONGEST_PIECE bytes are trained on in pieces: a merge costs as much as the
+    words that it is in, so text without spaces (DNA, say) would take quadratic time.
+    """
+    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Fast
-    from tokenizers import decoders, models, pre_tokenizers, trainers
 
     fast = Fast(models.BPE())
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces = pre_tokenizers.Split(Regex(f".{{1,{LONGEST_PIECE}}}"), "isolated")
+    fast.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])
     fast.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -264,6 +272,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> str:
         show_progress=False,
     )
     fast.train_from_iterator(_counted(texts), trainer)
+    fast.pre_tokenizer = words
     return fast.to_str()
 
 
