@@ -158,6 +158,7 @@ def load_model_under_test(
             text=store.fingerprint[:8],
             variant=variant(run.made_of),
             vocabulary=store.tokenizer.digest[:8],
+            lost=store.facts["test"].lost_share,
         ),
         identity=ModelIdentity(
             model=config.raw["model"],

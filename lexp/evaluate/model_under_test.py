@@ -7,6 +7,7 @@ from typing import Any
 
 from lexp.attention import MakeAttend, make_attend, refuse_meaningless
 from lexp.data import Tokens
+from lexp.data.lost_text import MOST_LOST
 from lexp.extension import Extension, Lengths, Sample, method_label
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern, Trained
@@ -24,7 +25,8 @@ class RunInfo:
 
     name: of its folder. text: fingerprint of the text, 8 digits. variant: hash of the run's
     settings without the seed; results of one variant and several seeds may be averaged. vocabulary:
-    digest of the tokenizer, 8 digits.
+    digest of the tokenizer, 8 digits. lost: share of the text's bytes that its tokens cannot give
+    back.
     """
 
     name: str
@@ -38,6 +40,12 @@ class RunInfo:
     text: str
     variant: str
     vocabulary: str
+    lost: float = 0.0
+
+    @property
+    def is_lossy(self) -> bool:
+        """Return True if bits per byte does not compare: bytes that nobody predicts count too."""
+        return self.lost > MOST_LOST
 
 
 @dataclass(frozen=True)

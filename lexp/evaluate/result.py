@@ -16,7 +16,7 @@ from lexp.system.files import digest
 COLUMNS = (
     "run", "model", "size", "dataset", "seed", "train_len", "attention", "extension", "protocol",
     "length", "documents", "tokens", "nll", "ppl", "bpb", "seconds", "status", "tokenizer",
-    "precision", "text", "variant",
+    "precision", "text", "variant", "lost",
 )  # fmt: skip
 # Written only where checkpoints of several steps were scored, which it tells apart.
 STEP = "step"
@@ -80,7 +80,8 @@ class EvalResult(Result):
             "length": self.length, "documents": self.documents, "tokens": self.tokens,
             "nll": self.nll, "ppl": self.ppl, "bpb": self.bpb, "seconds": self.seconds,
             "status": self.status, "tokenizer": run.tokenizer, "precision": run.precision,
-            "text": run.text, "variant": run.variant, STEP: self.step,
+            "text": run.text, "variant": run.variant, "lost": run.lost,
+            STEP: self.step,
         }  # fmt: skip
 
 

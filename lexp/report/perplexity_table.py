@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lexp.data.remarks import percent
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, EvalResult
 from lexp.extension import Extension
@@ -132,6 +133,7 @@ class Grid:
 
 
 UNLIKE_SEEDS = "seeds of other tokens"
+LOSSY = "n/d"
 TOKEN_METRIC = "Perplexity per token"
 METRICS: dict[str, Callable[[EvalResult], float]] = {
     TOKEN_METRIC: lambda result: result.ppl,
@@ -153,7 +155,7 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
         first = next(iter(by_length.values()))[0]
         run, method = first.run, (first.pattern.label, first.extension.label)
         note, text = notes.get(run.variant, ""), f"{run.dataset} {run.text}"
-        entries = {length: _entry(seeds, METRICS[metric]) for length, seeds in by_length.items()}
+        entries = {length: _entry(seeds, metric) for length, seeds in by_length.items()}
         rows.append(Row(run.model, *method, note, text, run.precision, first.step, entries))
     train_lens = {result.run.train_len for result in results}
     return Grid(
@@ -187,7 +189,7 @@ def to_table(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
     return Table(grid.title, heads, tuple(rows), len(labels), (*grid.notes, *notes))
 
 
-def _entry(results: list[EvalResult], metric: Callable[[EvalResult], float]) -> Entry:
+def _entry(results: list[EvalResult], metric: str) -> Entry:
     failed = [result for result in results if not result.ok]
     if failed:
         n_seeds = f" {len(failed)}/{len(results)}" if len(failed) < len(results) else ""
@@ -195,7 +197,9 @@ def _entry(results: list[EvalResult], metric: Callable[[EvalResult], float]) -> 
     scored = {_scored(result) for result in results}
     if len(scored) > 1:
         return Entry(math.nan, 0.0, UNLIKE_SEEDS, None)
-    values = [metric(result) for result in results]
+    if metric != TOKEN_METRIC and any(result.run.is_lossy for result in results):
+        return Entry(math.nan, 0.0, LOSSY, None)
+    values = [METRICS[metric](result) for result in results]
     mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
     text = perplexity_text(mean) + (f" ±{perplexity_text(spread)}" if len(values) > 1 else "")
     return Entry(mean, spread, text, scored.pop())
@@ -231,6 +235,12 @@ def caption(results: list[EvalResult]) -> list[str]:
     lines.append(f"{sizes}, trained at {trained} tokens{spread}. Bold: best of its column.")
     reasons = {(SHORT[r.status], r.run.model, r.reason) for r in results if not r.ok}
     lines += [f"{short} ({model}): {why}." for short, model, why in sorted(reasons)]
+    lossy = {(r.run.tokenizer, r.run.dataset, r.run.lost) for r in results if r.run.is_lossy}
+    lines += [
+        f"{LOSSY} (bits per byte, tokenizer {tokenizer}): its tokens cannot give back "
+        f"{percent(lost)} of the bytes of {dataset}, so nobody predicts them."
+        for tokenizer, dataset, lost in sorted(lossy)
+    ]
     return lines
 
 
