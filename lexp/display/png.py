@@ -1,9 +1,10 @@
 """Draw charts and heat maps as PNG files."""
 
+import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,21 @@ MOST_MARKERS, MOST_KEYS = 40, 20
 
 def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
     """Return a chart as PNG, for papers and slides. styles: of all charts beside it."""
-    return _png(chart_figure(chart, styles or CurveStyles.of([chart])))
+    with _own_style():
+        return _png(chart_figure(chart, styles or CurveStyles.of([chart])))
+
+
+@contextlib.contextmanager
+def _own_style() -> Iterator[None]:
+    """Draw by matplotlib's defaults while the block runs.
+
+    matplotlib takes a matplotlibrc from the current folder, which may be somebody else's and have
+    LaTeX run.
+    """
+    from matplotlib import style
+
+    with style.context("default"):
+        yield
 
 
 def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
@@ -138,6 +153,7 @@ def _scale(figure: Any, axes: Any, chart: Chart) -> None:
         text.set_visible(n in shown)
 
 
+@_own_style()
 def heat_maps(
     title: str,
     panels: Sequence[tuple[str, np.ndarray]],

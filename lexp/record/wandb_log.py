@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lexp.record.null import NullLogger
-from lexp.system.errors import first_line
+from lexp.system.errors import ConfigError, first_line
 from lexp.system.files import digest
 from lexp.system.links import refuse_links
 from lexp.system.output import warn
@@ -133,15 +133,26 @@ def _start(wandb: Any, mode: str, folder: Path, label: RunLabel, config: dict[st
     return wandb.init(mode="offline", **options)
 
 
+def _refuse_settings(path: Path, mode: str) -> None:
+    """Raise ConfigError for a file of the current folder that says where wandb sends the key."""
+    if os.path.lexists(path):
+        raise ConfigError(
+            f"wandb={mode}: wandb would take the server that gets your key from {path} in the "
+            "current folder; remove it, and name a server in the environment (WANDB_BASE_URL)"
+        )
+
+
 def start_wandb(
     mode: str, folder: Path, label: RunLabel, config: dict[str, Any]
 ) -> WandbLogger | NullLogger:
     """Return the logger for wandb=off|offline|online.
 
-    folder: where wandb keeps what is not uploaded yet.
+    folder: where wandb keeps what is not uploaded yet. ConfigError or StorageError if that folder
+    or the current one, which may be somebody else's, would make wandb write or send elsewhere.
     """
     if mode == "off":
         return NullLogger()
     for name in ("wandb", ".wandb"):  # it writes to one of these
         refuse_links(folder / name)
+        _refuse_settings(Path(name) / "settings", mode)
     return WandbLogger(mode, folder, label, config)

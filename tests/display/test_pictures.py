@@ -9,6 +9,8 @@ import random
 import re
 from importlib import resources
 
+import matplotlib
+import numpy as np
 import pytest
 from matplotlib import colors, pyplot
 
@@ -28,7 +30,7 @@ from lexp.display.axes import (
 )
 from lexp.display.document import Chart, Curve, Page, Point, Section
 from lexp.display.html import render
-from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure
+from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure, chart_png, heat_maps
 from lexp.display.style import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, CurveStyles, numbered
 from lexp.display.svg import SHAPES
 from lexp.evaluate import EvalResult, RunInfo, ScoredText
@@ -399,3 +401,14 @@ def test_charts_without_a_number_are_drawn():
     assert seen(drawn(results_chart([cell(math.nan, 128)], {})).xaxis) == [(128, "128")]
     axes = drawn(Chart("t", "x", "y", True, True, ()))
     assert not axes.get_lines()
+
+
+def test_a_matplotlibrc_of_the_current_folder_changes_no_picture(monkeypatch):
+    """It is somebody else's; matplotlib takes it when it is imported."""
+    chart = many(["rope"], ["full"])
+    panels = [("a", np.eye(3))]
+    plain = chart_png(chart), heat_maps("t", panels, "x", "y").png
+    for key, value in {"axes.facecolor": "red", "text.usetex": True, "font.size": 30.0}.items():
+        monkeypatch.setitem(matplotlib.rcParams, key, value)
+    assert (chart_png(chart), heat_maps("t", panels, "x", "y").png) == plain
+    assert matplotlib.rcParams["axes.facecolor"] == "red"  # a caller's own choices stay

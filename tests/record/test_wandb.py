@@ -16,7 +16,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from lexp.commands.evaluate import eval_
 from lexp.commands.train import train
-from lexp.record import RunLabel
+from lexp.record import NullLogger, RunLabel, start_wandb
+from lexp.system.errors import ConfigError
 from lexp.training import loop
 from support import ROOT
 from support.config import TINY, compose, dataset
@@ -179,3 +180,16 @@ def test_a_server_that_does_not_answer_changes_no_number_and_is_one_warning(
         assert (folder / name).read_bytes() == (quiet / name).read_bytes()
     (piece,) = pieces(folder)  # for `wandb sync`
     assert [row["_step"] for row in history(records(piece))] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("name", ["wandb/settings", ".wandb/settings"])
+def test_a_settings_file_of_the_current_folder_gets_no_key(tmp_path, monkeypatch, name):
+    """wandb would send WANDB_API_KEY to the base_url in it; the folder may be somebody else's."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.write_text("[default]\nbase_url = https://elsewhere.example\n")
+    for mode in ("offline", "online"):
+        with pytest.raises(ConfigError, match=f"wandb={mode}: .* {name} in the current"):
+            start_wandb(mode, tmp_path, RunLabel("s", "n", "train"), {})
+    assert isinstance(start_wandb("off", tmp_path, RunLabel("s", "n", "train"), {}), NullLogger)
