@@ -240,9 +240,8 @@ def _steps(root: Path) -> list[Path]:
     refuse_links(root, CheckpointError)
     # By step number, never by file time.
     steps = sorted(p for p in root.glob("step-*") if re.fullmatch(r"step-\d{8}", p.name))
-    for path in steps:  # a link is no damage that an older checkpoint could stand in for
-        for name in (*FILES, MANIFEST):
-            refuse_links(path / name, CheckpointError)
+    for path in steps:
+        refuse_links(path, CheckpointError)
     return steps
 
 

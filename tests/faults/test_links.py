@@ -45,7 +45,6 @@ LINKS = {
     "RUN/eval/CELL.npz": REPORT,
     "RUN/checkpoints": TRAIN,
     "RUN/checkpoints/STEP": EVAL,
-    "RUN/checkpoints/STEP/state.json": EVAL,
     "../.cache": TRAIN,
     "../.cache/TEXT/train.tokens": EVAL,
 }
