@@ -1,5 +1,7 @@
 """Runs that nothing happens to, for comparison with those that something happens to."""
 
+from pathlib import Path
+
 import pytest
 
 from lexp.commands.train import train
@@ -24,7 +26,7 @@ def foreign_study(tmp_path_factory):
         for number in range(n_files):
             path = desk / "texts" / split / f"{number}.txt"
             path.write_text(make_text(number + len(split) * 100, 500), encoding="utf-8")
-    words = [*words_for(desk / "texts"), "tokenizer=bpe", "tokenizer.vocab_size=300"]
+    words = [*words_for(Path("texts")), "tokenizer=bpe", "tokenizer.vocab_size=300"]
     assert lexp("train", *words, cwd=desk).code == 0
     ended = lexp("eval", "lengths=[8,16]", "attention=[full]", cwd=desk)
     assert ended.code == 0, ended.said

@@ -68,9 +68,9 @@ def placed(foreign: Path, desk: Path, place: str, command: tuple[str, ...]) -> P
     return Path(os.path.normpath(study / place))
 
 
-def words_of(desk: Path, command: tuple[str, ...]) -> list[str]:
+def words_of(command: tuple[str, ...]) -> list[str]:
     """The words by which `lexp train` finds the run of the study."""
-    words = [*words_for(desk / "texts"), "tokenizer=bpe", "tokenizer.vocab_size=300"]
+    words = [*words_for(Path("texts")), "tokenizer=bpe", "tokenizer.vocab_size=300"]
     return words if command[0] == "train" else []
 
 
@@ -96,7 +96,7 @@ def test_a_link_inside_outputs_is_refused_in_a_line(foreign_study, tmp_path, pla
     link.symlink_to(target)
     before = content(victim)
 
-    ended = lexp(*command, *words_of(desk, command), cwd=desk)
+    ended = lexp(*command, *words_of(command), cwd=desk)
     assert content(victim) == before
     assert ended.code in (4, 5), ended.said[-1500:]
     shown = [line for line in ended.said.splitlines() if "is a symbolic link" in line]
@@ -121,7 +121,7 @@ def test_a_fifo_in_the_place_of_a_file_ends_in_a_line(foreign_study, tmp_path, p
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     os.mkfifo(path)
 
-    ended = lexp(*command, *words_of(desk, command), cwd=desk)
+    ended = lexp(*command, *words_of(command), cwd=desk)
     assert ended.code in (3, 4, 5) and ended.is_one_line(), ended.said[-1500:]
     assert path.name in ended.said.splitlines()[-1] or path.parent.name in ended.said
     assert ended.seconds < 20
@@ -151,7 +151,7 @@ def test_outputs_may_be_a_link(foreign_study, tmp_path):
     (tmp_path / "link").symlink_to(elsewhere)
     (run,) = elsewhere.glob("default/rope-*")
     (run / "done.json").unlink()
-    ended = lexp("train", *words_of(desk, TRAIN), cwd=desk)
+    ended = lexp("train", *words_of(TRAIN), cwd=desk)
     assert ended.code == 0 and "from step 10" in ended.said, ended.said
     assert Run(real_folder(desk / "outputs" / "default" / run.name)).is_done
     ended = lexp("report", "-m", "last_k=2", "hydra/launcher=local", cwd=desk, setup=forked_jobs)
