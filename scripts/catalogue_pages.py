@@ -1,8 +1,9 @@
-"""Write docs/schemes.md and docs/methods.md, the floors of docs/architecture.md and README's count.
+"""Write lexp/commands/catalogue.json, docs/schemes.md, docs/methods.md and what counts elsewhere.
+
+The latter: the floors of docs/architecture.md and README's number of schemes.
 
 Usage: python scripts/catalogue_pages.py. The text comes from conf/ and from the docstrings of the
-classes that its files name; what combines comes from the code behind `lexp list`.
-A test fails where a page is stale.
+classes that its files name; what combines is tried. A test fails where a file is stale.
 """
 
 import ast
@@ -10,13 +11,13 @@ import importlib
 import inspect
 import re
 import textwrap
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lexp.commands.list import Choice, model_of, n_learned, read_choices, reason
+from lexp.commands.catalogue import FILE, Catalogue, Choice
+from lexp.commands.combine import Combiner, tried
 from lexp.config.schema import register_schemas
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -192,18 +193,25 @@ def combines(names: list[str], defined: set[str]) -> str:
     return listed if len(listed) < len(", ".join(missing)) else f"all but {', '.join(missing)}"
 
 
-def combinations(choices: list[Choice]) -> dict[str, dict[str, set[str]]]:
+def combinations(choices: list[Choice], catalogue: Catalogue) -> dict[str, dict[str, set[str]]]:
     """Return the methods that are defined for each scheme: scheme -> group -> names."""
-    found: dict[str, dict[str, set[str]]] = {}
-    for scheme in (choice for choice in choices if choice.group == "model"):
-        model, found[scheme.name] = model_of(scheme), defaultdict(set)
-        for method in (choice for choice in choices if choice.group != "model"):
-            if not reason(model, method):
-                found[scheme.name][method.group].add(method.name)
-    return found
+    schemes = [choice for choice in choices if choice.group == "model"]
+    return {
+        scheme.name: {
+            group: {
+                method.name
+                for method in choices
+                if method.group == group and not catalogue.reason(scheme, method)
+            }
+            for group in ("attention", "extension")
+        }
+        for scheme in schemes
+    }
 
 
-def schemes_page(choices: list[Choice], defined: dict[str, dict[str, set[str]]]) -> str:
+def schemes_page(
+    choices: list[Choice], learned: dict[str, int], defined: dict[str, dict[str, set[str]]]
+) -> str:
     """Return docs/schemes.md."""
     schemes = [choice for choice in choices if choice.group == "model"]
     positions = {choice.name: yaml.safe_load(choice.text)["position"] for choice in schemes}
@@ -217,9 +225,9 @@ def schemes_page(choices: list[Choice], defined: dict[str, dict[str, set[str]]])
         position = positions[choice.name]
         classes = [class_of(target) for target in dict.fromkeys(targets(position))]
         links = dict.fromkeys(link for cls in classes for link in papers(paragraph_about(cls)))
-        learned = f"{n_learned(model_of(choice)):,}"
+        number = f"{learned[choice.name]:,}"
         row = [f"`{choice.name}`", cell(choice.about), formula_cell(position, names)]
-        lines.append(f"| {' | '.join([*row, ', '.join(links), learned])} |")
+        lines.append(f"| {' | '.join([*row, ', '.join(links), number])} |")
     lines += ["", "## What combines", ""]
     lines += [wrapped(COMBINES)]
     lines += ["| scheme | `attention=` | `extension=` |", "| --- | --- | --- |"]
@@ -304,13 +312,16 @@ def architecture(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return the pages that this script writes, by path."""
+    """Return the files that this script writes, by path."""
     register_schemas()
-    choices = read_choices(CONF, [])
-    defined = combinations(choices)
+    combiner = Combiner(CONF, [])
+    choices = combiner.choices
+    catalogue = tried(combiner, choices)
+    defined = combinations(choices, catalogue)
     front, plan = ROOT / "README.md", ROOT / "docs" / "architecture.md"
     return {
-        ROOT / "docs" / "schemes.md": schemes_page(choices, defined),
+        FILE: catalogue.to_json(),
+        ROOT / "docs" / "schemes.md": schemes_page(choices, catalogue.learned, defined),
         ROOT / "docs" / "methods.md": methods_page(choices, defined),
         plan: architecture(plan.read_text(encoding="utf-8")),
         front: readme(front.read_text(encoding="utf-8"), len(defined)),

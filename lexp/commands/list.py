@@ -1,47 +1,14 @@
 """`lexp list`: every scheme and method there is, what it is, and which combine."""
 
-import inspect
-from dataclasses import dataclass
+import difflib
 from pathlib import Path
-from typing import Any
 
-import torch
-from hydra import compose, initialize_config_dir
 from rich.table import Table
 
-from lexp.attention import make_attend
-from lexp.commands.run_parts import make_model
-from lexp.config.instantiate import build
-from lexp.config.schema import plain
-from lexp.config.sweep import searched
-from lexp.config.validation import read_train
+from lexp.commands.catalogue import GROUPS, Catalogue, Choice, read_choices, written_catalogue
 from lexp.display.terminal import TableConsole, table_console
-from lexp.evaluate import refuse_beyond
-from lexp.extension import Extension, Lengths
-from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Pattern
-from lexp.position import Position
-from lexp.system.errors import ConfigError, NotDefined
-from lexp.system.reading import read_text
-
-GROUPS = {"model": "schemes", "attention": "inference patterns", "extension": "extensions"}
-# Combinations are tried on an untrained model of `size=nano`, at twice its trained length.
-TRAIN_LEN, LENGTH = 64, 128
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One file of conf/: where it is, and its values."""
-
-    group: str
-    name: str
-    text: str
-    node: dict[str, Any]
-
-    @property
-    def about(self) -> str:
-        """Return the comment at the head of the file."""
-        return self.text.partition("\n")[0].removeprefix("# ")
+from lexp.system.errors import ConfigError
+from lexp.system.output import say_loading_torch
 
 
 def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
@@ -53,51 +20,48 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     if missing:
         raise ConfigError(f"--config-dir {missing[0]}: there is no such folder")
     choices = read_choices(config_folder, folders)
-    names = {choice.name for choice in choices}
-    unknown = [word for word in words if word not in names]
-    if unknown:
-        raise ConfigError(f"nothing is called {unknown[0]!r}; there are {', '.join(sorted(names))}")
+    for word in words:
+        if word not in {choice.name for choice in choices}:
+            raise ConfigError(_unknown(word, choices))
+    catalogue = written_catalogue()
+    own = [choice for choice in choices if choice.foreign]
+    if own:
+        # What is in no file is built and tried, which needs torch.
+        say_loading_torch(f" to try what {', '.join(c.name for c in own)} combines with")
+        from lexp.commands.combine import Combiner, tried
+
+        catalogue = catalogue.joined(tried(Combiner(config_folder, folders), own))
     # A pipe or file has no width: wide enough for any line is better than a cut one.
     console = table_console()
     if words:
         for word in words:
             for choice in choices:
                 if choice.name == word:
-                    show_one(console, choice, choices)
+                    show_one(console, choice, choices, catalogue)
         return
-    show_all(console, choices)
+    show_all(console, choices, catalogue)
 
 
-def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
-    """Return every model, attention and extension of conf/ and the other folders."""
-    choices = []
-    places, search = [config_folder, *map(Path, folders)], searched(folders)
-    with initialize_config_dir(str(config_folder), version_base="1.3"):
-        for group in GROUPS:
-            # Of two files of a name Hydra takes that of the first place.
-            files = [p for place in reversed(places) for p in (place / group).glob("*.yaml")]
-            paths = {path.stem: path for path in files}
-            for name, path in sorted(paths.items()):
-                if group == "model":
-                    words = [f"model={name}", f"train_len={TRAIN_LEN}", *search]
-                    node = plain(compose("train", overrides=words))
-                else:
-                    words = [f"{group}=[{name}]", *search]
-                    node = plain(compose("eval", overrides=words))[group][name]
-                choices.append(Choice(group, name, read_text(path), node))
-    return choices
+def _unknown(word: str, choices: list[Choice]) -> str:
+    """Return what to say of a name that nothing has: the nearest ones."""
+    names = sorted({choice.name for choice in choices})
+    # Letters alone do not find `self_extend` for `self`.
+    around = [name for name in names if word.lower() in name]
+    near = list(dict.fromkeys([*difflib.get_close_matches(word.lower(), names), *around]))[:5]
+    if near:
+        return f"nothing is called {word!r}; did you mean {' or '.join(near)}?"
+    return f"nothing is called {word!r}; there are {', '.join(names)}"
 
 
-def show_all(console: TableConsole, choices: list[Choice]) -> None:
+def show_all(console: TableConsole, choices: list[Choice], catalogue: Catalogue) -> None:
     """Print one table per group, and the grid of what combines."""
     schemes, patterns, extensions = ([c for c in choices if c.group == g] for g in GROUPS)
     methods = [*patterns, *extensions]
-    models = {choice.name: model_of(choice) for choice in schemes}
     table = Table(title="schemes: lexp train model=NAME", title_justify="left", box=None)
     for heading in ("", "learned", ""):
         table.add_column(heading)
     for choice in schemes:
-        table.add_row(choice.name, f"{n_learned(models[choice.name]):,}", choice.about)
+        table.add_row(choice.name, f"{catalogue.learned[choice.name]:,}", choice.about)
     console.print(table)
     console.lines("learned: position parameters at size=nano (4 layers, 4 heads of 32)", "")
     after = len(patterns)
@@ -115,7 +79,7 @@ def show_all(console: TableConsole, choices: list[Choice]) -> None:
     for number in range(1, len(methods) + 1):
         table.add_column(str(number), justify="right", min_width=2, header_style="dim")
     for choice in schemes:
-        marks = ["·" if reason(models[choice.name], m) else "x" for m in methods]
+        marks = ["·" if catalogue.reason(choice, method) else "x" for method in methods]
         table.add_row(choice.name, *marks)
     console.print(table)
     console.print("x: defined, ·: not defined; the reason: lexp list NAME")
@@ -124,67 +88,15 @@ def show_all(console: TableConsole, choices: list[Choice]) -> None:
     )
 
 
-def show_one(console: TableConsole, choice: Choice, choices: list[Choice]) -> None:
+def show_one(
+    console: TableConsole, choice: Choice, choices: list[Choice], catalogue: Catalogue
+) -> None:
     """Print a choice's source and formula, its values, and what it combines with."""
-    source = "\n\n".join(sources(choice))
     console.print(f"{choice.group}={choice.name}", style="bold")
-    console.lines("", *f"{source}\n\n{choice.text}".split("\n"))
+    console.lines("", *f"{catalogue.sources[choice.key]}\n\n{choice.text}".split("\n"))
     others = [c for c in choices if (c.group == "model") != (choice.group == "model")]
+    width = max(len(other.name) for other in others)
     for other in others:
         scheme, method = (choice, other) if choice.group == "model" else (other, choice)
-        why = reason(model_of(scheme), method)
-        console.print(f"  {other.name:<20} {why or 'defined'}")
+        console.print(f"  {other.name:<{width}}  {catalogue.reason(scheme, method) or 'defined'}")
     console.print("")
-
-
-def sources(choice: Choice) -> list[str]:
-    """Return paper and formula of a choice from its code; of a mixture, those of each part."""
-    if choice.group != "model":
-        return [inspect.getdoc(type(made_by(choice))) or ""]
-    parts = [m for m in model_of(choice).positions.modules() if isinstance(m, Position)]
-    modules = dict.fromkeys(inspect.getmodule(type(part)) for part in parts)
-    return [inspect.getdoc(module) or "" for module in modules]
-
-
-def made_by(choice: Choice) -> Any:
-    """Build the pattern or extension that a choice describes."""
-    if choice.group == "attention":
-        return build(choice.node, Pattern, choice.name)
-    return build(with_divisors(choice.node, []), Extension, choice.name)
-
-
-def model_of(choice: Choice) -> Transformer:
-    """Return an untrained model with a scheme."""
-    torch.manual_seed(0)
-    return make_model(read_train(choice.node), 256).eval()
-
-
-def n_learned(model: Transformer) -> int:
-    """Count the learned parameters of a model's position schemes."""
-    return sum(parameter.numel() for parameter in model.positions.parameters())
-
-
-def reason(model: Transformer, method: Choice) -> str:
-    """Return why a method is not defined for a model; empty if it is."""
-    extension: Extension = Extension()
-    pattern: Pattern = Full()
-    if method.group == "attention":
-        pattern = build(method.node, Pattern, method.name).fit(TRAIN_LEN, LENGTH)
-    else:
-        extension = build(with_divisors(method.node, model.schemes), Extension, method.name)
-    try:
-        lengths = Lengths(TRAIN_LEN, LENGTH, LENGTH)
-        model = extension.extend(model, lengths, lambda n, t: torch.zeros(n, t).long())
-        refuse_beyond(model, LENGTH)
-        make_attend(pattern, LENGTH, model.schemes, torch.device("cpu"))
-    except NotDefined as error:
-        return str(error)
-    return ""
-
-
-def with_divisors(node: dict[str, Any], schemes: list[Position]) -> dict[str, Any]:
-    """Return a node with LongRoPE's divisors, which have no default, filled in for schemes."""
-    if "divisors" not in node:
-        return node
-    pairs = [len(part.frequencies) for scheme in schemes for part in scheme.parts]
-    return {**node, "divisors": [1.0] * max([1, *pairs])}

@@ -29,6 +29,12 @@ def say(*lines: object) -> None:
         print("\n".join(map(line_of, lines)), file=sys.stderr, flush=True)
 
 
+def say_loading_torch(purpose: str = "") -> None:
+    """Print that torch is being loaded, which takes seconds, unless it is there already."""
+    if "torch" not in sys.modules:
+        say(f"lexp: loading torch{purpose}")
+
+
 def warn(text: object, stacklevel: int = 1) -> None:
     """Issue a UserWarning of one line. stacklevel: 1 for the caller of this function."""
     warnings.warn(line_of(text), stacklevel=stacklevel + 1)

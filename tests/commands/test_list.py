@@ -1,14 +1,23 @@
 """`lexp list`: the whole grid, and all about one choice."""
 
+import subprocess
+
 import pytest
 
-from support.cli import lexp
+from support.cli import timed
 from support.config import choices
 from support.forked import completed
 
 
+def listed(*words: str, cwd, most: float) -> subprocess.CompletedProcess:
+    """`lexp list WORDS` in a process of its own, which takes at most that many CPU seconds."""
+    result, seconds, _ = timed("list", *words, cwd=cwd)
+    assert seconds < most
+    return result
+
+
 def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
-    result = lexp("list", cwd=tmp_path)
+    result = listed(cwd=tmp_path, most=2)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     for group in ("model", "attention", "extension"):
@@ -32,16 +41,30 @@ def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
 
 
 def test_list_of_one_gives_source_values_and_reasons(tmp_path):
-    result = completed("list", "kerple_log", "yarn", cwd=tmp_path)
+    result = listed("kerple_log", "yarn", cwd=tmp_path, most=1)
     assert "arXiv 2205.09921" in result.stdout and "r1 log(1 + r2 |i - j|)" in result.stdout
     assert "_target_: lexp.extension.YaRN" in result.stdout
     assert "yarn changes rotary frequencies, ALiBi has none" in result.stdout
 
 
+def test_nothing_but_an_own_folder_loads_torch(own):
+    """Neither an answer nor an error needs it; schemes of one's own do, and a line says so."""
+    (own / "empty" / "dataset").mkdir(parents=True)
+    for words in ([], ["rope"], ["rop"], ["rope", "--config-dir=empty"]):
+        _, _, loaded = timed("list", *words, cwd=own)
+        assert not loaded, words
+    result, _, loaded = timed("list", "root", "--config-dir=mine", cwd=own)
+    assert loaded and result.returncode == 0, result.stderr
+    assert result.stderr == "lexp: loading torch to try what root combines with\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["alib"], "nothing is called 'alib'; there are"),
+        (["alib"], "nothing is called 'alib'; did you mean alibi"),
+        (["Self"], "did you mean self_extend?"),
+        (["rope", "rpoe"], "nothing is called 'rpoe'; did you mean rope"),
+        (["qqq"], "nothing is called 'qqq'; there are alibi, bidirectional"),
         (["--nothing"], "no flag '--nothing'"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["--config-path", "nowhere"], "--config-path is not allowed"),

@@ -93,7 +93,6 @@ ELSEWHERE = {
     "python scripts/bench_gpu.py --device cpu --tiny": "tests/project/test_bench_gpu.py runs it",
     "pip install 'lexp[slurm]'": "a network",
     'eval "$(lexp -sc install=bash)"': "a shell's; tests/cli/test_cli.py asks what it evaluates",
-    "lexp list yarn kerple_log": "tries many combinations; tests/commands/test_list.py does",
 }
 # Words in running text that stand for commands.
 FORMS: list[str] = [

@@ -1,6 +1,7 @@
 """The command in a process of its own."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,3 +18,22 @@ def lexp(
         cwd=cwd or ROOT, capture_output=True, text=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
     )  # fmt: skip
+
+
+def timed(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess, float, bool]:
+    """`lexp` in a process of its own, its CPU seconds, and whether it has loaded torch."""
+    code = (
+        "import sys, atexit; sys.argv[0] = 'lexp'\n"
+        "from lexp.cli.main import main\n"
+        "atexit.register(lambda: print('torch' in sys.modules, file=open('loaded', 'w')))\n"
+        "main()"
+    )
+    path = f"{ROOT}{os.pathsep}{cwd}"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True,
+        timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    loaded = (cwd / "loaded").read_text() == "True\n"
+    return result, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, loaded

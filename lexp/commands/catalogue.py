@@ -1,0 +1,89 @@
+"""What is known of every scheme and method without building it: catalogue.json and conf/.
+
+`python scripts/catalogue_pages.py` writes the file; tests/docs/test_catalogue.py keeps it true.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lexp.system.reading import read_text
+
+GROUPS = {"model": "schemes", "attention": "inference patterns", "extension": "extensions"}
+# The trained length of the models on which combinations are tried, at `size=nano`.
+TRAIN_LEN = 64
+FILE = Path(__file__).with_name("catalogue.json")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One file of conf/, or of a folder of the user's own. foreign: whether it is such a one."""
+
+    group: str
+    name: str
+    text: str
+    foreign: bool
+
+    @property
+    def key(self) -> str:
+        """Return the name with its group."""
+        return f"{self.group}/{self.name}"
+
+    @property
+    def about(self) -> str:
+        """Return the comment at the head of the file."""
+        return self.text.partition("\n")[0].removeprefix("# ")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the code says of choices.
+
+    sources: by key, paper and formula. learned: by scheme, the number of position parameters.
+    reasons: by scheme and by key of a method, why it is not defined for the scheme; empty if it is.
+    """
+
+    sources: dict[str, str]
+    learned: dict[str, int]
+    reasons: dict[str, dict[str, str]]
+
+    def to_json(self) -> str:
+        """Return the text of catalogue.json; of the reasons only those that say something."""
+        reasons = {
+            scheme: {key: why for key, why in by_method.items() if why}
+            for scheme, by_method in self.reasons.items()
+        }
+        value = {"learned": self.learned, "sources": self.sources, "reasons": reasons}
+        return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def joined(self, other: "Catalogue") -> "Catalogue":
+        """Return both catalogues as one; other: what is newer."""
+        reasons = {
+            scheme: self.reasons.get(scheme, {}) | other.reasons.get(scheme, {})
+            for scheme in self.reasons | other.reasons
+        }
+        return Catalogue(self.sources | other.sources, self.learned | other.learned, reasons)
+
+    def reason(self, scheme: Choice, method: Choice) -> str:
+        """Return why a method is not defined for a scheme; empty if it is."""
+        return self.reasons[scheme.name].get(method.key, "")
+
+
+def written_catalogue() -> Catalogue:
+    """Return what catalogue.json says of the choices in conf/."""
+    value: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+    return Catalogue(value["sources"], value["learned"], value["reasons"])
+
+
+def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
+    """Return every model, attention and extension of conf/ and the other folders."""
+    choices = []
+    places = [config_folder, *map(Path, folders)]
+    for group in GROUPS:
+        # Of two files of a name Hydra takes that of the first place.
+        files = [path for place in reversed(places) for path in (place / group).glob("*.yaml")]
+        for name, path in sorted({path.stem: path for path in files}.items()):
+            foreign = path.parent.parent != config_folder
+            choices.append(Choice(group, name, read_text(path), foreign))
+    return choices

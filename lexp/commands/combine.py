@@ -1,0 +1,118 @@
+"""Which schemes and methods combine, found by building each pair. Imports torch."""
+
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from lexp.attention import make_attend
+from lexp.commands.catalogue import GROUPS, TRAIN_LEN, Catalogue, Choice, read_choices
+from lexp.commands.run_parts import make_model
+from lexp.config.instantiate import build
+from lexp.config.schema import plain
+from lexp.config.sweep import searched
+from lexp.config.validation import read_train
+from lexp.evaluate import refuse_beyond
+from lexp.extension import Extension, Lengths
+from lexp.model.transformer import Transformer
+from lexp.pattern import Full, Pattern
+from lexp.position import Position
+from lexp.system.errors import NotDefined
+
+# Combinations are tried on an untrained model of `size=nano`, at twice its trained length.
+LENGTH = 2 * TRAIN_LEN
+
+
+class Combiner:
+    """Builds the models and methods of conf/ and of other folders, each at most once.
+
+    folders: others that have config groups as conf/ has.
+    """
+
+    def __init__(self, config_folder: Path, folders: list[str]):
+        self.config_folder, self.folders = config_folder, folders
+        self.choices = read_choices(config_folder, folders)
+        self.model = cache(self._model)
+        self.methods = cache(self._methods)
+
+    def _model(self, scheme: str) -> Transformer:
+        """Return an untrained model with a scheme."""
+        words = [f"model={scheme}", f"train_len={TRAIN_LEN}"]
+        torch.manual_seed(0)
+        return make_model(read_train(self._composed("train", words)), 256).eval()
+
+    def _methods(self) -> dict[str, dict[str, Any]]:
+        """Return the nodes of all patterns and extensions: group -> name -> node."""
+        named = {group: [c.name for c in self.choices if c.group == group] for group in GROUPS}
+        words = [f"{group}=[{','.join(named[group])}]" for group in ("attention", "extension")]
+        composed = self._composed("eval", words)
+        return {group: composed[group] for group in ("attention", "extension")}
+
+    def _composed(self, command: str, words: list[str]) -> dict[str, Any]:
+        with initialize_config_dir(str(self.config_folder), version_base="1.3"):
+            return plain(compose(command, overrides=[*words, *searched(self.folders)]))
+
+    def source(self, choice: Choice) -> str:
+        """Return paper and formula of a choice from its code; of a mixture, those of each part."""
+        if choice.group != "model":
+            return inspect.getdoc(type(self._made(choice, []))) or ""
+        parts = [m for m in self.model(choice.name).positions.modules() if isinstance(m, Position)]
+        modules = dict.fromkeys(inspect.getmodule(type(part)) for part in parts)
+        return "\n\n".join(inspect.getdoc(module) or "" for module in modules)
+
+    def learned(self, scheme: str) -> int:
+        """Count the learned parameters of a model's position schemes."""
+        return sum(parameter.numel() for parameter in self.model(scheme).positions.parameters())
+
+    def reason(self, scheme: str, method: Choice) -> str:
+        """Return why a method is not defined for a scheme; empty if it is."""
+        model = self.model(scheme)
+        extension: Extension = Extension()
+        pattern: Pattern = Full()
+        if method.group == "attention":
+            pattern = self._made(method, []).fit(TRAIN_LEN, LENGTH)
+        else:
+            extension = self._made(method, model.schemes)
+        try:
+            lengths = Lengths(TRAIN_LEN, LENGTH, LENGTH)
+            model = extension.extend(model, lengths, lambda n, t: torch.zeros(n, t).long())
+            refuse_beyond(model, LENGTH)
+            make_attend(pattern, LENGTH, model.schemes, torch.device("cpu"))
+        except NotDefined as error:
+            return str(error)
+        return ""
+
+    def _made(self, method: Choice, schemes: list[Position]) -> Any:
+        """Build a pattern or an extension. schemes: those that LongRoPE's divisors have to fit."""
+        node = self.methods()[method.group][method.name]
+        if method.group == "attention":
+            return build(node, Pattern, method.name)
+        if "divisors" in node:  # they have no default
+            pairs = [len(part.frequencies) for scheme in schemes for part in scheme.parts]
+            node = {**node, "divisors": [1.0] * max([1, *pairs])}
+        return build(node, Extension, method.name)
+
+
+def tried(combiner: Combiner, choices: list[Choice]) -> Catalogue:
+    """Return the catalogue of some choices, and of all that these combine with."""
+    found = Catalogue({}, {}, {})
+    for choice in choices:
+        found.sources[choice.key] = combiner.source(choice)
+        if choice.group == "model":
+            found.learned[choice.name] = combiner.learned(choice.name)
+    for scheme, method in _pairs(combiner.choices):
+        if scheme in choices or method in choices:
+            reason = combiner.reason(scheme.name, method)
+            found.reasons.setdefault(scheme.name, {})[method.key] = reason
+    return found
+
+
+def _pairs(choices: list[Choice]) -> Iterator[tuple[Choice, Choice]]:
+    """Yield every scheme with every method."""
+    for scheme in (choice for choice in choices if choice.group == "model"):
+        for method in (choice for choice in choices if choice.group != "model"):
+            yield scheme, method
