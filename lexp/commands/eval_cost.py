@@ -33,12 +33,14 @@ from lexp.system.errors import LexpError, NotDefined
 # The pilot reads so many tokens of a run to measure its speed and how its losses vary.
 PILOT_TOKENS = 16384
 PILOT_WINDOW = 1024
+# So many seeds of a variant say how its seeds vary; a study has hundreds of runs.
+PILOT_SEEDS = 3
 
 
 # Seconds per token read, and per squared token of a window.
 Speed = tuple[float, float]
-# By text and vocabulary, whose tokens alone compare; by variant; by seed.
-Pilots = dict[tuple[str, str], dict[str, dict[int, TokenLosses]]]
+# By text and vocabulary, whose tokens alone compare; by variant; by seed. None beyond PILOT_SEEDS.
+Pilots = dict[tuple[str, str], dict[str, dict[int, TokenLosses | None]]]
 
 
 @dataclass
@@ -75,7 +77,11 @@ def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: TableConsole) -> N
             _add(need, tested, targets, method, speeds)
         read = opened.store.fingerprint, opened.store.tokenizer.digest
         by_seed = pilots.setdefault(read, {}).setdefault(tested.run.variant, {})
-        by_seed[tested.run.seed] = pilot(tested)  # of several steps, the last one's
+        seed, piloted = tested.run.seed, [n for n, losses in by_seed.items() if losses is not None]
+        if seed in piloted or len(piloted) < PILOT_SEEDS:
+            by_seed[seed] = pilot(tested)  # of several steps, the last one's
+        else:
+            by_seed[seed] = None
     rich.table(_table(needs))
     rest = sum(need.seconds for need in needs.values())
     most = max((need.n_bytes for need in needs.values()), default=0)
@@ -113,7 +119,8 @@ def _add(
     is_covered = False
     for length in sorted(targets.lengths, reverse=True):
         need.n_cells += 1
-        if stored := find(tested.folder, eval_spec(tested, targets, method, length)):
+        spec = eval_spec(tested, targets, method, length)
+        if stored := find(tested.folder, spec, read_arrays=False):
             need.n_known += 1
             is_covered |= shared and stored.ok
             continue
@@ -187,7 +194,7 @@ def showable(targets: EvalTargets, pilots: Pilots) -> str:
     documents = len({span.document for span in targets.spans})
     tokens = sum(span.n_tokens for span in targets.spans) / documents
     pairs = [
-        difference(a[min(a)], b[min(b)], common=True)
+        difference(_first(a), _first(b), common=True)
         for variants in pilots.values()
         for a, b in itertools.pairwise(variants.values())
     ]
@@ -201,7 +208,7 @@ def showable(targets: EvalTargets, pilots: Pilots) -> str:
     except ValueError as error:
         return f"what could be shown is not known ({error})"
     means = [
-        [float(run.nats.mean()) for run in by_seed.values()]
+        [float(run.nats.mean()) for run in by_seed.values() if run is not None]
         for variants in pilots.values()
         for by_seed in variants.values()
     ]
@@ -221,11 +228,16 @@ def showable(targets: EvalTargets, pilots: Pilots) -> str:
     )
     if not varied:
         return f"{text}; how seeds vary is not known with one of each"
-    n_seeds = min(len(seeds) for seeds in means)
+    n_seeds = min(len(seeds) for variants in pilots.values() for seeds in variants.values())
     return (
         f"{text}; between variants of {n_seeds} seeds each, "
         f"{spelled_range(float(np.mean(varied)), n_seeds)}"
     )
+
+
+def _first(by_seed: dict[int, TokenLosses | None]) -> TokenLosses:
+    """Return the losses of the lowest seed that has some."""
+    return next(losses for losses in map(by_seed.get, sorted(by_seed)) if losses is not None)
 
 
 def _table(needs: dict[tuple[str, str], EvalCost]) -> Table:

@@ -19,7 +19,15 @@ from lexp.display.table import in_markdown, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
-from lexp.report import METRICS, caption, make_grid, results_chart, to_table, write_results
+from lexp.report import (
+    METRICS,
+    append_results,
+    caption,
+    make_grid,
+    results_chart,
+    to_table,
+    write_results,
+)
 from lexp.report.perplexity_table import Grid
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import variant_notes
@@ -98,7 +106,7 @@ def _evaluate_all(
             else:
                 results.append(event.result)
                 if event.is_new:
-                    write_results(study)
+                    append_results(study, [event.result])
     write_results(study)
     order = {opened.run.name: n for n, opened in enumerate(runs)}
     return sorted(results, key=lambda result: order[result.run.name])

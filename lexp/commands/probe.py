@@ -1,5 +1,6 @@
 """The command `lexp probe`."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from lexp.probes import Material, Probe
 from lexp.probes.result import PROBES, ProbeResult
 from lexp.probes.run import ProbeCase, ProbePlan, run_probes
 from lexp.record import Console
-from lexp.report import write_probes
+from lexp.report import append_probes, write_probes
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.results import clean_leftovers
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
@@ -86,10 +87,12 @@ def _probe_all(
         n_cells = len(runs) * len(plan.methods) * len(plan.lengths) * len(probes.probes)
         console.say(f"{n_cells} cells of {len(runs)} runs, {total / 1e6:.2f}M tokens to read")
         for opened in runs:
+            are_new: list[bool] = []
 
             def starting(case: ProbeCase, is_stored: bool) -> None:
                 words = opened.run.name, case.probe.label, case.method.label  # noqa: B023
                 note = f"{' '.join(words)} {case.length}"
+                are_new.append(not is_stored)  # noqa: B023
                 console.advance(case.n_tokens(probes) if is_stored else 0, note)
 
             try:
@@ -99,8 +102,9 @@ def _probe_all(
                 problems.append(error)
                 continue
             material = Material(tested.tokens, opened.store.tokenizer)
-            results += run_probes(tested, material, probes, starting, console.advance)
-            write_probes(study)
+            of_run = run_probes(tested, material, probes, starting, console.advance)
+            append_probes(study, list(itertools.compress(of_run, are_new)))
+            results += of_run
     write_probes(study)
     return results
 

@@ -36,7 +36,13 @@ from lexp.report.paired import paired_table
 from lexp.report.perplexity_table import METRICS, caption, make_grid, to_table
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.scales import scale_tables
-from lexp.report.study_results import ResultSeries, by_protocol, make_series, method_rank
+from lexp.report.study_results import (
+    ResultSeries,
+    by_protocol,
+    keep_losses,
+    make_series,
+    method_rank,
+)
 from lexp.report.tables import (
     cost_table,
     differences_table,
@@ -73,7 +79,9 @@ def write_report(settings: ReportConfig) -> None:
     study = settings.study_folder
     runs = select_runs(study, settings.model)
     names = {run.name for run in runs}
-    stored = with_damage(read_newest(study, EVALUATIONS))
+    stored = read_newest(study, EVALUATIONS)
+    keep_losses(stored)
+    stored = with_damage(stored)
     _say_orphans(study, stored)
     every_step = [result for result in stored if result.run.name in names]
     results = [result for result in every_step if result.step == LAST]

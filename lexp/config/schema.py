@@ -4,6 +4,8 @@ Hydra checks names and types against the schemas when it composes, before the fi
 Nothing below the composition root sees Hydra or OmegaConf.
 """
 
+import functools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -256,7 +258,14 @@ def check_types(settings: dict[str, Any]) -> None:
     for group in ("model", "size", "dataset", "tokenizer", "objective"):
         if not isinstance(settings.get(group), dict):
             raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
+    # Runs that differ in their seed alone are checked once: a study has hundreds of them.
+    same = settings if type(settings.get("seed")) is not int else {**settings, "seed": 0}
+    _check_text(json.dumps(same))
+
+
+@functools.lru_cache(maxsize=256)
+def _check_text(settings: str) -> None:
     try:
-        OmegaConf.merge(OmegaConf.structured(TrainSchema), OmegaConf.create(settings))
+        OmegaConf.merge(OmegaConf.structured(TrainSchema), OmegaConf.create(json.loads(settings)))
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from None

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lexp.evaluate.model_under_test import LAST, Method, ModelUnderTest, RunInfo, model_spec
@@ -54,6 +55,14 @@ class EvalResult(Result):
 
     def losses(self) -> Losses:
         """Read the losses of all tokens; DataError if they are missing, damaged or others."""
+        return self.__dict__.get("kept_losses") or self._read_losses()
+
+    @cached_property
+    def kept_losses(self) -> Losses:
+        """Read the losses once and keep them in memory: tables read them several times."""
+        return self._read_losses()
+
+    def _read_losses(self) -> Losses:
         if self.arrays is None:
             raise DataError(f"{self.run.name}: a result of {self.protocol.label} without losses")
         most_bytes = self.tokens * TOKEN_BYTES + self.documents * NAME_BYTES + HEADER_BYTES

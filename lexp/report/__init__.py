@@ -2,10 +2,12 @@
 
 from lexp.report.perplexity_chart import results_chart
 from lexp.report.perplexity_table import METRICS, caption, make_grid, to_table
-from lexp.report.results import write_probes, write_results
+from lexp.report.results import append_probes, append_results, write_probes, write_results
 
 __all__ = [
     "METRICS",
+    "append_probes",
+    "append_results",
     "caption",
     "make_grid",
     "results_chart",

@@ -1,10 +1,14 @@
-"""results.csv and probes.csv: every result of a study, rebuilt from what is stored."""
+"""results.csv and probes.csv: every result of a study.
 
+A new result is appended; at its end a command writes the table anew from what is stored.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
-from lexp.evaluate import COLUMNS, EVALUATIONS, LAST, STEP
+from lexp.evaluate import COLUMNS, EVALUATIONS, LAST, STEP, EvalResult
 from lexp.probes import result as probes
-from lexp.results import read_all, write_csv
+from lexp.results import append_csv, read_all, write_csv
 from lexp.runs.locks import one_at_a_time
 
 
@@ -20,6 +24,25 @@ def write_results(study: Path) -> None:
         )  # fmt: skip
         columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in results)]
         write_csv(study / "results.csv", columns, (result.row() for result in results))
+
+
+def append_results(study: Path, results: Sequence[EvalResult]) -> None:
+    """Append new evaluations to <study>/results.csv."""
+    has_steps = any(result.step != LAST for result in results)
+    headers = [(*COLUMNS, STEP), *[COLUMNS] * (not has_steps)]
+    with one_at_a_time(study):
+        done = append_csv(study / "results.csv", headers, [result.row() for result in results])
+    if not done:
+        write_results(study)
+
+
+def append_probes(study: Path, results: Sequence[probes.ProbeResult]) -> None:
+    """Append new probes to <study>/probes.csv."""
+    rows = [result.row() for result in results]
+    with one_at_a_time(study):
+        done = append_csv(study / "probes.csv", [probes.COLUMNS], rows)
+    if not done:
+        write_probes(study)
 
 
 def write_probes(study: Path) -> None:

@@ -1,5 +1,6 @@
 """The results of a study, put in order for tables, curves and claims."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +12,13 @@ from lexp.results import Component
 from lexp.scoring.losses import Losses
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.statistics import TokenLosses
+from lexp.system.errors import DataError
 from lexp.system.text import natural
 
 # Attention to every key that a model may see, causal or not; and how rows follow each other.
 PLAIN = ("full", "bidirectional")
+# The most memory that losses take which a report keeps; others are read whenever they are needed.
+KEPT_BYTES, TOKEN_BYTES = 1 << 30, 20
 ORDER = (
     "full", "blockwise", "window",
     "bidirectional", "bidirectional_blockwise", "bidirectional_window",
@@ -162,6 +166,18 @@ def make_series(results: Sequence[EvalResult], notes: Mapping[str, str]) -> list
         )  # fmt: skip
         series.results.setdefault(result.length, {})[run.seed] = result
     return sorted(by_key.values(), key=_place)
+
+
+def keep_losses(results: Sequence[EvalResult]) -> None:
+    """Keep the losses of results in memory, as far as that is small: tables read them often."""
+    n_bytes = 0
+    for result in results:
+        n_bytes += result.tokens * TOKEN_BYTES
+        if n_bytes > KEPT_BYTES:
+            break
+        if result.ok:
+            with contextlib.suppress(DataError):  # said where the arrays are checked
+                _ = result.kept_losses
 
 
 def by_protocol(

@@ -73,7 +73,8 @@ def _last_nll(series: ResultSeries, length: int, k: int) -> float:
     values = []
     for result in series.results[length].values():
         losses = result.losses()
-        values.append(last(losses.nats, losses.document, losses.context, length, k).value)
+        of_last = last(losses.nats, losses.document, losses.context, length, k, draws=1)
+        values.append(of_last.value)
     return sum(values) / len(values)
 
 

@@ -2,7 +2,7 @@
 
 from lexp.results.arrays import ArrayFile
 from lexp.results.component import Component, component_of, component_spec
-from lexp.results.csv_file import write_csv
+from lexp.results.csv_file import append_csv, write_csv
 from lexp.results.json_values import from_json
 from lexp.results.record import Record, Result, ResultKind, Spec
 from lexp.results.status import (
@@ -38,6 +38,7 @@ __all__ = [
     "Result",
     "ResultKind",
     "Spec",
+    "append_csv",
     "attempt",
     "clean_leftovers",
     "component_of",

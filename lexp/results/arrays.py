@@ -1,5 +1,7 @@
 """The arrays of a record: a .npz file beside its row, named there by digest."""
 
+import ast
+import functools
 import hashlib
 import io
 import math
@@ -24,6 +26,7 @@ DAMAGE = (
     OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError, SyntaxError,
     BadZipFile, zlib.error, struct.error, tokenize.TokenError,
 )  # fmt: skip
+MAGIC = b"\x93NUMPY\x01\x00"
 # Deflate makes at most 1,032 bytes of one; headers of empty files need some more.
 MOST_INFLATED, HEADER_BYTES = 1032, 1 << 16
 
@@ -73,17 +76,28 @@ def _read_array(stored: ZipFile, entry: ZipInfo) -> np.ndarray:
     if entry.file_size > MOST_INFLATED * entry.compress_size + HEADER_BYTES:
         raise ValueError(f"{entry.filename} says {entry.file_size} bytes and has fewer")
     with stored.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
-        if version not in read:
-            raise ValueError(f"{entry.filename} has version {version} of the format")
-        shape, is_fortran, dtype = read[version](file)
+        if file.read(len(MAGIC)) != MAGIC:
+            raise ValueError(f"{entry.filename} is not of version 1.0 of the format")
+        (n_bytes,) = struct.unpack("<H", file.read(2))
+        shape, is_fortran, dtype = _header(file.read(n_bytes))
         size = dtype.itemsize * math.prod(shape)
         if dtype.hasobject or size != entry.file_size - file.tell():
             raise ValueError(f"{entry.filename} is no array of {dtype} {shape}")
         values = np.frombuffer(bytearray(file.read()), dtype) if size else np.empty(0, dtype)
     return values.reshape(shape, order="F" if is_fortran else "C")
+
+
+@functools.lru_cache
+def _header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return shape, Fortran order and type that the header of an array declares.
+
+    Cached: most arrays of a study have the same few headers, and parsing takes longer than reading.
+    """
+    header = ast.literal_eval(text.decode("latin-1").strip())
+    shape, is_fortran = header["shape"], header["fortran_order"]
+    if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"an array has no shape {shape!r}")
+    return shape, bool(is_fortran), np.dtype(header["descr"])
 
 
 def write_arrays(path: Path, arrays: Arrays) -> ArrayFile:

@@ -2,6 +2,7 @@
 
 import operator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -72,12 +73,12 @@ class Spec(Generic[T]):
     label: str
     fields: dict[str, Any]
 
-    @property
+    @cached_property
     def content(self) -> dict[str, Any]:
         """Return the fields as the file holds them, with the numerics of the kind."""
         return {**to_json(self.fields), "numerics": self.kind.numerics}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return the hex digest of the content."""
         return digest(self.content)

@@ -58,10 +58,11 @@ def clean_leftovers(folder: Path, kind: ResultKind) -> None:
     clean(folder / kind.folder, "*.json", "*.npz", "*.part")
 
 
-def find(folder: Path, spec: Spec[T]) -> T | None:
+def find(folder: Path, spec: Spec[T], read_arrays: bool = True) -> T | None:
     """Return the result of a spec, or None if it has to be computed.
 
     That is: it is absent or damaged, its arrays are, or its status is worth another try.
+    read_arrays: False to check their digest alone, which is enough to say what is left to do.
     """
     path = path_of(folder, spec)
     record = _read_record(path, spec.kind)
@@ -69,8 +70,10 @@ def find(folder: Path, spec: Spec[T]) -> T | None:
         return None
     result = _parsed(record, spec.kind)
     try:
-        if result is not None:
+        if result is not None and read_arrays:
             result.check_arrays()
+        elif result is not None and result.arrays is not None:
+            result.arrays.check()
     except DataError as error:
         warn(f"{path} is left out: {error}", stacklevel=2)
         return None

@@ -23,7 +23,7 @@ from support.config import TINY, compose
 TRAINED, LONGEST, DOCUMENTS = 256, 1024, 6
 LENGTHS = (64, 256, 512, 1024)
 DATA = {"fingerprint": "f" * 16, "tokenizer": "t" * 16}
-MADE_OF = {"text": "f" * 8, "vocabulary": "t" * 8, "code": {}}
+MADE_OF = {"text": "f" * 8, "vocabulary": "t" * 8, "weights": "", "code": {}}
 
 
 def flat(value: float = 1.0, documents: int = DOCUMENTS, n: int = LONGEST) -> np.ndarray:
