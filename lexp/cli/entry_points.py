@@ -12,11 +12,17 @@ from typing import Any
 from lexp.system.errors import LexpError, actionable
 from lexp.system.output import say
 from lexp.system.ranks import refuse_several, report_on_rank_zero
+from lexp.system.user_code import UserCodeError, in_user_code
 
 
 def show(error: LexpError) -> int:
-    """Print an error as one line, secrets masked; return its exit code."""
-    say(f"lexp: {' '.join(str(error).split())}")
+    """Print an error as one line, secrets masked; return its exit code.
+
+    Above the line are the frames of an error in the user's own code.
+    """
+    frames = error.frames if isinstance(error, UserCodeError) else ()
+    lines = [line for frame in frames for line in frame.rstrip().split("\n")]
+    say(*lines, f"lexp: {' '.join(str(error).split())}")
     return error.exit_code
 
 
@@ -28,7 +34,7 @@ def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
     try:
         task(config)
     except Exception as defect:
-        error = actionable(defect)
+        error = actionable(defect) or in_user_code(defect)
         if error is None:
             raise
         code = error.exit_code if error.reported else show(error)

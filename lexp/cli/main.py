@@ -18,6 +18,7 @@ from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, actiona
 from lexp.system.files import config_folder
 from lexp.system.output import say
 from lexp.system.ranks import place, refuse_several, report_on_rank_zero
+from lexp.system.user_code import in_user_code
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,8 @@ def guarded(word: str, action: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         say("lexp: interrupted")
         return EXIT_INTERRUPTED
-    except (OSError, MemoryError, RuntimeError) as defect:
-        problem = actionable(defect)
+    except Exception as defect:
+        problem = actionable(defect) or in_user_code(defect)
         if problem is None:
             raise
         return show(problem)

@@ -54,7 +54,12 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     config = read_config(run)
     tokenizer = load_run_tokenizer(run)
     dataset = plan.config.dataset or config.dataset
-    text = texts.test(dataset, tokenizer)
+    try:
+        text = texts.test(dataset, tokenizer)
+    except DataError as error:
+        if plan.config.dataset is not None:
+            raise
+        raise DataError(f"texts of {run.name}: {error}") from None
     store = text.store
     trained_on = run.fingerprint
     # What a model from elsewhere was trained on is not known.

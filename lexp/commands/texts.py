@@ -81,6 +81,8 @@ class Texts:
 
     def _targets(self, store: Store, dataset: str) -> tuple[EvalTargets, ...]:
         plan, tokens = self.plan, store.splits["test"]
+        if not len(tokens.lengths):
+            raise DataError(f"dataset.test: {dataset} has no test documents; name some there")
         try:
             return tuple(
                 EvalTargets(

@@ -108,7 +108,7 @@ def train_run(settings: TrainConfig) -> None:
             if group.is_rank_zero:
                 tidy(folder)
                 check_code(Run(folder), settings)
-                say(f"{folder} is complete, nothing to do")
+                say(f"{folder} is complete, nothing to do{_of_other_texts(folder, settings)}")
             return
         try:
             with run_lock(settings, folder, group) as heartbeat, group.fail_together():
@@ -116,6 +116,24 @@ def train_run(settings: TrainConfig) -> None:
         except SystemExit:
             runtime.hand_back(stop)
             raise
+
+
+def _of_other_texts(folder: Path, settings: TrainConfig) -> str:
+    """Return what is to be said of a complete run whose texts have changed since; else "".
+
+    Texts are read again only if a file of theirs was written after the run.
+    """
+    corpus, run = make_corpus(settings.dataset), Run(folder)
+    ended = (folder / "done.json").stat().st_mtime
+    try:
+        if not corpus.changed_since(ended) or corpus.fingerprint() == run.fingerprint:
+            return ""
+    except DataError as error:
+        return f"; its texts cannot be read now: {error}"
+    return (
+        f": with other texts than now, the files of dataset={settings.dataset.name} have changed "
+        "since; choose another name= to train on these"
+    )
 
 
 def _train_in_memory(

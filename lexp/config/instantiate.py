@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, TypeVar
 
 from lexp.system.errors import ConfigError
-from lexp.system.user_code import allowed_modules, code_digest
+from lexp.system.user_code import allowed_modules, code_digest, in_user_code
 
 T = TypeVar("T")
 
@@ -41,6 +41,8 @@ def build(node: Any, expected: type[T], where: str) -> T:
         return kind(**arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
+    except Exception as error:
+        raise in_user_code(error) or error from None
 
 
 def _build_inner(value: Any, hint: Any, where: str) -> Any:
@@ -68,6 +70,8 @@ def _find(target: str, where: str) -> Any:
         return getattr(import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from None
+    except Exception as error:
+        raise in_user_code(error) or error from None
 
 
 def code_of(node: Any, where: str) -> dict[str, str]:

@@ -29,6 +29,10 @@ class Corpus:
         """Yield the documents of a split in a fixed order; DataError names an unreadable place."""
         raise NotImplementedError
 
+    def changed_since(self, moment: float) -> bool:
+        """Return True if local files may have changed since a time, in seconds since 1970."""
+        return False
+
     def fingerprint(self) -> str:
         """Return a hex digest that changes whenever any document or split changes.
 

@@ -84,6 +84,11 @@ class TextFiles(Corpus):
             for number, text in read_texts(path, self.column):
                 yield Document(name if number is None else f"{name}:{number}", text)
 
+    def changed_since(self, moment: float) -> bool:
+        """Return True if a file was written, renamed or replaced after a time."""
+        states = (path.stat() for split in SPLITS for path in self.files(split))
+        return any(max(state.st_mtime, state.st_ctime) > moment for state in states)
+
     def fingerprint(self) -> str:
         """Return a digest of all names and texts; DataError if a file is used in two splits."""
         return self._fingerprint

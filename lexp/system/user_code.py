@@ -1,6 +1,7 @@
-"""The digest of the user's own code, so that numbers of edited classes are not taken for others.
+"""The user's own code: its digest, and its errors.
 
-Code of lexp itself is told apart by the numerics of each kind of result.
+Numbers of edited classes must not be taken for those of the classes before. Code of lexp itself is
+told apart by the numerics of each kind of result.
 """
 
 import ast
@@ -8,9 +9,12 @@ import functools
 import hashlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from importlib.util import resolve_name
 from pathlib import Path
+
+from lexp.system.errors import ConfigError, first_line
 
 OWN = "lexp"
 # Where pip puts packages: a module there imports others by their version, not as its own parts.
@@ -20,6 +24,36 @@ INSTALLED = ("site-packages", "dist-packages")
 def allowed_modules() -> list[str]:
     """Return the modules of the user's own that configs may name (LEXP_ALLOW=a,b)."""
     return list(filter(None, os.environ.get("LEXP_ALLOW", "").split(",")))
+
+
+class UserCodeError(ConfigError):
+    """An exception in a module of the user's own. frames: its lines in those modules, to be shown.
+
+    The frames of lexp and its libraries say nothing about the mistake.
+    """
+
+    def __init__(self, error: BaseException, where: str, frames: list[str]):
+        super().__init__(f"{type(error).__name__} in {where}: {first_line(error)}")
+        self.frames = tuple(frames)
+
+
+def in_user_code(error: BaseException) -> UserCodeError | None:
+    """Return an exception that passed through a module of the user's own; None for others."""
+    if isinstance(error, SyntaxError) and error.filename:
+        shown = traceback.format_exception_only(error)[:-1]
+        return UserCodeError(
+            SyntaxError(error.msg), f"{error.filename}, line {error.lineno}", shown
+        )
+    allowed = allowed_modules()
+    own = [
+        traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if any(f"{frame.f_globals.get('__name__')}.".startswith(f"{name}.") for name in allowed)
+    ]
+    if not own:
+        return None
+    place = f"{own[-1].filename}, line {own[-1].lineno}"
+    return UserCodeError(error, place, traceback.format_list(own))
 
 
 def code_digest(kind: type) -> str | None:

@@ -1,6 +1,7 @@
 """Files named by globs: what is read, once and under which name, and what is said of the rest."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +225,19 @@ def test_odd_names_survive_the_store(tmp_path: Path):
     write(tmp_path, os.fsdecode(b"a/caf\xe9.txt"), "b/a:1.txt", "b/[x] y.txt")
     tokens = open_store(TextFiles(test=f"{tmp_path}/*/*"), Bytes(), tmp_path).splits["test"]
     assert tokens.names == (os.fsdecode(b"a/caf\xe9.txt"), "b/[x] y.txt", "b/a:1.txt")
+
+
+# --- changed
+
+
+def test_files_written_or_replaced_since_a_time_are_found(tmp_path: Path):
+    write(tmp_path, "a.txt", "b.txt")
+    corpus = TextFiles(train=f"{tmp_path}/*.txt")
+    later = time.time() + 100
+    assert corpus.changed_since(0.0) and not corpus.changed_since(later)
+    os.utime(tmp_path / "b.txt", (later + 1, later + 1))
+    assert corpus.changed_since(later)
+    # A copy that keeps the time of the original is told by the time of its inode.
+    moment = time.time() - 100
+    os.utime(tmp_path / "a.txt", (1, 1)), os.utime(tmp_path / "b.txt", (1, 1))
+    assert corpus.changed_since(moment)

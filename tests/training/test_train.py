@@ -90,6 +90,21 @@ def test_a_finished_run_started_again_does_nothing_and_says_so(tiny, capsys):
     assert {p: p.stat().st_mtime_ns for p in folder_of(config).rglob("*")} == before
 
 
+def test_a_complete_run_says_that_its_texts_are_others_now(tiny, texts, capsys):
+    config = tiny("tokens=64")
+    train(config)
+    for path in (texts / "train").iterdir():
+        path.touch()
+    train(config)
+    assert "with other texts than now" not in capsys.readouterr().err
+    with (texts / "train" / "0.txt").open("a") as file:
+        file.write("edited")
+    train(config)
+    said = capsys.readouterr().err
+    assert "nothing to do: with other texts than now, the files of dataset=text" in said
+    assert "choose another name=" in said
+
+
 @pytest.mark.parametrize("n_steps", range(1, 10))
 def test_resume_at_any_step_is_bit_equal(tiny, monkeypatch, tmp_path, n_steps):
     whole = tiny(f"outputs={tmp_path}/whole", "save_every=1")
