@@ -98,6 +98,9 @@ class CheckedLoader(ConfigLoaderImpl):
             config = super().load_configuration(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )
+        except OverflowError:
+            words = [w for w in overrides if re.search(r"\d{300}", w)] or overrides
+            raise ConfigError(f"{words[0][:40]}...: a number beyond 1e308; lower it") from None
         except ValueError as error:  # of a group without a choice
             reason = re.sub(
                 r"Config group override must .*", "expected the name of a choice", f"{error}"

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from lexp.commands.hf_run import fresh_external, refuse_other_ids, register, trained_external
-from lexp.commands.run_parts import make_model, make_objective, own_code, training_pattern
+from lexp.commands.run_parts import (
+    make_corpus,
+    make_dims,
+    make_model,
+    make_objective,
+    make_position,
+    own_code,
+    training_pattern,
+)
 from lexp.commands.run_plan import RunPlan
 from lexp.commands.select_runs import final_checkpoint, last_step, read_config, select_finished
 from lexp.commands.texts import Texts
@@ -22,6 +30,7 @@ from lexp.runs.run import Run, variant
 from lexp.system import runtime
 from lexp.system.errors import (
     CheckpointError,
+    ConfigError,
     DataError,
     Incomplete,
     LexpError,
@@ -52,6 +61,7 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     DataError if the longest length does not fit, or the texts are not those of training.
     """
     config = read_config(run)
+    _check_parts(run, config)
     tokenizer = load_run_tokenizer(run)
     dataset = plan.config.dataset or config.dataset
     try:
@@ -72,6 +82,24 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     if isinstance(config, HfRunConfig):
         refuse_other_ids(run, store.splits["test"])
     return RunWithData(run, config, dataset.name, store, text.targets, texts)
+
+
+def _check_parts(run: Run, config: TrainConfig | HfRunConfig) -> None:
+    """Raise CheckpointError for a part in a run's config.json that cannot be built.
+
+    What is wrong in a run's file is no value of this command.
+    """
+    try:
+        make_corpus(config.dataset)
+        make_objective(config)
+        training_pattern(config)
+        if isinstance(config, TrainConfig):
+            make_dims(config.size)
+            make_position(config)
+    except NotDefined:
+        raise
+    except ConfigError as error:
+        raise CheckpointError(f"{run.folder}/config.json: {error}") from None
 
 
 def load_run_tokenizer(run: Run) -> Tokenizer:

@@ -19,6 +19,9 @@ from lexp.system.errors import ConfigError
 from lexp.system.files import make_folder
 from lexp.training.objective import Objective
 
+# No model is that large; building one would fill the memory before anything could be said.
+MAX_LAYERS, MAX_WEIGHTS = 10_000, 10**13
+
 
 def make_corpus(dataset: Node) -> Corpus:
     """Return the texts that a dataset names."""
@@ -35,6 +38,12 @@ def make_store(dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Sto
 
 def make_dims(size: SizeConfig) -> Dims:
     """Return the dimensions of a model; ConfigError if one is below 1."""
+    n_weights = size.n_layers * size.d_model * (4 * size.n_heads * size.head_dim + 2 * size.d_ff)
+    if size.n_layers > MAX_LAYERS or n_weights > MAX_WEIGHTS:
+        raise ConfigError(
+            f"size: {size.n_layers} layers with {n_weights:.2g} weights (at most {MAX_LAYERS} and "
+            f"{MAX_WEIGHTS:.0g})"
+        )
     try:
         return Dims(**{field.name: getattr(size, field.name) for field in fields(Dims)})
     except (TypeError, ValueError) as error:

@@ -119,12 +119,17 @@ def _fits(value: Any, hint: Any) -> bool:
         return True
     if isinstance(value, float) and not math.isfinite(value):
         return False
-    for option in hint.__args__ if isinstance(hint, UnionType) else (hint,):
+    options: Any = hint.__args__ if isinstance(hint, UnionType) else (hint,)
+    for option in options:
         kind = getattr(option, "__origin__", option)
         if not isinstance(kind, type):
             return True  # Any and the like
         if isinstance(value, bool):
             if kind is bool:
+                return True
+        elif isinstance(value, list) and kind is list:
+            inner = getattr(option, "__args__", (Any,))[0]
+            if all(_fits(one, inner) for one in value):
                 return True
         elif isinstance(value, kind) or (kind is float and isinstance(value, int)):
             return True

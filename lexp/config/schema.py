@@ -267,5 +267,5 @@ def check_types(settings: dict[str, Any]) -> None:
 def _check_text(settings: str) -> None:
     try:
         OmegaConf.merge(OmegaConf.structured(TrainSchema), OmegaConf.create(json.loads(settings)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:
         raise ConfigError(one_line(error)) from None

@@ -281,8 +281,19 @@ class StudyConfig(StudyFolder):
 
 
 def read_settings(kind: type[T], raw: dict[str, Any]) -> T:
-    """Return plain values as a typed object; ConfigError names a value that is missing."""
+    """Return plain values as a typed object; ConfigError names a value missing or far too large."""
+    _refuse_huge(raw, "")
     return _read(kind, {**raw, "raw": raw}, "")
+
+
+def _refuse_huge(value: Any, where: str) -> None:
+    """Raise ConfigError for a whole number that no float or tensor can hold. where: its key."""
+    if isinstance(value, dict | list):
+        pairs: Any = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in pairs:
+            _refuse_huge(inner, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ConfigError(f"not allowed: {where}={str(value)[:24]}... (below 2^63)")
 
 
 def _read(kind: type[T], values: Any, where: str) -> T:

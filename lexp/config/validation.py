@@ -18,6 +18,7 @@ from lexp.config.settings import (
     Node,
     ProbeConfig,
     ReportConfig,
+    SizeConfig,
     StatusConfig,
     StudyConfig,
     TrainConfig,
@@ -77,12 +78,13 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
         *_path_word("objective.name", config.objective.name),
         *_not_negative({"optim.weight_decay": optim.weight_decay, "optim.clip": optim.clip}),
     ]
-    if config.seed >= 1 << 63:
-        problems.append(f"seed={config.seed} (below 2^63)")
+    if not isinstance(config.init_from, str | None):
+        problems.append(f"init_from={config.init_from} (the folder of a run)")
     if config.tokens > MAX_TOKENS:
         problems.append(f"tokens={config.tokens:g} (at most {MAX_TOKENS:g})")
     if config.train_len > MAX_LENGTH:
         problems.append(f"train_len={config.train_len} (at most {MAX_LENGTH})")
+    problems += _of_size(config.size, config.model.position.values, "model.position")
     _raise(problems)
     portion = config.train_len * config.accumulation
     if config.batch_tokens % portion:
@@ -335,6 +337,23 @@ def _checkpoints(value: str | tuple[int, ...]) -> list[str]:
     return [f"checkpoints={_listed(value)} (last, all, or a list of steps)"]
 
 
+def _of_size(size: SizeConfig, node: Any, where: str) -> list[str]:
+    """Return the dimensions of a scheme, or of one in it, that are not those of its model.
+
+    Some schemes would take them and compute something else.
+    """
+    problems = []
+    is_dict = isinstance(node, dict)
+    pairs: Any = node.items() if is_dict else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        here = f"{where}.{key}" if is_dict else f"{where}[{key}]"
+        problems += _of_size(size, value, here)
+        wanted = getattr(size, key) if key in ("head_dim", "n_heads", "d_model") else value
+        if type(value) is int and value != wanted:
+            problems.append(f"{here}={value} (as size.{key}={wanted}, which it follows)")
+    return problems
+
+
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> list[str]:
     return [] if value in allowed else [f"{key}={value} (one of {', '.join(allowed)})"]
 
@@ -345,9 +364,9 @@ def _path_word(key: str, value: Any) -> list[str]:
     return [f"{key}={value!r} (letters, digits, '.', '_' and '-', at most 100)"]
 
 
-def _folder(outputs: str) -> list[str]:
-    if not outputs.strip():
-        return ["outputs='' (a folder)"]
+def _folder(outputs: Any) -> list[str]:
+    if not isinstance(outputs, str) or not outputs.strip():
+        return [f"outputs={outputs!r} (a folder)"]
     if any("\ud800" <= character <= "\udfff" for character in outputs):
         # Checkpoints in it could be written, and not be read.
         return [f"outputs={outputs} (a name in UTF-8; in a locale without it set PYTHONUTF8=1)"]

@@ -43,6 +43,8 @@ KEPT = "kept"
 FILES = ("model.safetensors", "optim.safetensors", "state.json")
 MANIFEST = "manifest.json"
 FORMAT = 2
+MAX_NUMBER = 2**62
+NOT_FINITE = ("nan", "inf", "-inf")  # losses as JSON has no number for them
 
 
 @dataclass(frozen=True)
@@ -166,11 +168,30 @@ def verify(path: Path) -> Checkpoint:
             if sha256_own(path / name) != expected["sha256"]:
                 raise CheckpointError(f"{path / name} is damaged (digest differs)")
         state = json.loads(read_own(path / "state.json"))
+        _check_state(state)
         if path.name != f"step-{state['step']:08d}":
             raise CheckpointError(f"{path} holds step {state['step']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is incomplete or damaged ({error})") from None
     return Checkpoint(path, state, manifest["model.safetensors"]["sha256"])
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    """Raise ValueError or KeyError for a state that no training loop has written.
+
+    Digests do not protect from it: whoever writes a state can write them too.
+    """
+    for name, kind in (("step", int), ("metrics_bytes", int), ("seconds", float)):
+        value = state[name]
+        if type(value) not in (int, kind) or not 0 <= value <= MAX_NUMBER:
+            raise ValueError(f"state.json: {name} is {str(value)[:40]}, no number that was saved")
+    losses = state["validation"]
+    is_known = isinstance(losses, dict) and all(
+        (type(loss) in (int, float) and abs(loss) <= MAX_NUMBER) or loss in NOT_FINITE
+        for loss in losses.values()
+    )
+    if not is_known:
+        raise ValueError(f"state.json: validation is {str(losses)[:40]}, no losses by length")
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -270,6 +291,12 @@ def _fill(target: dict[str, Tensor], stored: dict[str, Tensor], path: Path) -> N
     shapes = [n for n in target if n in stored and target[n].shape != stored[n].shape]
     if names or shapes:
         raise CheckpointError(f"{path} does not fit the model: {(names + shapes)[:3]} differ")
+    for name, tensor in target.items():
+        if stored[name].dtype != tensor.dtype:
+            raise CheckpointError(
+                f"{path}: {name} is {str(stored[name].dtype).removeprefix('torch.')}, and "
+                f"{str(tensor.dtype).removeprefix('torch.')} in the model; it is not converted"
+            )
     with torch.no_grad():
         for name, tensor in target.items():
             tensor.copy_(stored[name])

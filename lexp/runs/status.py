@@ -5,7 +5,6 @@ ended, whose folder is not locked or whose heartbeat has stopped is `lost`.
 """
 
 import json
-import math
 import os
 import socket
 import time
@@ -32,6 +31,7 @@ LOST = "lost"  # never written: judged of a process that ended without writing i
 STATES = (QUEUED, RUNNING, DONE, PREEMPTED, INTERRUPTED, DIVERGED, MEMORY, FAILED, LOST)
 # Heartbeats come every few seconds, also during a long step; clocks of two machines may differ.
 SILENT_S = 120.0
+MAX_NUMBER = 1e15
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ def _parse(values: Any) -> Status:
         raise ValueError(f"state {status.state!r}")
     for name in ("step", "n_steps", "pid", "tokens_per_s", "seconds_left", "updated", "stepped"):
         value = getattr(status, name)
-        if value is not None and not _is_count(value):
-            raise ValueError(f"{name} {value!r}")
+        whole = name in ("step", "n_steps", "pid")
+        if value is not None and not (_is_count(value) and (type(value) is int or not whole)):
+            raise ValueError(f"{name} {str(value)[:40]}")
     for name in ("host", "slurm_job", "reason"):
         if not isinstance(getattr(status, name), str | None):
             raise ValueError(f"{name} {getattr(status, name)!r}")
@@ -97,7 +98,7 @@ def _parse(values: Any) -> Status:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    return type(value) in (int, float) and 0 <= value <= MAX_NUMBER
 
 
 def judge(folder: Path, now: float | None = None) -> Status:

@@ -87,7 +87,7 @@ TRAIN_REFUSED = {
     "name=../x": "name='../x'",
     "name=''": "name=''",
     "model.position.base=abc": "model.position.base='abc': expected float",
-    "model.position.head_dim=7": "even head_dim and a base above 0, got 7",
+    "model.position.head_dim=7": "as size.head_dim=32, which it follows",
     "model.position.head_dim=true": "model.position.head_dim=True: expected int",
     "+model.position.foo=1": "RoPE takes head_dim, base; unknown: foo",
     "~model.position.head_dim": "missing: head_dim",
