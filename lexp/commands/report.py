@@ -53,7 +53,7 @@ from lexp.report.tables import (
     seeds_table,
 )
 from lexp.results import read_newest, with_damage
-from lexp.runs.locks import one_at_a_time
+from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
@@ -77,6 +77,7 @@ def report(config: DictConfig) -> None:
 def write_report(settings: ReportConfig) -> None:
     """Gather the results of a study, print its tables and write its page."""
     study = settings.study_folder
+    refuse_without_locks(study)
     runs = select_runs(study, settings.model)
     names = {run.name for run in runs}
     stored = read_newest(study, EVALUATIONS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lexp.cli import main as cli
-from lexp.commands import analyze, evaluate, finetune, probe, train
+from lexp.commands import analyze, evaluate, finetune, probe, report, train
 from lexp.launch import plan
 from lexp.launch.plan import SweepJob
 from lexp.runs import locks
@@ -86,6 +86,7 @@ COMMANDS = {
     "eval": (evaluate, evaluate.eval_, ["lengths=[8]"]),
     "probe": (probe, probe.probe, ["lengths=[8]"]),
     "analyze": (analyze, analyze.analyze, ["lengths=[8]"]),
+    "report": (report, report.report, []),
 }
 
 
@@ -93,7 +94,8 @@ COMMANDS = {
 def test_commands_refuse_it_before_texts_are_opened(word, tmp_path, monkeypatch, without_locks):
     (tmp_path / "default").mkdir()
     module, command, words = COMMANDS[word]
-    monkeypatch.setattr(module, "open_runs", works)
+    opens = "select_runs" if word == "report" else "open_runs"
+    monkeypatch.setattr(module, opens, works)
     code = cli.guarded(word, lambda: command(compose(word, f"outputs={tmp_path}", *words)))
     assert code == 5
 
