@@ -35,7 +35,16 @@ from lexp.data.remarks import remarks
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
 from lexp.model.transformer import Transformer
-from lexp.record import Console, Metrics, NullLogger, RunLabel, WandbLogger, start_wandb
+from lexp.record import (
+    Console,
+    EventFile,
+    Metrics,
+    NullLogger,
+    RunLabel,
+    WandbLogger,
+    start_event_file,
+    start_wandb,
+)
 from lexp.runs import checkpoint
 from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
@@ -186,7 +195,7 @@ def _train(
     if saved:
         checkpoint.load_model(saved, model)
     engine = make_engine(group, settings.parallel, model, objective.loss(model), settings.compile)
-    metrics, wandb = records(settings, folder, group, saved)
+    metrics, mirrors = records(settings, folder, group, saved)
     with runtime.stop_signals(stop):
         job = loop.TrainingJob(
             group=group,
@@ -202,7 +211,7 @@ def _train(
             autocast=runtime.autocast(precision, device),
             checkpoints=run.checkpoints,
             metrics=metrics,
-            wandb=wandb,
+            mirrors=mirrors,
             stop=stop,
             make_batch=partial(
                 objective.make_batch, seed=settings.seed, vocab_size=store.tokenizer.vocab_size
@@ -227,7 +236,8 @@ def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
             loop.train(job, console)
     finally:
         job.metrics.close()
-        job.wandb.finish()
+        for mirror in job.mirrors:
+            mirror.finish()
 
 
 def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:
@@ -346,13 +356,14 @@ def records(
     folder: Path,
     group: SingleProcess,
     saved: checkpoint.Checkpoint | None,
-) -> tuple[Metrics | NullLogger, WandbLogger | NullLogger]:
-    """Return the loggers of metrics.jsonl and wandb: no-op ones on ranks other than 0."""
+) -> tuple[Metrics | NullLogger, tuple[WandbLogger | EventFile | NullLogger, ...]]:
+    """Return the loggers of metrics.jsonl and of what mirrors it; no-op on ranks other than 0."""
     if not group.is_rank_zero:
-        return NullLogger(), NullLogger()
+        return NullLogger(), ()
     metrics = Metrics(folder / "metrics.jsonl", saved.state["metrics_bytes"] if saved else 0)
     label = RunLabel(settings.name, folder.name, "train")
-    return metrics, start_wandb(settings.wandb, folder, label, settings.raw)
+    events = start_event_file(settings.tensorboard, folder, saved.step if saved else 0)
+    return metrics, (events, start_wandb(settings.wandb, folder, label, settings.raw))
 
 
 def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:

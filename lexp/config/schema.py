@@ -81,6 +81,7 @@ class TrainSchema:
     compile: bool = MISSING
     parallel: str = MISSING
     wandb: str = MISSING
+    tensorboard: bool = MISSING
 
 
 @dataclass

@@ -153,6 +153,7 @@ class TrainConfig(RunConfig):
     compile: bool
     parallel: str
     wandb: str
+    tensorboard: bool
 
     @property
     def n_steps(self) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 
 
 class NullLogger:
-    """No-op in the place of Metrics, Console, Heartbeat and WandbLogger.
+    """No-op in the place of Metrics, Console, Heartbeat, EventFile and WandbLogger.
 
-    Used on ranks other than 0, and for wandb=off.
+    Used on ranks other than 0, and for a logger that is off.
     """
 
     def __enter__(self) -> "NullLogger":

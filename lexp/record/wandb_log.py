@@ -12,6 +12,7 @@ the second.
 
 import os
 import queue
+import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from lexp.record.null import NullLogger
 from lexp.system.errors import ConfigError, first_line
 from lexp.system.files import digest
 from lexp.system.links import refuse_links
-from lexp.system.output import warn
+from lexp.system.output import say, warn
 
 # Longest wait for the server at the start of a run (in the background) and at its end.
 INIT_TIMEOUT_S = 10
@@ -55,14 +56,15 @@ class ChartLine:
 class WandbLogger:
     """wandb=offline|online. Any failure of wandb is one warning, after which nothing is logged.
 
-    If the server does not answer the start of an online run in time, the run continues offline
-    (`wandb sync` uploads it).
+    If the server does not answer the start of an online run in time, the run continues offline.
+    At the end of an offline run one line says where it is and which command uploads it.
     """
 
     def __init__(self, mode: str, folder: Path, label: RunLabel, config: dict[str, Any]):
         # Calls to make with the run and the module; None ends the run.
         self._calls: queue.SimpleQueue[Callable[[Any, Any], None] | None] = queue.SimpleQueue()
         self._timed_out = False
+        self._offline: Path | None = None  # the folder of a run that is offline
         run = (mode, folder, label, config)
         self._thread = threading.Thread(target=self._work, args=run, name="wandb", daemon=True)
         self._thread.start()
@@ -95,6 +97,8 @@ class WandbLogger:
                 "`wandb sync` uploads what is missing",
                 stacklevel=2,
             )
+        elif self._offline:
+            say(f"wandb: offline in {self._offline}; upload it with: {sync_command(self._offline)}")
 
     def _call(self, call: Callable[[Any, Any], None]) -> None:
         if self._thread.is_alive():  # otherwise wandb has failed, and nobody empties the queue
@@ -108,9 +112,11 @@ class WandbLogger:
             import wandb
 
             run = _start(wandb, mode, folder, label, config)
+            folder_of_run = Path(run.sync_dir) if run.offline else None
             while (call := self._calls.get()) is not None:
                 call(run, wandb)
             run.finish()
+            self._offline = folder_of_run
         except Exception as error:
             if not self._timed_out:  # one warning is enough
                 warn(f"wandb is off for this run: {first_line(error)}", stacklevel=2)
@@ -140,6 +146,14 @@ def _refuse_settings(path: Path, mode: str) -> None:
             f"wandb={mode}: wandb would take the server that gets your key from {path} in the "
             "current folder; remove it, and name a server in the environment (WANDB_BASE_URL)"
         )
+
+
+def sync_command(piece: Path) -> str:
+    """Return the command that uploads an offline run, whose pieces of earlier starts come first."""
+    of_this_run = f"offline-run-*-{piece.name.rsplit('-', 1)[-1]}"
+    if len(list(piece.parent.glob(of_this_run))) == 1:
+        return f"wandb sync {shlex.quote(str(piece))}"
+    return f"wandb sync {shlex.quote(str(piece.parent))}/{of_this_run}"
 
 
 def start_wandb(

@@ -39,8 +39,8 @@ TRAINED_ON = "trained_on"
 USUAL = {"init_from": None, "kernel": "tiles", "share_layers": False}
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 NOT_IDENTITY = (
-    "name", "outputs", "wandb", "save_every", "keep", "eval_every", "eval_tokens", "device",
-    "path", "parallel", "stall_min",
+    "name", "outputs", "wandb", "tensorboard", "save_every", "keep", "eval_every",
+    "eval_tokens", "device", "path", "parallel", "stall_min",
 )  # fmt: skip
 
 

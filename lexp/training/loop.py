@@ -19,7 +19,7 @@ from lexp.data import Batches, Tokens
 from lexp.distributed import Engine, SingleProcess
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
-from lexp.record import Console, Metrics, NullLogger, WandbLogger
+from lexp.record import Console, EventFile, Metrics, NullLogger, WandbLogger
 from lexp.runs import checkpoint
 from lexp.scoring.losses import perplexity
 from lexp.scoring.protocol import Protocol, Span
@@ -58,7 +58,7 @@ class TrainingJob:
     pattern: which keys a query sees in training. group: the ranks that train the model together, or
     one process. engine: how the ranks hold the model. make_batch: builds a batch from windows of
     tokens and their step. make_attend: computes attention in training steps; validation uses the
-    default.
+    default. mirrors: show the numbers of metrics.jsonl elsewhere.
     """
 
     group: SingleProcess
@@ -74,7 +74,7 @@ class TrainingJob:
     autocast: AbstractContextManager
     checkpoints: Path
     metrics: Metrics | NullLogger
-    wandb: WandbLogger | NullLogger
+    mirrors: tuple[WandbLogger | EventFile | NullLogger, ...]
     stop: StopRequest
     make_batch: Callable[[Tensor, int], Batch]
     make_attend: MakeAttend = make_attend
@@ -224,4 +224,5 @@ def _validate(job: TrainingJob, console: Console | NullLogger) -> None:
 
 def _log(job: TrainingJob, kind: str, values: dict[str, Any]) -> None:
     job.metrics.log(event=kind, step=job.step, **values)
-    job.wandb.log(job.step, {f"{kind}/{key}": value for key, value in values.items()})
+    for mirror in job.mirrors:
+        mirror.log(job.step, {f"{kind}/{key}": value for key, value in values.items()})

@@ -233,6 +233,7 @@ def test_the_same_choices_are_the_same_folder_and_others_another():
     assert base.startswith("rope-nano-stdlib-L128-s0-")
     assert name("train_len=128", "seed=0") == base
     # What does not touch the result does not move the run.
+    assert name("tensorboard=true") == base
     assert name("wandb=offline", "save_every=7", "outputs=/elsewhere", "name=other") == base
     others = {name(o) for o in ("lr=1e-2", "optim.clip=2", "model.position.base=500", "tokens=1e7")}
     assert len(others | {base}) == 5

@@ -74,6 +74,8 @@ ELSEWHERE = {
     "run=outputs/default/RUN": "test_finetune.py does",
     "lexp train model=rope wandb=offline": "test_wandb.py does",
     "lexp eval wandb=offline": "likewise",
+    "lexp train model=rope tensorboard=true": "test_event_file.py does",
+    "tensorboard --logdir outputs/default": "a server; test_event_file.py reads the file",
     "bash scripts/quickstart.sh": "takes minutes; .ci/run makes the same .venv",
     "bash scripts/setup.sh": "scripts/test.sh begins with it",
     "bash scripts/test.sh": "this is one of its tests",

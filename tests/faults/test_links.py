@@ -40,6 +40,7 @@ LINKS = {
     "RUN/done.json": EVAL,
     "RUN/tokenizer.json": EVAL,
     "RUN/wandb": (*TRAIN, "wandb=offline"),
+    "RUN/events.out.tfevents.lexp": (*TRAIN, "tensorboard=true"),
     "RUN/eval": EVAL,
     "RUN/eval/CELL.json": REPORT,
     "RUN/eval/CELL.npz": REPORT,

@@ -32,6 +32,7 @@ ALLOWED = {
     ("lexp/cli/streams.py", "open"): "the null device",
     ("lexp/data/store.py", "np.memmap"): "mode r; the digest was checked through the door",
     ("lexp/display/png.py", "figure.savefig"): "into memory",
+    ("lexp/record/event_file.py", "self._file.truncate"): "a file that the door opened",
     ("lexp/record/metrics.py", "self._file.truncate"): "a file from open_to_append",
     ("lexp/results/arrays.py", "np.savez_compressed"): "into memory",
     ("lexp/results/arrays.py", "stored.open"): "an entry of an archive, for reading",

@@ -110,7 +110,7 @@ def fake_wandb(monkeypatch, **functions) -> types.ModuleType:
 
 class FakeRun:
     def __init__(self):
-        self.logged, self.finished = [], False
+        self.logged, self.finished, self.offline = [], False, False
 
     def log(self, values, step):
         self.logged.append((step, values))

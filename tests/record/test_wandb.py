@@ -70,11 +70,18 @@ def pieces(folder: Path) -> list[Path]:
     return sorted(folder.glob("wandb/offline-run-*"))
 
 
+def said(capsys) -> list[str]:
+    """The lines about wandb since the last call."""
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("wandb:")]
+
+
 def words(texts: Path, desk: Path, study: str) -> list[str]:
     return [*TINY, *dataset(texts), f"outputs={desk}/outputs", f"name={study}"]
 
 
-def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(tiny, monkeypatch):
+def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(
+    tiny, monkeypatch, capsys
+):
     """Killed after step 6, gone on from step 4: two pieces of one run, which `wandb sync` joins."""
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     monkeypatch.setattr("lexp.record.wandb_log.FINISH_TIMEOUT_S", PATIENCE_S)
@@ -90,10 +97,18 @@ def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(tiny
         patch.setattr(loop, "_step", step)
         with pytest.raises(KeyboardInterrupt):
             train(config)
+    (piece,) = pieces(next((Path(config.outputs) / "mine").glob("rope-*")))
+    assert said(capsys) == [f"wandb: offline in {piece}; upload it with: wandb sync {piece}"]
     train(config)
     study = Path(config.outputs) / "mine"
     (folder,) = study.glob("rope-*")
     first, second = [records(piece) for piece in pieces(folder)]
+    both = f"{folder}/wandb/offline-run-*-{RunLabel('mine', folder.name, 'train').id}"
+    (line,) = said(capsys)
+    assert line == f"wandb: offline in {pieces(folder)[1]}; upload it with: wandb sync {both}"
+    command = line.split("with: ")[1].replace("wandb", f"{sys.executable} -m wandb", 1)
+    listed = subprocess.run(f"{command} --dry-run", shell=True, capture_output=True, text=True)
+    assert listed.returncode == 0 and listed.stderr.count(".wandb") == 2, listed.stderr
     for found in (first, second):
         run = run_of(found)
         assert (run.project, run.run_group, run.job_type) == ("mine", "mine", "train")
@@ -117,6 +132,7 @@ def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(tiny
         "attention=[full,window]", "device=cpu", "precision=float32",
     ))  # fmt: skip
     (piece,) = pieces(study)
+    assert said(capsys) == [f"wandb: offline in {piece}; upload it with: wandb sync {piece}"]
     found = records(piece)
     run = run_of(found)
     assert (run.project, run.run_group, run.job_type) == ("mine", "mine", "eval")
