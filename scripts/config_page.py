@@ -4,9 +4,9 @@ Usage: python scripts/config_page.py. tests/docs/test_config_page.py fails if it
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+
+from lexp.config.comments import CommentedKey, choice_keys, default_choices, keys
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -32,44 +32,11 @@ This page is written by `python scripts/config_page.py` from the comments in `co
 """
 
 
-class Key(NamedTuple):
-    """A key by its dotted name, its default as written, and the comment beside it."""
-
-    name: str
-    default: str
-    about: str
-
-
-def keys(path: Path) -> Iterator[Key]:
-    """Yield the leaves of a config in order, without `defaults`, `hydra` and items of lists."""
-    above: list[tuple[int, str]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"( *)(- )?(\w+):(?: +(.*?))?(?: +# (.*))?$", line)
-        if not match:
-            continue
-        indent, item, name, value, about = match.groups()
-        while above and above[-1][0] >= len(indent):
-            above.pop()
-        inside = [part for _, part in above]
-        if item or not value:
-            above.append((len(indent), "" if item else name))
-        elif "" not in inside and inside[:1] not in (["defaults"], ["hydra"]):
-            yield Key(".".join([*inside, name]), value, about or "")
-
-
-def choices(path: Path) -> Iterator[Key]:
-    """Yield the groups of a command's `defaults`, each with its default choice."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"  - (\w+): (.*?)(?: +# (.*))?$", line)
-        if match:
-            yield Key(match[1], match[2], match[3] or "")
-
-
 def command_section(command: str) -> str:
     """Return the section of a command: its groups and keys."""
     path = CONF / f"{command}.yaml"
     lines = [f"## lexp {command}", "", "| key | default | |", "| --- | --- | --- |"]
-    for group in choices(path):
+    for group in default_choices(path):
         lines.append(
             f"| [`{group.name}=`](#{group.name}) | `{group.default}` | {comment(group, path)} |"
         )
@@ -78,7 +45,7 @@ def command_section(command: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def comment(key: Key, path: Path) -> str:
+def comment(key: CommentedKey, path: Path) -> str:
     """Return a key's comment; exit with an error if it has none."""
     if not key.about:
         raise SystemExit(f"{path}: {key.name} has no comment")
@@ -121,18 +88,10 @@ def head(path: Path) -> str:
 
 def own_keys(group: str, path: Path) -> str:
     """Return a choice's keys with defaults and comments, except those set by the model's size."""
-    if group == "study":
-        return ""
-    unsaid = () if group == "hydra/launcher" else ("name",)
-    shown = []
-    for key in keys(path):
-        follows = re.match(r"\$\{(size\.|train_len)", key.default)
-        if follows or key.name.split(".")[-1] == "_target_" or key.name in unsaid:
-            continue
-        # The choices of task/glue/ are choices of task.
-        place = "task" if group == "task/glue" else group.replace("/", ".")
-        name = f"{place}.{key.name}"
-        shown.append(f"`{name}={key.default}`" + (f" {escaped(key.about)}" if key.about else ""))
+    shown = [
+        f"`{key.name}={key.default}`" + (f" {escaped(key.about)}" if key.about else "")
+        for key in choice_keys(group, path)
+    ]
     return "<br>".join(shown)
 
 

@@ -59,6 +59,11 @@ def check_flags(arguments: list[str]) -> None:
             raise ConfigError(f"--{name} is not allowed; configs of your own: --config-dir DIR")
 
 
+def asks_for_help(arguments: list[str]) -> bool:
+    """Return True for --help, also abbreviated."""
+    return bool(get_args_parser().parse_known_args(arguments)[0].help)
+
+
 def ordered(arguments: list[str]) -> list[str]:
     """Return overrides before flags, as argparse reads them; ConfigError for unknown flags."""
     parsed, rest = get_args_parser().parse_known_args(arguments)

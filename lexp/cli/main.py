@@ -73,7 +73,7 @@ def main() -> None:
     """Run the `lexp` command; exit with the codes of lexp.system.errors."""
     wait_asleep()
     protect_children()
-    arguments = sys.argv[1:]
+    arguments = flagged(sys.argv[1:])
     word = arguments[0] if arguments else ""
     code = 0
     shows = bool(SHOWING & set(arguments))
@@ -87,9 +87,16 @@ def main() -> None:
         sys.exit(code)
 
 
+def flagged(arguments: list[str]) -> list[str]:
+    """Return a command line with flags for the words `help [COMMAND]` and `version`."""
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:2], "--help", *arguments[2:]]
+    return ["--version"] if arguments == ["version"] else arguments
+
+
 def _run_word(word: str, arguments: list[str]) -> int:
     """Do what the word of a command line asks for; return the exit code."""
-    if word in ("", "-h", "--help", "help"):
+    if word in ("", "-h", "--help"):
         print(usage())
     elif word in ("-V", "--version"):
         print(f"lexp {__version__}")
@@ -139,10 +146,15 @@ def run(word: str, arguments: list[str]) -> None:
     from lexp.cli import hydra_guard as guard
     from lexp.cli.overrides import readable
     from lexp.config.schema import register_schemas
-    from lexp.config.sweep import check_jobs, check_launcher, is_sweep
+    from lexp.config.sweep import check_jobs, check_launcher, is_sweep, split
 
     arguments = readable(guard.ordered(arguments))
     guard.check_flags(arguments)
+    if guard.asks_for_help(arguments):
+        from lexp.cli.help import help_page, page_width
+
+        print(help_page(config_folder(), word, *split(arguments), page_width()))
+        return
     guard.install()
     register_schemas()
     for argument in arguments if word == "train" else []:

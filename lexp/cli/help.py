@@ -1,0 +1,101 @@
+"""The pages of `lexp COMMAND --help`, from the files of conf/ and the comments in them."""
+
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lexp.config.comments import CommentedKey, choice_keys, default_choices, keys
+from lexp.config.yaml_file import read_yaml
+from lexp.system.errors import ConfigError
+
+LAUNCHERS = "hydra/launcher"
+# Commands that read what is there: a sweep of them needs no other machine.
+READING = ("report", "status")
+WIDTH = 100
+# Where the explanations begin, if the key before them is shorter.
+COLUMN = 28
+FOOTER = (
+    "Change a value: key=value. Start a sweep: -m model=rope,xpos seed=0,1,2",
+    "Quote brackets: 'lengths=[512,2048]'. Add your own configs: --config-dir DIR",
+)
+
+
+def help_page(
+    config_folder: Path, command: str, words: list[str], folders: list[str], width: int
+) -> str:
+    """Return what a command takes: groups with their choices, and values with their comments.
+
+    words: the overrides typed; the keys of the choices among them are explained.
+    folders: others that have config groups as conf/ has. width: columns.
+    """
+    missing = [folder for folder in folders if not Path(folder).is_dir()]
+    if missing:
+        raise ConfigError(f"--config-dir {missing[0]}: there is no such folder")
+    path = config_folder / f"{command}.yaml"
+    places = [config_folder, *map(Path, folders)]
+    groups = list(default_choices(path))
+    if command not in READING:
+        groups.append(CommentedKey(LAUNCHERS, "here", "with -m: where the runs of a sweep go"))
+    typed = dict(re.findall(r"^([\w/]+)=(.*)$", "\n".join(words), re.MULTILINE))
+    lines = [*_headline(path).splitlines(), ""]
+    lines += ["Groups (choose with group=option)"] * bool(groups)
+    for group in groups:
+        lines += _entry(group, width)
+        listed = ", ".join(options(group.name, places))
+        lines += textwrap.wrap(listed, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    lines += ["", "Values"] if groups else ["Values"]
+    lines += _entries(keys(path), width)
+    for group in groups:
+        chosen = typed.get(group.name, group.default)
+        for name in re.findall(r"[\w/]+", chosen):
+            lines += _values_of(group.name, name, places, width)
+    return "\n".join([*lines, "", *FOOTER])
+
+
+def page_width() -> int:
+    """Return the width of a page: that of a terminal, at most WIDTH."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    return max(40, min(columns, WIDTH))
+
+
+def options(group: str, places: list[Path]) -> list[str]:
+    """Return every choice of a group that the folders have."""
+    files = [
+        path.relative_to(place / group)
+        for place in places
+        for path in (place / group).rglob("*.yaml")
+    ]
+    return sorted({path.with_suffix("").as_posix() for path in files})
+
+
+def _headline(path: Path) -> str:
+    return read_yaml(path)["hydra"]["help"]["header"]
+
+
+def _values_of(group: str, choice: str, places: list[Path], width: int) -> list[str]:
+    """Return the keys of a choice under a headline; nothing if there are none."""
+    files = [place / group / f"{choice}.yaml" for place in places]
+    for path in (path for path in files if path.is_file()):
+        found = list(choice_keys(group, path))
+        return ["", f"Values of {group}={choice}", *_entries(found, width)] if found else []
+    return []
+
+
+def _entries(found: Iterable[CommentedKey], width: int) -> Iterator[str]:
+    for key in found:
+        yield from _entry(key, width)
+
+
+def _entry(key: CommentedKey, width: int) -> list[str]:
+    """Return a key with its default, and its comment in a column of its own."""
+    left = f"  {key.name}={key.default}"
+    if not key.about:
+        return [left]
+    indent = " " * COLUMN
+    about = textwrap.wrap(key.about, width, initial_indent=indent, subsequent_indent=indent)
+    if len(left) > COLUMN - 2:
+        return [left, *about]
+    return [f"{left:<{COLUMN}}{about[0].lstrip()}", *about[1:]]

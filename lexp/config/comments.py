@@ -1,0 +1,57 @@
+"""Keys of config files with the comments beside them, read as text: YAML readers drop comments."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lexp.system.reading import read_text
+
+
+class CommentedKey(NamedTuple):
+    """A key by its dotted name, its default as written, and the comment beside it."""
+
+    name: str
+    default: str
+    about: str
+
+
+def keys(path: Path) -> Iterator[CommentedKey]:
+    """Yield the leaves of a config in order, without `defaults`, `hydra` and items of lists."""
+    above: list[tuple[int, str]] = []
+    for line in read_text(path).splitlines():
+        match = re.match(r"( *)(- )?(\w+):(?: +(.*?))?(?: +# (.*))?$", line)
+        if not match:
+            continue
+        indent, item, name, value, about = match.groups()
+        while above and above[-1][0] >= len(indent):
+            above.pop()
+        inside = [part for _, part in above]
+        if item or not value:
+            above.append((len(indent), "" if item else name))
+        elif "" not in inside and inside[:1] not in (["defaults"], ["hydra"]):
+            yield CommentedKey(".".join([*inside, name]), value, about or "")
+
+
+def default_choices(path: Path) -> Iterator[CommentedKey]:
+    """Yield the groups of a command's `defaults`, each with its default choice."""
+    for line in read_text(path).splitlines():
+        match = re.match(r"  - (\w+): (.*?)(?: +# (.*))?$", line)
+        if match:
+            yield CommentedKey(match[1], match[2], match[3] or "")
+
+
+def choice_keys(group: str, path: Path) -> Iterator[CommentedKey]:
+    """Yield a choice's keys as they are typed, except those set by the model's size.
+
+    group: the folder of the file. A study's keys are no keys of a command.
+    """
+    if group == "study":
+        return
+    unsaid = () if group == "hydra/launcher" else ("name",)
+    # The choices of task/glue/ are choices of task.
+    place = "task" if group == "task/glue" else group.replace("/", ".")
+    for key in keys(path):
+        follows = re.match(r"\$\{(size\.|train_len)", key.default)
+        if not follows and key.name.split(".")[-1] != "_target_" and key.name not in unsaid:
+            yield key._replace(name=f"{place}.{key.name}")
