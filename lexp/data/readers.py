@@ -10,6 +10,8 @@ from lexp.system.errors import DataError, first_line
 from lexp.system.reading import open_file, read_file, require_file
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
+# Decoded at once. A small file can hold many copies of one long text.
+PARQUET_ROWS = 256
 
 
 def read_texts(path: Path, column: str) -> Iterator[tuple[int | None, str]]:
@@ -62,8 +64,8 @@ def jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 row = json.loads(decode(line, path, number))
             except json.JSONDecodeError as error:
                 raise DataError(f"{where}: not JSON ({error.msg})") from None
-            except ValueError as error:  # an integer of more digits than Python converts
-                raise DataError(f"{where}: {first_line(error)}") from None
+            except ValueError:  # an integer of more digits than Python converts
+                raise DataError(f"{where}: an integer has more digits than Python reads") from None
             except RecursionError:
                 raise DataError(f"{where}: JSON nested too deeply") from None
             yield number, row
@@ -82,7 +84,7 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[int, str]]:
             if schema.names.count(column) > 1:
                 raise DataError(f"{path}: {schema.names.count(column)} columns {column!r}")
             _refuse_other_types(schema.field(column).type, f"{path}: column {column!r}")
-            for batch in file.iter_batches(columns=[column]):
+            for batch in file.iter_batches(PARQUET_ROWS, columns=[column]):
                 values = batch.column(0)
                 for index in range(len(values)):
                     number += 1

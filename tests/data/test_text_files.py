@@ -176,6 +176,24 @@ def test_rows_of_parquet_that_are_no_text_are_named(tmp_path: Path, name):
         list(TextFiles(test=f"{tmp_path}/bad.parquet").documents("test"))
 
 
+@pytest.mark.parametrize("column", ["text", "a.b", "text.more", ""])
+def test_a_column_of_parquet_is_read_by_its_whole_name(tmp_path: Path, column):
+    names = ["a.b", "text", "text.more", ""]
+    parquet.write_table(pa.table({name: [f"of {name}"] for name in names}), tmp_path / "a.parquet")
+    corpus = TextFiles(test=f"{tmp_path}/a.parquet", column=column)
+    assert [document.text for document in corpus.documents("test")] == [f"of {column}"]
+
+
+def test_a_small_parquet_file_of_much_text_is_read_in_parts(tmp_path: Path):
+    text = pa.array(["x" * 65536]).dictionary_encode().take(pa.array([0] * 8000))
+    parquet.write_table(pa.table({"text": text}), tmp_path / "a.parquet", store_schema=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    before = pa.default_memory_pool().max_memory()
+    n = sum(len(d.text) for d in TextFiles(test=f"{tmp_path}/a.parquet").documents("test"))
+    assert n == 8000 * 65536
+    assert pa.default_memory_pool().max_memory() - before < n / 4
+
+
 def test_a_parquet_file_is_read_or_named_wherever_it_is_damaged(tmp_path: Path):
     path, texts = tmp_path / "a.parquet", [f"row {n} " * 20 for n in range(40)]
     parquet.write_table(pa.table({"text": texts}), path, row_group_size=10)
