@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lexp.attention import refuse_beyond_flex, refuse_meaningless
@@ -27,6 +25,7 @@ from lexp.commands.run_parts import (
     training_pattern,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
+from lexp.commands.train_progress import progress
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train
@@ -36,7 +35,6 @@ from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
 from lexp.model.transformer import Transformer
 from lexp.record import (
-    Console,
     EventFile,
     Metrics,
     NullLogger,
@@ -364,45 +362,3 @@ def records(
     label = RunLabel(settings.name, folder.name, "train")
     events = start_event_file(settings.tensorboard, folder, saved.step if saved else 0)
     return metrics, (events, start_wandb(settings.wandb, folder, label, settings.raw))
-
-
-def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:
-    """Print a description of the run and return its progress display; a no-op on other ranks."""
-    if not job.group.is_rank_zero:
-        return NullLogger()
-    say(*_description(job, folder, machine))
-    number, n_jobs = _place_in_sweep()
-    title = f"run {number} of {n_jobs}" if n_jobs > 1 else "training"
-    step_tokens = job.settings.step_tokens
-    total, done = job.settings.n_steps * step_tokens, job.step * step_tokens
-    return Console(title, total, done, following=n_jobs - number)
-
-
-def _description(job: loop.TrainingJob, folder: Path, machine: str) -> list[str]:
-    """Return what is about to run, in three or four lines."""
-    steps, batches = job.settings, job.batches
-    n_parameters = sum(p.numel() for p in job.model.parameters())
-    total = steps.n_steps * steps.step_tokens
-    lines = [
-        f"{folder} ({f'from step {job.step}' if job.step else 'from the start'})",
-        f"  {n_parameters / 1e6:.2f}M parameters, {job.model.position.title}, {machine}",
-        f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
-        f"{steps.train_len}, {total / (batches.n_windows * steps.train_len):.2f} epochs",
-    ]
-    if batches.n_left_out_tokens:
-        lines.append(
-            f"  left out: {batches.n_left_out_tokens} tokens in documents shorter than "
-            f"{steps.train_len + 1}"
-        )
-    return lines
-
-
-def _place_in_sweep() -> tuple[int, int]:
-    """Return the number of this job, from 1, and how many its sweep has; 1 and 1 outside a sweep.
-
-    Jobs that run side by side count as sweeps of their own: they do not follow one another.
-    """
-    n_jobs = int(os.environ.get("LEXP_SWEEP_JOBS", "1"))
-    if n_jobs <= 1 or not HydraConfig.initialized():
-        return 1, 1
-    return HydraConfig.get().job.num + 1, n_jobs
