@@ -14,7 +14,7 @@ from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.config.settings import FinetuneConfig, TrainConfig
 from lexp.config.validation import read_finetune
 from lexp.data.corpus import Split
-from lexp.data.labelled import LabelledDataset, LabelledExample, fingerprint
+from lexp.data.labelled import LabelledDataset, LabelledExample, common_texts, fingerprint
 from lexp.data.tokenizer import Tokenizer
 from lexp.model.classifier import Classifier, joined
 from lexp.results import Spec, find, path_of, read_all, write, write_csv
@@ -82,7 +82,7 @@ def finetune_(config: DictConfig) -> None:
     device = runtime.choose_device(settings.device)
     precision = runtime.choose_precision(settings.precision, device)
     splits = {name: plan.labelled.examples(name) for name in SPLITS}
-    say(*plan.labelled.left_out())
+    say(*plan.labelled.left_out(), *common_texts(splits["train"], splits["validation"]))
     latest = final_checkpoint(run)
     tokenizer = load_run_tokenizer(run)
     identity = {

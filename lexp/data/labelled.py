@@ -128,6 +128,14 @@ class LabelledHub(LabelledDataset):
         yield from self.hub.rows(split)
 
 
+def common_texts(train: list[LabelledExample], held_out: list[LabelledExample]) -> list[str]:
+    """Say how many held-out examples have the texts of a training example."""
+    learned = {example.texts for example in train}
+    n_common = sum(example.texts in learned for example in held_out)
+    line = f"{n_common} of {len(held_out)} examples of task.validation are in task.train too"
+    return [line] * (n_common > 0)
+
+
 def fingerprint(examples: list[LabelledExample]) -> str:
     """Return a hex digest of texts and labels, in order."""
     rows = hashlib.sha256()

@@ -12,7 +12,7 @@ import pytest
 from lexp.data import open_store
 from lexp.data.corpus import Document
 from lexp.data.hub import Hub
-from lexp.data.labelled import LabelledFiles
+from lexp.data.labelled import LabelledExample, LabelledFiles, common_texts
 from lexp.data.text import TextFiles
 from lexp.data.tokenizer import Bytes
 from lexp.system.errors import DataError
@@ -230,6 +230,14 @@ def test_lines_of_jsonl_that_are_no_text_are_named(tmp_path: Path, name):
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=rf"a.jsonl: line 2: .*{expected}"):
         list(TextFiles(test=f"{tmp_path}/a.jsonl").documents("test"))
+
+
+def test_held_out_examples_that_are_learned_from_are_counted():
+    train = [LabelledExample(("a", "b"), 0), LabelledExample(("c",), 1)]
+    held_out = [LabelledExample(("a", "b"), 1), LabelledExample(("a",), 0), *train[1:]]
+    expected = ["2 of 3 examples of task.validation are in task.train too"]
+    assert common_texts(train, held_out) == expected
+    assert common_texts(train, held_out[1:2]) == []
 
 
 def test_a_label_beyond_what_a_float_holds_is_named(tmp_path: Path):
