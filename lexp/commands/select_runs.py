@@ -62,10 +62,18 @@ def last_step(config: RunConfig) -> int | None:
 
 
 def final_checkpoint(run: Run) -> checkpoint.Checkpoint:
-    """Return the last checkpoint of a finished run."""
+    """Return the checkpoint that training ended with; CheckpointError if it is not there.
+
+    An earlier one would give numbers of other weights under the run's name.
+    """
     latest = checkpoint.latest(run.checkpoints)
-    if latest is None:
-        raise CheckpointError(f"{run.folder} is marked as done and has no checkpoint")
+    step = last_step(read_config(run))
+    if latest is None or latest.step != step:
+        found = "none is there" if latest is None else f"the last one is of step {latest.step}"
+        raise CheckpointError(
+            f"{run.folder}: the checkpoint of its last step {step} is missing or damaged, {found}; "
+            "delete done.json and repeat lexp train to make it again"
+        )
     return latest
 
 

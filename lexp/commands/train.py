@@ -50,6 +50,7 @@ from lexp.runs.run import Run, open_run, run_folder, warn_of_other_versions
 from lexp.scoring.protocol import Span
 from lexp.system import runtime
 from lexp.system.errors import (
+    CheckpointError,
     ConfigError,
     DataError,
     LexpError,
@@ -111,9 +112,11 @@ def train_run(settings: TrainConfig) -> None:
     folder = run_folder(settings.study_folder, settings.raw)
     stop = runtime.StopRequest()
     with joined(place(), settings.device) as group:
-        if group.broadcast(int(Run(folder).is_done)):
+        if group.broadcast(int(Run(folder).is_marked)):
             if group.is_rank_zero:
                 tidy(folder)
+                if problem := Run(folder).problem:
+                    raise CheckpointError(f"{folder}: {problem}")
                 check_code(Run(folder), settings)
                 say(f"{folder} is complete, nothing to do{_of_other_texts(folder, settings)}")
             return

@@ -32,6 +32,7 @@ from lexp.system.output import warn
 from lexp.system.reading import own_file_exists, read_own
 
 GROUPS = ("model", "size", "dataset", "tokenizer")
+LEXP = "lexp"
 CAUSAL = "causal"
 TRAINED_ON = "trained_on"
 # A run's name has a hash of its settings. A key with its usual value is left out of the hash, so
@@ -57,13 +58,33 @@ class Run:
 
     @property
     def is_done(self) -> bool:
-        """Return whether training is complete; CheckpointError for a link in its place."""
+        """Return True if training is complete: marked so, and its checkpoint is there.
+
+        CheckpointError for a link in place of the mark.
+        """
+        return self.is_marked and not self.problem
+
+    @property
+    def is_marked(self) -> bool:
+        """Return True if training was complete once; CheckpointError for a link in its place."""
         return own_file_exists(self.folder / "done.json")
+
+    @property
+    def problem(self) -> str:
+        """Say why a run that is marked as done is not, or ""."""
+        if any(self.checkpoints.glob("step-*")):
+            return ""
+        try:
+            if self.kind != LEXP:  # its weights are elsewhere
+                return ""
+        except CheckpointError:
+            pass  # said where the config is read
+        return "done.json is there and no checkpoint; delete done.json to train it again"
 
     @property
     def kind(self) -> str:
         """Return the source of the model: lexp, or hf for Hugging Face."""
-        return str(self.config.get("kind", "lexp"))
+        return str(self.config.get("kind", LEXP))
 
     @property
     def name(self) -> str:

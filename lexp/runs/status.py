@@ -117,12 +117,17 @@ def _judge(folder: Path, now: float | None) -> Status:
         status = read(folder)
     except CheckpointError as error:
         status = Status(FAILED, reason=str(error))
-    if Run(folder).is_done:
+    run = Run(folder)
+    if run.is_marked and run.problem:
+        return replace(status or Status(FAILED), state=FAILED, reason=run.problem)
+    if run.is_marked:
         # The mark decides: the process may have been killed between writing mark and status.
         return replace(status or Status(DONE), state=DONE, seconds_left=None, reason="")
     if status is None:
         held = is_held(folder)
         return Status(RUNNING) if held else Status(LOST, reason="status.json is missing")
+    if status.state == DONE:
+        return replace(status, state=LOST, reason="done.json is missing; repeat the command")
     if status.state == QUEUED and _is_gone(status):
         return replace(status, state=LOST, reason="the command that queued it has ended")
     if status.state == RUNNING:

@@ -295,7 +295,7 @@ def test_another_launcher_gets_the_same_jobs_as_one_sweep(made, monkeypatch, cap
     assert [error.exit_code for error in problems] == [7]
     for job in trained:  # nothing is launched where nothing is left
         folder = run_folder(job.plan.study_folder, job.plan.raw)
-        folder.mkdir(parents=True)
+        (folder / "checkpoints/step-00000010").mkdir(parents=True)
         (folder / "done.json").write_text("{}")
     assert study_task._launch(chosen.stages[0], trained, []) == [] and len(asked) == 1
 
@@ -341,8 +341,9 @@ def test_kept_checkpoints_are_scored_each_with_its_own_weights(tiny, tmp_path):
     found = checkpoint.at_steps(run.checkpoints, [4])[0]
     alone = tmp_path / "alone" / "default" / run.name
     alone.mkdir(parents=True)
-    for name in ("config.json", "done.json"):
-        (alone / name).write_bytes((run.folder / name).read_bytes())
+    config = {**run.config, "settings": {**run.settings, "tokens": 4 * 64}}
+    (alone / "config.json").write_text(json.dumps(config))
+    (alone / "done.json").write_bytes((run.folder / "done.json").read_bytes())
     (alone / "checkpoints").mkdir()
     found.path.rename(alone / "checkpoints" / found.path.name)
     eval_(compose("eval", f"outputs={tmp_path}/alone", *where[1:], "attention=[full]"))

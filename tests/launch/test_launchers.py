@@ -196,6 +196,7 @@ def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypat
             folder.mkdir()
             status.write(folder, value)
     (tmp_path / "done" / "done.json").write_text("{}")
+    (tmp_path / "done/checkpoints/step-00000010").mkdir(parents=True)
     with locked(tmp_path / "held"):
         left = left_to_do([*jobs, job(tmp_path / "failed", 99), SweepJob(100, ("a=1",), None)])
     started = [one.folder.name if one.folder else one.name for one in left]

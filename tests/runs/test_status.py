@@ -40,6 +40,12 @@ def made(root: Path, name: str, **values) -> Path:
     return folder
 
 
+def finish(folder: Path) -> None:
+    """Leave what a finished training leaves."""
+    (folder / "checkpoints/step-00000010").mkdir(parents=True)
+    (folder / "done.json").write_text("{}")
+
+
 def aged(folder: Path, seconds: float) -> None:
     values = json.loads((folder / "status.json").read_text())
     values["updated"] = time.time() - seconds
@@ -75,6 +81,8 @@ def test_every_state_of_a_file_is_shown_as_it_is(tmp_path):
     own = {"pid": os.getpid(), "host": HOST}
     for state in status.STATES[:-1]:
         folder = made(tmp_path, state.replace(" ", "-"), state=state, **own)
+        if state == "done":
+            finish(folder)
         assert status.judge(folder).state == state
 
 
@@ -116,7 +124,7 @@ def test_a_queued_run_is_lost_with_the_command_that_would_start_it(tmp_path):
 
 def test_the_mark_of_a_finished_run_counts_more_than_its_status(tmp_path):
     folder = made(tmp_path, "a", state="running", pid=dead_pid(), host=HOST)
-    (folder / "done.json").write_text("{}")
+    finish(folder)
     assert status.judge(folder).state == "done"
     (folder / "status.json").unlink()
     assert status.judge(folder).state == "done"
@@ -281,6 +289,8 @@ def test_watching_ends_when_nothing_is_under_way(tmp_path, capsys, monkeypatch):
         change = next(after)
         if change:
             status.write(folder, change)
+            if change.state == "done":
+                finish(folder)
 
     monkeypatch.setattr(task.time, "sleep", sleep)
     config = ("status", f"outputs={tmp_path}/outputs", "name=mine", "watch=true", "every=0.5")
