@@ -151,7 +151,8 @@ def open_runs(plan: RunPlan) -> tuple[list[RunWithData], list[LexpError]]:
 
 def _remarks(opened: RunWithData, plan: RunPlan) -> list[str]:
     dataset = plan.config.dataset or opened.config.dataset
-    return opened.texts.remarks(opened.store, dataset, opened.run.fingerprint)
+    vocabulary = opened.config.tokenizer.name
+    return opened.texts.remarks(opened.store, dataset, opened.run.fingerprint, vocabulary)
 
 
 def raise_problems(problems: list[LexpError], statuses: list[str], allow_partial: bool) -> None:

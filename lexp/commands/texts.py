@@ -93,12 +93,12 @@ class Texts:
         except DataError as error:
             raise DataError(f"lengths: test split of {dataset}: {error}") from None
 
-    def remarks(self, test: Store, dataset: Node, trained_on: str) -> list[str]:
+    def remarks(self, test: Store, dataset: Node, trained_on: str, vocabulary: str) -> list[str]:
         """Return what a user should know of a test split, and of its documents in training.
 
-        trained_on: fingerprint of a run's texts; "" if nobody knows them.
+        trained_on: fingerprint of a run's texts; "" if nobody knows them. vocabulary: its name.
         """
-        lines = [*self._corpus(dataset).left_out(), *remarks(test, ("test",))]
+        lines = [*self._corpus(dataset).left_out(), *remarks(test, vocabulary, ("test",))]
         trained: np.ndarray | None = test.facts["train"].hashes
         if trained_on != test.fingerprint:
             folder = store_folder(self.plan.config.cache, trained_on, test.tokenizer)

@@ -178,7 +178,7 @@ def _train(
         lambda: make_store(settings.dataset, settings.tokenizer, settings.cache)
     )
     if group.is_rank_zero:
-        say(*corpus.left_out(), *remarks(store))
+        say(*corpus.left_out(), *remarks(store, settings.tokenizer.name))
     steps = loop_settings(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)

@@ -7,10 +7,10 @@ from lexp.data.lost_text import MOST_LOST
 from lexp.data.store import SplitFacts, Store
 
 
-def remarks(store: Store, splits: tuple[Split, ...] = SPLITS) -> list[str]:
-    """Return what a user should know of a store, a line each."""
+def remarks(store: Store, vocabulary: str, splits: tuple[Split, ...] = SPLITS) -> list[str]:
+    """Return what a user should know of a store, a line each. vocabulary: the tokenizer's name."""
     facts = {split: store.facts[split] for split in splits}
-    lines = lost_text(facts)
+    lines = lost_text(facts, vocabulary)
     for split, of_split in facts.items():
         n = len(of_split.hashes)
         if of_split.n_vanished:
@@ -38,7 +38,7 @@ def remarks(store: Store, splits: tuple[Split, ...] = SPLITS) -> list[str]:
     return lines
 
 
-def lost_text(facts: dict[Split, SplitFacts]) -> list[str]:
+def lost_text(facts: dict[Split, SplitFacts], vocabulary: str) -> list[str]:
     """Say which share of the text the tokens cannot give back, if they lose any."""
     shares = [
         f"{percent(of_split.lost_share)} of the bytes of dataset.{split}"
@@ -50,7 +50,7 @@ def lost_text(facts: dict[Split, SplitFacts]) -> list[str]:
     is_lossy = any(of_split.lost_share > MOST_LOST for of_split in facts.values())
     end = "; bits per byte is not compared" if is_lossy else ""
     return [
-        f"the vocabulary cannot give back {', '.join(shares)} (unknown, dropped or "
+        f"tokenizer={vocabulary} cannot give back {', '.join(shares)} (unknown, dropped or "
         f"changed characters){end}"
     ]
 

@@ -117,8 +117,8 @@ def test_the_share_of_a_split_is_said_and_kept(tmp_path: Path):
         for one in (store, again):
             assert one.facts["test"].n_bytes == 16 and one.facts["test"].n_lost == 11
             assert one.facts["train"].lost_share == 0 and one.facts["validation"].lost_share == 0
-            assert remarks(one) == [
-                "the vocabulary cannot give back 68.8 % of the bytes of dataset.test (unknown, "
+            assert remarks(one, "mine") == [
+                "tokenizer=mine cannot give back 68.8 % of the bytes of dataset.test (unknown, "
                 "dropped or changed characters); bits per byte is not compared",
                 "1 of 3 documents of dataset.test have no token",
             ]
@@ -127,8 +127,8 @@ def test_the_share_of_a_split_is_said_and_kept(tmp_path: Path):
 def test_a_share_that_bits_per_byte_does_not_show_is_said_and_compared(tmp_path: Path):
     tokenizer = byte_level(normalizer=normalizers.Lowercase())
     store = opened(tmp_path, tokenizer, test=["A" + "a" * 19_999])
-    assert remarks(store) == [
-        "the vocabulary cannot give back 0.005 % of the bytes of dataset.test (unknown, dropped or "
+    assert remarks(store, "mine") == [
+        "tokenizer=mine cannot give back 0.005 % of the bytes of dataset.test (unknown, dropped or "
         "changed characters)"
     ]
 
@@ -154,14 +154,14 @@ COPIES = {
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_of_documents_are_counted(tmp_path: Path, name):
     texts, expected = COPIES[name]
-    assert remarks(opened(tmp_path, **texts)) == expected
+    assert remarks(opened(tmp_path, **texts), "mine") == expected
 
 
 def test_rows_without_a_text_are_no_copies(tmp_path: Path):
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text('{"text": ""}\n{"text": ""}\n')
     corpus = TextFiles(train=f"{tmp_path}/train.jsonl", test=f"{tmp_path}/test.jsonl")
-    assert remarks(open_store(corpus, Bytes(), tmp_path / "cache")) == []
+    assert remarks(open_store(corpus, Bytes(), tmp_path / "cache"), "mine") == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_rows_without_a_text_are_no_copies(tmp_path: Path):
     [("h\0e\0", True), ("\0" + "x" * 9, True), ("\0" + "x" * 10, False), ("plain", False)],
 )
 def test_documents_of_nul_characters_are_said(tmp_path: Path, text, is_said):
-    lines = remarks(opened(tmp_path, train=["fine", text]))
+    lines = remarks(opened(tmp_path, train=["fine", text]), "mine")
     expected = (
         "1 of 2 documents of dataset.train are NUL characters to a tenth or more (1.txt first): is "
         "that UTF-16?"
