@@ -102,7 +102,7 @@ def _probe_all(
                 problems.append(error)
                 continue
             material = Material(tested.tokens, opened.store.tokenizer)
-            of_run = run_probes(tested, material, probes, starting, console.advance)
+            of_run = list(run_probes(tested, material, probes, starting, console.advance))
             append_probes(study, list(itertools.compress(of_run, are_new)))
             results += of_run
     write_probes(study)
