@@ -19,7 +19,7 @@ from lexp.commands.run_parts import (
 from lexp.commands.run_plan import RunPlan
 from lexp.commands.select_runs import final_checkpoint, last_step, read_config, select_finished
 from lexp.commands.texts import Texts
-from lexp.config.settings import HF, HfRunConfig, TrainConfig
+from lexp.config.settings import HF, HfRunConfig, Node, TrainConfig
 from lexp.data import Store
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
 from lexp.evaluate import LAST, EvalTargets, ModelIdentity, ModelUnderTest, RunInfo
@@ -100,6 +100,13 @@ def _check_parts(run: Run, config: TrainConfig | HfRunConfig) -> None:
         raise
     except ConfigError as error:
         raise CheckpointError(f"{run.folder}/config.json: {error}") from None
+
+
+def source_of(dataset: Node) -> str:
+    """Return what a data set reads as its test split: a name on the hub, or globs."""
+    values = dataset.values if isinstance(dataset.values, dict) else {}
+    source = values.get("path") or values.get("test") or ""
+    return ", ".join(map(str, source)) if isinstance(source, list) else str(source)
 
 
 def load_run_tokenizer(run: Run) -> Tokenizer:
@@ -193,6 +200,7 @@ def load_model_under_test(
             variant=variant(run.made_of),
             vocabulary=store.tokenizer.digest[:8],
             lost=store.facts["test"].lost_share,
+            source=source_of(plan.config.dataset or config.dataset),
         ),
         identity=ModelIdentity(
             model=config.raw["model"],

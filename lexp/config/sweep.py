@@ -13,11 +13,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lexp.config.comments import default_choices
 from lexp.system.errors import ConfigError
+from lexp.system.output import say
 
 # Composing takes a few hundredths of a second a job; of larger sweeps the first ones are checked.
 MAX_CHECKED = 200
+# So many jobs take longer to check than a user waits without a word.
+MANY = 20
 
 
 def is_sweep(arguments: list[str]) -> bool:
@@ -62,6 +64,11 @@ def check_jobs(
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+        if len(jobs) >= MANY:
+            say(
+                f"checking {len(jobs)} jobs"
+                + f", the first {MAX_CHECKED}" * (len(jobs) > MAX_CHECKED)
+            )
         for overrides in jobs[:MAX_CHECKED]:
             try:
                 check(compose(word, overrides=overrides))
@@ -89,20 +96,10 @@ def searched(folders: list[str]) -> list[str]:
     return [f"hydra.searchpath=[{','.join(f'file://{Path(f).resolve()}' for f in folders)}]"]
 
 
-def compose_choices(config_folder: Path, word: str, arguments: list[str]) -> DictConfig:
-    """Compose a command's config with the choices of groups alone, to tell what keys there are.
-
-    arguments: those of the command line; of several choices that a sweep makes the first is taken.
-    """
-    words, folders = split(arguments)
-    groups = {group.name for group in default_choices(config_folder / f"{word}.yaml")}
-    choices = []
-    for override in words:
-        group, _, value = override.partition("=")
-        if group in groups:
-            choices.append(f"{group}={value if '[' in value else value.split(',')[0]}")
+def compose_default(config_folder: Path, word: str) -> DictConfig:
+    """Compose a command's config without overrides, to tell what keys there are."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder), version_base="1.3"):
-        config = compose(word, overrides=[*choices, *searched(folders)])
+        config = compose(word)
     OmegaConf.set_readonly(config, True)
     return config

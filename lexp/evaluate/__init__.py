@@ -9,6 +9,7 @@ from lexp.evaluate.model_under_test import (
     model_spec,
     prepare,
     refuse_beyond,
+    text_names,
 )
 from lexp.evaluate.result import COLUMNS, EVALUATIONS, STEP, EvalResult, eval_spec
 from lexp.evaluate.run import depends_on_length, evaluate
@@ -32,4 +33,5 @@ __all__ = [
     "model_spec",
     "prepare",
     "refuse_beyond",
+    "text_names",
 ]

@@ -1,5 +1,6 @@
 """The model under test: a trained model with its text, and the methods by which it is run."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ class RunInfo:
     name: of its folder. text: fingerprint of the text, 8 digits. variant: hash of the run's
     settings without the seed; results of one variant and several seeds may be averaged. vocabulary:
     digest of the tokenizer, 8 digits. lost: share of the text's bytes that its tokens cannot give
-    back.
+    back. source: globs or name of the text, as they were typed.
     """
 
     name: str
@@ -41,11 +42,27 @@ class RunInfo:
     variant: str
     vocabulary: str
     lost: float = 0.0
+    source: str = ""
+
+    @property
+    def text_name(self) -> str:
+        """Return the data set, what of it was read, and the fingerprint that tells texts apart."""
+        if not self.source:
+            return f"{self.dataset} {self.text}"
+        return f"{self.dataset} {self.source} ({self.text})"
 
     @property
     def is_lossy(self) -> bool:
         """Return True if bits per byte does not compare: bytes that nobody predicts count too."""
         return self.lost > MOST_LOST
+
+
+def text_names(runs: Iterable[RunInfo]) -> dict[str, str]:
+    """Return the name of each text by its fingerprint: one name, however its globs were spelt."""
+    names: dict[str, str] = {}
+    for run in runs:
+        names.setdefault(run.text, run.text_name)
+    return names
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lexp.evaluate import Method, ModelUnderTest, RunInfo, model_spec, prepare
+from lexp.evaluate import Method, ModelUnderTest, RunInfo, model_spec, prepare, text_names
 from lexp.extension import method_label
 from lexp.instruments.base import (
     AnalysisInput,
@@ -187,12 +187,12 @@ def labelled(
 ) -> list[LabelledMeasurement]:
     """Read the measurements of results, each with the note of its run."""
     results = list(results)
-    several_texts = len({result.run.text for result in results}) > 1
+    texts = text_names(result.run for result in results)
     several_precisions = len({result.run.precision for result in results}) > 1
     measurements = []
     for result in results:
         run = result.run
-        where = [f"on {run.dataset} {run.text}"] * several_texts
+        where = [f"on {texts[run.text]}"] * (len(texts) > 1)
         where += [f"in {run.precision}"] * several_precisions
         measurements.append(result.labelled(notes.get(run.name, ""), " ".join(where)))
     return measurements

@@ -3,7 +3,7 @@
 import math
 
 from lexp.display.document import Chart, Curve, Point
-from lexp.evaluate import LAST, EvalResult
+from lexp.evaluate import LAST, EvalResult, text_names
 from lexp.report.study_results import method_rank
 
 
@@ -13,14 +13,14 @@ def results_chart(results: list[EvalResult], notes: dict[str, str]) -> Chart:
     A length without a number leaves a gap: a curve that ends was not defined or failed from there
     on. notes: by variant, what tells it apart.
     """
-    several_texts = len({r.run.text for r in results}) > 1
+    texts = text_names(r.run for r in results)
     several_precisions = len({r.run.precision for r in results}) > 1
     by_name: dict[str, dict[str, dict[int, list[EvalResult]]]] = {}
     for result in results:
         run = result.run
         name = " ".join(filter(None, (run.model, notes.get(run.variant))))
         name += "" if result.step == LAST else f" step {result.step}"
-        name += f" on {run.dataset} {run.text}" if several_texts else ""
+        name += f" on {texts[run.text]}" if len(texts) > 1 else ""
         name += f" in {run.precision}" if several_precisions else ""
         by_length = by_name.setdefault(name, {}).setdefault(result.method, {})
         by_length.setdefault(result.length, []).append(result)

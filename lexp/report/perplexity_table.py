@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lexp.data.remarks import percent
 from lexp.display.table import Table, TableCell
-from lexp.evaluate import LAST, EvalResult
+from lexp.evaluate import LAST, EvalResult, text_names
 from lexp.extension import Extension
 from lexp.results import DAMAGED, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
 from lexp.scoring.protocol import BOS
@@ -151,10 +151,11 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
     for result in results:
         groups.setdefault(row_key(result), {}).setdefault(result.length, []).append(result)
     rows = []
+    texts = text_names(result.run for result in results)
     for by_length in groups.values():
         first = next(iter(by_length.values()))[0]
         run, method = first.run, (first.pattern.label, first.extension.label)
-        note, text = notes.get(run.variant, ""), f"{run.dataset} {run.text}"
+        note, text = notes.get(run.variant, ""), texts[run.text]
         entries = {length: _entry(seeds, metric) for length, seeds in by_length.items()}
         rows.append(Row(run.model, *method, note, text, run.precision, first.step, entries))
     train_lens = {result.run.train_len for result in results}

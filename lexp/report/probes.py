@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lexp.display.table import Table, TableCell
+from lexp.evaluate import text_names
 from lexp.probes.measures import interval
 from lexp.probes.result import ProbeResult
 from lexp.report.perplexity_table import SHORT
@@ -35,10 +36,11 @@ def _table(
 ) -> Table:
     """Make a row per (variant, method), a column per length."""
     groups: dict[tuple, dict[int, list[ProbeResult]]] = {}
-    wheres = {_where(result) for result in results}
+    texts = text_names(result.run for result in results)
+    wheres = {_where(result, texts) for result in results}
     differing = [len({where[n] for where in wheres}) > 1 for n in range(len(WHERE))]
     for result in results:
-        key = (result.run.model, result.run.variant, result.method, _where(result))
+        key = (result.run.model, result.run.variant, result.method, _where(result, texts))
         groups.setdefault(key, {}).setdefault(result.length, []).append(result)
     lengths = sorted({result.length for result in results})
     train_lens = {result.run.train_len for result in results}
@@ -48,15 +50,15 @@ def _table(
         name = " ".join(filter(None, (first.run.model, notes.get(first.run.variant, ""))))
         fields = [_field(by_length[n], fill) if n in by_length else TableCell("") for n in lengths]
         told = [form.format(value) for form, value, told in
-                zip(WHERE, _where(first), differing, strict=True) if told]  # fmt: skip
+                zip(WHERE, _where(first, texts), differing, strict=True) if told]  # fmt: skip
         rows.append((TableCell(name), TableCell(" ".join([first.method, *told])), *fields))
     heads = [f"{n} (trained)" if train_lens == {n} else str(n) for n in lengths]
     return Table(title, ("model", "method", *heads), tuple(rows), 2)
 
 
-def _where(result: ProbeResult) -> tuple[str, str, int, int]:
+def _where(result: ProbeResult, texts: dict[str, str]) -> tuple[str, str, int, int]:
     run = result.run
-    return f"{run.dataset} {run.text}", run.precision, result.samples, result.probe_seed
+    return texts[run.text], run.precision, result.samples, result.probe_seed
 
 
 def _field(results: list[ProbeResult], fill: Callable[[list[ProbeResult]], TableCell]) -> TableCell:
@@ -96,7 +98,8 @@ def probes_caption(results: list[ProbeResult]) -> list[str]:
     spread = f"; mean of seeds {', '.join(map(str, seeds))} ± half their range" * (len(seeds) > 1)
     counts = sorted({result.samples for result in results})
     examples = f"{counts[0]}" + f" to {counts[-1]}" * (len(counts) > 1)
-    same = ", the same for all rows" * (len({_where(result) for result in results}) == 1)
+    texts = text_names(result.run for result in results)
+    same = ", the same for all rows" * (len({_where(r, texts) for r in results}) == 1)
     lines = [
         "Answers, in %: whole answers right / answer tokens right / the answer likelier than "
         f"all candidates{chance}.",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lexp.evaluate import EvalResult
+from lexp.evaluate import EvalResult, text_names
 from lexp.extension import Extension, method_label
 from lexp.results import Component
 from lexp.scoring.losses import Losses
@@ -146,7 +146,7 @@ def is_alike(a: ResultSeries, b: ResultSeries) -> bool:
 def make_series(results: Sequence[EvalResult], notes: Mapping[str, str]) -> list[ResultSeries]:
     """Put results together that differ in seed and length alone; notes: by variant."""
     by_key: dict[tuple, ResultSeries] = {}
-    several_texts = len({result.run.text for result in results}) > 1
+    texts = text_names(result.run for result in results)
     several_precisions = len({result.run.precision for result in results}) > 1
     for result in results:
         run = result.run
@@ -154,7 +154,7 @@ def make_series(results: Sequence[EvalResult], notes: Mapping[str, str]) -> list
             run.model, run.variant, result.protocol.label, result.pattern.label,
             result.extension.label, run.text, run.precision,
         )  # fmt: skip
-        where = [f"on {run.dataset} {run.text}"] * several_texts
+        where = [f"on {texts[run.text]}"] * (len(texts) > 1)
         where += [f"in {run.precision}"] * several_precisions
         series = by_key.setdefault(
             key,

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from lexp.commands import evaluate as eval_task
 from lexp.commands import train as train_task
+from lexp.config import sweep
 from lexp.config.instantiate import build
 from lexp.config.schema import check_types, plain
 from lexp.config.sweep import check_jobs
@@ -295,3 +296,14 @@ def test_no_two_variants_of_a_model_have_the_same_note(tmp_path):
     assert len(set(variant_notes(run.settings for run in runs).values())) == 3
     # Where it takes one word, it stays one.
     assert list(run_notes(runs[:2]).values()) == ["size=nano", "size=mini"]
+
+
+def test_the_check_of_many_jobs_is_announced(monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "MANY", 2)
+    check_jobs(CONF, "train", ["-m", "seed=0"], lambda job: None)
+    assert capsys.readouterr().err == ""
+    check_jobs(CONF, "train", ["-m", "seed=0,1"], lambda job: None)
+    assert capsys.readouterr().err == "checking 2 jobs\n"
+    monkeypatch.setattr(sweep, "MAX_CHECKED", 1)
+    check_jobs(CONF, "train", ["-m", "seed=0,1"], lambda job: None)
+    assert capsys.readouterr().err == "checking 2 jobs, the first 1\n"
