@@ -38,12 +38,19 @@ from importlib import import_module
 for name in ("evaluate", "report", "status", "train"):
     import_module("lexp.commands." + name)
 from lexp.cli.main import main
-from lexp.report import write_results
+from lexp.evaluate import EVALUATIONS
+from lexp.report import append_results, write_results
+from lexp.results import read
 from pathlib import Path
+if sys.argv[1] in ("append", "table"):
+    study = Path(sys.argv[2])
+    one = read(next(study.glob("*/eval/*.json")), EVALUATIONS)
 started = time.process_time()
 try:
     if sys.argv[1] == "append":
-        write_results(Path(sys.argv[2]))
+        append_results(study, [one])
+    elif sys.argv[1] == "table":
+        write_results(study)
     else:
         main()
 finally:
@@ -132,6 +139,7 @@ def measured(folder: Path, given: argparse.Namespace) -> list[str]:
         "lexp eval plan=true": ["eval", outputs, *ASKED, "plan=true"],
         "lexp eval, all done": ["eval", outputs, *ASKED],
         "lexp report": ["report", outputs],
+        "results.csv, written whole": ["table", str(study)],
         "results.csv, one new result": ["append", str(study)],
         "lexp train -m, all done": ["train", "-m", *of_run(folder, seeds)],
     }
