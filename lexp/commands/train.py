@@ -25,7 +25,7 @@ from lexp.commands.run_parts import (
     training_pattern,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
-from lexp.commands.train_progress import progress
+from lexp.commands.train_progress import Machine, progress
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train
@@ -64,6 +64,7 @@ from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
 from lexp.training.objective import Objective, refuse_other_attention
 from lexp.training.optim import OptimSettings, make_optimizer
+from lexp.training.speed import model_flops
 
 
 def check(config: DictConfig) -> TrainConfig:
@@ -195,6 +196,8 @@ def _train(
     saved = newest(run, group)
     if saved:
         checkpoint.load_model(saved, model)
+    flops = model_flops(model, steps.train_len, training_pattern(settings).two_sided)
+    machine = Machine(device, precision, settings.parallel, group.size, flops)
     engine = make_engine(group, settings.parallel, model, objective.loss(model), settings.compile)
     metrics, mirrors = records(settings, folder, group, saved)
     with runtime.stop_signals(stop):
@@ -222,18 +225,17 @@ def _train(
         if saved:
             loop.resume(job, saved)
         heartbeat.follow(lambda: job.step, steps.step_tokens)
-        ranks = f", {group.size} ranks by {settings.parallel}" if group.size > 1 else ""
-        _to_the_end(job, folder, f"{precision} on {device}{ranks}")
+        _to_the_end(job, folder, machine)
     if group.is_rank_zero:
         run.finish(
             {"step": job.step, "seconds": round(job.seconds, 1), "validation": job.last_validation}
         )
 
 
-def _to_the_end(job: loop.TrainingJob, folder: Path, where: str) -> None:
-    """Train, and close the logs however it ends. where: words for the machine."""
+def _to_the_end(job: loop.TrainingJob, folder: Path, machine: Machine) -> None:
+    """Train, and close the logs however it ends."""
     try:
-        with progress(job, folder, where) as console:
+        with progress(job, folder, machine) as console:
             loop.train(job, console)
     finally:
         job.metrics.close()

@@ -1,16 +1,41 @@
-"""What `lexp train` prints of a run: what is about to run, and how far it is."""
+"""What `lexp train` prints: what it is about to run, its progress, and the table of a profile."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 
 from lexp.record import Console, NullLogger
+from lexp.scoring.memory import spelled
 from lexp.system.output import say
 from lexp.training import loop
+from lexp.training.speed import peak_flops, peak_memory, spelled_flops
 
 
-def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | NullLogger:
+@dataclass(frozen=True)
+class Machine:
+    """What a run is trained on. token_flops: model FLOPs of a token in training."""
+
+    device: torch.device
+    precision: str
+    parallel: str
+    n_ranks: int
+    token_flops: float
+
+    def __str__(self) -> str:
+        ranks = f", {self.n_ranks} ranks by {self.parallel}" if self.n_ranks > 1 else ""
+        return f"{self.precision} on {self.device}{ranks}"
+
+    def efficiency(self, tokens_per_s: float) -> list[str]:
+        """Return model FLOPs a second, or MFU where the peak is known, and peak memory so far."""
+        peak = peak_flops(self.device, self.precision)
+        flops = spelled_flops(self.token_flops * tokens_per_s, peak and peak * self.n_ranks)
+        return [flops, f"peak {spelled(peak_memory(self.device))}"]
+
+
+def progress(job: loop.TrainingJob, folder: Path, machine: Machine) -> Console | NullLogger:
     """Print a description of the run and return its progress display; a no-op on other ranks."""
     if not job.group.is_rank_zero:
         return NullLogger()
@@ -19,10 +44,10 @@ def progress(job: loop.TrainingJob, folder: Path, machine: str) -> Console | Nul
     title = f"run {number} of {n_jobs}" if n_jobs > 1 else "training"
     step_tokens = job.settings.step_tokens
     total, done = job.settings.n_steps * step_tokens, job.step * step_tokens
-    return Console(title, total, done, following=n_jobs - number)
+    return Console(title, total, done, following=n_jobs - number, efficiency=machine.efficiency)
 
 
-def _description(job: loop.TrainingJob, folder: Path, machine: str) -> list[str]:
+def _description(job: loop.TrainingJob, folder: Path, machine: Machine) -> list[str]:
     """Return what is about to run, in three or four lines."""
     steps, batches = job.settings, job.batches
     n_parameters = sum(p.numel() for p in job.model.parameters())

@@ -5,49 +5,48 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from rich.cells import cell_len
 from rich.console import Console as Rich
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.table import Column
+from rich.progress import Progress, ProgressColumn, Task
+from rich.progress_bar import ProgressBar
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from lexp.system.output import line_of, say
 
 # A log file gets its first line with the first step, then one this often.
 LOG_EVERY_S = 15.0
-# Narrower terminals do not show the rate, so that the time left fits.
-WIDE = 100
+# Columns that a bar takes at most, and at least where there is one.
+WIDEST_BAR, NARROWEST_BAR = 24, 6
 
 
 class Console:
     """Progress of work that is measured in tokens: share done, time left, a note, and the rate.
 
     title: shown before each line. total: tokens to process. done: tokens that an earlier start has
-    processed. following: how many pieces of work of the same size come afterwards. Use as a context
-    manager.
+    processed. following: how many pieces of work of the same size come afterwards. efficiency:
+    returns what else to show of a rate in tokens per second. Use as a context manager.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0, following: int = 0):
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        done: int = 0,
+        following: int = 0,
+        efficiency: Callable[[float], list[str]] | None = None,
+    ):
         self._rich = Rich(stderr=True, highlight=False)
         self._title, self._total, self._done = title, total, done
         self._first, self._start, self._last_line = done, time.monotonic(), -math.inf
         self._note = ""
         self._following = following
+        self._efficiency = efficiency
         self._progress: Progress | None = None
         if self._rich.is_terminal:
-            columns = [
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None, table_column=Column(max_width=24)),
-                TextColumn("{task.percentage:>3.0f}%"),
-                _Words(self.time_left),
-                TextColumn("{task.fields[note]}"),
-            ]
-            if self._rich.width >= WIDE:
-                columns.append(_Words(self.rate))
-            self._progress = Progress(*columns, console=self._rich, refresh_per_second=4)
-            self._task = self._progress.add_task(
-                escape(line_of(title)), total=total, completed=done, note=""
-            )
+            self._progress = Progress(_Line(self), console=self._rich, refresh_per_second=4)
+            self._task = self._progress.add_task("", total=total, completed=done)
 
     def __enter__(self) -> "Console":
         if self._progress:
@@ -68,14 +67,40 @@ class Console:
         self._done += n_tokens
         self._note = self._note if note is None else note
         if self._progress:
-            self._progress.update(
-                self._task, completed=self._done, note=escape(line_of(self._note))
-            )
+            self._progress.update(self._task, completed=self._done)
         elif time.monotonic() - self._last_line >= LOG_EVERY_S or self._done >= self._total:
             self._last_line = time.monotonic()
-            share = self._done / max(1, self._total)
-            parts = [f"{self._title} {share:4.0%}", self.time_left(), self._note, self.rate()]
-            say("  ".join(part for part in parts if part))
+            needed, further = self.words()
+            say("  ".join([f"{self._title} {needed[0]}", *needed[1:], *further]))
+
+    def words(self) -> tuple[list[str], list[str]]:
+        """Return what a line shows behind the title, and what it shows where there is room."""
+        share = f"{self._done / max(1, self._total):4.0%}"
+        needed = [share, *filter(None, (self.time_left(), line_of(self._note)))]
+        per_s = self._tokens_per_s()
+        further = self._efficiency(per_s) if self._efficiency and per_s else []
+        return needed, [*filter(None, [self.rate()]), *further]
+
+    def bar(self, width: int) -> RichTable:
+        """Return the line of a terminal of `width` columns; what does not fit is left out."""
+        title = line_of(self._title)
+        needed, further = self.words()
+        text = " ".join(needed)
+        room = width - cell_len(f"{title} ")
+        for word in further:
+            if cell_len(f"{text} {word}") + NARROWEST_BAR + 1 > room:
+                break
+            text = f"{text} {word}"
+        if cell_len(text) > room:  # rather the time left than the title
+            title, room = "", width
+        line = RichTable.grid(padding=(0, 1, 0, 0), pad_edge=False)
+        bar_width = min(WIDEST_BAR, room - cell_len(text) - 1)
+        cells: list[Text | ProgressBar] = [Text(title)] if title else []
+        if bar_width >= NARROWEST_BAR:
+            cells.append(ProgressBar(self._total, self._done, width=bar_width))
+        cells.append(Text(text, style="cyan", no_wrap=True, overflow="crop"))
+        line.add_row(*cells)
+        return line
 
     def say(self, text: str) -> None:
         """Print a line of its own, above the bar."""
@@ -83,6 +108,10 @@ class Console:
             self._progress.console.print(escape(line_of(text)))
         else:
             say(text)
+
+    def width(self) -> int:
+        """Return the columns of the terminal."""
+        return self._rich.width
 
     def rate(self) -> str:
         """Return the tokens per second since the start; "" before the first step."""
@@ -115,15 +144,15 @@ class Console:
         return (self._done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
 
 
-class _Words(ProgressColumn):
-    """A column that shows what a function returns at each refresh."""
+class _Line(ProgressColumn):
+    """The whole line of a console, as wide as its terminal is at each refresh."""
 
-    def __init__(self, words: Callable[[], str]):
-        super().__init__(table_column=Column(no_wrap=True))
-        self._words = words
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
 
-    def render(self, task: Task) -> Text:
-        return Text(self._words(), style="cyan")
+    def render(self, task: Task) -> RichTable:
+        return self._console.bar(self._console.width())
 
 
 def clock(seconds: float) -> str:

@@ -56,6 +56,20 @@ def test_any_heads_and_texts_at_a_time_are_the_formula(heads, texts, most):
     torch.testing.assert_close(found, formula(q, k, v, added, 0.3), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("wide", [1, HEAD_DIM // 2, 2 * HEAD_DIM])
+@pytest.mark.parametrize("forward", [attend_by_matmul, matmul_in_blocks])
+def test_values_may_be_wider_or_narrower_than_keys(forward, wide):
+    """As under PoPE, whose queries and keys have twice the dimensions of its values."""
+    q, k, _ = qkv(40, 70)
+    v = drawn(TEXTS, HEADS, 70, wide)
+    distance = torch.arange(40)[:, None] + 30 - torch.arange(70)
+    added = torch.zeros(40, 70, dtype=torch.float64).masked_fill(distance < 0, -math.inf)
+    layout = () if forward is attend_by_matmul else (NoBias(),)
+    with torch.no_grad():
+        found = forward(q, k, v, added if not layout else torch.zeros(()), *layout, 0.3)
+    torch.testing.assert_close(found, formula(q, k, v, added, 0.3), rtol=1e-12, atol=1e-14)
+
+
 def laid_out(name):
     """Values, their layout, and what they add to the scores by definition, [texts, H, R, K]."""
     distance = torch.arange(ROWS)[:, None] + KEYS - ROWS - torch.arange(KEYS)

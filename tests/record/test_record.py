@@ -95,6 +95,39 @@ def test_a_terminal_of_80_columns_shows_the_times_uncut(monkeypatch):
     assert line.startswith("run 1 of 38") and line.endswith("loss 12.345") and len(line) <= 80
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+@pytest.mark.parametrize("following", [0, 37])
+def test_a_line_fits_every_terminal_and_keeps_share_time_and_loss(monkeypatch, width, following):
+    at_times(monkeypatch, 0.0, 3600.0)
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    for name, value in {"COLUMNS": str(width), "FORCE_COLOR": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    title = "run 1 of 38" if following else "training"
+    efficiency = lambda per_s: [f"{per_s * 36:.0f} GFLOP/s", "peak 612 MiB"]  # noqa: E731
+    with Console(title, 1000, following=following, efficiency=efficiency) as console:
+        console.advance(400, "loss 12.345")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    lines = {line.rstrip() for line in re.split(r"[\r\n]+", plain) if "40%" in line}
+    (line,) = lines
+    assert len(line) <= width
+    assert "40% 1:30:00 left" in line
+    if width >= (75 if following else 40):
+        assert "loss 12.345" in line and line.startswith(title)
+    if width == 200 or (width == 100 and not following):
+        assert "0.0k tokens/s 4 GFLOP/s peak 612 MiB" in line
+
+
+def test_a_log_file_has_the_efficiency_too(capsys, monkeypatch):
+    at_times(monkeypatch, 100.0, 101.0)
+    with Console(
+        "training", 1000, efficiency=lambda per_s: [f"{per_s:.0f} x", "peak 1"]
+    ) as console:
+        console.advance(500, "loss 2.0")
+    line = "training  50%  0:01 left  loss 2.0  0.5k tokens/s  500 x  peak 1"
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
 LABEL = RunLabel("study", "rope-nano-s0-7f3a1c", "train")
 
 

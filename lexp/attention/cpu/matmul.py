@@ -17,7 +17,7 @@ MAX_SCORES = 1 << 19
 def attend_by_matmul(
     q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float, max_scores: int = MAX_SCORES
 ) -> Tensor:
-    """Return attention of q [N, H, R, D] to k, v [N, H, K, D], without a gradient.
+    """Return attention [N, H, R, V] of q [N, H, R, D] to k [N, H, K, D], v [N, H, K, V].
 
     added: summand of the scores, in their precision, broadcastable to [N, H, R, K]; -inf masks.
     Scores and softmax are in float32 (float64 for float64 inputs). The weights of bfloat16 inputs
@@ -27,7 +27,7 @@ def attend_by_matmul(
     together = max(1, max_scores // (n_rows * k.shape[2]))
     n_texts, heads = max(1, together // n_heads), min(together, n_heads)
     added = added.expand(n_all, n_heads, -1, -1)
-    out, wide = torch.empty_like(q), scores_dtype(q)
+    out, wide = v.new_empty(n_all, n_heads, n_rows, v.shape[-1]), scores_dtype(q)
     with torch.autocast("cpu", enabled=False), bfloat16_products(q.dtype == torch.bfloat16):
         for n, h in product(range(0, n_all, n_texts), range(0, n_heads, heads)):
             part = slice(n, n + n_texts), slice(h, h + heads)

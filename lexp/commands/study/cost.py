@@ -41,6 +41,7 @@ from lexp.scoring.memory import spelled
 from lexp.system import runtime
 from lexp.system.errors import ConfigError
 from lexp.training.optim import make_optimizer
+from lexp.training.speed import training_flops
 
 VOCABULARIES = {"bytes": 256, "gpt2": 50257}
 # Steps of a pilot go on for so long; heavier steps than this are not tried on a CPU.
@@ -66,7 +67,7 @@ class Weight:
 
     def training(self) -> float:
         """Return the FLOPs of a token in training."""
-        return 6 * self.n_active + 6 * self.attention * (self.train_len + 1)
+        return training_flops(self.n_active, self.attention, self.train_len)
 
     def forward(self, length: int, bounded: bool) -> float:
         """Return the FLOPs of a token in a window. bounded: the pattern has a limited lookback."""
