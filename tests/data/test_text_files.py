@@ -81,6 +81,14 @@ def test_rows_of_a_hub_data_set_have_names_without_its_place(tmp_path: Path):
     assert found == 2 * [["test:0", "test:1", "test:2", "test:3"]]
 
 
+def test_a_row_of_a_hub_data_set_that_is_no_text_is_named(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    table = pa.table({"text": strings(b"fine", b"a\xffb")})
+    parquet.write_table(table, tmp_path / "data" / "test-0.parquet")
+    with pytest.raises(DataError, match="cannot be loaded after row 0: 'utf-8' codec"):
+        names(Hub(str(tmp_path)))
+
+
 # --- once
 
 
