@@ -114,7 +114,7 @@ class Grid:
         }
         names = [name for name, values in differing.items() if len(values) > 1]
         # The same targets are other stretches of text in another vocabulary.
-        if len({s.targets for s in scored}) > len({s.vocabulary for s in scored}):
+        if len({(s.vocabulary, s.targets) for s in scored}) > len({s.vocabulary for s in scored}):
             names.append("tokens")
         return tuple(names)
 

@@ -1,14 +1,26 @@
 """What is not alike is never compared, averaged or marked as best, and tables say why."""
 
 import math
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
-from lexp.evaluate import EVALUATIONS, EvalTargets
+from lexp.evaluate import (
+    EVALUATIONS,
+    EvalTargets,
+    Method,
+    ModelIdentity,
+    ModelUnderTest,
+    RunInfo,
+)
 from lexp.extension import Extension, UniformScale
-from lexp.instruments.measure import ANALYSES, AnalysisResult
+from lexp.instruments.base import CheckpointInfo, Instrument, Measurement
+from lexp.instruments.measure import ANALYSES, COLUMNS, AnalysisResult, labelled, measure
 from lexp.pattern import Blockwise, Full, Window
+from lexp.position import RoPE
 from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
 from lexp.report.charts import published_chart
 from lexp.report.expected import expected_table, parse_expected
@@ -18,7 +30,8 @@ from lexp.report.scales import scale_tables
 from lexp.report.study_results import make_series
 from lexp.results import NOT_DEFINED, Component, Spec, component_of, read_newest, write
 from lexp.scoring.protocol import Prefix, Segments
-from support.evaluation import tokens_of
+from lexp.system.errors import ConfigError
+from support.evaluation import tiny_model, tokens_of
 from support.studies import LONGEST, Study, bumpy, run_info
 
 TOKENS, BYTES = (
@@ -78,6 +91,15 @@ def test_a_column_of_alike_rows_keeps_its_best_beside_one_of_unlike_rows(study):
     assert bold(study, TOKENS) == {("alibi", "64")}
     text = (study.folder / "report/report.md").read_text()
     assert "Nothing is bold at 256: rows differ in tokens" in text
+
+
+def test_two_rows_of_other_tokens_are_not_hidden_by_a_third_of_another_vocabulary(study):
+    """In which the same targets, by number, are other stretches of the text."""
+    study.cell(study.run(), 256, bumpy())
+    study.cell(study.run("alibi"), 256, bumpy(6, 512) - 0.5)
+    study.cell(study.run("nope"), 256, bumpy() - 1, n_bytes=4)
+    study.report()
+    assert bold(study, TOKENS) == bold(study, BYTES) == set()
 
 
 def test_a_failed_row_does_not_keep_the_others_from_being_compared(study):
@@ -229,8 +251,6 @@ def test_probes_that_differ_are_rows_of_their_own_and_say_in_what(study, what):
 
 @pytest.mark.parametrize("what", [{"text": "bbbbbbbb"}, {"precision": "bfloat16"}])
 def test_measurements_of_other_texts_and_precisions_do_not_replace_each_other(study, what):
-    from lexp.instruments.measure import labelled
-
     run = study.run()
     for changes in ({}, what):
         analysis = AnalysisResult(
@@ -243,3 +263,32 @@ def test_measurements_of_other_texts_and_precisions_do_not_replace_each_other(st
     methods = {measurement.method for measurement in labelled(found, {})}
     assert len(found) == len(methods) == 2 and all(m.startswith("window ") for m in methods)
     assert np.all([next(iter(what.values())) in " ".join(methods)])
+
+
+@dataclass(frozen=True)
+class Growth(Instrument):
+    """An instrument whose rows have one value."""
+
+    key: str
+    name = "growth"
+
+    def measure(self, inputs):
+        return Measurement(({"layer": 0, self.key: 1.0},))
+
+
+@pytest.mark.parametrize("key", [*COLUMNS, "value"])
+def test_a_row_that_names_a_column_of_every_instrument_is_refused(key, tmp_path):
+    tested = ModelUnderTest(
+        tmp_path, RunInfo("r", "m", "s", "d", 0, 8, "bytes", "float32", "t", "v", "t"),
+        ModelIdentity({}, {}, "c", "f", "t", "float32", {}), tiny_model(RoPE(8)), tokens_of(9),
+        nullcontext(), lambda n, length: None, Full(),
+    )  # fmt: skip
+    texts = torch.zeros((1, 8), dtype=torch.int64)
+    arguments = (tested, Growth(key), Method(Full(), Extension(), 8), texts,
+                 CheckpointInfo("trained", 1, 1.0))  # fmt: skip
+    if key == "value":
+        assert measure(*arguments).rows == ({"layer": 0, "value": 1.0},)
+        return
+    with pytest.raises(ConfigError, match=f"instrument growth: its rows have a value '{key}'"):
+        measure(*arguments)
+    assert not list(tmp_path.rglob("*.json"))
