@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lexp import __version__
@@ -103,9 +103,9 @@ def _run_word(word: str, arguments: list[str]) -> int:
     elif word in ("-sc", "--shell-completion"):
         complete(arguments)
     elif word == "list":
-        return guarded(word, lambda: _list(arguments[1:]))
+        return guarded(word, lambda: _list(arguments[1:]), arguments[1:])
     elif word in COMMANDS:
-        return guarded(word, lambda: run(word, arguments[1:]))
+        return guarded(word, lambda: run(word, arguments[1:]), arguments[1:])
     else:
         say(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}")
         return 2
@@ -177,13 +177,16 @@ def run(word: str, arguments: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(task)()
 
 
-def guarded(word: str, action: Callable[[], None]) -> int:
-    """Run an action and return its exit code; an error that a user can act on becomes one line."""
+def guarded(word: str, action: Callable[[], None], arguments: Sequence[str] = ()) -> int:
+    """Run an action and return its exit code; an error that a user can act on becomes one line.
+
+    arguments: what stood after the command's word, to say which keys there are.
+    """
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     try:
         with report_on_rank_zero():
-            _composed(word, action)
+            _composed(word, action, list(arguments))
     except LexpError as error:
         return error.exit_code if error.reported else show(error)
     except YAMLError as error:
@@ -199,7 +202,7 @@ def guarded(word: str, action: Callable[[], None]) -> int:
     return 0
 
 
-def _composed(word: str, action: Callable[[], None]) -> None:
+def _composed(word: str, action: Callable[[], None], arguments: list[str]) -> None:
     """Run an action; ConfigError for what Hydra cannot compose."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -207,22 +210,30 @@ def _composed(word: str, action: Callable[[], None]) -> None:
     try:
         action()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explain(word, error)) from None
+        raise ConfigError(_explain(word, error, arguments)) from None
 
 
-def _explain(word: str, error: Exception) -> str:
+def _explain(word: str, error: Exception, arguments: list[str]) -> str:
     """Return an error of Hydra as one line, with the nearest key for an unknown one."""
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
 
     from lexp.cli.overrides import why
-    from lexp.config.messages import explained, suggest
-    from lexp.config.sweep import compose_default
+    from lexp.config.comments import keys
+    from lexp.config.messages import explained
+    from lexp.config.sweep import compose_choices
+    from lexp.config.unknown_keys import suggest
 
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: {why(error.override)}"
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown:
-        return suggest(unknown[1], compose_default(config_folder(), word))
+        comments = {key.name: key.about for key in keys(config_folder() / f"{word}.yaml")}
+        try:
+            composed = compose_choices(config_folder(), word, arguments)
+        except (HydraException, OmegaConfBaseException) as other:  # a choice is unknown too
+            return explained(other)
+        return suggest(unknown[1], composed, comments)
     return explained(error)
 
 

@@ -1,11 +1,6 @@
 """Errors of Hydra and OmegaConf as one line that a user can act on."""
 
-import difflib
 import re
-from collections.abc import Iterator
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from lexp.system.files import config_folder
 
@@ -90,23 +85,3 @@ def options(group: str) -> str:
     folder = config_folder() / group
     paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
     return ", ".join(sorted(path.as_posix() for path in paths))
-
-
-def suggest(unknown: str, config: DictConfig) -> str:
-    """Return, for a key that does not exist, the nearest ones that do, or all of its level."""
-    keys = list(_keys(config))
-    near = difflib.get_close_matches(unknown, keys, n=3)
-    if near:
-        return f"no key {unknown!r}; did you mean {' or '.join(near)}?"
-    level = sorted({key.split(".")[0] for key in keys})
-    return f"no key {unknown!r}; there are {', '.join(level)}"
-
-
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        name = f"{prefix}{key}"
-        yield name
-        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
-            inner = config[key]
-            if OmegaConf.is_dict(inner):
-                yield from _keys(inner, f"{name}.")

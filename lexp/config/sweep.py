@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from lexp.config.comments import default_choices
 from lexp.system.errors import ConfigError
 from lexp.system.output import say
 
@@ -96,10 +97,20 @@ def searched(folders: list[str]) -> list[str]:
     return [f"hydra.searchpath=[{','.join(f'file://{Path(f).resolve()}' for f in folders)}]"]
 
 
-def compose_default(config_folder: Path, word: str) -> DictConfig:
-    """Compose a command's config without overrides, to tell what keys there are."""
+def compose_choices(config_folder: Path, word: str, arguments: list[str]) -> DictConfig:
+    """Compose a command's config with the choices of groups alone, to tell what keys there are.
+
+    arguments: those of the command line; of several choices that a sweep makes the first is taken.
+    """
+    words, folders = split(arguments)
+    groups = {group.name for group in default_choices(config_folder / f"{word}.yaml")}
+    choices = []
+    for override in words:
+        group, _, value = override.partition("=")
+        if group in groups:
+            choices.append(f"{group}={value if '[' in value else value.split(',')[0]}")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder), version_base="1.3"):
-        config = compose(word)
+        config = compose(word, overrides=[*choices, *searched(folders)])
     OmegaConf.set_readonly(config, True)
     return config

@@ -1,0 +1,124 @@
+"""What to say of a key that does not exist: the key that was meant, or the keys of its level."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lexp.config.messages import options
+from lexp.system.files import config_folder
+
+# What other tools call a key of lexp. Where several keys share a word, those that a command has
+# are offered.
+SYNONYMS = {
+    "tokens": "steps max_steps n_steps num_steps total_steps train_steps iterations iters "
+    "max_iters num_iterations epochs n_epochs num_epochs max_epochs train_tokens n_tokens budget",
+    "epochs": "n_epochs num_epochs max_epochs num_train_epochs steps max_steps",
+    "batch_tokens": "batch_size batch bs global_batch_size per_device_train_batch_size "
+    "micro_batch_size train_batch_size device_batch_size n_batch",
+    "batch_size": "batch bs global_batch_size per_device_train_batch_size train_batch_size",
+    "lengths": "length len seq_len seqlen seq_length sequence_length context ctx n_ctx context_len "
+    "context_length block_size max_len max_length max_seq_len max_seq_length eval_len",
+    "train_len": "seq_len seqlen seq_length sequence_length context ctx n_ctx context_len "
+    "context_length block_size max_len max_length max_seq_len max_seq_length "
+    "max_position_embeddings length lengths window train_length",
+    "max_len": "seq_len seqlen seq_length context context_length block_size max_length train_len",
+    "max_tokens": "n_tokens tokens limit max_eval_tokens eval_tokens",
+    "samples": "n_samples num_samples limit examples n_examples",
+    "lr": "learning_rate learningrate max_lr peak_lr base_lr",
+    "optim": "optimizer optimiser adamw",
+    "optim.weight_decay": "wd decay",
+    "optim.clip": "grad_clip max_grad_norm clip_grad gradient_clip_val gradient_clipping",
+    "optim.warmup": "warmup_steps warmup_ratio warmup_iters num_warmup_steps",
+    "optim.schedule": "scheduler lr_scheduler lr_schedule lr_scheduler_type schedule",
+    "optim.final": "min_lr min_lr_ratio final_lr",
+    "optim.beta1": "adam_beta1",
+    "optim.beta2": "adam_beta2",
+    "size.n_layers": "layers n_layer num_layers depth num_hidden_layers",
+    "size.d_model": "dim width hidden_size n_embd embed_dim hidden d_embed",
+    "size.n_heads": "heads n_head num_heads num_attention_heads",
+    "size.d_ff": "ffn_dim intermediate_size d_mlp",
+    "accumulation": "grad_accum gradient_accumulation_steps grad_accumulation accumulate "
+    "accumulate_grad_batches gradient_accumulation",
+    "save_every": "save_steps save_interval checkpoint_every checkpoint_interval ckpt_every",
+    "eval_every": "eval_steps eval_interval val_every val_interval val_check_interval probe_every",
+    "init_from": "resume resume_from checkpoint ckpt ckpt_path pretrained resume_from_checkpoint",
+    "checkpoints": "checkpoint step steps ckpt",
+    "parallel": "gpus n_gpus num_gpus ngpus gpu devices nproc nproc_per_node world_size strategy "
+    "distributed ddp fsdp",
+    "device": "gpus n_gpus num_gpus ngpus gpu devices cuda accelerator",
+    "precision": "dtype fp16 bf16 amp mixed_precision torch_dtype",
+    "outputs": "out out_dir output output_dir output_path save_dir log_dir",
+    "name": "run_name experiment exp exp_name experiment_name run_id",
+    "dataset": "data corpus texts text train_data data_path data_dir",
+    "model": "position scheme arch architecture pos positions runs run",
+    "attention": "pattern patterns method methods mask",
+    "wandb": "logger log_to report_to logging",
+    "task": "task_name glue",
+}
+
+
+def suggest(unknown: str, config: DictConfig, comments: Mapping[str, str]) -> str:
+    """Return, for a key that does not exist, the one that was meant, or all of its level.
+
+    config: a composed config of the command. comments: what its keys are, by name.
+    """
+    keys = [key for key in _keys(config) if _is_set_by_hand(key)]
+    above, _, last = unknown.rpartition(".")
+    if above in keys or above == "":
+        if meant := _meant(last, keys, f"{above}." if above else ""):
+            return f"no key {unknown!r}; did you mean {_joined(meant, comments)}?"
+        return f"no key {unknown!r}; {_level(above, keys)}"
+    near = difflib.get_close_matches(unknown, keys, n=3) or _meant(last, keys, "")
+    if near:
+        return f"no key {unknown!r}; did you mean {_joined(near, comments)}?"
+    return f"no key {unknown!r}; {_level('', keys)}"
+
+
+def _meant(word: str, keys: list[str], above: str) -> list[str]:
+    """Return the keys below `above` that a word may stand for, the likeliest first."""
+    inside = [key.removeprefix(above) for key in keys if key.startswith(above)]
+    shown = _letters(word)
+    called = [key for key, words in SYNONYMS.items() if shown in _letters(words).split()]
+    found = [key for key in called if key in inside] if not above else []
+    if not found:  # the last part of a longer key, or of one that is written almost so
+        found = [key for key in inside if key.rpartition(".")[2] == word]
+    found = found or difflib.get_close_matches(word, inside, n=3)
+    return [f"{above}{key}" for key in found[:3]]
+
+
+def _letters(words: str) -> str:
+    """Return words as one of batch_size, batch-size and batchSize."""
+    return words.lower().replace("-", "").replace("_", "")
+
+
+def _joined(keys: list[str], comments: Mapping[str, str]) -> str:
+    return " or ".join(f"{key} ({comments[key]})" if comments.get(key) else key for key in keys)
+
+
+def _level(above: str, keys: list[str]) -> str:
+    """Return which keys there are below a key; "" for the first level."""
+    start = f"{above}." if above else ""
+    inside = [key for key in keys if key.startswith(start)]
+    level = dict.fromkeys(start + key.removeprefix(start).split(".")[0] for key in inside)
+    if level:
+        return f"there are {', '.join(level)}"
+    if "." not in above and (config_folder() / above).is_dir():
+        return f"this {above} has no keys; choose another by {above}=NAME of {options(above)}"
+    return f"{above} has no keys of its own"
+
+
+def _is_set_by_hand(key: str) -> bool:
+    """Return False for keys inside a choice that say which class it is and how it is called."""
+    return not (key.endswith("._target_") or ("." in key and key.endswith(".name")))
+
+
+def _keys(config: Any, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
+            inner = config[key]
+            if OmegaConf.is_dict(inner):
+                yield from _keys(inner, f"{name}.")

@@ -1,0 +1,106 @@
+"""A key that does not exist: one line with what was meant, in the words of other tools too."""
+
+import functools
+
+import pytest
+
+from lexp.cli import main as cli
+from lexp.config.comments import default_choices, keys
+from lexp.config.schema import register_schemas
+from lexp.config.sweep import compose_choices
+from lexp.config.unknown_keys import SYNONYMS, suggest
+from support import ROOT
+from support.config import choices
+
+TOKENS = "tokens (training budget: tokens read in total)"
+LENGTH = "train_len (context length in training, in tokens)"
+SAID = {
+    "train steps=10": TOKENS,
+    "train epochs=2": TOKENS,
+    "train batch-size=4": "batch_tokens (tokens per optimiser step)",
+    "train seq_len=64": LENGTH,
+    "train block_size=64": LENGTH,
+    "train learning_rate=1": "lr (peak learning rate)",
+    "train gpus=2": "parallel (with several ranks (torchrun, srun)",
+    "train n_layers=2": "size.n_layers",
+    "train weight_decay=0.1": "optim.weight_decay (of weight matrices)",
+    "train modle=xpos": "model",
+    "train model=xpos model.position.gama=1": "model.position.gamma",
+    "train -m model=xpos,rope model.position.gama=1": "model.position.gamma",
+    "train model.positoin.base=1": "model.position.base",
+    "eval seq_len=64": "lengths (tokens of context, each a column of the table)",
+    "finetune steps=3": "epochs (passes over the texts)",
+    "finetune bs=3": "batch_size (texts in a step)",
+}
+
+
+@pytest.fixture(autouse=True)
+def unchanged(monkeypatch):
+    """What `run` sets in this process is set back."""
+    for name in ("HYDRA_FULL_ERROR", "LEXP_SWEEP_JOBS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr("sys.argv", ["lexp"])
+
+
+def refused(line: str, capsys) -> str:
+    """What `lexp LINE` says when it ends with exit code 2: one line."""
+    word, *arguments = line.split()
+    assert cli.guarded(word, lambda: cli.run(word, arguments), arguments) == 2
+    (shown,) = capsys.readouterr().err.splitlines()
+    return shown
+
+
+@functools.cache
+def composed(word: str, *choices: str):
+    register_schemas()
+    return compose_choices(ROOT / "conf", word, list(choices))
+
+
+def said(line: str) -> str:
+    """What is said of the last override of a line, the others being choices."""
+    word, *chosen, last = line.split()
+    about = {key.name: key.about for key in keys(ROOT / "conf" / f"{word}.yaml")}
+    return suggest(last.partition("=")[0], composed(word, *chosen), about)
+
+
+@pytest.mark.parametrize("line", ["train steps=10", "train -m model=xpos,rope model.pos=1"])
+def test_a_command_says_it_in_a_line(line, capsys):
+    assert refused(line, capsys) == f"lexp: {said(line)}"
+
+
+@pytest.mark.parametrize("line", SAID)
+def test_the_key_that_was_meant_is_offered_with_what_it_is(line):
+    shown = said(line)
+    assert f"; did you mean {SAID[line]}" in shown, shown
+    assert "_target_" not in shown and ".name" not in shown
+
+
+LEVELS = {
+    "train dataset=text dataset.path=mine": "; there are dataset.train, dataset.validation, "
+    "dataset.test, dataset.column",
+    "train size.zzz=1": "; there are size.n_layers, size.d_model,",
+    "train model.zzz=1": "; there are model.position",
+    "train optim.zzz=1": "; there are optim.beta1, optim.beta2,",
+    "train dataset.path=mine": "; this dataset has no keys; choose another by dataset=NAME of "
+    + ", ".join(sorted(choices("dataset"))),
+    "train attention=full": "; there are model, objective,",
+}
+
+
+@pytest.mark.parametrize("line", LEVELS)
+def test_without_a_guess_the_keys_of_the_level_are_named(line):
+    shown = said(line)
+    assert LEVELS[line] in shown and "_target_" not in shown and "dataset.name" not in shown
+
+
+def test_an_unknown_choice_beside_an_unknown_key_is_a_line_too(capsys):
+    assert "xxpos" in refused("train attention=full model=xxpos", capsys)
+
+
+def test_no_word_is_a_key_of_the_command_that_it_leads_to():
+    """Every key to which a word of other tools leads exists in a command."""
+    known = {"optim"}
+    for path in [*ROOT.glob("conf/*.yaml")]:
+        known |= {key.name for key in (*keys(path), *default_choices(path))}
+    known |= {f"size.{key.name}" for key in keys(ROOT / "conf/size/nano.yaml")}
+    assert set() == set(SYNONYMS) - known
