@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 
 def make_jobs_left(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list:
     """Return the jobs of a launcher's sweep that must start."""
+    from lexp.config.job_configs import JobConfigs
     from lexp.launch import left_to_do, make_jobs
 
     loader, config = launcher.hydra_context.config_loader, launcher.config
-    word = config.hydra.job.config_name
-    jobs = make_jobs(
-        word, job_overrides, first, lambda words: loader.load_sweep_config(config, words)
-    )
+    word, of_hydra = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
+    configs = JobConfigs(loader, word)
+    jobs = make_jobs(word, job_overrides, first, lambda words: configs.compose([*of_hydra, *words]))
     return left_to_do(jobs)
 
 

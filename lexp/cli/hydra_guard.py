@@ -6,17 +6,19 @@ it is composed, whichever way it was asked for, and before Hydra acts on it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra._internal.hydra as hydra_main
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -83,6 +85,16 @@ def ordered(arguments: list[str]) -> list[str]:
 def install() -> None:
     """Have Hydra compose every config of this process with `CheckedLoader`."""
     hydra_main.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    Sweeper.validate_batch_is_legal = _validate_batch  # type: ignore[method-assign,assignment]
+
+
+_validate_for_hydra = Sweeper.validate_batch_is_legal
+
+
+def _validate_batch(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
+    """Compose the jobs of other sweepers; those of Hydra's own were checked before it started."""
+    if type(sweeper).__name__ != BasicSweeper.__name__:  # the plugin is another copy of the class
+        _validate_for_hydra(sweeper, batch)
 
 
 class CheckedLoader(ConfigLoaderImpl):
@@ -104,8 +116,7 @@ class CheckedLoader(ConfigLoaderImpl):
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )
         except OverflowError:
-            words = [w for w in overrides if re.search(r"\d{300}", w)] or overrides
-            raise ConfigError(f"{words[0][:40]}...: a number beyond 1e308; lower it") from None
+            _raise_too_large(overrides)
         except ValueError as error:  # of a group without a choice
             reason = re.sub(
                 r"Config group override must .*", "expected the name of a choice", f"{error}"
@@ -122,6 +133,16 @@ class CheckedLoader(ConfigLoaderImpl):
         if run_mode == RunMode.MULTIRUN:
             refuse_links_of_sweep(config)
         return config
+
+    def set_values(self, config: DictConfig, overrides: list[Override]) -> None:
+        """Put the values of plain overrides into a composed config, checked as it is."""
+        for override in overrides:
+            check_override(str(override.input_line))
+        try:
+            self._apply_overrides_to_config(overrides, config)
+        except OverflowError:
+            _raise_too_large([str(override.input_line) for override in overrides])
+        expand_home(config)
 
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: list[str]
@@ -181,6 +202,11 @@ class CheckedRepository(CachingConfigRepository):
         for text in strings_in([OmegaConf.to_container(loaded.config), loaded.header, texts]):
             check_interpolation(text, str(path))
         return loaded
+
+
+def _raise_too_large(overrides: list[str]) -> NoReturn:
+    words = [w for w in overrides if re.search(r"\d{300}", w)] or overrides
+    raise ConfigError(f"{words[0][:40]}...: a number beyond 1e308; lower it") from None
 
 
 def is_foreign(place: str) -> bool:

@@ -14,11 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lexp.config.comments import default_choices
+from lexp.config.job_configs import JobConfigs
 from lexp.system.errors import ConfigError
 from lexp.system.output import say
 
-# Composing takes a few hundredths of a second a job; of larger sweeps the first ones are checked.
-MAX_CHECKED = 200
 # So many jobs take longer to check than a user waits without a word.
 MANY = 20
 
@@ -60,19 +59,17 @@ def check_jobs(
     if any(word.startswith("hydra/sweeper=") for word in words):
         return 0  # another sweeper makes other jobs
     words = [word for word in words if not re.match(r"[+~]*hydra[./]", word)]
-    words += searched(folders)
+    searching = searched(folders)
     with initialize_config_dir(str(config_folder), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
         jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
         if len(jobs) >= MANY:
-            say(
-                f"checking {len(jobs)} jobs"
-                + f", the first {MAX_CHECKED}" * (len(jobs) > MAX_CHECKED)
-            )
-        for overrides in jobs[:MAX_CHECKED]:
+            say(f"checking {len(jobs)} jobs")
+        configs = JobConfigs(loader, word)
+        for overrides in jobs:
             try:
-                check(compose(word, overrides=overrides))
+                check(configs.compose([*overrides, *searching]))
             except ConfigError as error:
                 raise ConfigError(f"job {' '.join(overrides)}: {error}") from None
     return len(jobs)

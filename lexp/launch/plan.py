@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
@@ -44,14 +44,12 @@ def make_jobs(
     first: int,
     load: Callable[[list[str]], DictConfig],
 ) -> list[SweepJob]:
-    """Return the jobs of a sweep of `lexp WORD`. load: composes a config from overrides."""
+    """Return the jobs of a sweep of `lexp WORD`. load: composes a config, without Hydra's keys."""
     jobs = []
     for number, words in enumerate(overrides, first):
         folder = n_steps = None
         if word == "train":
-            config = load(list(words))
-            keys = [str(key) for key in config if key != "hydra"]
-            settings = read_train(plain(OmegaConf.masked_copy(config, keys)))
+            settings = read_train(plain(load(list(words))))
             folder = run_folder(settings.study_folder, settings.raw)
             n_steps = settings.n_steps
         jobs.append(SweepJob(number, tuple(words), folder, n_steps))
