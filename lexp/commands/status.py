@@ -75,10 +75,11 @@ def look(study: Path) -> dict[str, Status]:
 def show(runs: dict[str, Status]) -> Group:
     """Return the table, and a line that sums it up."""
     table = Table(box=None, pad_edge=False)
+    # Folded where a terminal is too narrow: a cut number says something else.
     for name in ("run", "state"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     for name in ("step", "tokens/s", "left", "last step", "heartbeat"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for name in ("where", "reason"):
         table.add_column(name, overflow="fold")
     now = time.time()

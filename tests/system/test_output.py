@@ -5,6 +5,7 @@ import csv
 import io
 import re
 import warnings
+from collections import Counter
 
 import pytest
 
@@ -183,3 +184,13 @@ def test_a_table_in_a_terminal_is_printed_in_parts(width, monkeypatch, capsys):
     out = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
     assert "…" not in out and all(out.count(f"123.45{k} ±1.5") == 2 for k in range(12))
     assert max(map(len, out.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_status_cuts_nothing_in_a_narrow_terminal(width, capsys):
+    run = Status("running", 123456, 789012, 12345.0, 98765.0, host="a-host", pid=4321)
+    table_console(width).print(show({"rope-nano-text-L128-s0-186350": run}))
+    out = capsys.readouterr().out
+    assert "…" not in out and max(map(len, out.splitlines())) <= width
+    shown = Counter(c for c in out if c.isdigit())
+    assert shown >= Counter(c for c in "123456 789012 12345 128 0 186350 4321" if c.isdigit())
