@@ -249,6 +249,7 @@ def lines(capsys) -> list[str]:
 
 
 def test_the_table_has_a_row_for_every_run_and_a_line_that_sums_up(tmp_path, capsys):
+    config = compose("status", f"outputs={tmp_path}/outputs", "name=mine")
     study = tmp_path / "outputs" / "mine"
     made(study, "a-run", state="running", step=30, n_steps=200, tokens_per_s=45678.9,
          seconds_left=125.0, pid=os.getpid(), host=HOST, stepped=time.time() - 65)  # fmt: skip
@@ -256,7 +257,7 @@ def test_the_table_has_a_row_for_every_run_and_a_line_that_sums_up(tmp_path, cap
     made(study, "c-bad", state="diverged", step=7, n_steps=200, reason="loss [nan] at step 8")
     made(study, "d-memory", state="out of memory", reason="no room")
     made(study, "e-lost", state="running", pid=dead_pid(), host=HOST)
-    task.status(compose("status", f"outputs={tmp_path}/outputs", "name=mine"))
+    task.status(config)
     out = capsys.readouterr().out
     rows = [line.rstrip() for line in out.splitlines()]
     assert "\x1b" not in out  # no colours where nobody sees them
