@@ -13,9 +13,21 @@ from lexp.system.errors import LexpError, StorageError
 
 
 def real_folder(path: Path | str) -> Path:
-    """Return a folder that the user names: unchanged, or resolved if a part of it is a link."""
-    folder = Path(path)
-    return folder if first_link(folder) is None else Path(os.path.realpath(folder))
+    """Return a folder that the user names: unchanged, or resolved if a part of it is a link.
+
+    StorageError if a link leads nowhere, as where a disk is not mounted.
+    """
+    text = os.fspath(path)
+    if first_link(Path(text)) is None:
+        return Path(text)
+    while (link := first_link(Path(text))) is not None:
+        if not os.path.exists(link):
+            raise StorageError(
+                f"{link} is a symbolic link to {os.readlink(link)}, where nothing is: "
+                "mount the disk, or create the folder"
+            )
+        text = os.path.realpath(link) + text[len(link) :]
+    return Path(os.path.normpath(text))
 
 
 def refuse_links(path: Path, error: type[LexpError] = StorageError) -> None:

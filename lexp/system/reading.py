@@ -72,8 +72,8 @@ def own_file_exists(path: Path) -> bool:
         require_file(os.lstat(path).st_mode, path)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError as error:
-        raise CheckpointError(f"{path} {error.strerror or error}") from None
+    except NotAFile as error:
+        raise CheckpointError(f"{path} {error}") from None
     return True
 
 

@@ -86,6 +86,11 @@ def test_folders_that_the_user_names_may_be_links(victim, tmp_path, monkeypatch)
         assert real_folder(name) == victim
     files.write_text(real_folder("own/folder/inner") / "new", "x")
     assert (victim / "inner" / "new").read_text() == "x"
+    for name in ("own/new", "own/new/below"):
+        with pytest.raises(
+            StorageError, match="own/new is a symbolic link to .*/new, where nothing"
+        ):
+            real_folder(name)
     assert first_link(tmp_path / "missing" / "file") is None
     refuse_links(victim / "file")
 
