@@ -10,16 +10,15 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 
-def make_jobs_left(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list:
-    """Return the jobs of a launcher's sweep that must start."""
+def make_all_jobs(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list:
+    """Return the jobs of a launcher's sweep."""
     from lexp.config.job_configs import JobConfigs
-    from lexp.launch import left_to_do, make_jobs
+    from lexp.launch import make_jobs
 
     loader, config = launcher.hydra_context.config_loader, launcher.config
     word, of_hydra = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
     configs = JobConfigs(loader, word)
-    jobs = make_jobs(word, job_overrides, first, lambda words: configs.compose([*of_hydra, *words]))
-    return left_to_do(jobs)
+    return make_jobs(word, job_overrides, first, lambda words: configs.compose([*of_hydra, *words]))
 
 
 class Here(BasicLauncher):
@@ -29,12 +28,16 @@ class Here(BasicLauncher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs."""
-        from lexp.launch import queued
+        from lexp.launch import left_to_do, queued, refuse_unfinished
 
-        jobs = make_jobs_left(self, job_overrides, initial_job_idx)
+        every_job = make_all_jobs(self, job_overrides, initial_job_idx)
+        jobs = left_to_do(every_job)
         os.environ["LEXP_SWEEP_JOBS"] = str(len(jobs))
         with queued(jobs):
-            return super().launch([job.overrides for job in jobs], initial_job_idx)
+            returns = super().launch([job.overrides for job in jobs], initial_job_idx)
+        if all(one.status == JobStatus.COMPLETED for one in returns):
+            refuse_unfinished(every_job, jobs)
+        return returns
 
 
 class Local(Launcher):
@@ -52,10 +55,11 @@ class Local(Launcher):
     ) -> Sequence[JobReturn]:
         """Run the jobs."""
         from lexp.config.folders import sweep_folder
-        from lexp.launch import make_slots, run_processes
+        from lexp.launch import left_to_do, make_slots, refuse_unfinished, run_processes
 
         slots = make_slots(self._jobs, self._per_gpu)
-        jobs = make_jobs_left(self, job_overrides, initial_job_idx)
+        every_job = make_all_jobs(self, job_overrides, initial_job_idx)
+        jobs = left_to_do(every_job)
         before = [self.config.hydra.job.config_name, *self._for_every_job()]
         ended = run_processes(
             jobs,
@@ -68,6 +72,8 @@ class Local(Launcher):
             failure = ended[job.number]
             state = JobStatus.FAILED if failure else JobStatus.COMPLETED
             returns.append(JobReturn(overrides=job.overrides, status=state, _return_value=failure))
+        if not any(ended.values()):
+            refuse_unfinished(every_job, jobs)
         return returns
 
     def _for_every_job(self) -> list[str]:

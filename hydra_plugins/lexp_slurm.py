@@ -10,7 +10,7 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
     from hydra.core.utils import JobReturn, JobStatus
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
-    from hydra_plugins.lexp_launchers import make_jobs_left
+    from hydra_plugins.lexp_launchers import make_all_jobs
 
     class Slurm(SlurmLauncher):
         """Runs jobs as a SLURM array; a preempted or timed-out job is queued again."""
@@ -32,9 +32,10 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
             self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
         ) -> Sequence[JobReturn]:
             """Queue the jobs, and wait for them if `wait` is set."""
+            from lexp.launch import left_to_do
             from lexp.launch.slurm import collect, submit, warn_without_accounting
 
-            jobs = make_jobs_left(self, job_overrides, initial_job_idx)
+            jobs = left_to_do(make_all_jobs(self, job_overrides, initial_job_idx))
             if not jobs:
                 return []
             os.environ["LEXP_SWEEP_JOBS"] = "1"  # they do not follow one another

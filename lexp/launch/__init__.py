@@ -1,6 +1,14 @@
 """Launchers of sweeps: jobs one after another, side by side on this machine, or in SLURM."""
 
-from lexp.launch.plan import SweepJob, left_to_do, make_jobs, queued
+from lexp.launch.plan import SweepJob, left_to_do, make_jobs, queued, refuse_unfinished
 from lexp.launch.processes import make_slots, run_processes
 
-__all__ = ["SweepJob", "left_to_do", "make_jobs", "make_slots", "queued", "run_processes"]
+__all__ = [
+    "SweepJob",
+    "left_to_do",
+    "make_jobs",
+    "make_slots",
+    "queued",
+    "refuse_unfinished",
+    "run_processes",
+]

@@ -18,7 +18,7 @@ from lexp.runs import status
 from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import run_folder
 from lexp.runs.status import Status
-from lexp.system.errors import LexpError
+from lexp.system.errors import Busy, LexpError
 from lexp.system.files import make_folder, remove_empty_folder, remove_file
 from lexp.system.output import say
 
@@ -99,6 +99,20 @@ def _why_not(job: SweepJob, seen: set[Path], waiting: set[str] | None) -> str:
     if now.state == status.QUEUED and now.pid not in (None, os.getpid()):
         return f"is queued by {where}; skipped"
     return ""
+
+
+def refuse_unfinished(jobs: list[SweepJob], started: list[SweepJob]) -> None:
+    """Raise Busy, at the end of a sweep, for runs that were left to others and are not done yet."""
+    own = {job.folder for job in started}
+    others = dict.fromkeys(job.folder for job in jobs if job.folder and job.folder not in own)
+    unfinished = [f.name for f in others if status.judge(f).state != status.DONE]
+    if unfinished:
+        more = f" and {len(unfinished) - 3} more" if len(unfinished) > 3 else ""
+        raise Busy(
+            f"{len(unfinished)} of {len(jobs)} runs are not done, others train or queue them: "
+            f"{', '.join(unfinished[:3])}{more}; repeat the command later (a run whose process has "
+            f"ended can be started after {status.SILENT_S:.0f} s)"
+        )
 
 
 def slurm_jobs() -> set[str] | None:

@@ -13,11 +13,19 @@ import pytest
 
 from lexp import launch
 from lexp.config import sweep
-from lexp.launch import SweepJob, hold_signals, left_to_do, make_slots, plan, queued
+from lexp.launch import (
+    SweepJob,
+    hold_signals,
+    left_to_do,
+    make_slots,
+    plan,
+    queued,
+    refuse_unfinished,
+)
 from lexp.runs import status
 from lexp.runs.locks import locked
 from lexp.runs.status import Status
-from lexp.system.errors import ConfigError
+from lexp.system.errors import Busy, ConfigError
 from support import ROOT
 from support.cli import lexp
 from support.config import TINY, dataset
@@ -210,6 +218,24 @@ def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypat
         f"{tmp_path}/held is being trained by process {os.getpid()} on {HOST}; skipped",
         f"{tmp_path}/failed is requested twice; started once",
     ]
+
+
+def test_runs_that_were_left_to_others_end_a_sweep_with_their_names(tmp_path):
+    """Judged at its end: what the others have finished by then is no reason to fail."""
+    jobs = [job(tmp_path / name, n) for n, name in enumerate(("own", "held", "finished"))]
+    for one in jobs:
+        one.folder.mkdir()
+        status.write(one.folder, Status("running", pid=os.getpid(), host=HOST))
+    (tmp_path / "finished" / "done.json").write_text("{}")
+    (tmp_path / "finished/checkpoints/step-00000010").mkdir(parents=True)
+    with locked(tmp_path / "held"), pytest.raises(Busy) as error:
+        refuse_unfinished(jobs, jobs[:1])
+    assert error.value.exit_code == 8
+    assert "1 of 3 runs are not done" in str(error.value) and ": held; " in str(error.value)
+    (tmp_path / "held" / "done.json").write_text("{}")
+    (tmp_path / "held/checkpoints/step-00000010").mkdir(parents=True)
+    refuse_unfinished(jobs, jobs[:1])
+    refuse_unfinished([SweepJob(1, ("a=1",), None)], [])
 
 
 def test_while_slurm_is_silent_nothing_that_may_wait_there_is_queued_twice(
