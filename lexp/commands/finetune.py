@@ -82,7 +82,7 @@ def finetune_(config: DictConfig) -> None:
     device = runtime.choose_device(settings.device)
     precision = runtime.choose_precision(settings.precision, device)
     splits = {name: plan.labelled.examples(name) for name in SPLITS}
-    say(*plan.labelled.left_out(), *common_texts(splits["train"], splits["validation"]))
+    say(*plan.labelled.notes(), *common_texts(splits["train"], splits["validation"]))
     latest = final_checkpoint(run)
     tokenizer = load_run_tokenizer(run)
     identity = {

@@ -98,7 +98,7 @@ class Texts:
 
         trained_on: fingerprint of a run's texts; "" if nobody knows them. vocabulary: its name.
         """
-        lines = [*self._corpus(dataset).left_out(), *remarks(test, vocabulary, ("test",))]
+        lines = [*self._corpus(dataset).notes(), *remarks(test, vocabulary, ("test",))]
         trained: np.ndarray | None = test.facts["train"].hashes
         if trained_on != test.fingerprint:
             folder = store_folder(self.plan.config.cache, trained_on, test.tokenizer)

@@ -179,7 +179,7 @@ def _train(
         lambda: make_store(settings.dataset, settings.tokenizer, settings.cache)
     )
     if group.is_rank_zero:
-        say(*corpus.left_out(), *remarks(store, settings.tokenizer.name))
+        say(*corpus.notes(), *remarks(store, settings.tokenizer.name))
     steps = loop_settings(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)
@@ -285,7 +285,10 @@ def _portion(
     """Return training batches and the tokens validations score; DataError before any training."""
     for split in ("train", "validation"):
         if not store.splits[split].names:
-            raise DataError(f"dataset.{split} of {settings.dataset.name} has no documents")
+            raise DataError(
+                f"dataset.{split} of {settings.dataset.name} has no documents (with dataset=text, "
+                "dataset.path=FOLDER splits one folder)"
+            )
     batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings.seed)
     try:
         spans = loop.validation_spans(

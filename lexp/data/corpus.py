@@ -40,8 +40,8 @@ class Corpus:
         """
         raise NotImplementedError
 
-    def left_out(self) -> list[str]:
-        """Say what was asked for and is not read, a line each."""
+    def notes(self) -> list[str]:
+        """Say what is not read of what was asked for, and how it was split, a line each."""
         return []
 
 

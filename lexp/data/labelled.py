@@ -40,7 +40,7 @@ class LabelledDataset:
         """Yield the rows of `train` or `validation`, each with its place for messages."""
         raise NotImplementedError
 
-    def left_out(self) -> list[str]:
+    def notes(self) -> list[str]:
         """Say which files that were asked for are not read, a line each."""
         return []
 
@@ -86,9 +86,9 @@ class LabelledFiles(LabelledDataset):
         super().__init__(columns, label, n_classes, measures)
         self.files = TextFiles(train, validation)
 
-    def left_out(self) -> list[str]:
+    def notes(self) -> list[str]:
         """Say how many files of each glob have another type."""
-        return [line.replace("dataset.", "task.", 1) for line in self.files.left_out()]
+        return [line.replace("dataset.", "task.", 1) for line in self.files.notes()]
 
     def rows(self, split: Split) -> Iterator[tuple[str, Any]]:
         """Yield the lines; files in order of their names."""

@@ -1,23 +1,30 @@
 """Your own files: globs of .txt, .jsonl and .parquet, one document per file, line or row."""
 
-import glob
-import os
-import re
-from collections.abc import Iterator
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
-from lexp.data.readers import SUFFIXES, read_texts
-from lexp.system.errors import DataError
-from lexp.system.reading import kind_of
+from lexp.data.globs import document_names, left_out, match
+from lexp.data.readers import read_texts
+from lexp.data.split import assign, check_shares, piece
+from lexp.system.errors import ConfigError, DataError
+
+SHARES = (0.8, 0.1, 0.1)
 
 
 class TextFiles(Corpus):
-    """Documents from files.
+    """Documents from files, in splits of their own or in one folder that is split here.
 
-    train, validation, test: a glob or a list of globs each (`**` crosses folders), or None.
-    column: the field of a .jsonl line or .parquet row that holds the text.
+    train, validation, test: a glob, a folder, or a list of them each (`**` crosses folders), or
+    None. path: likewise, of documents that are split by a hash of their text. split: shares of
+    train, validation and test in path. column: the field of a .jsonl line or .parquet row that
+    holds the text.
     """
 
     def __init__(
@@ -25,68 +32,81 @@ class TextFiles(Corpus):
         train: str | list[str] | None = None,
         validation: str | list[str] | None = None,
         test: str | list[str] | None = None,
+        path: str | list[str] | None = None,
+        split: Sequence[float] = SHARES,
         column: str = "text",
     ):
-        self.globs: dict[Split, list[str]] = {}
-        for split, value in zip(SPLITS, (train, validation, test), strict=True):
-            self.globs[split] = [value] if isinstance(value, str) else list(value or [])
+        given = zip(("path", *SPLITS), (path, train, validation, test), strict=True)
+        self.globs = {
+            key: [value] if isinstance(value, str) else list(value or []) for key, value in given
+        }
+        self.shares = check_shares(split)
+        own_splits = [f"dataset.{name}" for name in SPLITS if self.globs[name]]
+        if self.globs["path"] and own_splits:
+            raise ConfigError(f"dataset.path and {', '.join(own_splits)} (give one or the other)")
+        if not self.globs["path"] and self.shares != SHARES:
+            raise ConfigError(f"dataset.split={list(self.shares)} (goes with dataset.path)")
         self.column = column
 
-    def files(self, split: Split) -> list[Path]:
-        """Return the files of a split, sorted, each once however many names it has.
+    def files(self, key: str) -> list[Path]:
+        """Return the files of a split, or of `path`, sorted, each once however many names it has.
 
         DataError if a glob matches nothing usable.
         """
-        return self._match(split)[0]
+        return match(self.globs[key], f"dataset.{key}").files
 
-    def left_out(self) -> list[str]:
-        """Say of each split how many of its files have another type than lexp reads."""
-        lines = []
-        for split in SPLITS:
-            files, others = self._match(split)
-            if others:
-                kinds = ", ".join(sorted({_kind(path) for path in others}))
-                lines.append(
-                    f"dataset.{split}={','.join(self.globs[split])}: {len(others)} of "
-                    f"{len(files) + len(others)} files left out ({kinds}); lexp reads "
-                    f"{', '.join(SUFFIXES)}"
-                )
-        return lines
+    def notes(self) -> list[str]:
+        """Say which files have another type than lexp reads, and how many documents a split got."""
+        lines = [line for key in self.globs for line in left_out(self.globs[key], f"dataset.{key}")]
+        return lines + ([self._how_split()] if self.globs["path"] else [])
 
-    def _match(self, split: Split) -> tuple[list[Path], list[Path]]:
-        """Return the files of a split, and what else its globs match, folders aside."""
-        usable: set[Path] = set()
-        others: set[Path] = set()
-        for pattern in self.globs[split]:
-            matches = {Path(m) for m in glob.glob(pattern, recursive=True)}
-            found = {p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES}
-            if not found:
-                if [path.exists() and not path.is_file() for path in matches] == [True]:
-                    kind = kind_of(next(iter(matches)).stat().st_mode)
-                    raise DataError(f"dataset.{split}={pattern} is {kind}, not a file")
-                seen = f"{len(matches)} paths, none" if matches else "nothing"
-                place = "" if os.path.isabs(pattern) else f", in {Path.cwd()}"
-                raise DataError(
-                    f"dataset.{split}={pattern} matches {seen} that ends in "
-                    f"{', '.join(SUFFIXES)}{place}{_hint(pattern)}"
-                )
-            usable |= found
-            others |= {path for path in matches - found if not path.is_dir()}
-        once: dict[object, Path] = {}
-        for path in sorted(usable):
-            once.setdefault(_identity(path), path)
-        return list(once.values()), sorted(others)
+    def _how_split(self) -> str:
+        where = f"dataset.path={','.join(self.globs['path'])}"
+        percents = " / ".join(f"{100 * share:g}" for share in self.shares)
+        hashes, assigned = self._read_through[0], self._assigned
+        n_documents = f"{len(hashes)} document{'s' * (len(hashes) > 1)}"
+        if assigned is None:
+            return f"{where}: {n_documents}, cut into {percents} % of the text"
+        counts = Counter(assigned.tolist())
+        of_splits = ", ".join(f"{counts[at]} {split}" for at, split in enumerate(SPLITS))
+        return f"{where}: {n_documents}: {of_splits} ({percents} %, by a hash of each text)"
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Yield the documents of a split; DataError names file and place of unreadable text."""
-        files = self.files(split)
+        if not self.globs["path"]:
+            yield from self._read(split)
+            return
+        assigned, at = self._assigned, SPLITS.index(split)
+        for number, document in enumerate(self._read("path")):
+            if assigned is None:
+                text = piece(document.text, split, self.shares, document.name)
+                yield Document(document.name, text)
+            elif assigned[number] == at:
+                yield document
+
+    def _read(self, key: str) -> Iterator[Document]:
+        files = self.files(key)
         for path, name in zip(files, document_names(files), strict=True):
             for number, text in read_texts(path, self.column):
                 yield Document(name if number is None else f"{name}:{number}", text)
 
+    @cached_property
+    def _read_through(self) -> tuple[np.ndarray, str]:
+        """Starts of the SHA-256 of the texts of `path`, uint64 [documents]; a digest of all."""
+        starts, corpus = array("Q"), hashlib.sha256(repr(self.shares).encode())
+        for name, text in self._read("path"):
+            digest = hashlib.sha256(text.encode()).digest()
+            starts.append(int.from_bytes(digest[:8], "big"))
+            corpus.update(name.encode(errors="surrogateescape") + b"\0" + digest)
+        return np.array(starts), corpus.hexdigest()
+
+    @cached_property
+    def _assigned(self) -> np.ndarray | None:
+        return assign(self._read_through[0], self.shares)
+
     def changed_since(self, moment: float) -> bool:
         """Return True if a file was written, renamed or replaced after a time."""
-        states = (path.stat() for split in SPLITS for path in self.files(split))
+        states = (path.stat() for key in self.globs for path in self.files(key))
         return any(max(state.st_mtime, state.st_ctime) > moment for state in states)
 
     def fingerprint(self) -> str:
@@ -95,6 +115,8 @@ class TextFiles(Corpus):
 
     @cached_property
     def _fingerprint(self) -> str:
+        if self.globs["path"]:
+            return self._read_through[1]
         split_of: dict[Path, Split] = {}
         for split in SPLITS:
             for path in self.files(split):
@@ -102,42 +124,3 @@ class TextFiles(Corpus):
                 if first != split:
                     raise DataError(f"{path} is in both dataset.{first} and dataset.{split}")
         return content_fingerprint((split, self.documents(split)) for split in SPLITS)
-
-
-def document_names(files: list[Path]) -> list[str]:
-    """Return the path of each file from the folder on that all have in common.
-
-    The names are distinct, and the same wherever the folder is and however it is spelt.
-    """
-    if not files:
-        return []
-    folders = {folder: folder.resolve() for folder in {path.parent for path in files}}
-    common = os.path.commonpath(list(folders.values()))
-    return [(folders[p.parent] / p.name).relative_to(common).as_posix() for p in files]
-
-
-def _hint(pattern: str) -> str:
-    """Return what is often meant by a glob that matches nothing; "" if nothing is known."""
-    if braces := re.search(r"\{([^{}]*,[^{}]*)\}", pattern):
-        before, after = pattern[: braces.start()], pattern[braces.end() :]
-        each = ",".join(f"{before}{word.strip()}{after}" for word in braces[1].split(","))
-        return f"; braces are not expanded: write [{each}]"
-    if os.path.exists(pattern) and (found := re.search(r"\[[^]]+\]", pattern)):
-        return (
-            f"; {found[0]} stands for one of these characters: write "
-            f"{pattern.replace('[', '[[]')} for a file of that name"
-        )
-    return ""
-
-
-def _identity(path: Path) -> object:
-    """Return what is the same for all names of a file: of links, hard links and other spellings."""
-    status = path.stat()
-    # Inode numbers are not unique on every network file system; they are needed for hard links.
-    return (status.st_dev, status.st_ino) if status.st_nlink > 1 else path.resolve()
-
-
-def _kind(path: Path) -> str:
-    if not path.exists():
-        return "broken link"
-    return (path.suffix or "no suffix") if path.is_file() else "no regular file"

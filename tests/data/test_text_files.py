@@ -125,19 +125,19 @@ def test_files_of_other_types_are_counted(tmp_path: Path):
     write(tmp_path, "t/a.md", "t/README", "t/more/b.md")
     (tmp_path / "t" / "gone.txt").symlink_to("nothing")
     os.mkfifo(tmp_path / "t" / "pipe.txt")
-    (line,) = TextFiles(train=f"{tmp_path}/t/*", test=f"{tmp_path}/t/0.txt").left_out()
+    (line,) = TextFiles(train=f"{tmp_path}/t/*", test=f"{tmp_path}/t/0.txt").notes()
     assert line == (
         f"dataset.train={tmp_path}/t/*: 6 of 9 files left out (.gz, .md, broken link, no regular "
         "file, no suffix); lexp reads .txt, .jsonl, .parquet"
     )
-    assert TextFiles(train=f"{tmp_path}/t/[0-9].txt").left_out() == []
+    assert TextFiles(train=f"{tmp_path}/t/[0-9].txt").notes() == []
 
 
 def test_suffixes_are_read_in_any_case(tmp_path: Path):
     write(tmp_path, "A.TXT", "B.JSONL", "C.Parquet")
     corpus = TextFiles(test=f"{tmp_path}/*")
     assert names(corpus) == ["A.TXT", "B.JSONL:1", "B.JSONL:2", "C.Parquet:1", "C.Parquet:2"]
-    assert corpus.left_out() == []
+    assert corpus.notes() == []
     (tmp_path / "L.JSONL").write_text('{"text": "t", "y": 1}\n')
     task = LabelledFiles(f"{tmp_path}/L.*", f"{tmp_path}/L.*", ["text"], "y", 2, ["accuracy"])
     assert [example.label for example in task.examples("train")] == [1]
