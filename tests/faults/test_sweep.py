@@ -140,6 +140,8 @@ def rows(desk: Path) -> tuple[dict[int, str], str]:
     assert shown.code == 0, shown.said
     found = {}
     for line in shown.said.splitlines()[1:-1]:
+        if line.startswith(" "):  # the end of a long reason
+            continue
         name = line.split()[0]
         found[int(name.split("-s")[-1].split("-")[0])] = " ".join(line.split())
     return found, shown.said.splitlines()[-1]
