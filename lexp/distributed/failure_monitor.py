@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import distributed
 
 from lexp.system import errors
-from lexp.system.errors import EXIT_INTERRUPTED, LexpError, RankLost, first_line
+from lexp.system.errors import EXIT_INTERRUPTED, LexpError, RankLost, actionable, first_line
 from lexp.system.output import say
 from lexp.system.ranks import Rank
 
@@ -47,7 +47,8 @@ class Failure:
 
     def error(self, own_rank: int) -> LexpError:
         """Return the failure as an exception, marked as reported if another rank reports it."""
-        error = getattr(errors, self.kind)(self.text)
+        # A class of the user's own stands for its exit code alone.
+        error = getattr(errors, self.kind, LexpError)(self.text)
         error.exit_code, error.reported = self.code, own_rank != self.rank
         return error
 
@@ -57,8 +58,9 @@ def failure_of(rank: int, error: BaseException) -> Failure:
     if is_network(error):
         text = f"a rank cannot be reached ({first_line(error)})"
         return Failure(rank, RankLost.__name__, text, RankLost.exit_code)
-    if isinstance(error, LexpError):
-        return Failure(rank, type(error).__name__, str(error), error.exit_code)
+    known = actionable(error)
+    if known is not None:  # what this rank's machine lacks has an exit code, too
+        return Failure(rank, type(known).__name__, str(known), known.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return Failure(rank, LexpError.__name__, f"rank {rank} was interrupted", EXIT_INTERRUPTED)
     text = f"rank {rank}: {type(error).__name__}: {error}"

@@ -172,7 +172,8 @@ def test_a_sweep_in_one_process_shows_what_is_still_to_come(texts, tmp_path):
     assert states(study) == {"rope": "running", "alibi": "queued"}
     # The same sweep from elsewhere leaves alone what runs and what is queued.
     result = lexp("train", "-m", *words, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 8, result.stderr
+    assert "lexp: 2 of 2 runs are not done" in result.stderr.splitlines()[-1]
     assert f"is being trained by process {process.pid} on {HOST}; skipped" in result.stderr
     assert f"is queued by process {process.pid} on {HOST}; skipped" in result.stderr
     process.kill()
