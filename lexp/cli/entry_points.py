@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Any
 
 from lexp.system.errors import LexpError, actionable
-from lexp.system.output import say
-from lexp.system.ranks import refuse_several, report_on_rank_zero
+from lexp.system.output import say, say_loading_torch
+from lexp.system.ranks import place, refuse_several, report_on_rank_zero
 from lexp.system.user_code import UserCodeError, in_user_code
 
 
@@ -55,31 +55,42 @@ def _in_one_process(task: Callable[[Any], None]) -> Callable[[Any], None]:
     return alone
 
 
+def _say_loading() -> None:
+    """Print on rank 0 that the command loads torch, before it does."""
+    if place().rank == 0:
+        say_loading_torch()
+
+
 def _train(config: Any) -> None:
+    _say_loading()
     from lexp.commands.train import train
 
     _stop_or_go_on(train, config)
 
 
 def _eval(config: Any) -> None:
+    _say_loading()
     from lexp.commands.evaluate import eval_
 
     _stop_or_go_on(_in_one_process(eval_), config)
 
 
 def _probe(config: Any) -> None:
+    _say_loading()
     from lexp.commands.probe import probe
 
     _stop_or_go_on(_in_one_process(probe), config)
 
 
 def _analyze(config: Any) -> None:
+    _say_loading()
     from lexp.commands.analyze import analyze
 
     _stop_or_go_on(_in_one_process(analyze), config)
 
 
 def _report_study(config: Any) -> None:
+    _say_loading()
     from lexp.commands.report import report
 
     _stop_or_go_on(_in_one_process(report), config)
@@ -92,12 +103,14 @@ def _status(config: Any) -> None:
 
 
 def _study(config: Any) -> None:
+    _say_loading()
     from lexp.commands.study.command import study
 
     _stop_or_go_on(_in_one_process(study), config)
 
 
 def _finetune(config: Any) -> None:
+    _say_loading()
     from lexp.commands.finetune import finetune_
 
     _stop_or_go_on(finetune_, config)
@@ -107,6 +120,8 @@ def _check(module: str) -> Callable[[Any], None]:
     """Return the check of a command, imported when it is called."""
 
     def check(config: Any) -> None:
+        if module != "status":
+            _say_loading()
         import_module(f"lexp.commands.{module}").check(config)
 
     return check

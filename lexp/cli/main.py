@@ -6,6 +6,7 @@ Light on purpose: help and tab completion must not wait for torch.
 import contextlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,25 @@ def run(word: str, arguments: list[str]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"lexp {word}", *arguments]
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(task)()
+    say(*next_command(word, arguments))
+
+
+# What follows a command; `lexp report` itself says which page to open.
+NEXT = {"train": "eval", "eval": "report", "probe": "report", "analyze": "report"}
+
+
+def next_command(word: str, arguments: list[str]) -> list[str]:
+    """Return the line that says what to type after a command; none if nothing was made."""
+    flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
+    shown = flags - {"-m", "--multirun", "--config-dir", "-cd"} or "plan=true" in arguments
+    if word not in NEXT or shown or place().rank:
+        return []
+    if any(re.match(r"(name|outputs)=.*,", a) for a in arguments):
+        return []  # several studies
+    same = [a for a in arguments if re.match(r"(name|outputs)=", a)]
+    # Jobs that SLURM has taken are not done yet.
+    sent = word == "train" and "hydra.launcher.wait=false" in arguments
+    return [f"next: lexp {' '.join(['status' if sent else NEXT[word], *map(shlex.quote, same)])}"]
 
 
 def guarded(word: str, action: Callable[[], None], arguments: Sequence[str] = ()) -> int:

@@ -35,7 +35,7 @@ from lexp.system import runtime
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, digest, write_bytes, write_text
 from lexp.system.output import say
-from lexp.system.text import natural
+from lexp.system.text import counted, natural
 
 # What an evaluation's numbers do not depend on.
 NOT_ASKED = ("outputs", "plan", "workers", "wandb", "allow_partial", "device")
@@ -95,7 +95,8 @@ def _evaluate_all(
     n_workers = choose_workers(plan.config.workers, runs, total)
     with Console("evaluating", total) as console:
         by = f", {n_workers} at once" if n_workers > 1 else ""
-        console.say(f"{n_cells} cells of {len(runs)} runs{by}, {total / 1e6:.2f}M tokens to read")
+        cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
+        console.say(f"{cells}{by}, {total / 1e6:.2f}M tokens to read")
         is_here = n_workers == 1
         events = events_here(runs, plan) if is_here else events_of_workers(runs, plan, n_workers)
         for event in events:

@@ -27,6 +27,7 @@ from lexp.system.errors import ConfigError, DataError, OutOfMemory
 from lexp.system.files import clean
 from lexp.system.links import real_folder
 from lexp.system.output import say
+from lexp.system.text import counted
 from lexp.training.finetune import FinetuneSettings, Task, finetune
 from lexp.training.finetune_result import COLUMNS, FINETUNINGS, FinetuneResult
 from lexp.training.optim import OptimSettings
@@ -104,7 +105,7 @@ def finetune_(config: DictConfig) -> None:
         model = Classifier(trunk, plan.labelled.n_classes).to(device)
         task, n_cut = make_task(plan.labelled, splits, tokenizer, model, max_len)
         say(
-            f"{run.name}: {settings.task.name}, {len(task.train)} texts to learn from, "
+            f"{run.name}: {settings.task.name}, {counted(len(task.train), 'text')} to learn from, "
             f"{len(task.held_out)} held out, {n_cut} cut to {max_len} tokens"
         )
         history = _finetune(model, task, plan, runtime.autocast(precision, device))

@@ -38,6 +38,7 @@ from lexp.system.errors import (
     OutOfMemory,
 )
 from lexp.system.output import say
+from lexp.system.text import counted
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def raise_problems(problems: list[LexpError], statuses: list[str], allow_partial
     failed = statuses.count(OUT_OF_MEMORY)
     if failed and not allow_partial:
         raise Incomplete(
-            f"{failed} of {len(statuses)} cells ran out of memory (allow_partial=true accepts that)"
+            f"{failed} of {counted(len(statuses), 'cell')} ran out of memory "
+            "(allow_partial=true accepts that)"
         )
 
 

@@ -30,6 +30,7 @@ from lexp.system import runtime
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, write_text
 from lexp.system.output import say
+from lexp.system.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,8 @@ def _probe_all(
     total = len(runs) * len(plan.methods) * sum(plan.lengths) * passes
     with Console("probing", total) as console:
         n_cells = len(runs) * len(plan.methods) * len(plan.lengths) * len(probes.probes)
-        console.say(f"{n_cells} cells of {len(runs)} runs, {total / 1e6:.2f}M tokens to read")
+        cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
+        console.say(f"{cells}, {total / 1e6:.2f}M tokens to read")
         for opened in runs:
             are_new: list[bool] = []
 

@@ -52,13 +52,14 @@ from lexp.report.tables import (
     reach_table,
     seeds_table,
 )
-from lexp.results import read_newest, with_damage
+from lexp.results import count_results, read_newest, with_damage
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
 from lexp.system.reading import own_file_exists, read_own
+from lexp.system.text import counted
 
 # What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
 STUDY_FILE = "study.json"
@@ -80,6 +81,8 @@ def write_report(settings: ReportConfig) -> None:
     refuse_without_locks(study)
     runs = select_runs(study, settings.model)
     names = {run.name for run in runs}
+    n_files = count_results(study, EVALUATIONS)
+    say(*[f"lexp: reading {counted(n_files, 'result')}"] * (n_files > 0))
     stored = read_newest(study, EVALUATIONS)
     keep_losses(stored)
     stored = with_damage(stored)
@@ -119,8 +122,8 @@ def write_report(settings: ReportConfig) -> None:
     if failures := failures_table(all_series, others):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
     summary = (
-        f"{len(runs)} runs, {len(results)} cells. Every number carries the protocol that made it; "
-        "protocols are never mixed in a table."
+        f"{counted(len(runs), 'run')}, {counted(len(results), 'cell')}. Every number carries the "
+        "protocol that made it; protocols are never mixed in a table."
     )
     page = Page(f"lexp: {settings.name}", summary, tuple(sections), provenance(runs))
     _write(study, page)
@@ -129,7 +132,8 @@ def write_report(settings: ReportConfig) -> None:
         for item in section.items:
             if isinstance(item, Table) and not item.secondary:
                 rich.table(item)
-    say(f"{study}/report/report.html, report.md, report.tex, *.csv")
+    page_uri = (study / "report" / "report.html").resolve().as_uri()
+    say(f"{study}/report/report.html, report.md, report.tex, *.csv", f"next: open {page_uri}")
 
 
 def _training(

@@ -31,6 +31,7 @@ from lexp.runs.status import (
 )
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.links import refuse_links
+from lexp.system.text import counted
 
 COLOURS = {
     QUEUED: "blue", RUNNING: "cyan", DONE: "green", PREEMPTED: "yellow", INTERRUPTED: "yellow",
@@ -107,7 +108,7 @@ def summary(runs: dict[str, Status]) -> str:
     """Return how many runs are in each state, in the order of a run's life."""
     counts = Counter(run.state for run in runs.values())
     parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
-    return f"{len(runs)} run{'' if len(runs) == 1 else 's'}: {', '.join(parts)}"
+    return f"{counted(len(runs), 'run')}: {', '.join(parts)}"
 
 
 def _watch(study: Path, runs: dict[str, Status], rich: Rich, every_s: float) -> None:

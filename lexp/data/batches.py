@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lexp.data.store import Tokens
 from lexp.system.errors import DataError
+from lexp.system.text import counted
 
 
 class Batches:
@@ -24,8 +25,9 @@ class Batches:
         if self.n_windows < batch_size:
             longest = int(tokens.lengths.max(initial=0))
             raise DataError(
-                f"the train split gives {self.n_windows} windows of train_len={train_len} tokens, "
-                f"one batch needs {batch_size} (longest document: {longest} tokens)"
+                f"the train split gives {counted(self.n_windows, 'window')} of "
+                f"train_len={train_len} tokens, one batch needs {batch_size} "
+                f"(longest document: {longest} tokens)"
             )
         self._tokens = tokens
         self._train_len, self._batch_size, self._seed = train_len, batch_size, seed

@@ -22,6 +22,7 @@ from lexp.distributed.failure_monitor import (
 )
 from lexp.system.errors import ConfigError, LexpError, RankLost, first_line
 from lexp.system.ranks import Rank
+from lexp.system.text import counted
 
 # How long ranks wait for each other at the start, and in a collective. Work that may take longer,
 # such as tokenising, is waited for outside of collectives.
@@ -201,7 +202,7 @@ def _prepare_device(place: Rank, device: str) -> str:
     if place.local_rank >= n_gpus > 1:
         raise ConfigError(
             f"rank {place.rank} is number {place.local_rank} on its machine, which shows it "
-            f"{n_gpus} GPUs; start at most as many ranks as GPUs"
+            f"{counted(n_gpus, 'GPU')}; start at most as many ranks as GPUs"
         )
     torch.cuda.set_device(place.local_rank if n_gpus > 1 else 0)
     return "cpu:gloo,cuda:nccl"

@@ -21,6 +21,7 @@ from lexp.runs.status import Status
 from lexp.system.errors import Busy, LexpError
 from lexp.system.files import make_folder, remove_empty_folder, remove_file
 from lexp.system.output import say
+from lexp.system.text import counted
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
             seen.add(job.folder)
     for study in {job.folder.parent for job in left if job.folder}:
         refuse_without_locks(make_folder(study))  # once, and not in each job
+    noun = "run" if all(job.folder for job in jobs) else "job"
+    say(f"lexp: a sweep of {counted(len(jobs), noun)}, {len(left)} to do")
     return left
 
 

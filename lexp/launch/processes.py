@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from lexp.launch.plan import SweepJob, queued
+from lexp.record.console import duration
 from lexp.runs import status
 from lexp.system import runtime
 from lexp.system.children import child_environment, lexp_command
@@ -72,7 +73,7 @@ def run_processes(
     """
     waiting, running, ended = list(jobs), list[_Started](), dict[int, JobFailed | None]()
     free = list(slots)
-    passed_on = False
+    passed_on, begin = False, time.monotonic()
     with runtime.stop_signals() as stop, queued(jobs):
         try:
             while running or (waiting and stop.number is None):
@@ -86,12 +87,16 @@ def run_processes(
                 for started in [s for s in running if s.process.poll() is not None]:
                     running.remove(started)
                     free.append(started.slot)
-                    ended[started.job.number] = _end(started, len(jobs) - len(ended) - 1)
+                    n_left = len(jobs) - len(ended) - 1
+                    # Jobs that started together end together: those running count as done.
+                    share = (len(ended) + 1 + len(running)) / len(jobs)
+                    in_all_s = (time.monotonic() - begin) / share
+                    ended[started.job.number] = _end(started, n_left, in_all_s)
         finally:
             for started in running:  # a second signal leaves no time to save
                 started.process.kill()
                 started.process.wait()
-                _end(started, len(running))
+                _end(started, len(running), 0.0)
     if stop.number is not None and (len(ended) < len(jobs) or any(ended.values())):
         raise SystemExit(EXIT_INTERRUPTED if stop.number == signal.SIGINT else EXIT_PREEMPTED)
     return ended
@@ -120,11 +125,17 @@ def _start(
     return _Started(job, slot, process, log)
 
 
-def _end(started: _Started, n_left: int) -> JobFailed | None:
-    """Report how a job ended, and write the status of a killed run, which could not do so."""
+def _end(started: _Started, n_left: int, in_all_s: float) -> JobFailed | None:
+    """Report how a job ended, and write the status of a killed run, which could not do so.
+
+    in_all_s: how long the sweep takes, as far as that can be told.
+    """
     job, code = started.job, started.process.returncode
     if code == 0:
-        say(f"done {job.name}, {n_left} left")
+        say(
+            f"done {job.name}, {n_left} left"
+            + f", about {duration(in_all_s)} in all" * (n_left > 0)
+        )
         return None
     if code < 0:
         name = signal.Signals(-code).name

@@ -11,11 +11,13 @@ from lexp.report.published import load_published, overlay
 from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.scoring.losses import perplexity
 from lexp.statistics import TokenLosses, by_context, geometric_edges, mean
+from lexp.system.output import Tally
 
 
 def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
     """Draw perplexity against length, mean over seeds, with intervals over documents."""
     ids, curves = DocumentIds(), []
+    tally = Tally("intervals", sum(len(series.lengths) for series in all_series))
     for series in all_series:
         points = []
         for length, losses in mean_losses(series, ids).items():
@@ -23,6 +25,7 @@ def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
                 points.append(Point(length, math.nan, note=losses))
                 continue
             estimate = mean(losses.nats, losses.document)
+            tally.advance()
             low, value, high = (_ppl(x) for x in (estimate.low, estimate.value, estimate.high))
             by_seed = series.results[length]
             seeds = ", ".join(f"{seed}: {r.ppl:.2f}" for seed, r in by_seed.items())

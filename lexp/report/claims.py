@@ -13,6 +13,7 @@ from lexp.statistics import (
     gain,
     reach,
 )
+from lexp.system.output import Tally
 
 WINDOWS = ("window", "bidirectional_window")
 
@@ -50,12 +51,13 @@ def seed_losses(series: ResultSeries, length: int, ids: DocumentIds) -> dict[int
 
 def claims(all_series: list[ResultSeries], delta: float) -> list[Claim]:
     """Return reach, gain and comparison with the window of all series whose lengths are paired."""
-    ids = DocumentIds()
-    return [
-        _claim(series, _window_of(series, all_series), delta, ids)
-        for series in all_series
-        if series.protocol.paired
-    ]
+    ids, found = DocumentIds(), []
+    paired = [series for series in all_series if series.protocol.paired]
+    tally = Tally("reach and gain", len(paired))
+    for series in paired:
+        found.append(_claim(series, _window_of(series, all_series), delta, ids))
+        tally.advance()
+    return found
 
 
 def _claim(

@@ -7,6 +7,7 @@ from lexp.display.table import Table, TableCell
 from lexp.report.claims import seed_losses
 from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
 from lexp.statistics import holm, paired_by_seed
+from lexp.system.text import counted
 
 # Two seeds give a t interval with one degree of freedom, too wide to be of use.
 LEAST_SEEDS = 3
@@ -51,8 +52,8 @@ def paired_table(all_series: Sequence[ResultSeries], baseline: str) -> Table | N
     note = (
         f"Nats per token above {baseline}, with p of the paired t-test over seeds of equal number "
         "(two-sided, not corrected, as KERPLE reports it; texts held fixed). Bold: below 0 "
-        f"also after Holm's correction over {len(p_values)} comparisons. Runs of the same seed "
-        "share the order of the training texts and nothing else."
+        f"also after Holm's correction over {counted(len(p_values), 'comparison')}. Runs of the "
+        "same seed share the order of the training texts and nothing else."
     )
     title = f"Paired t-test over seeds, {all_series[0].protocol.label}"
     return Table(title, ("model", "method", *map(str, lengths)), tuple(rows), 2, (note,))

@@ -20,6 +20,7 @@ from lexp.statistics import (
     mean,
     sign_flips,
 )
+from lexp.system.text import counted
 
 LABELS = ("model", "method")
 
@@ -189,7 +190,7 @@ def _paired_table(
         f"Nats per token above {other} on the same tokens, mean over seeds, with a 95 % "
         "interval over documents. p by flipping the sign of whole documents "
         f"({how} {test.n_flips}; the smallest possible is {test.smallest_p:.4f}); Holm's "
-        f"correction over {len(tests)} comparisons ({family}). Seeds are held fixed.",
+        f"correction over {counted(len(tests), 'comparison')} ({family}). Seeds are held fixed.",
         *[f"Not compared, scored on other tokens: {', '.join(unlike)}."] * bool(unlike),
     )
     heads = (*LABELS, f"minus {other}", "p", "p (Holm)")

@@ -16,6 +16,7 @@ from lexp.results.status import (
 )
 from lexp.results.store import (
     clean_leftovers,
+    count_results,
     find,
     path_of,
     read,
@@ -43,6 +44,7 @@ __all__ = [
     "clean_leftovers",
     "component_of",
     "component_spec",
+    "count_results",
     "find",
     "from_json",
     "path_of",

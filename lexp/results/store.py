@@ -92,6 +92,11 @@ def read_all(study: Path, kind: ResultKind[T]) -> list[T]:
     return [result for result in results if result is not None]
 
 
+def count_results(study: Path, kind: ResultKind) -> int:
+    """Return how many results of a kind a study has, of all times."""
+    return len(_paths(study, kind))
+
+
 def read_newest(study: Path, kind: ResultKind[T]) -> list[T]:
     """Return the newest result of each key of a kind, in the order of keys."""
     newest: dict[tuple, tuple[tuple[int, str], T]] = {}

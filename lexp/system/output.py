@@ -6,6 +6,7 @@ of them pass `printable` (lexp.system.text) on their way, whatever form they tak
 
 import re
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -33,6 +34,24 @@ def say_loading_torch(purpose: str = "") -> None:
     """Print that torch is being loaded, which takes seconds, unless it is there already."""
     if "torch" not in sys.modules:
         say(f"lexp: loading torch{purpose}")
+
+
+class Tally:
+    """Count pieces of work and print now and then how many are done: `intervals 12 of 54`.
+
+    Work that is soon done prints nothing.
+    """
+
+    def __init__(self, what: str, total: int, every_s: float = 5.0):
+        self._what, self._total, self._every_s = what, total, every_s
+        self._done, self._said = 0, time.monotonic()
+
+    def advance(self) -> None:
+        """Count one more."""
+        self._done += 1
+        if time.monotonic() - self._said >= self._every_s:
+            self._said = time.monotonic()
+            say(f"lexp: {self._what} {self._done} of {self._total}")
 
 
 def warn(text: object, stacklevel: int = 1) -> None:

@@ -17,6 +17,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, which gets an s unless the number is 1: `1 run`, `2 runs`."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def label_of(name: str, chosen: Any) -> str:
     """Return a frozen dataclass's name and its values that are not the defaults: `yarn-beta=8`.
 

@@ -79,7 +79,7 @@ def test_own_folders_are_among_the_choices(tmp_path):
 def test_help_is_there_at_once_and_without_torch(tmp_path):
     result, seconds, loaded = timed("train", "--help", cwd=tmp_path)
     assert result.stdout == page("train") + "\n" and not result.stderr
-    assert seconds < 1 and not loaded
+    assert seconds < 1 and "torch" not in loaded
 
 
 @pytest.mark.parametrize("words", [("help", "eval"), ("eval", "-h"), ("eval", "--hel")])

@@ -52,9 +52,9 @@ def test_nothing_but_an_own_folder_loads_torch(own):
     (own / "empty" / "dataset").mkdir(parents=True)
     for words in ([], ["rope"], ["rop"], ["rope", "--config-dir=empty"]):
         _, _, loaded = timed("list", *words, cwd=own)
-        assert not loaded, words
+        assert "torch" not in loaded, words
     result, _, loaded = timed("list", "root", "--config-dir=mine", cwd=own)
-    assert loaded and result.returncode == 0, result.stderr
+    assert "torch" in loaded and result.returncode == 0, result.stderr
     assert result.stderr == "lexp: loading torch to try what root combines with\n"
 
 

@@ -76,8 +76,7 @@ def test_the_key_that_was_meant_is_offered_with_what_it_is(line):
 
 
 LEVELS = {
-    "train dataset=text dataset.path=mine": "; there are dataset.train, dataset.validation, "
-    "dataset.test, dataset.column",
+    "train dataset=text dataset.zzz=mine": "; there are dataset.",
     "train size.zzz=1": "; there are size.n_layers, size.d_model,",
     "train model.zzz=1": "; there are model.position",
     "train optim.zzz=1": "; there are optim.beta1, optim.beta2,",

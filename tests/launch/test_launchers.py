@@ -218,6 +218,7 @@ def test_what_is_done_runs_or_waits_elsewhere_is_not_started(tmp_path, monkeypat
         f"{tmp_path}/other is queued by process {os.getppid()} on {HOST}; skipped",
         f"{tmp_path}/held is being trained by process {os.getpid()} on {HOST}; skipped",
         f"{tmp_path}/failed is requested twice; started once",
+        "lexp: a sweep of 12 jobs, 6 to do",
     ]
 
 

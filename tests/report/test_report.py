@@ -549,10 +549,15 @@ def scored(study) -> Study:
 
 
 def told(study: Study, *arguments: str) -> tuple[int, list[str]]:
-    """Exit code and lines of the command; one that worked says where the report is, last."""
+    """Exit code and lines of the command, without the one that says how much is read."""
     result = completed("report", f"outputs={study.outputs}", *arguments, cwd=study.outputs.parent)
     assert "Traceback" not in result.stderr, result.stderr
     lines_ = result.stderr.strip().splitlines()
+    if lines_[0].startswith("lexp: reading "):
+        lines_ = lines_[1:]
+    if result.returncode == 0:
+        page = study.folder / "report" / "report.html"
+        assert lines_[-1] == f"next: open {page.resolve().as_uri()}"
     return result.returncode, lines_
 
 

@@ -20,12 +20,12 @@ def lexp(
     )  # fmt: skip
 
 
-def timed(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess, float, bool]:
-    """`lexp` in a process of its own, its CPU seconds, and whether it has loaded torch."""
+def timed(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess, float, set[str]]:
+    """`lexp` in a process of its own, its CPU seconds, and the packages it has imported."""
     code = (
         "import sys, atexit; sys.argv[0] = 'lexp'\n"
         "from lexp.cli.main import main\n"
-        "atexit.register(lambda: print('torch' in sys.modules, file=open('loaded', 'w')))\n"
+        "atexit.register(lambda: print(*sys.modules, file=open('imported', 'w')))\n"
         "main()"
     )
     path = f"{ROOT}{os.pathsep}{cwd}"
@@ -35,5 +35,5 @@ def timed(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess, floa
         timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    loaded = (cwd / "loaded").read_text() == "True\n"
+    loaded = {name.partition(".")[0] for name in (cwd / "imported").read_text().split()}
     return result, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, loaded
