@@ -18,7 +18,7 @@ GROUPS = {
     "task/glue": "task=glue/{}",
     "attention": "'attention=[{}]'", "extension": "'extension=[{}]'", "protocol": "'protocol=[{}]'",
     "probes": "'probes=[{}]'", "instruments": "'instruments=[{}]'", "study": "study={}",
-    "hydra/launcher": "hydra/launcher={}",
+    "hydra/launcher": "hydra/launcher={}", "debug": "+debug={}",
 }  # fmt: skip
 HEAD = """# Every key
 

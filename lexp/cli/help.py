@@ -12,6 +12,7 @@ from lexp.config.yaml_file import read_yaml
 from lexp.system.errors import ConfigError
 
 LAUNCHERS = "hydra/launcher"
+PRESETS = "debug"
 # Commands that read what is there: a sweep of them needs no other machine.
 READING = ("report", "status")
 WIDTH = 100
@@ -46,6 +47,8 @@ def help_page(
         lines += _entry(group, width)
         listed = ", ".join(options(group.name, places))
         lines += textwrap.wrap(listed, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    if command == "train":
+        lines += presets(places[0] / PRESETS, width)
     lines += ["", "Values"] if groups else ["Values"]
     lines += _entries(keys(path), width)
     for group in groups:
@@ -53,6 +56,16 @@ def help_page(
         for name in re.findall(r"[\w/]+", chosen):
             lines += _values_of(group.name, name, places, width)
     return "\n".join([*lines, "", *FOOTER])
+
+
+def presets(folder: Path, width: int) -> list[str]:
+    """Return each preset with the comment at the head of its file."""
+    lines = ["", "Presets for trying things (values that are typed override theirs)"]
+    for path in sorted(folder.glob("*.yaml")):
+        about = path.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ")
+        entry = f"  {f'+{folder.name}={path.stem}':<{COLUMN - 2}}{about}"
+        lines += textwrap.wrap(entry, width, subsequent_indent=" " * COLUMN)
+    return lines
 
 
 def page_width() -> int:

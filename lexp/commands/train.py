@@ -25,7 +25,7 @@ from lexp.commands.run_parts import (
     training_pattern,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
-from lexp.commands.train_progress import Machine, progress
+from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train
@@ -64,12 +64,14 @@ from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
 from lexp.training.objective import Objective, refuse_other_attention
 from lexp.training.optim import OptimSettings, make_optimizer
+from lexp.training.profile import Profile, check_profile
 from lexp.training.speed import model_flops
 
 
 def check(config: DictConfig) -> TrainConfig:
     """Return the settings; ConfigError before any work if one of them is not allowed."""
     settings = read_train(plain(config))
+    check_profile(settings.profile_steps, settings.n_steps)
     make_dims(settings.size)
     _check_position(settings)
     _source(settings)
@@ -225,19 +227,28 @@ def _train(
         if saved:
             loop.resume(job, saved)
         heartbeat.follow(lambda: job.step, steps.step_tokens)
-        _to_the_end(job, folder, machine)
+        profile = Profile(settings.profile_steps, device) if settings.profile_steps else None
+        _to_the_end(job, folder, machine, profile)
     if group.is_rank_zero:
         run.finish(
             {"step": job.step, "seconds": round(job.seconds, 1), "validation": job.last_validation}
         )
 
 
-def _to_the_end(job: loop.TrainingJob, folder: Path, machine: Machine) -> None:
+def _to_the_end(
+    job: loop.TrainingJob, folder: Path, machine: Machine, profile: Profile | None
+) -> None:
     """Train, and close the logs however it ends."""
+    if profile:
+        job.after_step = profile.step
     try:
         with progress(job, folder, machine) as console:
             loop.train(job, console)
+        if profile and job.group.is_rank_zero:
+            show_profile(profile, folder)
     finally:
+        if profile:
+            profile.close()
         job.metrics.close()
         for mirror in job.mirrors:
             mirror.finish()
@@ -313,6 +324,7 @@ def loop_settings(settings: TrainConfig) -> loop.TrainSettings:
         save_every=settings.save_every,
         keep=settings.kept_steps,
         eval_every=settings.eval_every,
+        one_batch=settings.one_batch,
     )
 
 

@@ -7,11 +7,16 @@ from pathlib import Path
 import torch
 from hydra.core.hydra_config import HydraConfig
 
+from lexp.display.table import Table, TableCell
+from lexp.display.terminal import table_console
 from lexp.record import Console, NullLogger
 from lexp.scoring.memory import spelled
 from lexp.system.output import say
 from lexp.training import loop
+from lexp.training.profile import Profile
 from lexp.training.speed import peak_flops, peak_memory, spelled_flops
+
+N_OPERATORS = 12  # rows of the table of a profile
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,26 @@ def progress(job: loop.TrainingJob, folder: Path, machine: Machine) -> Console |
     step_tokens = job.settings.step_tokens
     total, done = job.settings.n_steps * step_tokens, job.step * step_tokens
     return Console(title, total, done, following=n_jobs - number, efficiency=machine.efficiency)
+
+
+def show_profile(profile: Profile, folder: Path) -> None:
+    """Print the operators that take most of a step's time, and write the trace."""
+    if not profile.is_complete:
+        say("profile: training ended before the last step to record; nothing is shown")
+        return
+    operators = profile.operators()
+    total = sum(operator.seconds for operator in operators) or 1.0
+    rows = tuple(
+        tuple(
+            map(TableCell, (o.name, f"{o.n_calls}", f"{1000 * o.seconds:.1f}",
+                            f"{o.seconds / total:.0%}"))
+        )
+        for o in operators[:N_OPERATORS]
+    )  # fmt: skip
+    heads = ("operator", "calls", "ms", "share")
+    notes = (f"{profile.save_trace(folder)}: the trace, for https://ui.perfetto.dev",)
+    title = "Time of the recorded steps"
+    table_console().table(Table(title, heads, rows, notes=notes))
 
 
 def _description(job: loop.TrainingJob, folder: Path, machine: Machine) -> list[str]:

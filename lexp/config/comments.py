@@ -48,10 +48,11 @@ def choice_keys(group: str, path: Path) -> Iterator[CommentedKey]:
     """
     if group == "study":
         return
-    unsaid = () if group == "hydra/launcher" else ("name",)
+    # A preset sets keys of the command itself, the name of the study among them.
+    unsaid = () if group in ("hydra/launcher", "debug") else ("name",)
     # The choices of task/glue/ are choices of task.
     place = "task" if group == "task/glue" else group.replace("/", ".")
     for key in keys(path):
         follows = re.match(r"\$\{(size\.|train_len)", key.default)
         if not follows and key.name.split(".")[-1] != "_target_" and key.name not in unsaid:
-            yield key._replace(name=f"{place}.{key.name}")
+            yield key if group == "debug" else key._replace(name=f"{place}.{key.name}")

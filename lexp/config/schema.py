@@ -82,6 +82,8 @@ class TrainSchema:
     parallel: str = MISSING
     wandb: str = MISSING
     tensorboard: bool = MISSING
+    one_batch: bool = MISSING
+    profile_steps: int | None = None
 
 
 @dataclass

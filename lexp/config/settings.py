@@ -154,6 +154,8 @@ class TrainConfig(RunConfig):
     parallel: str
     wandb: str
     tensorboard: bool
+    one_batch: bool
+    profile_steps: int | None
 
     @property
     def n_steps(self) -> int:

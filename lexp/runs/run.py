@@ -37,11 +37,11 @@ CAUSAL = "causal"
 TRAINED_ON = "trained_on"
 # A run's name has a hash of its settings. A key with its usual value is left out of the hash, so
 # that a key can be added to lexp without new names for the runs that do not use it.
-USUAL = {"init_from": None, "kernel": "tiles", "share_layers": False}
+USUAL = {"init_from": None, "kernel": "tiles", "share_layers": False, "one_batch": False}
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "tensorboard", "save_every", "keep", "eval_every",
-    "eval_tokens", "device", "path", "parallel", "stall_min",
+    "eval_tokens", "device", "path", "parallel", "stall_min", "profile_steps",
 )  # fmt: skip
 
 

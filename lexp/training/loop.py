@@ -33,7 +33,7 @@ from lexp.training.optim import OptimSettings, learning_rate
 class TrainSettings:
     """Length of training, batch sizes, and the intervals of other events, in steps.
 
-    keep: steps whose checkpoints are never deleted.
+    keep: steps whose checkpoints are never deleted. one_batch: all steps have the first's batch.
     """
 
     train_len: int
@@ -44,6 +44,7 @@ class TrainSettings:
     save_every: int
     keep: frozenset[int]
     eval_every: int
+    one_batch: bool = False
 
     @property
     def step_tokens(self) -> int:
@@ -58,7 +59,7 @@ class TrainingJob:
     pattern: which keys a query sees in training. group: the ranks that train the model together, or
     one process. engine: how the ranks hold the model. make_batch: builds a batch from windows of
     tokens and their step. make_attend: computes attention in training steps; validation uses the
-    default. mirrors: show the numbers of metrics.jsonl elsewhere.
+    default. mirrors: show the numbers of metrics.jsonl elsewhere. after_step: called after each.
     """
 
     group: SingleProcess
@@ -78,6 +79,7 @@ class TrainingJob:
     stop: StopRequest
     make_batch: Callable[[Tensor, int], Batch]
     make_attend: MakeAttend = make_attend
+    after_step: Callable[[], None] = lambda: None
     step: int = 0
     seconds: float = 0.0
     last_validation: dict[str, float | str] = field(default_factory=dict)
@@ -94,6 +96,7 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
         rate = learning_rate(job.step, n_steps, settings.optim)
         loss, norm = _step(job, attend, rate, device)
         job.step += 1
+        job.after_step()
         job.seconds += time.perf_counter() - started
         tokens = job.step * settings.step_tokens
         values = {"loss": loss, "lr": rate, "grad_norm": norm, "tokens": tokens}
@@ -152,7 +155,8 @@ def _step(
     Diverged, before the update, if one of them is not finite.
     """
     settings, n_parts = job.settings, job.settings.accumulation
-    batch = job.make_batch(job.batches.batch(job.step), job.step)
+    number = 0 if settings.one_batch else job.step
+    batch = job.make_batch(job.batches.batch(number), number)
     parts = zip(*(tensor.chunk(n_parts) for tensor in batch.tensors), strict=True)
     part_losses = []
     for number, part in enumerate(parts, 1):

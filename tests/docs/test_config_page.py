@@ -71,7 +71,7 @@ def test_every_choice_of_every_group_is_there_and_no_other():
     }
     for group in groups - {"."}:
         there = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
-        named = re.findall(r"^\| `'?[\w/]+=\[?(?:glue/)?(\w+)\]?'?` \|", section(group), re.M)
+        named = re.findall(r"^\| `'?\+?[\w/]+=\[?(?:glue/)?(\w+)\]?'?` \|", section(group), re.M)
         assert named == there, group
 
 
@@ -80,11 +80,11 @@ COMMAND_OF = {"attention": "eval", "extension": "eval", "protocol": "eval", "pro
               "instruments": "analyze"}  # fmt: skip
 
 
-@pytest.mark.parametrize("group", ["model", "size", "tokenizer", "dataset", *COMMAND_OF])
+@pytest.mark.parametrize("group", ["model", "size", "tokenizer", "dataset", "debug", *COMMAND_OF])
 def test_the_keys_of_a_choice_can_be_typed_as_they_stand_there(group):
     """Each as an override; a key that the choice does not have is refused by Hydra."""
     for line in section(group).splitlines():
-        choice = re.match(r"\| `'?(\w+=\[?\w+\]?)'?` \|", line)
+        choice = re.match(r"\| `'?(\+?\w+=\[?\w+\]?)'?` \|", line)
         if choice:
             given = [f"{k}={v}" for k, v in GROUP_KEY.findall(line.split(" | ")[-1]) if v != "???"]
             given = [re.sub(r"=(.*\[.*)", r"='\1'", one) for one in given]
