@@ -23,7 +23,7 @@ import numpy as np
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split
 from lexp.data.tokenizer import Encoded, Tokenizer
-from lexp.system.errors import DataError, OutOfMemory, first_line
+from lexp.system.errors import DataError, OutOfMemory, first_line, refuse_shortage
 from lexp.system.files import (
     make_folder,
     new_folder,
@@ -254,6 +254,7 @@ def _verify(folder: Path) -> None:
             name for name in sorted(names) if sha256_own(folder / name) != digests[name]
         ]
     except (OSError, ValueError, RecursionError, TypeError) as error:
+        refuse_shortage(folder / MANIFEST, error)
         raise DataError(f"{folder / MANIFEST} is damaged ({error}); delete {folder}") from None
     if wrong:
         raise DataError(f"{folder / wrong[0]} is damaged (digest differs); delete {folder}")
@@ -274,6 +275,7 @@ def _read(folder: Path, split: Split) -> tuple[Tokens, SplitFacts]:
             hashes=_map(folder / f"{split}.hashes", "<u8", len(rows)),
         )
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        refuse_shortage(folder / f"{split}.json", error)
         raise DataError(f"{folder / split}.json is damaged ({error}); delete {folder}") from None
     starts = np.concatenate([[0], np.cumsum(n_tokens)]).astype(np.int64)
     path = folder / f"{split}.bytes"

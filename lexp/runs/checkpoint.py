@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lexp.system.errors import CheckpointError, StorageError
+from lexp.system.errors import CheckpointError, StorageError, refuse_shortage
 from lexp.system.files import (
     make_folder,
     new_folder,
@@ -172,6 +172,7 @@ def verify(path: Path) -> Checkpoint:
         if path.name != f"step-{state['step']:08d}":
             raise CheckpointError(f"{path} holds step {state['step']}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        refuse_shortage(path, error)
         raise CheckpointError(f"{path} is incomplete or damaged ({error})") from None
     return Checkpoint(path, state, manifest["model.safetensors"]["sha256"])
 

@@ -121,6 +121,16 @@ def advice(error: OSError) -> str:
     return f"; {known}" if known else ""
 
 
+def refuse_shortage(path: object, error: BaseException) -> None:
+    """Raise StorageError for a file that cannot be read now: it is not damaged, nor to be deleted.
+
+    Other errors are left to the caller.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ESTALE):
+        reason = f"{error.strerror or error}{advice(error)}"
+        raise StorageError(f"cannot read {path}: {reason}") from None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an exception means that memory ran out, on any device."""
     torch = sys.modules.get("torch")  # must not be imported here: help must not wait for it

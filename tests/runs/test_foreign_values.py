@@ -4,7 +4,9 @@ Digests do not help: whoever changes a file can make them again.
 """
 
 import copy
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from lexp.commands.texts import Texts
 from lexp.commands.train import train
 from lexp.runs import checkpoint, status
 from lexp.runs.run import Run
-from lexp.system.errors import CheckpointError, LexpError
+from lexp.system.errors import CheckpointError, LexpError, StorageError
 from lexp.system.files import sha256
 from support.config import TINY, compose, dataset
 from support.texts import make_text
@@ -162,6 +164,18 @@ def test_every_wrong_value_of_a_status_is_a_status_that_failed(run):
             assert now.state in status.STATES
             if key and key[0] in ("pid", "step", "n_steps") and new in ("x", -5, 1.5, True):
                 assert now.state == status.FAILED and "status.json" in now.reason, (key, new)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ESTALE])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(run, monkeypatch, code):
+    """Or an older one would be taken in its place."""
+
+    def fail(path):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(checkpoint, "sha256", fail)
+    with pytest.raises(StorageError, match=f"cannot read .*: {os.strerror(code)}; "):
+        checkpoint.latest(run.checkpoints)
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int8, torch.bfloat16])
