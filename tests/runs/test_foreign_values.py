@@ -173,7 +173,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_damaged(run, monkeypatch, c
     def fail(path):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(checkpoint, "sha256", fail)
+    monkeypatch.setattr(checkpoint, "sha256_own", fail)
     with pytest.raises(StorageError, match=f"cannot read .*: {os.strerror(code)}; "):
         checkpoint.latest(run.checkpoints)
 
