@@ -30,6 +30,7 @@ from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.claims import claims
 from lexp.report.expected import Findings, blocks_of, expected_table
 from lexp.report.files import write_files
+from lexp.report.learning_rates import learning_rates
 from lexp.report.long_range_tokens import judging_runs, long_range_table
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.paired import paired_table
@@ -99,6 +100,7 @@ def write_report(settings: ReportConfig) -> None:
     # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
     seen = {result.run.name for result in every_step} | {result.run.name for result in probed}
     seen |= {result.run.name for result in (*analyses, *unmeasured)}
+    rates = learning_rates([run for run in runs if _is_readable(run)])
     runs = [run for run in runs if run.name in seen]
     last_steps = {run.name: last_step(read_config(run)) for run in runs}
     notes, of_runs = variant_notes(run.made_of for run in runs), run_notes(runs)
@@ -110,6 +112,7 @@ def write_report(settings: ReportConfig) -> None:
     first = _study_section(study, all_series, analyses, of_runs)
     sections = [first] if first else []
     sections += [_section(protocol, same, settings) for protocol, same in by_protocol(all_series)]
+    sections += rates
     sections += _training(every_step, last_steps, notes, settings.delta)
     if probed:
         tables = probe_tables(probed, notes)
@@ -134,6 +137,15 @@ def write_report(settings: ReportConfig) -> None:
                 rich.table(item)
     page_uri = (study / "report" / "report.html").resolve().as_uri()
     say(f"{study}/report/report.html, report.md, report.tex, *.csv", f"next: open {page_uri}")
+
+
+def _is_readable(run: Run) -> bool:
+    """Return whether a run's settings are allowed; those of runs without results may not be."""
+    try:
+        read_config(run)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _training(
