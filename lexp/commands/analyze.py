@@ -47,6 +47,7 @@ from lexp.system import runtime
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, make_folder, write_bytes, write_text
 from lexp.system.output import say
+from lexp.system.text import file_stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def check(config: DictConfig) -> AnalysisPlan:
         methods=make_methods(settings),
         protocols=whole_windows(settings),
         checkpoints=settings.checkpoints,
-        instruments=build_all(settings.instruments, Instrument, "instruments"),
+        instruments=build_all(settings.instruments, Instrument, "instruments", lambda i: i.label),
     )
 
 
@@ -165,17 +166,18 @@ def _publish(
     ]
     style = CurveStyles.of([item for each in items for item in each if isinstance(item, Chart)])
     for instrument, same, shown_items in zip(instruments, of_each, items, strict=True):
+        name = file_stem(instrument.label)
         with one_at_a_time(study):  # another job's newest numbers must not be lost
             newest = read_newest(study, ANALYSES)
             newest = [r for r in newest if r.instrument.label == instrument.label]
-            write_measurements(folder / f"{instrument.label}.csv", newest)
+            write_measurements(folder / f"{name}.csv", newest)
         for number, item in enumerate(shown_items, 1):
-            stem = folder / f"{instrument.label}-{number}"
+            stem = folder / f"{name}-{number}"
             if isinstance(item, Table):
                 rich.table(item)
-                write_text(stem.with_suffix(".csv"), to_csv(item))
+                write_text(stem.with_name(f"{stem.name}.csv"), to_csv(item))
             else:
-                write_bytes(stem.with_suffix(".png"), png_of(item, style))
+                write_bytes(stem.with_name(f"{stem.name}.png"), png_of(item, style))
         for reason in sorted({f"{r.run.model}: {r.reason}" for r in same if not r.ok}):
             word = "not defined" if any(r.status == NOT_DEFINED for r in same) else "failed"
             rich.print(f"{instrument.label} {word} for {reason}")

@@ -46,7 +46,7 @@ def check(config: DictConfig) -> ProbeRunPlan:
     settings = read_probe(config)
     check_dataset(settings)
     lengths, methods = tuple(sorted(settings.lengths)), make_methods(settings)
-    probes = build_all(settings.probes, Probe, "probes")
+    probes = build_all(settings.probes, Probe, "probes", lambda p: p.label)
     return ProbeRunPlan(
         config=settings,
         lengths=lengths,

@@ -1,5 +1,6 @@
 """The command `lexp report`."""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,7 +61,7 @@ from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
 from lexp.system.reading import own_file_exists, read_own
-from lexp.system.text import counted
+from lexp.system.text import counted, file_stem
 
 # What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
 STUDY_FILE = "study.json"
@@ -269,8 +270,9 @@ def _write(study: Path, page: Page) -> None:
         "report.tex": to_latex(tuple(tables)),
     }
     for table in tables:
-        stem = "".join(c if c.isalnum() else "-" for c in table.title.lower())
-        files[f"{stem}.csv"] = to_csv(table)
+        stem = file_stem("".join(c if c.isalnum() else "-" for c in table.title.lower()))
+        names = (f"{stem}-{n}.csv" if n > 1 else f"{stem}.csv" for n in itertools.count(1))
+        files[next(name for name in names if name not in files)] = to_csv(table)
     with one_at_a_time(study):
         write_files(study / "report", files)
 

@@ -61,7 +61,9 @@ class EvalPlan(RunPlan):
 def plan_evaluation(config: EvalConfig) -> EvalPlan:
     """Return the plan of an evaluation; ConfigError names a part that is not allowed."""
     check_dataset(config)
-    protocols = build_all(config.protocol, Protocol, "protocol")
+    protocols = build_all(
+        config.protocol, Protocol, "protocol", lambda p: p.fit(config.lengths).label(config.lengths)
+    )
     return EvalPlan(
         config=config,
         lengths=tuple(sorted(config.lengths)),
@@ -76,8 +78,8 @@ def plan_evaluation(config: EvalConfig) -> EvalPlan:
 def make_methods(config: MethodsConfig) -> tuple[Method, ...]:
     """Return every pattern with every extension."""
     longest = max(config.lengths)
-    patterns = build_all(config.attention, Pattern, "attention")
-    extensions = build_all(config.extension, Extension, "extension")
+    patterns = build_all(config.attention, Pattern, "attention", lambda p: p.label)
+    extensions = build_all(config.extension, Extension, "extension", lambda e: e.label)
     return tuple(Method(p, e, longest) for p in patterns for e in extensions)
 
 

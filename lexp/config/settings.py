@@ -5,7 +5,7 @@ it. Values and their defaults are in conf/, the types that Hydra checks while it
 lexp.config.schema, ranges and combinations in lexp.config.validation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -36,9 +36,25 @@ class Node:
         return build(self.values, expected, where)
 
 
-def build_all(nodes: Mapping[str, Node], expected: type[T], group: str) -> tuple[T, ...]:
-    """Build every choice of a group from which several can be chosen."""
-    return tuple(node.build(expected, f"{group}.{key}") for key, node in nodes.items())
+def build_all(
+    nodes: Mapping[str, Node], expected: type[T], group: str, label_of: Callable[[T], str]
+) -> tuple[T, ...]:
+    """Build every choice of a group from which several can be chosen.
+
+    label_of: the name in tables. ConfigError for two of one name: they would pass for one, and be
+    averaged.
+    """
+    parts = {key: node.build(expected, f"{group}.{key}") for key, node in nodes.items()}
+    keys: dict[str, str] = {}
+    for key, part in parts.items():
+        label = label_of(part)
+        if label in keys:
+            raise ConfigError(
+                f"{group}.{keys[label]} and {group}.{key} are both {label} in tables: leave one "
+                "out, or give classes of your own different names"
+            )
+        keys[label] = key
+    return tuple(parts.values())
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ from lexp.results.status import DAMAGED, STATUSES, worth_another_try
 from lexp.system.errors import DataError
 from lexp.system.files import clean, make_folder, read_sealed, write_sealed
 from lexp.system.output import warn
+from lexp.system.text import file_stem
 
 T = TypeVar("T", bound=Result)
 
 
 def path_of(folder: Path, spec: Spec) -> Path:
     """Return where the record of a spec is in a run's folder."""
-    stem = f"{spec.label}-{spec.digest[:8]}".replace(" ", "-")
+    stem = f"{file_stem(spec.label)}-{spec.digest[:8]}"
     return folder / spec.kind.folder / f"{stem}.json"
 
 

@@ -1,10 +1,13 @@
 """Text that is shown: made safe for terminals and pages, labels, sorting by number."""
 
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from lexp.system.files import digest
+
+# Bytes: a file's name may have 255, some of which say what it is or that it is temporary.
+LONGEST_STEM = 160
 
 
 def printable(text: str) -> str:
@@ -25,18 +28,29 @@ def counted(n: int, noun: str) -> str:
 def label_of(name: str, chosen: Any) -> str:
     """Return a frozen dataclass's name and its values that are not the defaults: `yarn-beta=8`.
 
-    The first field's value stands alone (`window-64`); a list is shown by a digest.
+    The first field's value stands alone (`window-64`); a list is shown by a digest. A value without
+    a default always stands there.
     """
     words = [name]
     for n, field in enumerate(fields(chosen)):
         value = getattr(chosen, field.name)
-        if field.default is not MISSING and value != field.default:
+        if value != _default(field):
             text = str(value)
             if isinstance(value, float):
                 text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
             text = digest(value)[:4] if isinstance(value, list) else text
             words.append(text if n == 0 else f"{field.name}={text}")
     return "-".join(words)
+
+
+def _default(field: Field) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def file_stem(label: str) -> str:
+    """Return a label as the readable beginning of a file's name: no path, and not too long."""
+    name = re.sub(r"[^\w.+=-]", "-", label).lstrip(".")
+    return name.encode()[:LONGEST_STEM].decode(errors="ignore")
 
 
 def natural(text: str) -> list[str | float]:

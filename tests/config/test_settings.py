@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from lexp.commands import evaluate, probe
+from lexp.commands import analyze, evaluate, probe
 from lexp.commands.select_runs import read_config
 from lexp.config import schema, settings
 from lexp.config.schema import plain
@@ -87,3 +87,21 @@ def test_a_plan_is_built_once_and_can_be_sent_to_another_process():
     assert sent == plan and sent.methods[1].pattern == Blockwise()
     asked = probe.check(compose("probe", "lengths=[64,32]"))
     assert asked.probes.lengths == (32, 64) and asked.methods is asked.probes.methods
+
+
+@pytest.mark.parametrize(
+    ("command", "group", "target"),
+    [
+        ("eval", "attention", "lexp.pattern.Window"),
+        ("eval", "extension", "lexp.extension.YaRN"),
+        ("eval", "protocol", "lexp.scoring.protocol.Segments"),
+        ("probe", "probes", "lexp.probes.Copy"),
+        ("analyze", "instruments", "lexp.instruments.curves.Curves"),
+    ],
+)
+def test_two_parts_of_one_name_are_refused(command, group, target):
+    """Tables would average them as if they were seeds."""
+    check = {"eval": evaluate.check, "probe": probe.check, "analyze": analyze.check}[command]
+    twice = [f"+{group}.{key}={{_target_: {target}}}" for key in ("one", "other")]
+    with pytest.raises(ConfigError, match=rf"{group}.one and {group}.other are both"):
+        check(compose(command, f"{group}=[]", *twice))

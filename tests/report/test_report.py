@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexp.commands.report import report
+from lexp.commands.report import _write, report
+from lexp.display.document import Page, Section
+from lexp.display.table import Table, TableCell
 from lexp.evaluate import EVALUATIONS
 from lexp.extension import PI, Extension
 from lexp.instruments.measure import ANALYSES, AnalysisResult
@@ -787,3 +789,13 @@ def test_an_instrument_that_is_not_known_here_is_named_and_all_else_is_shown(tmp
     assert "Instrument: growth" in page and "its file is found with --config-dir DIR" in page
     assert "Perplexity per token" in page
     assert "lexp: instrument growth: Not known here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("title", ["of {}", "of {}" + "x" * 300], ids=["alike", "long"])
+def test_every_table_has_a_csv_of_its_own(tmp_path, title):
+    """Titles that differ in punctuation alone have one name of a file."""
+    words = [title.format(mark) for mark in "+-*"]
+    tables = tuple(Table(word, ("a",), ((TableCell(word),),), 1) for word in words)
+    _write(tmp_path, Page("page", "", (Section("all", "", tables),), {}))
+    texts = [path.read_text() for path in (tmp_path / "report").glob("*.csv")]
+    assert sorted(text.splitlines()[1].lstrip("'") for text in texts) == sorted(words)
