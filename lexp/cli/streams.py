@@ -1,5 +1,6 @@
 """Standard output and standard error: a stream may lose a character or a line, never the run."""
 
+import codecs
 import contextlib
 import errno
 import io
@@ -9,7 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from lexp.system.errors import StorageError, advice
-from lexp.system.text import printable
+from lexp.system.text import in_ascii, printable
+
+PLAIN = "lexp.plain"  # how streams encode what their encoding lacks
 
 
 class ReaderLeft(BaseException):
@@ -84,8 +87,8 @@ def tolerant(stops: bool, plain: bool = False) -> Iterator[TolerantStream]:
 
     stops, plain: see TolerantStream.
 
-    A character that an encoding lacks is written as `?`; a stream that the shell has closed (`>&-`)
-    goes nowhere.
+    A sign that an encoding lacks is written in ASCII, another character as `?`; a stream that the
+    shell has closed (`>&-`) goes nowhere.
     """
     before = sys.stdout, sys.stderr
     out = TolerantStream(_usable(sys.stdout, 1), stops, plain)
@@ -112,5 +115,14 @@ def _usable(stream: Any, number: int) -> Any:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8", errors="replace")
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="replace")
+        codecs.register_error(PLAIN, _plainly)
+        stream.reconfigure(errors=PLAIN)
     return stream
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for characters that an encoding lacks, and where encoding goes on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = in_ascii(error.object[error.start : error.end])
+    return missing.encode("ascii", "replace").decode("ascii"), error.end

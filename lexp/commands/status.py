@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from omegaconf import DictConfig
 from rich.console import Console as Rich
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from lexp.config.settings import StatusConfig
 from lexp.config.validation import read_status
-from lexp.display.terminal import plain, table_console
+from lexp.display.terminal import ENDLESS, plain, table_console
 from lexp.record.console import duration
 from lexp.runs.status import (
     DIVERGED,
@@ -38,6 +39,11 @@ COLOURS = {
     DIVERGED: "red", MEMORY: "red", FAILED: "red", LOST: "red",
 }  # fmt: skip
 
+HEADS = ("run", "state", "step", "tokens/s", "left", "last step", "heartbeat", "where", "reason")
+# What a narrow terminal does without, the first first: run, state and reason always stay.
+DROPPED = ("where", "last step", "heartbeat", "tokens/s", "left", "step")
+REASON_WIDTH = 24  # room for a reason, which has several lines if it is longer
+
 
 def check(config: DictConfig) -> StatusConfig:
     """Return the settings; ConfigError if one of them is not allowed."""
@@ -48,11 +54,10 @@ def status(config: DictConfig) -> None:
     """Print one table of a study's runs, once or until nothing is under way any more."""
     settings = check(config)
     study = settings.study_folder
-    # A pipe or log file has no width: wide enough for any reason is better than a cut one.
-    rich = table_console(250)
+    rich = table_console(ENDLESS)  # in a pipe or a file as wide as it has to be
     runs = look(study)
     if not settings.watch:
-        rich.print(show(runs))
+        rich.print(show(runs, rich.width))
         return
     try:
         _watch(study, runs, rich, settings.every)
@@ -73,19 +78,34 @@ def look(study: Path) -> dict[str, Status]:
     return {folder.name: judge(folder, now) for folder in folders}
 
 
-def show(runs: dict[str, Status]) -> Group:
-    """Return the table, and a line that sums it up."""
-    table = Table(box=None, pad_edge=False)
-    # Folded where a terminal is too narrow: a cut number says something else.
-    for name in ("run", "state"):
-        table.add_column(name, overflow="fold")
-    for name in ("step", "tokens/s", "left", "last step", "heartbeat"):
-        table.add_column(name, justify="right", overflow="fold")
-    for name in ("where", "reason"):
-        table.add_column(name, overflow="fold")
+def show(runs: dict[str, Status], width: int) -> Group:
+    """Return the table for a terminal of `width` columns, and a line that sums it up.
+
+    Columns without a word are left out, and those of DROPPED, in turn, while there is no room.
+    """
     now = time.time()
-    for name, run in runs.items():
-        table.add_row(plain(name), plain(run.state, COLOURS[run.state]), *_row(run, now))
+    rows = [
+        [plain(name), plain(run.state, COLOURS[run.state]), *_row(run, now)]
+        for name, run in runs.items()
+    ]
+    columns = dict(zip(HEADS, zip(*rows, strict=True), strict=True))
+    widths = {
+        head: max(len(head), *(cell.cell_len for cell in cells)) for head, cells in columns.items()
+    }
+    needed = {**widths, "reason": min(widths["reason"], REASON_WIDTH)}
+    kept = [head for head in HEADS if any(cell.plain for cell in columns[head])]
+    for head in (head for head in DROPPED if head in kept):
+        if sum(needed[name] for name in kept) + 2 * (len(kept) - 1) > width:
+            kept.remove(head)
+    table = Table(box=None, pad_edge=False)
+    for head in kept:
+        if head in ("run", "reason"):  # folded where even these have no room
+            table.add_column(head, overflow="fold")
+        else:
+            side: Literal["left", "right"] = "left" if head in ("state", "where") else "right"
+            table.add_column(head, justify=side, no_wrap=True, min_width=widths[head])
+    for cells in zip(*(columns[head] for head in kept), strict=True):
+        table.add_row(*cells)
     return Group(table, plain(summary(runs)))
 
 
@@ -123,11 +143,11 @@ def _watch(study: Path, runs: dict[str, Status], rich: Rich, every_s: float) -> 
                 return
             time.sleep(every_s)
             runs = look(study)
-    with Live(show(runs), console=rich, auto_refresh=False) as live:
+    with Live(show(runs, rich.width), console=rich, auto_refresh=False) as live:
         while not _is_settled(runs):
             time.sleep(every_s)
             runs = look(study)
-            live.update(show(runs), refresh=True)
+            live.update(show(runs, rich.width), refresh=True)
 
 
 def _is_settled(runs: dict[str, Status]) -> bool:

@@ -1,6 +1,7 @@
 """The console that tables are printed on: it shows every character and acts on none."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -8,7 +9,7 @@ from rich.measure import Measurement
 from rich.text import Text
 
 from lexp.display.table import Table, in_parts, to_rich
-from lexp.system.text import printable
+from lexp.system.text import in_ascii, printable
 
 # Wider than any table: what a table takes where nothing limits it.
 ENDLESS = 1 << 16
@@ -32,6 +33,8 @@ class TableConsole(Console):
         In a pipe or a file a table is as wide as it has to be. In a terminal one that is too wide
         is printed in parts, each with the cells that name the rows.
         """
+        if self.options.ascii_only:  # before it is laid out: `...` is wider than its sign
+            table = _in_ascii(table)
         width = Measurement.get(self, self.options.update(width=ENDLESS), to_rich(table)).maximum
         if not self.is_terminal:
             self.width = max(self.width, width)
@@ -40,6 +43,17 @@ class TableConsole(Console):
             for part in in_parts(table, self.width):
                 self.print(to_rich(part))
         self.lines(*table.notes)
+
+
+def _in_ascii(table: Table) -> Table:
+    return replace(
+        table,
+        title=in_ascii(table.title),
+        heads=tuple(map(in_ascii, table.heads)),
+        rows=tuple(
+            tuple(replace(cell, text=in_ascii(cell.text)) for cell in row) for row in table.rows
+        ),
+    )
 
 
 def table_console(width: int = 200) -> TableConsole:

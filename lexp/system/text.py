@@ -57,3 +57,17 @@ def natural(text: str) -> list[str | float]:
     """Return a sort key for names, with numbers by value: `n_kernels=3` before `n_kernels=10`."""
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
     return [float(part) if n % 2 else part for n, part in enumerate(parts)]
+
+
+# Signs that lexp prints, in ASCII, for terminals and files of another encoding than UTF-8.
+PLAIN_SIGNS = str.maketrans({
+    "\u2026": "...", "\u2192": "->", "\u00d7": "x", "\u00b7": ".", "\u2013": "-", "\u2014": "-",
+    "\u00b1": "+-", "\u2264": "<=", "\u2265": ">=", "\u00b5": "u", "\u03bc": "u", "\u2212": "-",
+    "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2022": "*",
+    **dict.fromkeys("\u2500\u2501\u2578\u257a", "-"), **dict.fromkeys("\u2502\u2503", "|"),
+})  # fmt: skip
+
+
+def in_ascii(text: str) -> str:
+    """Return a text with the signs of lexp in ASCII; other characters stay as they are."""
+    return text.translate(PLAIN_SIGNS)

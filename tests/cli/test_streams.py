@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from lexp.cli import main as cli
+from lexp.cli.streams import _usable
 from lexp.commands.train import train
+from lexp.display.table import Table, TableCell
+from lexp.display.terminal import table_console
 from lexp.system import files
 from support import ROOT
 from support.children import run
@@ -213,3 +216,26 @@ def test_what_the_machine_lacks_is_one_line_wherever_it_is_missed(kind, place, c
     said = capsys.readouterr().err
     assert code == expected and words in said, said
     assert said.startswith("lexp: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-8"])
+def test_signs_are_ascii_where_the_encoding_lacks_them(encoding, monkeypatch):
+    """And tables stay aligned; a character without a plain sign is `?`."""
+    raw = io.BytesIO()
+    stream = _usable(io.TextIOWrapper(raw, encoding=encoding), 1)
+    stream.write("1\u20262 \u2192 3\u00d7, \u00b14 \u4e2d\n")
+    monkeypatch.setattr(sys, "stdout", stream)
+    rows = tuple((TableCell(name), TableCell("1.2 \u00b10.5")) for name in ("a", "b\u2026"))
+    table_console().table(Table("x \u2265 1", ("name", "n \u00d7 m"), rows))
+    stream.flush()
+    first, *drawn = raw.getvalue().decode(encoding).splitlines()
+    if encoding == "utf-8":
+        assert first == "1\u20262 \u2192 3\u00d7, \u00b14 \u4e2d" and "\u2503" in "".join(drawn)
+        return
+    assert first.endswith(" ?") and first.startswith("1...2 -> 3")
+    if encoding == "ascii":
+        assert first == "1...2 -> 3x, +-4 ?"
+    frame = [line for line in drawn if line[:1] in "|+"]
+    assert len(frame) >= 5 and len({len(line) for line in frame}) == 1, drawn
+    assert "".join(drawn).isascii() and "?" not in "".join(drawn)
+    assert any("b..." in line and "+-0.5" in line for line in drawn)

@@ -75,7 +75,7 @@ def printed(text, capsys, tmp_path):
 
 def status(text, capsys, tmp_path):
     run = Status("failed", 1, host=text, reason=text, slurm_job=text)
-    table_console(250).print(show({text: run}))
+    table_console(250).print(show({text: run}, 250))
     return capsys.readouterr().out
 
 
@@ -186,11 +186,31 @@ def test_a_table_in_a_terminal_is_printed_in_parts(width, monkeypatch, capsys):
     assert max(map(len, out.splitlines())) <= width
 
 
-@pytest.mark.parametrize("width", [40, 80])
-def test_status_cuts_nothing_in_a_narrow_terminal(width, capsys):
+@pytest.mark.parametrize(
+    ("width", "shown", "dropped"),
+    [
+        (40, "running", "789012 12,345 27 a-host"),
+        (80, "running", "789012 12,345 27 a-host"),
+        (100, "running 789012", "12,345 27 a-host"),
+        (110, "running 789012 27", "12,345 a-host"),
+        (130, "running 789012 27 12,345", "a-host 4321"),
+        (140, "running 789012 27 12,345 a-host 4321", "-"),
+    ],
+)
+def test_status_leaves_out_columns_by_priority_and_cuts_none(width, shown, dropped, capsys):
+    """27: hours left."""
     run = Status("running", 123456, 789012, 12345.0, 98765.0, host="a-host", pid=4321)
-    table_console(width).print(show({"rope-nano-text-L128-s0-186350": run}))
+    failed = Status(
+        "out of memory", reason="no room for a batch; a larger accumulation= needs less"
+    )
+    name = "rope-nano-text-L128-s0-186350"
+    table_console(width).print(show({name: run, f"{name}-2": failed}, width))
     out = capsys.readouterr().out
     assert "…" not in out and max(map(len, out.splitlines())) <= width
-    shown = Counter(c for c in out if c.isdigit())
-    assert shown >= Counter(c for c in "123456 789012 12345 128 0 186350 4321" if c.isdigit())
+    assert "out of memory" in out  # in one line, at every width
+    for word in shown.split():
+        assert word in out, out
+    if dropped != "-":
+        assert not any(word in out for word in dropped.split()), out
+    letters = Counter(c for c in out if not c.isspace())
+    assert letters >= Counter(f"{name}{name}-2{failed.reason}".replace(" ", ""))
