@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lexp import __version__
 from lexp.cli.entry_points import TASKS, show
+from lexp.cli.names import names_begun
 from lexp.cli.streams import ReaderLeft, tolerant
 from lexp.system.children import protect_children
 from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, actionable
@@ -266,6 +267,8 @@ def complete(arguments: list[str]) -> None:
     if len(words) <= 2:
         typed = words[1] if len(words) == 2 else ""
         print("\n".join(word for word in COMMANDS if word.startswith(typed)))
+    elif words[1] in TASKS and (names := names_begun(words)):
+        print("\n".join(names))
     elif words[1] in TASKS:
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         run(words[1], arguments)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lexp.cli.main import main, usage
+from lexp.cli.main import complete, main, usage
 from support import ROOT
 from support.cli import lexp
 from support.config import TINY, dataset
@@ -147,6 +147,29 @@ def test_tab_completion(typed, offered):
     result = lexp("-sc", "query=bash", COMP_LINE=typed, COMP_POINT=str(len(typed)), COMP_CWORD="1")
     words = result.stdout.split()
     assert all(word in words for word in offered), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("lexp eval name=", ["name=books", "name=zoo"]),
+        ("lexp eval lengths=[8] name=z", ["name=zoo"]),
+        ("lexp finetune run=", ["run=outputs/zoo/a"]),
+        ("lexp train init_from=outputs/z", ["init_from=outputs/zoo/a"]),
+        ("lexp report outputs=other name=", ["name=mine"]),
+    ],
+)
+def test_studies_and_finished_runs_are_completed(typed, offered, tmp_path, monkeypatch, capsys):
+    files = ("outputs/zoo/a/done.json", "outputs/zoo/a/config.json", "outputs/zoo/b/config.json",
+             "outputs/books/c/config.json", "outputs/a; b/c/config.json", "outputs/no/study",
+             "other/mine/d/config.json")  # fmt: skip
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMP_LINE", typed)
+    complete(["-sc", "query=bash"])
+    assert capsys.readouterr().out.split() == offered
 
 
 def test_completion_can_be_installed():

@@ -1,0 +1,25 @@
+"""Completion of what is in the user's folder: names of studies, folders of finished runs."""
+
+import re
+from pathlib import Path
+
+# A file of every run, and one of those that are finished.
+RUN, FINISHED = "config.json", "done.json"
+
+
+def names_begun(words: list[str]) -> list[str] | None:
+    """Return how the last word of a command line may go on; None if it names no study or run.
+
+    words: of the line, the last one begun. Of names that a shell would split none is offered.
+    """
+    key, equals, _ = words[-1].partition("=")
+    outputs = [word.partition("=")[2] for word in words[:-1] if word.startswith("outputs=")]
+    folder = Path(*outputs[-1:] or ["outputs"])
+    if not equals or key not in ("name", "run", "init_from"):
+        return None
+    if key == "name":
+        found = {path.parents[1].name for path in folder.glob(f"*/*/{RUN}")}
+    else:
+        found = {str(path.parent) for path in folder.glob(f"*/*/{FINISHED}")}
+    offered = [f"{key}={name}" for name in sorted(found) if re.fullmatch(r"[\w./+~-]+", name)]
+    return [word for word in offered if word.startswith(words[-1])]
