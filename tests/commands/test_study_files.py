@@ -5,12 +5,12 @@ from functools import cache
 
 import pytest
 import yaml
-from rich.console import Console
 
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study import cost as study_weight
 from lexp.commands.study.command import check, study
 from lexp.commands.study.jobs import training_runs
+from lexp.display.terminal import TableConsole
 from lexp.report.expected import Perplexities, blocks_of, split_name
 from lexp.report.published import load_published
 from support import ROOT
@@ -47,7 +47,7 @@ def test_every_file_composes_and_is_planned(name, scale, monkeypatch, capsys):
     sizes = {run.size.name for run in training_runs(jobs)}
     assert sizes <= ({"nano"} if scale == "mini" else {"small", "medium"})
     monkeypatch.setattr(study_weight, "pilot", lambda settings, weight: 1e11)
-    study_weight.print_cost(chosen, jobs, settings, Console(width=200))
+    study_weight.print_cost(chosen, jobs, settings, TableConsole(width=200))
     shown = capsys.readouterr().out
     for head in ("jobs", "done", "tokens", "FLOPs", "time", "hours", "disk"):
         assert head in shown
