@@ -14,7 +14,6 @@ import hydra._internal.hydra as hydra_main
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -22,6 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lexp.cli.flags import parse_flags
 from lexp.config.folders import refuse_links_of_sweep
 from lexp.config.home import expand_home, expand_path
 from lexp.config.yaml_file import check_yaml, said_of
@@ -31,6 +31,9 @@ from lexp.system.secrets import secret_in, strings_in
 
 # Flags that read other configs than lexp's; the last one unpickles.
 FLAGS = ("config_path", "config_name", "experimental_rerun")
+# Flags of which Hydra takes one at a time.
+MODES = ("run", "multirun", "cfg", "info", "shell_completion")
+COMPLETION = re.compile("((un)?install|query)=(bash|fish|zsh)")
 # Classes that Hydra finds as its plugins: those of installed packages.
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.")
 BUILT = ("launcher", "sweeper")
@@ -54,21 +57,32 @@ OTHER_KEY = re.compile(r"\$\{\.*(?!hydra\b)[A-Za-z_]\w*(\.\w+|\[\w+\])*\}")
 
 def check_flags(arguments: list[str]) -> None:
     """Raise ConfigError for a flag of Hydra, also abbreviated, that reads a config of elsewhere."""
-    flags = vars(get_args_parser().parse_known_args(arguments)[0])
+    parsed, rest = parse_flags(arguments)
+    flags = vars(parsed)
     for flag in FLAGS:
         if flags[flag] is not None:
             name = flag.replace("_", "-")
             raise ConfigError(f"--{name} is not allowed; configs of your own: --config-dir DIR")
+    if parsed.hydra_help:
+        raise ConfigError("no flag --hydra-help; --help shows what there is")
+    modes = [name for name in MODES if flags[name]]
+    if len(modes) > 1:
+        superfluous = "-m" if "multirun" in modes else f"--{modes[0]}"
+        named = " and ".join(f"--{name}" for name in modes)
+        raise ConfigError(f"{named} exclude each other: leave out {superfluous}")
+    words = [*parsed.overrides, *rest]
+    if parsed.shell_completion and not any(COMPLETION.fullmatch(word) for word in words):
+        raise ConfigError("-sc: write lexp -sc install=SHELL; SHELL is bash, fish or zsh")
 
 
 def asks_for_help(arguments: list[str]) -> bool:
     """Return True for --help, also abbreviated."""
-    return bool(get_args_parser().parse_known_args(arguments)[0].help)
+    return bool(parse_flags(arguments)[0].help)
 
 
 def ordered(arguments: list[str]) -> list[str]:
     """Return overrides before flags, as argparse reads them; ConfigError for unknown flags."""
-    parsed, rest = get_args_parser().parse_known_args(arguments)
+    parsed, rest = parse_flags(arguments)
     unknown = [word for word in rest if word.startswith("-")]
     if unknown:
         raise ConfigError(f"no flag {unknown[0]!r}; --help shows what there is")

@@ -93,7 +93,8 @@ def flagged(arguments: list[str]) -> list[str]:
     """Return a command line with flags for the words `help [COMMAND]` and `version`."""
     if arguments[:1] == ["help"]:
         return [*arguments[1:2], "--help", *arguments[2:]]
-    return ["--version"] if arguments == ["version"] else arguments
+    asks = arguments == ["version"] or "--version" in arguments
+    return ["--version"] if asks else arguments
 
 
 def _run_word(word: str, arguments: list[str]) -> int:
@@ -103,7 +104,7 @@ def _run_word(word: str, arguments: list[str]) -> int:
     elif word in ("-V", "--version"):
         print(f"lexp {__version__}")
     elif word in ("-sc", "--shell-completion"):
-        complete(arguments)
+        return guarded("train", lambda: complete(arguments))
     elif word == "list":
         return guarded(word, lambda: _list(arguments[1:]), arguments[1:])
     elif word in COMMANDS:

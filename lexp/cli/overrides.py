@@ -10,11 +10,11 @@ import shlex
 import unicodedata
 from itertools import pairwise
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from lexp.cli.flags import parse_flags
 from lexp.system.errors import ConfigError
 
 KEY = re.compile(r"(\+{1,2}|~)?[A-Za-z_$][\w$-]*([./@:][\w$-]+)*")
@@ -23,6 +23,7 @@ PATHS = re.compile(
     r"\+{0,2}((train|eval|probe|analyze|report)\.)?"
     r"(outputs|path|init_from|run|(dataset|task)\.(train|validation|test|path)|tokenizer\.path)"
 )
+LONGEST_KEY = 200
 CLOSING = {"[": "]", "{": "}", "(": ")"}
 TYPOGRAPHIC = "“”„‟«»‘’‚‛′″´"  # noqa: RUF001
 QUOTES = TYPOGRAPHIC + "'\""
@@ -34,7 +35,7 @@ def readable(arguments: list[str]) -> list[str]:
 
     ConfigError says of any other override that cannot be read which character it is.
     """
-    parsed, rest = get_args_parser().parse_known_args(arguments)
+    parsed, rest = parse_flags(arguments)
     n_overrides = len(parsed.overrides) + len(rest)
     words = [readable_word(word, parsed.multirun) for word in arguments[:n_overrides]]
     return [*words, *arguments[n_overrides:]]
@@ -42,9 +43,11 @@ def readable(arguments: list[str]) -> list[str]:
 
 def readable_word(word: str, sweep: bool = False) -> str:
     """Return one override as `readable` does. sweep: whether commas separate jobs."""
+    name, _, value = word.partition("=")
+    if len(name) > LONGEST_KEY:  # Hydra looks for a file of that name
+        raise ConfigError(f"{name[:20]}...: no key has {len(name)} characters")
     if _reads(word):
         return word
-    name, _, value = word.partition("=")
     if not PATHS.fullmatch(name) or _is_mistyped(value):
         raise ConfigError(f"cannot read {word!r}: {why(word)}")
     if _is_list(value):

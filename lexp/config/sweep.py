@@ -23,11 +23,8 @@ MANY = 20
 
 
 def is_sweep(arguments: list[str]) -> bool:
-    """Return True for a multirun of Hydra; ConfigError for flags that exclude each other."""
-    asked = bool({"-m", "--multirun"} & set(arguments))
-    if asked and {"--cfg", "-c", "--info", "-i"} & set(arguments):
-        raise ConfigError("--cfg and --info show one job: leave out -m")
-    return asked
+    """Return True for a multirun of Hydra."""
+    return bool({"-m", "--multirun"} & set(arguments))
 
 
 def check_launcher(arguments: list[str]) -> None:

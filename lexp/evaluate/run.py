@@ -7,7 +7,7 @@ taken later. Failures are results too; nothing is dropped.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def evaluate(
             continue
         for length in sorted(targets.lengths):
             case = EvalCase(tested, targets, method, length)
-            stored = find(tested.folder, case.spec)
+            stored = _find(case)
             starting(targets, method, length, stored)
             yield stored or _compute(case, advance)
 
@@ -94,7 +94,7 @@ def _nested(
     longest: Losses | None = None
     for length in sorted(targets.lengths, reverse=True):
         case = EvalCase(tested, targets, method, length)
-        result = find(tested.folder, case.spec)
+        result = _find(case)
         starting(targets, method, length, result)
         if result is None and longest is not None:
             advance(targets.n_read(length))
@@ -105,6 +105,12 @@ def _nested(
             longest = results[length].losses()
     for length in sorted(results):
         yield results[length]
+
+
+def _find(case: EvalCase) -> EvalResult | None:
+    """Return a case's stored result under the run's present names, on which no number depends."""
+    stored = find(case.tested.folder, case.spec)
+    return stored and replace(stored, run=case.tested.run)
 
 
 def _compute(case: EvalCase, advance: Advance) -> EvalResult:

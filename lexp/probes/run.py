@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,7 +73,10 @@ def run_probes(
                 case = ProbeCase(probe, method, length)
                 result = find(tested.folder, probe_spec(tested, case, plan))
                 starting(case, result is not None)
-                yield result or _compute(tested, material, plan, case, examples, advance)
+                if result is None:
+                    result = _compute(tested, material, plan, case, examples, advance)
+                # Names of the run may have changed since; no number depends on them.
+                yield replace(result, run=tested.run)
 
 
 def probe_spec(tested: ModelUnderTest, case: ProbeCase, plan: ProbePlan) -> Spec[ProbeResult]:

@@ -5,6 +5,7 @@ A new result is appended; at its end a command writes the table anew from what i
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lexp.evaluate import COLUMNS, EVALUATIONS, LAST, STEP, EvalResult
 from lexp.probes import result as probes
@@ -23,7 +24,7 @@ def write_results(study: Path) -> None:
             )
         )  # fmt: skip
         columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in results)]
-        write_csv(study / "results.csv", columns, (result.row() for result in results))
+        write_csv(study / "results.csv", columns, _once([result.row() for result in results]))
 
 
 def append_results(study: Path, results: Sequence[EvalResult]) -> None:
@@ -55,4 +56,9 @@ def write_probes(study: Path) -> None:
                 r.probe_seed, r.length,
             )
         )  # fmt: skip
-        write_csv(study / "probes.csv", probes.COLUMNS, (result.row() for result in results))
+        write_csv(study / "probes.csv", probes.COLUMNS, _once([r.row() for r in results]))
+
+
+def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without repetitions: a copy of a run folder has the results of its run too."""
+    return list({repr(row): row for row in rows}.values())

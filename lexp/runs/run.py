@@ -71,7 +71,8 @@ class Run:
 
     @property
     def problem(self) -> str:
-        """Say why a run that is marked as done is not, or ""."""
+        """Say why a run that is marked as done is not, or ""; CheckpointError for a link."""
+        refuse_links(self.checkpoints, CheckpointError)
         if any(self.checkpoints.glob("step-*")):
             return ""
         try:

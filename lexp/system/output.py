@@ -14,6 +14,8 @@ from lexp.system.secrets import masked
 from lexp.system.text import printable
 
 NUMBER = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|inf|nan)", re.IGNORECASE)
+# A value so long that nobody reads what stands after it.
+LONG_WORD = re.compile(r"\S{500,}")
 # Beginnings that a spreadsheet takes for a formula; the last four are the full-width forms.
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -21,7 +23,8 @@ FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 def line_of(text: object) -> str:
     """Return a text as one line that a terminal shows, secrets masked."""
     # Masked twice: a secret may have characters that are replaced, or line ends.
-    return masked(printable(re.sub(r"\s*\n\s*", " ", masked(str(text)))))
+    line = masked(printable(re.sub(r"\s*\n\s*", " ", masked(str(text)))))
+    return LONG_WORD.sub(lambda word: f"{word[0][:100]}...{word[0][-50:]}", line)
 
 
 def say(*lines: object) -> None:

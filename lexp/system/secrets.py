@@ -5,16 +5,23 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# Words of a variable's name, or parts of one, that say its value is a secret.
+# Words of a variable's name, or parts of one, that say its value is a secret. A number may follow,
+# as in TOKEN2.
 NAMES = re.compile(
-    r"(^|_)(KEYS?|TOKENS?|PAT|PASS|PWD|AUTH|DSN|COOKIES?|BEARER|JWT)(_|$)"
-    r"|(API_?|SECRET|PRIVATE|ACCESS|ENCRYPTION)KEY|TOKENS?$|SECRET|PASSWO?R?D|PASSPHRASE"
-    r"|PASS$|CREDENTIAL|WEBHOOK",
+    r"(^|[^a-z])(KEYS?|TOKENS?|PAT|PASS|PWD|PW|AUTH|DSN|COOKIES?|BEARER|JWT|CREDS?|SAS)([^a-z]|$)"
+    r"|(API_?|SECRET|PRIVATE|ACCESS|ENCRYPTION|ACCOUNT|SSH)KEY|TOKENS?\d*$|SECRET|PASSWO?R?D"
+    r"|PASSPHRASE|PASS\d*$|CREDENTIAL|WEBHOOK|AUTHORIZATION|CONNECTION_?STRING",
     re.IGNORECASE,
 )
 # Names of folders, files and sockets.
 HARMLESS = re.compile(r"PWD|OLDPWD|SSH_AUTH_SOCK|XAUTHORITY|.*_(PATH|FILE|DIR|HOME)", re.IGNORECASE)
-WITH_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+# Secrets within the value of any variable: of a URL before its host, where a token may stand alone,
+# and by their keys in a URL's query and in a connection string.
+WITHIN = re.compile(
+    r"://[^/\s:@]*:(?P<password>[^/\s@]+)@|https?://(?P<token>[^/\s:@]{20,})@"
+    r"|(?:^|[?&;\s])(?:sig|\w*(?:key|token|secret|password|pwd))=(?P<keyed>[^&;\s]+)",
+    re.IGNORECASE,
+)
 SHORTEST = 8  # shorter values are hardly secrets, and occur in any text
 
 
@@ -48,16 +55,13 @@ def masked(text: str) -> str:
 
 def _secrets() -> list[tuple[str, str]]:
     """Return names and values, the longest first: one may contain another."""
-    found = [
-        (name, value.strip())
-        for name, value in os.environ.items()
-        if (NAMES.search(name) and not HARMLESS.fullmatch(name)) or WITH_PASSWORD.search(value)
-    ]
-    # TOKENS=100000000 is an amount.
-    amounts = re.compile(r"TOKENS=\d+", re.IGNORECASE)
-    kept = [
-        (name, value)
-        for name, value in found
-        if len(value) >= SHORTEST and not amounts.search(f"{name}={value}")
-    ]
-    return sorted(kept, key=lambda pair: -len(pair[1]))
+    found = []
+    for name, value in os.environ.items():
+        within = [text for match in WITHIN.finditer(value) for text in match.groups() if text]
+        is_named = NAMES.search(name) and not HARMLESS.fullmatch(name)
+        # TOKENS=100000000 is an amount.
+        is_amount = value.isdecimal() and re.search(r"TOKENS\d*$", name, re.IGNORECASE)
+        if within or (is_named and not is_amount):
+            found += [(name, text) for text in (value.strip(), *within)]
+    kept = {(name, value) for name, value in found if len(value) >= SHORTEST}
+    return sorted(kept, key=lambda pair: (-len(pair[1]), pair))

@@ -19,8 +19,8 @@ def test_lexp_alone_lists_the_commands_with_an_example_each():
         assert result.returncode == 0
         for word in ("train", "eval", "probe"):
             assert f"  {word} " in result.stdout and f"lexp {word} " in result.stdout
-    for word in ("--version", "version"):
-        assert lexp(word).stdout.strip() == "lexp 0.1.0"
+    for word in ("version", "status --version"):
+        assert lexp(*word.split()).stdout.strip() == "lexp 0.1.0"
 
 
 def test_the_list_of_commands_fits_into_80_columns():
@@ -43,6 +43,18 @@ REFUSED = {
     "train lr=-1": ["lr=-1.0"],
     "train model=[rope,xpos]": ["one choice a run", "-m model=rope,xpos"],
     "train --cfg job -m": ["leave out -m"],
+    "eval -r -m": ["--run and --multirun exclude each other", "leave out -m"],
+    "report --cfg=x": ["--cfg", "'x'", "job"],
+    "status --config-dir": ["--config-dir", "expected one argument"],
+    "list --cfg": ["--cfg", "expected one argument"],
+    "status -h=1": ["--help", "'1'"],
+    "probe --hydra-help": ["no flag --hydra-help"],
+    "status --shell-completion": ["-sc install=SHELL"],
+    "-sc": ["-sc install=SHELL"],
+    "-sc install=tcsh": ["bash, fish or zsh"],
+    f"study {'k' * 5000}=1": ["no key has 5000 characters"],
+    f"train +{'k' * 5000}=1": ["no key has 5001 characters"],
+    f"status name={'x' * 5000}": ["not allowed: name='xxx", "at most 100"],
     "train -m model=rope,xpos lr=1e-3,abc": ["lr=abc"],
     "train -m model=rope,xpos lr=1e-3,0": ["job model=rope lr=0", "lr=0.0"],
     "train -m model.position.base=1000,x": ["job model.position.base=x", "expected float"],
@@ -81,7 +93,7 @@ def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().removeprefix("lexp: loading torch\n").splitlines()
     assert len(lines) == 1 and lines[0].startswith("lexp: "), result.stderr
-    assert all(part in lines[0] for part in REFUSED[line]), lines[0]
+    assert all(part in lines[0] for part in REFUSED[line]) and len(lines[0]) < 1200, lines[0]
     assert not (tmp_path / "outputs").exists()
 
 

@@ -18,6 +18,11 @@ SECRETS = {
     "GPG_PASSPHRASE": "correct horse battery", "SLACK_WEBHOOK": "https://hooks/T0/B0/xyz",
     "AWS_ACCESS_KEY_ID": "AKIA0123456789", "OPENAI_API_KEYS": "sk-1,sk-2,sk-3",
     "MYSQL_PWD": "it's\\a pass", "DBPASS": "0123456789", "MY_SECRETS": "abcdefgh",
+    "OPENAI_KEY1": "sk-abcdefg1", "TOKEN2": "tok-abcdefg2", "AWS_CREDS": "abcdefg3", "SSHKEY":
+    "abcdefg4", "AUTHORIZATION": "Bearer abcdefg5", "DB_PW": "abcdefg6", "dbPassword": "abcdefg7",
+    "BLOB": "https://x.example/c?sv=1&sig=abcdefg8", "JWT2": "abcdefg9",
+    "REMOTE": "https://ghp_0123456789abcdefghij@github.com/x",
+    "STORAGE": "DefaultEndpointsProtocol=https;AccountKey=abcdef10==;EndpointSuffix=x",
 }  # fmt: skip
 
 
@@ -88,10 +93,21 @@ def test_a_secret_is_no_setting_however_it_came_there(mine, monkeypatch, name):
     assert SECRETS[name] not in masked(str(caught.value))
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "BLOB", "REMOTE", "STORAGE"])
+def test_a_secret_within_a_value_is_one_too(monkeypatch, name):
+    monkeypatch.setenv(name, SECRETS[name])
+    within = {"DATABASE_URL": "hunter2hunter2", "BLOB": "abcdefg8", "STORAGE": "abcdef10=="}
+    secret = within.get(name, "ghp_0123456789abcdefghij")
+    assert secret_in([f"x{secret}"]) == name
+    assert masked(f"no host me:{secret}@host") == f"no host me:(${name})@host"
+
+
 def test_what_is_no_secret_can_be_typed(monkeypatch):
     harmless = {"PWD": "/home/me/work", "TOKENIZER_PATH": "/data/tok.json", "TOKENS": "100000000",
                 "SSH_AUTH_SOCK": "/tmp/ssh-1/agent", "KEYBOARD": "qwertyuiop",
-                "HTTP_PROXY": "http://proxy:3128/", "MONKEY": "abcdefghij"}  # fmt: skip
+                "HTTP_PROXY": "http://proxy:3128/", "MONKEY": "abcdefghij",
+                "TOKENS2": "100000000", "PROXY": "http://somebody@proxy:3128/",
+                "LS_COLORS": "*.key=01;31:*.tokens=00;3333333"}  # fmt: skip
     for name, value in harmless.items():
         monkeypatch.setenv(name, value)
         assert secret_in([{"x": value}]) == "", name

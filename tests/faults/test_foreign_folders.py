@@ -174,6 +174,7 @@ FOLDERS = {
     "study elsewhere": (text("../canary", "settings", "name"), EVAL, {4, 2}),
     "kind": (text("evil", "kind"), EVAL, {0, 4, 2}),
     "hf path": (text("hf", "kind"), EVAL, {4, 2, 3}),
+    "column of texts": (text("\x1b[31m=1+1", "settings", "dataset", "column"), EVAL, {0}),
     "huge": (config(lambda v, c: v["settings"]["size"].update(d_model=1 << 40)), EVAL,
              {4, 2, 9, 7}),
     "deep": (whole_file("config.json", lambda c: b"[" * 100_000), EVAL, {4, 2}),

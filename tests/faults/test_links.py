@@ -15,6 +15,7 @@ from lexp import launch
 from lexp.data.text import TextFiles
 from lexp.data.tokenizer import FileSpec, HubSpec, read_subwords, train_bpe
 from lexp.runs.run import Run
+from lexp.runs.status import FAILED, judge
 from lexp.system.errors import DataError
 from lexp.system.links import real_folder
 from support.faults.warm import Forked
@@ -77,6 +78,14 @@ def words_of(command: tuple[str, ...]) -> list[str]:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_status_looks_behind_no_link_for_checkpoints(foreign_study, tmp_path):
+    link = placed(foreign_study, tmp_path / "desk", "RUN/checkpoints", STATUS)
+    shutil.move(link, tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    status = judge(link.parent)
+    assert status.state == FAILED and f"{link} is a symbolic link" in status.reason
 
 
 @pytest.mark.parametrize("place", LINKS)
