@@ -100,7 +100,7 @@ EVALUATIONS = ResultKind(
     numerics=3,
     key=(
         "run.name", "pattern.label", "extension.label", "protocol.label", "length", "run.text",
-        "run.precision", "step",
+        "run.precision", "step", "pattern.code", "extension.code",
     ),
     result=EvalResult,
 )  # fmt: skip

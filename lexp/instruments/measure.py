@@ -96,6 +96,9 @@ ANALYSES = ResultKind(
         "step",
         "run.text",
         "run.precision",
+        "pattern.code",
+        "extension.code",
+        "instrument.code",
     ),
     result=AnalysisResult,
 )

@@ -98,7 +98,7 @@ PROBES = ResultKind(
     numerics=1,
     key=(
         "probe.label", "run.name", "pattern.label", "extension.label", "length", "run.text",
-        "run.precision", "samples", "probe_seed",
+        "run.precision", "samples", "probe_seed", "pattern.code", "extension.code", "probe.code",
     ),
     result=ProbeResult,
 )  # fmt: skip

@@ -95,6 +95,7 @@ def _window_of(series: ResultSeries, all_series: list[ResultSeries]) -> ResultSe
     same = [
         other for other in all_series
         if other.pattern.name in WINDOWS
+        and not other.pattern.code
         # An open size is the trained length.
         and other.pattern.values.get("window") in (None, series.train_len)
         and not other.is_extended

@@ -64,12 +64,13 @@ class ResultSeries:
     @property
     def is_extended(self) -> bool:
         """Return True if something in the model's positions was changed after training."""
-        return self.extension.name != Extension.name
+        return self.extension.name != Extension.name or bool(self.extension.code)
 
     @property
     def is_plain(self) -> bool:
         """Return True if this is the model as it is: every key it may see, no extension."""
-        return self.pattern.name in PLAIN and not self.is_extended
+        is_own = bool(self.pattern.code)
+        return self.pattern.name in PLAIN and not is_own and not self.is_extended
 
     @property
     def lengths(self) -> list[int]:

@@ -1,7 +1,7 @@
 """One store for everything that is measured: evaluations, probes, analyses and fine-tunings."""
 
 from lexp.results.arrays import ArrayFile
-from lexp.results.component import Component, component_of, component_spec
+from lexp.results.component import Component, component_of, component_spec, is_same_part
 from lexp.results.csv_file import append_csv, write_csv
 from lexp.results.json_values import from_json
 from lexp.results.record import Record, Result, ResultKind, Spec
@@ -47,6 +47,7 @@ __all__ = [
     "count_results",
     "find",
     "from_json",
+    "is_same_part",
     "path_of",
     "read",
     "read_all",

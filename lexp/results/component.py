@@ -1,11 +1,15 @@
 """Patterns, extensions, probes and instruments as fields of a record."""
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 from lexp.results.json_values import to_json
-from lexp.system.files import one_number
+from lexp.results.record import Result
+from lexp.system.files import digest, one_number
 from lexp.system.user_code import code_digest
+
+T = TypeVar("T", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -13,16 +17,60 @@ class Component:
     """A pattern, extension, probe or instrument as it was asked for.
 
     name: the one of its class. label: what tables show. values: its fields, null where left open.
+    code: digest of the user's own classes in it, 8 digits, or "".
     """
 
     name: str
     label: str
     values: dict[str, Any]
+    code: str = ""
 
 
 def component_of(part: Any) -> Component:
-    """Return name, label and values of a pattern, extension, probe or instrument."""
-    return Component(part.name, part.label, component_spec(part)["values"])
+    """Return name, label, values and own code of a pattern, extension, probe or instrument."""
+    spec = component_spec(part)
+    own = list(_own_code(spec))
+    return Component(part.name, part.label, spec["values"], digest(own)[:8] if own else "")
+
+
+def _own_code(spec: Any) -> Iterator[list[str]]:
+    """Yield class and code of each of the user's own classes in a spec."""
+    if isinstance(spec, dict):
+        if "code" in spec and "class" in spec:
+            yield [spec["class"], spec["code"]]
+        spec = list(spec.values())
+    for inner in spec if isinstance(spec, list) else []:
+        yield from _own_code(inner)
+
+
+def named_apart(results: Sequence[T]) -> list[T]:
+    """Return results; components of one label and several codes have their code in the label.
+
+    What code computed before it was edited is another method than what it computes now.
+    """
+    codes: dict[tuple[str, str], set[str]] = {}
+    for result in results:
+        for field, component in _components(result):
+            codes.setdefault((field, component.label), set()).add(component.code)
+    apart = []
+    for result in results:
+        named: dict[str, Any] = {
+            field: replace(component, label=f"{component.label} (code {component.code[:4]})")
+            for field, component in _components(result)
+            if component.code and len(codes[field, component.label]) > 1
+        }
+        apart.append(replace(result, **named) if named else result)
+    return apart
+
+
+def is_same_part(one: Component, other: Component) -> bool:
+    """Return True if both are one part with one code, whatever it is called among others."""
+    return replace(one, label="") == replace(other, label="")
+
+
+def _components(result: Result) -> list[tuple[str, Component]]:
+    values = ((field.name, getattr(result, field.name)) for field in fields(result))
+    return [(name, value) for name, value in values if isinstance(value, Component)]
 
 
 def component_spec(part: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lexp.results.arrays import ArrayFile, Arrays, write_arrays
+from lexp.results.component import named_apart
 from lexp.results.json_values import with_floats
 from lexp.results.record import Record, Result, ResultKind, Spec, key_of, result_of, values_of
 from lexp.results.status import DAMAGED, STATUSES, worth_another_try
@@ -90,7 +91,7 @@ def read(path: Path, kind: ResultKind[T]) -> T | None:
 def read_all(study: Path, kind: ResultKind[T]) -> list[T]:
     """Return all results of a kind in the runs of a study, by path."""
     results = (read(path, kind) for path in _paths(study, kind))
-    return [result for result in results if result is not None]
+    return named_apart([result for result in results if result is not None])
 
 
 def count_results(study: Path, kind: ResultKind) -> int:
@@ -110,7 +111,7 @@ def read_newest(study: Path, kind: ResultKind[T]) -> list[T]:
         place = record.order, record.sealed
         if key not in newest or newest[key][0] < place:
             newest[key] = place, result
-    return [newest[key][1] for key in sorted(newest, key=str)]
+    return named_apart([newest[key][1] for key in sorted(newest, key=str)])
 
 
 def with_damage(results: Iterable[T]) -> list[T]:
