@@ -34,10 +34,12 @@ from lexp.system.files import digest
 from lexp.system.text import natural
 from lexp.training.objective import refuse_both_sides
 
-# Columns of every instrument's CSV, before those of its rows.
-COLUMNS = (
+# Columns of every instrument's CSV, before and after those of its rows.
+BEFORE = (
     "run", "model", "method", "state", "seed", "length", "train_len", "step", "loss", "status",
 )  # fmt: skip
+AFTER = ("text", "precision", "variant")
+COLUMNS = BEFORE + AFTER
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ def write_measurements(path: Path, results: Sequence[AnalysisResult]) -> None:
         shared = {
             "run": run.name, "model": run.model, "method": result.method, "state": result.state,
             "seed": run.seed, "length": result.length, "train_len": run.train_len,
-            "step": result.step, "loss": result.loss, "status": result.status,
+            "step": result.step, "loss": result.loss, "status": result.status, "text": run.text,
+            "precision": run.precision, "variant": run.variant,
         }  # fmt: skip
         rows += [{**row, **shared} for row in result.rows or ({},)]
-    write_csv(path, [*COLUMNS, *names], rows, nan="nan")
+    write_csv(path, [*BEFORE, *names, *AFTER], rows, nan="nan")

@@ -7,7 +7,7 @@ Files are written whole, arrays first, and carry digests. A damaged one is repor
 and taken for absent, so that the same command computes it again. Tables show the others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,8 +90,7 @@ def read(path: Path, kind: ResultKind[T]) -> T | None:
 
 def read_all(study: Path, kind: ResultKind[T]) -> list[T]:
     """Return all results of a kind in the runs of a study, by path."""
-    results = (read(path, kind) for path in _paths(study, kind))
-    return named_apart([result for result in results if result is not None])
+    return named_apart([result for _, result in _current(study, kind)])
 
 
 def count_results(study: Path, kind: ResultKind) -> int:
@@ -102,11 +101,7 @@ def count_results(study: Path, kind: ResultKind) -> int:
 def read_newest(study: Path, kind: ResultKind[T]) -> list[T]:
     """Return the newest result of each key of a kind, in the order of keys."""
     newest: dict[tuple, tuple[tuple[int, str], T]] = {}
-    for path in _paths(study, kind):
-        record = _read_record(path, kind)
-        result = None if record is None else _parsed(record, kind)
-        if record is None or result is None:
-            continue
+    for record, result in _current(study, kind):
         key = key_of(kind, result)
         place = record.order, record.sealed
         if key not in newest or newest[key][0] < place:
@@ -129,6 +124,25 @@ def with_damage(results: Iterable[T]) -> list[T]:
 
 def _paths(study: Path, kind: ResultKind) -> list[Path]:
     return sorted(study.glob(f"*/{kind.folder}/*.json"))
+
+
+def _current(study: Path, kind: ResultKind[T]) -> Iterator[tuple[Record, T]]:
+    """Yield the results of a kind in a study, but for those whose numerics are others than now."""
+    n_others = 0
+    for path in _paths(study, kind):
+        record = _read_record(path, kind)
+        if record is not None and record.spec.get("numerics") != kind.numerics:
+            n_others += 1
+            continue
+        result = None if record is None else _parsed(record, kind)
+        if record is not None and result is not None:
+            yield record, result
+    if n_others:
+        warn(
+            f"{study}: {n_others} results of kind {kind.name} are of a version of lexp with other "
+            "numbers and left out; the commands that made them make them again",
+            stacklevel=3,
+        )
 
 
 def _order(path: Path) -> int:

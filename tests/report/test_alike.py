@@ -18,7 +18,14 @@ from lexp.evaluate import (
 )
 from lexp.extension import Extension, UniformScale
 from lexp.instruments.base import CheckpointInfo, Instrument, Measurement
-from lexp.instruments.measure import ANALYSES, COLUMNS, AnalysisResult, labelled, measure
+from lexp.instruments.measure import (
+    ANALYSES,
+    COLUMNS,
+    AnalysisResult,
+    labelled,
+    measure,
+    write_measurements,
+)
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import RoPE
 from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
@@ -263,6 +270,19 @@ def test_measurements_of_other_texts_and_precisions_do_not_replace_each_other(st
     methods = {measurement.method for measurement in labelled(found, {})}
     assert len(found) == len(methods) == 2 and all(m.startswith("window ") for m in methods)
     assert np.all([next(iter(what.values())) in " ".join(methods)])
+
+
+def test_rows_of_an_instrument_say_which_text_and_precision_they_are_of(study, tmp_path):
+    run, results = study.run(), []
+    for changes in ({}, {"text": "bbbbbbbb"}, {"precision": "bfloat16"}):
+        results.append(AnalysisResult(
+            Component("growth", "growth", {}), run_info(run.name, run.settings, **changes),
+            component_of(Window()), component_of(Extension()), "trained", -1, math.nan, 64, 1.0,
+            ({"layer": 0, "value": 1.0},),
+        ))  # fmt: skip
+    write_measurements(tmp_path / "growth.csv", results)
+    rows = (tmp_path / "growth.csv").read_text().splitlines()
+    assert len(set(rows)) == 4 and rows[0].endswith(",layer,value,text,precision,variant")
 
 
 @dataclass(frozen=True)

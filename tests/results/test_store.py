@@ -267,6 +267,18 @@ def test_the_newest_record_of_a_key_counts_whatever_its_name(tmp_path):
     assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [3.0, 4.0, 5.0]
 
 
+@pytest.mark.parametrize("many", [read_newest, read_all])
+def test_tables_leave_out_and_count_what_other_numerics_made(tmp_path, many):
+    raised = replace(NUMBERS, numerics=2)
+    for length, number in ((9, 1.0), (7, 2.0)):
+        write(tmp_path / "run", spec(length=length), Number("a", number))
+    write(tmp_path / "run", spec(raised, length=9), Number("a", 3.0))
+    with pytest.warns(UserWarning, match="2 results of kind .* other numbers"):
+        assert [n.number for n in many(tmp_path, raised)] == [3.0]
+    with pytest.warns(UserWarning, match="1 results of kind"):
+        assert {n.number for n in many(tmp_path, NUMBERS)} <= {1.0, 2.0}
+
+
 @pytest.mark.parametrize("year", ["1970", "2025", "2100"])
 def test_a_clock_set_back_or_on_does_not_make_a_record_older(tmp_path, year):
     run = tmp_path / "run"
