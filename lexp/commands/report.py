@@ -297,7 +297,7 @@ def _study_section(
             "\n\n".join(_study_paragraphs(stored)),
             tuple(_study_tables(stored, all_series, analyses, notes)),
         )
-    except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
 
 

@@ -5,7 +5,7 @@ with its ratio to a base: the same row at its trained length, or another row at 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from lexp.report.study_results import ResultSeries, is_alike
 from lexp.system.errors import ConfigError
 
 TRAINED = "trained"
+MAX_NUMBER = 1e300  # no float is as large as an integer can be
 # Row names are `MODEL, METHOD`; a model's variant belongs to its name (`tisa n_kernels=1`).
 SEPARATOR = ", "
 
@@ -82,24 +83,48 @@ def parse_expected(node: Any) -> Expected:
     note = str(node.get("note", ""))
     if kind == "instrument":
         return Findings(
-            source, note, node[kind], str(node.get("state", TRAINED)), dict(node.get("where", {})),
-            str(node.get("column", "value")), dict(node.get("values", {})),
+            source, note, str(node[kind]), str(node.get("state", TRAINED)),
+            _mapping(node, "where", _is_value), str(node.get("column", "value")),
+            _mapping(node, "values", _is_value),
         )  # fmt: skip
-    at = tuple(node.get("at", ()))
-    if not at or not all(isinstance(x, int | float) and x > 0 for x in at):
-        raise ConfigError(
-            f"expected, {source}: at={list(at)} (numbers above 0, in trained lengths)"
-        )
+    at = node.get("at")
+    if not isinstance(at, list) or not at or not all(_is_number(x) and x > 0 for x in at):
+        raise ConfigError(f"expected, {source}: at={at} (numbers above 0, in trained lengths)")
+    at = tuple(at)
     protocol = str(node.get("protocol", "segments"))
     if kind == "cost":
-        return Costs(source, note, protocol, at, str(node.get("against")), dict(node[kind]))
-    rows = {name: tuple(values) for name, values in node[kind].items()}
+        costs = _mapping(node, kind, _is_number)
+        return Costs(source, note, protocol, at, str(node.get("against")), costs)
+    rows = {name: tuple(values) for name, values in _mapping(node, kind, _is_row).items()}
     for name, values in rows.items():
         if len(values) != len(at):
             raise ConfigError(
                 f"expected, {source}: {name} has {len(values)} values, at has {len(at)}"
             )
     return Perplexities(source, note, protocol, at, str(node.get("ratio_to", TRAINED)), rows)
+
+
+def _mapping(node: dict[str, Any], key: str, is_right: Callable[[Any], bool]) -> dict[str, Any]:
+    """Return the rows of a block by name; ConfigError for a row that is of another type."""
+    rows = node.get(key, {})
+    if isinstance(rows, dict):
+        wrong = [n for n, value in rows.items() if not (isinstance(n, str) and is_right(value))]
+        if not wrong:
+            return rows
+        rows = {wrong[0]: rows[wrong[0]]}
+    raise ConfigError(f"expected, {node['source']}: {key}: {rows!r}: expected numbers by name")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MAX_NUMBER
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, str) or _is_number(value)
+
+
+def _is_row(values: Any) -> bool:
+    return isinstance(values, list) and all(v is None or _is_value(v) for v in values)
 
 
 def names_of(block: Expected) -> list[str]:

@@ -62,6 +62,20 @@ def warn(text: object, stacklevel: int = 1) -> None:
     warnings.warn(line_of(text), stacklevel=stacklevel + 1)
 
 
+def make_warnings_plain() -> None:
+    """Have Python show every warning without characters that act on a terminal.
+
+    Libraries put names and characters of others in theirs, such as a glyph that a font lacks.
+    """
+    warnings.formatwarning = _format_warning
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], file: str, number: int, line: str | None = None
+) -> str:
+    return f"{line_of(f'{file}:{number}: {category.__name__}: {message}')}\n"
+
+
 def csv_cell(value: Any) -> Any:
     """Return a value for a CSV file: a number unchanged, a text that no spreadsheet runs."""
     if not isinstance(value, str):

@@ -27,6 +27,7 @@ from lexp.config.settings import StudyConfig
 from lexp.config.sweep import check_jobs
 from lexp.evaluate import EVALUATIONS
 from lexp.extension import Extension, UniformScale
+from lexp.report.expected import parse_expected
 from lexp.report.paired import paired_table
 from lexp.report.scales import best_scale, fit
 from lexp.report.study_results import make_series
@@ -170,6 +171,60 @@ REFUSED = {
 }  # fmt: skip
 
 
+OTHER_TYPES = {
+    "expected": 5, "deviations": 7, "expected ": {"a": 1}, "deviations ": [{"a": 1}],
+    "scales": 5, "scales ": [], "scales  ": {}, "scales   ": {1: {}}, "scales/mini": 5,
+    "scales/mini ": [], "scales/mini/train": 5, "scales/mini/eval": {"a": 1},
+    "scales/mini/probe": "x", "scales/mini/analyze": [1], "scales/mini/flops": "x",
+    "scales/mini/flops ": -1, "scales/mini/flops  ": float("nan"), "scales/mini/flops   ": True,
+    "scales/mini/expected": "x", "scales/mini/deviations": [[]],
+}  # fmt: skip
+
+
+def of_study(node):
+    return StudyConfig(
+        name="s", outputs="o", raw={}, dataset=None, tokenizer=None, scale="mini", plan=False,
+        flops=None, train={}, eval={}, probe={}, analyze={}, report={}, device="cpu",
+        precision="auto", study={"name": "s", "claim": "", "source": "", **node},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", OTHER_TYPES)
+def test_a_value_of_another_type_is_named(key):
+    node = {"scales": {"mini": {}}}
+    *above, last = key.strip().split("/")
+    place = node
+    for part in above:
+        place = place[part]
+    place[last] = OTHER_TYPES[key]
+    with pytest.raises(ConfigError, match=f"study s.*{last}|scale=mini: study s has"):
+        parse_study(of_study(node))
+
+
+ROWS = [5, [1], {"a": 5}, {"a": [[1], 2]}, {"a": {"b": 1}}, {1: [1, 2]}, {"a": [10**400, 1]}, None]
+COSTS = [5, [1], {"a": [1]}, {"a": {}}, {"a": "x"}, {"a": None}, {1: 1}]
+BLOCKS = [
+    *({"perplexity": rows, "at": [1, 2]} for rows in ROWS),
+    *({"cost": rows, "at": [1], "against": "a"} for rows in COSTS),
+    *({"instrument": "heads", "values": rows} for rows in (5, [1], {"a": [1]}, {"a": None})),
+    *({"instrument": "heads", "where": where} for where in (5, "x", {"a": []}, {1: "x"})),
+    *({"perplexity": {}, "at": at} for at in (5, "12", {1: 2}, [], ["1"], [0], [10**400], [True])),
+    "text",
+    5,
+    [],
+    {},
+    {"source": 5, "cost": {}},
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_an_expected_block_of_another_type_is_named(block):
+    if isinstance(block, dict):
+        block = {"source": "a paper", **block}
+    with pytest.raises(ConfigError, match=r"^expected"):
+        parse_expected(block)
+
+
 ELSEWHERE = [
     *("outputs", "+outputs", "++outputs", "~outputs", "name", "++name"),
     *("hydra.sweep.dir", "hydra.verbose", "hydra/launcher", "+hydra.launcher.setup"),
@@ -184,13 +239,8 @@ REFUSES_A_KEY = "(train|eval|probe|analyze|report): .*(cannot be set by a stage|
 @pytest.mark.parametrize("key", ELSEWHERE)
 @pytest.mark.parametrize("command", ["train", "eval", "probe", "analyze", "report"])
 def test_no_stage_says_where_is_written(command, key):
-    settings = StudyConfig(
-        name="s", outputs="o", raw={}, dataset=None, tokenizer=None, scale="mini", plan=False,
-        flops=None, train={}, eval={}, probe={}, analyze={}, report={}, device="cpu",
-        precision="auto",
-        study={"name": "s", "claim": "", "source": "",
-               "scales": {"mini": {command: [{"model": "rope"}, {key: "/victim"}]}}},
-    )  # fmt: skip
+    stages = [{"model": "rope"}, {key: "/victim"}]
+    settings = of_study({"scales": {"mini": {command: stages}}})
     with pytest.raises(ConfigError, match=REFUSES_A_KEY):
         parse_study(settings)
     typed = replace(settings, study=_without_stages(settings), **{command: {key: "/victim"}})
@@ -309,7 +359,7 @@ def test_the_commands_it_names_can_be_typed(made, capsys):
     assert lexp(*words[1:], "--cfg", "job").returncode == 0
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"name": 1}'])
+@pytest.mark.parametrize("damage", ["{", "[]", '{"name": 1}', "[" * 100_000])
 def test_a_damaged_record_is_named(damage, evaluated):
     from lexp.commands.report import report
 

@@ -25,7 +25,7 @@ from lexp.display.terminal import table_console
 from lexp.record.console import Console
 from lexp.results.csv_file import write_csv
 from lexp.runs.status import Status
-from lexp.system.output import csv_cell, say, warn
+from lexp.system.output import csv_cell, make_warnings_plain, say, warn
 from support import ROOT
 
 HOSTILE = {
@@ -59,6 +59,11 @@ def warned(text, capsys, tmp_path):
     return str(caught[0].message)
 
 
+def warned_by_library(text, capsys, tmp_path):
+    make_warnings_plain()
+    return warnings.formatwarning(f"Glyph {text} missing", UserWarning, f"{text}.py", 3)
+
+
 def logged(text, capsys, tmp_path):
     with Console(text, 2) as console:
         console.say(text)
@@ -89,7 +94,8 @@ def page(text, capsys, tmp_path):
 
 
 WRITERS = {
-    "say": said, "warn": warned, "progress": logged, "console": printed, "status": status,
+    "say": said, "warn": warned, "warning": warned_by_library, "progress": logged,
+    "console": printed, "status": status,
     "CSV of results": written_rows, "page": page,
     "CSV of a table": lambda text, c, t: to_csv(table_of(text)),
     "Markdown": lambda text, c, t: to_markdown(table_of(text)),
@@ -104,7 +110,7 @@ def test_no_writer_lets_anything_act(writer, capsys, tmp_path):
         out = WRITERS[writer](text, capsys, tmp_path)
         acting = {c for c in out if not c.isprintable() and c not in "\n"}
         assert not acting, (name, acting)
-        if writer in ("say", "warn", "progress", "console", "status"):
+        if writer in ("say", "warn", "warning", "progress", "console", "status"):
             assert "\nlexp: done" not in out, name
         if writer in ("Markdown", "prose", "page"):
             assert "<script>x" not in out and "<b" not in out.split("</style>")[-1][:0], name

@@ -11,6 +11,7 @@ files of conf/model; elsewhere a list is a list.
 """
 
 import itertools
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ COMMANDS = ("train", "eval", "probe", "analyze", "report")
 OF_THE_STUDY = ("name", "outputs", "hydra", "_global_")
 KEYS = ("name", "claim", "source", "expected", "deviations", "scales")
 SCALE_KEYS = ("time", "flops", "deviations", "expected", *COMMANDS)
+
+LISTS = ("deviations", "expected", *COMMANDS)
 
 Values = dict[str, Any]
 
@@ -78,10 +81,17 @@ def parse_study(settings: StudyConfig) -> Study:
         raise ConfigError(f"study: a study file has {', '.join(KEYS)}")
     _refuse_unknown(node, KEYS, f"study {node['name']}")
     scales, scale = node["scales"], settings.scale
-    if scale not in scales:
-        raise ConfigError(f"scale={scale}: study {node['name']} has {', '.join(scales)}")
-    at_scale = scales[scale] or {}
-    _refuse_unknown(at_scale, SCALE_KEYS, f"study {node['name']}, scale {scale}")
+    where = f"study {node['name']}"
+    _refuse_other_types(node, where)
+    if not isinstance(scales, dict) or scale not in scales:
+        there = ", ".join(map(str, scales)) if isinstance(scales, dict) and scales else "none"
+        raise ConfigError(f"scale={scale}: {where} has {there}")
+    at_scale = {} if scales[scale] is None else scales[scale]
+    where = f"{where}, scale {scale}"
+    if not isinstance(at_scale, dict):
+        raise ConfigError(f"{where}: {at_scale!r}: expected lines of KEY: VALUE")
+    _refuse_unknown(at_scale, SCALE_KEYS, where)
+    _refuse_other_types(at_scale, where)
     stages: list[Stage] = []
     for command in COMMANDS:
         for values in at_scale.get(command) or ([{}] if command == "report" else []):
@@ -155,6 +165,19 @@ def _refuse_unknown(node: Values, allowed: tuple[str, ...], where: str) -> None:
     for key in node:
         if key not in allowed:
             raise ConfigError(f"{where}: no key {key!r}; there are {', '.join(allowed)}")
+
+
+def _refuse_other_types(node: Values, where: str) -> None:
+    """Raise ConfigError for a value of a study file, or of a scale, that is of another type."""
+    for key in LISTS:
+        if not isinstance(node.get(key), list | None):
+            raise ConfigError(f"{where}: {key}: {node[key]!r}: expected a list, each item after -")
+    for words in node.get("deviations") or ():
+        if not isinstance(words, str):
+            raise ConfigError(f"{where}: deviations: {words!r}: expected text; put it in quotes")
+    flops = node.get("flops")
+    if flops is not None and not (type(flops) in (int, float) and 0 < flops < math.inf):
+        raise ConfigError(f"{where}: flops: {flops!r}: expected a number above 0, such as 1.0e12")
 
 
 def spelled(value: Any) -> str:
