@@ -71,9 +71,13 @@ def make_warnings_plain() -> None:
 
 
 def _format_warning(
-    message: Warning | str, category: type[Warning], file: str, number: int, line: str | None = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
 ) -> str:
-    return f"{line_of(f'{file}:{number}: {category.__name__}: {message}')}\n"
+    return f"{line_of(f'{filename}:{lineno}: {category.__name__}: {message}')}\n"
 
 
 def csv_cell(value: Any) -> Any:
