@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lexp.data.corpus import Corpus, Document, Split, text_field
-from lexp.data.hub_folder import check_card, check_files, check_names, digest_of_folder
+from lexp.data.hub_folder import (
+    check_card,
+    check_files,
+    check_names,
+    check_reader,
+    digest_of_folder,
+)
 from lexp.system.errors import DataError, first_line
 from lexp.system.files import digest
 
@@ -101,6 +107,7 @@ class Hub(Corpus):
             builder = datasets.load_dataset_builder(
                 self.path, self.config, revision=None if local else commit
             )
+            check_reader(type(builder), self.path)
             files = builder.config.data_files or {}
             check_files((file for some in files.values() for file in some), self.path)
             stream = builder.as_streaming_dataset(split=name)

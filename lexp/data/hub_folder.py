@@ -18,6 +18,9 @@ from lexp.system.files import digest, sha256
 
 # Keys of a data set's own description whose values name files.
 NAMING = ("data_files", "data_dir", "names_file", "base_path", "path", "drop_labels_file")
+# Readers of texts. Others of `datasets` decode what is in archives, pickled tensors among it, or
+# follow names within files.
+READERS = ("text", "json", "csv", "parquet", "arrow")
 CARDS = ("README.md", ".huggingface.yaml", "dataset_infos.json")
 
 
@@ -82,6 +85,17 @@ def check_names(card: Any, where: str) -> None:
                 f"{where}: {key}: {name!r} is not a file below the data set; "
                 "remove it, or type the files yourself: dataset=text dataset.train=GLOB"
             )
+
+
+def check_reader(builder: type, path: str) -> None:
+    """Raise DataError unless a data set is read by one of READERS; its files' names choose it."""
+    start = "datasets.packaged_modules."
+    names = [kind.__module__.removeprefix(start).split(".")[0] for kind in builder.__mro__]
+    if not set(names) & set(READERS):
+        raise DataError(
+            f"dataset {path}: its files are read as {names[0]}; texts are read as "
+            f"{', '.join(READERS)}: convert them to one of these"
+        )
 
 
 def check_files(files: Iterable[str], path: str) -> None:

@@ -1,8 +1,11 @@
 """A data set reads its own files: whatever its README says, nothing of elsewhere and no URL."""
 
+import gzip
 import json
 import os
+import pickle
 import socket
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +17,7 @@ from lexp.data.hub import Hub
 from lexp.data.hub_folder import check_files, check_names
 from lexp.data.text import TextFiles
 from lexp.system.errors import DataError
+from support.faults.payloads import Gadget
 
 SECRET = "what nobody else may read"
 
@@ -141,6 +145,37 @@ def test_the_state_of_saved_data_sets_is_not_followed(folder, name):
     (folder / name).write_text(json.dumps({"_data_files": [{"filename": "../secret.txt"}]}))
     with pytest.raises(DataError, match="save_to_disk"):
         read(folder)
+
+
+OTHER_READERS = {
+    "tar": "webdataset", "h5": "hdf5", "xml": "xml", "png": "imagefolder", "eval": "eval",
+    "lance": "lance",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", OTHER_READERS)
+def test_only_readers_of_texts_are_used(folder, suffix):
+    """A tar can hold pickled tensors, which `datasets` would hand to torch.load."""
+    (folder / "data" / "train.txt").unlink()
+    path = folder / "data" / f"train.{suffix}"
+    path.write_bytes(b"x")
+    if suffix == "tar":
+        (folder / "a.pth").write_bytes(pickle.dumps(Gadget(folder / "canary")))
+        with tarfile.open(path, "w") as archive:
+            archive.add(folder / "a.pth", "a.pth")
+        (folder / "a.pth").unlink()
+    with pytest.raises(DataError, match=f"are read as {OTHER_READERS[suffix]}; texts are read as"):
+        read(folder)
+    assert not (folder / "canary").exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "txt.gz"])
+def test_texts_are_read_whatever_their_form(folder, suffix):
+    (folder / "data" / "train.txt").unlink()
+    forms = {"csv": b"text\na b\n", "txt.gz": gzip.compress(b"a b\n")}
+    data = forms.get(suffix, b'{"text": "a b"}\n')
+    (folder / "data" / f"train.{suffix}").write_bytes(data)
+    assert read(folder) == ["a b"]
 
 
 @pytest.mark.parametrize("dtype", ["image", "audio"])
