@@ -23,6 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 FILLS = (1.0, 0.0, 0.4)
 # Curves of more points than this have a marker at some of them, legends of more keys more columns.
 MOST_MARKERS, MOST_KEYS = 40, 20
+LABEL_COLUMNS, LABEL_LINES = 36, 4
 
 
 def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
@@ -75,13 +76,21 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
     axes.grid(True, which="major", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
     if keys:
-        handles = [Line2D([], [], label=label, **style) for label, style in keys]
+        handles = [Line2D([], [], label=_in_lines(label), **style) for label, style in keys]
         figure.legend(
             handles=handles, loc="outside right upper", frameon=False, ncols=columns,
             fontsize=10 if columns == 1 else 8, handlelength=4,
         )  # fmt: skip
     _scale(figure, axes, chart)
     return figure
+
+
+def _in_lines(label: str) -> str:
+    """Return a legend's label in few short lines: long ones would leave no room for the curves."""
+    lines = textwrap.wrap(label, LABEL_COLUMNS, break_on_hyphens=False)
+    if len(lines) > LABEL_LINES:
+        lines = [*lines[: LABEL_LINES - 2], "…", lines[-1]]
+    return "\n".join(lines)
 
 
 def _properties(style: CurveStyle) -> dict[str, Any]:

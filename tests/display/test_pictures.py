@@ -412,3 +412,19 @@ def test_a_matplotlibrc_of_the_current_folder_changes_no_picture(monkeypatch):
         monkeypatch.setitem(matplotlib.rcParams, key, value)
     assert (chart_png(chart), heat_maps("t", panels, "x", "y").png) == plain
     assert matplotlib.rcParams["axes.facecolor"] == "red"  # a caller's own choices stay
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_labels_leave_room_for_the_curves():
+    """A variant is told by the globs of its texts, which may be long paths without a space."""
+    points = tuple(Point(x, 2.0 + x) for x in LENGTHS)
+    long = f"rope dataset.test=/{'long-folder/' * 20}*.txt"
+    curves = tuple(Curve(f"{long} {n}", "full", points) for n in range(3))
+    chart = Chart("t", "x", "y", True, False, curves)
+    figure = chart_figure(chart, CurveStyles.of([chart]))
+    width = figure.get_size_inches()[0] * figure.dpi
+    (axes,) = figure.axes
+    assert axes.get_window_extent().width > width / 3
+    labels_shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(set(labels_shown)) == 3 and {x.count("\n") for x in labels_shown} == {3}
+    pyplot.close(figure)
