@@ -31,13 +31,15 @@ class Scored(NamedTuple):
 class Entry:
     """One cell of the table: a mean over seeds and half their range, or a failure.
 
-    scored: what all seeds read; None of a failure.
+    scored: what all seeds read; None of a failure. is_whole: False where a seed that the row has at
+    another length is missing.
     """
 
     value: float
     spread: float
     text: str
     scored: Scored | None
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,13 @@ class Grid:
         """Return True if no other row shows a lower number at this length (to the digits shown)."""
         finite = [entry.value for entry in self._numbers(length)]
         entry = row.entries.get(length)
-        if not (entry and finite) or self.unlike(length):
+        if not (entry and entry.is_whole and finite) or self.unlike(length):
             return False
         return f"{entry.value:.2f}" == f"{min(finite):.2f}"
 
     def _numbers(self, length: int) -> list[Entry]:
         entries = [row.entries[length] for row in self.rows if length in row.entries]
-        return [entry for entry in entries if math.isfinite(entry.value)]
+        return [entry for entry in entries if math.isfinite(entry.value) and entry.is_whole]
 
     def unlike(self, length: int) -> tuple[str, ...]:
         """Name what the numbers of a column do not have in common, so that they do not compare."""
@@ -156,7 +158,8 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
         first = next(iter(by_length.values()))[0]
         run, method = first.run, (first.pattern.label, first.extension.label)
         note, text = notes.get(run.variant, ""), texts[run.text]
-        entries = {length: _entry(seeds, metric) for length, seeds in by_length.items()}
+        n_seeds = len({result.run.seed for seeds in by_length.values() for result in seeds})
+        entries = {length: _entry(seeds, metric, n_seeds) for length, seeds in by_length.items()}
         rows.append(Row(run.model, *method, note, text, run.precision, first.step, entries))
     train_lens = {result.run.train_len for result in results}
     return Grid(
@@ -190,11 +193,12 @@ def to_table(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
     return Table(grid.title, heads, tuple(rows), len(labels), (*grid.notes, *notes))
 
 
-def _entry(results: list[EvalResult], metric: str) -> Entry:
+def _entry(results: list[EvalResult], metric: str, n_seeds: int) -> Entry:
+    """Return a cell. n_seeds: of the row, at any length."""
     failed = [result for result in results if not result.ok]
     if failed:
-        n_seeds = f" {len(failed)}/{len(results)}" if len(failed) < len(results) else ""
-        return Entry(math.nan, 0.0, SHORT[failed[0].status] + n_seeds, None)
+        share = f" {len(failed)}/{len(results)}" if len(failed) < len(results) else ""
+        return Entry(math.nan, 0.0, SHORT[failed[0].status] + share, None)
     scored = {_scored(result) for result in results}
     if len(scored) > 1:
         return Entry(math.nan, 0.0, UNLIKE_SEEDS, None)
@@ -203,7 +207,9 @@ def _entry(results: list[EvalResult], metric: str) -> Entry:
     values = [METRICS[metric](result) for result in results]
     mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
     text = perplexity_text(mean) + (f" ±{perplexity_text(spread)}" if len(values) > 1 else "")
-    return Entry(mean, spread, text, scored.pop())
+    is_whole = len(results) == n_seeds
+    text += "" if is_whole else f" ({len(results)} of {n_seeds} seeds)"
+    return Entry(mean, spread, text, scored.pop(), is_whole)
 
 
 def _scored(result: EvalResult) -> Scored:

@@ -125,6 +125,22 @@ def test_seeds_scored_on_other_tokens_are_not_averaged(study, other):
     assert row["256 (trained)"] == "seeds of other tokens"
 
 
+@pytest.mark.parametrize("missing", [256, LONGEST])
+def test_a_mean_over_fewer_seeds_than_its_row_has_says_so_and_is_not_the_best(study, missing):
+    """A seed of high loss that is missing at one length would pass for extrapolation."""
+    lengths = {256: bumpy(), LONGEST: bumpy()}
+    study.line(study.run(seed=0), lengths)
+    (other,) = set(lengths) - {missing}
+    study.line(study.run(seed=1), {other: bumpy() + 1})
+    study.line(study.run("alibi"), {n: nats + 0.5 for n, nats in lengths.items()})
+    study.report()
+    (row,) = (row for row in study.table(TOKENS) if row["model"] == "rope")
+    heads = {256: "256 (trained)", LONGEST: str(LONGEST)}
+    assert row[heads[missing]].endswith(" (1 of 2 seeds)")
+    assert "seeds" not in row[heads[other]]
+    assert ("alibi", str(missing)) in bold(study, TOKENS)
+
+
 def test_the_caption_counts_what_was_scored_and_what_was_left_out_over_all_rows(study):
     study.cell(study.run(), 256, bumpy(8, 128))
     study.cell(study.run("alibi"), 256, bumpy(3, 128), too_short=5)
