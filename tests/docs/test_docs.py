@@ -198,6 +198,15 @@ def test_files_and_names_of_code_exist(page):
         assert pkgutil.resolve_name(name), name
 
 
+def test_the_tests_that_the_page_of_faults_names_exist():
+    named = re.findall(r"`([\w/]+\.py)(?:::(\w+))?", (ROOT / "docs/faults.md").read_text("utf-8"))
+    assert sum(bool(test) for _, test in named) > 100
+    for file, test in named:
+        paths = (ROOT / file, ROOT / "tests" / file, ROOT / "tests" / "faults" / file)
+        text = next(path for path in paths if path.exists()).read_text(encoding="utf-8")
+        assert f"def {test}(" in text or not test, f"{file}::{test}"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_prose_stands_in_lines_that_a_diff_can_show(page):
     """At most 100 columns; tables and code are as wide as they are."""
