@@ -5,7 +5,6 @@ import numpy as np
 from lexp.data.corpus import SPLITS, Split
 from lexp.data.lost_text import MOST_LOST
 from lexp.data.store import SplitFacts, Store
-from lexp.system.text import counted
 
 
 def remarks(store: Store, vocabulary: str, splits: tuple[Split, ...] = SPLITS) -> list[str]:
@@ -13,12 +12,12 @@ def remarks(store: Store, vocabulary: str, splits: tuple[Split, ...] = SPLITS) -
     facts = {split: store.facts[split] for split in splits}
     lines = lost_text(facts, vocabulary)
     for split, of_split in facts.items():
-        documents = counted(len(of_split.hashes), "document")
+        n = len(of_split.hashes)
         if of_split.n_vanished:
-            lines.append(f"{of_split.n_vanished} of {documents} of dataset.{split} have no token")
+            lines.append(f"{of_split.n_vanished} of {n} documents of dataset.{split} have no token")
         if of_split.n_nul:
             lines.append(
-                f"{of_split.n_nul} of {documents} of dataset.{split} are NUL characters to a "
+                f"{of_split.n_nul} of {n} documents of dataset.{split} are NUL characters to a "
                 f"tenth or more ({of_split.first_nul} first): is that UTF-16?"
             )
     for split in splits:
@@ -59,8 +58,7 @@ def lost_text(facts: dict[Split, SplitFacts], vocabulary: str) -> list[str]:
 def common_documents(hashes: np.ndarray, name: str, others: np.ndarray, other: str) -> list[str]:
     """Say how many documents of one split are in another one too."""
     n_common = int(np.isin(hashes[hashes != 0], others).sum())
-    documents = counted(len(hashes), "document")
-    return [f"{n_common} of {documents} of {name} are in {other} too"] * (n_common > 0)
+    return [f"{n_common} of {len(hashes)} documents of {name} are in {other} too"] * (n_common > 0)
 
 
 def copies(hashes: np.ndarray, name: str) -> list[str]:

@@ -76,7 +76,7 @@ def left_to_do(jobs: list[SweepJob]) -> list[SweepJob]:
     for study in {job.folder.parent for job in left if job.folder}:
         refuse_without_locks(make_folder(study))  # once, and not in each job
     noun = "run" if all(job.folder for job in jobs) else "job"
-    say(f"lexp: a sweep of {counted(len(jobs), noun)}, {len(left)} to do")
+    say(f"a sweep of {counted(len(jobs), noun)}, {len(left)} to do")
     return left
 
 

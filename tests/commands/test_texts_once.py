@@ -19,7 +19,7 @@ from lexp.config.schema import plain
 from lexp.config.settings import Node
 from lexp.data.tokenizer import Bytes
 from lexp.system.errors import OutOfMemory
-from support.config import compose
+from support.config import compose, dataset
 
 
 @pytest.fixture
@@ -94,10 +94,11 @@ def test_a_test_split_of_training_texts_is_said_at_eval(runs, tmp_path, texts, c
     assert said.count("6 of 7 documents of dataset.test are in the run's dataset.train too") == 1
 
 
-def test_what_a_text_lacks_is_said_at_train(tiny, texts, capsys):
-    (texts / "train" / "more.gz").write_bytes(b"x")
-    (texts / "test" / "copy.txt").write_bytes((texts / "train" / "0.txt").read_bytes())
-    train(tiny("tokens=64", f"dataset.train={texts}/train/*"))
+def test_what_a_text_lacks_is_said_at_train(tiny, own_texts, capsys):
+    (own_texts / "train" / "more.gz").write_bytes(b"x")
+    (own_texts / "test" / "copy.txt").write_bytes((own_texts / "train" / "0.txt").read_bytes())
+    _, _, *others = dataset(own_texts)
+    train(tiny("tokens=64", f"dataset.train={own_texts}/train/*", *others))
     said = capsys.readouterr().err.splitlines()
     left_out, copied = said[:2]
     assert "1 of 7 files left out (.gz)" in left_out

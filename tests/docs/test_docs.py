@@ -89,6 +89,7 @@ ELSEWHERE = {
     "srun --ntasks=8 --gpus-per-task=1 lexp train model=rope parallel=fsdp": "tests/slurm does",
     "bash scripts/test_gpu.sh": "needs a GPU",
     "lexp finetune task=glue/rte run=outputs/default/RUN": "the hub; test_finetune.py does more",
+    "lexp report | head -1": "a shell's pipe; tests/cli/test_streams.py closes one",
     "lexp train model=t5 kernel=flex": "needs a GPU",
     "lexp eval kernel=flex": "needs a GPU",
     "python scripts/bench_gpu.py --parts many eval --out docs/benchmarks/gpu-eval.md": "a GPU",
@@ -106,6 +107,8 @@ FORMS: list[str] = [
     "lexp list NAME",
     "lexp COMMAND key=value",
     "lexp COMMAND --cfg job",
+    "lexp COMMAND --help",
+    "lexp help COMMAND",
     "lexp train model=nope init_from=… tokens=262144",
     "lexp study study=alibi dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=context_extension dataset=text 'dataset.train=books/train/*.txt' …",
@@ -120,6 +123,7 @@ FORMS: list[str] = [
 ]
 # What has to be there before a page's first command.
 BEFORE = {
+    "docs/benchmarks/results.md": ["lexp train model=rope"],
     "docs/cluster.md": ["lexp train model=rope"],
     "docs/evaluator.md": ["lexp train -m model=rope,alibi name=zoo"],
     "docs/zoo.md": ["lexp train -m model=rope,alibi name=zoo"],

@@ -121,6 +121,6 @@ def test_texts_that_are_not_as_they_should_be(texts, tmp_path, suffix, name):
     assert ended.code == code, (ended.code, ended.said)
     if code:
         assert one_line(ended), ended.said
-        short = "windows of train_len=16" in ended.said
+        short = "of train_len=16" in ended.said
         assert short or "given." in ended.said, ended.said
     assert ended.seconds < 20

@@ -186,7 +186,7 @@ def test_nothing_runs_in_other_commands_either(desk, canary, line):
 
 
 @pytest.mark.parametrize(
-    "name", ["callback", "launcher's argument", "model into callbacks",
+    "name", ["callback", "model into callbacks",
              "model into everything", "rerun of a pickle", "run folder", "job logging",
              "package searched", "environment"]
 )  # fmt: skip

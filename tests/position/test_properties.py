@@ -32,7 +32,7 @@ HOOKS = (
     "sample_positions", "embed", "transform_qk", "scale", "rotary_factors", "rotary_factors_ahead",
     "bias", "attention_weights",
 )  # fmt: skip
-NAMES = sorted(set(Position.__annotations__) - {"frequencies"})
+NAMES = sorted(set(Position.__annotations__) - {"frequencies", "bounds"})
 
 
 class Other(ALiBi):

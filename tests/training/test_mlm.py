@@ -187,7 +187,7 @@ def test_causal_and_masked_numbers_never_share_a_table(tiny, tmp_path):
     assert len(rows) == 2 * 3 * 2 * 4
     asked = {r["length"]: r["tokens"] for r in rows if r["protocol"] == "masked-by-15-32"}
     assert len(set(asked.values())) == 1
-    text = (tmp_path / "outputs/default/results.md").read_text()
+    text = (tmp_path / "outputs/default/results.md").read_text().replace("\\", "")
     for reason in (
         "attention pattern full is causal; the model is bidirectional",
         "attention pattern bidirectional is bidirectional; the model is causal",
