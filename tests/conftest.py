@@ -4,7 +4,7 @@ import base64
 import csv
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
@@ -34,9 +34,20 @@ def write_texts(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def texts(tmp_path_factory) -> Path:
-    """A folder with train, validation and test texts of a few thousand bytes each; only read."""
+def shared_texts(tmp_path_factory) -> Path:
     return write_texts(tmp_path_factory.mktemp("made") / "texts")
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def texts(shared_texts: Path) -> Iterator[Path]:
+    """A folder with train, validation and test texts of a few thousand bytes each; only read."""
+    before = contents(shared_texts)
+    yield shared_texts
+    assert contents(shared_texts) == before, "a test that changes texts takes own_texts"
 
 
 @pytest.fixture
@@ -79,7 +90,7 @@ def tiny(texts: Path, tmp_path: Path):
 
 
 @pytest.fixture(scope="session")
-def trained_once(texts: Path, tmp_path_factory) -> Callable[..., Path]:
+def trained_once(shared_texts: Path, tmp_path_factory) -> Callable[..., Path]:
     """Trains each combination of models and seeds once a session: trained_once(models, seeds)."""
     from lexp.commands.train import train
 
@@ -88,7 +99,7 @@ def trained_once(texts: Path, tmp_path_factory) -> Callable[..., Path]:
         outputs = tmp_path_factory.mktemp("trained") / "outputs"
         for model in models:
             for seed in seeds:
-                train(compose_tiny(texts, outputs, f"model={model}", f"seed={seed}"))
+                train(compose_tiny(shared_texts, outputs, f"model={model}", f"seed={seed}"))
         return outputs
 
     return make
@@ -109,14 +120,14 @@ def evaluated_once(trained_once, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def evaluated(evaluated_once: Path, tmp_path: Path) -> Path:
+def evaluated(evaluated_once: Path, texts: Path, tmp_path: Path) -> Path:
     """A trained study of two models with two seeds, scored under two protocols and methods."""
     shutil.copytree(evaluated_once, tmp_path / "outputs")
     return tmp_path / "outputs" / "default"
 
 
 @pytest.fixture
-def study(trained_once, tmp_path: Path):
+def study(trained_once, texts: Path, tmp_path: Path):
     """Two finished runs, and a function that evaluates them."""
     from lexp.commands.evaluate import eval_
 

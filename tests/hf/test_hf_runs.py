@@ -147,10 +147,11 @@ def test_instruments_look_at_trained_and_random(name, study, tmp_path):
             found = list(csv.DictReader(file))
         assert {r["state"] for r in found} == {"trained", "random"}
         assert {r["status"] for r in found} == {"ok"}
-    heads = (tmp_path / "outputs/default/analysis/heads.csv").read_text().splitlines()
-    with_state = [line for line in heads if ",full," in line and ",entropy," in line]
-    values = {line.rpartition(",")[2] for line in with_state}
-    assert len(values) == len(with_state) > 0
+    with (tmp_path / "outputs/default/analysis/heads.csv").open() as file:
+        heads = [
+            r for r in csv.DictReader(file) if "full" in r.values() and "entropy" in r.values()
+        ]
+    assert len({r["value"] for r in heads}) == len(heads) > 0
 
 
 def test_probes_ask_it(study, tmp_path):
