@@ -31,14 +31,14 @@ from lexp.results import (
 )
 from lexp.system.errors import ConfigError
 from lexp.system.files import digest
-from lexp.system.text import natural
+from lexp.system.text import counted, natural
 from lexp.training.objective import refuse_both_sides
 
 # Columns of every instrument's CSV, before and after those of its rows.
 BEFORE = (
     "run", "model", "method", "state", "seed", "length", "train_len", "step", "loss", "status",
 )  # fmt: skip
-AFTER = ("text", "precision", "variant")
+AFTER = ("text", "precision", "variant", "texts")
 COLUMNS = BEFORE + AFTER
 
 
@@ -58,6 +58,7 @@ class AnalysisResult(Result):
     step: int
     loss: float
     length: int
+    n_texts: int
     seconds: float
     rows: tuple[Row, ...]
 
@@ -74,8 +75,8 @@ class AnalysisResult(Result):
     def labelled(self, note: str = "", where: str = "") -> LabelledMeasurement:
         """Read the arrays and return the measurement with what names it.
 
-        note: what tells the run's variant apart. where: what tells text and precision from others.
-        DataError if the arrays are missing or damaged.
+        note: what tells the run's variant apart. where: what tells its texts and precision from
+        others. DataError if the arrays are missing or damaged.
         """
         arrays = {} if self.arrays is None else self.arrays.load()
         method = f"{self.method} {where}".rstrip()
@@ -94,6 +95,7 @@ ANALYSES = ResultKind(
         "run.name",
         "method",
         "length",
+        "n_texts",
         "state",
         "step",
         "run.text",
@@ -146,6 +148,7 @@ def measure(
         step=checkpoint.step,
         loss=checkpoint.loss,
         length=int(texts.shape[1]),
+        n_texts=len(texts),
         seconds=round(time.perf_counter() - started, 3),
         rows=value.rows,
         status=outcome.status,
@@ -194,11 +197,13 @@ def labelled(
     results = list(results)
     texts = text_names(result.run for result in results)
     several_precisions = len({result.run.precision for result in results}) > 1
+    several_counts = len({result.n_texts for result in results}) > 1
     measurements = []
     for result in results:
         run = result.run
         where = [f"on {texts[run.text]}"] * (len(texts) > 1)
         where += [f"in {run.precision}"] * several_precisions
+        where += [f"of {counted(result.n_texts, 'text')}"] * several_counts
         measurements.append(result.labelled(notes.get(run.name, ""), " ".join(where)))
     return measurements
 
@@ -213,7 +218,7 @@ def write_measurements(path: Path, results: Sequence[AnalysisResult]) -> None:
             "run": run.name, "model": run.model, "method": result.method, "state": result.state,
             "seed": run.seed, "length": result.length, "train_len": run.train_len,
             "step": result.step, "loss": result.loss, "status": result.status, "text": run.text,
-            "precision": run.precision, "variant": run.variant,
+            "precision": run.precision, "variant": run.variant, "texts": result.n_texts,
         }  # fmt: skip
         rows += [{**row, **shared} for row in result.rows or ({},)]
     write_csv(path, [*BEFORE, *names, *AFTER], rows, nan="nan")

@@ -278,7 +278,7 @@ def test_measurements_of_other_texts_and_precisions_do_not_replace_each_other(st
     for changes in ({}, what):
         analysis = AnalysisResult(
             Component("growth", "growth", {}), run_info(run.name, run.settings, **changes),
-            component_of(Window()), component_of(Extension()), "trained", -1, math.nan, 64, 1.0,
+            component_of(Window()), component_of(Extension()), "trained", -1, math.nan, 64, 8, 1.0,
             ({"layer": 0, "value": 1.0},),
         )  # fmt: skip
         write(run.folder, Spec(ANALYSES, "growth", changes), analysis)
@@ -288,17 +288,30 @@ def test_measurements_of_other_texts_and_precisions_do_not_replace_each_other(st
     assert np.all([next(iter(what.values())) in " ".join(methods)])
 
 
+def test_measurements_of_more_texts_are_rows_of_their_own(study):
+    run = study.run()
+    for n_texts in (1, 8):
+        analysis = AnalysisResult(
+            Component("growth", "growth", {}), run_info(run.name, run.settings),
+            component_of(Window()), component_of(Extension()), "trained", -1, math.nan, 64,
+            n_texts, 1.0, ({"layer": 0, "value": 1.0},),
+        )  # fmt: skip
+        write(run.folder, Spec(ANALYSES, "growth", {"texts": n_texts}), analysis)
+    found = labelled(read_newest(study.folder, ANALYSES), {})
+    assert [m.method.split(" of ")[1] for m in found] == ["1 text", "8 texts"]
+
+
 def test_rows_of_an_instrument_say_which_text_and_precision_they_are_of(study, tmp_path):
     run, results = study.run(), []
     for changes in ({}, {"text": "bbbbbbbb"}, {"precision": "bfloat16"}):
         results.append(AnalysisResult(
             Component("growth", "growth", {}), run_info(run.name, run.settings, **changes),
-            component_of(Window()), component_of(Extension()), "trained", -1, math.nan, 64, 1.0,
+            component_of(Window()), component_of(Extension()), "trained", -1, math.nan, 64, 8, 1.0,
             ({"layer": 0, "value": 1.0},),
         ))  # fmt: skip
     write_measurements(tmp_path / "growth.csv", results)
     rows = (tmp_path / "growth.csv").read_text().splitlines()
-    assert len(set(rows)) == 4 and rows[0].endswith(",layer,value,text,precision,variant")
+    assert len(set(rows)) == 4 and rows[0].endswith(",layer,value,text,precision,variant,texts")
 
 
 @dataclass(frozen=True)

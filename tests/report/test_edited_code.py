@@ -115,7 +115,7 @@ def test_probes_and_instruments_of_edited_code_do_not_replace_each_other(edit, t
         write(run.folder, Spec(PROBES, "mine", {"version": version}), probed)
         measured = AnalysisResult(
             instrument=component_of(OwnInstrument()), run=info, **parts, state="trained", step=1,
-            loss=1.0, length=64, seconds=1.0, rows=({"value": 1.0},),
+            loss=1.0, length=64, n_texts=8, seconds=1.0, rows=({"value": 1.0},),
         )  # fmt: skip
         write(run.folder, Spec(ANALYSES, "mine", {"version": version}), measured)
         edit()

@@ -782,7 +782,8 @@ def test_an_instrument_that_is_not_known_here_is_named_and_all_else_is_shown(tmp
     made.line(run, {64: flat(), 256: flat()})
     analysis = AnalysisResult(
         Component("growth", "growth", {}), run_info(run.name, run.settings), component_of(Full()),
-        component_of(Extension()), "trained", -1, math.nan, 64, 1.0, ({"layer": 0, "value": 1.0},),
+        component_of(Extension()), "trained", -1, math.nan, 64, 8, 1.0,
+        ({"layer": 0, "value": 1.0},),
     )  # fmt: skip
     write(run.folder, Spec(ANALYSES, "growth", {}), analysis)
     page = (made.report() / "report.md").read_text()
