@@ -32,5 +32,9 @@ def refuse_links_of_sweep(config: DictConfig) -> None:
     if OmegaConf.select(config, "outputs") and OmegaConf.select(config, "name"):
         folder = sweep_folder(config)
         refuse_links(folder / "multirun.yaml")
-        for path in (folder / ".submitit", *folder.glob(".submitit/*")):
-            refuse_links(path)
+        of_submitit = folder / ".submitit"
+        refuse_links(of_submitit)
+        for path in of_submitit.glob("*"):
+            # submitit itself leaves a link to each script that it has queued, within its folder.
+            if not path.resolve().is_relative_to(of_submitit.resolve()):
+                refuse_links(path)
