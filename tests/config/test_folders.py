@@ -1,4 +1,4 @@
-"""Links in the folder of a sweep: those that submitit leaves there stay in it, others are refused."""
+"""Links in the folder of a sweep: submitit's stay within it, and others are refused."""
 
 from pathlib import Path
 
