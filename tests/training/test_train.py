@@ -90,14 +90,14 @@ def test_a_finished_run_started_again_does_nothing_and_says_so(tiny, capsys):
     assert {p: p.stat().st_mtime_ns for p in folder_of(config).rglob("*")} == before
 
 
-def test_a_complete_run_says_that_its_texts_are_others_now(tiny, texts, capsys):
-    config = tiny("tokens=64")
+def test_a_complete_run_says_that_its_texts_are_others_now(tiny, own_texts, capsys):
+    config = tiny("tokens=64", *dataset(own_texts))
     train(config)
-    for path in (texts / "train").iterdir():
+    for path in (own_texts / "train").iterdir():
         path.touch()
     train(config)
     assert "with other texts than now" not in capsys.readouterr().err
-    with (texts / "train" / "0.txt").open("a") as file:
+    with (own_texts / "train" / "0.txt").open("a") as file:
         file.write("edited")
     train(config)
     said = capsys.readouterr().err
