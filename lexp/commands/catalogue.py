@@ -18,7 +18,7 @@ FILE = Path(__file__).with_name("catalogue.json")
 
 @dataclass(frozen=True)
 class Choice:
-    """One file of conf/, or of a folder of the user's own. foreign: whether it is such a one."""
+    """One file of a config group. foreign: True if it is not in conf/ but in a user's folder."""
 
     group: str
     name: str
@@ -42,11 +42,13 @@ class Catalogue:
 
     sources: by key, paper and formula. learned: by scheme, the number of position parameters.
     reasons: by scheme and by key of a method, why it is not defined for the scheme; empty if it is.
+    ending: by scheme, the keys of methods that are defined up to the trained length only.
     """
 
     sources: dict[str, str]
     learned: dict[str, int]
     reasons: dict[str, dict[str, str]]
+    ending: dict[str, list[str]]
 
     def to_json(self) -> str:
         """Return the text of catalogue.json; of the reasons only those that say something."""
@@ -54,7 +56,12 @@ class Catalogue:
             scheme: {key: why for key, why in by_method.items() if why}
             for scheme, by_method in self.reasons.items()
         }
-        value = {"learned": self.learned, "sources": self.sources, "reasons": reasons}
+        value = {
+            "learned": self.learned,
+            "sources": self.sources,
+            "reasons": reasons,
+            "ending": self.ending,
+        }
         return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     def joined(self, other: "Catalogue") -> "Catalogue":
@@ -63,17 +70,30 @@ class Catalogue:
             scheme: self.reasons.get(scheme, {}) | other.reasons.get(scheme, {})
             for scheme in self.reasons | other.reasons
         }
-        return Catalogue(self.sources | other.sources, self.learned | other.learned, reasons)
+        ending = {
+            scheme: [*self.ending.get(scheme, []), *other.ending.get(scheme, [])]
+            for scheme in self.ending | other.ending
+        }
+        return Catalogue(
+            self.sources | other.sources,
+            self.learned | other.learned,
+            reasons,
+            ending,
+        )
 
     def reason(self, scheme: Choice, method: Choice) -> str:
         """Return why a method is not defined for a scheme; empty if it is."""
         return self.reasons[scheme.name].get(method.key, "")
 
+    def ends(self, scheme: Choice, method: Choice) -> bool:
+        """Return True if a method is defined for a scheme up to the trained length only."""
+        return method.key in self.ending.get(scheme.name, [])
+
 
 def written_catalogue() -> Catalogue:
     """Return what catalogue.json says of the choices in conf/."""
     value: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return Catalogue(value["sources"], value["learned"], value["reasons"])
+    return Catalogue(value["sources"], value["learned"], value["reasons"], value["ending"])
 
 
 def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:

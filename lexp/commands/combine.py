@@ -23,12 +23,11 @@ from lexp.pattern import Full, Pattern
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
-# Combinations are tried on an untrained model of `size=nano`, at twice its trained length.
-LENGTH = 2 * TRAIN_LEN
-
 
 class Combiner:
     """Builds the models and methods of conf/ and of other folders, each at most once.
+
+    Models are untrained, of `size=nano`; tried at their trained length and at twice that.
 
     folders: others that have config groups as conf/ has.
     """
@@ -68,20 +67,20 @@ class Combiner:
         """Count the learned parameters of a model's position schemes."""
         return sum(parameter.numel() for parameter in self.model(scheme).positions.parameters())
 
-    def reason(self, scheme: str, method: Choice) -> str:
-        """Return why a method is not defined for a scheme; empty if it is."""
+    def reason(self, scheme: str, method: Choice, length: int) -> str:
+        """Return why a method is not defined for a scheme at a length; empty if it is."""
         model = self.model(scheme)
         extension: Extension = Extension()
         pattern: Pattern = Full()
         if method.group == "attention":
-            pattern = self._made(method, []).fit(TRAIN_LEN, LENGTH)
+            pattern = self._made(method, []).fit(TRAIN_LEN, length)
         else:
             extension = self._made(method, model.schemes)
         try:
-            lengths = Lengths(TRAIN_LEN, LENGTH, LENGTH)
+            lengths = Lengths(TRAIN_LEN, length, length)
             model = extension.extend(model, lengths, lambda n, t: torch.zeros(n, t).long())
-            refuse_beyond(model, LENGTH)
-            make_attend(pattern, LENGTH, model.schemes, torch.device("cpu"))
+            refuse_beyond(model, length)
+            make_attend(pattern, length, model.schemes, torch.device("cpu"))
         except NotDefined as error:
             return str(error)
         return ""
@@ -99,15 +98,18 @@ class Combiner:
 
 def tried(combiner: Combiner, choices: list[Choice]) -> Catalogue:
     """Return the catalogue of some choices, and of all that these combine with."""
-    found = Catalogue({}, {}, {})
+    found = Catalogue({}, {}, {}, {})
     for choice in choices:
         found.sources[choice.key] = combiner.source(choice)
         if choice.group == "model":
             found.learned[choice.name] = combiner.learned(choice.name)
     for scheme, method in _pairs(combiner.choices):
         if scheme in choices or method in choices:
-            reason = combiner.reason(scheme.name, method)
+            within = combiner.reason(scheme.name, method, TRAIN_LEN)
+            reason = within or combiner.reason(scheme.name, method, 2 * TRAIN_LEN)
             found.reasons.setdefault(scheme.name, {})[method.key] = reason
+            if reason and not within:
+                found.ending.setdefault(scheme.name, []).append(method.key)
     return found
 
 

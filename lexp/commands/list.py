@@ -10,6 +10,9 @@ from lexp.display.terminal import TableConsole, table_console
 from lexp.system.errors import ConfigError
 from lexp.system.output import say_loading_torch
 
+# Columns that a sign of the grid takes.
+SIGN_WIDTH = 3
+
 
 def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     """Print everything, or what is known about the choices named.
@@ -74,18 +77,42 @@ def show_all(console: TableConsole, choices: list[Choice], catalogue: Catalogue)
         for n, choice in enumerate(some):
             table.add_row(str(n + first), choice.name, choice.about)
         console.print(table, "")
-    table = Table(title="what combines (by the numbers above)", title_justify="left", box=None)
-    table.add_column("")
-    for number in range(1, len(methods) + 1):
-        table.add_column(str(number), justify="right", min_width=2, header_style="dim")
-    for choice in schemes:
-        marks = ["·" if catalogue.reason(choice, method) else "x" for method in methods]
-        table.add_row(choice.name, *marks)
-    console.print(table)
-    console.print("x: defined, ·: not defined; the reason: lexp list NAME")
-    console.print(
-        "bidirectional patterns are for models of objective=mlm, all others for causal models"
+    show_grid(console, schemes, methods, catalogue)
+
+
+def show_grid(
+    console: TableConsole, schemes: list[Choice], methods: list[Choice], catalogue: Catalogue
+) -> None:
+    """Print a sign for every scheme and method; in several grids where one is too wide."""
+    numbered = list(enumerate(methods, 1))
+    name_width = max(len(scheme.name) for scheme in schemes)
+    room = max(1, (console.width - name_width) // SIGN_WIDTH)
+    parts = [numbered]
+    if len(numbered) > room:
+        by_group = [[(n, m) for n, m in numbered if m.group == group] for group in GROUPS]
+        parts = [some[at : at + room] for some in by_group for at in range(0, len(some), room)]
+    for part in parts:
+        title = "what combines (by the numbers above)"
+        table = Table(
+            title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+        )
+        table.add_column("")
+        for number, _ in part:
+            table.add_column(str(number), justify="right", min_width=2, header_style="dim")
+        for scheme in schemes:
+            table.add_row(scheme.name, *(_sign(catalogue, scheme, method) for _, method in part))
+        console.print(table)
+    console.lines(
+        "x: defined; t: up to the trained length only",
+        "\u00b7: not defined; the reason: lexp list NAME",
+        "bidirectional patterns are for models of objective=mlm, all others for causal models",
     )
+
+
+def _sign(catalogue: Catalogue, scheme: Choice, method: Choice) -> str:
+    if catalogue.ends(scheme, method):
+        return "t"
+    return "\u00b7" if catalogue.reason(scheme, method) else "x"
 
 
 def show_one(
@@ -93,10 +120,33 @@ def show_one(
 ) -> None:
     """Print a choice's source and formula, its values, and what it combines with."""
     console.print(f"{choice.group}={choice.name}", style="bold")
-    console.lines("", *f"{catalogue.sources[choice.key]}\n\n{choice.text}".split("\n"))
-    others = [c for c in choices if (c.group == "model") != (choice.group == "model")]
-    width = max(len(other.name) for other in others)
-    for other in others:
-        scheme, method = (choice, other) if choice.group == "model" else (other, choice)
-        console.print(f"  {other.name:<{width}}  {catalogue.reason(scheme, method) or 'defined'}")
-    console.print("")
+    source = catalogue.sources[choice.key]
+    lines = _refilled(source) if console.is_terminal else source.split("\n")
+    console.lines("", *lines, "", *choice.text.split("\n"))
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for other in choices:
+        if (other.group == "model") != (choice.group == "model"):
+            scheme, method = (choice, other) if choice.group == "model" else (other, choice)
+            table.add_row(f"  {other.name}", _verdict(catalogue, scheme, method))
+    console.print(table, "")
+
+
+def _verdict(catalogue: Catalogue, scheme: Choice, method: Choice) -> str:
+    if catalogue.ends(scheme, method):
+        return "defined up to the trained length only"
+    return catalogue.reason(scheme, method) or "defined"
+
+
+def _refilled(text: str) -> list[str]:
+    """Return the lines of a docstring, one for a whole paragraph; formulas keep their lines.
+
+    A paragraph that was filled for a file has ragged lines in a narrower terminal.
+    """
+    paragraphs = []
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.split("\n")
+        is_prose = not any(line.startswith(" ") for line in lines)
+        paragraphs.append([" ".join(lines)] if is_prose else lines)
+    return [line for lines in paragraphs for line in [*lines, ""]][:-1]

@@ -1,9 +1,13 @@
 """`lexp list`: the whole grid, and all about one choice."""
 
+import io
+import re
 import subprocess
 
 import pytest
 
+from lexp.commands.list import list_
+from lexp.system.files import config_folder
 from support.cli import timed
 from support.config import choices
 from support.forked import completed
@@ -38,6 +42,36 @@ def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
     assert defined("learned", "pi") and not defined("nope", "self_extend")
     assert defined("tisa", "bidirectional") and not defined("fox", "bidirectional")
     assert all(defined("rope", m) for m in choices("attention"))
+    ending = {m for m, mark in zip(methods, grid["learned"], strict=True) if mark == "t"}
+    assert {"full", "none", "blockwise", "log_n"} <= ending
+    assert not ending & {"pi", "yarn", "self_extend"} and "t" not in grid["rope"]
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_terminal_shows_the_whole_grid(width, monkeypatch):
+    """In several parts where it is narrow: with every name, every number and every sign."""
+    shown = Terminal()
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", shown)
+    list_(config_folder(), [], [])
+    text = re.sub(r"\x1b\[[\d;]*m", "", shown.getvalue())
+    assert max(map(len, text.splitlines())) <= width
+    words = [line.split() for line in text[text.index("what combines") :].splitlines()]
+    n_methods = len(choices("attention")) + len(choices("extension"))
+    assert sum(len(row) for row in words if row and row[0].isdigit()) == n_methods
+    for name in choices("model"):
+        rows = [row[1:] for row in words if row[:1] == [name]]
+        assert len(rows) == (1 if width == 200 else 2)
+        signs = "".join(sign for row in rows for sign in row)
+        assert len(signs) == n_methods and set(signs) <= set("xt\u00b7")
 
 
 def test_list_of_one_gives_source_values_and_reasons(tmp_path):
@@ -45,6 +79,8 @@ def test_list_of_one_gives_source_values_and_reasons(tmp_path):
     assert "arXiv 2205.09921" in result.stdout and "r1 log(1 + r2 |i - j|)" in result.stdout
     assert "_target_: lexp.extension.YaRN" in result.stdout
     assert "yarn changes rotary frequencies, ALiBi has none" in result.stdout
+    of_learned = re.search(r"^  learned +(.*)", result.stdout, re.M)
+    assert of_learned and of_learned[1].startswith("yarn changes rotary frequencies, Learned")
 
 
 def test_nothing_but_an_own_folder_loads_torch(own):
@@ -108,7 +144,7 @@ def test_schemes_of_ones_own_are_listed_with_what_they_combine_with(own):
     result = completed("list", "root", "alibi", "--config-dir=mine", cwd=own)
     assert result.returncode == 0, result.stderr
     assert "Root of the distance." in result.stdout and "Not this one." not in result.stdout
-    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line.strip()]
+    lines = [line.strip().split(maxsplit=1) for line in result.stdout.splitlines()]
     assert ["blockwise", "defined"] in lines
     assert ["yarn", "yarn changes rotary frequencies, Root has none"] in lines
 
