@@ -31,7 +31,17 @@ from lexp.display.axes import (
 from lexp.display.document import Chart, Curve, Page, Point, Section
 from lexp.display.html import render
 from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure, chart_png, heat_maps
-from lexp.display.style import COLOURS, KEPT, N_FILLS, N_SHAPES, N_STYLES, CurveStyles, numbered
+from lexp.display.style import (
+    COLOURS,
+    KEPT,
+    N_FILLS,
+    N_SHAPES,
+    N_STYLES,
+    WELL_KNOWN,
+    CurveStyles,
+    numbered,
+    numbered_names,
+)
 from lexp.display.svg import SHAPES
 from lexp.evaluate import EvalResult, RunInfo, ScoredText
 from lexp.extension import Extension
@@ -282,7 +292,9 @@ def test_no_two_curves_look_the_same(names, groups):
     if 1 < len(names) <= 10:
         # A model has one colour and a method one line, whatever the other is.
         assert all(len({found[name, group][0] for group in groups}) == 1 for name in names)
-        assert all(len({found[name, group][1:] for name in names}) == 1 for group in groups)
+        for group in groups:
+            looks = [found[name, group][1:] for name in names]
+            assert len({(dash, marker.split(" ")[1:] == []) for dash, marker in looks}) == 1
         assert len({found[name, "full"][0] for name in names}) == len(names)
     if len(names) == 1:
         assert len({colour for colour, *_ in found.values()}) == min(10, len(groups))
@@ -314,26 +326,73 @@ def test_legends_name_every_look():
     assert texts == ["rope blockwise", "rope blockwise_sinks", "rope window"]
 
 
-def lab(colour: str) -> tuple[float, float, float]:
-    """CIE L*a*b*, in which a distance of 2 is just seen."""
+# Linear RGB to the light that the three kinds of cones take, and what those who lack the first or
+# the second kind see in its place (Viénot, Brettel, Mollon 1999).
+CONES = np.array([
+    [17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709],
+])  # fmt: skip
+SIGHTS = {
+    "all": np.eye(3),
+    "protanope": np.array([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]]),
+    "deuteranope": np.array([[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]]),
+}
+
+
+def lab(colour: str, cones: np.ndarray = SIGHTS["all"]) -> tuple[float, float, float]:
+    """CIE L*a*b* as eyes with such cones see it; a distance of 2 is just seen."""
     rgb = [
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colors.to_rgb(colour)
     ]
+    rgb = np.clip(np.linalg.inv(CONES) @ cones @ CONES @ rgb, 0, 1)
     rows = (0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)
     xyz = [sum(a * b for a, b in zip(row, rgb, strict=True)) / sum(row) for row in rows]
     x, y, z = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in xyz)
     return 116 * y - 16, 500 * (x - y), 200 * (y - z)
 
 
-def test_ten_colours_are_far_from_each_other():
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_ten_colours_are_far_from_each_other_also_for_the_colour_blind(sight):
     css = (resources.files("lexp.display") / "assets" / "page.css").read_text(encoding="utf-8")
     sets = [list(COLOURS)]
     for n in range(3):  # light, dark, print
         sets.append([re.findall(rf"--c{k}: (#[0-9a-f]{{6}})", css)[n] for k in range(len(COLOURS))])
     assert [c.lower() for c in COLOURS] == sets[1] == sets[3]
     for found in sets:
+        places = [lab(colour, SIGHTS[sight]) for colour in found]
         assert len(found) == 10
-        assert min(math.dist(lab(a), lab(b)) for a, b in itertools.combinations(found, 2)) > 20
+        assert min(math.dist(a, b) for a, b in itertools.combinations(places, 2)) > 20
+
+
+def test_a_scheme_looks_the_same_in_every_study():
+    studies = [
+        [*WELL_KNOWN], [*reversed(WELL_KNOWN)], ["rope", "zebra"], ["a", "b", "nope", "alibi"],
+        ["fire", "cope", "xpos", "learned"], MODELS, ["t5 lr=0.1", "kerple_log", "rope lr=0.1"],
+    ]  # fmt: skip
+    looks: dict[str, set] = {}
+    for names in studies:
+        for (name, _), (colour, _, marker) in triples(many(names, ["full", "window"])).items():
+            if name.split()[0] in WELL_KNOWN:
+                looks.setdefault(name.split()[0], set()).add((colour, marker))
+    assert looks.keys() == WELL_KNOWN.keys()
+    assert all(len(found) == 1 for found in looks.values())
+    assert len({colour for ((colour, _),) in looks.values()}) == len(WELL_KNOWN)
+    # Other names keep their looks too, where no name beside them has taken them.
+    alone = numbered_names([["fire"]])["fire"]
+    assert numbered_names([["fire", *WELL_KNOWN]])["fire"] == alone
+    # Nobody else has the look of a well-known scheme, even where all colours are taken.
+    given = numbered_names([[f"model_{n}" for n in range(52)]])
+    assert len(set(given.values())) == 52 and not set(given.values()) & {*WELL_KNOWN.values()}
+    # Of two variants one stands for the scheme, and the other is told apart.
+    given = numbered_names([["rope lr=0.1", "rope lr=0.2"]])
+    assert given["rope lr=0.1"] == WELL_KNOWN["rope"] != given["rope lr=0.2"]
+
+
+def test_no_model_is_told_by_its_hue_alone():
+    found = triples(many([*WELL_KNOWN], ["full"]))
+    near = [("#1d61b3", "#01b5ff"), ("#b54902", "#e49615"), ("#000000", "#4a0864")]
+    markers = {colour: marker for colour, _, marker in found.values()}
+    assert all(markers[a] != markers[b] for a, b in near)
+    assert len(set(markers.values())) == N_SHAPES
 
 
 def test_the_page_draws_every_look_there_is():
