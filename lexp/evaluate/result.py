@@ -8,7 +8,14 @@ from typing import Any
 from lexp.evaluate.model_under_test import LAST, Method, ModelUnderTest, RunInfo, model_spec
 from lexp.evaluate.targets import EvalTargets, ScoredText
 from lexp.extension import method_label
-from lexp.results import Component, Result, ResultKind, Spec, component_spec
+from lexp.results import (
+    Component,
+    Result,
+    ResultKind,
+    Spec,
+    code_in_label,
+    component_spec,
+)
 from lexp.scoring.losses import Losses, losses_from
 from lexp.scoring.protocol import BOS, ProtocolInfo
 from lexp.system.errors import DataError
@@ -68,9 +75,9 @@ class EvalResult(Result):
         most_bytes = self.tokens * TOKEN_BYTES + self.documents * NAME_BYTES + HEADER_BYTES
         losses = losses_from(self.arrays.load(most_bytes), self.arrays.path)
         found = len(losses.nats), losses.length, losses.protocol
-        if found != (self.tokens, self.length, self.protocol.label) or not _is_same_loss(
-            losses.nll, self.nll
-        ):
+        protocol = self.protocol.label.removesuffix(code_in_label(self.protocol))
+        wanted = self.tokens, self.length, protocol
+        if found != wanted or not _is_same_loss(losses.nll, self.nll):
             raise DataError(f"{self.arrays.path} has losses of another evaluation than its record")
         return losses
 
@@ -100,7 +107,7 @@ EVALUATIONS = ResultKind(
     numerics=3,
     key=(
         "run.name", "pattern.label", "extension.label", "protocol.label", "length", "run.text",
-        "run.precision", "step", "pattern.code", "extension.code",
+        "run.precision", "step", "pattern.code", "extension.code", "protocol.code",
     ),
     result=EvalResult,
 )  # fmt: skip

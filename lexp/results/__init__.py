@@ -1,7 +1,14 @@
 """One store for everything that is measured: evaluations, probes, analyses and fine-tunings."""
 
 from lexp.results.arrays import ArrayFile
-from lexp.results.component import Component, component_of, component_spec, is_same_part
+from lexp.results.component import (
+    Component,
+    code_in,
+    code_in_label,
+    component_of,
+    component_spec,
+    is_same_part,
+)
 from lexp.results.csv_file import append_csv, write_csv
 from lexp.results.json_values import from_json
 from lexp.results.record import Record, Result, ResultKind, Spec
@@ -42,6 +49,8 @@ __all__ = [
     "append_csv",
     "attempt",
     "clean_leftovers",
+    "code_in",
+    "code_in_label",
     "component_of",
     "component_spec",
     "count_results",

@@ -1,4 +1,4 @@
-"""Patterns, extensions, probes and instruments as fields of a record."""
+"""Patterns, extensions, protocols, probes and instruments as fields of a record."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -14,7 +14,7 @@ T = TypeVar("T", bound=Result)
 
 @dataclass(frozen=True)
 class Component:
-    """A pattern, extension, probe or instrument as it was asked for.
+    """A pattern, extension, protocol, probe or instrument as it was asked for.
 
     name: the one of its class. label: what tables show. values: its fields, null where left open.
     code: digest of the user's own classes in it, 8 digits, or "".
@@ -29,8 +29,13 @@ class Component:
 def component_of(part: Any) -> Component:
     """Return name, label, values and own code of a pattern, extension, probe or instrument."""
     spec = component_spec(part)
+    return Component(part.name, part.label, spec["values"], code_in(spec))
+
+
+def code_in(spec: dict[str, Any]) -> str:
+    """Return the digest of the user's own classes in a `component_spec`, 8 digits, or ""."""
     own = list(_own_code(spec))
-    return Component(part.name, part.label, spec["values"], digest(own)[:8] if own else "")
+    return digest(own)[:8] if own else ""
 
 
 def _own_code(spec: Any) -> Iterator[list[str]]:
@@ -55,12 +60,17 @@ def named_apart(results: Sequence[T]) -> list[T]:
     apart = []
     for result in results:
         named: dict[str, Any] = {
-            field: replace(component, label=f"{component.label} (code {component.code[:4]})")
+            field: replace(component, label=f"{component.label}{code_in_label(component)}")
             for field, component in _components(result)
             if component.code and len(codes[field, component.label]) > 1
         }
         apart.append(replace(result, **named) if named else result)
     return apart
+
+
+def code_in_label(component: Component) -> str:
+    """Return what stands after a component's name where several codes have that name."""
+    return f" (code {component.code[:4]})"
 
 
 def is_same_part(one: Component, other: Component) -> bool:

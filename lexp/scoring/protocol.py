@@ -11,12 +11,12 @@ at every length.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from lexp.data import Tokens
-from lexp.results import component_spec
+from lexp.results import Component, code_in, component_spec
 from lexp.system.errors import ConfigError, DataError
 
 BOS = "none"
@@ -39,18 +39,14 @@ class TextWindow(NamedTuple):
     n_scored: int
 
 
-@dataclass(frozen=True)
-class ProtocolInfo:
+@dataclass(frozen=True, kw_only=True)
+class ProtocolInfo(Component):
     """A protocol as a stored result carries it; numbers of different labels are not compared.
 
-    longest: N. values: its fields. paired, masked, all_contexts: see Protocol. description: what it
-    scores, in words.
+    longest: N. paired, masked, all_contexts: see Protocol. description: what it scores, in words.
     """
 
-    name: str
-    label: str
     longest: int
-    values: dict[str, Any]
     paired: bool
     masked: bool
     all_contexts: bool
@@ -83,10 +79,11 @@ class Protocol:
 
     def info(self, lengths: Sequence[int]) -> ProtocolInfo:
         """Return what a stored result carries of the protocol, its sizes filled in."""
-        longest = max(lengths)
+        longest, spec = max(lengths), component_spec(self)
         return ProtocolInfo(
-            self.name, self.label(lengths), longest, component_spec(self)["values"], self.paired,
-            self.masked, self.all_contexts, self.describe(longest),
+            self.name, self.label(lengths), spec["values"], code_in(spec), longest=longest,
+            paired=self.paired, masked=self.masked, all_contexts=self.all_contexts,
+            description=self.describe(longest),
         )  # fmt: skip
 
     def fit(self, lengths: Sequence[int]) -> "Protocol":

@@ -14,6 +14,7 @@ from lexp.probes import Copy
 from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
 from lexp.report import write_results
 from lexp.results import Spec, component, component_of, read_newest, write
+from lexp.scoring.protocol import Segments
 from support.studies import LONGEST, Study, bumpy, run_info
 
 
@@ -36,6 +37,11 @@ class OwnProbe(Copy):
 
 @dataclass(frozen=True)
 class OwnInstrument(Instrument):
+    name = "mine"
+
+
+@dataclass(frozen=True)
+class OwnProtocol(Segments):
     name = "mine"
 
 
@@ -81,6 +87,24 @@ def test_rows_of_edited_code_are_apart(method, edit, tmp_path):
         stored = [(r["run"], r["attention"], r["extension"], r["length"])
                   for r in csv.DictReader(file)]  # fmt: skip
     assert len(stored) == len(set(stored)) == 5
+
+
+def test_what_an_edited_protocol_scores_is_in_a_table_of_its_own(edit, tmp_path):
+    study = Study(tmp_path)
+    run = study.run()
+    study.cell(run, LONGEST, bumpy(), protocol=OwnProtocol())
+    study.report()
+    assert study.table(f"Perplexity per token, mine-{LONGEST}")[0]["model"] == "rope"
+    edit()
+    study.cell(run, LONGEST, bumpy() + 1, protocol=OwnProtocol())
+    study.report()
+    tables = sorted((study.folder / "report").glob("perplexity-per-token-*.csv"))
+    numbers = [next(csv.DictReader(path.open()))[str(LONGEST)] for path in tables]
+    assert len(tables) == 2 and len(set(numbers)) == 2, tables
+    write_results(study.folder)
+    with (study.folder / "results.csv").open() as file:
+        labels = [row["protocol"] for row in csv.DictReader(file)]
+    assert len(set(labels)) == 2 and all(f"mine-{LONGEST} (code " in label for label in labels)
 
 
 def test_code_that_was_never_edited_stands_in_no_label(edit, tmp_path):
