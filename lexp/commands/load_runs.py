@@ -221,6 +221,7 @@ def load_model_under_test(
         step=LAST if selected is None or selected.step == last_step(config) else selected.step,
         objective=make_objective(config),
         make_attend=plan.make_attend,
+        sampled="" if store.fingerprint == run.fingerprint else run.fingerprint,
     )
 
 
@@ -253,11 +254,19 @@ def load_untrained(opened: RunWithData) -> Transformer:
 def _sample(opened: RunWithData, plan: RunPlan, n: int, length: int) -> Tensor:
     """Return windows of the texts a run was trained on, its long documents in turns, [n, length].
 
-    NotDefined if no document is that long.
+    NotDefined if no document is that long, or nobody knows the texts; DataError if they have
+    changed since.
     """
-    store = opened.store
+    store, trained_on = opened.store, opened.run.fingerprint
+    if not trained_on:
+        raise NotDefined("what a model from elsewhere was trained on is not known")
     if plan.config.dataset is not None:
         store = opened.texts.store(opened.config.dataset, store.tokenizer)
+    if store.fingerprint != trained_on:
+        raise DataError(
+            f"{opened.run.name}: dataset {opened.config.dataset.name} is not what it was "
+            f"trained on any more (fingerprint {store.fingerprint[:8]}, then {trained_on[:8]})"
+        )
     train = store.splits["train"]
     documents = [d for d, size in enumerate(train.lengths) if size >= length]
     if not documents:

@@ -88,7 +88,8 @@ class ModelUnderTest:
 
     folder: of its run, where results are kept. sample: draws training texts. trained: the pattern
     of training. step: of the checkpoint, LAST for the one that training ended with. objective: what
-    the model was trained to predict. make_attend: the backend of attention.
+    the model was trained to predict. make_attend: the backend of attention. sampled: fingerprint of
+    the training texts, "" where they are those that are scored or nobody knows them.
     """
 
     folder: Path
@@ -102,6 +103,7 @@ class ModelUnderTest:
     step: int = LAST
     objective: Objective = field(default_factory=CausalLM)
     make_attend: MakeAttend = make_attend
+    sampled: str = ""
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """Return a pattern with all sizes filled in for this model."""
@@ -131,10 +133,12 @@ def model_spec(tested: ModelUnderTest, method: Method, length: int) -> dict[str,
     """Return what the numbers of a model under a method at a length depend on, for a Spec.
 
     Patterns are filled in: an open size and the same size given by hand are one spec. Of the
-    evaluation's longest length extensions alone depend.
+    evaluation's longest length, and on training texts, extensions alone depend.
     """
     is_extended = type(method.extension) is not Extension
+    drawn_from = {"sampled": tested.sampled} if is_extended and tested.sampled else {}
     return {
+        **drawn_from,
         "model_under_test": tested.identity,
         "pattern": component_spec(tested.fit(method.pattern, length)),
         "extension": component_spec(method.extension),

@@ -41,7 +41,7 @@ from lexp.scoring.protocol import Prefix, Segments, Span
 from lexp.scoring.scorer import Scorer
 from lexp.system.errors import CheckpointError, ConfigError, DataError, Incomplete, LexpError
 from lexp.system.files import sha256
-from support.config import dataset
+from support.config import compose_tiny, dataset
 from support.evaluation import brute_force, by_cell, tiny_model, tokens_of
 from support.training import Killed, flip_a_bit, folder_of, stop_after
 
@@ -221,17 +221,24 @@ def test_vector_replacement_measures_on_training_texts(study, tiny):
     assert {r["status"] for r in own} == {"not defined"}
 
 
-def test_vector_replacement_measures_on_the_runs_own_texts(study, tiny, texts):
+def test_vector_replacement_measures_on_the_runs_own_texts(study, own_texts, texts):
     """Also where other texts are scored: their training split is not looked at."""
-    train(tiny("model=nope"))
+    train(compose_tiny(own_texts, study.folder.parent, "model=nope"))
     own = study("attention=[full]", "extension=[vector_replacement]", "model=nope")
-    other = study(
+    elsewhere = (
         "attention=[full]", "extension=[vector_replacement]", "model=nope", "dataset=text",
         f"dataset.test={texts}/test/*.txt",
     )  # fmt: skip
+    other = study(*elsewhere)
     assert {r["nll"] for r in other if r["length"] == "32"} == {
         r["nll"] for r in own if r["length"] == "32"
     }
+    (run,) = (Run(folder) for folder in study.folder.glob("nope*"))
+    specs = [json.loads(path.read_text())["spec"] for path in run.folder.glob("eval/*.json")]
+    assert {spec.get("sampled") for spec in specs} == {None, run.fingerprint}
+    (own_texts / "train" / "0.txt").write_text("something else")
+    with pytest.raises(DataError, match="dataset text is not what it was trained on any more"):
+        study(*elsewhere, "lengths=[8,24]")
 
 
 def test_a_model_trained_in_a_window_is_evaluated_in_it_as_trained(study, tiny):
