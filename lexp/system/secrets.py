@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 # Words of a variable's name, or parts of one, that say its value is a secret. A number may follow,
@@ -55,8 +56,13 @@ def masked(text: str) -> str:
 
 def _secrets() -> list[tuple[str, str]]:
     """Return names and values, the longest first: one may contain another."""
+    return _secrets_of(tuple(os.environ.items()))
+
+
+@lru_cache(maxsize=1)
+def _secrets_of(environment: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
     found = []
-    for name, value in os.environ.items():
+    for name, value in environment:
         within = [text for match in WITHIN.finditer(value) for text in match.groups() if text]
         is_named = NAMES.search(name) and not HARMLESS.fullmatch(name)
         # TOKENS=100000000 is an amount.

@@ -2,14 +2,17 @@
 
 import re
 from functools import cache
+from unittest.mock import patch
 
 import pytest
 import yaml
 
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study import cost as study_weight
+from lexp.commands.study import jobs as study_jobs
 from lexp.commands.study.command import check, study
 from lexp.commands.study.jobs import training_runs
+from lexp.config.job_configs import JobConfigs
 from lexp.display.terminal import TableConsole
 from lexp.report.expected import Perplexities, blocks_of, split_name
 from lexp.report.published import load_published
@@ -20,10 +23,21 @@ from support.study_files import EACH, NAMES, SCALES
 CONF = ROOT / "conf"
 
 
+SHARED: dict[str, JobConfigs] = {}  # by command
+
+
+def job_configs(loader, word: str) -> JobConfigs:
+    """Share what is composed among all studies: their jobs differ mostly in values."""
+    if word not in SHARED:
+        SHARED[word] = JobConfigs(loader, word)
+    return SHARED[word]
+
+
 @cache
 def checked(name: str, scale: str):
     """Settings, study and jobs; composing takes a while and changes nothing."""
-    return check(compose("study", f"study={name}", f"scale={scale}", "outputs=nowhere"))
+    with patch.object(study_jobs, "JobConfigs", job_configs):
+        return check(compose("study", f"study={name}", f"scale={scale}", "outputs=nowhere"))
 
 
 def test_the_studies_of_the_issue_are_there():

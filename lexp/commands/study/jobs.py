@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -17,6 +17,7 @@ from lexp.commands.analyze import AnalysisPlan
 from lexp.commands.probe import ProbeRunPlan
 from lexp.commands.run_plan import EvalPlan, RunPlan
 from lexp.commands.study.file import Stage, Study
+from lexp.config.job_configs import JobConfigs
 from lexp.config.messages import explained
 from lexp.config.settings import HF, ReportConfig, TrainConfig
 from lexp.report.expected import Findings, blocks_of, names_of
@@ -53,10 +54,14 @@ def compose_study(study: Study) -> list[StudyJob]:
     jobs: list[StudyJob] = []
     folders: set[Path] = set()
     with _composing():
+        loader = GlobalHydra.instance().config_loader()
+        configs: dict[str, JobConfigs] = {}  # by command
         for stage in study.stages:
             for words in stage.jobs():
                 try:
-                    config = compose(stage.command, overrides=words)
+                    if stage.command not in configs:
+                        configs[stage.command] = JobConfigs(loader, stage.command)
+                    config = configs[stage.command].compose(words)
                     job = StudyJob(stage, CHECKS[stage.command](config))
                 except (HydraException, OmegaConfBaseException) as error:
                     raise ConfigError(f"{_where(stage, words)}: {explained(error)}") from None
