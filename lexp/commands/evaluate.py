@@ -24,6 +24,7 @@ from lexp.report import (
     append_results,
     caption,
     make_grid,
+    metrics_in_order,
     results_chart,
     to_table,
     write_results,
@@ -130,7 +131,8 @@ def _publish(
         make_grid(metric, same, variants) for same in by_protocol.values() for metric in METRICS
     ]
     _show_in_wandb(wandb, results, grids)
-    tables = [to_table(grid) for grid in grids]
+    shown = [make_grid(metrics_in_order(same)[0], same, variants) for same in by_protocol.values()]
+    tables = [to_table(grid) for grid in shown]
     notes = caption(results)
     # A pipe or log file has no width: wide enough for any table is better than a cut one.
     rich = table_console()

@@ -35,7 +35,7 @@ from lexp.report.learning_rates import learning_rates
 from lexp.report.long_range_tokens import judging_runs, long_range_table
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.paired import paired_table
-from lexp.report.perplexity_table import METRICS, caption, make_grid, to_table
+from lexp.report.perplexity_table import caption, unit_tables
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.scales import scale_tables
 from lexp.report.study_results import (
@@ -133,9 +133,9 @@ def write_report(settings: ReportConfig) -> None:
     _write(study, page)
     rich = table_console()
     for section in sections:
-        for item in section.items:
-            if isinstance(item, Table) and not item.secondary:
-                rich.table(item)
+        for table in section.tables:
+            if not table.secondary:
+                rich.table(table)
     page_uri = (study / "report" / "report.html").resolve().as_uri()
     say(f"{study}/report/report.html, report.md, report.tex, *.csv", f"next: open {page_uri}")
 
@@ -199,7 +199,7 @@ def _section(
     results = [result for series in all_series for result in series.every_result]
     notes = {series.variant: series.note for series in all_series}
     below = tuple(caption(results))
-    tables = [to_table(make_grid(metric, results, notes), below) for metric in METRICS]
+    tables: list[Table] = []
     shortest = min(series.lengths[0] for series in all_series)
     if not protocol.masked:  # masked targets are no last tokens
         tables.append(last_tokens_table(all_series, settings.last_k or max(1, shortest // 2)))
@@ -223,7 +223,10 @@ def _section(
         charts.append(position_chart(all_series))
     if of_series and not protocol.masked:  # papers printed none of masked models
         charts.append(published_chart(all_series))
-    items = [item for item in (charts[0], *tables, *charts[1:], *more) if item is not None]
+    by_length = unit_tables(results, notes, below)
+    items = [
+        item for item in (charts[0], by_length, *tables, *charts[1:], *more) if item is not None
+    ]
     return Section(protocol.label, below[0], tuple(items))
 
 
@@ -259,11 +262,11 @@ def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None
 
 def _write(study: Path, page: Page) -> None:
     """Write the page, and its tables as Markdown, LaTeX and one CSV each."""
-    tables = [item for s in page.sections for item in s.items if isinstance(item, Table)]
+    tables = [table for section in page.sections for table in section.tables_of_every_unit]
     text = [f"# {in_markdown(page.title)}", in_markdown(page.summary)]
     for section in page.sections:
         text += [f"## {in_markdown(section.title)}", prose_in_markdown(section.text)]
-        text += [to_markdown(item) for item in section.items if isinstance(item, Table)]
+        text += map(to_markdown, section.tables)
     files = {
         "report.html": render(page),
         "report.md": "\n\n".join(text) + "\n",

@@ -66,23 +66,63 @@ class Picture:
     note: str = ""
 
 
-Item = Table | Chart | Picture
+@dataclass(frozen=True)
+class UnitTables:
+    """The same numbers as one table in each of several units, of which a page shows one at a time.
+
+    units: by name, in the order of the tables; the first is shown where only one can be.
+    """
+
+    title: str
+    units: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+    def __post_init__(self) -> None:
+        if not self.units or len(self.units) != len(self.tables):
+            raise ValueError(f"{self.title}: {len(self.tables)} tables of {len(self.units)} units")
+
+
+Item = Table | UnitTables | Chart | Picture
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, paragraphs (separated by an empty line) and the items below them."""
+    """A heading, paragraphs (separated by an empty line) and the items below them.
+
+    label: what the numbers of the section are called elsewhere, shown small below the heading.
+    """
 
     title: str
     text: str = ""
     items: tuple[Item, ...] = ()
+    label: str = ""
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Return the tables, those of several units in their first unit alone."""
+        tables = [n.tables[0] if isinstance(n, UnitTables) else n for n in self.items]
+        return tuple(table for table in tables if isinstance(table, Table))
+
+    @property
+    def tables_of_every_unit(self) -> tuple[Table, ...]:
+        """Return the tables, those of several units once in each."""
+        tables: list[Table] = []
+        for item in self.items:
+            tables += item.tables if isinstance(item, UnitTables) else ()
+            tables += [item] if isinstance(item, Table) else []
+        return tuple(tables)
 
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page. provenance: nested mappings, shown folded at the end of the page."""
+    """A whole page.
+
+    summary: paragraphs that a reader sees first. provenance: nested mappings, shown folded at the
+    end of the page. facts: one line on what the numbers were made from, shown small.
+    """
 
     title: str
     summary: str
     sections: tuple[Section, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    facts: str = ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from lexp.display.document import Chart, Item, Page, Picture, Section
+from lexp.display.document import Chart, Item, Page, Picture, Section, UnitTables
 from lexp.display.style import CurveStyle, CurveStyles, is_alone
 from lexp.display.svg import SHAPES, axes, draw, n_outside, numbers, text, whole_axis
 from lexp.display.table import Table, TableCell, to_csv
@@ -47,7 +47,8 @@ def render(page: Page) -> str:
         '<meta name="referrer" content="no-referrer">',
         f"<title>{text(page.title)}</title>",
         f"<style>{style}</style>\n</head>\n<body>",
-        f"<header><h1>{text(page.title)}</h1>{_paragraphs(page.summary)}</header>",
+        f"<header><h1>{text(page.title)}</h1>{_paragraphs(page.summary)}"
+        f"{_small('facts', page.facts)}</header>",
         f'<nav aria-label="Contents"><ol>{"".join(contents)}</ol></nav>' if contents else "",
         f"<main>{''.join(body)}</main>",
         '<div id="tip" role="status" hidden></div>',
@@ -64,10 +65,14 @@ def _paragraphs(value: str) -> str:
     return "".join(f"<p>{text(paragraph)}</p>" for paragraph in paragraphs if paragraph)
 
 
+def _small(name: str, value: str) -> str:
+    return f'<p class="{name}">{text(value)}</p>' if value else ""
+
+
 def _section(section: Section, ident: str, styles: CurveStyles) -> str:
     items = [_item(item, f"{ident}-{n}", styles) for n, item in enumerate(section.items)]
     return (
-        f'\n<section id="{ident}"><h2>{text(section.title)}</h2>'
+        f'\n<section id="{ident}"><h2>{text(section.title)}</h2>{_small("label", section.label)}'
         f"{_paragraphs(section.text)}{''.join(items)}</section>"
     )
 
@@ -75,7 +80,25 @@ def _section(section: Section, ident: str, styles: CurveStyles) -> str:
 def _item(item: Item, ident: str, styles: CurveStyles) -> str:
     if isinstance(item, Chart):
         return _chart(item, ident, styles)
+    if isinstance(item, UnitTables):
+        return _unit_tables(item, ident)
     return _table(item) if isinstance(item, Table) else _picture(item)
+
+
+def _unit_tables(item: UnitTables, ident: str) -> str:
+    """Return the tables below a choice of the unit, which works without a script."""
+    if len(item.tables) == 1:
+        return _table(item.tables[0])
+    choices = [
+        f'<label><input type="radio" name="{ident}-unit"{" checked" * (n == 0)}> {text(unit)}'
+        "</label>"
+        for n, unit in enumerate(item.units)
+    ]
+    tables = "".join(map(_table, item.tables))
+    return (
+        f'\n<div class="units"><div class="choice" role="radiogroup"'
+        f' aria-label="unit of {text(item.title)}">{"".join(choices)}</div>{tables}</div>'
+    )
 
 
 def _copy(csv: str) -> str:

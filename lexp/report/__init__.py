@@ -1,7 +1,13 @@
 """Tables, charts and claims made from a study's results."""
 
 from lexp.report.perplexity_chart import results_chart
-from lexp.report.perplexity_table import METRICS, caption, make_grid, to_table
+from lexp.report.perplexity_table import (
+    METRICS,
+    caption,
+    make_grid,
+    metrics_in_order,
+    to_table,
+)
 from lexp.report.results import append_probes, append_results, write_probes, write_results
 
 __all__ = [
@@ -10,6 +16,7 @@ __all__ = [
     "append_results",
     "caption",
     "make_grid",
+    "metrics_in_order",
     "results_chart",
     "to_table",
     "write_probes",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lexp.data.remarks import percent
+from lexp.display.document import UnitTables
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, EvalResult, text_names
 from lexp.extension import Extension
@@ -137,10 +138,29 @@ class Grid:
 UNLIKE_SEEDS = "seeds of other tokens"
 LOSSY = "n/d"
 TOKEN_METRIC = "Perplexity per token"
+BYTE_METRIC = "Bits per byte"
 METRICS: dict[str, Callable[[EvalResult], float]] = {
     TOKEN_METRIC: lambda result: result.ppl,
-    "Bits per byte": lambda result: result.bpb,
+    BYTE_METRIC: lambda result: result.bpb,
 }
+
+
+def metrics_in_order(results: Iterable[EvalResult]) -> tuple[str, ...]:
+    """Return the metrics, first the one to show where only one can be.
+
+    Perplexity per token, unless vocabularies differ: tokens of several do not compare.
+    """
+    several = len({result.run.vocabulary for result in results}) > 1
+    return (BYTE_METRIC, TOKEN_METRIC) if several else (TOKEN_METRIC, BYTE_METRIC)
+
+
+def unit_tables(
+    results: list[EvalResult], notes: dict[str, str], below: tuple[str, ...]
+) -> UnitTables:
+    """Return the results of one protocol as a table in each metric. below: notes of both."""
+    metrics = metrics_in_order(results)
+    tables = tuple(to_table(make_grid(metric, results, notes), below) for metric in metrics)
+    return UnitTables("Loss by context length", tuple(m.lower() for m in metrics), tables)
 
 
 def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> Grid:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from lexp.commands.report import report
-from lexp.display.document import Curve, Page, Point, Section
+from lexp.display.document import Curve, Page, Point, Section, UnitTables
 from lexp.display.html import render
-from lexp.display.table import Table, printable, to_csv
+from lexp.display.table import Table, TableCell, printable, to_csv
 from support.config import compose
 from support.pages import PAYLOADS, Tree, chart, curves, page, plain
 
@@ -380,3 +380,16 @@ def test_the_report_of_a_trained_study_renders_in_silence(evaluated, tmp_path):
     assert len(drawn) >= 4 * 4
     for title in ("segments-32", "prefix-32", "Failures", "Provenance"):
         assert any(tag == "h2" and text == title for tag, text in tree.texts)
+
+
+def test_one_unit_of_a_table_shows_at_a_time_also_without_the_script(tmp_path):
+    tables = tuple(Table(unit, ("model",), ((TableCell(unit),),)) for unit in ("a", "b"))
+    items = (chart(curves()), UnitTables("t", ("a", "b"), tables))
+    source = render(Page("t", "", (Section("s", "", items),)))
+    source = re.sub(r"(<script>).*?(</script>)", r"\1\2", source, flags=re.DOTALL)
+    done = visit(tmp_path, acting(source, """
+      const shown = () => [...document.querySelectorAll('.table')].map(f => f.offsetHeight > 0);
+      const first = shown();
+      document.querySelectorAll('.choice input')[1].click();
+      say([first, shown()]);"""))  # fmt: skip
+    assert done.result == [[True, False], [False, True]]

@@ -22,6 +22,13 @@ def drawn(curves_, log=True) -> Tree:
     return Tree(render(Page("t", "", (Section("s", "", (chart(curves_, log),)),))))
 
 
+def test_a_heading_has_its_label_and_a_page_its_facts_below():
+    tree = Tree(render(Page("t", "", (Section("s", "", (), "short name"),), {}, "made of")))
+    assert [text for tag, text in tree.texts if tag == "p"] == ["made of", "short name"]
+    assert [a["class"] for a in tree.all("p")] == ["facts", "label"]
+    assert not Tree(render(Page("t", "", (Section("s"),)))).all("p")
+
+
 def lines(tree: Tree) -> list[dict]:
     """The lines of curves, without those of the legend."""
     return [a for a in tree.all("path", "line") if a["d"] != "M0 6H26"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lexp.display.table import Table
 from lexp.evaluate import (
     EVALUATIONS,
     EvalTargets,
@@ -32,6 +33,7 @@ from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
 from lexp.report.charts import published_chart
 from lexp.report.expected import expected_table, parse_expected
 from lexp.report.over_training import over_training
+from lexp.report.perplexity_table import unit_tables
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.scales import scale_tables
 from lexp.report.study_results import make_series
@@ -51,14 +53,21 @@ def study(tmp_path) -> Study:
     return Study(tmp_path)
 
 
+def tables(study: Study) -> dict[str, Table]:
+    """Return the tables by length in both units, by title."""
+    results = read_newest(study.folder, EVALUATIONS)
+    return {table.title: table for table in unit_tables(results, {}, ()).tables}
+
+
 def bold(study: Study, metric: str) -> set[tuple[str, str]]:
-    """Return model and length of each value that a report marks as best."""
-    text = (study.folder / "report/report.md").read_text()
-    table = text.split(f"**{metric}**\n\n", 1)[1].split("\n\n", 1)[0].splitlines()
-    heads = [head.split(" (")[0].strip() for head in table[0].strip("|").split("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
-    return {(row[0], head) for row in rows
-            for head, cell in zip(heads, row, strict=True) if cell.startswith("**")}  # fmt: skip
+    """Return model and length of each value that is marked as best."""
+    table = tables(study)[metric]
+    return {
+        (row[0].text, head.split(" (")[0])
+        for row in table.rows
+        for head, cell in zip(table.heads, row, strict=True)
+        if cell.style == "best"
+    }
 
 
 SHORT = {"nats": bumpy(6, 512) - 0.5}
@@ -80,24 +89,40 @@ def test_only_alike_rows_have_a_best_one_and_the_table_says_why(study, what):
     study.cell(study.run(), 256, bumpy())
     changed = {"nats": bumpy() - 0.5, **changed}
     study.cell(study.run("alibi"), 256, changed.pop("nats"), **changed)
-    study.report()
     for metric in (TOKENS, BYTES):
         assert bold(study, metric) == ({("alibi", "256")} if metric in compared else set())
-    text = (study.folder / "report/report.md").read_text()
+    notes = " ".join(note for table in tables(study).values() for note in table.notes)
     if said:
-        assert f"Nothing is bold at 256: rows differ in {said}, so" in text
+        assert f"Nothing is bold at 256: rows differ in {said}, so" in notes
     else:
-        assert "Nothing is bold" not in text
+        assert not notes
+
+
+def test_one_unit_is_shown_first_and_it_is_one_that_compares(study):
+    study.cell(study.run(), 256, bumpy())
+    assert list(tables(study)) == [TOKENS, BYTES]
+    folder = study.report()
+    text = (folder / "report.md").read_text()
+    assert f"**{TOKENS}**" in text and BYTES not in text
+    study.cell(study.run("alibi"), 256, bumpy(), n_bytes=4)
+    assert list(tables(study)) == [BYTES, TOKENS]
+    study.report()
+    text = (folder / "report.md").read_text()
+    assert f"**{BYTES}**" in text and TOKENS not in text
+    for name in ("report.tex", "report.html"):
+        text = (folder / name).read_text().replace("{}", "")
+        assert TOKENS in text and BYTES in text
+    assert study.table(TOKENS)[0]["256 (trained)"] and study.table(BYTES)[0]["256 (trained)"]
 
 
 def test_a_column_of_alike_rows_keeps_its_best_beside_one_of_unlike_rows(study):
     study.line(study.run(), {64: bumpy(), 256: bumpy()})
     study.line(study.run("alibi"), {64: bumpy() - 0.5})
     study.line(study.run("alibi"), {256: bumpy(6, 512) - 0.5})
-    study.report()
     assert bold(study, TOKENS) == {("alibi", "64")}
-    text = (study.folder / "report/report.md").read_text()
-    assert "Nothing is bold at 256: rows differ in tokens" in text
+    assert (
+        tables(study)[TOKENS].notes[0].startswith("Nothing is bold at 256: rows differ in tokens")
+    )
 
 
 def test_two_rows_of_other_tokens_are_not_hidden_by_a_third_of_another_vocabulary(study):
@@ -105,14 +130,12 @@ def test_two_rows_of_other_tokens_are_not_hidden_by_a_third_of_another_vocabular
     study.cell(study.run(), 256, bumpy())
     study.cell(study.run("alibi"), 256, bumpy(6, 512) - 0.5)
     study.cell(study.run("nope"), 256, bumpy() - 1, n_bytes=4)
-    study.report()
     assert bold(study, TOKENS) == bold(study, BYTES) == set()
 
 
 def test_a_failed_row_does_not_keep_the_others_from_being_compared(study):
     study.cell(study.run(), 256, "no room", text="bbbbbbbb")
     study.cell(study.run("alibi"), 256, bumpy())
-    study.report()
     assert bold(study, TOKENS) == {("alibi", "256")}
 
 

@@ -4,7 +4,7 @@ import base64
 import math
 from html.parser import HTMLParser
 
-from lexp.display.document import Chart, Curve, Page, Picture, Point, Section
+from lexp.display.document import Chart, Curve, Page, Picture, Point, Section, UnitTables
 from lexp.display.table import Table, TableCell
 
 PAYLOADS = (
@@ -70,10 +70,11 @@ def page() -> Page:
         chart(()),
         Table(PAYLOADS[0], ("model", PAYLOADS[1], "512"), rows, 1, PAYLOADS),
         Picture(PAYLOADS[1], PNG, PAYLOADS[0]),
+        UnitTables(PAYLOADS[0], PAYLOADS[:2], (Table("a", ("x",), ()), Table("b", ("x",), ()))),
     )
     provenance = {p: {"nested": {p: p}, "list": [p, {"inner": p}]} for p in PAYLOADS}
-    sections = (Section("Things", every, items), Section(PAYLOADS[1], every))
-    return Page(PAYLOADS[3], every, sections, provenance)
+    sections = (Section("Things", every, items, every), Section(PAYLOADS[1], every))
+    return Page(PAYLOADS[3], every, sections, provenance, every)
 
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
