@@ -9,9 +9,10 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 860, 420
-LEFT, RIGHT, TOP, BOTTOM = 58, 18, 44, 48
-# The page stretches a chart to other widths; labels are chosen for each of these.
-WIDTHS = (280, 380, 520, 680, WIDTH)
+# RIGHT: without labels at the ends of lines.
+LEFT, RIGHT, TOP, BOTTOM = 58, 18, 52, 48
+# The page stretches a plot to other widths; labels are chosen for each of these.
+PLOT_WIDTHS = (200, 300, 440, 600, 780)
 # How much taller than drawn the page shows part of an axis: a level of ticks for each.
 ZOOMS = tuple(2 ** (n / 2) for n in range(9))
 # Ticks nearer than this are not both labelled, in pixels.
@@ -47,11 +48,11 @@ class Axis:
         return -1 if t < self.low - 1e-12 else 1 if t > self.high + 1e-12 else 0
 
 
-def x_axis(values: Sequence[float], log: bool) -> Axis:
-    """Return an axis that holds all values with a little room at both ends."""
+def x_axis(values: Sequence[float], log: bool, right: float = RIGHT) -> Axis:
+    """Return an axis that holds all values with a little room at both ends; right: the margin."""
     ts = [math.log2(v) if log else v for v in values] or [0.0, 1.0]
     room = 0.03 * (max(ts) - min(ts)) or 0.5
-    return Axis(2 if log else 0, min(ts) - room, max(ts) + room, LEFT, WIDTH - RIGHT)
+    return Axis(2 if log else 0, min(ts) - room, max(ts) + room, LEFT, WIDTH - right)
 
 
 def y_axis(values: Sequence[float], log: bool, whole: bool = False) -> Axis:
@@ -161,19 +162,18 @@ def readable(spans: Sequence[tuple[float, float]], first: Container[int]) -> set
 
 
 def label_widths(
-    places: Sequence[float], texts: Sequence[str], first: Container[int]
+    shares: Sequence[float], texts: Sequence[str], first: Container[int]
 ) -> list[int | None]:
-    """Return for each x label the least chart width at which it is shown, None for never.
+    """Return for each x label the least width of the plot at which it is shown, None for never.
 
-    places: of the labels in a chart of WIDTH. Labels shown at one width are shown at all larger
-    ones, so that none appears and disappears while a chart grows.
+    shares: where the labels stand, from 0 at the plot's left to 1. Labels shown at one width are
+    shown at all larger ones, so that none appears and disappears while a chart grows.
     """
-    least: list[int | None] = [None] * len(places)
-    for width in WIDTHS:
-        share = (width - LEFT - RIGHT) / (WIDTH - LEFT - RIGHT)
-        stretched = [LEFT + (place - LEFT) * share for place in places]
+    least: list[int | None] = [None] * len(shares)
+    for width in PLOT_WIDTHS:
         before = {n for n, at in enumerate(least) if at is not None}
-        for n in readable(spans(stretched, texts), before or first) - before:
+        places = [width * share for share in shares]
+        for n in readable(spans(places, texts), before or first) - before:
             least[n] = width
     return least
 

@@ -39,7 +39,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves on one pair of axes; log_x is base 2. marks: vertical lines at x with a label."""
+    """Curves on one pair of axes; log_x is base 2. marks: vertical lines at x with a label.
+
+    absolute: intervals are of single curves, which overlap where differences are certain. They are
+    drawn around the curve pointed at alone, and not in pictures.
+    """
 
     title: str
     x_label: str
@@ -49,6 +53,7 @@ class Chart:
     curves: tuple[Curve, ...]
     marks: tuple[tuple[float, str], ...] = ()
     note: str = ""
+    absolute: bool = False
 
     def __post_init__(self) -> None:
         xs = [point.x for curve in self.curves for point in curve.points]

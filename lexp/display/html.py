@@ -11,8 +11,9 @@ from importlib import resources
 from typing import Any
 
 from lexp.display.document import Chart, Item, Page, Picture, Section, UnitTables
-from lexp.display.style import CurveStyle, CurveStyles, is_alone
-from lexp.display.svg import SHAPES, axes, draw, n_outside, numbers, text, whole_axis
+from lexp.display.line_ends import ranked_names
+from lexp.display.style import CurveStyles, is_alone
+from lexp.display.svg import axes, draw, n_outside, numbers, swatch, text, whole_axis
 from lexp.display.table import Table, TableCell, to_csv
 
 # Charts of more curves than this get a filter.
@@ -161,9 +162,9 @@ def _chart(chart: Chart, ident: str, styles: CurveStyles) -> str:
         )
     keys = _legends(chart, styles)
     note = f'<p class="note">{text(chart.note)}</p>' if chart.note else ""
-    n = n_outside(chart)
+    n, kind = n_outside(chart), "chart" if chart.absolute else "chart bands"
     return (
-        f'\n<figure class="chart" data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
+        f'\n<figure class="{kind}" data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
         f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'
         f'<div class="plot">{draw(chart, ident, styles)}</div>'
         f'<p class="edge"{"" if n else " hidden"}>Points outside the axis, drawn as triangles at'
@@ -172,7 +173,7 @@ def _chart(chart: Chart, ident: str, styles: CurveStyles) -> str:
 
 
 def _legends(chart: Chart, styles: CurveStyles) -> str:
-    """Return the legends: one of groups, if there are several, and one of names.
+    """Return the legends: one of groups, if there are several, and one of names by rank.
 
     Colours stand in the legend of names, or of groups where one name has all curves.
     """
@@ -186,18 +187,11 @@ def _legends(chart: Chart, styles: CurveStyles) -> str:
         keys = ""
     else:
         keys = _legend("g", [
-            (styles.groups[g], g, _swatch(style, alone, "d", filled)) for g, style in groups.items()
+            (styles.groups[g], g, swatch(style, alone, "d", filled)) for g, style in groups.items()
         ])  # fmt: skip
     return keys + _legend("n", [
-        (styles.names[n], n, _swatch(style, not alone, "", True)) for n, style in names.items()
+        (styles.names[n], n, swatch(names[n], not alone, "", True)) for n in ranked_names(chart)
     ])  # fmt: skip
-
-
-def _swatch(style: CurveStyle, coloured: bool, line: str, marker: bool) -> str:
-    """Draw a piece of a curve. line: "d" for its style, "" for a solid line with filled marker."""
-    names = [f"c{style.colour}"] * coloured + [f"d{style.line}", f"f{style.fill}"] * bool(line)
-    shape = f'<path class="pt" d="{SHAPES[style.shape]}" transform="translate(13 6)"/>' * marker
-    return f'<g class="{" ".join(names)}"><path class="line" d="M0 6H26"/>{shape}</g>'
 
 
 def _legend(kind: str, keys: list[tuple[int, str, str]]) -> str:

@@ -11,7 +11,17 @@ import numpy as np
 
 from lexp.display.axes import Axis, labels, readable, y_ticks
 from lexp.display.document import Chart, Curve, Picture
-from lexp.display.style import COLOURS, CurveStyle, CurveStyles, groups_of, names_of
+from lexp.display.line_ends import (
+    cut,
+    end_of,
+    end_text,
+    ends_early,
+    labelled,
+    ranked,
+    ranked_names,
+    spread_out,
+)
+from lexp.display.style import COLOURS, CurveStyle, CurveStyles, groups_of
 from lexp.display.svg import common_xs, runs, ticks_of
 
 # The same as in assets/page.css and svg.py. A filling is the share of the colour in the marker.
@@ -23,7 +33,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 FILLS = (1.0, 0.0, 0.4)
 # Curves of more points than this have a marker at some of them, legends of more keys more columns.
 MOST_MARKERS, MOST_KEYS = 40, 20
+TITLE_COLUMNS = 72
 LABEL_COLUMNS, LABEL_LINES = 36, 4
+# Labels at the ends of lines: size of type, and how many fit the height of a picture.
+END_SIZE, MOST_ENDS = 8, 24
 
 
 def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
@@ -53,7 +66,12 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 
-    keys = _keys(chart, styles)
+    ends = labelled(chart, MOST_ENDS)
+    texts = [end_text(chart, curve) for curve in ends]
+    if texts != [*map(cut, texts)]:
+        ends = []  # names this long are for the legend, which has lines
+    is_labelled = len(ends) == len(chart.curves) > 0
+    keys = [] if is_labelled else _keys(chart, styles)
     columns = math.ceil(len(keys) / MOST_KEYS)
     size = 8 + 1.7 * max(0, columns - 1), 4.8
     figure, axes = pyplot.subplots(figsize=size, layout="constrained")
@@ -64,14 +82,16 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
         style = _properties(styles.style(chart, curve))
         xs, ys, lows, highs = _columns(chart, curve)
         axes.plot(xs, ys, markevery=every, **style)
-        axes.fill_between(xs, lows, highs, color=style["color"], alpha=faint, linewidth=0)
+        if not chart.absolute:
+            axes.fill_between(xs, lows, highs, color=style["color"], alpha=faint, linewidth=0)
     for x, label in chart.marks:
         axes.axvline(x, color="0.6", linewidth=1, zorder=0)
         axes.annotate(
             label, (x, 1), (3, -3), xycoords=("data", "axes fraction"),
             textcoords="offset points", va="top", fontsize=8, color="0.4",
         )  # fmt: skip
-    axes.set(title=chart.title, xlabel=chart.x_label, ylabel=chart.y_label)
+    axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
+    axes.set_title(textwrap.fill(chart.title, TITLE_COLUMNS), fontsize=11, loc="left", pad=10)
     axes.set_axisbelow(True)
     axes.grid(True, which="major", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
@@ -81,8 +101,43 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
             handles=handles, loc="outside right upper", frameon=False, ncols=columns,
             fontsize=10 if columns == 1 else 8, handlelength=4,
         )  # fmt: skip
-    _scale(figure, axes, chart)
+    _scale(axes, chart)
+    _label_ends(axes, chart, ends, styles)
+    figure.draw_without_rendering()  # before it is laid out, no label has a place
+    _leave_out_ticks(axes, chart)
     return figure
+
+
+def _label_ends(axes: Any, chart: Chart, curves: Sequence[Curve], styles: CurveStyles) -> None:
+    """Draw a piece of each curve and its label to the right of the axes, joined to its end.
+
+    All places are shares of the axes, so that they hold when the labels make the axes narrower.
+    """
+    from matplotlib.lines import Line2D
+
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = {}
+    for n, curve in enumerate(curves):
+        end = end_of(curve)
+        if end is not None and (end.y > 0 or axes.get_yscale() == "linear"):
+            ends[n] = to_axes.transform((end.x, end.y))
+    order = sorted(ends, key=lambda n: ends[n][1])
+    gap = 1 / (MOST_ENDS - 1)
+    places = spread_out([float(ends[n][1]) for n in order], gap, 0.0, 1.0)
+    for n, place in zip(order, places, strict=True):
+        style = _properties(styles.style(chart, curves[n]))
+        thin = {"color": style["color"], "linewidth": 0.6, "alpha": 0.6}
+        lead = [ends[n][0], 1.02], [ends[n][1], place]
+        if not ends_early(chart, curves[n]):  # across the axes it would look like a part of it
+            axes.add_artist(Line2D(*lead, transform=axes.transAxes, clip_on=False, **thin))
+        piece = [1.03, 1.06, 1.09], [place] * 3
+        axes.add_artist(
+            Line2D(*piece, transform=axes.transAxes, clip_on=False, markevery=[1], **style)
+        )
+        axes.text(
+            1.1, place, end_text(chart, curves[n]), transform=axes.transAxes,
+            fontsize=END_SIZE, va="center_baseline", color="0.1",
+        )  # fmt: skip
 
 
 def _in_lines(label: str) -> str:
@@ -115,9 +170,9 @@ def _columns(chart: Chart, curve: Curve) -> tuple[list[float], ...]:
 
 
 def _keys(chart: Chart, styles: CurveStyles) -> list[tuple[str, dict[str, Any]]]:
-    """Return the legend: every curve, or every name and then every group if that is shorter."""
-    names, groups = names_of(chart), groups_of(chart)
-    drawn = [(curve, styles.style(chart, curve)) for curve in chart.curves]
+    """Return the legend by rank: every curve, or every name and every group if that is shorter."""
+    names, groups = ranked_names(chart), groups_of(chart)
+    drawn = [(curve, styles.style(chart, curve)) for curve in ranked(chart)]
     if len(drawn) <= len(names) + len(groups):
         whole = {
             f"{curve.name} {curve.group if len(groups) > 1 else ''}".strip(): _properties(style)
@@ -129,15 +184,15 @@ def _keys(chart: Chart, styles: CurveStyles) -> list[tuple[str, dict[str, Any]]]
     # Markers tell groups apart where there are more of them than lines.
     marker = "o" if any(style.fill for _, style in drawn) else ""
     of_groups = {}
-    for curve, style in drawn:
+    for group, style in {g: s for g in groups for c, s in drawn if c.group == g}.items():
         white = str(1 - 0.7 * FILLS[style.fill])
         grey = {"color": "0.3", "markerfacecolor": white, "marker": marker}
-        of_groups[curve.group or "(other)"] = {**_properties(style), **grey}
+        of_groups[group or "(other)"] = {**_properties(style), **grey}
     return [*of_names.items(), *of_groups.items()]
 
 
-def _scale(figure: Any, axes: Any, chart: Chart) -> None:
-    """Set log axes where the chart has them, and ticks with readable labels."""
+def _scale(axes: Any, chart: Chart) -> None:
+    """Set log axes where the chart has them, and ticks with labels."""
     from matplotlib.ticker import NullLocator
 
     drawn = [p.y for c in chart.curves for p in c.points if math.isfinite(p.y)]
@@ -153,7 +208,10 @@ def _scale(figure: Any, axes: Any, chart: Chart) -> None:
     ):
         axis.set_ticks(ticks, labels(ticks))
         axis.set_minor_locator(NullLocator())
-    figure.draw_without_rendering()  # before it is laid out, no label has a place
+
+
+def _leave_out_ticks(axes: Any, chart: Chart) -> None:
+    """Hide labels of the x axis that would run into each other; those of marks stay."""
     marked = {n for n, x in enumerate(ticks_of(chart)) if x in [at for at, _ in chart.marks]}
     texts = axes.xaxis.get_ticklabels()
     places = [text.get_window_extent() for text in texts]

@@ -5,6 +5,7 @@ The script scales what is drawn here, so everything it moves has a place of its 
     <g class="move|tick|mark" transform="translate(x y)">    moved, its letters keep their size
     <g clip-path=...><path class="band|line"></g>            stretched
     <path class="pt" transform="translate(x y)" data-at=y>   moved; data-at: place outside the axis
+    <g class="end" data-curve=n>            the label at a curve's end, placed anew at every scale
     data-levels    ticks of the y axis as drawn, at each of ZOOMS, and of the whole range
 """
 
@@ -16,10 +17,10 @@ from lexp.display.axes import (
     BOTTOM,
     HEIGHT,
     LEFT,
+    PLOT_WIDTHS,
     RIGHT,
     TOP,
     WIDTH,
-    WIDTHS,
     ZOOMS,
     Axis,
     label_widths,
@@ -31,6 +32,7 @@ from lexp.display.axes import (
     zoomed_ticks,
 )
 from lexp.display.document import Chart, Curve, Point
+from lexp.display.line_ends import cut, end_of, end_text, ends_early, labelled, spread_out
 from lexp.display.style import CurveStyle, CurveStyles
 from lexp.display.table import Table, TableCell, printable, to_csv
 
@@ -45,6 +47,10 @@ OVER, UNDER, FAILED = (
     "M0 5L4.2-2.4H-4.2z",
     "M-3.4-3.4L3.4 3.4M-3.4 3.4L3.4-3.4",
 )
+# Between labels at the ends of lines, in pixels; how many fit; left and right of their swatches.
+END_GAP = 12
+MOST_ENDS = (HEIGHT - TOP - BOTTOM) // END_GAP + 1
+END_LEFT, SWATCH = 12, 26
 
 
 def classes(style: CurveStyle) -> str:
@@ -75,7 +81,7 @@ def draw(chart: Chart, ident: str, styles: CurveStyles) -> str:
         f' arrow keys go from point to point" data-over="{OVER}" data-under="{UNDER}"'
         f"{_whole(chart, y)}>",
         f'<defs><clipPath id="{ident}-clip"><rect class="clip" x="{LEFT}" y="{TOP}"'
-        f' width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"/></clipPath></defs>',
+        f' width="{x.end - LEFT:g}" height="{HEIGHT - TOP - BOTTOM}"/></clipPath></defs>',
         *_grid(chart, x, y),
         *_marks(chart, x),
     ]
@@ -83,6 +89,7 @@ def draw(chart: Chart, ident: str, styles: CurveStyles) -> str:
         opening = _opening(chart, curve, styles, y)
         shape = SHAPES[styles.style(chart, curve).shape]
         parts += [opening, *_curve(curve, shape, [] if curve.own_x else common, ident, x, y)]
+    parts += ['<g class="ends">', *_ends(chart, styles, x, y), "</g>"]
     if not points:
         parts.append(_moved("none", WIDTH / 2, HEIGHT / 2, "no data"))
     return "\n".join([*parts, "</svg>"])
@@ -91,8 +98,14 @@ def draw(chart: Chart, ident: str, styles: CurveStyles) -> str:
 def axes(chart: Chart) -> tuple[Axis, Axis]:
     """Return the axes of a chart as drawn, for all curves."""
     xs = [point.x for curve in chart.curves for point in curve.points]
-    x = x_axis([*xs, *(at for at, _ in chart.marks)], chart.log_x)
+    x = x_axis([*xs, *(at for at, _ in chart.marks)], chart.log_x, _margin(chart))
     return x, y_axis(bounds(chart.curves), chart.log_y)
+
+
+def _margin(chart: Chart) -> int:
+    """Return the room to the right of the plot: for the labels at the ends of lines."""
+    texts = [cut(end_text(chart, curve)) for curve in labelled(chart, MOST_ENDS)]
+    return END_LEFT + SWATCH + 12 + round(6.6 * max(map(len, texts))) if texts else RIGHT
 
 
 def whole_axis(chart: Chart) -> Axis:
@@ -159,26 +172,26 @@ def runs(curve: Curve, common: Sequence[float], log_y: bool) -> list[list[Point]
 
 
 def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
-    right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
+    right, floor = x.end, HEIGHT - BOTTOM
     yield f'<g class="ticks y" data-levels="{";".join(_levels(chart, y))}">'
     ticks = y_ticks(y)
     for value, label in zip(ticks, labels(ticks), strict=True):
         yield (f'<g class="tick" transform="translate(0 {_py(y.place(value))})">'
-               f'<line x1="{LEFT}" x2="{right}"/>'
+               f'<line x1="{LEFT}" x2="{right:g}"/>'
                f'<text x="{LEFT - 8}" dy=".32em">{label}</text></g>')  # fmt: skip
     yield '</g><g class="ticks x">'
     ticks = ticks_of(chart)
     places, texts = [x.place(value) for value in ticks], labels(ticks)
     marked = {n for n, value in enumerate(ticks) if value in [at for at, _ in chart.marks]}
     # Labels that would run into each other are left out, their ticks are not.
-    widths = label_widths(places, texts, marked)
+    widths = label_widths([_share(place, x) for place in places], texts, marked)
     for place, label, width in zip(places, texts, widths, strict=True):
         kind = ' class="hide"' if width is None else f' data-width="{width}"'
         yield (f'<g class="tick" transform="translate({_px(place)} {floor})"><line y2="5"/>'
                f'<text y="19"{kind}>{label}</text></g>')  # fmt: skip
-    yield f'</g><path class="axis" d="M{LEFT} {floor}H{right}"/>'
+    yield f'</g><path class="axis" d="M{LEFT} {floor}H{right:g}"/>'
     yield _moved("label x", (LEFT + right) / 2, HEIGHT - 8, chart.x_label)
-    yield f'<text class="label y" x="{LEFT - 46}" y="14">{text(chart.y_label)}</text>'
+    yield f'<text class="label y" x="16" y="26">{text(chart.y_label)}</text>'
 
 
 def _levels(chart: Chart, y: Axis) -> Iterator[str]:
@@ -208,13 +221,53 @@ def _moved(kind: str, x: float, y: float, words: str) -> str:
 def _marks(chart: Chart, x: Axis) -> Iterator[str]:
     for at, label in chart.marks:
         place = _px(x.place(at))
-        # Left of its line where a narrow chart has no room to the right of it.
-        share = (x.place(at) - LEFT) / (WIDTH - LEFT - RIGHT)
-        left = LEFT + share * (WIDTHS[0] - LEFT - RIGHT) + 4 + 7 * len(label) > WIDTHS[0]
+        # Left of its line where a narrow plot has no room to the right of it.
+        left = _share(x.place(at), x) * PLOT_WIDTHS[0] + 4 + 7 * len(label) > PLOT_WIDTHS[0]
         side = 'x="-4" text-anchor="end"' if left else 'x="4" text-anchor="start"'
         yield (f'<g class="mark" transform="translate({place} 0)">'
                f'<line y1="{TOP - 16}" y2="{HEIGHT - BOTTOM}"/>'
                f'<text {side} y="{TOP - 8}">{text(label)}</text></g>')  # fmt: skip
+
+
+def _share(place: float, x: Axis) -> float:
+    """Return where a place on the x axis lies, from 0 at its start to 1 at its end."""
+    return (place - x.start) / (x.end - x.start)
+
+
+def swatch(style: CurveStyle, coloured: bool, line: str, marker: bool) -> str:
+    """Draw a piece of a curve. line: "d" for its style, "" for a solid line with filled marker."""
+    names = [f"c{style.colour}"] * coloured + [f"d{style.line}", f"f{style.fill}"] * bool(line)
+    shape = f'<path class="pt" d="{SHAPES[style.shape]}" transform="translate(13 6)"/>' * marker
+    return f'<g class="{" ".join(names)}"><path class="line" d="M0 6H26"/>{shape}</g>'
+
+
+def _ends(chart: Chart, styles: CurveStyles, x: Axis, y: Axis) -> Iterator[str]:
+    """Yield a label for every curve that has an end; those without room are hidden."""
+    with_end = [(n, end) for n, c in enumerate(chart.curves) if (end := end_of(c)) is not None]
+    if len(chart.curves) < 2:
+        return
+    shown_ids = {id(curve) for curve in labelled(chart, MOST_ENDS)}
+    at = {n: _clamped(y, end.y) for n, end in with_end if id(chart.curves[n]) in shown_ids}
+    order = sorted(at, key=lambda n: at[n])
+    spread = spread_out([at[n] for n in order], END_GAP, TOP, HEIGHT - BOTTOM)
+    places = dict(zip(order, spread, strict=True))
+    for n, end in with_end:
+        curve, place = chart.curves[n], places.get(n, TOP)
+        style = styles.style(chart, curve)
+        lead = f"M{_px(x.place(end.x))} {_py(_clamped(y, end.y))}L{_px(x.end + 8)} {_py(place)}"
+        # Across the plot it would look like a part of the curve.
+        lead = "" if ends_early(chart, curve) else f'<path class="lead" d="{lead}"/>'
+        yield (f'<g class="end c{style.colour}{"" if n in places else " hide"}" data-curve="{n}">'
+               f'{lead}<g class="to" transform="translate('
+               f'{_px(x.end + END_LEFT)} {_py(place - 6)})">{swatch(style, False, "d", True)}'
+               f'<text x="{SWATCH + 5}" y="6" dy=".34em">{text(cut(end_text(chart, curve)))}</text>'
+               "</g></g>")  # fmt: skip
+
+
+def _clamped(axis: Axis, value: float) -> float:
+    """Return a value's place, moved to the edge if it lies outside the axis."""
+    side = axis.side(value)
+    return axis.place(value) if side == 0 else axis.end if side > 0 else axis.start
 
 
 def _opening(chart: Chart, curve: Curve, styles: CurveStyles, y: Axis) -> str:
@@ -245,8 +298,7 @@ def _curve(
 
 
 def _point(point: Point, shape: str, x: Axis, y: Axis, curve: str) -> str:
-    side = y.side(point.y)
-    at = y.place(point.y) if side == 0 else y.end if side > 0 else y.start
+    side, at = y.side(point.y), _clamped(y, point.y)
     kind = "" if side == 0 else " over" if side > 0 else " under"
     if not math.isfinite(point.y):
         kind, shape = " failed", FAILED

@@ -39,7 +39,7 @@ def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
         f"Perplexity by inference length, {all_series[0].protocol.label}",
         "inference length (tokens)",
         "perplexity per token", True, True, tuple(curves), marks,
-        "Mean over seeds; bands are 95 % intervals over documents.",
+        "Mean over seeds. Point at a curve to see its 95 % intervals over documents.", True,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 Every check that finds nothing has a page beside it in which it does find something.
 """
 
+import itertools
 import json
 import math
 import re
@@ -144,6 +145,10 @@ def test_scaled_to_the_size_it_was_drawn_at_a_chart_is_the_same(tmp_path):
         assert texts[at + 1] == "2"
     ticks = [[t for tag, t in tree.texts if tag == "text"] for tree in (before, after)]
     assert ticks[0] == ticks[1]
+    labels = [tree.all("g", "to") for tree in (before, after)]
+    assert len(labels[0]) == len(curves())
+    for a, b in zip(*labels, strict=True):
+        assert coordinates(a["transform"]) == pytest.approx(coordinates(b["transform"]), abs=0.11)
 
 
 def coordinates(text: str) -> list[float]:
@@ -256,7 +261,7 @@ def test_a_chart_zooms_to_the_curves_shown(tmp_path):
         seen = visit(tmp_path, acting(source, MEASURE + """
             const found = [measure()];
             for (const n of [0, 3, 7]) {
-                fig.querySelector(`.key[data-n="${n}"]`).dispatchEvent(new MouseEvent('dblclick'));
+                fig.querySelectorAll('.legend.n .key')[n].dispatchEvent(new MouseEvent('dblclick'));
                 found.push(measure());
             }
             fig.querySelector('.all').click(); found.push(measure());
@@ -271,6 +276,39 @@ def test_a_chart_zooms_to_the_curves_shown(tmp_path):
             heights = [p[5] for p in state["points"]]
             # Its values fill the plot, but for the band around them and a little room.
             assert max(heights) - min(heights) > 0.6 * (state["plot"][3] - state["plot"][1])
+
+
+ENDS = """
+    const ends = () => [...svg.querySelectorAll('.end:not(.hide)')].map(g => {
+        const box = g.querySelector('text').getBoundingClientRect();
+        const lead = g.querySelector('.lead'), m = svg.getScreenCTM();
+        const from = lead && /^M([-\\d.]+) ([-\\d.]+)/.exec(lead.getAttribute('d')).slice(1);
+        return {text: g.textContent.trim(), left: box.left, right: box.right, top: box.top,
+                bottom: box.bottom, from: from && m.f + m.d * from[1]};
+    });
+"""
+
+
+def test_labels_at_the_ends_of_lines_follow_what_is_shown(tmp_path):
+    starts = {"a": 5.0, "b": 5.001, "c": 5.002, "d": 9.0}
+    every = tuple(plain(n, g, at + k / 9) for n, at in starts.items() for k, g in enumerate("xy"))
+    source = render(Page("t", "", (Section("s", "", (chart(every),)),)))
+    seen = visit(tmp_path, acting(source, MEASURE + ENDS + """
+        const found = [ends()];
+        fig.querySelector('.key[data-g="1"]').click(); found.push(ends());
+        found.push(measure().plot, svg.getBoundingClientRect().right);
+        say(found);
+    """))  # fmt: skip
+    both, one, plot, edge = seen.result
+    assert [e["text"] for e in sorted(one, key=lambda e: e["top"])] == ["d x", "c x", "b x", "a x"]
+    assert len(both) == 8 and len(one) == 4
+    for ends in (both, one):
+        ends.sort(key=lambda end: end["top"])
+        for a, b in itertools.pairwise(ends):
+            assert a["top"] + 11.9 < b["top"] and a["from"] <= b["from"] + 0.01
+        assert all(plot[2] < end["left"] and end["right"] < edge for end in ends)
+    seen = visit(tmp_path, acting(source, ENDS + "say(ends());"), 500)
+    assert seen.result == []  # the legend is there
 
 
 HOVER = """
@@ -326,9 +364,9 @@ def test_curves_can_be_chosen(tmp_path):
         const type = text => { filter.value = text; filter.dispatchEvent(new Event('input')); };
         const found = [count()];
         all.click(); found.push(count());
-        fig.querySelector('.key[data-n="3"]').click(); found.push(count());
-        fig.querySelector('.key[data-n="3"]').click(); found.push(count());
-        fig.querySelector('.key[data-n="5"]').dispatchEvent(new MouseEvent('dblclick'));
+        fig.querySelectorAll('.legend.n .key')[3].click(); found.push(count());
+        fig.querySelectorAll('.legend.n .key')[3].click(); found.push(count());
+        fig.querySelectorAll('.legend.n .key')[5].dispatchEvent(new MouseEvent('dblclick'));
         found.push(count(), Math.max(...ticks()), fig.querySelector('.count').textContent);
         all.click(); type('MODEL_1 window'); found.push(count(), all.hidden);
         all.click(); found.push(count(), all.hidden, Math.max(...ticks()) > 30);

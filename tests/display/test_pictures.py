@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import re
+from dataclasses import replace
 from importlib import resources
 
 import matplotlib
@@ -15,8 +16,7 @@ import pytest
 from matplotlib import colors, pyplot
 
 from lexp.display.axes import (
-    WIDTH,
-    WIDTHS,
+    PLOT_WIDTHS,
     ZOOMS,
     label_widths,
     labels,
@@ -30,6 +30,7 @@ from lexp.display.axes import (
 )
 from lexp.display.document import Chart, Curve, Page, Point, Section
 from lexp.display.html import render
+from lexp.display.line_ends import spread_out
 from lexp.display.png import FILLS, MARKERS, STYLES, chart_figure, chart_png, heat_maps
 from lexp.display.style import (
     COLOURS,
@@ -198,17 +199,17 @@ def test_every_part_of_an_axis_has_ticks_of_its_own_when_it_is_shown_taller():
 def test_labels_of_an_axis_come_one_by_one_as_a_chart_grows():
     draw = random.Random(2)
     for _ in range(200):
-        places = sorted(draw.uniform(58, 842) for _ in range(draw.randint(1, 15)))
-        texts = [str(draw.randint(1, 10**6)) for _ in places]
-        widths = label_widths(places, texts, {0})
-        assert widths[0] == WIDTHS[0]
-        for width in (*WIDTHS, 300, 450, 600, 800, 1200):
-            stretched = [58 + (p - 58) * (width - 76) / (WIDTH - 76) for p in places]
+        shares = sorted(draw.uniform(0, 1) for _ in range(draw.randint(1, 15)))
+        texts = [str(draw.randint(1, 10**6)) for _ in shares]
+        widths = label_widths(shares, texts, {0})
+        assert widths[0] == PLOT_WIDTHS[0]
+        for width in (*PLOT_WIDTHS, 230, 380, 520, 720, 1120):
+            stretched = [width * share for share in shares]
             shown = [n for n, least in enumerate(widths) if least and least <= width]
             reach = [spans(stretched, texts)[n] for n in shown]
-            assert all(a[1] <= b[0] for a, b in itertools.pairwise(reach)), (width, places, texts)
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(reach)), (width, shares, texts)
         left_out = [n for n, least in enumerate(widths) if least is None]
-        reach = spans(places, texts)
+        reach = spans([PLOT_WIDTHS[-1] * share for share in shares], texts)
         others = [reach[n] for n, least in enumerate(widths) if least is not None]
         assert all(any(reach[n][0] < b and a < reach[n][1] for a, b in others) for n in left_out)
 
@@ -319,11 +320,114 @@ def test_legends_name_every_look():
         len({(repr(d), k.get_markerfacecolor()) for d, k in zip(dashes, keys[3:], strict=True)})
         == 9
     )
-    alone = many(["rope"], METHODS[:3])
-    figure = chart_figure(alone, CurveStyles.of([alone]))
+
+
+def rising(last: dict[tuple[str, str], float]) -> Chart:
+    """Curves that go from 5 to a last value each."""
+    curves = [
+        Curve(name, group, (Point(128, 5.0), Point(1024, y))) for (name, group), y in last.items()
+    ]
+    return Chart("t", "length", "ppl", True, True, tuple(curves))
+
+
+# Three that end together, one that ends early and low, one without any number.
+LAST = {
+    ("rope", "full"): 900.0, ("rope", "window"): 7.001, ("alibi", "full"): 6.9,
+    ("alibi", "window"): 7.0, ("xpos", "full"): 7.002, ("xpos", "window"): 30.0,
+}  # fmt: skip
+EARLY = Curve("learned", "full", (Point(128, 4.0), Point(1024, math.nan)))
+NEVER = Curve("t5", "full", (Point(128, math.nan), Point(1024, math.nan)))
+IN_ORDER = [
+    "rope full", "xpos window", "xpos full", "rope window", "alibi window", "alibi full",
+    "learned full to 128",
+]  # fmt: skip
+
+
+def ending() -> Chart:
+    chart = rising(LAST)
+    return replace(chart, curves=(*chart.curves, EARLY, NEVER))
+
+
+def test_labels_stand_at_the_ends_of_lines_in_order_and_apart():
+    figure = chart_figure(ending(), CurveStyles.of([ending()]))
+    figure.draw_without_rendering()
+    pyplot.close(figure)
+    (axes,) = figure.axes
+    # What has no end to be labelled at is in a legend.
+    assert "t5" in [text.get_text() for text in figure.legends[0].get_texts()]
+    found = {t.get_text(): t.get_window_extent() for t in axes.texts}
+    assert sorted(found, key=lambda text: -found[text].y0) == IN_ORDER
+    boxes = sorted(found.values(), key=lambda box: box.y0)
+    assert all(a.y1 <= b.y0 for a, b in itertools.pairwise(boxes))
+    assert all(box.x0 > axes.get_window_extent().x1 for box in boxes)
+    assert all(box.x1 < figure.get_window_extent().x1 for box in boxes)
+    leads = [line for line in axes.get_lines() if line.get_linewidth() == 0.6]
+    assert len(leads) == 6  # none to what ends early
+    # The page has them at the same places in the same order.
+    tree = Tree(render(Page("t", "", (Section("s", "", (ending(),)),))))
+    ends = [a for a in tree.all("g", "end") if "hide" not in a["class"]]
+    assert [int(a["data-curve"]) for a in ends] == [*range(7)]  # the last has no end
+    assert len(tree.all("path", "lead")) == 6
+    places = [float(a["transform"].split()[1].rstrip(")")) for a in tree.all("g", "to")]
+    texts = [text for tag, text in tree.texts if tag == "text" and text in found]
+    assert [texts[n] for n in sorted(range(7), key=lambda n: places[n])] == IN_ORDER
+    assert min(b - a for a, b in itertools.pairwise(sorted(places))) >= 11.99
+
+
+def test_a_picture_whose_curves_are_all_labelled_needs_no_legend():
+    for chart, texts in (
+        (rising(LAST), [*IN_ORDER[:-1]]),
+        (many(["rope"], METHODS[:3]), ["blockwise", "blockwise_sinks", "window"]),
+        (many(["rope", "xpos"], ["full"]), ["rope", "xpos"]),
+    ):
+        figure = chart_figure(chart, CurveStyles.of([chart]))
+        pyplot.close(figure)
+        found = {t.get_text() for t in figure.axes[0].texts} - {"trained"}
+        assert not figure.legends and found == {*texts}
+
+
+def test_legends_go_by_rank():
+    tree = Tree(render(Page("t", "", (Section("s", "", (ending(),)),))))
+    texts = [text for tag, text in tree.texts if tag == "span"]
+    assert texts[-7:-5] == ["full", "window"]
+    assert texts[-5:] == ["alibi", "rope", "xpos", "learned", "t5"]
+    many_lines = rising({(f"m{n}", g): 9.0 - n / 9 for n in range(13) for g in "ab"})
+    figure = chart_figure(many_lines, CurveStyles.of([many_lines]))
     pyplot.close(figure)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == ["rope blockwise", "rope blockwise_sinks", "rope window"]
+    assert texts == [*(f"m{n}" for n in reversed(range(13))), "a", "b"]
+    # No room for 26 labels: one of each model.
+    assert {t.get_text() for t in figure.axes[0].texts} == {f"m{n} a" for n in range(13)}
+
+
+def test_labels_that_would_collide_move_as_little_as_possible():
+    assert spread_out([0, 50, 90], 10, 0, 100) == [0, 50, 90]
+    assert spread_out([50, 50, 50], 10, 0, 100) == [40, 50, 60]
+    assert spread_out([0, 1, 99, 100], 10, 0, 100) == [0, 10, 90, 100]
+    assert spread_out([20, 26], 10, 0, 100) == [18, 28] and spread_out([], 1, 0, 1) == []
+    draw = random.Random(4)
+    for _ in range(200):
+        places = sorted(draw.uniform(0, 100) for _ in range(draw.randint(1, 11)))
+        moved = spread_out(places, 10, 0, 100)
+        assert all(b - a > 10 - 1e-9 for a, b in itertools.pairwise(moved))
+        assert moved[0] > -1e-9 and moved[-1] < 100 + 1e-9
+        # No single label, nor all of them, could be nearer to where they belong.
+        for n, (place, at) in enumerate(zip(places, moved, strict=True)):
+            step = math.copysign(1e-3, place - at)
+            others = [at for m, at in enumerate(moved) if m != n]
+            free = all(abs(at + step - other) > 10 for other in others) and 0 <= at + step <= 100
+            assert not free or abs(place - at) < 2e-3
+
+
+def test_intervals_of_single_values_are_not_in_pictures():
+    points = tuple(Point(x, 5.0, 4.0, 6.0) for x in LENGTHS)
+    curves = (Curve("rope", "full", points), Curve("xpos", "full", points))
+    differences = Chart("t", "x", "y", True, False, curves)
+    for chart, n_bands in ((differences, 2), (replace(differences, absolute=True), 0)):
+        axes = drawn(chart)
+        assert len(axes.collections) == n_bands
+        tree = Tree(render(Page("t", "", (Section("s", "", (chart,)),))))
+        assert len(tree.all("figure", "bands")) == (n_bands > 0)
 
 
 # Linear RGB to the light that the three kinds of cones take, and what those who lack the first or
@@ -370,9 +474,12 @@ def test_a_scheme_looks_the_same_in_every_study():
     ]  # fmt: skip
     looks: dict[str, set] = {}
     for names in studies:
-        for (name, _), (colour, _, marker) in triples(many(names, ["full", "window"])).items():
-            if name.split()[0] in WELL_KNOWN:
-                looks.setdefault(name.split()[0], set()).add((colour, marker))
+        chart = many(names, ["full", "window"])
+        styles = CurveStyles.of([chart])
+        for curve in chart.curves:
+            style, scheme = styles.style(chart, curve), curve.name.split()[0]
+            if scheme in WELL_KNOWN:
+                looks.setdefault(scheme, set()).add((style.colour, style.shape))
     assert looks.keys() == WELL_KNOWN.keys()
     assert all(len(found) == 1 for found in looks.values())
     assert len({colour for ((colour, _),) in looks.values()}) == len(WELL_KNOWN)
@@ -484,6 +591,7 @@ def test_long_labels_leave_room_for_the_curves():
     width = figure.get_size_inches()[0] * figure.dpi
     (axes,) = figure.axes
     assert axes.get_window_extent().width > width / 3
+    assert not [text for text in axes.texts if "rope" in text.get_text()]
     labels_shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(set(labels_shown)) == 3 and {x.count("\n") for x in labels_shown} == {3}
     pyplot.close(figure)

@@ -4,9 +4,26 @@
 (() => {
 "use strict";
 const MANY = 60, LEAST_WIDTH = 280;
+// Narrower charts have no labels at the ends of lines, and this margin instead.
+const LABEL_WIDTH = 620, NARROW_MARGIN = 18, END_GAP = 12, END_LEFT = 12;
 const tip = document.getElementById("tip");
 const all = (root, query) => Array.from(root.querySelectorAll(query));
 const numbers = text => text.split(" ").map(Number);
+
+// Ascending places moved as little as possible until they are a gap apart (line_ends.py).
+function spreadOut(places, gap, low, high) {
+  const blocks = [], mean = b => b.sum / b.n, most = high - (places.length - 1) * gap;
+  places.forEach((place, i) => {
+    let block = { sum: place - i * gap, n: 1 };
+    while (blocks.length && mean(blocks[blocks.length - 1]) > mean(block)) {
+      const before = blocks.pop();
+      block = { sum: block.sum + before.sum, n: block.n + before.n };
+    }
+    blocks.push(block);
+  });
+  const firsts = blocks.flatMap(b => Array(b.n).fill(Math.min(Math.max(mean(b), low), most)));
+  return firsts.map((first, i) => first + i * gap);
+}
 
 function setUp(figure) {
   const svg = figure.querySelector(".plot > svg"), clip = svg.querySelector(".clip");
@@ -34,6 +51,7 @@ function setUp(figure) {
     });
     return curve;
   });
+  for (const g of all(svg, ".end")) curves[Number(g.dataset.curve)].end = { g, lead: g.querySelector(".lead"), to: g.querySelector(".to") };
   const whole = figure.querySelector(".whole input"), filter = figure.querySelector(".filter");
   let shown = curves, at = null;
 
@@ -70,7 +88,8 @@ function setUp(figure) {
   }
 
   function scale() {
-    const width = Math.max(LEAST_WIDTH, Math.round(svg.parentNode.clientWidth)), wide = width - left - right;
+    const width = Math.max(LEAST_WIDTH, Math.round(svg.parentNode.clientWidth));
+    const wide = width - left - (width < LABEL_WIDTH ? NARROW_MARGIN : right);
     const [first, last, ticks] = view();
     const sx = wide / plotWidth, sy = plotHeight / (last - first);
     const xOf = x => left + (x - left) * sx, yOf = y => top + (y - first) * sy;
@@ -81,7 +100,7 @@ function setUp(figure) {
     svg.querySelector(".axis").setAttribute("transform", `matrix(${sx} 0 0 1 ${xOf(0)} 0)`);
     for (const path of all(svg, "[clip-path] path")) path.setAttribute("transform", `matrix(${sx} 0 0 ${sy} ${xOf(0)} ${yOf(0)})`);
     for (const { el, x, y } of moved) move(el, xOf(x), y);
-    for (const text of all(svg, ".ticks.x text")) text.classList.toggle("hide", !(width >= Number(text.dataset.width)));
+    for (const text of all(svg, ".ticks.x text")) text.classList.toggle("hide", !(wide >= Number(text.dataset.width)));
     const inside = y => y > top - 0.01 && y < floor + 0.01;
     const places = ticks.split(" ").map(pair => pair.split(",")).map(([text, place]) => [text, yOf(Number(place))]);
     yTicks.replaceChildren(...places.filter(([, y]) => inside(y)).map(([text, y]) => {
@@ -105,17 +124,42 @@ function setUp(figure) {
     const edge = figure.querySelector(".edge");
     edge.hidden = !outside;
     edge.querySelector("span").textContent = outside;
+    labelEnds(width, left + wide);
+  }
+
+  // All curves shown if their labels fit, else the lowest of each name, else none.
+  function labelEnds(width, edge) {
+    const last = curve => curve.points.filter(p => !p.failed).pop();
+    const ended = shown.filter(c => c.end && last(c)), best = new Map();
+    const most = width < LABEL_WIDTH ? 0 : Math.floor(plotHeight / END_GAP) + 1;
+    for (const c of ended) {
+      const other = best.get(c.name);
+      if (!other || last(c).py > last(other).py) best.set(c.name, c);
+    }
+    const chosen = ended.length <= most ? ended : best.size <= most ? [...best.values()] : [];
+    for (const c of curves) if (c.end) c.end.g.classList.toggle("hide", !chosen.includes(c));
+    const sorted = chosen.slice().sort((a, b) => last(a).py - last(b).py);
+    spreadOut(sorted.map(c => last(c).py), END_GAP, top, floor).forEach((y, i) => {
+      const { lead, to } = sorted[i].end, p = last(sorted[i]);
+      if (lead) lead.setAttribute("d", `M${p.px.toFixed(1)} ${p.py.toFixed(1)}L${edge + 8} ${y.toFixed(1)}`);
+      to.setAttribute("transform", `translate(${edge + END_LEFT} ${(y - 6).toFixed(1)})`);
+    });
+  }
+
+  function hot(curve, on) {
+    curve.g.classList.toggle("hot", on);
+    if (curve.end) curve.end.g.classList.toggle("hot", on);
   }
 
   // What is under the pointer.
   function point(found, more = []) {
-    if (at) { at.el.classList.remove("at"); at.curve.g.classList.remove("hot"); }
+    if (at) { at.el.classList.remove("at"); hot(at.curve, false); }
     at = found;
     svg.classList.toggle("focus", Boolean(found));
     tip.hidden = !found;
     if (!found) return;
     found.el.classList.add("at");
-    found.curve.g.classList.add("hot");
+    hot(found.curve, true);
     found.curve.g.parentNode.append(found.curve.g); // above the others
     tip.replaceChildren(...lines(found), ...also(more));
     const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
@@ -182,12 +226,12 @@ function setUp(figure) {
       for (const other of same) press(other, alone || other === key);
       choose();
     });
-    const hot = on => {
+    const light = on => {
       svg.classList.toggle("focus", on);
-      for (const curve of curves) curve.g.classList.toggle("hot", on && curve.g.dataset[kind] === key.dataset[kind]);
+      for (const curve of curves) hot(curve, on && curve.g.dataset[kind] === key.dataset[kind]);
     };
-    key.addEventListener("pointerenter", () => hot(true));
-    key.addEventListener("pointerleave", () => hot(false));
+    key.addEventListener("pointerenter", () => light(true));
+    key.addEventListener("pointerleave", () => light(false));
   }
   if (filter) filter.addEventListener("input", choose);
   const showAll = figure.querySelector(".all");
