@@ -54,6 +54,7 @@ class Local(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs."""
+        from lexp.commands.live_sweep import sweep_display
         from lexp.config.folders import sweep_folder
         from lexp.launch import left_to_do, make_slots, refuse_unfinished, run_processes
 
@@ -61,12 +62,14 @@ class Local(Launcher):
         every_job = make_all_jobs(self, job_overrides, initial_job_idx)
         jobs = left_to_do(every_job)
         before = [self.config.hydra.job.config_name, *self._for_every_job()]
-        ended = run_processes(
-            jobs,
-            slots,
-            lambda job: [*before, *job.overrides],
-            sweep_folder(self.config),
-        )
+        with sweep_display(jobs, len(slots)) as shown:
+            ended = run_processes(
+                jobs,
+                slots,
+                lambda job: [*before, *job.overrides],
+                sweep_folder(self.config),
+                shown,
+            )
         returns = []
         for job in jobs:
             failure = ended[job.number]

@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import DictConfig
 from rich.console import Console as Rich
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -43,6 +43,10 @@ HEADS = ("run", "state", "step", "tokens/s", "left", "last step", "heartbeat", "
 # What a narrow terminal does without, the first first: run, state and reason always stay.
 DROPPED = ("where", "last step", "heartbeat", "tokens/s", "left", "step")
 REASON_WIDTH = 24  # room for a reason, which has several lines if it is longer
+# Lines of a live table that are no runs: heads, two below, the time left, the cursor.
+N_OTHER_LINES = 5
+# Which runs a live table shows where not all have room, the first first.
+SHOWN = (RUNNING, FAILED, DIVERGED, MEMORY, LOST, PREEMPTED, INTERRUPTED, QUEUED, DONE)
 
 
 def check(config: DictConfig) -> StatusConfig:
@@ -78,8 +82,27 @@ def look(study: Path) -> dict[str, Status]:
     return {folder.name: judge(folder, now) for folder in folders}
 
 
+def show_live(runs: dict[str, Status], width: int, height: int) -> Group:
+    """Return the table with no more rows than a terminal has: a live one cannot scroll.
+
+    Runs are left out by the order of SHOWN; the line below counts all of them.
+    """
+    most = max(1, height - N_OTHER_LINES)
+    kept = sorted(runs, key=lambda name: SHOWN.index(runs[name].state))[:most]
+    rows = {name: run for name, run in runs.items() if name in kept}
+    parts: list[RenderableType] = [_table(rows, width)] if rows else []
+    if len(rows) < len(runs):
+        parts.append(plain(f"{len(runs) - len(rows)} more: lexp status"))
+    return Group(*parts, plain(summary(runs)))
+
+
 def show(runs: dict[str, Status], width: int) -> Group:
-    """Return the table for a terminal of `width` columns, and a line that sums it up.
+    """Return the table for a terminal of `width` columns, and a line that sums it up."""
+    return Group(_table(runs, width), plain(summary(runs)))
+
+
+def _table(runs: dict[str, Status], width: int) -> Table:
+    """Return the table of runs.
 
     Columns without a word are left out, and those of DROPPED, in turn, while there is no room.
     """
@@ -106,7 +129,7 @@ def show(runs: dict[str, Status], width: int) -> Group:
             table.add_column(head, justify=side, no_wrap=True, min_width=widths[head])
     for cells in zip(*(columns[head] for head in kept), strict=True):
         table.add_row(*cells)
-    return Group(table, plain(summary(runs)))
+    return table
 
 
 def _row(run: Status, now: float) -> list[Text]:
@@ -133,7 +156,7 @@ def summary(runs: dict[str, Status]) -> str:
 
 def _watch(study: Path, runs: dict[str, Status], rich: Rich, every_s: float) -> None:
     """Show a live table on a terminal; elsewhere print the summary whenever it changes."""
-    if not rich.is_terminal:
+    if not can_draw(rich):
         said = ""
         while True:
             if summary(runs) != said:
@@ -143,11 +166,16 @@ def _watch(study: Path, runs: dict[str, Status], rich: Rich, every_s: float) -> 
                 return
             time.sleep(every_s)
             runs = look(study)
-    with Live(show(runs, rich.width), console=rich, auto_refresh=False) as live:
+    with Live(show_live(runs, *rich.size), console=rich, auto_refresh=False) as live:
         while not _is_settled(runs):
             time.sleep(every_s)
             runs = look(study)
-            live.update(show(runs, rich.width), refresh=True)
+            live.update(show_live(runs, *rich.size), refresh=True)
+
+
+def can_draw(rich: Rich) -> bool:
+    """Return True if a console is a terminal on which a table can be drawn in place."""
+    return rich.is_terminal and not rich.is_dumb_terminal
 
 
 def _is_settled(runs: dict[str, Status]) -> bool:

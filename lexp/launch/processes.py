@@ -15,13 +15,12 @@ from pathlib import Path
 import torch
 
 from lexp.launch.plan import SweepJob, queued
-from lexp.record.console import duration
+from lexp.launch.sweep_lines import SweepLines
 from lexp.runs import status
 from lexp.system import runtime
 from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, JobFailed
 from lexp.system.files import make_folder, open_to_append
-from lexp.system.output import say
 from lexp.system.reading import read_own
 
 LOOK_EVERY_S = 0.1
@@ -64,22 +63,29 @@ def make_slots(jobs: int | str, per_gpu: int) -> list[Slot]:
 
 
 def run_processes(
-    jobs: list[SweepJob], slots: list[Slot], command: Callable[[SweepJob], list[str]], logs: Path
+    jobs: list[SweepJob],
+    slots: list[Slot],
+    command: Callable[[SweepJob], list[str]],
+    logs: Path,
+    shown: SweepLines,
 ) -> dict[int, JobFailed | None]:
     """Run all jobs, as many at once as there are slots; return by number each failure, or None.
 
     command: returns a job's words after `lexp`. logs: folder for the output of jobs without a run
-    folder. A signal to stop is passed on once: running jobs save, no other starts, SystemExit.
+    folder. shown: tells the user how far the sweep is. A signal to stop is passed on once: running
+    jobs save, no other starts, SystemExit.
     """
     waiting, running, ended = list(jobs), list[_Started](), dict[int, JobFailed | None]()
     free = list(slots)
-    passed_on, begin = False, time.monotonic()
+    passed_on = False
     with runtime.stop_signals() as stop, queued(jobs):
         try:
             while running or (waiting and stop.number is None):
                 while waiting and free and stop.number is None:
                     running.append(_start(waiting.pop(0), free.pop(0), command, logs))
+                    shown.start(running[-1].job, running[-1].slot.gpu, running[-1].log)
                 time.sleep(LOOK_EVERY_S)
+                shown.refresh()
                 if stop.number is not None and not passed_on:
                     passed_on = True
                     for started in running:
@@ -87,16 +93,13 @@ def run_processes(
                 for started in [s for s in running if s.process.poll() is not None]:
                     running.remove(started)
                     free.append(started.slot)
-                    n_left = len(jobs) - len(ended) - 1
-                    # Jobs that started together end together: those running count as done.
-                    share = (len(ended) + 1 + len(running)) / len(jobs)
-                    in_all_s = (time.monotonic() - begin) / share
-                    ended[started.job.number] = _end(started, n_left, in_all_s)
+                    failure = ended[started.job.number] = _end(started)
+                    shown.end(started.job, failure, len(running))
         finally:
             for started in running:  # a second signal leaves no time to save
                 started.process.kill()
                 started.process.wait()
-                _end(started, len(running), 0.0)
+                shown.end(started.job, _end(started), 0)
     if stop.number is not None and (len(ended) < len(jobs) or any(ended.values())):
         raise SystemExit(EXIT_INTERRUPTED if stop.number == signal.SIGINT else EXIT_PREEMPTED)
     return ended
@@ -121,21 +124,16 @@ def _start(
             # Ctrl-C must reach only this process, which passes it on once; twice would not save.
             process_group=0,
         )
-    say(f"started {job.name}{f' on GPU {slot.gpu}' if slot.gpu else ''}: {log}")
     return _Started(job, slot, process, log)
 
 
-def _end(started: _Started, n_left: int, in_all_s: float) -> JobFailed | None:
-    """Report how a job ended, and write the status of a killed run, which could not do so.
+def _end(started: _Started) -> JobFailed | None:
+    """Return the failure of a job that has ended, if it is one.
 
-    in_all_s: how long the sweep takes, as far as that can be told.
+    Write the status of a killed run, which could not do so.
     """
     job, code = started.job, started.process.returncode
     if code == 0:
-        say(
-            f"done {job.name}, {n_left} left"
-            + f", about {duration(in_all_s)} in all" * (n_left > 0)
-        )
         return None
     if code < 0:
         name = signal.Signals(-code).name
@@ -147,7 +145,6 @@ def _end(started: _Started, n_left: int, in_all_s: float) -> JobFailed | None:
         failure = JobFailed(f"{job.name}: exit code {code}: {reason}", code)
     if job.folder:
         status.close(job.folder, reason)
-    say(f"lexp: {failure}")
     failure.reported = True
     return failure
 

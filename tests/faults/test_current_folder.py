@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lexp.commands.study.command import _sweep
-from lexp.launch import SweepJob, hold_signals, make_slots, run_processes
+from lexp.launch import SweepJob, SweepLines, hold_signals, make_slots, run_processes
 from support import ROOT
 from support.forked import lexp, words_for
 
@@ -50,7 +50,8 @@ def test_jobs_of_launchers_and_studies_and_of_slurm(trapped, capfd):
     """Each is a child that imports Hydra and its plugins and, as quickly as it can, ends."""
     job = SweepJob(0, (), None)
     words = ["train", "--cfg", "job"]
-    assert run_processes([job], make_slots(1, 1), lambda _: words, trapped) == {0: None}
+    shown = SweepLines([job], 1)
+    assert run_processes([job], make_slots(1, 1), lambda _: words, trapped, shown) == {0: None}
     assert "batch_tokens" in (trapped / "job-0.txt").read_text()
     assert _sweep(["model=none_such"]) == 2  # found out when Hydra composes
     assert "none_such" in capfd.readouterr().err

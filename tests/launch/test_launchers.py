@@ -329,12 +329,13 @@ def test_every_job_gets_its_own_device_and_threads(tmp_path, monkeypatch):
     monkeypatch.setattr("lexp.launch.processes.subprocess.Popen", Process)
     slots = [launch.processes.Slot("3", 2), launch.processes.Slot("5", 2)]
     jobs = [SweepJob(number, (), None) for number in range(4)]
-    ended = launch.run_processes(jobs, slots, lambda one: ["list"], tmp_path)
+    shown = launch.SweepLines(jobs, 2)
+    ended = launch.run_processes(jobs, slots, lambda one: ["list"], tmp_path, shown)
     assert ended == dict.fromkeys(range(4))
     assert sorted(seen) == [("3", "2"), ("3", "2"), ("5", "2"), ("5", "2")]
     seen.clear()
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # the user's own number counts
-    launch.run_processes(jobs[:1], slots, lambda one: ["list"], tmp_path)
+    launch.run_processes(jobs[:1], slots, lambda one: ["list"], tmp_path, shown)
     assert seen == [("3", "7")]
 
 
