@@ -38,6 +38,7 @@ from lexp.instruments.measure import (
 )
 from lexp.instruments.over_training import shown
 from lexp.record import Console
+from lexp.report.weights import of_present_weights
 from lexp.results import NOT_DEFINED, clean_leftovers, component_of, is_same_part, read_newest
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
@@ -169,6 +170,7 @@ def _publish(
         name = file_stem(instrument.label)
         with one_at_a_time(study):  # another job's newest numbers must not be lost
             newest = read_newest(study, ANALYSES)
+            newest = of_present_weights(study, newest, lambda r: (r.run.name, r.step))
             newest = [r for r in newest if is_same_part(r.instrument, component_of(instrument))]
             write_measurements(folder / f"{name}.csv", newest)
         for number, item in enumerate(shown_items, 1):

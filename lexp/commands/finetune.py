@@ -16,7 +16,9 @@ from lexp.config.validation import read_finetune
 from lexp.data.corpus import Split
 from lexp.data.labelled import LabelledDataset, LabelledExample, common_texts, fingerprint
 from lexp.data.tokenizer import Tokenizer
+from lexp.evaluate import LAST
 from lexp.model.classifier import Classifier, joined
+from lexp.report.weights import of_present_weights
 from lexp.results import Spec, find, path_of, read_all, write, write_csv
 from lexp.runs import checkpoint
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
@@ -212,6 +214,7 @@ def write_table(study: Path) -> Path:
     with one_at_a_time(study):
         clean(study, path.name)
         results = read_all(study, FINETUNINGS)
+        results = of_present_weights(study, results, lambda r: (r.run, LAST))
         rows = [row for result in results for row in result.rows()]
         write_csv(path, COLUMNS, rows, nan="nan")
     return path

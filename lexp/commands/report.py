@@ -54,6 +54,7 @@ from lexp.report.tables import (
     reach_table,
     seeds_table,
 )
+from lexp.report.weights import of_present_weights
 from lexp.results import count_results, read_newest, with_damage
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
@@ -85,7 +86,9 @@ def write_report(settings: ReportConfig) -> None:
     names = {run.name for run in runs}
     n_files = count_results(study, EVALUATIONS)
     say(*[f"lexp: reading {counted(n_files, 'result')}"] * (n_files > 0))
-    stored = read_newest(study, EVALUATIONS)
+    stored = of_present_weights(
+        study, read_newest(study, EVALUATIONS), lambda r: (r.run.name, r.step)
+    )
     keep_losses(stored)
     stored = with_damage(stored)
     _say_orphans(study, stored)
@@ -93,8 +96,12 @@ def write_report(settings: ReportConfig) -> None:
     results = [result for result in every_step if result.step == LAST]
     if not results:
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
-    probed = [r for r in with_damage(read_newest(study, PROBES)) if r.run.name in names]
-    analyses = [r for r in with_damage(read_newest(study, ANALYSES)) if r.run.name in names]
+    probed = read_newest(study, PROBES)
+    probed = of_present_weights(study, probed, lambda r: (r.run.name, LAST))
+    probed = [r for r in with_damage(probed) if r.run.name in names]
+    analyses = read_newest(study, ANALYSES)
+    analyses = of_present_weights(study, analyses, lambda r: (r.run.name, r.step))
+    analyses = [r for r in with_damage(analyses) if r.run.name in names]
     unmeasured = [result for result in analyses if not result.ok]
     analyses = [result for result in analyses if result.ok]
     analyses.sort(key=lambda result: method_rank(result.method))

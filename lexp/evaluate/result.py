@@ -107,7 +107,7 @@ EVALUATIONS = ResultKind(
     numerics=3,
     key=(
         "run.name", "pattern.label", "extension.label", "protocol.label", "length", "run.text",
-        "run.precision", "step", "pattern.code", "extension.code", "protocol.code",
+        "run.precision", "step", "pattern.code", "extension.code", "protocol.code", "weights",
     ),
     result=EvalResult,
 )  # fmt: skip

@@ -22,8 +22,8 @@ from lexp.results import (
     Spec,
     attempt,
     component_of,
-    find,
     path_of,
+    recall,
     write,
 )
 from lexp.scoring.losses import Losses, collect
@@ -109,7 +109,7 @@ def _nested(
 
 def _find(case: EvalCase) -> EvalResult | None:
     """Return a case's stored result under the run's present names, on which no number depends."""
-    stored = find(case.tested.folder, case.spec)
+    stored = recall(case.tested.folder, case.spec)
     return stored and replace(stored, run=case.tested.run)
 
 

@@ -25,7 +25,7 @@ from lexp.results import (
     attempt,
     component_of,
     component_spec,
-    find,
+    recall,
     write,
     write_csv,
 )
@@ -103,6 +103,7 @@ ANALYSES = ResultKind(
         "pattern.code",
         "extension.code",
         "instrument.code",
+        "weights",
     ),
     result=AnalysisResult,
 )
@@ -120,7 +121,7 @@ def measure(
     texts: token ids, int64 [n, length].
     """
     spec = analysis_spec(tested, instrument, method, texts, checkpoint)
-    stored = find(tested.folder, spec)
+    stored = recall(tested.folder, spec)
     if stored is not None:
         return stored
     started = time.perf_counter()

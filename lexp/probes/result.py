@@ -99,6 +99,7 @@ PROBES = ResultKind(
     key=(
         "probe.label", "run.name", "pattern.label", "extension.label", "length", "run.text",
         "run.precision", "samples", "probe_seed", "pattern.code", "extension.code", "probe.code",
+        "weights",
     ),
     result=ProbeResult,
 )  # fmt: skip

@@ -21,7 +21,7 @@ from lexp.results import (
     attempt,
     component_of,
     component_spec,
-    find,
+    recall,
     write,
 )
 from lexp.training.objective import refuse_both_sides
@@ -71,7 +71,7 @@ def run_probes(
         for method in plan.methods:
             for length in sorted(plan.lengths):
                 case = ProbeCase(probe, method, length)
-                result = find(tested.folder, probe_spec(tested, case, plan))
+                result = recall(tested.folder, probe_spec(tested, case, plan))
                 starting(case, result is not None)
                 if result is None:
                     result = _compute(tested, material, plan, case, examples, advance)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lexp.evaluate import COLUMNS, EVALUATIONS, LAST, STEP, EvalResult
 from lexp.probes import result as probes
+from lexp.report.weights import of_present_weights
 from lexp.results import append_csv, read_all, write_csv
 from lexp.runs.locks import one_at_a_time
 
@@ -16,7 +17,9 @@ from lexp.runs.locks import one_at_a_time
 def write_results(study: Path) -> None:
     """Write <study>/results.csv with all evaluations of the study's runs, failures included."""
     with one_at_a_time(study):  # or a table gathered before another job's last result could win
-        results = read_all(study, EVALUATIONS)
+        results = of_present_weights(
+            study, read_all(study, EVALUATIONS), lambda r: (r.run.name, r.step)
+        )
         results.sort(
             key=lambda r: (
                 r.run.name, r.pattern.label, r.extension.label, r.protocol.label, r.documents,
@@ -49,7 +52,9 @@ def append_probes(study: Path, results: Sequence[probes.ProbeResult]) -> None:
 def write_probes(study: Path) -> None:
     """Write <study>/probes.csv with all probes of the study's runs, failures included."""
     with one_at_a_time(study):
-        results = read_all(study, probes.PROBES)
+        results = of_present_weights(
+            study, read_all(study, probes.PROBES), lambda r: (r.run.name, LAST)
+        )
         results.sort(
             key=lambda r: (
                 r.probe.label, r.run.name, r.pattern.label, r.extension.label, r.samples,

@@ -29,6 +29,7 @@ from lexp.results.store import (
     read,
     read_all,
     read_newest,
+    recall,
     with_damage,
     write,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "read",
     "read_all",
     "read_newest",
+    "recall",
     "with_damage",
     "write",
     "write_csv",

@@ -16,12 +16,14 @@ from lexp.system.files import digest
 class Result:
     """The fields that every result has; a subclass adds the values of its record.
 
-    reason: why there is no number, or "". arrays: None where there are none, or not yet.
+    reason: why there is no number, or "". arrays: None where there are none, or not yet. weights:
+    digest of the checkpoint that was measured, known once the result is read back.
     """
 
     status: str = OK
     reason: str = ""
     arrays: ArrayFile | None = None
+    weights: str = ""
 
     @property
     def ok(self) -> bool:
@@ -121,4 +123,10 @@ def result_of(kind: ResultKind[T], record: Record) -> T:
     """Return the result in a record; ValueError names a value of another type than declared."""
     shared = {"status": record.status, "reason": record.reason}
     result = from_json(kind.result, {**record.values, **shared})
-    return replace(result, arrays=record.arrays)
+    return replace(result, arrays=record.arrays, weights=_weights(record.spec))
+
+
+def _weights(spec: dict[str, Any]) -> str:
+    """Return the digest of the checkpoint in a spec; "" where there is none."""
+    model = spec.get("model_under_test", spec)
+    return str(model.get("checkpoint", "")) if isinstance(model, dict) else ""

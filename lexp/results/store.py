@@ -18,8 +18,9 @@ from lexp.results.component import named_apart
 from lexp.results.json_values import with_floats
 from lexp.results.record import Record, Result, ResultKind, Spec, key_of, result_of, values_of
 from lexp.results.status import DAMAGED, STATUSES, worth_another_try
-from lexp.system.errors import DataError
+from lexp.system.errors import CheckpointError, DataError
 from lexp.system.files import clean, make_folder, read_sealed, write_sealed
+from lexp.system.links import refuse_links
 from lexp.system.output import warn
 from lexp.system.text import file_stem
 
@@ -36,7 +37,7 @@ def write(folder: Path, spec: Spec[T], result: T, arrays: Arrays | None = None) 
     """Write a result and its arrays into a run's folder; return it as `find` would."""
     path = path_of(folder, spec)
     make_folder(path.parent)
-    order = 1 + max(map(_order, path.parent.glob("*.json")), default=0)
+    order = _next_order(path.parent)
     file = None if arrays is None else write_arrays(path.with_suffix(".npz"), arrays)
     stored = {
         "kind": spec.kind.name,
@@ -82,6 +83,26 @@ def find(folder: Path, spec: Spec[T], read_arrays: bool = True) -> T | None:
     return result
 
 
+def recall(folder: Path, spec: Spec[T]) -> T | None:
+    """Return the result of a spec as `find` does, as the newest one of its key from now on.
+
+    Of two requests that no table tells apart (such as two values of max_tokens) tables show the
+    last one, whether it was computed or not.
+    """
+    result, path = find(folder, spec), path_of(folder, spec)
+    if result is None:
+        return None
+    order, key = _order(path), key_of(spec.kind, result)
+    for rival in path.parent.glob(f"{path.stem.removesuffix(spec.digest[:8])}*.json"):
+        if rival == path or _order(rival) < order:
+            continue
+        other = read(rival, spec.kind)
+        if other is not None and key_of(spec.kind, other) == key:
+            write_sealed(path, {**read_sealed(path), "order": _next_order(path.parent)})
+            break
+    return result
+
+
 def read(path: Path, kind: ResultKind[T]) -> T | None:
     """Return the result in a file; None, with a warning if it is damaged, where there is none."""
     record = _read_record(path, kind)
@@ -123,7 +144,11 @@ def with_damage(results: Iterable[T]) -> list[T]:
 
 
 def _paths(study: Path, kind: ResultKind) -> list[Path]:
-    return sorted(study.glob(f"*/{kind.folder}/*.json"))
+    """Return the files of a kind; CheckpointError for a link on the way, before it is followed."""
+    folders = sorted(study.glob(f"*/{kind.folder}"))
+    for folder in folders:
+        refuse_links(folder, CheckpointError)
+    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
 def _current(study: Path, kind: ResultKind[T]) -> Iterator[tuple[Record, T]]:
@@ -143,6 +168,10 @@ def _current(study: Path, kind: ResultKind[T]) -> Iterator[tuple[Record, T]]:
             "numbers and left out; the commands that made them make them again",
             stacklevel=3,
         )
+
+
+def _next_order(folder: Path) -> int:
+    return 1 + max(map(_order, folder.glob("*.json")), default=0)
 
 
 def _order(path: Path) -> int:

@@ -130,6 +130,19 @@ class Run:
         """Return the folder of checkpoints."""
         return self.folder / "checkpoints"
 
+    def weights(self, step: int | None) -> str:
+        """Return the digest of the weights at a step, None for the last; "" where it is not known.
+
+        As the manifest of the checkpoint has it: the weights themselves are not read.
+        """
+        try:
+            if step is None:
+                step = int(json.loads(read_own(self.folder / "done.json"))["step"])
+            manifest = json.loads(read_own(self.checkpoints / f"step-{step:08d}" / "manifest.json"))
+            return str(manifest["files"]["model.safetensors"]["sha256"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return ""
+
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark training as complete."""
         write_json(self.folder / "done.json", summary)

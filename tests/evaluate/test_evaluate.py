@@ -241,6 +241,14 @@ def test_vector_replacement_measures_on_the_runs_own_texts(study, own_texts, tex
         study(*elsewhere, "lengths=[8,24]")
 
 
+def test_of_two_requests_a_report_shows_the_last_computed_or_not(study):
+    shown = []
+    for max_tokens in (32, 64, 32):
+        study("attention=[full]", "model=rope", "lengths=[8,32]", f"max_tokens={max_tokens}")
+        shown.append({result.tokens for result in read_newest(study.folder, EVALUATIONS)})
+    assert shown == [{32}, {64}, {32}]
+
+
 def test_a_model_trained_in_a_window_is_evaluated_in_it_as_trained(study, tiny):
     train(tiny("model=swat", "model.pattern.window=4"))
     rows = study(

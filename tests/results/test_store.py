@@ -30,16 +30,18 @@ from lexp.results import (
     attempt,
     component_of,
     component_spec,
+    count_results,
     find,
     path_of,
     read,
     read_all,
     read_newest,
+    recall,
     with_damage,
     write,
     write_csv,
 )
-from lexp.system.errors import DataError, NotDefined
+from lexp.system.errors import CheckpointError, DataError, NotDefined
 from lexp.system.files import digest, read_sealed, sha256, write_sealed
 
 
@@ -265,6 +267,33 @@ def test_the_newest_record_of_a_key_counts_whatever_its_name(tmp_path):
     # Times of files do not count: copying a study changes them.
     path_of(run, spec(length=9)).touch()
     assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [3.0, 4.0, 5.0]
+
+
+def test_a_record_that_is_asked_for_again_is_the_newest_of_its_key(tmp_path):
+    run = tmp_path / "run"
+    for length, number in ((9, 1.0), (5, 2.0), (7, 3.0)):
+        write(run, spec(length=length), Number("a", number))
+    write(run, spec(length=11), Number("b", 4.0))
+    files = {path.name: path.read_bytes() for path in run.rglob("*.json")}
+    assert recall(run, spec(length=7)).number == 3.0 and recall(run, spec(length=11)).number == 4.0
+    assert recall(run, spec(length=12)) is None
+    assert {path.name: path.read_bytes() for path in run.rglob("*.json")} == files
+    assert recall(run, spec(length=9)) == find(run, spec(length=9)) == Number("a", 1.0)
+    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [1.0, 4.0]
+    write(run, spec(length=13), Number("a", 5.0))
+    assert [n.number for n in read_newest(tmp_path, NUMBERS)] == [5.0, 4.0]
+
+
+@pytest.mark.parametrize("link", ["run", "run/numbers"])
+@pytest.mark.parametrize("gather", [count_results, read_newest, read_all])
+def test_a_linked_folder_of_records_is_refused_before_it_is_listed(tmp_path, gather, link):
+    """Whatever is in it: without any record nothing would be read that names the link."""
+    (tmp_path / "elsewhere" / "numbers").mkdir(parents=True)
+    path = tmp_path / "study" / link
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "elsewhere" / link.partition("/")[2])
+    with pytest.raises(CheckpointError, match=f"^{path} is a symbolic link"):
+        gather(tmp_path / "study", NUMBERS)
 
 
 @pytest.mark.parametrize("many", [read_newest, read_all])
