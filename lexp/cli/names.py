@@ -1,16 +1,16 @@
-"""Completion of what is in the user's folder: names of studies, folders of finished runs."""
+"""Tab completion from the output folder: names of studies, folders of finished runs."""
 
 import re
 from pathlib import Path
 
-# A file of every run, and one of those that are finished.
+# A file that every run folder has, and one that finished runs have.
 RUN, FINISHED = "config.json", "done.json"
 
 
 def names_begun(words: list[str]) -> list[str] | None:
-    """Return how the last word of a command line may go on; None if it names no study or run.
+    """Return completions of the last word of a command line; None if its key takes no such name.
 
-    words: of the line, the last one begun. Of names that a shell would split none is offered.
+    words: the words typed, the last one incomplete. Names that a shell would split are left out.
     """
     key, equals, _ = words[-1].partition("=")
     outputs = [word.partition("=")[2] for word in words[:-1] if word.startswith("outputs=")]

@@ -1,4 +1,4 @@
-"""Standard output and standard error: a stream may lose a character or a line, never the run."""
+"""Standard output and error that end no run: at worst a character or a line is lost."""
 
 import codecs
 import contextlib
@@ -6,25 +6,25 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lexp.system.errors import StorageError, advice
 from lexp.system.text import in_ascii, printable
 
-PLAIN = "lexp.plain"  # how streams encode what their encoding lacks
+PLAIN = "lexp.plain"  # the name by which Python finds `_plainly`, a handler of encoding errors
 
 
 class ReaderLeft(BaseException):
-    """The process that read standard output has ended, as `head` does: nothing is left to do."""
+    """Raised where the reader of standard output has ended, as `head` does: nobody needs more."""
 
 
 class TolerantStream:
     """A stream that ignores write errors, so that a closed pipe or a full disk ends no run.
 
-    failure: the first error but that of a closed pipe. stops: whether a closed pipe raises
-    ReaderLeft, for commands that do nothing but print. plain: whether characters that a terminal
-    acts on are replaced, for what Hydra prints: names of files, and values.
+    failure: the first error that is not a closed pipe. stops: a closed pipe raises ReaderLeft, for
+    commands that only print. plain: replace characters that a terminal acts on, in file names and
+    values that Hydra prints.
     """
 
     def __init__(self, stream: Any, stops: bool = False, plain: bool = False):
@@ -45,7 +45,7 @@ class TolerantStream:
             self._stream.flush()
 
     def end(self) -> None:
-        """Write what is left; where that fails, drop it, or Python would exit with 120."""
+        """Write what is buffered; drop it where that fails, or Python would exit with 120."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -67,7 +67,7 @@ class TolerantStream:
             self._note(error)
 
     def lost(self) -> StorageError | None:
-        """Return, after `end`, why output was lost; None if it was not, or if nobody reads on."""
+        """Return, after `end`, why output was lost; None if none was, or if its reader ended."""
         if self.failure is None:
             return None
         reason = self.failure.strerror or self.failure
@@ -85,10 +85,8 @@ class TolerantStream:
 def tolerant(stops: bool, plain: bool = False) -> Iterator[TolerantStream]:
     """Make both streams tolerant in the block; yield standard output.
 
-    stops, plain: see TolerantStream.
-
-    A sign that an encoding lacks is written in ASCII, another character as `?`; a stream that the
-    shell has closed (`>&-`) goes nowhere.
+    stops, plain: see TolerantStream. Where the encoding lacks a sign of lexp it is written in
+    ASCII, any other character as `?`. A stream that the shell has closed (`>&-`) goes nowhere.
     """
     before = sys.stdout, sys.stderr
     out = TolerantStream(_usable(sys.stdout, 1), stops, plain)
@@ -103,7 +101,7 @@ def tolerant(stops: bool, plain: bool = False) -> Iterator[TolerantStream]:
 
 
 def _usable(stream: Any, number: int) -> Any:
-    """Return a stream that takes every text. number: its file descriptor."""
+    """Return a stream that accepts any text. number: its file descriptor."""
     try:
         os.fstat(number)
     except OSError:
@@ -116,12 +114,28 @@ def _usable(stream: Any, number: int) -> Any:
         return open(os.devnull, "w", encoding="utf-8", errors="replace")
     if isinstance(stream, io.TextIOWrapper):
         codecs.register_error(PLAIN, _plainly)
-        stream.reconfigure(errors=PLAIN)
+        encoding = "ascii" if asks_for_ascii(os.environ) else stream.encoding
+        stream.reconfigure(encoding=encoding, errors=PLAIN)
     return stream
 
 
+def asks_for_ascii(environment: Mapping[str, str]) -> bool:
+    """Return True if the user has set the locale C or POSIX, in which Python writes UTF-8.
+
+    Python then sets LC_CTYPE=C.UTF-8 itself, so that this value says nothing beside LANG=C. Without
+    any locale, as in many containers, nobody has asked.
+    """
+    if environment.get("PYTHONUTF8") or environment.get("PYTHONIOENCODING"):
+        return False
+    names = ("LC_ALL", "LC_CTYPE", "LANG")
+    values = [environment.get(name, "") for name in names]
+    if values[0] == "" and values[1] == "C.UTF-8":
+        values[1] = ""
+    return next(filter(None, values), "") in ("C", "POSIX")
+
+
 def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands for characters that an encoding lacks, and where encoding goes on."""
+    """Return the replacement of characters that an encoding lacks, and where to resume."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     missing = in_ascii(error.object[error.start : error.end])

@@ -20,7 +20,9 @@ class TableConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a text as rich draws it, in one line: all strings that are printed pass here."""
-        return super().render_str(printable(text), **options)
+        text = printable(text)
+        # Before the line is wrapped: `...` is wider than its sign.
+        return super().render_str(in_ascii(text) if self.options.ascii_only else text, **options)
 
     def lines(self, *texts: str) -> None:
         """Print each text as a line of its own."""

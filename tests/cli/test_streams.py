@@ -218,6 +218,32 @@ def test_what_the_machine_lacks_is_one_line_wherever_it_is_missed(kind, place, c
     assert said.startswith("lexp: ") and said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("locale", "encoding"),
+    [
+        ({}, "utf-8"),
+        ({"LANG": "C"}, "ascii"),
+        ({"LC_ALL": "POSIX", "LANG": "de_DE.UTF-8"}, "ascii"),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, "ascii"),  # as Python makes it of LANG=C
+        ({"LC_CTYPE": "C.UTF-8"}, "utf-8"),  # as Python makes it where nothing is set
+        ({"LANG": "C", "LC_CTYPE": "en_US.UTF-8"}, "utf-8"),
+        ({"LANG": "C", "LC_ALL": "C.UTF-8"}, "utf-8"),
+        ({"LANG": "C", "PYTHONUTF8": "1"}, "utf-8"),
+    ],
+)
+def test_the_locale_c_gets_ascii_although_python_writes_utf_8_there(locale, encoding, monkeypatch):
+    for name in ("LC_ALL", "LC_CTYPE", "LANG", "PYTHONUTF8", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in locale.items():
+        monkeypatch.setenv(name, value)
+    raw = io.BytesIO()
+    stream = _usable(io.TextIOWrapper(raw, encoding="utf-8"), 1)
+    stream.write("1 \u00b12 \u4e2d")
+    stream.flush()
+    assert raw.getvalue() == ("1 \u00b12 \u4e2d" if encoding == "utf-8" else "1 +-2 ?").encode()
+    assert stream.encoding == encoding  # by which rich draws
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-8"])
 def test_signs_are_ascii_where_the_encoding_lacks_them(encoding, monkeypatch):
     """And tables stay aligned; a character without a plain sign is `?`."""
@@ -239,3 +265,12 @@ def test_signs_are_ascii_where_the_encoding_lacks_them(encoding, monkeypatch):
     assert len(frame) >= 5 and len({len(line) for line in frame}) == 1, drawn
     assert "".join(drawn).isascii() and "?" not in "".join(drawn)
     assert any("b..." in line and "+-0.5" in line for line in drawn)
+
+
+def test_lines_are_wrapped_as_they_are_written_in_ascii(monkeypatch):
+    raw = io.BytesIO()
+    stream = _usable(io.TextIOWrapper(raw, encoding="ascii"), 1)
+    monkeypatch.setattr(sys, "stdout", stream)
+    table_console(width=20).lines("four words of it \u00b112")
+    stream.flush()
+    assert raw.getvalue() == b"four words of it \n+-12\n"
