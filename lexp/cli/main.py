@@ -182,15 +182,20 @@ def run(word: str, arguments: list[str]) -> None:
     say(*next_command(word, arguments))
 
 
-# What follows a command; `lexp report` itself says which page to open.
+# The command that follows a command; `lexp report` itself says which page to open.
 NEXT = {"train": "eval", "eval": "report", "probe": "report", "analyze": "report"}
+SEEDS = "seed=0,1,2,3,4"
 
 
 def next_command(word: str, arguments: list[str]) -> list[str]:
     """Return the line that says what to type after a command; none if nothing was made."""
     flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
     shown = flags - {"-m", "--multirun", "--config-dir", "-cd"} or "plan=true" in arguments
-    if word not in NEXT or shown or place().rank:
+    if shown or place().rank:
+        return []
+    if word == "finetune":
+        return [] if flags & {"-m", "--multirun"} else [f"next: {_with_seeds(arguments)}"]
+    if word not in NEXT:
         return []
     if any(re.match(r"(name|outputs)=.*,", a) for a in arguments):
         return []  # several studies
@@ -198,6 +203,12 @@ def next_command(word: str, arguments: list[str]) -> list[str]:
     # Jobs that SLURM has taken are not done yet.
     sent = word == "train" and "hydra.launcher.wait=false" in arguments
     return [f"next: lexp {' '.join(['status' if sent else NEXT[word], *map(shlex.quote, same)])}"]
+
+
+def _with_seeds(arguments: list[str]) -> str:
+    """Return the sweep over seeds of a fine-tuning: one seed alone has no interval."""
+    same = [shlex.quote(argument) for argument in arguments if not argument.startswith("seed=")]
+    return " ".join(["lexp finetune -m", SEEDS, *same])
 
 
 def guarded(word: str, action: Callable[[], None], arguments: Sequence[str] = ()) -> int:
@@ -242,7 +253,7 @@ def _explain(word: str, error: Exception, arguments: list[str]) -> str:
     from omegaconf.errors import OmegaConfBaseException
 
     from lexp.cli.overrides import why
-    from lexp.config.comments import keys
+    from lexp.config.comments import commands_with, keys
     from lexp.config.messages import explained
     from lexp.config.sweep import compose_choices
     from lexp.config.unknown_keys import suggest
@@ -256,7 +267,8 @@ def _explain(word: str, error: Exception, arguments: list[str]) -> str:
             composed = compose_choices(config_folder(), word, arguments)
         except (HydraException, OmegaConfBaseException) as other:  # a choice is unknown too
             return explained(other)
-        return suggest(unknown[1], composed, comments)
+        having = commands_with(unknown[1], config_folder())
+        return suggest(unknown[1], composed, comments, [] if word in having else having)
     return explained(error)
 
 

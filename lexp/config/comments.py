@@ -41,6 +41,16 @@ def default_choices(path: Path) -> Iterator[CommentedKey]:
             yield CommentedKey(match[1], match[2], match[3] or "")
 
 
+def commands_with(key: str, folder: Path) -> list[str]:
+    """Return the commands that have a key, or the group that it is in. folder: conf/."""
+    first = key.partition(".")[0]
+    return [
+        path.stem
+        for path in sorted(folder.glob("*.yaml"))
+        if first in {one.name.partition(".")[0] for one in (*keys(path), *default_choices(path))}
+    ]
+
+
 def choice_keys(group: str, path: Path) -> Iterator[CommentedKey]:
     """Yield a choice's keys as they are typed, except those set by the model's size.
 

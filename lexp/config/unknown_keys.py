@@ -59,13 +59,21 @@ SYNONYMS = {
 }
 
 
-def suggest(unknown: str, config: DictConfig, comments: Mapping[str, str]) -> str:
+def suggest(
+    unknown: str, config: DictConfig, comments: Mapping[str, str], others: list[str]
+) -> str:
     """Return, for a key that does not exist, the one that was meant, or all of its level.
 
-    config: a composed config of the command. comments: what its keys are, by name.
+    config: a composed config of the command. comments: what its keys are, by name. others: the
+    commands that have the key, or the group that it is in.
     """
     keys = [key for key in _keys(config) if _is_set_by_hand(key)]
     above, _, last = unknown.rpartition(".")
+    if others:
+        meant = [] if above else _meant(last, keys, "")
+        guess = f"; did you mean {_joined(meant, comments)}?" if meant else ";"
+        listed = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]]))
+        return f"no key {unknown!r}{guess} {unknown.partition('.')[0]} is a key of lexp {listed}"
     if above in keys or above == "":
         if meant := _meant(last, keys, f"{above}." if above else ""):
             return f"no key {unknown!r}; did you mean {_joined(meant, comments)}?"

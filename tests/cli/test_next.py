@@ -36,6 +36,8 @@ def test_training_says_that_torch_is_loaded_and_imports_nothing_else_of_weight(t
         ("eval", "plan=true", None),
         ("train", "--cfg job", None),
         ("train", "-m name=a,b", None),
+        ("finetune", "run=a/b seed=1", "lexp finetune -m seed=0,1,2,3,4 run=a/b"),
+        ("finetune", "-m seed=0,1", None),
         ("report", "", None),
         ("status", "", None),
     ],

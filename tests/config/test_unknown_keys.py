@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from lexp.cli import main as cli
-from lexp.config.comments import default_choices, keys
+from lexp.config.comments import commands_with, default_choices, keys
 from lexp.config.schema import register_schemas
 from lexp.config.sweep import compose_choices
 from lexp.config.unknown_keys import SYNONYMS, suggest
@@ -60,10 +60,14 @@ def said(line: str) -> str:
     """What is said of the last override of a line, the others being choices."""
     word, *chosen, last = line.split()
     about = {key.name: key.about for key in keys(ROOT / "conf" / f"{word}.yaml")}
-    return suggest(last.partition("=")[0], composed(word, *chosen), about)
+    key = last.partition("=")[0]
+    having = commands_with(key, ROOT / "conf")
+    return suggest(key, composed(word, *chosen), about, [] if word in having else having)
 
 
-@pytest.mark.parametrize("line", ["train steps=10", "train -m model=xpos,rope model.pos=1"])
+@pytest.mark.parametrize(
+    "line", ["train steps=10", "train -m model=xpos,rope model.pos=1", "eval size=nano"]
+)
 def test_a_command_says_it_in_a_line(line, capsys):
     assert refused(line, capsys) == f"lexp: {said(line)}"
 
@@ -82,8 +86,23 @@ LEVELS = {
     "train optim.zzz=1": "; there are optim.beta1, optim.beta2,",
     "train dataset.path=mine": "; this dataset has no keys; choose another by dataset=NAME of "
     + ", ".join(sorted(choices("dataset"))),
-    "train attention=full": "; there are model, objective,",
+    "train zzz=full": "; there are model, objective,",
 }
+OF_OTHERS = {
+    "train attention=[full]": "no key 'attention'; attention is a key of lexp analyze, eval and "
+    "probe",
+    "train attention.window.window=9": "no key 'attention.window.window'; attention is a key of "
+    "lexp analyze, eval and probe",
+    "train task=glue/rte": "no key 'task'; task is a key of lexp finetune",
+    "eval size=nano": "no key 'size'; size is a key of lexp train",
+    "train lengths=[64]": f"no key 'lengths'; did you mean {LENGTH}? lengths is a key of lexp "
+    "analyze, eval and probe",
+}
+
+
+@pytest.mark.parametrize("line", OF_OTHERS)
+def test_a_key_of_another_command_is_said_to_be_one(line):
+    assert said(line) == OF_OTHERS[line]
 
 
 @pytest.mark.parametrize("line", LEVELS)
