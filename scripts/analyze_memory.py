@@ -35,6 +35,7 @@ from lexp.instruments.resolution import Resolution
 from lexp.instruments.spectrum import Spectrum
 from lexp.instruments.variance import Variance
 from lexp.instruments.vectors import Vectors
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import ALiBi, FoX, NoPE, Position, RoPE, Sinusoidal
@@ -96,7 +97,7 @@ def measure(given: argparse.Namespace) -> None:
     torch.manual_seed(0)
     case = cases()[given.child]
     dims = Dims(given.layers, D_MODEL, given.heads, HEAD_DIM, 4 * D_MODEL)
-    model = Transformer(dims, 256, lambda: case.position(given.heads)).eval()
+    model = Transformer(dims, 256, [LayerEntry(lambda: case.position(given.heads))]).eval()
     measure_and_draw(case, model, given.attention, 512)
     before, started = peak_mib(), time.perf_counter()
     (length,) = given.lengths

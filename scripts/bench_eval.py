@@ -26,6 +26,7 @@ from lexp import __version__, position
 from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.attention.prepare import rotate
 from lexp.data import Tokens
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Pattern, Window
 from lexp.scoring.protocol import Prefix
@@ -198,7 +199,7 @@ def by_scheme(length: int, repeats: int, autocast: AbstractContextManager) -> li
     text = text_of(length)
     times: dict[str, list[float]] = {name: [] for name in SCHEMES}
     scorers = {
-        name: Scorer(Transformer(DIMS, 256, make).eval(), Full(), autocast)
+        name: Scorer(Transformer(DIMS, 256, [LayerEntry(make)]).eval(), Full(), autocast)
         for name, make in SCHEMES.items()
     }
     for turn in range(repeats + 1):
@@ -231,7 +232,7 @@ def main() -> None:
     prepare_process()
     autocast = nullcontext() if given.float32 else torch.autocast("cpu", dtype=torch.bfloat16)
     torch.manual_seed(0)
-    model = Transformer(DIMS, 256, SCHEMES["rope"]).eval()
+    model = Transformer(DIMS, 256, [LayerEntry(SCHEMES["rope"])]).eval()
     lengths = [4096 * 4**k for k in range(20) if 4096 * 4**k <= given.longest]
     full = [n for n in (4096, 8192, 16384, 32768, 65536) if n <= given.full]
     lines = [

@@ -37,6 +37,7 @@ from lexp import __version__
 from lexp.attention import make_attend, make_flex
 from lexp.data import Tokens
 from lexp.model import chunked_cross_entropy as head_loss
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Pattern
 from lexp.scoring.protocol import Prefix
@@ -332,7 +333,9 @@ def scored(
     n = given.document
     dims = Dims(shape.n_layers, shape.d_model, shape.n_heads, shape.head_dim, shape.d_ff)
     vocab_size = 64 if given.tiny else 256
-    model = Transformer(dims, vocab_size, schemes(shape)[scheme]).to(shape.device).eval()
+    model = (
+        Transformer(dims, vocab_size, [LayerEntry(schemes(shape)[scheme])]).to(shape.device).eval()
+    )
     autocast = torch.autocast(given.device, dtype=given.dtype, enabled=not given.float32)
     scorer = Scorer(model, pattern, autocast, make_attend=KERNELS[kernel])
     (span,) = Prefix().spans(text, [n], None)

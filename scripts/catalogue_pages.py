@@ -9,6 +9,7 @@ classes that its files name; what combines is tried. A test fails where a file i
 import ast
 import importlib
 import inspect
+import itertools
 import re
 import textwrap
 from pathlib import Path
@@ -32,7 +33,7 @@ source, its formula, its values, and why a method is not defined for it.
 
 A value of a scheme is set by its key, for example `lexp train model=xpos model.position.gamma=0.1`.
 All keys are in [config.md](config.md#model). A mixture of schemes needs no code:
-`lexp.position.Sum` adds schemes up, `Alternate` gives them to layers in turn, and `DAPE`,
+`lexp.position.Sum` adds schemes up, a list of `layers` gives them to layers in turns, and `DAPE`,
 `RandomPositions` and `RandomFloats` wrap one scheme. `conf/model/rope_alibi.yaml` is an example.
 [The guide](guide.md#a-scheme-of-your-own) shows how to add a scheme.
 
@@ -170,11 +171,35 @@ def formula(cls: type) -> list[str]:
 def formula_cell(position: dict[str, Any], names: dict[str, str]) -> str:
     """Return the formula of a scheme; of a mixture, the names of the schemes it is made of."""
     outer, *inner = targets(position)
-    if outer.rpartition(".")[2] in ("Sum", "Alternate"):
+    if outer.rpartition(".")[2] == "Sum":
         return " and ".join(called(target, names) for target in dict.fromkeys(inner))
     lines = "<br>".join(code(line) for line in formula(class_of(outer)))
     around = ", ".join(called(target, names) for target in inner)
     return lines + (f"{'<br>' if lines else ''}around {around}" if around else "")
+
+
+def cited(model: dict[str, Any]) -> list[type]:
+    """Return the classes of a model's schemes and mixers, whose papers are its own."""
+    entries = model.get("layers", [model])
+    nodes = [entry.get(key) for entry in entries for key in ("position", "mixer")]
+    return [class_of(target) for target in dict.fromkeys(targets(nodes))]
+
+
+def model_cell(model: dict[str, Any], names: dict[str, str]) -> str:
+    """Return the formula of a model's scheme; of a list of layers, what its entries are."""
+    if "layers" not in model:
+        return formula_cell(model.get("position") or model["mixer"], names)
+    runs = [(entry, len(list(same))) for entry, same in itertools.groupby(model["layers"])]
+    return "in turns: " + ", ".join(f"{n} {entry_cell(entry, names)}" for entry, n in runs)
+
+
+def entry_cell(entry: dict[str, Any], names: dict[str, str]) -> str:
+    """Return what the layers of an entry are, by the names of their parts."""
+    parts = targets(entry.get("mixer") or entry.get("position")) or ["lexp.position.NoPE"]
+    schemes = [target for target in parts if target.rpartition(".")[2] != "Sum"]
+    own = " + ".join(called(target, names) for target in schemes)
+    pattern = targets(entry.get("pattern"))
+    return f"{own} in {class_of(pattern[0]).name}" if pattern else own
 
 
 def called(target: str, names: dict[str, str]) -> str:
@@ -214,19 +239,19 @@ def schemes_page(
 ) -> str:
     """Return docs/schemes.md."""
     schemes = [choice for choice in choices if choice.group == "model"]
-    positions = {choice.name: yaml.safe_load(choice.text)["position"] for choice in schemes}
+    models = {choice.name: yaml.safe_load(choice.text) for choice in schemes}
     names: dict[str, str] = {}
-    for name, position in positions.items():
-        names.setdefault(position["_target_"], name)
+    for name, model in models.items():
+        if "layers" not in model:
+            names.setdefault(targets(model.get("position") or model["mixer"])[0], name)
     lines = [wrapped(SCHEMES_HEAD.format(n=len(schemes), written=WRITTEN))]
     lines += ["| `lexp train model=…` | what it is | formula | paper | learned |"]
     lines += ["| --- | --- | --- | --- | ---: |"]
     for choice in schemes:
-        position = positions[choice.name]
-        classes = [class_of(target) for target in dict.fromkeys(targets(position))]
-        links = dict.fromkeys(link for cls in classes for link in papers(paragraph_about(cls)))
+        model = models[choice.name]
+        links = dict.fromkeys(link for cls in cited(model) for link in papers(paragraph_about(cls)))
         number = f"{learned[choice.name]:,}"
-        row = [f"`{choice.name}`", cell(choice.about), formula_cell(position, names)]
+        row = [f"`{choice.name}`", cell(choice.about), model_cell(model, names)]
         lines.append(f"| {' | '.join([*row, ', '.join(links), number])} |")
     lines += ["", "## What combines", ""]
     lines += [wrapped(COMBINES)]

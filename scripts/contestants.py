@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from lexp import position
 from lexp.attention import MakeAttend, make_attend
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full
 
@@ -114,7 +115,9 @@ def ours(
 ) -> tuple[nn.Module, Loss]:
     """A scheme on lexp's trunk, as `lexp train` runs it."""
     dims = Dims(shape.n_layers, shape.d_model, shape.n_heads, shape.head_dim, shape.d_ff)
-    model = Transformer(dims, shape.vocab_size, schemes(shape)[scheme]).to(shape.device)
+    model = Transformer(dims, shape.vocab_size, [LayerEntry(schemes(shape)[scheme])]).to(
+        shape.device
+    )
     attend = make(Full(), shape.seq_len, model.schemes, shape.device)
     total = torch.compile(model.loss) if compiled else model.loss
     return model, lambda ids: total(ids[:, :-1], ids[:, 1:], attend) / ids[:, 1:].numel()

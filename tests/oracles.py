@@ -287,7 +287,6 @@ def xpos_decay(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x
 tisa_layers = tisa
 
 # Layers in turns.
-rope_nope = [rope, nope]
 
 
 def rope_alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
@@ -772,20 +771,19 @@ def swat_softmax_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Pa
     return rope(q, k, head, n_heads, {}, q) + slopes
 
 
-BOTH_SIDES: dict[str, list[Callable]] = {
+BOTH_SIDES: dict[str, Callable] = {
     **{
-        name: [of_all_pairs(oracle)]
+        name: of_all_pairs(oracle)
         for name, oracle in list(globals().items())
         if getattr(oracle, "all_pairs", False)
     },
-    "rope_nope": [of_all_pairs(rope), of_all_pairs(nope)],
-    "xpos": [xpos_both],
-    "xpos_decay": [lambda *given: xpos_both(*given, turning=0)],
-    "alibi": [alibi_both], "rope_alibi": [rope_alibi_both],
-    "swat_softmax": [swat_softmax_both],
-    "kerple_log": [kerple_log_both], "kerple_power": [kerple_power_both],
-    "sandwich": [sandwich_both], "tisa": [tisa_both], "tisa_layers": [tisa_both],
-    "rope_tisa": [plus_tisa(of_all_pairs(rope))],
-    "sinusoidal_tisa": [plus_tisa(of_all_pairs(nope))],
-    "learned_tisa": [plus_tisa(of_all_pairs(nope))],
+    "xpos": xpos_both,
+    "xpos_decay": lambda *given: xpos_both(*given, turning=0),
+    "alibi": alibi_both, "rope_alibi": rope_alibi_both,
+    "swat_softmax": swat_softmax_both,
+    "kerple_log": kerple_log_both, "kerple_power": kerple_power_both,
+    "sandwich": sandwich_both, "tisa": tisa_both, "tisa_layers": tisa_both,
+    "rope_tisa": plus_tisa(of_all_pairs(rope)),
+    "sinusoidal_tisa": plus_tisa(of_all_pairs(nope)),
+    "learned_tisa": plus_tisa(of_all_pairs(nope)),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from lexp.attention.bidirectional import BidirectionalAttention, BidirectionalSi
 from lexp.attention.call import Attend, AttentionFunction, AttentionInput, MakeAttend
 from lexp.attention.chunked import Chunked, ChunkSizes
 from lexp.attention.flex import Flex, refuse_beyond_flex
-from lexp.attention.make import BlockSizes, make_attend, make_flex, refuse_meaningless
+from lexp.attention.make import BlockSizes, layer_pairs, make_attend, make_flex, refuse_meaningless
 from lexp.attention.reference import Reference
 from lexp.attention.tiles import Tiles, TileSizes
 
@@ -28,6 +28,7 @@ __all__ = [
     "Reference",
     "TileSizes",
     "Tiles",
+    "layer_pairs",
     "make_attend",
     "make_flex",
     "refuse_beyond_flex",

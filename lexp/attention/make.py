@@ -1,6 +1,6 @@
 """Choose and prepare attention for a pattern, a length and the schemes of a model's layers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -42,37 +42,30 @@ def make_attend(
     sees; None: all of them. For two-sided patterns alone: a causal model never sees what follows.
     NotDefined if the pattern means nothing to the schemes.
     """
-    if pattern.two_sided:
-        make = partial(make_two_sided, lengths=lengths, sizes=sizes.bidirectional)
-    else:
-        make = partial(make_causal, sizes=sizes)
-    return make_per_scheme(make, pattern, seq_len, positions, device)
+    make = partial(make_layer, lengths=lengths, sizes=sizes)
+    return make_per_layer(make, pattern, seq_len, positions, device)
 
 
 def make_flex(
     pattern: Pattern, seq_len: int, positions: Sequence[Position], device: torch.device
 ) -> AttentionFunction:
     """Return attention by `Flex`; NotDefined also where `Flex` does not support the pattern."""
-    return make_per_scheme(Flex, pattern, seq_len, positions, device)
+    return make_per_layer(Flex, pattern, seq_len, positions, device)
 
 
-def make_two_sided(
+def make_layer(
     pattern: Pattern,
     seq_len: int,
     position: Position,
     device: torch.device,
     lengths: Tensor | None,
-    sizes: BidirectionalSizes,
+    sizes: BlockSizes,
 ) -> AttentionFunction:
-    """Return attention of a two-sided pattern for one scheme."""
-    assert isinstance(pattern, TwoSided), "every pattern that is two_sided"
-    return BidirectionalAttention(pattern, seq_len, position, device, lengths, sizes)
-
-
-def make_causal(
-    pattern: Pattern, seq_len: int, position: Position, device: torch.device, sizes: BlockSizes
-) -> AttentionFunction:
-    """Return attention of a causal pattern for one scheme: tiles where they can do it."""
+    """Return attention of a pattern for one scheme: tiles where a causal pattern can take them."""
+    if isinstance(pattern, TwoSided):
+        return BidirectionalAttention(
+            pattern, seq_len, position, device, lengths, sizes.bidirectional
+        )
     if isinstance(pattern, Banded) and not (
         position.has_attention_weights or position.samples_positions
     ):
@@ -80,52 +73,77 @@ def make_causal(
     return Chunked(pattern, seq_len, position, device, sizes.chunks)
 
 
-class PerScheme(AttentionFunction):
-    """Attention of a model whose layers have different schemes. functions: by `table_key`."""
+class PerLayer(AttentionFunction):
+    """Attention of a model's layers: a function for each of their position schemes.
 
-    def __init__(self, functions: Mapping[object, AttentionFunction]):
-        self.functions = functions
+    Layers are told apart by the scheme they hand in: those of entries with different patterns have
+    schemes of their own (lexp.model.layers).
+    """
+
+    def __init__(self, positions: Sequence[Position], functions: Sequence[AttentionFunction]):
+        self.positions = positions
+        self.functions = {id(p): f for p, f in zip(positions, functions, strict=True)}
 
     def attend(self, inputs: AttentionInput) -> Tensor:
-        """Return the output [B, H, T, D] under the scheme of the layer."""
-        return self.functions[table_key(inputs.position)].attend(inputs)
+        """Return the output [B, H, T, D] of the layer."""
+        return self.functions[id(inputs.position)].attend(inputs)
 
 
-def make_per_scheme(
+def make_per_layer(
     make: Callable[[Pattern, int, Position, torch.device], AttentionFunction],
     pattern: Pattern,
     seq_len: int,
     positions: Sequence[Position],
     device: torch.device,
 ) -> AttentionFunction:
-    """Return attention that is made once for each scheme."""
+    """Return attention of layers, made once for each pattern and kind of scheme."""
     refuse_meaningless(pattern, positions)
-    functions: dict[object, AttentionFunction] = {}
-    for position in positions:
-        key = table_key(position)
-        if key not in functions:
-            functions[key] = make(pattern, seq_len, position, device)
-    return PerScheme(functions)
+    made: dict[object, AttentionFunction] = {}
+    functions = []
+    for of_layer, position in layer_pairs(pattern, positions):
+        key = of_layer, table_key(position)
+        if key not in made:
+            made[key] = make(of_layer, seq_len, position, device)
+        functions.append(made[key])
+    return PerLayer(positions, functions)
+
+
+def layer_pairs(pattern: Pattern, positions: Sequence[Position]) -> list[tuple[Pattern, Position]]:
+    """Return the pattern of each scheme of a model's layers.
+
+    positions: those that layers take in turns, or those of all layers.
+    """
+    turns = pattern.turns
+    return [(turns[n % len(turns)], position) for n, position in enumerate(positions)]
 
 
 def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
     """Raise NotDefined if a pattern means nothing to the schemes of a model's layers."""
-    if pattern.only_moves and not any(position.reads_positions for position in positions):
-        scheme = positions[0].title
+    pairs = layer_pairs(pattern, positions)
+    moved = [(n, p, scheme) for n, (p, scheme) in enumerate(pairs, 1) if p.only_moves]
+    if moved and not any(scheme.reads_positions for _, _, scheme in moved):
+        n, mover, scheme = moved[0]
         raise NotDefined(
-            f"{pattern.name} changes relative positions, but {scheme} has none: "
-            "use a pattern that only masks"
+            f"{mover.name} changes relative positions, but {scheme.title} "
+            f"{of_layer(pattern, n)}has none: use a pattern that only masks"
         )
-    samples = any(position.samples_positions for position in positions)
-    if samples and any(branch.moves for branch in pattern.branches):
-        raise NotDefined(
-            f"{pattern.name} changes positions, but this scheme samples them at random: "
-            "use a pattern that only masks"
-        )
-    one_sided = [part for p in positions for part in p.parts if not part.two_sided]
-    if pattern.two_sided and one_sided:
-        scheme = one_sided[0].title
-        raise NotDefined(f"{scheme} is not defined for keys after the query: causal attention only")
+    for n, (own, scheme) in enumerate(pairs, 1):
+        if scheme.samples_positions and any(branch.moves for branch in own.branches):
+            raise NotDefined(
+                f"{own.name} changes positions, but this scheme samples them at random: "
+                "use a pattern that only masks"
+            )
+        one_sided = [part for part in scheme.parts if not part.two_sided]
+        if own.two_sided and one_sided:
+            raise NotDefined(
+                f"{one_sided[0].title} {of_layer(pattern, n)}is not defined for keys after the "
+                "query: causal attention only"
+            )
+
+
+def of_layer(pattern: Pattern, n: int) -> str:
+    """Return the words that name a layer, from 1, in a message; none where all are alike."""
+    return f"(layer {n}) " if len(pattern.turns) > 1 else ""
 
 
 def table_key(position: Position) -> object:

@@ -11,15 +11,16 @@ from hydra import compose, initialize_config_dir
 
 from lexp.attention import make_attend
 from lexp.commands.catalogue import GROUPS, TRAIN_LEN, Catalogue, Choice, read_choices
-from lexp.commands.run_parts import make_model
+from lexp.commands.run_parts import make_model, training_pattern
 from lexp.config.instantiate import build
 from lexp.config.schema import plain
+from lexp.config.settings import TrainConfig
 from lexp.config.sweep import searched
 from lexp.config.validation import read_train
 from lexp.evaluate import refuse_beyond
 from lexp.extension import Extension, Lengths
 from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Pattern
+from lexp.pattern import Full, Pattern, refuse_nothing_replaced, replaced
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
@@ -35,14 +36,21 @@ class Combiner:
     def __init__(self, config_folder: Path, folders: list[str]):
         self.config_folder, self.folders = config_folder, folders
         self.choices = read_choices(config_folder, folders)
-        self.model = cache(self._model)
+        self.model, self.pattern = cache(self._model), cache(self._pattern)
         self.methods = cache(self._methods)
 
     def _model(self, scheme: str) -> Transformer:
         """Return an untrained model with a scheme."""
-        words = [f"model={scheme}", f"train_len={TRAIN_LEN}"]
         torch.manual_seed(0)
-        return make_model(read_train(self._composed("train", words)), 256).eval()
+        return make_model(self._settings(scheme), 256).eval()
+
+    def _pattern(self, scheme: str) -> Pattern:
+        """Return the pattern that a model with a scheme is trained with."""
+        return training_pattern(self._settings(scheme))
+
+    def _settings(self, scheme: str) -> TrainConfig:
+        words = [f"model={scheme}", f"train_len={TRAIN_LEN}"]
+        return read_train(self._composed("train", words))
 
     def _methods(self) -> dict[str, dict[str, Any]]:
         """Return the nodes of all patterns and extensions: group -> name -> node."""
@@ -80,6 +88,9 @@ class Combiner:
             lengths = Lengths(TRAIN_LEN, length, length)
             model = extension.extend(model, lengths, lambda n, t: torch.zeros(n, t).long())
             refuse_beyond(model, length)
+            if method.group == "attention":
+                refuse_nothing_replaced(self.pattern(scheme), pattern)
+            pattern = replaced(self.pattern(scheme), pattern)
             make_attend(pattern, length, model.schemes, torch.device("cpu"))
         except NotDefined as error:
             return str(error)

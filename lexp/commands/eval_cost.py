@@ -20,7 +20,6 @@ from lexp.evaluate import (
     eval_spec,
     prepare,
 )
-from lexp.pattern import Banded
 from lexp.record.console import duration
 from lexp.results import find
 from lexp.runs.checkpoint import Checkpoint
@@ -166,7 +165,7 @@ def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Speed:
         started = time.perf_counter()
         scorer.score(tested.tokens, read)
         seconds.append((time.perf_counter() - started) / sum(w.size for w in read))
-    if isinstance(scorer.pattern, Banded) and scorer.pattern.lookback is not None:
+    if scorer.pattern.is_bounded:
         return max(seconds), 0.0
     quadratic = max(0.0, (seconds[0] - seconds[1]) / (large - small))
     return max(0.0, seconds[1] - quadratic * small), quadratic

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from lexp.commands.load_runs import check_code, load_run_tokenizer
-from lexp.commands.run_parts import make_model, make_position, training_pattern
+from lexp.commands.run_parts import make_model, make_positions, training_pattern
 from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.config.settings import FinetuneConfig, TrainConfig
 from lexp.config.validation import read_finetune
@@ -59,7 +59,7 @@ def check(config: DictConfig) -> FinetunePlan:
         raise ConfigError(f"task.measures={unknown[0]} (one of {', '.join(MEASURES)})")
     run, run_config = _select_run(settings.run)
     max_len = settings.max_len or run_config.train_len
-    for scheme in make_position(run_config).layers():
+    for scheme in make_positions(run_config):
         if scheme.max_len is not None and max_len > scheme.max_len:
             raise ConfigError(f"max_len={max_len}: the run's positions end at {scheme.max_len}")
     return FinetunePlan(settings, run, run_config, labelled, max_len)

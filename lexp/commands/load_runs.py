@@ -12,7 +12,7 @@ from lexp.commands.run_parts import (
     make_dims,
     make_model,
     make_objective,
-    make_position,
+    make_positions,
     own_code,
     training_pattern,
 )
@@ -96,7 +96,7 @@ def _check_parts(run: Run, config: TrainConfig | HfRunConfig) -> None:
         training_pattern(config)
         if isinstance(config, TrainConfig):
             make_dims(config.size)
-            make_position(config)
+            make_positions(config)
     except NotDefined:
         raise
     except ConfigError as error:

@@ -1,5 +1,6 @@
 """The parts of a run, built from its settings: texts, model, objective, pattern, kernel."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -8,13 +9,16 @@ import torch
 
 from lexp.attention import MakeAttend, make_attend, make_flex
 from lexp.config.instantiate import code_of
-from lexp.config.settings import ModelConfig, Node, RunConfig, SizeConfig
+from lexp.config.settings import LayerConfig, ModelConfig, Node, RunConfig, SizeConfig
 from lexp.data import Corpus, Store, open_store
 from lexp.data.store import enough_memory
 from lexp.data.tokenizer import TokenizerSpec
+from lexp.model import layers
+from lexp.model.layers import LayerEntry
+from lexp.model.mixer import Mixer
 from lexp.model.transformer import Dims, Transformer
-from lexp.pattern import Pattern
-from lexp.position import Position
+from lexp.pattern import Pattern, in_turns
+from lexp.position import NoPE, Position
 from lexp.system.errors import ConfigError
 from lexp.system.files import make_folder
 from lexp.training.objective import Objective
@@ -50,10 +54,50 @@ def make_dims(size: SizeConfig) -> Dims:
         raise ConfigError(f"size: {error}") from None
 
 
-def make_position(config: RunConfig) -> Position:
-    """Return the position scheme of a run, freshly initialised; of models trained by lexp alone."""
-    assert isinstance(config.model, ModelConfig), "models from elsewhere bring their own"
-    return config.model.position.build(Position, "model.position")
+def make_entries(config: RunConfig) -> list[LayerEntry]:
+    """Return the entries of a run's layers; of models trained by lexp alone.
+
+    ConfigError names the entry in which something is wrong.
+    """
+    model = config.model
+    assert isinstance(model, ModelConfig), "models from elsewhere bring their own"
+    return [make_entry(config, entry, where) for where, entry in model.entries.items()]
+
+
+def make_entry(config: RunConfig, entry: LayerConfig, where: str) -> LayerEntry:
+    """Return one entry of a run's layers. where: its key, for messages."""
+    pattern = make_objective(config).pattern
+    make_position: Callable[[], Position] = NoPE
+    make_mixer: Callable[[], Mixer] | None = None
+    if entry.mixer is not None:
+        make_mixer = partial(entry.mixer.build, Mixer, f"{where}.mixer")
+        refuse_beside_mixer(entry, make_mixer(), where)
+    if entry.position is not None:
+        make_position = partial(entry.position.build, Position, f"{where}.position")
+    if entry.pattern is not None:
+        pattern = entry.pattern.build(Pattern, f"{where}.pattern")
+        pattern = pattern.fit(config.train_len, config.train_len)
+    return LayerEntry(make_position, pattern, make_mixer)
+
+
+def refuse_beside_mixer(entry: LayerConfig, mixer: Mixer, where: str) -> None:
+    """Raise ConfigError for a scheme or a pattern beside a mixer that computes no attention."""
+    if mixer.attends:
+        return
+    for key, node in (("position", entry.position), ("pattern", entry.pattern)):
+        if node is not None:
+            raise ConfigError(
+                f"{where}.{key}: {type(mixer).__name__} computes no attention and has no {key}; "
+                "remove it"
+            )
+
+
+def make_positions(config: RunConfig) -> list[Position]:
+    """Return the schemes that a run's layers take in turns, freshly initialised."""
+    try:
+        return layers.make_positions(make_entries(config), config.size.n_layers)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from None
 
 
 def make_model(config: RunConfig, vocab_size: int) -> Transformer:
@@ -62,7 +106,7 @@ def make_model(config: RunConfig, vocab_size: int) -> Transformer:
     vocab_size: the tokenizer's; the objective may need more.
     """
     vocab_size += make_objective(config).n_extra
-    return Transformer(make_dims(config.size), vocab_size, partial(make_position, config))
+    return Transformer(make_dims(config.size), vocab_size, make_entries(config))
 
 
 def make_objective(config: RunConfig) -> Objective:
@@ -71,7 +115,10 @@ def make_objective(config: RunConfig) -> Objective:
 
 
 def training_pattern(config: RunConfig) -> Pattern:
-    """Return which keys a query sees in training: the model's own pattern, else the objective's."""
+    """Return which keys queries see in training: the layers' own patterns, else the objective's."""
+    if isinstance(config.model, ModelConfig):
+        entries = make_entries(config)[: config.size.n_layers]
+        return in_turns(tuple(entry.pattern for entry in entries))
     if config.model.pattern is None:
         return make_objective(config).pattern
     pattern = config.model.pattern.build(Pattern, "model.pattern")

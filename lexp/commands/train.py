@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from lexp.attention import refuse_beyond_flex, refuse_meaningless
+from lexp.attention import layer_pairs, refuse_beyond_flex, refuse_meaningless
 from lexp.commands.load_runs import check_code
 from lexp.commands.run_parts import (
     choose_backend,
@@ -19,7 +19,7 @@ from lexp.commands.run_parts import (
     make_dims,
     make_model,
     make_objective,
-    make_position,
+    make_positions,
     make_store,
     own_code,
     training_pattern,
@@ -73,29 +73,30 @@ def check(config: DictConfig) -> TrainConfig:
     settings = read_train(plain(config))
     check_profile(settings.profile_steps, settings.n_steps)
     make_dims(settings.size)
-    _check_position(settings)
+    _check_layers(settings)
     _source(settings)
     settings.tokenizer.build(TokenizerSpec, "tokenizer")
     make_corpus(settings.dataset)
     return settings
 
 
-def _check_position(settings: TrainConfig) -> None:
-    """Raise ConfigError if the scheme ends too early, or pattern or kernel are not for it."""
-    position, train_len = make_position(settings), settings.train_len
-    if position.max_len is not None and position.max_len < train_len:
-        raise ConfigError(
-            f"model.position ends at {position.max_len} tokens, train_len={train_len}"
-        )
+def _check_layers(settings: TrainConfig) -> None:
+    """Raise ConfigError if a scheme ends too early, or pattern or kernel are not for a layer."""
+    train_len, positions = settings.train_len, make_positions(settings)
+    for position in positions:
+        if position.max_len is not None and position.max_len < train_len:
+            raise ConfigError(
+                f"model.position ends at {position.max_len} tokens, train_len={train_len}"
+            )
     pattern = training_pattern(settings)
     try:
         refuse_other_attention(make_objective(settings).pattern, pattern)
-        refuse_meaningless(pattern, position.layers())
+        refuse_meaningless(pattern, positions)
     except NotDefined as error:
         raise ConfigError(f"model={settings.model.name}: {error}") from None
     if settings.kernel == "flex":
-        for layer in position.layers():
-            refuse_beyond_flex(pattern, train_len, layer)
+        for own, position in layer_pairs(pattern, positions):
+            refuse_beyond_flex(own, train_len, position)
 
 
 def train(config: DictConfig) -> None:
@@ -285,7 +286,7 @@ def _start_from(
     if run.tokenizer_digest != tokenizer:
         raise ConfigError(f"init_from={run.folder}: trained with another vocabulary")
     latest = final_checkpoint(run)
-    same = config.model.position == settings.model.position
+    same = config.model.entries == settings.model.entries
     (checkpoint.load_model if same else checkpoint.load_trunk)(latest, model)
     return latest.model_sha256
 

@@ -6,7 +6,7 @@ lexp.config.schema, ranges and combinations in lexp.config.validation.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -85,13 +85,33 @@ class SizeConfig:
     share_layers: bool
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """A position scheme, and the attention pattern of training where it has one of its own."""
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """What some layers of a model are made of; what is left out is that of a plain Transformer.
+
+    position: the scheme. pattern: which keys a query sees in training. mixer: what takes the place
+    of the trunk's attention.
+    """
+
+    position: Node | None = None
+    pattern: Node | None = None
+    mixer: Node | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(LayerConfig):
+    """A model's layers: a list of entries that they take in turns, or one for all of them."""
 
     name: str
-    position: Node
-    pattern: Node | None = None
+    layers: tuple[LayerConfig, ...] = ()
+
+    @property
+    def entries(self) -> dict[str, LayerConfig]:
+        """Return the entries, by their keys for messages."""
+        if not self.layers:
+            own = LayerConfig(position=self.position, pattern=self.pattern, mixer=self.mixer)
+            return {"model": own}
+        return {f"model.layers[{n}]": entry for n, entry in enumerate(self.layers)}
 
 
 @dataclass(frozen=True)
@@ -326,7 +346,7 @@ def _read(kind: type[T], values: Any, where: str) -> T:
             arguments[item.name] = _typed(
                 values[item.name], hints[item.name], f"{where}{item.name}"
             )
-        elif item.default is not None:
+        elif item.default is MISSING:
             raise ConfigError(f"no value for {where}{item.name}")
     return kind(**arguments)
 
@@ -344,6 +364,9 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return {key: Node(inner) for key, inner in nodes.items()}
     if isinstance(hint, type) and is_dataclass(hint):
         return _read(hint, value, f"{where}.")
+    if get_origin(hint) is tuple and is_dataclass(options[0]) and isinstance(value, list):
+        entry: Any = options[0]
+        return tuple(_read(entry, one, f"{where}[{n}].") for n, one in enumerate(value))
     if float in options and type(value) is int:
         return float(value)
     return tuple(value) if isinstance(value, list) else value

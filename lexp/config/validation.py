@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from lexp.config.layers import model_problems
 from lexp.config.schema import check_types, plain
 from lexp.config.settings import (
     HF,
@@ -18,7 +19,6 @@ from lexp.config.settings import (
     Node,
     ProbeConfig,
     ReportConfig,
-    SizeConfig,
     StatusConfig,
     StudyConfig,
     TrainConfig,
@@ -84,7 +84,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
         problems.append(f"tokens={config.tokens:g} (at most {MAX_TOKENS:g})")
     if config.train_len > MAX_LENGTH:
         problems.append(f"train_len={config.train_len} (at most {MAX_LENGTH})")
-    problems += _of_size(config.size, config.model.position.values, "model.position")
+    problems += model_problems(config.model, raw["model"], config.size)
     _raise(problems)
     portion = config.train_len * config.accumulation
     if config.batch_tokens % portion:
@@ -335,23 +335,6 @@ def _checkpoints(value: str | tuple[int, ...]) -> list[str]:
     if isinstance(value, tuple) and value:
         return _steps("checkpoints", value)
     return [f"checkpoints={_listed(value)} (last, all, or a list of steps)"]
-
-
-def _of_size(size: SizeConfig, node: Any, where: str) -> list[str]:
-    """Return the dimensions of a scheme, or of one in it, that are not those of its model.
-
-    Some schemes would take them and compute something else.
-    """
-    problems = []
-    is_dict = isinstance(node, dict)
-    pairs: Any = node.items() if is_dict else enumerate(node) if isinstance(node, list) else ()
-    for key, value in pairs:
-        here = f"{where}.{key}" if is_dict else f"{where}[{key}]"
-        problems += _of_size(size, value, here)
-        wanted = getattr(size, key) if key in ("head_dim", "n_heads", "d_model") else value
-        if type(value) is int and value != wanted:
-            problems.append(f"{here}={value} (as size.{key}={wanted}, which it follows)")
-    return problems
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> list[str]:

@@ -21,7 +21,10 @@ from lexp.position import Position
 
 @dataclass(frozen=True)
 class LayerInputs:
-    """Inputs of attention in layer `index`: q, k, v [B, H, T, D], the layer input x [B, T, d]."""
+    """Inputs of attention in layer `index`: q, k, v [B, H, T, D], the layer input x [B, T, d].
+
+    pattern: the layer's own.
+    """
 
     index: int
     q: Tensor
@@ -30,6 +33,7 @@ class LayerInputs:
     x: Tensor
     position: Position
     sampled: Tensor | None
+    pattern: Pattern
 
 
 @dataclass
@@ -55,11 +59,12 @@ class ScoreCapture(AttentionFunction):
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
-        layer = LayerInputs(self.layer, q, k, v, x, position, sampled)
+        pattern = self.pattern.turns[self.layer % len(self.pattern.turns)]
+        layer = LayerInputs(self.layer, q, k, v, x, position, sampled, pattern)
         self.layer += 1
         if self.on_layer is not None:
             self.on_layer(layer)
-        chunked = Chunked(self.pattern, self.seq_len, position, q.device, self.sizes)
+        chunked = Chunked(pattern, self.seq_len, position, q.device, self.sizes)
         outputs = []
         with torch.autocast(q.device.type, enabled=False):
             for chunk in chunked.chunks(inputs):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lexp.attention import layer_pairs
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
@@ -27,7 +28,7 @@ from lexp.instruments.capture import LayerInputs, capture_scores
 from lexp.instruments.charts import name_with_seed
 from lexp.instruments.distances import DistanceMeans, spaced
 from lexp.model.transformer import Transformer
-from lexp.pattern import Pattern
+from lexp.pattern import Full, Pattern
 from lexp.position import Position
 from lexp.position.base import Bias, Pair
 from lexp.system.errors import NotDefined
@@ -58,7 +59,8 @@ class Curves(Instrument):
         if mean:
             curves = mean_curves(inputs)
         else:
-            curves = torch.stack([fixed_curve(scheme, inputs) for scheme in schemes])
+            pairs = layer_pairs(inputs.pattern, schemes)
+            curves = torch.stack([fixed_curve(scheme, own, inputs) for own, scheme in pairs])
         # Without softmax a curve still means something, a span does not.
         shares = () if mean or any(scheme.has_attention_weights for scheme in schemes) else SHARES
         rows: list[Row] = []
@@ -106,11 +108,13 @@ def reads_content(scheme: Position, inputs: AnalysisInput) -> bool:
     shape, like = (1, inputs.seq_len, inputs.model.dims.d_model), next(inputs.model.parameters())
     generator = torch.Generator().manual_seed(0)
     states = [torch.zeros(shape), torch.randn(shape, generator=generator)]
-    first, second = (fixed_curve(scheme, inputs, x.to(like)) for x in states)
+    first, second = (fixed_curve(scheme, Full(), inputs, x.to(like)) for x in states)
     return not torch.equal(first.nan_to_num(0.0), second.nan_to_num(0.0))
 
 
-def fixed_curve(scheme: Position, inputs: AnalysisInput, x: Tensor | None = None) -> Tensor:
+def fixed_curve(
+    scheme: Position, pattern: Pattern, inputs: AnalysisInput, x: Tensor | None = None
+) -> Tensor:
     """Return b_h(n) of the last query, float64 [heads, T]; NaN at distances it does not see."""
     n, n_heads = inputs.seq_len, inputs.model.dims.n_heads
     like = next(inputs.model.parameters())
@@ -120,7 +124,7 @@ def fixed_curve(scheme: Position, inputs: AnalysisInput, x: Tensor | None = None
         bias = scheme.bias(x)
         sampled = sampled_positions(inputs.model, n, like)
         from_zero = scheme.counts_from_zero
-        for pair, allowed in grids(inputs.pattern, n - 1, n, n_heads, like, sampled, from_zero):
+        for pair, allowed in grids(pattern, n - 1, n, n_heads, like, sampled, from_zero):
             seen = allowed[0].cpu()
             values = like.new_zeros(()) if bias is None else bias(pair)
             values = values.expand(1, n_heads, *allowed.shape)[0, :, 0]
@@ -139,7 +143,7 @@ def mean_curves(inputs: AnalysisInput) -> Tensor:
         for start in range(0, n, rows):
             end = min(start + rows, n)
             tile = grids(
-                inputs.pattern, start, end, dims.n_heads, layer.x, layer.sampled,
+                layer.pattern, start, end, dims.n_heads, layer.x, layer.sampled,
                 layer.position.counts_from_zero,
             )  # fmt: skip
             for pair, allowed in tile:

@@ -45,6 +45,7 @@ from lexp.instruments.over_seeds import (
     trained_marks,
 )
 from lexp.instruments.position_embeddings import position_embeddings
+from lexp.model.mixer import Attention
 from lexp.model.transformer import Block
 from lexp.system.errors import NotDefined
 
@@ -163,11 +164,12 @@ def embedding_rows(inputs: AnalysisInput) -> list[Row]:
     rows: list[Row] = [
         {"measure": "gram", "layer": 0, "head": 0, "value": of_products(p, p, inputs.sizes)[0]}
     ]
-    if not isinstance(block, Block):  # another's layers: where q and k come from is not known
-        return rows
+    mixer = block.mixer if isinstance(block, Block) else None
+    if not isinstance(block, Block) or not isinstance(mixer, Attention):
+        return rows  # another's layers: where q and k come from is not known
     with torch.no_grad():
         normed = (p - p.mean(-1, keepdim=True)) * block.norm_attention.weight.double()
-        q, k, _ = (normed @ block.attention.qkv.weight.double().T).chunk(3, dim=-1)
+        q, k, _ = (normed @ mixer.qkv.weight.double().T).chunk(3, dim=-1)
     q, k = (t.unflatten(-1, (n_heads, -1)).transpose(0, 1) for t in (q, k))
     for head, value in enumerate(of_products(q, k, inputs.sizes)):
         rows.append({"measure": "position", "layer": 0, "head": head, "value": value})

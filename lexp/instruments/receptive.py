@@ -109,12 +109,13 @@ class Recomputed(AttentionFunction):
 def reachable(pattern: Pattern, n_inputs: int, model: Transformer) -> int:
     """Return the farthest distance that the newest output can depend on at all, in tokens."""
     first = n_inputs - 1
+    schemes, turns = model.schemes, pattern.turns
     for n in reversed(range(len(model.blocks))):
-        scheme = model.schemes[n % len(model.schemes)]
-        if isinstance(pattern, Banded):
-            first = int(pattern.first_key(torch.tensor(first))) - scheme.n_earlier
+        scheme, own = schemes[n % len(schemes)], turns[n % len(turns)]
+        if isinstance(own, Banded):
+            first = int(own.first_key(torch.tensor(first))) - scheme.n_earlier
         else:
-            first = min(branch.keys(first, first + 1)[0] for branch in pattern.branches)
+            first = min(branch.keys(first, first + 1)[0] for branch in own.branches)
         first = max(0, first)
     return n_inputs - 1 - first
 

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lexp.attention import layer_pairs
 from lexp.attention.chunked import QueryChunk
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
@@ -142,9 +143,9 @@ def theory_of(inputs: AnalysisInput, schemes: Sequence[Position], means: Tensor)
     All NaN under a pattern that moves positions: there a distance has more than one angle.
     """
     curves = torch.full((len(schemes), inputs.seq_len), math.nan, dtype=torch.float64)
-    if any(branch.moves for branch in inputs.pattern.branches):
-        return curves
-    for layer, scheme in enumerate(schemes):
+    for layer, (pattern, scheme) in enumerate(layer_pairs(inputs.pattern, schemes)):
+        if any(branch.moves for branch in pattern.branches):
+            continue
         curve = expected_curve(scheme, inputs.seq_len, inputs.model.dims.head_dim)
         if curve is not None:
             curves[layer] = curve.masked_fill(means[layer, 0].isnan(), math.nan)

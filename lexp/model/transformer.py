@@ -6,7 +6,7 @@ no dropout, no biases, GELU, untied head, one attention function handed in from 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from lexp.attention import Attend
 from lexp.model.chunked_cross_entropy import head_loss, wide
+from lexp.model.layers import LayerEntry, in_turns, make_positions
+from lexp.model.mixer import Attention, Mixer
 from lexp.position import Position
 
 # Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), so that
@@ -44,34 +46,24 @@ class Dims:
             raise ValueError(f"model sizes must be at least 1, got {bad}")
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention; the pattern and the scheme come in with `attend`."""
-
-    def __init__(self, dims: Dims):
-        super().__init__()
-        inner = dims.n_heads * dims.head_dim
-        self.n_heads = dims.n_heads
-        self.qkv = nn.Linear(dims.d_model, 3 * inner, bias=False)
-        self.out = nn.Linear(inner, dims.d_model, bias=False)
-
-    def forward(
-        self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
-    ) -> Tensor:
-        """Map x [B, T, d_model] to the same shape."""
-        heads = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # [B, T, 3, H, D]
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # three of [B, H, T, D]
-        return self.out(attend(q, k, v, position, x, sampled).transpose(1, 2).flatten(2))
+def make_attention(dims: Dims) -> Attention:
+    """Return the trunk's own attention, the mixer of layers whose entry names no other."""
+    return Attention(dims.d_model, dims.n_heads, dims.head_dim)
 
 
 class Block(nn.Module):
-    """A layer: x + attention(norm(x)), then x + mlp(norm(x)); mlp_rows: see Transformer."""
+    """A layer: x + mixer(norm(x)), then x + mlp(norm(x)); mlp_rows: see Transformer."""
 
-    def __init__(self, dims: Dims, mlp_rows: int = MLP_ROWS):
+    def __init__(
+        self, dims: Dims, make_mixer: Callable[[], Mixer] | None = None, mlp_rows: int = MLP_ROWS
+    ):
         super().__init__()
         self.mlp_rows = mlp_rows
         # LayerNorm, not RMSNorm: as in the papers compared here, and 5x faster on a CPU.
         self.norm_attention = nn.LayerNorm(dims.d_model, bias=False)
-        self.attention = Attention(dims)
+        mixer = make_mixer() if make_mixer else make_attention(dims)
+        self.mixer_name = mixer.name
+        self.add_module(mixer.name, mixer)
         self.norm_mlp = nn.LayerNorm(dims.d_model, bias=False)
         self.mlp_in = nn.Linear(dims.d_model, dims.d_ff, bias=False)
         self.mlp_out = nn.Linear(dims.d_ff, dims.d_model, bias=False)
@@ -80,12 +72,17 @@ class Block(nn.Module):
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
         """Map x [B, T, d_model] to the same shape."""
-        x = x + self.attention(self.norm_attention(x), position, attend, sampled)
+        x = x + self.mixer(self.norm_attention(x), position, attend, sampled)
         if torch.is_grad_enabled() or x.shape[1] <= self.mlp_rows:
             return x + self.mlp(x)
         for rows in x.split(self.mlp_rows, dim=1):
             rows += self.mlp(rows)
         return x
+
+    @property
+    def mixer(self) -> nn.Module:
+        """Return the mixer, which has its own name among the layer's parts."""
+        return self.get_submodule(self.mixer_name)
 
     def mlp(self, x: Tensor) -> Tensor:
         """Return the feed-forward layer's output for x [B, T, d_model], without the residual."""
@@ -95,9 +92,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A language model over token ids, causal or not as attention makes it.
 
-    make_position builds the position scheme: once, shared by all layers, or anew for each layer
-    where the scheme says that its parameters are `per_layer`. Layer n takes scheme n modulo their
-    number. Where layers share their weights, `blocks` has the same block for each of them.
+    Layers take the entries in turns (lexp.model.layers). The patterns of the entries are those of
+    training: the trunk does not read them, attention comes in with each call. Where layers share
+    their weights, `blocks` has the same block for each of them.
     max_logits, mlp_rows: how many logits, and tokens in the feed-forward layer, are computed at
     once without gradients.
     """
@@ -106,22 +103,22 @@ class Transformer(nn.Module):
         self,
         dims: Dims,
         vocab_size: int,
-        make_position: Callable[[], Position],
+        entries: Sequence[LayerEntry],
         max_logits: int = MAX_LOGITS,
         mlp_rows: int = MLP_ROWS,
     ):
         super().__init__()
         self.dims = dims
         self.max_logits, self.mlp_rows = max_logits, mlp_rows
-        position = make_position()
-        schemes = position.layers()
-        if position.per_layer:
-            others = [make_position().layers() for _ in range(dims.n_layers - 1)]
-            schemes = [turns[n % len(turns)] for n, turns in enumerate([schemes, *others])]
-        self.positions = nn.ModuleList(schemes)
+        self.positions = nn.ModuleList(make_positions(entries, dims.n_layers))
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
-        blocks = [Block(dims, mlp_rows) for _ in range(1 if dims.share_layers else dims.n_layers)]
-        self.blocks = nn.ModuleList(blocks * dims.n_layers if dims.share_layers else blocks)
+        mixers = [entry.make_mixer for entry in in_turns(entries, dims.n_layers)]
+        if dims.share_layers:
+            if len(set(mixers)) > 1:
+                raise ValueError("share_layers=true needs layers with one mixer")
+            self.blocks = nn.ModuleList([Block(dims, mixers[0], mlp_rows)] * dims.n_layers)
+        else:
+            self.blocks = nn.ModuleList([Block(dims, mixer, mlp_rows) for mixer in mixers])
         self.norm = nn.LayerNorm(dims.d_model, bias=False)
         self.head = nn.Linear(dims.d_model, vocab_size, bias=False)
         self._initialise(dims.n_layers)
@@ -132,7 +129,7 @@ class Transformer(nn.Module):
         for name, parameter in self.named_parameters():
             if name.startswith("positions.") or parameter.ndim < 2:
                 continue
-            writes_residual = name.endswith(("attention.out.weight", "mlp_out.weight"))
+            writes_residual = name.endswith((".out.weight", "mlp_out.weight"))
             std = 0.02 / math.sqrt(2 * n_layers) if writes_residual else 0.02
             nn.init.normal_(parameter, std=std)
 

@@ -44,6 +44,10 @@ class Banded(Pattern):
         return None
 
     @property
+    def is_bounded(self) -> bool:
+        return self.lookback is not None
+
+    @property
     def period(self) -> int:
         """Return p such that allowed(i + p, j + p) equals allowed(i, j), past the beginning."""
         return 1
@@ -54,6 +58,10 @@ class Full(Banded):
     """Plain causal attention."""
 
     name = "full"
+
+    @property
+    def sees_all(self) -> bool:
+        return True
 
     def first_key(self, i: Tensor) -> Tensor:
         return torch.zeros_like(i)

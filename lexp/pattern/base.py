@@ -51,6 +51,24 @@ class Pattern:
     two_sided: ClassVar[bool] = False
 
     @property
+    def turns(self) -> "tuple[Pattern, ...]":
+        """Return the patterns that layers take in turns: of most patterns itself alone.
+
+        Layer n has the pattern at n modulo their number; `InTurns` has several.
+        """
+        return (self,)
+
+    @property
+    def sees_all(self) -> bool:
+        """Return whether it is plain attention: every key, in its own position."""
+        return False
+
+    @property
+    def is_bounded(self) -> bool:
+        """Return whether no query sees further back than a number of keys that is known."""
+        return False
+
+    @property
     def branches(self) -> tuple[Branch, ...]:
         """Return disjoint parts of the pattern, those with earlier keys first."""
         raise NotImplementedError

@@ -63,6 +63,10 @@ class Bidirectional(TwoSided):
 
     name = "bidirectional"
 
+    @property
+    def sees_all(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class BidirectionalWindow(TwoSided):

@@ -3,7 +3,7 @@
 from lexp.position.alibi import ALiBi
 from lexp.position.base import Pair, Position
 from lexp.position.cable import CABLE
-from lexp.position.compose import Alternate, Sum, Wrapper
+from lexp.position.compose import Sum, Wrapper
 from lexp.position.cope import CoPE
 from lexp.position.dape import DAPE
 from lexp.position.fire import FIRE
@@ -29,7 +29,7 @@ from lexp.position.transformer_xl import TransformerXL
 from lexp.position.xpos import XPos, XPosDecay
 
 __all__ = [
-    "CABLE", "DAPE", "FIRE", "SWAT", "T5", "TISA", "ALiBi", "Alternate", "CoPE", "FoPE", "FoX",
+    "CABLE", "DAPE", "FIRE", "SWAT", "T5", "TISA", "ALiBi", "CoPE", "FoPE", "FoX",
     "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "NoPE", "PRoPE", "PaTH", "Pair", "PoPE",
     "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax", "Sandwich", "Sinusoidal",
     "StickBreaking", "Sum", "TransformerXL", "Wrapper", "XPos", "XPosDecay",

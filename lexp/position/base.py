@@ -69,10 +69,6 @@ class Position(nn.Module):
             # change that autograd counts would make that copy invalid.
             self.get_parameter(name).data.clamp_(least, most)
 
-    def layers(self) -> "list[Position]":
-        """Return the schemes that layers take in turns."""
-        return [self]
-
     @property
     def parts(self) -> "list[Position]":
         """Return the schemes that act at once in a layer."""

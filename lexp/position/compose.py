@@ -1,4 +1,4 @@
-"""Schemes made of schemes: several at once, or one after the other by layer."""
+"""Schemes made of schemes: several at once, or one changed by another."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -48,8 +48,6 @@ class Wrapper(Position):
 
     def __init__(self, inner: Position):
         super().__init__()
-        if len(inner.layers()) > 1:
-            raise ValueError(f"{type(self).__name__} goes inside Alternate, not around it")
         self.inner = inner
         take_properties(self, [inner])
 
@@ -112,7 +110,11 @@ class Sum(Position):
     def __init__(self, schemes: list[Position]):
         super().__init__()
         schemes = [part for scheme in schemes for part in scheme.parts]
-        refuse_wholes("together", schemes)
+        if len(schemes) < 2:
+            raise ValueError("together needs two schemes or more")
+        for part in schemes:
+            if part.samples_positions:
+                raise ValueError(f"together: {part.title} cannot be one of several schemes")
         if any(p.per_layer for p in schemes) and any(p.has_embedding for p in schemes):
             raise ValueError("together: embeddings have no layers, and one of the schemes has")
         if sum(part.has_attention_weights for part in schemes) > 1:
@@ -197,25 +199,6 @@ class Sum(Position):
         return None
 
 
-class Alternate(Position):
-    """A scheme for each layer, in turns: the first layer takes the first scheme.
-
-    If one of them has parameters of its own in every layer, all of them do.
-    """
-
-    def __init__(self, schemes: list[Position]):
-        super().__init__()
-        refuse_wholes("alternate", schemes)
-        if any(part.has_embedding for part in schemes):
-            raise ValueError("alternate: schemes that act on the embeddings have no layer")
-        self.schemes = nn.ModuleList(schemes)
-        self.per_layer = any(part.per_layer for part in schemes)
-
-    def layers(self) -> list[Position]:
-        """Return the schemes in order."""
-        return [part for part in self.schemes if isinstance(part, Position)]
-
-
 def product(factors: list[Factors | None]) -> Factors | None:
     """Return the products of the factors of those schemes that have any."""
     present = [pair for pair in factors if pair is not None]
@@ -225,12 +208,3 @@ def product(factors: list[Factors | None]) -> Factors | None:
     for q_more, k_more in present[1:]:
         q, k = q * q_more, k * k_more
     return q, k
-
-
-def refuse_wholes(name: str, schemes: list[Position]) -> None:
-    """Raise ValueError for parts that only make sense as the whole of a model's positions."""
-    if len(schemes) < 2:
-        raise ValueError(f"{name} needs two schemes or more")
-    for part in schemes:
-        if part.samples_positions or len(part.layers()) > 1:
-            raise ValueError(f"{name}: {part.title} cannot be one of several schemes")

@@ -11,7 +11,7 @@ The sizes of tiles and chunks come from the functions and defaults that cut them
 
 import torch
 
-from lexp.attention import BidirectionalSizes, ChunkSizes
+from lexp.attention import BidirectionalSizes, ChunkSizes, layer_pairs
 from lexp.attention.layouts import BandMask, PairwiseBias
 from lexp.attention.tiles import choose_layout, cut
 from lexp.model.transformer import Transformer
@@ -33,7 +33,10 @@ def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int,
     stream = n_tokens * (3 * 4 * dims.d_model + item * 8 * inner)
     feed_forward = min(n_tokens, max(model.mlp_rows, size)) * item * 2 * dims.d_ff
     logits = min(model.max_logits, n_tokens * vocab_size) * 3 * 4
-    attention = max(_attention_bytes(model, pattern, scheme, size) for scheme in model.schemes)
+    attention = max(
+        _attention_bytes(model, of_layer, scheme, size)
+        for of_layer, scheme in layer_pairs(pattern, model.schemes)
+    )
     return weights + stream + max(feed_forward, logits, attention)
 
 

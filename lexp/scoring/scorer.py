@@ -1,11 +1,13 @@
 """Losses of the targets of windows: every forward pass of every evaluation happens here.
 
-Exact at any length. If the pattern is bounded, a window too long for one pass is read in pieces.
-The last layer of a piece depends on n_layers * lookback tokens before it, so a piece that begins
-that much earlier gives the losses of the whole window, in time linear in the window and in memory
-that does not depend on it. Full attention reads the window at once, in chunks of rows.
+Exact at any length. If every layer's pattern is bounded, a window too long for one pass is read in
+pieces. The last layer of a piece depends on as many tokens before it as the lookbacks of all layers
+add up to, so a piece that begins that much earlier gives the losses of the whole window, in time
+linear in the window and in memory that does not depend on it. A model with full attention in any
+layer reads the window at once, in chunks of rows.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -37,6 +39,24 @@ class Piece(NamedTuple):
     n_scored: int
     offset: int
     place: int
+
+
+class LayerBand(NamedTuple):
+    """The tokens that a layer reads before index s, a multiple of its pattern's period."""
+
+    lookback: int
+    period: int
+
+
+def begin_of_field(layers: Sequence[LayerBand], start: int) -> int:
+    """Return a token at or before the first on which the output at `start` depends.
+
+    layers: the last first. Patterns repeat with their periods: the token begins a period of each.
+    """
+    for layer in layers:
+        start = start // layer.period * layer.period - layer.lookback
+    common = math.lcm(*(layer.period for layer in layers))
+    return max(0, start) // common * common
 
 
 class Partial(Protocol):
@@ -116,39 +136,35 @@ class Scorer:
 
     def _cuts(self, window: TextWindow) -> Iterator[tuple[int, int, int]]:
         """Yield (begin, end, n_scored) of a window's passes, in tokens from its beginning."""
-        lookback = self._layer_lookback()
-        chunk = max(self.batch_tokens, 4 * (lookback or 0) * len(self.model.blocks))
-        if lookback is None or window.size <= 2 * chunk:
+        layers = self._layer_bands()
+        if layers is None:
+            yield 0, window.size, window.n_scored
+            return
+        chunk = max(self.batch_tokens, 4 * sum(layer.lookback for layer in layers))
+        if window.size <= 2 * chunk:
             yield 0, window.size, window.n_scored
             return
         start = window.size - window.n_scored
         while start < window.size:
             end = min(start + chunk, window.size)
-            yield self._begin(start, lookback), end, end - start
+            yield begin_of_field(layers, start), end, end - start
             start = end
 
-    def _begin(self, start: int, lookback: int) -> int:
-        """Return a token at or before the start of the receptive field of `start`.
-
-        Patterns repeat with their period: a piece begins where a period of the window does.
-        """
-        period = self.pattern.period if isinstance(self.pattern, Banded) else 1
-        for _ in self.model.blocks:
-            start = start // period * period - lookback
-        return max(0, start) // period * period
-
-    def _layer_lookback(self) -> int | None:
-        """Count the tokens before a period that one layer reads; None if it reads all of them."""
-        lookback = self.pattern.lookback if isinstance(self.pattern, Banded) else None
-        schemes = self.model.schemes
+    def _layer_bands(self) -> list[LayerBand] | None:
+        """Return how far back each layer reads, the last first; None if one reads everything."""
+        schemes, turns = self.model.schemes, self.pattern.turns
         # Schemes that read more than distances between tokens need the window as a whole.
         whole = any(
             p.samples_positions or p.counts_from_zero or p.reads_indices or p.by_length
             for p in schemes
         )
-        if lookback is None or whole:
-            return None
-        return lookback + max(p.n_earlier for p in schemes)
+        bands = []
+        for n in reversed(range(len(self.model.blocks))):
+            pattern, scheme = turns[n % len(turns)], schemes[n % len(schemes)]
+            if whole or not isinstance(pattern, Banded) or pattern.lookback is None:
+                return None
+            bands.append(LayerBand(pattern.lookback + scheme.n_earlier, pattern.period))
+        return bands
 
     @property
     def device(self) -> torch.device:

@@ -147,10 +147,11 @@ class MaskedLM(Objective):
 
 def refuse_other_attention(trained: Pattern, pattern: Pattern) -> None:
     """Raise NotDefined if a causal model would be run bidirectionally, or the other way round."""
-    if trained.two_sided and not pattern.two_sided:
-        raise NotDefined(f"attention pattern {pattern.name} is causal; the model is bidirectional")
-    if pattern.two_sided and not trained.two_sided:
-        raise NotDefined(f"attention pattern {pattern.name} is bidirectional; the model is causal")
+    for own in pattern.turns:
+        if trained.two_sided and not own.two_sided:
+            raise NotDefined(f"attention pattern {own.name} is causal; the model is bidirectional")
+        if own.two_sided and not trained.two_sided:
+            raise NotDefined(f"attention pattern {own.name} is bidirectional; the model is causal")
 
 
 def refuse_both_sides(pattern: Pattern, only: str) -> None:

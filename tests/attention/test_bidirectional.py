@@ -12,13 +12,14 @@ from lexp.attention import (
     make_attend,
     refuse_meaningless,
 )
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Bidirectional, BidirectionalBlockwise, BidirectionalWindow
 from lexp.position import XPos
 from lexp.system.errors import NotDefined
 from support.schemes import CPU, D_MODEL, SCHEMES, dims, make, qkv
 
-ADMITTED = [s for s in SCHEMES if all(p.two_sided for p in make(s).layers())]
+ADMITTED = [s for s in SCHEMES if make(s).two_sided]
 
 
 def test_a_scheme_is_admitted_if_and_only_if_there_is_an_oracle_for_it():
@@ -66,61 +67,61 @@ def test_reference_and_fast_path_match_the_formula_values_and_gradients(scheme, 
     """In float64, whole and in tiles of a few rows; in float32; of q, k, v and what is learned."""
     torch.manual_seed(0)
     n, n_heads = 13, 2
-    layers = make(scheme, n_heads).double().eval().layers()
-    for position, oracle in zip(layers, oracles.BOTH_SIDES[scheme], strict=True):
-        learned = {name: p for name, p in position.named_parameters() if not name.endswith("table")}
-        with torch.no_grad():
-            for parameter in learned.values():
-                parameter += 0.3 * torch.randn_like(parameter)
-        q, k, v = qkv(n_heads, n)
-        x = torch.randn(1, n, D_MODEL, dtype=torch.float64)
-        allowed, sampled = allowed_by(pattern, n), position.sample_positions(n)
-        at = {} if sampled is None else {"at": sampled.tolist()}
-        own = oracles.leaves(oracle, learned)
-        known = {**dict(position.named_buffers()), **own}
-        heads = [
-            oracles.attention(oracle(q[0, h], k[0, h], h, n_heads, known, **at), v[0, h], allowed)
-            for h in range(n_heads)
-        ]
-        expected = torch.stack(heads)[None]
-        weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
-        inputs = [q, k, v, *learned.values()]
-        gradients = torch.autograd.grad((expected * weight).sum(), [q, k, v, *own.values()])
+    oracle = oracles.BOTH_SIDES[scheme]
+    position = make(scheme, n_heads).double().eval()
+    learned = {name: p for name, p in position.named_parameters() if not name.endswith("table")}
+    with torch.no_grad():
+        for parameter in learned.values():
+            parameter += 0.3 * torch.randn_like(parameter)
+    q, k, v = qkv(n_heads, n)
+    x = torch.randn(1, n, D_MODEL, dtype=torch.float64)
+    allowed, sampled = allowed_by(pattern, n), position.sample_positions(n)
+    at = {} if sampled is None else {"at": sampled.tolist()}
+    own = oracles.leaves(oracle, learned)
+    known = {**dict(position.named_buffers()), **own}
+    heads = [
+        oracles.attention(oracle(q[0, h], k[0, h], h, n_heads, known, **at), v[0, h], allowed)
+        for h in range(n_heads)
+    ]
+    expected = torch.stack(heads)[None]
+    weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
+    inputs = [q, k, v, *learned.values()]
+    gradients = torch.autograd.grad((expected * weight).sum(), [q, k, v, *own.values()])
 
-        def check(out, inputs, atol):
-            torch.testing.assert_close(out.double(), expected, rtol=0, atol=atol)  # noqa: B023
-            total = (out * weight.to(out.dtype)).sum()  # noqa: B023
-            for ours, theirs in zip(torch.autograd.grad(total, inputs), gradients, strict=True):  # noqa: B023
-                torch.testing.assert_close(ours.double(), theirs, rtol=10 * atol, atol=10 * atol)
+    def check(out, inputs, atol):
+        torch.testing.assert_close(out.double(), expected, rtol=0, atol=atol)
+        total = (out * weight.to(out.dtype)).sum()
+        for ours, theirs in zip(torch.autograd.grad(total, inputs), gradients, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=10 * atol, atol=10 * atol)
 
-        check(Reference(pattern, n, position, CPU)(q, k, v, position, x, sampled), inputs, 1e-12)
-        for rows in (1 << 10, 4):
-            sizes = BlockSizes(bidirectional=BidirectionalSizes(max_mask=1, min_rows=rows))
-            attend = make_attend(pattern, n, [position], CPU, sizes=sizes)
-            check(attend(q, k, v, position, x, sampled), inputs, 1e-12)
-        single = [t.detach().float().requires_grad_() for t in (q, k, v)]
-        position = position.float()
-        attend = make_attend(pattern, n, [position], CPU)
-        out = attend(*single, position, x.float(), sampled)
-        parameters = [p for name, p in position.named_parameters() if name in learned]
-        check(out, [*single, *parameters], 2e-6)
+    check(Reference(pattern, n, position, CPU)(q, k, v, position, x, sampled), inputs, 1e-12)
+    for rows in (1 << 10, 4):
+        sizes = BlockSizes(bidirectional=BidirectionalSizes(max_mask=1, min_rows=rows))
+        attend = make_attend(pattern, n, [position], CPU, sizes=sizes)
+        check(attend(q, k, v, position, x, sampled), inputs, 1e-12)
+    single = [t.detach().float().requires_grad_() for t in (q, k, v)]
+    position = position.float()
+    attend = make_attend(pattern, n, [position], CPU)
+    out = attend(*single, position, x.float(), sampled)
+    parameters = [p for name, p in position.named_parameters() if name in learned]
+    check(out, [*single, *parameters], 2e-6)
 
 
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - set(ADMITTED)))
 def test_other_schemes_are_refused_with_their_name(scheme):
     with pytest.raises(NotDefined, match=r"\S+ is not defined for keys after the query"):
-        refuse_meaningless(Bidirectional(), make(scheme).layers())
+        refuse_meaningless(Bidirectional(), [make(scheme)])
 
 
 @pytest.mark.parametrize("scheme", ADMITTED)
 def test_factors_differ_ahead_exactly_where_a_scheme_says_so(scheme):
     at = torch.arange(9, dtype=torch.float64)
-    for position in make(scheme).layers():
-        behind, ahead = (
-            hook(at, at, 9) for hook in (position.rotary_factors, position.rotary_factors_ahead)
-        )
-        same = behind is None or all(map(torch.equal, behind, ahead))
-        assert position.has_factors_ahead == (not same)
+    position = make(scheme)
+    behind, ahead = (
+        hook(at, at, 9) for hook in (position.rotary_factors, position.rotary_factors_ahead)
+    )
+    same = behind is None or all(map(torch.equal, behind, ahead))
+    assert position.has_factors_ahead == (not same)
 
 
 def test_xpos_decays_at_both_sides_and_stays_finite_far_beyond_its_span():
@@ -179,7 +180,7 @@ def test_autocast_leaves_scores_and_biases_alone(scheme):
 def test_later_tokens_matter_and_so_does_their_place(scheme):
     """A model reads what follows; NoPE alone cannot tell in which order it stands."""
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     with torch.no_grad():
         for parameter in model.blocks.parameters():
             parameter.mul_(3)  # at initialisation attention is nearly uniform

@@ -22,6 +22,7 @@ from lexp.attention.prepare import rotate, rotate_by_parts
 from lexp.attention.tiles import of_pieces
 from lexp.attention.toeplitz import distance_row, reversed_matrix
 from lexp.model.chunked_cross_entropy import head_loss
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full
 from lexp.position import FIRE, T5, TISA, ALiBi, XPos
@@ -402,7 +403,7 @@ def kernel_of_a_gpu(layout, case):
 @pytest.mark.parametrize("position", [XPos(16), T5(2)], ids=lambda p: type(p).__name__)
 def test_a_step_compiles_in_one_piece(position):
     """With the kernels of a GPU, without complex numbers; the graph is then run as it is."""
-    model = Transformer(Dims(2, 32, 2, 16, 64), 50, lambda: position)
+    model = Transformer(Dims(2, 32, 2, 16, 64), 50, [LayerEntry(lambda: position)])
     attend = Tiles(Full(), 64, position, CPU, choose=kernel_of_a_gpu)
     ids = torch.randint(0, 50, (2, 65), generator=torch.Generator().manual_seed(0))
     graphs = []

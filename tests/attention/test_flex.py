@@ -22,6 +22,7 @@ from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.data import Tokens
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
 from lexp.position import ALiBi, Position
@@ -44,7 +45,7 @@ def is_taken(position: Position) -> bool:
     return not (position.has_attention_weights or position.samples_positions or biased)
 
 
-TAKEN = [scheme for scheme in SCHEMES if all(map(is_taken, make(scheme).layers()))]
+TAKEN = [scheme for scheme in SCHEMES if is_taken(make(scheme))]
 UNCOMPILED = "ignore:flex_attention called without torch.compile"
 
 
@@ -71,7 +72,7 @@ def device(request, monkeypatch) -> torch.device:
 def layers(scheme: str) -> list[Position]:
     """Its schemes by layer, learned parameters moved away from where they start."""
     torch.manual_seed(0)
-    found = make(scheme, HEADS, HEAD_DIM).eval().layers()
+    found = [make(scheme, HEADS, HEAD_DIM).eval()]
     with torch.no_grad():
         for position in found:
             for parameter in position.parameters():
@@ -150,7 +151,9 @@ def test_a_model_trains_by_it(device):
     """Losses and gradients of a whole model, under autocast too, are those by the usual way."""
     dims = Dims(n_layers=2, d_model=D_MODEL, n_heads=HEADS, head_dim=HEAD_DIM, d_ff=64)
     torch.manual_seed(0)
-    model = Transformer(dims, 50, lambda: make("kerple_log", HEADS, HEAD_DIM)).to(device)
+    model = Transformer(dims, 50, [LayerEntry(lambda: make("kerple_log", HEADS, HEAD_DIM))]).to(
+        device
+    )
     tokens = torch.randint(0, 50, (2, 131), device=device)
 
     def gradients(total, attend, dtype):
@@ -177,7 +180,7 @@ def test_a_model_trains_by_it(device):
 
 def test_what_it_takes_and_what_it_refuses():
     for scheme in SCHEMES:
-        whole = make(scheme, HEADS, HEAD_DIM).layers()
+        whole = [make(scheme, HEADS, HEAD_DIM)]
         if scheme in TAKEN:
             for position in whole:
                 refuse_beyond_flex(Full(), N, position)
@@ -273,7 +276,7 @@ def test_a_run_trains_by_the_kernel_it_asks_for(tiny, device, monkeypatch):
 @pytest.mark.filterwarnings(UNCOMPILED)
 def test_text_is_scored_by_the_kernel_handed_in(device):
     dims = Dims(n_layers=2, d_model=D_MODEL, n_heads=HEADS, head_dim=HEAD_DIM, d_ff=64)
-    model = Transformer(dims, 256, lambda: ALiBi(HEADS)).to(device)
+    model = Transformer(dims, 256, [LayerEntry(lambda: ALiBi(HEADS))]).to(device)
     ids = np.random.default_rng(0).integers(0, 256, 301).astype(np.uint8)
     tokens = Tokens(("random",), ids, np.array([0, 301]), None)
     (span,) = Prefix().spans(tokens, [300], None)

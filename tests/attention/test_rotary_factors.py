@@ -23,6 +23,7 @@ from lexp.attention import (
     flex,
     make_attend,
 )
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import (
     Bidirectional,
@@ -198,7 +199,7 @@ def test_learned_factors_follow_the_parameters(under, pattern):
 def test_a_model_learns_its_factors():
     torch.manual_seed(0)
     dims = Dims(n_layers=2, d_model=16, n_heads=HEADS, head_dim=HEAD_DIM, d_ff=16)
-    model = Transformer(dims, 20, lambda: HARoPE(HEAD_DIM, HEADS))
+    model = Transformer(dims, 20, [LayerEntry(lambda: HARoPE(HEAD_DIM, HEADS))])
     attend = make_attend(Full(), 30, model.schemes, CPU)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     tokens = torch.randint(0, 20, (2, 31))

@@ -10,6 +10,7 @@ from lexp.commands import eval_cost as cost_task
 from lexp.commands.evaluate import eval_
 from lexp.commands.train import train
 from lexp.evaluate import run as evaluate_run
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
@@ -200,7 +201,7 @@ def test_lengths_of_any_size_can_be_planned(study, needs, lengths):
 
 def model_of(position, vocab: int = 50, **dims: int) -> Transformer:
     base = {"n_layers": 2, "d_model": 16, "n_heads": 2, "head_dim": 8, "d_ff": 32, **dims}
-    return Transformer(Dims(**base), vocab, lambda: position)
+    return Transformer(Dims(**base), vocab, [LayerEntry(lambda: position)])
 
 
 @pytest.mark.parametrize("pattern", [Full(), Blockwise(64), Window(128)], ids=repr)

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from lexp.attention import make_attend
 from lexp.distributed.engine import Engine
 from lexp.distributed.shards import Shards
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full
 from lexp.position import DAPE, KerpleLog, KerplePower
@@ -28,7 +29,7 @@ def alone():
 def trained(make, shards: bool) -> list[torch.Tensor]:
     """Losses of three steps that go far, and the learned numbers of the schemes after them."""
     torch.manual_seed(0)
-    model = Transformer(Dims(2, 16, 2, 8, 32), 20, make)
+    model = Transformer(Dims(2, 16, 2, 8, 32), 20, [LayerEntry(make)])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("r1", "r2")):

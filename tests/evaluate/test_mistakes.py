@@ -15,6 +15,7 @@ from lexp.commands.run_plan import make_methods
 from lexp.commands.train import train
 from lexp.config.validation import read_eval
 from lexp.evaluate import EVALUATIONS
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import RoPE, XPos
@@ -192,7 +193,7 @@ def test_14_a_length_that_the_text_does_not_have_is_refused_not_cut():
 def test_15_numbers_hold_at_positions_where_published_code_overflows():
     """xPos leaves float32 36,259 positions from its centre if scaled from one origin (fp16: 4,532);
     here a query's scores depend on distances alone, at any position, in bfloat16 as well."""
-    model = Transformer(dims(), 50, lambda: XPos(8)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: XPos(8))]).eval()
     tokens = tokens_of(1 << 17)
     n = (1 << 17) - 64
     (window,) = Prefix().windows(Prefix().spans(tokens, [n], None)[0], n)
@@ -207,7 +208,7 @@ def test_15_numbers_hold_at_positions_where_published_code_overflows():
 def test_16_the_scored_method_is_the_one_that_would_generate(scheme):
     """Token by token over a growing text, as a decoder reads it, gives the losses of one pass."""
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     ids = torch.from_numpy(tokens_of(14).window(0, 0, 14))[None]
     pattern = Blockwise(3)
     with torch.inference_mode():

@@ -23,9 +23,10 @@ from lexp.extension import (
     YaRN,
     with_schemes,
 )
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
-from lexp.position import DAPE, FIRE, Alternate, HoPE, Learned, NoPE, RoPE, Sinusoidal, Sum, XPos
+from lexp.position import DAPE, FIRE, HoPE, Learned, NoPE, RoPE, Sinusoidal, Sum, XPos
 from lexp.position.alibi import ALiBi
 from lexp.system.errors import NotDefined
 from support.config import choices
@@ -43,7 +44,7 @@ def no_sample(n: int, length: int) -> torch.Tensor:
 
 def changed(extension: Extension, position, lengths: Lengths = LENGTHS):
     """The scheme as extended in a model that has no other."""
-    model = Transformer(dims(), 50, lambda: position)
+    model = Transformer(dims(), 50, [LayerEntry(lambda: position)])
     return extension.extend(model, lengths, no_sample).position
 
 
@@ -211,7 +212,7 @@ def test_fires_local_index_starts_again_with_the_keys_in_sight():
 def test_vector_replacement_spreads_the_trained_vectors():
     """Recomputed by hand: the first layer's mean outputs, stretched, in place of its own."""
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, NoPE)
+    model = Transformer(dims(), 50, [LayerEntry(NoPE)])
     texts = torch.randint(0, 50, (3, 40))
     lengths = Lengths(train_len=12, length=40, longest=40)
     extension = VectorReplacement(layer=1, alpha=1.3, keep=4, n_texts=3)
@@ -239,7 +240,7 @@ def test_vector_replacement_spreads_the_trained_vectors():
 
 def test_extensions_of_hybrids_change_the_layers_and_parts_they_can():
     theta = angles(RoPE(HEAD_DIM))
-    model = Transformer(dims(), 50, lambda: Alternate([RoPE(HEAD_DIM), NoPE()]))
+    model = Transformer(dims(), 50, [LayerEntry(lambda: RoPE(HEAD_DIM)), LayerEntry(NoPE)])
     first, second = NTK().extend(model, LENGTHS, no_sample).schemes
     assert angles(first) != pytest.approx(theta) and isinstance(second, NoPE)
     whole = Sum([RoPE(HEAD_DIM), ALiBi(4)])
@@ -278,7 +279,7 @@ def test_each_extension_is_defined_where_it_means_something(name):
     type_name = type_of(name)
     for scheme in SCHEMES:
         torch.manual_seed(0)
-        model = Transformer(dims(), 50, lambda: make(scheme)).eval()  # noqa: B023
+        model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()  # noqa: B023
         node = {"_target_": f"lexp.extension.{type_name}"}
         if name == "longrope":
             pairs = [len(part.frequencies) for part in model.position.parts]
@@ -286,7 +287,7 @@ def test_each_extension_is_defined_where_it_means_something(name):
         extension = build(node, Extension, name)
         tokens = torch.randint(0, 50, (1, 80))
         given = model, Lengths(L, 80, 80), lambda n, t: tokens[:, :t]  # noqa: B023
-        schemes = make(scheme).layers()
+        schemes = [make(scheme)]
         some = all if name == "vector_replacement" else any
         if not some(defined(name, position) for position in schemes):
             with pytest.raises(NotDefined, match=".{21}"):
@@ -337,7 +338,7 @@ def test_labels_show_what_was_chosen():
 
 
 def test_with_schemes_shares_the_weights():
-    model = Transformer(dims(), 50, lambda: RoPE(HEAD_DIM))
+    model = Transformer(dims(), 50, [LayerEntry(lambda: RoPE(HEAD_DIM))])
     other = with_schemes(model, [NoPE()])
     assert isinstance(other.position, NoPE) and isinstance(model.position, RoPE)
     assert other.head.weight is model.head.weight

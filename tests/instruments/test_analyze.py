@@ -9,6 +9,7 @@ import torch
 from lexp.attention import ChunkSizes, Reference
 from lexp.instruments.capture import capture_scores, hidden_states
 from lexp.instruments.heads import Heads
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import ALiBi, RoPE
@@ -63,7 +64,7 @@ def test_equal_scores_are_the_largest_entropy_and_a_known_distance():
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_watched_attention_computes_what_it_shows(scheme):
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     text, layers = ids(1, 12), []
 
     def plain(q, k, v, position, x, sampled=None):

@@ -14,6 +14,7 @@ from lexp.instruments.base import CheckpointInfo, LabelledMeasurement
 from lexp.instruments.invariance import Diagonals, Invariance, of_products
 from lexp.instruments.receptive import Receptive, gradients, reachable, reached
 from lexp.instruments.spectrum import Spectrum, circularity, components, dimensions, planes
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
 from lexp.position import ALiBi, Learned, NoPE, RoPE, Sinusoidal
@@ -273,7 +274,7 @@ def test_nothing_is_felt_beyond_the_reach_of_all_layers(position, pattern, n):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_is_looked_at_and_feels_what_is_reachable(scheme):
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     n, pattern = 40, Blockwise(3)
     found = Invariance().measure(view(model, pattern, ids(1, n)))
     assert all(r["value"] <= 1 for r in found.rows)

@@ -15,6 +15,7 @@ from lexp.instruments.resolution import Resolution
 from lexp.instruments.spectrum import Spectrum
 from lexp.instruments.variance import Variance
 from lexp.instruments.vectors import Vectors
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import ALiBi, FoX, NoPE, RoPE, Sinusoidal
@@ -55,7 +56,7 @@ class Largest(TorchDispatchMode):
 def one_layer(position) -> Transformer:
     torch.manual_seed(0)
     dims = Dims(n_layers=1, d_model=16, n_heads=1, head_dim=8, d_ff=32)
-    return Transformer(dims, 50, lambda: position).eval()
+    return Transformer(dims, 50, [LayerEntry(lambda: position)]).eval()
 
 
 @pytest.mark.slow

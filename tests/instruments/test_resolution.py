@@ -25,6 +25,7 @@ from lexp.instruments.resolution import (
     expected_curve,
     resolution,
 )
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import FIRE, TISA, ALiBi, NoPE, RoPE, Sandwich, XPos, XPosDecay
@@ -190,7 +191,7 @@ def test_moved_patterns_have_no_theory_and_what_is_no_softmax_no_scores():
     assert {row["of"] for row in rows} == {EACH, MEAN}
     for scheme in ("cope", "dape_alibi", "stick_breaking"):
         torch.manual_seed(0)
-        model = Transformer(dims(), 50, lambda: make(scheme)).eval()  # noqa: B023
+        model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()  # noqa: B023
         with pytest.raises(NotDefined, match="no scores before softmax"):
             Resolution().measure(view(model, Full(), ids(1, 12)))
 
@@ -225,7 +226,7 @@ def bias_by_hand(scheme: str, p, h: int, n: int, i: int) -> float:
 @pytest.mark.parametrize("scheme", ["alibi", "t5", "kerple_log", "tisa", "sandwich", "fire"])
 def test_curves_are_the_papers_formulas(scheme, length):
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).double().eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).double().eval()
     finding = Curves().measure(view(model, Full(), ids(1, length)))
     bias = finding.arrays["bias"]
     assert bias.shape == (len(model.schemes), 4, length)
@@ -285,7 +286,7 @@ def test_biases_that_read_content_are_averaged(pattern, rows, monkeypatch):
     """FoX: sum of log sigmoid(w x_l + b) over l = j+1 .. i, by loops."""
     monkeypatch.setattr("lexp.instruments.curves.ROWS", rows)
     torch.manual_seed(0)
-    model, n = Transformer(dims(), 50, lambda: make("fox")).double().eval(), 14
+    model, n = Transformer(dims(), 50, [LayerEntry(lambda: make("fox"))]).double().eval(), 14
     with torch.no_grad():
         for scheme in model.schemes:
             scheme.gate.weight.mul_(50)
@@ -323,10 +324,10 @@ def test_what_has_no_curve_says_so():
     reasons = {"rope": "adds no bias", "dape_alibi": "whole rows", "cope": "whole rows"}
     for scheme, reason in reasons.items():
         torch.manual_seed(0)
-        model = Transformer(dims(), 50, lambda: make(scheme)).eval()  # noqa: B023
+        model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()  # noqa: B023
         with pytest.raises(NotDefined, match=reason):
             Curves().measure(view(model, Full(), ids(1, 12)))
-    model = Transformer(dims(), 50, lambda: make("swat")).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make("swat"))]).eval()
     rows = Curves().measure(view(model, Full(), ids(1, 12))).rows
     assert {row["measure"] for row in rows} == {"bias"}
 
@@ -344,7 +345,7 @@ def labelled(position, instrument, method, pattern, length) -> LabelledMeasureme
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_has_numbers_or_a_reason(scheme, pattern):
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     for instrument in (Resolution(), Curves()):
         try:
             finding = instrument.measure(view(model, pattern, ids(1, 12)))

@@ -194,34 +194,34 @@ def test_every_scheme_in_every_pattern_equals_the_reference(scheme, pattern, mon
     monkeypatch.setattr("lexp.position.path.BLOCK_KEYS", 7)
     n = 45
     torch.manual_seed(0)
-    for position in make(scheme).eval().layers():
-        with torch.no_grad():
-            for parameter in position.parameters():
-                parameter += 0.1 * torch.randn_like(parameter)
-        try:
-            attend = make_attend(pattern, n, [position], CPU, sizes=sizes)
-        except NotDefined as reason:
-            moves = any(branch.moves for branch in pattern.branches)
-            only = pattern.only_moves and not position.relative
-            assert moves and (only or position.samples_positions), reason
-            continue
-        sampled = position.sample_positions(n)
-        gradients = []
-        for kind, dtype in ((Reference, torch.float64), (None, torch.float32)):
-            inputs, x = draws(n, dtype)
-            own = position.to(dtype)
-            called = attend if kind is None else kind(pattern, n, own, CPU)
-            out = called(*inputs, own, x, sampled)
-            weight = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
-            found = torch.autograd.grad((out * weight).sum(), [*inputs, *own.parameters()],
-                                        allow_unused=True)  # fmt: skip
-            gradients.append([out.detach(), *found])
-        for ours, theirs in zip(gradients[1], gradients[0], strict=True):
-            if theirs is None:
-                assert ours is None
-                continue
-            size = theirs.abs().max().clamp(min=1).item()
-            torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=3e-5 * size)
+    position = make(scheme).eval()
+    with torch.no_grad():
+        for parameter in position.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    try:
+        attend = make_attend(pattern, n, [position], CPU, sizes=sizes)
+    except NotDefined as reason:
+        moves = any(branch.moves for branch in pattern.branches)
+        only = pattern.only_moves and not position.relative
+        assert moves and (only or position.samples_positions), reason
+        return
+    sampled = position.sample_positions(n)
+    gradients = []
+    for kind, dtype in ((Reference, torch.float64), (None, torch.float32)):
+        inputs, x = draws(n, dtype)
+        own = position.to(dtype)
+        called = attend if kind is None else kind(pattern, n, own, CPU)
+        out = called(*inputs, own, x, sampled)
+        weight = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
+        found = torch.autograd.grad((out * weight).sum(), [*inputs, *own.parameters()],
+                                    allow_unused=True)  # fmt: skip
+        gradients.append([out.detach(), *found])
+    for ours, theirs in zip(gradients[1], gradients[0], strict=True):
+        if theirs is None:
+            assert ours is None
+            return
+        size = theirs.abs().max().clamp(min=1).item()
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=3e-5 * size)
 
 
 @pytest.mark.parametrize("pattern", ALL, ids=repr)

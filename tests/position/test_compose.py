@@ -5,13 +5,13 @@ import torch
 
 from lexp.attention import Reference, Tiles, make_attend
 from lexp.extension import PI, Lengths
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, DualChunk, Full, Sinks
 from lexp.position import (
     FIRE,
     T5,
     ALiBi,
-    Alternate,
     FoX,
     Learned,
     NoPE,
@@ -38,10 +38,7 @@ def test_together_lies_flat():
     [
         (lambda: Sum([NoPE()]), "two schemes or more"),
         (lambda: Sum([Learned(9, 8), FoX(8, 2)]), "embeddings have no layers"),
-        (lambda: Alternate([Learned(9, 8), RoPE(8)]), "have no layer"),
-        (lambda: Alternate([Sum([Learned(9, 8), RoPE(8)]), RoPE(8)]), "have no layer"),
         (lambda: Sum([RandomPositions(RoPE(8)), NoPE()]), "cannot be one of several"),
-        (lambda: RandomPositions(Alternate([RoPE(8), NoPE()])), "goes inside Alternate"),
         (lambda: RandomPositions(FIRE(4, 16)), "reads indices"),
         (lambda: RandomPositions(RandomPositions(RoPE(8))), "samples positions itself"),
     ],
@@ -53,23 +50,16 @@ def test_mixtures_without_a_meaning_are_refused(make_it, reason):
 
 def test_learned_rows_can_be_drawn():
     position = RandomPositions(Learned(64, D_MODEL), max_pos=64).eval()
-    model = Transformer(dims(), 50, lambda: position)
+    model = Transformer(dims(), 50, [LayerEntry(lambda: position)])
     attend = make_attend(Full(), 20, model.schemes, CPU)
     assert model(torch.randint(0, 50, (1, 20)), attend).isfinite().all()
-
-
-def test_layers_in_turns_take_their_own_scheme():
-    model = Transformer(dims(), 50, lambda: Alternate([RoPE(HEAD_DIM), NoPE()]))
-    assert [type(p).__name__ for p in model.schemes] == ["RoPE", "NoPE"]
-    each = Transformer(dims(), 50, lambda: Alternate([FoX(D_MODEL, 4), NoPE()]))
-    assert [type(p).__name__ for p in each.schemes] == ["FoX", "NoPE"]
 
 
 def test_fractions_of_t5s_distances_do_not_depend_on_the_origin():
     """Interpolated by 1.5625 distance 25 is 16, on a border, from wherever it is counted."""
     torch.manual_seed(0)
     position = T5(4)
-    model = Transformer(dims(), 50, lambda: position)
+    model = Transformer(dims(), 50, [LayerEntry(lambda: position)])
     for factor in (1.5625, 3.0):
         changed = PI(factor).extend(model, Lengths(64, 200, 200), lambda n, t: None).position
         q, k, v = torch.randn(3, 1, 4, 200, HEAD_DIM)

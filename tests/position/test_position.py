@@ -15,6 +15,7 @@ from lexp.attention import (
     TileSizes,
     make_attend,
 )
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, TISA, CoPE, Learned, Position, Sinusoidal, XPos
@@ -48,11 +49,7 @@ def test_reference_and_fast_paths_match_the_paper_values_and_gradients(
     """Gradients of queries, keys, values and of every learned parameter of the scores."""
     monkeypatch.setattr("lexp.position.path.BLOCK_KEYS", 7)
     torch.manual_seed(0)
-    whole = make(scheme, n_heads).eval()
-    found = getattr(oracles, scheme)
-    per_layer = found if isinstance(found, list) else [found]
-    for position, oracle in zip(whole.layers(), per_layer, strict=True):
-        check_against_oracle(oracle, position.double(), n_heads)
+    check_against_oracle(getattr(oracles, scheme), make(scheme, n_heads).eval().double(), n_heads)
 
 
 @pytest.mark.parametrize("max_pos", [2, 5])
@@ -102,33 +99,33 @@ def check_against_oracle(oracle, position: Position, n_heads: int):
 def test_promises_about_positions_hold(scheme):
     """Moving and stretching all positions changes scores exactly where the scheme says so."""
     torch.manual_seed(0)
-    for position in make(scheme).double().eval().layers():
-        with torch.no_grad():
-            for parameter in position.parameters():
-                parameter += 0.1 * torch.randn_like(parameter)
-        q, k, v = qkv(4, 20)
-        x = torch.randn(1, 20, D_MODEL, dtype=torch.float64)
-        near = torch.arange(20, dtype=torch.float64)
-        attend = Reference(Full(), 20, position, CPU)
+    position = make(scheme).double().eval()
+    with torch.no_grad():
+        for parameter in position.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    q, k, v = qkv(4, 20)
+    x = torch.randn(1, 20, D_MODEL, dtype=torch.float64)
+    near = torch.arange(20, dtype=torch.float64)
+    attend = Reference(Full(), 20, position, CPU)
 
-        def output(positions):
-            return attend(q, k, v, position, x, positions)  # noqa: B023
+    def output(positions):
+        return attend(q, k, v, position, x, positions)
 
-        moved, stretched = ((output(p) - output(near)).abs().max() for p in (near + 977, 3 * near))
-        assert stretched.gt(1e-6) == position.reads_positions
-        # Those that read positions otherwise than by their distance, and FIRE's indices, say so.
-        reads_more = position.reads_positions and not position.relative
-        assert moved.gt(1e-3) if reads_more else moved.lt(1e-9)
-        assert not (reads_more and position.shift_invariant)
+    moved, stretched = ((output(p) - output(near)).abs().max() for p in (near + 977, 3 * near))
+    assert stretched.gt(1e-6) == position.reads_positions
+    # Those that read positions otherwise than by their distance, and FIRE's indices, say so.
+    reads_more = position.reads_positions and not position.relative
+    assert moved.gt(1e-3) if reads_more else moved.lt(1e-9)
+    assert not (reads_more and position.shift_invariant)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_factors_are_made_where_positions_are(scheme):
     """Strips ask for them in every tile: ways to the CPU and back would each be waited for."""
-    for position in make(scheme).layers():
-        there = torch.arange(5, dtype=torch.float64, device="meta")
-        factors = position.rotary_factors(there, there, 5)
-        assert factors is None or {t.device.type for t in factors} == {"meta"}
+    position = make(scheme)
+    there = torch.arange(5, dtype=torch.float64, device="meta")
+    factors = position.rotary_factors(there, there, 5)
+    assert factors is None or {t.device.type for t in factors} == {"meta"}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -136,29 +133,29 @@ def test_shift_invariance_is_as_promised(scheme):
     """LEX, section 2.1: what comes before the tokens in sight, masked, changes nothing."""
     torch.manual_seed(0)
     n, window = 40, 8
-    for position in make(scheme).double().eval().layers():
-        once = [t.detach() for t in qkv(4, n)] + [torch.randn(1, n, D_MODEL, dtype=torch.float64)]
-        q, k, v, x = (torch.cat([t, t], dim=-2) for t in once)
-        sampled = torch.arange(2 * n, dtype=torch.float64) if position.samples_positions else None
-        out = Reference(Window(window), 2 * n, position, CPU)(q, k, v, position, x, sampled)
-        same = torch.allclose(out[:, :, n + window :], out[:, :, window:n], rtol=0, atol=1e-9)
-        assert position.shift_invariant == (same and not position.has_embedding)
+    position = make(scheme).double().eval()
+    once = [t.detach() for t in qkv(4, n)] + [torch.randn(1, n, D_MODEL, dtype=torch.float64)]
+    q, k, v, x = (torch.cat([t, t], dim=-2) for t in once)
+    sampled = torch.arange(2 * n, dtype=torch.float64) if position.samples_positions else None
+    out = Reference(Window(window), 2 * n, position, CPU)(q, k, v, position, x, sampled)
+    same = torch.allclose(out[:, :, n + window :], out[:, :, window:n], rtol=0, atol=1e-9)
+    assert position.shift_invariant == (same and not position.has_embedding)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_promises_about_hooks_hold(scheme):
     """What attention reads off a scheme before calling it is what it then gets."""
     x = torch.randn(1, 20, D_MODEL)
-    for position in make(scheme).layers():
-        at = torch.arange(20, dtype=torch.float64)
-        factors, q = position.rotary_factors(at, at, 20), torch.randn(1, 4, 20, HEAD_DIM)
-        assert (factors is not None) == position.has_rotary_factors
-        assert (position.transform_qk(q, q)[0] is not q) == position.transforms_qk
-        assert (position.embed(x, at.long()) is not x) == position.has_embedding
-        assert (position.bias(x) is not None) == position.has_bias
-        assert (position.attention_weights(x) is not None) == position.has_attention_weights
-        assert (position.sample_positions(20) is not None) == position.samples_positions
-        assert (position.scale(torch.ones(20)) is not None) == position.has_scale
+    position = make(scheme)
+    at = torch.arange(20, dtype=torch.float64)
+    factors, q = position.rotary_factors(at, at, 20), torch.randn(1, 4, 20, HEAD_DIM)
+    assert (factors is not None) == position.has_rotary_factors
+    assert (position.transform_qk(q, q)[0] is not q) == position.transforms_qk
+    assert (position.embed(x, at.long()) is not x) == position.has_embedding
+    assert (position.bias(x) is not None) == position.has_bias
+    assert (position.attention_weights(x) is not None) == position.has_attention_weights
+    assert (position.sample_positions(20) is not None) == position.samples_positions
+    assert (position.scale(torch.ones(20)) is not None) == position.has_scale
 
 
 def test_sinusoidal_is_the_papers_wave():
@@ -288,7 +285,7 @@ def assert_causal(model: Transformer, attend: Attend, n: int, changed_at: tuple[
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_causality_changing_a_token_leaves_all_logits_before_it_bit_equal(scheme):
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     attend = make_attend(Full(), TRAIN_LEN, model.schemes, CPU)
     assert_causal(model, attend, TRAIN_LEN, (0, 1, 31, TRAIN_LEN - 1))
 
@@ -299,7 +296,7 @@ def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern):
     sizes = BlockSizes(TileSizes(whole_tokens=100), ChunkSizes(max_rows=100))
     torch.manual_seed(0)
     n = 333
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     attend = make_attend(pattern, n, model.schemes, CPU, sizes=sizes)
     assert_causal(model, attend, n, (1, 64, 200, n - 1))
 
@@ -308,7 +305,7 @@ def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern):
 def test_position_matters(scheme):
     """Swapping two earlier tokens changes the last prediction by more than rounding."""
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)  # at initialisation attention is nearly uniform

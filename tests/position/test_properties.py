@@ -8,6 +8,7 @@ from lexp.extension import PI, Lengths, LogNScale, YaRN
 from lexp.extension.frequencies import Tempered
 from lexp.extension.interpolation import BetweenRows, Interpolated
 from lexp.extension.scale import Scaled
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional, Full
 from lexp.position import (
@@ -113,7 +114,7 @@ def test_a_sum_has_the_properties_of_its_parts():
 def extended(extension, position: Position) -> Position:
     """The scheme as extended in a model, from L tokens to N."""
     dims = Dims(n_layers=1, d_model=8, n_heads=HEADS, head_dim=HEAD_DIM, d_ff=8)
-    model = Transformer(dims, 9, lambda: position)
+    model = Transformer(dims, 9, [LayerEntry(lambda: position)])
     return extension.extend(model, Lengths(L, N, N), lambda n, length: None).position
 
 

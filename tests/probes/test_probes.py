@@ -20,6 +20,7 @@ from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.data.tokenizer import Bytes, Subwords, train_bpe
 from lexp.display.table import TableCell
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full, Window
 from lexp.position import RoPE
@@ -304,7 +305,7 @@ def test_values_without_a_meaning_are_refused(kind, values):
 def tiny_model(n_layers: int = 2, vocab_size: int = 256) -> Transformer:
     torch.manual_seed(0)
     position = RoPE(8)
-    model = Transformer(Dims(n_layers, 16, 2, 8, 32), vocab_size, lambda: position)
+    model = Transformer(Dims(n_layers, 16, 2, 8, 32), vocab_size, [LayerEntry(lambda: position)])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)
@@ -454,7 +455,7 @@ def test_the_same_model_with_a_short_reach_knows_no_pass_key():
 def test_a_transformer_taught_to_repeat_is_found_to_copy_and_not_past_what_it_sees():
     torch.manual_seed(0)
     rng, length, position = np.random.default_rng(0), 63, RoPE(32)
-    model = Transformer(Dims(2, 64, 2, 32, 128), 256, lambda: position)
+    model = Transformer(Dims(2, 64, 2, 32, 128), 256, [LayerEntry(lambda: position)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
     attend = make_attend(Full(), length, [position], CPU)
     letters = np.unique(BYTES.tokens.ids).astype(np.int64)

@@ -25,6 +25,7 @@ from lexp.evaluate import (
 )
 from lexp.evaluate.partial_progress import PartialFile
 from lexp.extension import Extension
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, Pattern, Window
 from lexp.position import ALiBi, RoPE
@@ -204,7 +205,7 @@ def test_one_pass_gives_every_shorter_length_wherever_nothing_depends_on_length(
 ):
     """Against a pass of its own at every length."""
     torch.manual_seed(0)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     made = exam(Prefix())
     for method in METHODS:
         one = subject(model, tmp_path / method.label)
@@ -235,7 +236,7 @@ def test_extensions_say_truly_whether_they_follow_the_length(name, tmp_path):
     differing = []
     for scheme in ("rope", "nope", "fire", "alibi"):
         torch.manual_seed(0)
-        model = Transformer(dims(), 50, lambda s=scheme: make(s)).eval()
+        model = Transformer(dims(), 50, [LayerEntry(lambda s=scheme: make(s))]).eval()
         method = Method(Full(), extension, max(LENGTHS))
         values = []
         for length in (10, 24):
@@ -279,7 +280,7 @@ STREAMED: list[Pattern] = [Blockwise(3), Window(5), Window(1)]
 def test_pieces_of_a_long_window_give_what_one_pass_gives(scheme, pattern, monkeypatch):
     torch.manual_seed(0)
     tokens = tokens_of(230)
-    model = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "positions" not in name:
@@ -300,7 +301,7 @@ def test_pieces_of_a_long_window_give_what_one_pass_gives(scheme, pattern, monke
     np.testing.assert_allclose(streamed.score(tokens, [window]), expected, rtol=0, atol=1e-5)
     # The halo is needed: with less of it the numbers differ (unless a query sees itself alone).
     if pattern != Window(1):
-        monkeypatch.setattr(Scorer, "_begin", lambda self, start, reach: start // 3 * 3)
+        monkeypatch.setattr("lexp.scoring.scorer.begin_of_field", lambda _, start: start // 3 * 3)
         assert np.abs(streamed.score(tokens, [window]) - expected).max() > 1e-4
 
 
@@ -389,11 +390,13 @@ def test_full_attention_over_chunks_is_the_brute_force(scheme):
     sizes = BlockSizes(TileSizes(whole_tokens=10, max_mask=100), ChunkSizes(max_rows=7))
     torch.manual_seed(0)
     tokens, n = tokens_of(61), 60
-    model = Transformer(dims(), 50, lambda: make(scheme), max_logits=400, mlp_rows=9).eval()
+    model = Transformer(
+        dims(), 50, [LayerEntry(lambda: make(scheme))], max_logits=400, mlp_rows=9
+    ).eval()
     (window,) = Prefix().windows(Prefix().spans(tokens, [n], None)[0], n)
     scorer = Scorer(model, Full(), nullcontext(), make_attend=partial(make_attend, sizes=sizes))
     found = scorer.score(tokens, [window])
-    reference = Transformer(dims(), 50, lambda: make(scheme)).eval()
+    reference = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()
     reference.load_state_dict(model.state_dict())
     reference = reference.double()
     ids = torch.from_numpy(tokens.window(0, 0, n + 1))[None]
@@ -410,6 +413,7 @@ GROWTH = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from contextlib import nullcontext
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Blockwise
 from lexp.position import RoPE
@@ -418,7 +422,7 @@ from lexp.scoring.scorer import Scorer
 from support.evaluation import tokens_of
 import torch
 torch.set_num_threads(1)
-model = Transformer(Dims(2, 64, 2, 32, 128), 50, lambda: RoPE(32)).eval()
+model = Transformer(Dims(2, 64, 2, 32, 128), 50, [LayerEntry(lambda: RoPE(32))]).eval()
 peaks = []
 for n in (1 << 15, 1 << 16, 1 << 18):
     tokens = tokens_of(n + 1)

@@ -5,6 +5,7 @@ import torch
 
 from lexp.attention import Reference
 from lexp.data import Tokens
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from support.schemes import CPU
 
@@ -21,7 +22,7 @@ def tokens_of(*lengths: int, per_token_bytes: int = 1) -> Tokens:
 def tiny_model(position) -> Transformer:
     torch.manual_seed(0)
     dims = Dims(n_layers=2, d_model=16, n_heads=2, head_dim=8, d_ff=32)
-    model = Transformer(dims, 50, lambda: position)
+    model = Transformer(dims, 50, [LayerEntry(lambda: position)])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(4)

@@ -9,15 +9,16 @@ from lexp.position import Position
 from support import ROOT
 
 CPU = torch.device("cpu")
-SCHEMES = sorted(p.stem for p in (ROOT / "conf" / "model").glob("*.yaml"))
+MODELS = {p.stem: OmegaConf.load(p) for p in sorted((ROOT / "conf" / "model").glob("*.yaml"))}
+# Models with one scheme in all layers; those with a list of layers are in tests/model/.
+SCHEMES = [name for name, node in MODELS.items() if "position" in node]
 D_MODEL, HEAD_DIM, TRAIN_LEN = 32, 8, 64
 
 
 def make(scheme: str, n_heads: int = 4, head_dim: int = HEAD_DIM) -> Position:
     """The scheme as its config describes it, at the tests' sizes."""
-    node = OmegaConf.load(ROOT / "conf" / "model" / f"{scheme}.yaml")
     size = {"d_model": D_MODEL, "head_dim": head_dim, "n_heads": n_heads}
-    whole = OmegaConf.create({"model": node, "size": size, "train_len": TRAIN_LEN})
+    whole = OmegaConf.create({"model": MODELS[scheme], "size": size, "train_len": TRAIN_LEN})
     plain = OmegaConf.to_container(whole, resolve=True)
     assert plain["model"]["name"] == scheme
     return build(plain["model"]["position"], Position, "model.position")

@@ -14,6 +14,7 @@ from lexp.commands.train import train
 from lexp.config.validation import read_finetune
 from lexp.data.labelled import LabelledDataset, LabelledFiles, LabelledHub
 from lexp.model.classifier import Classifier, joined
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional
 from lexp.statistics.scores import MEASURES
@@ -62,7 +63,7 @@ def test_pairs_are_joined_and_the_longer_text_gives_way():
 
 def test_a_text_is_classified_alike_alone_and_in_a_batch():
     torch.manual_seed(0)
-    trunk = Transformer(Dims(2, 32, 4, 8, 64), 51, lambda: make("tisa"))
+    trunk = Transformer(Dims(2, 32, 4, 8, 64), 51, [LayerEntry(lambda: make("tisa"))])
     model = Classifier(trunk, 3).double()
     assert model.separator == 51 and model.trunk.embedding.num_embeddings == 52
     tokens = torch.randint(52, (2, 11))

@@ -16,6 +16,7 @@ from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.data import Tokens
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional, BidirectionalWindow
 from lexp.runs import checkpoint
@@ -72,7 +73,7 @@ def test_a_masked_batch_is_a_function_of_seed_and_step():
 
 def test_losses_are_those_of_the_logits_at_chosen_places_and_nowhere_else():
     torch.manual_seed(0)
-    model = Transformer(dims(), VOCABULARY + 1, lambda: make("tisa")).double()
+    model = Transformer(dims(), VOCABULARY + 1, [LayerEntry(lambda: make("tisa"))]).double()
     attend = make_attend(Bidirectional(), 20, model.schemes, CPU)
     inputs, targets, chosen = (
         MaskedLM().make_batch(torch.randint(VOCABULARY, (3, 21)), 0, 0, VOCABULARY).tensors
@@ -146,7 +147,7 @@ def test_the_masked_protocol_asks_for_the_same_tokens_at_every_length():
 def test_scores_equal_brute_force(pattern):
     """Each window on its own, its chosen tokens masked, the loss of each read off the logits."""
     torch.manual_seed(0)
-    model = Transformer(dims(), VOCABULARY + 1, lambda: make("rope_tisa")).eval()
+    model = Transformer(dims(), VOCABULARY + 1, [LayerEntry(lambda: make("rope_tisa"))]).eval()
     tokens, protocol = tokens_of(90, 20, 130), Masked(percent=20)
     spans = protocol.spans(tokens, [64], None)
     windows = [w for span in spans for w in protocol.windows(span, 24)]
@@ -276,8 +277,8 @@ def test_parameters_are_counted_right(objective, shared):
 def test_shared_layers_are_one_block_used_again_and_again():
     torch.manual_seed(0)
     size = {"d_model": 32, "n_heads": 4, "head_dim": 8, "d_ff": 64}
-    shared = Transformer(Dims(3, **size, share_layers=True), 50, lambda: make("rope"))
-    apart = Transformer(Dims(3, **size), 50, lambda: make("rope"))
+    shared = Transformer(Dims(3, **size, share_layers=True), 50, [LayerEntry(lambda: make("rope"))])
+    apart = Transformer(Dims(3, **size), 50, [LayerEntry(lambda: make("rope"))])
     apart.load_state_dict(shared.state_dict())
     tokens = torch.randint(50, (2, 20))
     outputs = []

@@ -413,11 +413,12 @@ def test_other_versions_are_said_on_resume(tiny, monkeypatch):
 
 
 def test_decay_is_for_matrices_and_clipping_limits_the_step():
+    from lexp.model.layers import LayerEntry
     from lexp.model.transformer import Dims, Transformer
     from lexp.position import Learned
     from lexp.training.optim import make_optimizer
 
-    model = Transformer(Dims(1, 8, 1, 8, 8), 11, lambda: Learned(4, 8))
+    model = Transformer(Dims(1, 8, 1, 8, 8), 11, [LayerEntry(lambda: Learned(4, 8))])
     groups = make_optimizer(model, optim(weight_decay=0.3)).param_groups
     names = {id(p): n for n, p in model.named_parameters()}
     decayed = {names[id(p)] for g in groups if g["weight_decay"] == 0.3 for p in g["params"]}

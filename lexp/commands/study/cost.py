@@ -23,7 +23,7 @@ from lexp.commands.run_parts import (
     make_dims,
     make_model,
     make_objective,
-    make_position,
+    make_positions,
     training_pattern,
 )
 from lexp.commands.run_plan import RunPlan
@@ -224,11 +224,8 @@ def weigh(settings: TrainConfig, flops: float | None) -> Weight:
 
 def n_parameters(settings: TrainConfig, n_vocabulary: int) -> int:
     """Return the parameters of a run's model, which may be too large to be made here."""
-    dims, position = make_dims(settings.size), make_position(settings)
-    schemes = position.layers()
-    if position.per_layer:
-        schemes = [schemes[n % len(schemes)] for n in range(dims.n_layers)]
-    of_schemes = sum(p.numel() for scheme in schemes for p in scheme.parameters())
+    dims = make_dims(settings.size)
+    of_schemes = sum(p.numel() for scheme in make_positions(settings) for p in scheme.parameters())
     n_rows = n_vocabulary + make_objective(settings).n_extra
     ends = 2 * n_rows * dims.d_model + dims.d_model
     n_blocks = 1 if dims.share_layers else dims.n_layers

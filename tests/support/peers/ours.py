@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lexp.attention import Reference, make_attend
+from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Block, Dims, Transformer
 from lexp.pattern import Full, Pattern
 from lexp.position import Position
@@ -42,7 +43,7 @@ def make_model(make_position: Callable[[], Position], n_heads: int = 4) -> Trans
     torch.manual_seed(0)
     d_model = width(n_heads)
     dims = Dims(N_LAYERS, d_model, n_heads, HEAD_DIM, 4 * d_model)
-    model = Transformer(dims, VOCAB, make_position).eval()
+    model = Transformer(dims, VOCAB, [LayerEntry(make_position)]).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:

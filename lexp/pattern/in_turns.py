@@ -1,0 +1,65 @@
+"""The patterns of a model whose layers differ, as one value; and how a method replaces them."""
+
+from dataclasses import dataclass
+
+from lexp.pattern.base import Pattern
+from lexp.system.errors import NotDefined
+
+
+@dataclass(frozen=True)
+class InTurns(Pattern):
+    """Patterns that layers take in turns, two or more. Attention is computed with each alone."""
+
+    patterns: tuple[Pattern, ...]
+
+    name = "in_turns"
+
+    def __post_init__(self) -> None:
+        if len(self.patterns) < 2:
+            raise ValueError(f"patterns in turns are two or more, got {len(self.patterns)}")
+
+    @property
+    def turns(self) -> tuple[Pattern, ...]:
+        return self.patterns
+
+    @property
+    def two_sided(self) -> bool:  # type: ignore[override]  # a property of these patterns
+        return any(pattern.two_sided for pattern in self.patterns)
+
+    @property
+    def is_bounded(self) -> bool:
+        return all(pattern.is_bounded for pattern in self.patterns)
+
+    @property
+    def label(self) -> str:
+        return " / ".join(pattern.label for pattern in self.patterns)
+
+    def fit(self, train_len: int, seq_len: int) -> "InTurns":
+        return InTurns(tuple(pattern.fit(train_len, seq_len) for pattern in self.patterns))
+
+
+def in_turns(patterns: tuple[Pattern, ...]) -> Pattern:
+    """Return the patterns that layers take in turns as one; a plain pattern if all are alike."""
+    return patterns[0] if len(set(patterns)) == 1 else InTurns(patterns)
+
+
+def replaced(trained: Pattern, method: Pattern) -> Pattern:
+    """Return the pattern of a model that runs under a method.
+
+    trained: that of training. Where layers differ, the method replaces plain attention alone: a
+    layer that was trained to see fewer keys keeps its own pattern, and no method widens it. Where
+    all layers have one pattern, the method takes its place.
+    """
+    if len(trained.turns) == 1:
+        return method
+    return in_turns(tuple(method if p.sees_all else p for p in trained.turns))
+
+
+def refuse_nothing_replaced(trained: Pattern, method: Pattern) -> None:
+    """Raise NotDefined if a method is for layers with plain attention and the model has none."""
+    if len(trained.turns) > 1 and not any(pattern.sees_all for pattern in trained.turns):
+        own = ", ".join(f"layer {n}: {p.label}" for n, p in enumerate(trained.turns, 1))
+        raise NotDefined(
+            f"{method.name} replaces full attention, which no layer was trained with ({own}); "
+            "use attention=[trained]"
+        )
