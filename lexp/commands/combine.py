@@ -88,8 +88,7 @@ class Combiner:
             lengths = Lengths(TRAIN_LEN, length, length)
             model = extension.extend(model, lengths, lambda n, t: torch.zeros(n, t).long())
             refuse_beyond(model, length)
-            if method.group == "attention":
-                refuse_nothing_replaced(self.pattern(scheme), pattern)
+            refuse_nothing_replaced(self.pattern(scheme), pattern)
             pattern = replaced(self.pattern(scheme), pattern)
             make_attend(pattern, length, model.schemes, torch.device("cpu"))
         except NotDefined as error:

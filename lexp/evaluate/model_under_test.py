@@ -11,7 +11,7 @@ from lexp.data import Tokens
 from lexp.data.lost_text import MOST_LOST
 from lexp.extension import Extension, Lengths, Sample, method_label
 from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Pattern, Trained, refuse_nothing_replaced, replaced
+from lexp.pattern import Full, Pattern, refuse_nothing_replaced, replaced
 from lexp.results import component_spec
 from lexp.system.errors import NotDefined
 from lexp.training.objective import CausalLM, Objective, refuse_other_attention
@@ -107,8 +107,6 @@ class ModelUnderTest:
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """Return the model's pattern under a method, with all sizes filled in."""
-        if isinstance(pattern, Trained):
-            return self.trained
         return replaced(self.trained, pattern.fit(self.run.train_len, length))
 
 
@@ -155,8 +153,7 @@ def prepare(tested: ModelUnderTest, method: Method, length: int) -> tuple[Transf
     lengths = Lengths(tested.run.train_len, length, method.longest)
     model = method.extension.extend(tested.model, lengths, tested.sample)
     pattern = tested.fit(method.pattern, length)
-    if not isinstance(method.pattern, Trained):
-        refuse_nothing_replaced(tested.trained, method.pattern)
+    refuse_nothing_replaced(tested.trained, method.pattern)
     refuse_other_attention(tested.trained, pattern)
     if method.extension.full_only and not isinstance(pattern, Full):
         raise NotDefined(f"{method.extension.name} is measured under full attention")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lexp.pattern.banded import Trained
 from lexp.pattern.base import Pattern
 from lexp.system.errors import NotDefined
 
@@ -50,6 +51,8 @@ def replaced(trained: Pattern, method: Pattern) -> Pattern:
     layer that was trained to see fewer keys keeps its own pattern, and no method widens it. Where
     all layers have one pattern, the method takes its place.
     """
+    if isinstance(method, Trained):
+        return trained
     if len(trained.turns) == 1:
         return method
     return in_turns(tuple(method if p.sees_all else p for p in trained.turns))
@@ -57,7 +60,9 @@ def replaced(trained: Pattern, method: Pattern) -> Pattern:
 
 def refuse_nothing_replaced(trained: Pattern, method: Pattern) -> None:
     """Raise NotDefined if a method is for layers with plain attention and the model has none."""
-    if len(trained.turns) > 1 and not any(pattern.sees_all for pattern in trained.turns):
+    if isinstance(method, Trained) or len(trained.turns) == 1:
+        return
+    if not any(pattern.sees_all for pattern in trained.turns):
         own = ", ".join(f"layer {n}: {p.label}" for n, p in enumerate(trained.turns, 1))
         raise NotDefined(
             f"{method.name} replaces full attention, which no layer was trained with ({own}); "

@@ -16,6 +16,7 @@ from lexp.pattern import (
     Full,
     InTurns,
     SelfExtend,
+    Trained,
     Window,
     refuse_nothing_replaced,
     replaced,
@@ -119,6 +120,8 @@ def test_a_method_with_nothing_to_replace_is_not_defined():
     with pytest.raises(NotDefined, match="layer 1: window-3, layer 2: window-4.*=.trained"):
         refuse_nothing_replaced(local, Blockwise(2))
     refuse_nothing_replaced(HYBRID, Blockwise(2))
+    refuse_nothing_replaced(local, Trained())
+    assert replaced(local, Trained()) == local
 
 
 def test_a_method_that_moves_positions_means_nothing_to_layers_without_them():
