@@ -62,6 +62,7 @@ def quick_pictures(monkeypatch):
 
     tests/display/test_pictures.py and commands in processes of their own render theirs.
     """
+    import lexp.display.heat_png as heat_png
     import lexp.display.png as png
 
     def canned(figure) -> bytes:
@@ -70,7 +71,8 @@ def quick_pictures(monkeypatch):
         pyplot.close(figure)
         return CANNED_PNG
 
-    monkeypatch.setattr(png, "_png", canned)
+    monkeypatch.setattr(png, "figure_png", canned)
+    monkeypatch.setattr(heat_png, "figure_png", canned)
 
 
 @pytest.fixture(scope="session")

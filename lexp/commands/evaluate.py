@@ -13,9 +13,11 @@ from lexp.commands.run_plan import EvalPlan, plan_evaluation
 from lexp.commands.select_runs import count_checkpoints
 from lexp.config.settings import EvalConfig
 from lexp.config.validation import read_eval
+from lexp.display.document import Chart
+from lexp.display.heat_png import heat_map_png
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
-from lexp.display.table import in_markdown, to_markdown
+from lexp.display.table import Table, in_markdown, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
@@ -25,7 +27,7 @@ from lexp.report import (
     caption,
     make_grid,
     metrics_in_order,
-    results_chart,
+    results_picture,
     to_table,
     write_results,
 )
@@ -142,13 +144,16 @@ def _publish(
             rich.print(note)
     rich.lines(*notes)
     paragraphs = [*map(to_markdown, tables), "  \n".join(map(in_markdown, notes))]
-    pictures = {}
+    pictures: dict[str, Chart | Table] = {}
     for label, same in by_protocol.items():
         name = "results.png" if len(protocols) == 1 else f"results-{label}.png"
         last = [result for result in same if result.step == LAST]
-        pictures[name] = results_chart(last or same, variants)
-    styles = CurveStyles.of(pictures.values())
-    drawn = {name: chart_png(chart, styles) for name, chart in pictures.items()}
+        pictures[name] = results_picture(last or same, variants)
+    styles = CurveStyles.of(item for item in pictures.values() if isinstance(item, Chart))
+    drawn = {
+        name: heat_map_png(item) if isinstance(item, Table) else chart_png(item, styles)
+        for name, item in pictures.items()
+    }
     with one_at_a_time(study):
         clean(study, "results.*", "results-*.png")
         write_text(study / "results.md", "\n".join(paragraphs) + "\n")

@@ -27,7 +27,7 @@ from lexp.instruments.expected import measured_table
 from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant, labelled
 from lexp.instruments.over_training import shown
 from lexp.probes.result import PROBES
-from lexp.report.charts import length_chart, position_chart, published_chart
+from lexp.report.charts import length_items, position_chart, published_chart
 from lexp.report.claims import claims
 from lexp.report.expected import Findings, blocks_of, expected_table
 from lexp.report.files import write_files
@@ -225,15 +225,14 @@ def _section(
         *scale_tables(all_series),
         cost_table(all_series),
     ]
-    charts: list[Chart | None] = [length_chart(all_series)]
+    charts: list[Chart | None] = []
     if protocol.all_contexts:
         charts.append(position_chart(all_series))
     if of_series and not protocol.masked:  # papers printed none of masked models
         charts.append(published_chart(all_series))
     by_length = unit_tables(results, notes, below)
-    items = [
-        item for item in (charts[0], by_length, *tables, *charts[1:], *more) if item is not None
-    ]
+    first = length_items(all_series, baseline)
+    items = [n for n in (*first, by_length, *tables, *charts, *more) if n is not None]
     return Section(protocol.label, below[0], tuple(items))
 
 

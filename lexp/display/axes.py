@@ -6,7 +6,7 @@ All layout is done here; assets/page.js only scales what was drawn.
 import itertools
 import math
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTH, HEIGHT = 860, 420
 # RIGHT: without labels at the ends of lines.
@@ -21,16 +21,23 @@ LEAST_GAP = 22
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear map of transformed values to pixels. base: of the logarithm, 0 if there is none."""
+    """A linear map of transformed values to pixels. base: of the logarithm, 0 if there is none.
+
+    linear_to: where it is not 0, values are transformed by asinh(value / linear_to): nearly linear
+    below it and logarithmic above, on both sides of 0.
+    """
 
     base: int
     low: float  # transformed, as high is
     high: float
     start: float  # pixels
     end: float
+    linear_to: float = 0.0
 
     def transform(self, value: float) -> float:
         """Return the logarithm or the value itself; -inf for values <= 0 on a log axis."""
+        if self.linear_to:
+            return math.asinh(value / self.linear_to)
         if not self.base:
             return value
         return math.log(value, self.base) if value > 0 else -math.inf
@@ -71,8 +78,17 @@ def y_axis(values: Sequence[float], log: bool, whole: bool = False) -> Axis:
     return Axis(10 if log else 0, low - room, high + room, HEIGHT - BOTTOM, TOP)
 
 
+def signed_axis(values: Sequence[float], linear_to: float) -> Axis:
+    """Return a y axis for values of both signs and many sizes, 0 among them; see Axis."""
+    ts = [0.0, *(math.asinh(value / linear_to) for value in values)]
+    room = 0.04 * (max(ts) - min(ts)) or 0.5
+    return Axis(0, min(ts) - room, max(ts) + room, HEIGHT - BOTTOM, TOP, linear_to)
+
+
 def y_ticks(axis: Axis) -> list[float]:
     """Return at least four round values: powers of ten on a wide log axis, even steps elsewhere."""
+    if axis.linear_to:
+        return _signed_ticks(axis)
     return log_ticks(axis.low, axis.high) if axis.base else _steps(axis.low, axis.high)
 
 
@@ -85,8 +101,8 @@ def zoomed_ticks(axis: Axis, zoom: float) -> list[float]:
     n_parts = math.ceil(zoom)
     size = (axis.high - axis.low) / n_parts
     ends = [axis.low + n * size for n in range(n_parts + 1)]
-    parts = [Axis(axis.base, low, high, 0, 1) for low, high in itertools.pairwise(ends)]
-    values = sorted(value for part in parts for value in y_ticks(part))
+    parts = [replace(axis, low=low, high=high) for low, high in itertools.pairwise(ends)]
+    values = sorted({value for part in parts for value in y_ticks(part)})
     kept: list[float] = []
     for value in values:
         if not kept or zoom * abs(axis.place(value) - axis.place(kept[-1])) >= LEAST_GAP:
@@ -105,6 +121,22 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) >= 5 or every > 1:
             return ticks
     return _steps(10**low, 10**high)
+
+
+def _signed_ticks(axis: Axis) -> list[float]:
+    """Return 0 and 1, 2 or 5 times powers of ten of both signs: the coarsest set of five.
+
+    Even steps where the axis shows too small a part for that.
+    """
+    low, high = (axis.linear_to * math.sinh(end) for end in (axis.low, axis.high))
+    first = math.floor(math.log10(axis.linear_to))
+    decades = range(first, max(first, math.ceil(math.log10(max(-low, high)))) + 1)
+    for subs in ((1,), (1, 3), (1, 2, 5)):
+        sizes = [s * 10.0**n for n in decades for s in subs]
+        ticks = [v for v in sorted({0.0, *sizes, *(-size for size in sizes)}) if low <= v <= high]
+        if len(ticks) >= 5:
+            return ticks
+    return _steps(low, high)
 
 
 def _steps(low: float, high: float) -> list[float]:

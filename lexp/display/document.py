@@ -42,7 +42,9 @@ class Chart:
     """Curves on one pair of axes; log_x is base 2. marks: vertical lines at x with a label.
 
     absolute: intervals are of single curves, which overlap where differences are certain. They are
-    drawn around the curve pointed at alone, and not in pictures.
+    drawn around the curve pointed at alone, and not in pictures. label: what the numbers are called
+    elsewhere, shown small below the title. linear_to: where it is not 0, the y axis shows values of
+    both signs and many sizes, nearly linear up to linear_to and logarithmic beyond.
     """
 
     title: str
@@ -54,6 +56,8 @@ class Chart:
     marks: tuple[tuple[float, str], ...] = ()
     note: str = ""
     absolute: bool = False
+    label: str = ""
+    linear_to: float = 0.0
 
     def __post_init__(self) -> None:
         xs = [point.x for curve in self.curves for point in curve.points]

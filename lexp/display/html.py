@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 from lexp.display.document import Chart, Item, Page, Picture, Section, UnitTables
+from lexp.display.heat import HEAT_STYLES, heat_scale
 from lexp.display.line_ends import ranked_names
 from lexp.display.style import CurveStyles, is_alone
 from lexp.display.svg import axes, draw, n_outside, numbers, swatch, text, whole_axis
@@ -126,8 +127,16 @@ def _table(table: Table) -> str:
         f'</figcaption><div class="scroll" tabindex="0" role="region"'
         f' aria-label="{text(table.title)}"><table><thead><tr>{"".join(heads)}</tr></thead>'
         f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
-        f"{f'<ul class=notes>{notes}</ul>' if notes else ''}</figure>"
+        f"{_scale(table)}{f'<ul class=notes>{notes}</ul>' if notes else ''}</figure>"
     )
+
+
+def _scale(table: Table) -> str:
+    """Return what the colours of a heat map stand for."""
+    if not any(cell.style in HEAT_STYLES for row in table.rows for cell in row):
+        return ""
+    keys = "".join(f'<li class="{style}">{text(words)}</li>' for style, words in heat_scale())
+    return f'<ul class="scale" aria-label="colours">{keys}</ul>'
 
 
 def _cell(tag: str, cell: TableCell, n: int, table: Table, scope: str) -> str:
@@ -162,7 +171,9 @@ def _chart(chart: Chart, ident: str, styles: CurveStyles) -> str:
         )
     keys = _legends(chart, styles)
     note = f'<p class="note">{text(chart.note)}</p>' if chart.note else ""
-    n, kind = n_outside(chart), "chart" if chart.absolute else "chart bands"
+    # Many bands would cover each other: then only that of the curve pointed at is drawn.
+    kind = "chart" if chart.absolute or len(chart.curves) > FEW else "chart bands"
+    n = n_outside(chart)
     return (
         f'\n<figure class="{kind}" data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
         f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'

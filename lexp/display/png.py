@@ -5,6 +5,7 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,12 @@ END_SIZE, MOST_ENDS = 8, 24
 
 def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
     """Return a chart as PNG, for papers and slides. styles: of all charts beside it."""
-    with _own_style():
-        return _png(chart_figure(chart, styles or CurveStyles.of([chart])))
+    with own_style():
+        return figure_png(chart_figure(chart, styles or CurveStyles.of([chart])))
 
 
 @contextlib.contextmanager
-def _own_style() -> Iterator[None]:
+def own_style() -> Iterator[None]:
     """Draw by matplotlib's defaults while the block runs.
 
     matplotlib takes a matplotlibrc from the current folder, which may be somebody else's and have
@@ -91,7 +92,13 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
             textcoords="offset points", va="top", fontsize=8, color="0.4",
         )  # fmt: skip
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
-    axes.set_title(textwrap.fill(chart.title, TITLE_COLUMNS), fontsize=11, loc="left", pad=10)
+    title = textwrap.fill(chart.title, TITLE_COLUMNS)
+    axes.set_title(title, fontsize=11, loc="left", pad=24 if chart.label else 10)
+    if chart.label:
+        axes.annotate(
+            chart.label, (0, 1), (0, 10), xycoords="axes fraction", textcoords="offset points",
+            fontsize=8, color="0.4",
+        )  # fmt: skip
     axes.set_axisbelow(True)
     axes.grid(True, which="major", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
@@ -201,10 +208,13 @@ def _scale(axes: Any, chart: Chart) -> None:
     log_y = chart.log_y and any(y > 0 for y in drawn)  # an empty log axis cannot be drawn
     if log_y:
         axes.set_yscale("log")
-    low, high = (math.log10(end) if log_y else end for end in axes.get_ylim())
+    if chart.linear_to:
+        axes.set_yscale("asinh", linear_width=chart.linear_to)
+    scale = Axis(10 * log_y, 0, 1, 0, 1, chart.linear_to)
+    low, high = (scale.transform(end) for end in axes.get_ylim())
     for axis, ticks in (
         (axes.xaxis, ticks_of(chart)),
-        (axes.yaxis, y_ticks(Axis(10 * log_y, low, high, 0, 1))),
+        (axes.yaxis, y_ticks(replace(scale, low=low, high=high))),
     ):
         axis.set_ticks(ticks, labels(ticks))
         axis.set_minor_locator(NullLocator())
@@ -220,7 +230,7 @@ def _leave_out_ticks(axes: Any, chart: Chart) -> None:
         text.set_visible(n in shown)
 
 
-@_own_style()
+@own_style()
 def heat_maps(
     title: str,
     panels: Sequence[tuple[str, np.ndarray]],
@@ -271,10 +281,11 @@ def heat_maps(
     figure.suptitle(title, fontsize=11)
     if image is not None:
         figure.colorbar(image, ax=grid, shrink=0.8)
-    return Picture(title, _png(figure), note)
+    return Picture(title, figure_png(figure), note)
 
 
-def _png(figure) -> bytes:  # type: ignore[no-untyped-def]
+def figure_png(figure) -> bytes:  # type: ignore[no-untyped-def]
+    """Return a figure as PNG, and close it."""
     from matplotlib import pyplot
 
     buffer = io.BytesIO()

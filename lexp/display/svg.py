@@ -25,6 +25,7 @@ from lexp.display.axes import (
     Axis,
     label_widths,
     labels,
+    signed_axis,
     x_axis,
     x_ticks,
     y_axis,
@@ -99,6 +100,8 @@ def axes(chart: Chart) -> tuple[Axis, Axis]:
     """Return the axes of a chart as drawn, for all curves."""
     xs = [point.x for curve in chart.curves for point in curve.points]
     x = x_axis([*xs, *(at for at, _ in chart.marks)], chart.log_x, _margin(chart))
+    if chart.linear_to:
+        return x, signed_axis(bounds(chart.curves), chart.linear_to)
     return x, y_axis(bounds(chart.curves), chart.log_y)
 
 
@@ -110,6 +113,8 @@ def _margin(chart: Chart) -> int:
 
 def whole_axis(chart: Chart) -> Axis:
     """Return the y axis that has every finite value, far ones too."""
+    if chart.linear_to:
+        return axes(chart)[1]
     return y_axis(bounds(chart.curves), chart.log_y, whole=True)
 
 

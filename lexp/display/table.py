@@ -10,11 +10,14 @@ from rich.cells import cell_len
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from lexp.display.heat import HEAT_STYLES
 from lexp.system.output import csv_cell
 from lexp.system.text import printable
 
-STYLES = ("", "best", "failed", "muted")
-RICH = {"": "", "best": "bold green", "failed": "red", "muted": "dim"}
+STYLES = ("", "best", "failed", "muted", *HEAT_STYLES)
+RICH = {
+    "": "", "best": "bold green", "failed": "red", "muted": "dim", **dict.fromkeys(HEAT_STYLES, ""),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Tables, charts and claims made from a study's results."""
 
-from lexp.report.perplexity_chart import results_chart
 from lexp.report.perplexity_table import (
     METRICS,
     caption,
@@ -8,6 +7,7 @@ from lexp.report.perplexity_table import (
     metrics_in_order,
     to_table,
 )
+from lexp.report.ratio_map import results_picture
 from lexp.report.results import append_probes, append_results, write_probes, write_results
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "caption",
     "make_grid",
     "metrics_in_order",
-    "results_chart",
+    "results_picture",
     "to_table",
     "write_probes",
     "write_results",

@@ -2,16 +2,38 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from lexp.display.document import Chart, Curve, Point
+from lexp.display.table import Table
 from lexp.report.claims import mean_losses
+from lexp.report.differences_chart import differences_chart
+from lexp.report.perplexity_chart import what_is_shown
 from lexp.report.published import load_published, overlay
+from lexp.report.ratio_map import ratio_map
 from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.scoring.losses import perplexity
 from lexp.statistics import TokenLosses, by_context, geometric_edges, mean
 from lexp.system.output import Tally
+
+
+def length_items(all_series: Sequence[ResultSeries], baseline: str) -> list[Chart | Table]:
+    """Return what shows loss by length first: perplexities, and differences to the baseline.
+
+    The curves of many models are a heat map instead. Why differences are not drawn is a note.
+    """
+    results = [result for series in all_series for result in series.every_result]
+    notes = {series.variant: series.note for series in all_series}
+    ratios = ratio_map(results, notes)
+    differences = differences_chart(all_series, baseline)
+    first = ratios or length_chart(all_series)
+    if isinstance(differences, Chart):
+        return [first, differences]
+    if isinstance(first, Table):
+        return [replace(first, notes=(*first.notes, differences))]
+    return [replace(first, note=f"{first.note} {differences}")]
 
 
 def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
@@ -36,8 +58,8 @@ def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
         (float(n), "trained") for n in sorted({series.train_len for series in all_series})
     )
     return Chart(
-        f"Perplexity by inference length, {all_series[0].protocol.label}",
-        "inference length (tokens)",
+        f"Perplexity by context length - {_what(all_series)}",
+        "context length (tokens)",
         "perplexity per token", True, True, tuple(curves), marks,
         "Mean over seeds. Point at a curve to see its 95 % intervals over documents.", True,
     )  # fmt: skip
@@ -73,7 +95,7 @@ def position_chart(all_series: Sequence[ResultSeries]) -> Chart:
         (float(n), "trained") for n in sorted({series.train_len for series in all_series})
     )
     return Chart(
-        f"Loss by context, {all_series[0].protocol.label}",
+        f"Loss by tokens before the target - {_what(all_series)}",
         "tokens before the target in its window",
         "nats per token", True, False, tuple(curves), marks,
         "Mean over seeds of all targets with that much context; three bins per octave.",
@@ -108,10 +130,15 @@ def published_chart(all_series: Sequence[ResultSeries]) -> Chart | None:
     curves += overlay(rows, all_series[0].train_len)
     return Chart(
         "Comparison with published curves", "length / trained length",
-        "perplexity / perplexity at the trained length", True, True, tuple(curves), ((1.0, "1"),),
+        "perplexity / perplexity at the trained length", True, True, tuple(curves),
+        ((1.0, "trained"),),
         "Ratios, because perplexities of other texts, sizes and vocabularies cannot be compared. "
         "The note of each published curve names its protocol and text.",
     )  # fmt: skip
+
+
+def _what(all_series: Sequence[ResultSeries]) -> str:
+    return what_is_shown([result for series in all_series for result in series.every_result])
 
 
 def _ppl(nll: float) -> float:

@@ -408,12 +408,12 @@ def test_the_report_of_a_trained_study_renders_in_silence(evaluated, tmp_path):
     assert seen.console == [] and seen.requests == []
     tree = Tree(seen.dom)
     assert tree.all("html")[0]["class"] == "js"
-    # Both protocols' curves by length and by context, two models under two methods each, and
-    # printed curves beside ours.
-    assert len(tree.all("figure", "chart")) == 5
+    # Both protocols' curves by length, differences and curves by context, two models under two
+    # methods each, and printed curves beside ours.
+    assert len(tree.all("figure", "chart")) == 7
     assert len(tree.all("g", "curve")) > 4 * 4
     failed = [a for a in tree.all("path", "failed") if a.get("data-x") == "32"]
-    assert len(failed) == 4 and all("Learned ends at 16" in a["data-note"] for a in failed)
+    assert len(failed) == 2 * 4 and all("Learned ends at 16" in a["data-note"] for a in failed)
     drawn = [a for a in tree.all("path", "line") if a["d"]]
     assert len(drawn) >= 4 * 4
     for title in ("segments-32", "prefix-32", "Failures", "Provenance"):

@@ -22,6 +22,7 @@ from lexp.display.axes import (
     labels,
     log_ticks,
     readable,
+    signed_axis,
     spans,
     x_ticks,
     y_axis,
@@ -240,6 +241,28 @@ def test_a_log_axis_of_many_values_has_three_labels_wherever_it_is():
         assert all(PLAIN.fullmatch(text) for _, text in found)
     assert x_ticks([0, 1, 2, 3, 4], False) == [0, 1, 2, 3, 4]  # layers
     assert len(x_ticks([3.6325, 3.6502, 3.6561, 3.9092], False)) >= 4  # losses
+
+
+def test_an_axis_of_both_signs_shows_small_and_large_differences():
+    axis = signed_axis([-0.004, 0.002, 3.0], 0.01)
+    places = [axis.place(value) for value in (-0.004, 0, 0.002, 0.01, 0.1, 1, 3.0)]
+    assert places == sorted(places, reverse=True)  # upwards
+    assert places[1] - places[2] > 8 and places[1] - places[3] == pytest.approx(
+        math.asinh(1) * (axis.start - axis.end) / (axis.high - axis.low)
+    )
+    assert y_ticks(axis) == pytest.approx([0, 0.01, 0.03, 0.1, 0.3, 1, 3])
+    assert y_ticks(signed_axis([-0.5, 3.4], 0.01)) == [-0.1, -0.01, 0, 0.01, 0.1, 1]
+    assert y_ticks(signed_axis([0.001, -0.002], 0.01)) == [-0.002, -0.001, 0, 0.001]
+    for zoom in ZOOMS:
+        found = [zoom * axis.place(value) for value in zoomed_ticks(axis, zoom)]
+        assert len(found) >= 4 and all(a - b >= 22 for a, b in itertools.pairwise(found))
+    curve = Curve("a", "", (Point(1, -0.004), Point(2, 3.0)))
+    chart = Chart("t", "x", "y", False, False, (curve,), linear_to=0.01)
+    shown = seen(drawn(chart).yaxis)
+    assert [value for value, _ in shown] == pytest.approx([0, 0.01, 0.03, 0.1, 0.3, 1, 3])
+    tree = Tree(render(Page("t", "", (Section("s", "", (chart,)),))))
+    texts = [text for tag, text in tree.texts if tag == "text"]
+    assert texts[:7] == ["0", "0.01", "0.03", "0.1", "0.3", "1", "3"]
 
 
 def test_numbers_on_axes_say_which_they_are():
@@ -541,7 +564,8 @@ def test_results_are_means_ranges_and_gaps():
     cells += [cell(5.0, 128, precision="bfloat16"), cell(5.0, 512, pattern=Window())]
     cells += [cell(7.0, 512, variant="other")]
     chart = results_chart(cells, {"other": "lr=1"})
-    assert chart.title == "segments-1024"
+    title = "Perplexity by context length - nano, trained at 128 tokens, books"
+    assert (chart.title, chart.label) == (title, "segments-1024")
     found = {(c.name, c.group): c.points for c in chart.curves}
     assert list(found) == [
         ("rope in float32", "full"), ("rope in float32", "window"), ("rope in bfloat16", "full"),
@@ -551,7 +575,9 @@ def test_results_are_means_ranges_and_gaps():
     assert (first.x, first.y, first.low, first.high) == (128, 5.0, 4.0, 6.0)
     assert second.x == 256 and math.isnan(second.y)
     assert chart.marks == ((128.0, "trained"),)
-    assert results_chart(cells[:2], {}).title == "segments-1024, full"
+    assert results_chart(cells[:2], {}).title == f"{title}, full attention"
+    texts = [text.get_text() for text in drawn(chart).texts]
+    assert "segments-1024" in texts
 
 
 def test_a_line_stops_where_a_cell_is_missing_or_failed():
