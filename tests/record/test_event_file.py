@@ -8,7 +8,7 @@ import pytest
 
 from lexp.commands.train import train
 from lexp.record.event_file import FILE_NAME, EventFile
-from lexp.training import loop
+from support.training import interrupt_after
 
 
 def crc32c(data: bytes) -> int:
@@ -71,18 +71,9 @@ def test_checksums_are_those_of_rfc_3720():
 
 def test_a_resumed_run_continues_in_its_file_and_has_each_step_once(tiny, monkeypatch):
     """Killed after step 6, resumed from step 4: the numbers are those of metrics.jsonl."""
-    real = loop._step
-
-    def step(job, attend, rate, device):
-        if job.step == 6:
-            raise KeyboardInterrupt
-        return real(job, attend, rate, device)
-
     config = tiny("tensorboard=true")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", step)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    with interrupt_after(monkeypatch, 6):
+        train(config)
     (path,) = Path(config.outputs).glob(f"default/*/{FILE_NAME}")
     assert {n for n, _ in events(path)} == set(range(7))
     train(config)

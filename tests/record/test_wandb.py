@@ -18,9 +18,9 @@ from lexp.commands.evaluate import eval_
 from lexp.commands.train import train
 from lexp.record import NullLogger, RunLabel, start_wandb
 from lexp.system.errors import ConfigError
-from lexp.training import loop
 from support import ROOT
 from support.config import TINY, compose, dataset
+from support.training import interrupt_after
 
 PATIENCE_S = 150  # a busy machine takes long to start wandb
 
@@ -86,17 +86,8 @@ def test_a_resumed_run_is_the_same_run_and_an_evaluation_a_job_of_its_group(
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     monkeypatch.setattr("lexp.record.wandb_log.FINISH_TIMEOUT_S", PATIENCE_S)
     config = tiny("wandb=offline", "name=mine")
-    real = loop._step
-
-    def step(job, attend, rate, device):
-        if job.step == 6:
-            raise KeyboardInterrupt
-        return real(job, attend, rate, device)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", step)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    with interrupt_after(monkeypatch, 6):
+        train(config)
     (piece,) = pieces(next((Path(config.outputs) / "mine").glob("rope-*")))
     assert said(capsys) == [f"wandb: offline in {piece}; upload it with: wandb sync {piece}"]
     train(config)

@@ -23,29 +23,22 @@ from lexp.runs import checkpoint, status
 from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, LexpError, StorageError
 from lexp.system.files import sha256
-from support.config import TINY, compose, dataset
-from support.texts import make_text
+from support.config import compose
 
 MISSING = object()
 WRONG = (None, "x", -5, 1.5, 10**400, float("nan"), [], {}, True, [None], {"a": 1}, MISSING)
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Path:
-    """The outputs of one finished run with two checkpoints."""
-    root = tmp_path_factory.mktemp("foreign")
-    for number, split in enumerate(("train", "validation", "test")):
-        (root / split).mkdir()
-        for n in range(2):
-            (root / split / f"{n}.txt").write_text(make_text(2 * number + n, 200))
-    train(compose("train", *TINY, *dataset(root), f"outputs={root}/outputs", "model=rope"))
-    return root / "outputs"
+@pytest.fixture
+def study(trained_once) -> Path:
+    """The outputs of finished runs with two checkpoints each; only read."""
+    return trained_once(("rope", "learned"))
 
 
 @pytest.fixture
 def run(study, tmp_path) -> Run:
     """A copy of that run, to be changed."""
-    folder = next(study.glob("default/*/config.json")).parent
+    folder = next(study.glob("default/rope-*/config.json")).parent
     return Run(Path(shutil.copytree(folder, tmp_path / "default" / folder.name)))
 
 
@@ -116,7 +109,7 @@ def test_losses_that_were_not_finite_are_read(run):
 
 
 @pytest.mark.parametrize("command", ["analyze", "resume"])
-def test_a_damaged_state_ends_a_command_with_its_code(run, study, command):
+def test_a_damaged_state_ends_a_command_with_its_code(run, tiny, command):
     """Once through whole commands: those that read of a state more than its step."""
     outputs = run.folder.parents[1]
     for path in run.checkpoints.glob("step-*"):
@@ -129,8 +122,7 @@ def test_a_damaged_state_ends_a_command_with_its_code(run, study, command):
             analyze(compose("analyze", f"outputs={outputs}", *words, "device=cpu"))
         else:
             (run.folder / "done.json").unlink()
-            root = study.parent
-            train(compose("train", *TINY, *dataset(root), f"outputs={outputs}", "model=rope"))
+            train(tiny(f"outputs={outputs}", "model=rope"))
     assert error.value.exit_code == 4 and "state.json" in str(error.value)
 
 

@@ -1,13 +1,17 @@
 """Runs of tests: where they lie, what of them must not differ, how one is broken off or damaged."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 from lexp.config.schema import plain
 from lexp.data import Batches
 from lexp.runs.checkpoint import latest
 from lexp.runs.run import run_name
+from lexp.training import loop
 
 
 def folder_of(config) -> Path:
@@ -42,6 +46,21 @@ def stop_after(monkeypatch, n_steps: int) -> None:
         return original(self, step)
 
     monkeypatch.setattr(Batches, "batch", batch)
+
+
+@contextmanager
+def interrupt_after(monkeypatch, n_steps: int) -> Iterator[None]:
+    """Interrupt the training in the block as Ctrl-C does, when step n_steps + 1 begins."""
+    original = loop._step
+
+    def step(job, attend, rate, device):
+        if job.step == n_steps:
+            raise KeyboardInterrupt
+        return original(job, attend, rate, device)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "_step", step)
+        yield
 
 
 def flip_a_bit(path: Path) -> None:

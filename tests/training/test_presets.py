@@ -14,6 +14,7 @@ from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
 from lexp.training.profile import TRACE
 from support.config import choices, compose, dataset
+from support.training import interrupt_after
 
 PRESETS = {"tiny": 10, "overfit": 200, "profile": 8}
 
@@ -89,19 +90,8 @@ def test_profile_prints_a_table_and_leaves_a_trace(texts, tmp_path, capfd):
 
 def test_a_profile_that_is_cut_off_says_so(texts, tmp_path, capfd, monkeypatch):
     config = preset("profile", texts, tmp_path, "batch_tokens=256", "tokens=2048", "save_every=5")
-    from lexp.training import loop
-
-    real = loop._step
-
-    def step(job, attend, rate, device):
-        if job.step == 6:
-            raise KeyboardInterrupt
-        return real(job, attend, rate, device)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", step)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    with interrupt_after(monkeypatch, 6):
+        train(config)
     train(config)  # three steps are left
     assert "profile: training ended before" in capfd.readouterr().err
     assert not list(tmp_path.glob(f"debug/*/{TRACE}"))
