@@ -117,7 +117,8 @@ def make_objective(config: RunConfig) -> Objective:
 def training_pattern(config: RunConfig) -> Pattern:
     """Return which keys queries see in training: the layers' own patterns, else the objective's."""
     if isinstance(config.model, ModelConfig):
-        entries = make_entries(config)[: config.size.n_layers]
+        # A size without layers is refused where the model is made.
+        entries = make_entries(config)[: max(1, config.size.n_layers)]
         return in_turns(tuple(entry.pattern for entry in entries))
     if config.model.pattern is None:
         return make_objective(config).pattern
