@@ -6,6 +6,7 @@ from data is escaped text or an escaped attribute, never part of the script.
 
 import base64
 import hashlib
+import textwrap
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -15,10 +16,21 @@ from lexp.display.heat import HEAT_STYLES, heat_scale
 from lexp.display.line_ends import ranked_names
 from lexp.display.style import CurveStyles, is_alone
 from lexp.display.svg import axes, draw, n_outside, numbers, swatch, text, whole_axis
-from lexp.display.table import Table, TableCell, to_csv
+from lexp.display.table import Table, TableCell, printable, to_csv
 
 # Charts of more curves than this get a filter.
 FEW = 8
+# Letters of the description that search engines and messengers show.
+LONGEST = 300
+# Two curves, of which one breaks: the page's sign in a browser's tab.
+ICON = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgBAMAAACBVGfHAAAAElBMVEX6+/fmz2c7c7AeYbMdYbMSWrQrlFIXAAAA"
+    "10lEQVR42pWRPU7EQAxGn2eHErIj0UYRmz57BJq9NidYgXKBhGR7kpnpiSlGCIcCCXf+9OzPP3JhH47/CesvQZ/i"
+    "XshvDd4CD9dDtSPuGRpL5AGJhtB64pQMkT5wXTKE9BxmY6s1PGNs84CrzKRaT7SzJTbokiFyz91sttV6ooGfkjzg"
+    "zumb0HWltASPRiSEzytdKkI+sfXjhosC4LV+HQFoIyBHDyV3ZwEWPITi80JAfeVRe/NHHLL/i5fbBX1HI4CCpxoh"
+    "IC0Ai3gkwApLudqx7BL+ePYX0plGYeFrO1MAAAAASUVORK5CYII="
+)
 
 
 def render(page: Page) -> str:
@@ -48,6 +60,8 @@ def render(page: Page) -> str:
         '<meta name="color-scheme" content="light dark">',
         '<meta name="referrer" content="no-referrer">',
         f"<title>{text(page.title)}</title>",
+        f'<meta name="description" content="{text(_beginning(page.summary))}">',
+        f'<link rel="icon" href="{ICON}">',
         f"<style>{style}</style>\n</head>\n<body>",
         f"<header><h1>{text(page.title)}</h1>{_paragraphs(page.summary)}"
         f"{_small('facts', page.facts)}</header>",
@@ -56,6 +70,11 @@ def render(page: Page) -> str:
         '<div id="tip" role="status" hidden></div>',
         f"<script>{script}</script>\n</body>\n</html>\n",
     ])  # fmt: skip
+
+
+def _beginning(value: str) -> str:
+    """Return the first sentences of a text, at most LONGEST letters."""
+    return textwrap.shorten(printable(value), LONGEST, placeholder=" …")
 
 
 def _digest(source: str) -> str:
@@ -140,7 +159,8 @@ def _scale(table: Table) -> str:
 
 
 def _cell(tag: str, cell: TableCell, n: int, table: Table, scope: str) -> str:
-    classes = [name for name in ("" if n < table.n_labels else "num", cell.style) if name]
+    place = "num" if n >= table.n_labels else "second" if n == 1 else ""
+    classes = [name for name in (place, cell.style) if name]
     attributes = f' class="{" ".join(classes)}"' if classes else ""
     attributes += f' scope="{scope}"' if scope else ""
     return f"<{tag}{attributes}>{text(cell.text)}</{tag}>"

@@ -81,11 +81,25 @@ def acting(source: str, script: str) -> str:
     source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source)
     say = "const say = v => document.documentElement.dataset.result = JSON.stringify(v);"
     wait = "const wait = n => new Promise(done => setTimeout(done, n));"
-    fig = "const fig = document.querySelector('.chart'), svg = fig.querySelector('.plot svg');"
+    fig = "const fig = document.querySelector('.chart'), svg = fig?.querySelector('.plot svg');"
     # Nothing is painted in this mode, so that no frame would ever come.
     wait += "window.requestAnimationFrame = f => setTimeout(f, 0);"
     whole = f"(async () => {{ {say} {wait} {fig} await wait(200); {script} }})()"
     return source.replace("</body>", f"<script>{whole}</script></body>")
+
+
+def narrow(folder: Path, source: str, script: str) -> Visit:
+    """Open a page in a frame as wide as a phone: a window of Chromium has at least 500 pixels."""
+    inner = acting(source, script).replace(
+        "document.documentElement.dataset.result = JSON.stringify(v)",
+        "parent.postMessage(JSON.stringify(v), '*')",
+    )
+    (folder / "inner.html").write_text(inner, encoding="utf-8")
+    return visit(folder, (
+        "<!DOCTYPE html><html><body><iframe src='inner.html' width=390 height=800></iframe><script>"
+        "addEventListener('message', e => { document.documentElement.dataset.result = e.data; });"
+        "</script></body></html>"
+    ))  # fmt: skip
 
 
 def small() -> str:
@@ -228,7 +242,7 @@ def test_a_chart_fills_the_window_and_its_letters_keep_their_size(tmp_path, widt
     seen = visit(tmp_path, acting(source, MEASURE + "say(measure());"), width)
     assert seen.console == [] and len(seen.result["points"]) == 29
     check_places(seen.result, log)
-    body = min(seen.result["window"], 1060)
+    body = min(seen.result["window"], 1280)
     assert body - 80 < seen.result["width"] < body
 
 
@@ -391,15 +405,58 @@ def test_copying_gives_the_table_as_csv(tmp_path):
     assert seen.result == to_csv(table)
 
 
-@pytest.mark.parametrize("width", [500, 900, 1400])
+SIDEWAYS = """
+    const inner = '.scroll, .scroll *, svg *, .key *', root = document.documentElement;
+    const wide = [...document.querySelectorAll('body *')].filter(
+        e => !e.matches(inner) && e.getBoundingClientRect().right > root.clientWidth + 1);
+    say([innerWidth, root.scrollWidth - root.clientWidth, wide.map(e => e.outerHTML)]);
+"""
+
+
+@pytest.mark.parametrize("width", [390, 900, 1400])
 def test_only_tables_scroll_sideways(tmp_path, width):
-    seen = visit(tmp_path, acting(render(page()), """
-        const inner = '.scroll, .scroll *, svg *, .key *', root = document.documentElement;
-        const wide = [...document.querySelectorAll('body *')].filter(
-            e => !e.matches(inner) && e.getBoundingClientRect().right > root.clientWidth + 1);
-        say([root.scrollWidth - root.clientWidth, wide.map(e => e.outerHTML)]);
-    """), width)  # fmt: skip
-    assert seen.result == [0, []]
+    if width < 500:
+        seen = narrow(tmp_path, render(page()), SIDEWAYS)
+    else:
+        seen = visit(tmp_path, acting(render(page()), SIDEWAYS), width)
+    assert seen.result == [width, 0, []]
+
+
+def results(columns: int) -> str:
+    """A page with a table of three models under two methods, and a column for each length."""
+    rows = tuple(
+        (TableCell(model), TableCell(method), *[TableCell("123.45")] * columns)
+        for model in ("rope", "alibi", "xpos") for method in ("full", "blockwise")
+    )  # fmt: skip
+    heads = ("model", "method", *map(str, range(columns)))
+    table = Table("t", heads, rows, 2)
+    return render(Page("t", "", (Section("s", "", (table,)),)))
+
+
+def test_on_a_phone_the_names_of_rows_stay_and_a_shadow_says_that_there_is_more(tmp_path):
+    script = """
+        const box = document.querySelector('.scroll'), row = box.querySelector('tbody tr');
+        const lefts = () => [...row.children].slice(0, 3).map(c => c.getBoundingClientRect().left);
+        const width = row.children[0].getBoundingClientRect().width;
+        const style = getComputedStyle(box), before = lefts();
+        box.scrollLeft = 60; const after = lefts();
+        say({before, after, width, over: box.scrollWidth - box.clientWidth,
+             shadow: style.backgroundImage, moves: style.backgroundAttachment});
+    """
+    seen = narrow(tmp_path, results(8), script)
+    found = seen.result
+    assert seen.console == [] and found["over"] > 60
+    (a, b, c), (x, y, z) = found["before"], found["after"]
+    assert (x, y, z) == pytest.approx((a, b, c - 60), abs=1)
+    assert b - a == pytest.approx(found["width"], abs=1)
+    # What covers the shadow scrolls with the table, so that only its end is without one.
+    assert found["shadow"].count("linear-gradient") == 2 and found["moves"].startswith("local")
+    # A table that fits has nothing to keep.
+    wide = visit(tmp_path, acting(results(8), """
+        const box = document.querySelector('.scroll');
+        say([box.scrollWidth - box.clientWidth, box.className]);
+    """))  # fmt: skip
+    assert wide.result == [0, "scroll"]
 
 
 def test_the_report_of_a_trained_study_renders_in_silence(evaluated, tmp_path):
@@ -418,6 +475,18 @@ def test_the_report_of_a_trained_study_renders_in_silence(evaluated, tmp_path):
     assert len(drawn) >= 4 * 4
     for title in ("segments-32", "prefix-32", "Failures", "Provenance"):
         assert any(tag == "h2" and text == title for tag, text in tree.texts)
+    # No conclusion is outside the view, as it was: of 1400 pixels, and of their table.
+    seen = visit(tmp_path, acting(seen.dom, """
+        const heads = [...document.querySelectorAll('thead th')].filter(
+            e => e.textContent === 'verdict');
+        say(heads.map(head => {
+            const box = head.closest('.scroll').getBoundingClientRect();
+            const cells = [...head.closest('table').querySelectorAll('tbody tr')].map(
+                row => row.children[head.cellIndex].getBoundingClientRect().right);
+            return [head.cellIndex, Math.max(...cells) <= box.right, box.right <= innerWidth];
+        }));
+    """))  # fmt: skip
+    assert seen.result and all(found[1:] == [True, True] for found in seen.result)
 
 
 def test_one_unit_of_a_table_shows_at_a_time_also_without_the_script(tmp_path):

@@ -1,7 +1,9 @@
 """The page as text: well-formed, on its own, every value in its place, no name that acts."""
 
+import base64
 import math
 import re
+from importlib import resources
 
 import pytest
 
@@ -43,12 +45,36 @@ def test_the_page_needs_nothing_else():
             value = attrs.get(name)
             assert value is None or value.startswith(("#", "data:image/png;base64,")), (tag, value)
         assert not [name for name in attrs if name.startswith("on") or name == "style"], attrs
-    assert not {"link", "iframe", "object", "embed", "base"} & {t for t, _, _ in tree.elements}
+    assert not {"iframe", "object", "embed", "base"} & {t for t, _, _ in tree.elements}
+    assert [a["rel"] for a in tree.all("link")] == ["icon"]  # data too, as the loop above has seen
     css = next(text for tag, text in tree.texts if tag == "style")
     assert "url(" not in css and "@import" not in css
     (policy,) = [a["content"] for a in tree.all("meta") if a.get("http-equiv")]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert len(source) < 200_000
+
+
+def test_the_page_says_what_it_is_about():
+    for words in ("Holds to: rope 1x. " + "More. " * 100, PAYLOADS[0], PAYLOADS[1]):
+        tree = Tree(render(Page("t", words, ())))
+        (said,) = [a["content"] for a in tree.all("meta") if a.get("name") == "description"]
+        beginning = " ".join(printable(words).split())
+        assert said.removesuffix(" …") == beginning[: len(said.removesuffix(" …"))]
+        assert 20 < len(said) <= 300 and len(tree.all("script")) == 1
+    icon = base64.b64decode(tree.all("link")[0]["href"].removeprefix("data:image/png;base64,"))
+    assert icon[:8] == b"\x89PNG\r\n\x1a\n" and icon[-8:-4] == b"IEND"
+
+
+def test_tables_and_headings_are_whole_on_paper():
+    css = (resources.files("lexp.display") / "assets" / "page.css").read_text(encoding="utf-8")
+    printed = css[css.index("@media print") :]
+    assert re.search(r"@page \{ margin: \d+mm \d+mm; \}", printed)
+    (kept,) = re.findall(r"([^}]*)\{ break-inside: avoid; \}", printed)
+    assert {"figure", "tr", "h2", "h3"} <= {part.strip() for part in kept.split(",")}
+    assert "display: table-header-group" in printed and "break-after: avoid" in printed
+    # What made the numbers stays folded: 30 runs would be 30 pages.
+    script = (resources.files("lexp.display") / "assets" / "page.js").read_text(encoding="utf-8")
+    assert "beforeprint" not in script
 
 
 def test_names_stay_text(tree):

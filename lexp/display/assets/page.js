@@ -263,14 +263,31 @@ async function copy(button) {
   setTimeout(() => { button.textContent = said; }, 1200);
 }
 
+// The columns that name the rows stay while a table scrolls: the second too, where both leave room.
+function stay(box) {
+  const table = box.querySelector("table"), second = table.querySelector("tbody .second");
+  const first = table.querySelector("tbody th"), scrolls = box.scrollWidth > box.clientWidth + 1;
+  box.classList.toggle("scrolls", scrolls);
+  if (!first || !second) return;
+  const wide = first.offsetWidth + second.offsetWidth;
+  table.style.setProperty("--first", `${first.offsetWidth}px`);
+  box.classList.toggle("stay", scrolls && wide < 0.62 * box.clientWidth);
+}
+
 document.documentElement.classList.add("js");
 for (const button of all(document, ".copy")) button.addEventListener("click", () => copy(button));
 const charts = all(document, ".chart").map(setUp);
+const boxes = all(document, ".scroll");
 let waiting = 0;
+function fit() {
+  for (const chart of charts) chart.scale();
+  for (const box of boxes) stay(box);
+}
+for (const box of boxes) stay(box);
+for (const input of all(document, ".choice input")) input.addEventListener("change", fit); // what was hidden has a size now
 window.addEventListener("resize", () => {
   cancelAnimationFrame(waiting);
-  waiting = requestAnimationFrame(() => { for (const chart of charts) chart.scale(); });
+  waiting = requestAnimationFrame(fit);
 });
 window.addEventListener("scroll", () => { for (const chart of charts) chart.leave(); }, { passive: true });
-window.addEventListener("beforeprint", () => { for (const d of all(document, "details")) d.open = true; });
 })();
