@@ -10,7 +10,7 @@ from lexp.config.job_configs import JobConfigs
 from lexp.config.sweep import check_jobs
 from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
-from support.config import compose
+from support.config import compose_by_hydra
 
 JOBS = {
     "values": ("train", ["model=rope", "seed=3", "lr=1e-2", "dataset=text", "dataset.train=a.txt"]),
@@ -44,7 +44,7 @@ def test_a_job_is_what_hydra_composes(job):
     from hydra import initialize_config_dir
 
     word, words = JOBS[job]
-    expected = compose(word, *words)
+    expected = compose_by_hydra(word, *words)
     hydra_guard.install()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -70,7 +70,7 @@ def test_a_job_with_a_mistake_is_refused_as_hydra_does(words, error):
     from hydra import initialize_config_dir
 
     with pytest.raises(error) as expected:
-        compose("train", *words)
+        compose_by_hydra("train", *words)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         jobs = JobConfigs(GlobalHydra.instance().config_loader(), "train")

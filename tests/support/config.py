@@ -1,5 +1,6 @@
 """Settings of tests: a command's config as the command line composes it, a run of ten steps."""
 
+from functools import cache
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -7,6 +8,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from lexp.cli import hydra_guard
+from lexp.config.job_configs import JobConfigs
 from lexp.config.schema import register_schemas
 from lexp.data.corpus import SPLITS
 from lexp.system.files import config_folder
@@ -19,13 +21,27 @@ TINY = (
 )  # fmt: skip
 
 
-def compose(word: str, *overrides: str):
+def compose_by_hydra(word: str, *overrides: str):
     """Compose a command's config, as the command line would."""
     register_schemas()
     hydra_guard.install()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return hydra_compose(word, overrides=list(overrides))
+
+
+def compose(word: str, *overrides: str):
+    """Return what `compose_by_hydra` returns, ten times sooner (config/test_job_configs.py)."""
+    GlobalHydra.instance().clear()
+    return _configs(word).compose(list(overrides))
+
+
+@cache
+def _configs(word: str) -> JobConfigs:
+    register_schemas()
+    hydra_guard.install()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return JobConfigs(GlobalHydra.instance().config_loader(), word)
 
 
 def choices(group: str) -> list[str]:
