@@ -561,7 +561,7 @@ def stick_breaking(
 
 
 @weights
-def stick_breaking_own(
+def stick_breaking_self(
     q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
 ) -> Tensor:
     """What the weights leave of 1 goes to the token itself: o + rem v."""

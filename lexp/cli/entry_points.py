@@ -18,7 +18,7 @@ from lexp.system.user_code import UserCodeError, in_user_code
 def show(error: LexpError) -> int:
     """Print an error as one line, secrets masked; return its exit code.
 
-    Above the line are the frames of an error in the user's own code.
+    Frames of an error in the user's code are printed above it.
     """
     frames = error.frames if isinstance(error, UserCodeError) else ()
     lines = [line for frame in frames for line in frame.rstrip().split("\n")]

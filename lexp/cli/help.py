@@ -1,4 +1,4 @@
-"""The pages of `lexp COMMAND --help`, from the files of conf/ and the comments in them."""
+"""The page of `lexp COMMAND --help`, made from the files of conf/ and their comments."""
 
 import re
 import shutil
@@ -13,10 +13,10 @@ from lexp.system.errors import ConfigError
 
 LAUNCHERS = "hydra/launcher"
 PRESETS = "debug"
-# Commands that read what is there: a sweep of them needs no other machine.
+# Commands that only read results: they take no launcher.
 READING = ("report", "status")
 WIDTH = 100
-# Where the explanations begin, if the key before them is shorter.
+# The column of explanations; keys that are too long for it have a line of their own.
 COLUMN = 28
 FOOTER = (
     "Change a value: key=value. Start a sweep: -m model=rope,xpos seed=0,1,2",
@@ -27,10 +27,10 @@ FOOTER = (
 def help_page(
     config_folder: Path, command: str, words: list[str], folders: list[str], width: int
 ) -> str:
-    """Return what a command takes: groups with their choices, and values with their comments.
+    """Return the help of a command: its groups with their choices, its values with their comments.
 
-    words: the overrides typed; the keys of the choices among them are explained.
-    folders: others that have config groups as conf/ has. width: columns.
+    words: the overrides typed; choices among them have their keys explained. folders: the config
+    folders of --config-dir. width: columns.
     """
     missing = [folder for folder in folders if not Path(folder).is_dir()]
     if missing:
@@ -59,7 +59,7 @@ def help_page(
 
 
 def presets(folder: Path, width: int) -> list[str]:
-    """Return each preset with the comment at the head of its file."""
+    """Return a line for each preset, with the comment at the head of its file."""
     lines = ["", "Presets for trying things (values that are typed override theirs)"]
     for path in sorted(folder.glob("*.yaml")):
         about = path.read_text(encoding="utf-8").splitlines()[1].removeprefix("# ")
@@ -69,13 +69,13 @@ def presets(folder: Path, width: int) -> list[str]:
 
 
 def page_width() -> int:
-    """Return the width of a page: that of a terminal, at most WIDTH."""
+    """Return the width of a help page: the terminal's, but at most WIDTH."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     return max(40, min(columns, WIDTH))
 
 
 def options(group: str, places: list[Path]) -> list[str]:
-    """Return every choice of a group that the folders have."""
+    """Return the choices of a group in all config folders."""
     files = [
         path.relative_to(place / group)
         for place in places
@@ -89,7 +89,7 @@ def _headline(path: Path) -> str:
 
 
 def _values_of(group: str, choice: str, places: list[Path], width: int) -> list[str]:
-    """Return the keys of a choice under a headline; nothing if there are none."""
+    """Return the lines that explain the keys of a choice; none if it has no keys."""
     files = [place / group / f"{choice}.yaml" for place in places]
     for path in (path for path in files if path.is_file()):
         found = list(choice_keys(group, path))

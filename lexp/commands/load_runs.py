@@ -119,7 +119,7 @@ def load_run_tokenizer(run: Run) -> Tokenizer:
 
 
 def check_code(run: Run, config: TrainConfig | HfRunConfig) -> dict[str, str]:
-    """Return the digests of the user's own code in a run.
+    """Return the digests of the user's code in a run.
 
     CheckpointError if it was edited since training.
     """

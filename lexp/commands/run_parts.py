@@ -127,7 +127,7 @@ def training_pattern(config: RunConfig) -> Pattern:
 
 
 def own_code(config: RunConfig) -> dict[str, str]:
-    """Return the digests of the user's own classes of model and objective, by target.
+    """Return the digests of the user's classes of model and objective, by target.
 
     Texts and vocabularies have digests of their own, whatever code gave them.
     """

@@ -75,7 +75,7 @@ def _find(target: str, where: str) -> Any:
 
 
 def code_of(node: Any, where: str) -> dict[str, str]:
-    """Return, by `_target_`, the digests of the user's own classes in a node and in its parts."""
+    """Return, by `_target_`, the digests of the user's classes in a node and in its parts."""
     if isinstance(node, list):
         return {name: code for inner in node for name, code in code_of(inner, where).items()}
     if not isinstance(node, dict):

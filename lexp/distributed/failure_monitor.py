@@ -47,7 +47,7 @@ class Failure:
 
     def error(self, own_rank: int) -> LexpError:
         """Return the failure as an exception, marked as reported if another rank reports it."""
-        # A class of the user's own stands for its exit code alone.
+        # Of an exception class of a user only the exit code is kept.
         error = getattr(errors, self.kind, LexpError)(self.text)
         error.exit_code, error.reported = self.code, own_rank != self.rank
         return error

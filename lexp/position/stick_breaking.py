@@ -2,11 +2,11 @@
 
     A(i, j) = b_ij prod_{j < k < i} (1 - b_ik),  b_ij = sigmoid(q_i . k_j / sqrt(d)),  j < i
 
-From its latest key back, a query breaks a share off what is left of the stick. No softmax, no
-position encoding, no parameters; a token does not see itself. By equation 2 what is left over is
-given to nobody, so the first token's output is zero (`remainder=none`). Released uses of the
-authors' kernel add it to the token's own value, o_i + (prod_{k < i} (1 - b_ik)) v_i
-(shawntan/stickbreaking-attention 3147a38, tests/test_attn.py): `remainder=own`. The trained models
+A query visits earlier keys from the latest one back; each takes the share b_ij of the weight that
+is left. No softmax, no position encoding, no parameters; a token does not see itself. Equation 2
+drops the weight that no key takes, so the first token's output is zero (`remainder=none`). Released
+uses of the authors' kernel add it to the token itself, o_i + (prod_{k < i} (1 - b_ik)) v_i
+(shawntan/stickbreaking-attention 3147a38, tests/test_attn.py): `remainder=self`. The trained models
 (IBM/dolomite-engine d0ee186) multiply a learned vector by it instead, and normalise over heads.
 """
 
@@ -16,13 +16,14 @@ from torch.nn import functional as F
 
 from lexp.position.base import AttentionWeights, Pair, Position
 
-REMAINDERS = ("none", "own")
+REMAINDERS = ("none", "self")
 
 
 class StickBreaking(Position):
-    """Weights by breaking a stick, nearest keys first.
+    """Attention weights taken from one unit of weight, nearest keys first.
 
-    remainder: who gets what is left of the stick, none or the query's own value.
+    remainder: what becomes of the weight that no key takes: `none`, dropped; `self`, the query's
+    token gets it.
     """
 
     def __init__(self, remainder: str = "none"):
@@ -43,7 +44,7 @@ class StickBreaking(Position):
             broken = torch.exp(F.logsigmoid(scores) + between).masked_fill(~earlier, 0)
             if self.remainder == "none":
                 return broken
-            own = allowed & (pair.j == pair.i)
-            return broken + left.sum(-1, keepdim=True).exp() * own
+            is_self = allowed & (pair.j == pair.i)
+            return broken + left.sum(-1, keepdim=True).exp() * is_self
 
         return weights

@@ -17,7 +17,7 @@ class Component:
     """A pattern, extension, protocol, probe or instrument as it was asked for.
 
     name: the one of its class. label: what tables show. values: its fields, null where left open.
-    code: digest of the user's own classes in it, 8 digits, or "".
+    code: digest of the user's classes in it, 8 digits, or "".
     """
 
     name: str
@@ -33,13 +33,13 @@ def component_of(part: Any) -> Component:
 
 
 def code_in(spec: dict[str, Any]) -> str:
-    """Return the digest of the user's own classes in a `component_spec`, 8 digits, or ""."""
+    """Return the digest of the user's classes in a `component_spec`, 8 digits, or ""."""
     own = list(_own_code(spec))
     return digest(own)[:8] if own else ""
 
 
 def _own_code(spec: Any) -> Iterator[list[str]]:
-    """Yield class and code of each of the user's own classes in a spec."""
+    """Yield class and code of each of the user's classes in a spec."""
     if isinstance(spec, dict):
         if "code" in spec and "class" in spec:
             yield [spec["class"], spec["code"]]

@@ -22,14 +22,15 @@ INSTALLED = ("site-packages", "dist-packages")
 
 
 def allowed_modules() -> list[str]:
-    """Return the modules of the user's own that configs may name (LEXP_ALLOW=a,b)."""
+    """Return the user's modules that configs may name (LEXP_ALLOW=a,b)."""
     return list(filter(None, os.environ.get("LEXP_ALLOW", "").split(",")))
 
 
 class UserCodeError(ConfigError):
-    """An exception in a module of the user's own. frames: its lines in those modules, to be shown.
+    """An exception in one of the user's modules.
 
-    The frames of lexp and its libraries say nothing about the mistake.
+    frames: its lines in those modules, to be shown. The frames of lexp and of libraries are left
+    out: they say nothing about the mistake.
     """
 
     def __init__(self, error: BaseException, where: str, frames: list[str]):
@@ -38,7 +39,7 @@ class UserCodeError(ConfigError):
 
 
 def in_user_code(error: BaseException) -> UserCodeError | None:
-    """Return an exception that passed through a module of the user's own; None for others."""
+    """Return an exception as UserCodeError if it passed through a user's module; else None."""
     if isinstance(error, SyntaxError) and error.filename:
         shown = traceback.format_exception_only(error)[:-1]
         return UserCodeError(
@@ -57,10 +58,10 @@ def in_user_code(error: BaseException) -> UserCodeError | None:
 
 
 def code_digest(kind: type) -> str | None:
-    """Return the digest of the files that a class of the user's own is made of; None for lexp's.
+    """Return the digest of the source files of a user's class; None for a class of lexp.
 
-    That is its module and, as far as it imports them, other allowed modules, modules of the same
-    package and modules beside it.
+    The files are its module and, as far as it imports them, other allowed modules, modules of the
+    same package and modules in the same folder.
     """
     if _top(kind.__module__) == OWN:
         return None
@@ -74,7 +75,7 @@ def code_digest(kind: type) -> str | None:
 
 
 def _sources(first: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and source of a module and of those of the user's own that it imports."""
+    """Yield the name and source of a module and of the user's modules that it imports."""
     tops = {_top(first), *map(_top, allowed_modules())} - {OWN}
     beside = _root(first)
     # Importing a.b.c runs a and a.b too.

@@ -136,7 +136,7 @@ def test_swat_as_released(n_heads):
 
 
 @pytest.mark.parametrize("n", LENGTHS)
-@pytest.mark.parametrize("remainder", ["none", "own"])
+@pytest.mark.parametrize("remainder", ["none", "self"])
 def test_stick_breaking(remainder, n):
     """Tan et al. 2024: o, and o + rem v, by the sums of logarithms of their reference."""
 
@@ -149,7 +149,7 @@ def test_stick_breaking(remainder, n):
         between = torch.einsum("bhis,js->bhij", rest, later)
         weights = (F.logsigmoid(logits) + between).exp().where(earlier, 0.0)
         left = torch.diag_embed(rest.sum(-1).exp())
-        return weights + left if remainder == "own" else weights
+        return weights + left if remainder == "self" else weights
 
     compare(learned(lambda: StickBreaking(remainder)), theirs, 4, n)
 

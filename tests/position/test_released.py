@@ -54,7 +54,7 @@ def path_fox() -> Position:
 
 FORMS: dict[str, Callable[[], Position]] = {
     "alibi_geometric": lambda: ALiBi(N_HEADS, series="geometric"),
-    "stick_breaking_own": lambda: StickBreaking(remainder="own"),
+    "stick_breaking_self": lambda: StickBreaking(remainder="self"),
     "cope_divided": lambda: CoPE(HEAD_DIM, 5, query="divided"),
     "path_silu": lambda: PaTH(D_MODEL, HEAD_DIM, N_HEADS, 4, activation="silu"),
     "path_fox_released": path_fox,
@@ -67,7 +67,7 @@ CASES = [
     (form, path)
     for form, make in FORMS.items()
     for path in PATHS
-    if takes(path, make()) and (form, path) != ("stick_breaking_own", "window")
+    if takes(path, make()) and (form, path) != ("stick_breaking_self", "window")
 ]
 
 
@@ -92,7 +92,9 @@ def test_geometric_slopes(n_heads):
         assert expected == pytest.approx([0.397, 0.157, 0.0625, 0.0248, 0.0098, 0.0039], abs=5e-4)
 
 
-@pytest.mark.parametrize(("form", "expected"), [("none", [0, 0.5, 5.25]), ("own", [1, 5.5, 30.25])])
+@pytest.mark.parametrize(
+    ("form", "expected"), [("none", [0, 0.5, 5.25]), ("self", [1, 5.5, 30.25])]
+)
 def test_the_rest_of_the_stick(form, expected):
     """Of queries of zeros, which break a half off at each key."""
     q, v = torch.zeros(1, 1, 3, 4), torch.tensor([1.0, 10.0, 100.0]).view(1, 1, 3, 1)
@@ -185,7 +187,7 @@ def test_every_kernel_multiplies_scores_by_the_patterns_scale(kind, pattern, siz
 
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: ALiBi(4, "paper"), "series powers or geometric, got 4 and paper"),
-    (lambda: StickBreaking("v"), "remainder none or own, got v"),
+    (lambda: StickBreaking("v"), "remainder none or self, got v"),
     (lambda: CoPE(8, 4, "raw"), "query plain or divided, got 4 and raw"),
     (lambda: PaTH(8, 4, 2, activation="relu"), "activation none or silu, got 32 and relu"),
     (lambda: FIRE(4, 64, activation="silu"), "activation relu or leaky_relu, got silu"),
