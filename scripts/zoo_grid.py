@@ -9,6 +9,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from lexp.display.heat import heat_style
+from lexp.display.heat_png import heat_map_png
+from lexp.display.table import Table, TableCell
+
 Key = tuple[str, str, int]  # scheme, method, length
 Means = dict[Key, tuple[float, float | None]]
 
@@ -84,42 +88,32 @@ def value(means: Means, scheme: str, method: str, length: int) -> float:
 
 def draw(means: Means, train_len: int, path: Path) -> None:
     """How many times the perplexity at the trained length is reached at the longest one."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.colors import LogNorm
-
     longest = max(length for _, _, length in means)
     methods = methods_of(means)
-    schemes = sorted({s for s, _, _ in means})
     plain = as_trained(means, train_len)
-    ratios = [
-        [value(means, s, m, longest) / value(means, s, plain[s], train_len) for m in methods]
-        for s in schemes
-    ]
-    shown = [[r if math.isfinite(r) else math.nan for r in row] for row in ratios]
-    figure, axes = pyplot.subplots(
-        figsize=(2.5 + 0.46 * len(methods), 1.8 + 0.25 * len(schemes)), layout="constrained"
+
+    def ratio(scheme: str, method: str) -> float:
+        return value(means, scheme, method, longest) / value(
+            means, scheme, plain[scheme], train_len
+        )
+
+    def cell(ratio: float) -> TableCell:
+        return TableCell(f"{ratio:.2f}", heat_style(ratio)) if math.isfinite(ratio) else EMPTY
+
+    rows = tuple(
+        (TableCell(scheme), *(cell(ratio(scheme, method)) for method in methods))
+        for scheme in sorted(plain, key=lambda scheme: ratio(scheme, plain[scheme]))
     )
-    image = axes.imshow(shown, norm=LogNorm(0.97, 4), cmap="RdYlGn_r", aspect="auto")
-    axes.set_xticks(range(len(methods)), methods, rotation=55, ha="right", fontsize=8)
-    axes.set_yticks(range(len(schemes)), schemes, fontsize=8)
-    for y, row in enumerate(shown):
-        for x, ratio in enumerate(row):
-            if math.isfinite(ratio):
-                axes.text(x, y, f"{ratio:.2f}", ha="center", va="center", fontsize=6)
-    axes.set_title(
-        f"perplexity at {longest} tokens / at the trained {train_len}, as trained "
-        "(blank: not defined or not run)",
-        fontsize=9,
-    )
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, extend="both")
-    bar.set_ticks([1, 1.5, 2, 3, 4], labels=["1", "1.5", "2", "3", "4"])
-    bar.minorticks_off()
-    figure.savefig(path, dpi=110)
+    table = Table(
+        f"Perplexity at {longest} tokens relative to the trained {train_len}",
+        ("scheme", *(method.replace("_", "\n").replace(" ", "\n") for method in methods)), rows, 1,
+        ("Divided by the perplexity of the scheme as it was trained, at its trained length; sorted "
+         "by that of the scheme as it was trained. Empty: not defined or not run.",),
+    )  # fmt: skip
+    path.write_bytes(heat_map_png(table))
 
 
+EMPTY = TableCell("")
 ORDER = [
     "full", "trained", "blockwise", "blockwise_sinks", "window", "window_sinks", "lm_infinite",
     "self_extend", "rerope", "leaky_rerope", "dual_chunk",

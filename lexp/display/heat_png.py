@@ -8,9 +8,9 @@ from lexp.display.heat import HEAT, HEAT_STYLES, heat_scale
 from lexp.display.png import figure_png, own_style
 from lexp.display.table import Table, TableCell
 
-# All in inches: rows of a block, height of a row, least width of a column, width of a letter.
+# Rows of a block; in inches: height of a row, least width of a column, width of a letter.
 MOST_ROWS, ROW, COLUMN, LETTER = 40, 0.21, 0.5, 0.068
-MARGIN, GAP, HEAD = 0.25, 0.45, 0.3
+MARGIN, GAP, LINE = 0.25, 0.45, 0.15
 FAILED_GROUND, FAILED_INK = "#e9e9e9", "#444444"
 
 
@@ -35,7 +35,8 @@ def heat_map_figure(table: Table) -> Any:
     title = textwrap.wrap(table.title, int((width - 2 * MARGIN) / 0.095))
     below = textwrap.wrap(" ".join(table.notes), int((width - 2 * MARGIN) / 0.062))
     top = MARGIN + 0.24 * len(title) + 0.1
-    height = top + HEAD + n_rows * ROW + 0.5 + 0.16 * len(below) + MARGIN
+    head = _head_height(table)
+    height = top + head + n_rows * ROW + 0.5 + 0.16 * len(below) + MARGIN
     figure = pyplot.figure(figsize=(width, height))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
@@ -44,17 +45,22 @@ def heat_map_figure(table: Table) -> Any:
     for n in range(n_blocks):
         rows = table.rows[n * n_rows : (n + 1) * n_rows]
         _draw_block(axes, table, rows, widths, MARGIN + n * block, top)
-    at = top + HEAD + n_rows * ROW + 0.15
+    at = top + head + n_rows * ROW + 0.15
     _draw_scale(axes, at)
     for n, line in enumerate(below):
         axes.text(MARGIN, at + 0.35 + 0.16 * n, line, fontsize=7.5, va="top", color="0.3")
     return figure
 
 
+def _head_height(table: Table) -> float:
+    return 0.15 + LINE * max(head.count("\n") + 1 for head in table.heads)
+
+
 def _widths(table: Table) -> list[float]:
     widths = []
     for n, head in enumerate(table.heads):
-        letters = max(len(text) for text in (head, *(row[n].text for row in table.rows)))
+        texts = [*head.split("\n"), *(row[n].text for row in table.rows)]
+        letters = max(map(len, texts))
         widths.append(max(COLUMN, LETTER * letters + 0.12))
     return widths
 
@@ -69,16 +75,17 @@ def _draw_block(
 ) -> None:
     from matplotlib.patches import Rectangle
 
+    head_height = _head_height(table)
     starts = [left + sum(widths[:n]) for n in range(len(widths))]
     for n, head in enumerate(table.heads):
         is_label = n < table.n_labels
         at = starts[n] if is_label else starts[n] + widths[n] / 2
         axes.text(
-            at, top + HEAD / 2, head, fontsize=8, color="0.3", va="center",
+            at, top + head_height - 0.07, head, fontsize=8, color="0.3", va="bottom",
             ha="left" if is_label else "center",
         )  # fmt: skip
     for r, row in enumerate(rows):
-        middle = top + HEAD + (r + 0.5) * ROW
+        middle = top + head_height + (r + 0.5) * ROW
         for n, cell in enumerate(row):
             if n < table.n_labels:
                 axes.text(starts[n], middle, cell.text, fontsize=8, va="center")

@@ -197,6 +197,7 @@ def _chart(chart: Chart, ident: str, styles: CurveStyles) -> str:
     return (
         f'\n<figure class="{kind}" data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
         f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'
+        f"{_small('label', chart.label)}"
         f'<div class="plot">{draw(chart, ident, styles)}</div>'
         f'<p class="edge"{"" if n else " hidden"}>Points outside the axis, drawn as triangles at'
         f" its edge: <span>{n}</span></p>{keys}{note}</figure>"

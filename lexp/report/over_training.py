@@ -118,7 +118,7 @@ def _shown(
     ]
     items.append(
         Chart(
-            f"What length costs over training, {protocol}",
+            "Cost of length over training",
             "step",
             "nats per token above the trained length",
             True,
@@ -126,6 +126,7 @@ def _shown(
             tuple(curves),
             (),
             "At the longest length scored; mean over seeds.",
+            label=protocol,
         )
     )
     return items

@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+from dataclasses import replace
 from importlib import resources
 
 import pytest
@@ -63,6 +64,12 @@ def test_the_page_says_what_it_is_about():
         assert 20 < len(said) <= 300 and len(tree.all("script")) == 1
     icon = base64.b64decode(tree.all("link")[0]["href"].removeprefix("data:image/png;base64,"))
     assert icon[:8] == b"\x89PNG\r\n\x1a\n" and icon[-8:-4] == b"IEND"
+
+
+def test_a_chart_says_what_its_numbers_are_called_elsewhere():
+    labelled = replace(chart(curves()), label="segments-2048 <b>")
+    tree = Tree(render(Page("t", "", (Section("s", "", (labelled, chart(curves()))),))))
+    assert len(tree.all("p", "label")) == 1 and ("p", "segments-2048 <b>") in tree.texts
 
 
 def test_tables_and_headings_are_whole_on_paper():
