@@ -23,7 +23,9 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
             """Run a job in its process; submitit's signal handler is installed by now."""
             from lexp.cli.streams import tolerant
             from lexp.launch.hold_signals import take_signals
+            from lexp.system.output import make_libraries_plain
 
+            make_libraries_plain()
             take_signals()
             with tolerant(stops=False):
                 return super().__call__(*arguments)

@@ -15,6 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.sweeper import Sweeper
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from lexp.cli.flags import parse_flags
 from lexp.config.folders import refuse_links_of_sweep
 from lexp.config.home import expand_home, expand_path
+from lexp.config.messages import options
 from lexp.config.yaml_file import check_yaml, said_of
 from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
@@ -131,11 +133,9 @@ class CheckedLoader(ConfigLoaderImpl):
             )
         except OverflowError:
             _raise_too_large(overrides)
-        except ValueError as error:  # of a group without a choice
-            reason = re.sub(
-                r"Config group override must .*", "expected the name of a choice", f"{error}"
-            )
-            raise ConfigError(f"{' '.join(overrides)}: {reason}") from None
+        except ValueError as error:
+            _raise_for_choices(overrides)
+            raise ConfigError(f"{' '.join(overrides)}: {error}") from None
         except KeyError as error:  # of hydra.job.env_copy
             raise ConfigError(f"{' '.join(overrides)}: no environment variable {error}") from None
         except RecursionError:
@@ -216,6 +216,16 @@ class CheckedRepository(CachingConfigRepository):
         for text in strings_in([OmegaConf.to_container(loaded.config), loaded.header, texts]):
             check_interpolation(text, str(path))
         return loaded
+
+
+def _raise_for_choices(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for the override of a group whose value is no name, such as model=null."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group, value = override.key_or_group, override.value()
+        if (config_folder() / group).is_dir() and not isinstance(value, str | list):
+            raise ConfigError(
+                f"{override.input_line}: expected the name of a choice; there are {options(group)}"
+            )
 
 
 def _raise_too_large(overrides: list[str]) -> NoReturn:

@@ -18,7 +18,7 @@ from lexp.cli.streams import ReaderLeft, tolerant
 from lexp.system.children import protect_children
 from lexp.system.errors import EXIT_INTERRUPTED, ConfigError, LexpError, actionable
 from lexp.system.files import config_folder
-from lexp.system.output import make_warnings_plain, say
+from lexp.system.output import make_libraries_plain, say
 from lexp.system.ranks import place, refuse_several, report_on_rank_zero
 from lexp.system.user_code import in_user_code
 
@@ -75,7 +75,7 @@ def main() -> None:
     """Run the `lexp` command; exit with the codes of lexp.system.errors."""
     wait_asleep()
     protect_children()
-    make_warnings_plain()
+    make_libraries_plain()
     arguments = flagged(sys.argv[1:])
     word = arguments[0] if arguments else ""
     code = 0

@@ -27,7 +27,7 @@ from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
 from lexp.system import runtime
 from lexp.system.errors import Incomplete, LexpError
-from lexp.system.output import make_warnings_plain
+from lexp.system.output import make_libraries_plain
 
 # Below so many tokens to read, starting processes takes longer than it saves.
 WORTH_IT_TOKENS = 5e6
@@ -193,7 +193,7 @@ def _work(
     if n_devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(number % n_devices)
     torch.set_num_threads(n_threads)
-    make_warnings_plain()
+    make_libraries_plain()
     runtime.prepare_process()
     texts = Texts(plan, places)
     while True:

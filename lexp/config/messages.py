@@ -18,9 +18,52 @@ EXPECTED = {
 }
 
 
+# What Hydra says of overrides with + and ~ and of choices, and what lexp says instead.
+SAID = {
+    r"already at '.*remove \+ prefix: '([^']*)'": "+{0}: there is a value already; write {0}",
+    r"not delete from config. '([^']*)' does not exist": "~{0}: there is no such key; leave it out",
+    r"not delete from config. The value of '([^']*)' is (.*) and not (.*)\.$": (
+        "~{0}={2}: the value is {1}; write ~{0}"
+    ),
+    r"Could not delete '([^']*)'. No match": (
+        "~{0}: it cannot be left out; choose another by {0}=NAME"
+    ),
+    r"override a value use 'override (\w+): ([^']*)'": (
+        "+{0}={1}: one is chosen already; write {0}={1}"
+    ),
+    r"force-add of config groups is not supported: '\+\+([^']*)'": "++{0}: write {0}",
+    r"Override (\S+) looks like a config group override, but config group '(\w+)'": (
+        "{0}: {1} is no group of configs here; write {1}=VALUE"
+    ),
+    r"Could not override '([^']*)'\.": "no key {0!r}",
+    r"Could not find '(\w+)/([^']*)', Available options in '\w+': (.*)": (
+        "no {0} {1!r}; there are {2}"
+    ),
+}
+
+
+def said_of_override(text: str) -> str:
+    """Return what lexp says where Hydra refuses an override; "" for any other text."""
+    for pattern, words in SAID.items():
+        if found := re.search(pattern, text):
+            return words.format(*found.groups())
+    return ""
+
+
+def missing(key: str) -> str:
+    """Return what lexp says of a key without a value."""
+    if (config_folder() / key).is_dir():
+        return f"no {key} given; there are {options(key)}"
+    return f"no {key} given; write {key}=VALUE"
+
+
 def in_words(text: str, override: str = "") -> str:
     """Return a message of OmegaConf without names of its classes. override: KEY=VALUE, if typed."""
+    if said := said_of_override(text):
+        return said
     body, _, full_key = text.partition(", full_key: ")
+    if body.startswith("Missing mandatory value"):
+        return missing(full_key)
     key, _, value = override.partition("=")
     for pattern, expected in EXPECTED.items():
         if re.search(pattern, body):

@@ -4,10 +4,13 @@ Names of runs, values in cells, study files and messages of libraries may be som
 of them pass `printable` (lexp.system.text) on their way, whatever form they take then.
 """
 
+import logging
 import re
 import sys
 import time
+import traceback
 import warnings
+from types import TracebackType
 from typing import Any
 
 from lexp.system.secrets import masked
@@ -62,12 +65,42 @@ def warn(text: object, stacklevel: int = 1) -> None:
     warnings.warn(line_of(text), stacklevel=stacklevel + 1)
 
 
-def make_warnings_plain() -> None:
-    """Have Python show every warning without characters that act on a terminal.
+def make_libraries_plain() -> None:
+    """Have Python show warnings, log lines and tracebacks without characters that act.
 
     Libraries put names and characters of others in theirs, such as a glyph that a font lacks.
     """
     warnings.formatwarning = _format_warning
+    logging.setLogRecordFactory(PlainRecord)
+    sys.excepthook = _say_traceback
+
+
+class PlainRecord(logging.LogRecord):
+    """A log record whose text acts on nothing, whichever handler writes it."""
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        if self.exc_info:  # handlers take this text for the traceback
+            self.exc_text = "\n".join(_traceback(self.exc_info[1]))
+
+    def getMessage(self) -> str:
+        """Return the message as one line."""
+        return line_of(super().getMessage())
+
+
+def _say_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    say(*_traceback(error))
+
+
+def _traceback(error: BaseException | None) -> list[str]:
+    """Return the lines of a traceback, each as `line_of`; those within a message are indented."""
+    lines = []
+    for chunk in traceback.format_exception(error) if error else []:
+        first, *others = map(line_of, chunk.rstrip("\n").split("\n"))
+        lines += [first, *(line if line.startswith(" ") else f"    {line}" for line in others)]
+    return lines
 
 
 def _format_warning(

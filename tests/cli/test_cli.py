@@ -36,7 +36,7 @@ REFUSED = {
     "frobnicate": ["no command 'frobnicate'", "train, eval, probe"],
     "train modle=xpos": ["no key 'modle'", "did you mean model"],
     "train model.position.bsae=2": ["model.position.base"],
-    "train model=xxpos": ["model/xxpos", "xpos"],
+    "train model=xxpos": ["no model 'xxpos'; there are alibi,", " xpos"],
     "train size.n_layers=abc": ["size.n_layers=abc", "a whole number"],
     "train lr=abc": ["lr=abc", "a number"],
     "train lr": ["lr"],

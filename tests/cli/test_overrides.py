@@ -9,14 +9,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lexp.cli.overrides import PATHS, quoted, readable, readable_word
 from lexp.config.messages import explained
 from lexp.config.schema import plain
-from lexp.config.validation import read_eval, read_train
+from lexp.config.validation import read_eval, read_finetune, read_report, read_train
 from lexp.data.text import TextFiles
 from lexp.system.errors import ConfigError, DataError
-from support.config import compose, dataset
+from support.config import compose_by_hydra, dataset
 from support.forked import lexp, words_for
 
 LIBRARY = re.compile(
     r"\w*(Exception|ListConfig|DictConfig|OmegaConf|Lexer|NoViable|AnyNode|Schema|EOF|Traceback)\w*"
+    r"|Could not|Missing mandatory|defaults list|hydra\.mode"
 )
 PATHS_TYPED = [
     "outputs", "path", "init_from", "run", "dataset.train", "dataset.validation", "dataset.test",
@@ -134,23 +135,45 @@ REFUSED = {
     "train +size@y=nano": "Key 'y' does not exist",
     "train train_len=${size}": "train_len=",
     "train train_len=${name}": "train_len=default: expected a whole number",
-    "train model=null": "expected the name of a choice",
-    "train size=huge": "'size/huge'",
-    "train ~model": "model",
+    "train size=huge": "no size 'huge'; there are medium, ",
+    "train model=": "no model ''; there are alibi, ",
+    "train ~model": "no model given; there are alibi, ",
+    "train +lr=1": "+lr=1: there is a value already; write lr=1",
+    "train ~nokey": "~nokey: there is no such key; leave it out",
+    "train ~seed=3": "~seed=3: the value is 0; write ~seed",
+    "train +model=xpos": "+model=xpos: one is chosen already; write model=xpos",
+    "train ++model=xpos": "++model=xpos: write model=xpos",
+    "train model@x=xpos": "no key 'model@x'",
+    "eval ~attention": "~attention: it cannot be left out; choose another by attention=NAME",
+    "report model@x=rope": "model@x=rope: model is no group of configs here; write model=VALUE",
+    "finetune run=x": "no task.train given; write task.train=VALUE",
+    "finetune task=glue/sst2": "no run given; write run=VALUE",
     "train hydra.job=x": "hydra.job=x: expected values by name",
     "train hydra.sweeper.params=3": "expected values by name",
 }
 
 
+READ = {
+    "eval": read_eval, "train": lambda config: read_train(plain(config)), "report": read_report,
+    "finetune": read_finetune,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("line", REFUSED)
 def test_no_class_of_a_library_is_in_a_message(line):
     command, word = line.split(" ", 1)
-    read = {"eval": read_eval, "train": lambda config: read_train(plain(config))}[command]
     with pytest.raises(Exception) as caught:
-        read(compose(command, word))
+        READ[command](compose_by_hydra(command, word))
     said = str(caught.value) if isinstance(caught.value, ConfigError) else explained(caught.value)
     assert REFUSED[line] in said, said
     assert not LIBRARY.search(said), said
+
+
+@pytest.mark.parametrize("word", ["model=null", "model=3"])
+def test_a_choice_that_is_no_name_is_named_alone(word):
+    with pytest.raises(ConfigError) as caught:
+        compose_by_hydra("train", "seed=1", word)
+    assert str(caught.value).startswith(f"{word}: expected the name of a choice; there are alibi, ")
 
 
 def test_every_key_that_takes_a_path_is_one():

@@ -3,7 +3,9 @@
 import ast
 import csv
 import io
+import logging
 import re
+import sys
 import warnings
 from collections import Counter
 
@@ -25,7 +27,7 @@ from lexp.display.terminal import table_console
 from lexp.record.console import Console
 from lexp.results.csv_file import write_csv
 from lexp.runs.status import Status
-from lexp.system.output import csv_cell, make_warnings_plain, say, warn
+from lexp.system.output import csv_cell, make_libraries_plain, say, warn
 from support import ROOT
 
 HOSTILE = {
@@ -60,8 +62,30 @@ def warned(text, capsys, tmp_path):
 
 
 def warned_by_library(text, capsys, tmp_path):
-    make_warnings_plain()
+    make_libraries_plain()
     return warnings.formatwarning(f"Glyph {text} missing", UserWarning, f"{text}.py", 3)
+
+
+def logged_by_library(text, capsys, tmp_path):
+    """By a handler of the library, and by the one that Python has where there is none."""
+    make_libraries_plain()
+    stream = io.StringIO()
+    for handler in (logging.StreamHandler(stream), logging.lastResort):
+        logger = logging.Logger("library")
+        logger.addHandler(handler)
+        logger.warning("cannot read %s", text)
+        try:
+            raise ValueError(text)
+        except ValueError:
+            logger.exception(text)
+        logger.warning({"of another type": text})
+    return stream.getvalue() + capsys.readouterr().err
+
+
+def crashed(text, capsys, tmp_path):
+    make_libraries_plain()
+    sys.excepthook(ValueError, ValueError(text), None)
+    return capsys.readouterr().err
 
 
 def logged(text, capsys, tmp_path):
@@ -95,6 +119,7 @@ def page(text, capsys, tmp_path):
 
 WRITERS = {
     "say": said, "warn": warned, "warning": warned_by_library, "progress": logged,
+    "log": logged_by_library, "traceback": crashed,
     "console": printed, "status": status,
     "CSV of results": written_rows, "page": page,
     "CSV of a table": lambda text, c, t: to_csv(table_of(text)),
@@ -110,7 +135,16 @@ def test_no_writer_lets_anything_act(writer, capsys, tmp_path):
         out = WRITERS[writer](text, capsys, tmp_path)
         acting = {c for c in out if not c.isprintable() and c not in "\n"}
         assert not acting, (name, acting)
-        if writer in ("say", "warn", "warning", "progress", "console", "status"):
+        if writer in (
+            "say",
+            "warn",
+            "warning",
+            "log",
+            "traceback",
+            "progress",
+            "console",
+            "status",
+        ):
             assert "\nlexp: done" not in out, name
         if writer in ("Markdown", "prose", "page"):
             assert "<script>x" not in out and "<b" not in out.split("</style>")[-1][:0], name
