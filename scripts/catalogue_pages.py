@@ -26,8 +26,8 @@ CONF = ROOT / "conf"
 WRITTEN = "This page is written by `python scripts/catalogue_pages.py`; do not edit it."
 SCHEMES_HEAD = """# Position schemes
 
-`lexp` has {n} position schemes. `lexp train model=NAME` trains one, and `lexp list NAME` prints its
-source, its formula, its values, and why a method is not defined for it.
+`lexp` has {n} position schemes and recurrent mixers. `lexp train model=NAME` trains one, and
+`lexp list NAME` prints its source, its formula, its values, and why a method is not defined for it.
 
 {written}
 
@@ -42,6 +42,9 @@ reconstructed; their docstrings say which parts.
 
 In the formulas, i is the query, j the key, h the head and d its width. *Learned*: parameters of the
 scheme at `size=nano` (4 layers, 4 heads of 32 channels).
+
+Recurrent mixers (`gated_delta_net`, `gla`, `kda`, `mamba2`, `retnet`) take the place of attention
+and its positions. [Mixers](mixers.md) says how they are built and what works with them.
 """
 COMBINES = (
     "Which [attention patterns and extensions](methods.md) are defined for each scheme, tried at "

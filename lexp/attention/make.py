@@ -100,12 +100,13 @@ def make_per_layer(
     refuse_meaningless(pattern, positions)
     made: dict[object, AttentionFunction] = {}
     functions = []
-    for of_layer, position in layer_pairs(pattern, positions):
+    pairs = [pair for pair in layer_pairs(pattern, positions) if pair[0].attends]
+    for of_layer, position in pairs:
         key = of_layer, table_key(position)
         if key not in made:
             made[key] = make(of_layer, seq_len, position, device)
         functions.append(made[key])
-    return PerLayer(positions, functions)
+    return PerLayer([position for _, position in pairs], functions)
 
 
 def layer_pairs(pattern: Pattern, positions: Sequence[Position]) -> list[tuple[Pattern, Position]]:

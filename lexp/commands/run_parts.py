@@ -17,7 +17,7 @@ from lexp.model import layers
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
 from lexp.model.transformer import Dims, Transformer
-from lexp.pattern import Pattern, in_turns
+from lexp.pattern import NoAttention, Pattern, in_turns
 from lexp.position import NoPE, Position
 from lexp.system.errors import ConfigError
 from lexp.system.files import make_folder
@@ -71,7 +71,15 @@ def make_entry(config: RunConfig, entry: LayerConfig, where: str) -> LayerEntry:
     make_mixer: Callable[[], Mixer] | None = None
     if entry.mixer is not None:
         make_mixer = partial(entry.mixer.build, Mixer, f"{where}.mixer")
-        refuse_beside_mixer(entry, make_mixer(), where)
+        mixer = make_mixer()
+        refuse_beside_mixer(entry, mixer, where)
+        if not mixer.attends:
+            if pattern.two_sided:
+                raise ConfigError(
+                    f"{where}.mixer: {type(mixer).__name__} reads from left to right, but "
+                    f"objective={config.objective.name} needs both sides; use objective=causal"
+                )
+            pattern = NoAttention()
     if entry.position is not None:
         make_position = partial(entry.position.build, Position, f"{where}.position")
     if entry.pattern is not None:

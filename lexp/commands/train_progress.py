@@ -79,7 +79,7 @@ def _description(job: loop.TrainingJob, folder: Path, machine: Machine) -> list[
     total = steps.n_steps * steps.step_tokens
     lines = [
         f"{folder} ({f'from step {job.step}' if job.step else 'from the start'})",
-        f"  {n_parameters / 1e6:.2f}M parameters, {job.model.position.title}, {machine}",
+        f"  {n_parameters / 1e6:.2f}M parameters, {job.model.title}, {machine}",
         f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
         f"{steps.train_len}, {total / (batches.n_windows * steps.train_len):.2f} epochs",
     ]

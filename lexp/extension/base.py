@@ -77,14 +77,19 @@ class OfSchemes(Extension):
 
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
         """Return the model with its schemes changed."""
-        for position in model.schemes:
+        pairs = list(zip(model.schemes, model.attending, strict=True))
+        own = [position for position, attends in pairs if attends]
+        if not own:
+            raise NotDefined(f"{self.name} changes attention, which no layer computes")
+        for position in own:
             for part in position.parts:
                 if part.samples_positions:
                     raise NotDefined(f"{part.title} was trained at positions beyond the text's")
                 if isinstance(part, Wrapper) and part.has_attention_weights:
                     raise NotDefined(f"{self.name} does not reach into {part.title}")
+        changed = iter(some_changed(own, lambda position: self.change(position, lengths)))
         return with_schemes(
-            model, some_changed(model.schemes, lambda position: self.change(position, lengths))
+            model, [next(changed) if attends else position for position, attends in pairs]
         )
 
 

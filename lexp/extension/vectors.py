@@ -51,6 +51,8 @@ class VectorReplacement(Extension):
 
     def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
         """Return the model with one layer's output edited."""
+        if not all(model.attending):
+            raise NotDefined("vector_replacement is for models with attention in all layers")
         if not all(isinstance(position, NoPE) for position in model.schemes):
             name = model.position.title
             raise NotDefined(f"vector_replacement is for models without encodings, not for {name}")

@@ -11,12 +11,14 @@ from lexp.attention import (
     AttentionInput,
     Chunked,
     ChunkSizes,
+    layer_pairs,
     refuse_meaningless,
 )
 from lexp.attention.chunked import QueryChunk
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
 from lexp.position import Position
+from lexp.system.errors import NotDefined
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ class ScoreCapture(AttentionFunction):
 
     def __post_init__(self) -> None:
         refuse_meaningless(self.pattern, self.schemes)
+        self.patterns = {id(p): own for own, p in layer_pairs(self.pattern, self.schemes)}
 
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
-        pattern = self.pattern.turns[self.layer % len(self.pattern.turns)]
+        pattern = self.patterns[id(position)]
         layer = LayerInputs(self.layer, q, k, v, x, position, sampled, pattern)
         self.layer += 1
         if self.on_layer is not None:
@@ -74,6 +77,16 @@ class ScoreCapture(AttentionFunction):
         return torch.cat(outputs, dim=2).to(v.dtype)
 
 
+def refuse_without_attention(model: Transformer) -> None:
+    """Raise NotDefined for a model with a recurrent layer: it has no scores."""
+    if not all(model.attending):
+        layer = model.attending.index(False)
+        raise NotDefined(
+            f"layer {layer + 1} of this model is recurrent and has no attention scores: use an "
+            "instrument of hidden states or gradients (position_probe, vectors, receptive)"
+        )
+
+
 def capture_scores(
     model: Transformer,
     tokens: Tensor,
@@ -86,6 +99,7 @@ def capture_scores(
 
     on_chunk, on_layer: see ScoreCapture. Returns the final normed hidden states [B, T, d_model].
     """
+    refuse_without_attention(model)
     capture = ScoreCapture(
         pattern, tokens.shape[1], model.schemes, on_chunk, on_layer, sizes or ChunkSizes()
     )

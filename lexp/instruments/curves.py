@@ -24,7 +24,7 @@ from lexp.attention import layer_pairs
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
-from lexp.instruments.capture import LayerInputs, capture_scores
+from lexp.instruments.capture import LayerInputs, capture_scores, refuse_without_attention
 from lexp.instruments.charts import name_with_seed
 from lexp.instruments.distances import DistanceMeans, spaced
 from lexp.model.transformer import Transformer
@@ -54,6 +54,7 @@ class Curves(Instrument):
         One scheme where all layers share it (its layer is `all`). NaN where nothing is in sight.
         """
         schemes = inputs.model.schemes
+        refuse_without_attention(inputs.model)
         refuse_without_bias(schemes)
         mean = any(reads_content(scheme, inputs) for scheme in schemes)
         if mean:

@@ -112,7 +112,9 @@ def reachable(pattern: Pattern, n_inputs: int, model: Transformer) -> int:
     schemes, turns = model.schemes, pattern.turns
     for n in reversed(range(len(model.blocks))):
         scheme, own = schemes[n % len(schemes)], turns[n % len(turns)]
-        if isinstance(own, Banded):
+        if not own.attends:
+            first = 0  # the state may keep something of every token
+        elif isinstance(own, Banded):
             first = int(own.first_key(torch.tensor(first))) - scheme.n_earlier
         else:
             first = min(branch.keys(first, first + 1)[0] for branch in own.branches)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lexp.attention import Attend
 from lexp.model.chunked_cross_entropy import head_loss, wide
 from lexp.model.layers import LayerEntry, in_turns, make_positions
-from lexp.model.mixer import Attention, Mixer
+from lexp.model.mixer import Attention, Mixer, Recurrent, State
 from lexp.position import Position
 
 # Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), so that
@@ -72,7 +72,19 @@ class Block(nn.Module):
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
         """Map x [B, T, d_model] to the same shape."""
-        x = x + self.mixer(self.norm_attention(x), position, attend, sampled)
+        return self._fed(x + self.mixer(self.norm_attention(x), position, attend, sampled))
+
+    def read(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Map x [B, T, d_model], which follows what `state` has read, to the same shape.
+
+        Of layers with a recurrent mixer alone. Also returns the state after x.
+        """
+        mixer = self.mixer
+        assert isinstance(mixer, Recurrent), "no other mixer has a state"
+        mixed, state = mixer.read(self.norm_attention(x), state)
+        return self._fed(x + mixed), state
+
+    def _fed(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.shape[1] <= self.mlp_rows:
             return x + self.mlp(x)
         for rows in x.split(self.mlp_rows, dim=1):
@@ -80,9 +92,11 @@ class Block(nn.Module):
         return x
 
     @property
-    def mixer(self) -> nn.Module:
+    def mixer(self) -> Mixer:
         """Return the mixer, which has its own name among the layer's parts."""
-        return self.get_submodule(self.mixer_name)
+        mixer = self.get_submodule(self.mixer_name)
+        assert isinstance(mixer, Mixer), "as it was built"
+        return mixer
 
     def mlp(self, x: Tensor) -> Tensor:
         """Return the feed-forward layer's output for x [B, T, d_model], without the residual."""
@@ -132,6 +146,9 @@ class Transformer(nn.Module):
             writes_residual = name.endswith((".out.weight", "mlp_out.weight"))
             std = 0.02 / math.sqrt(2 * n_layers) if writes_residual else 0.02
             nn.init.normal_(parameter, std=std)
+        for block in set(self.blocks):
+            assert isinstance(block, Block), "as built above"
+            block.mixer.initialise()
 
     @property
     def position(self) -> Position:
@@ -142,6 +159,23 @@ class Transformer(nn.Module):
     def schemes(self) -> list[Position]:
         """Return the schemes that layers take in turns."""
         return [position for position in self.positions if isinstance(position, Position)]
+
+    @property
+    def attending(self) -> list[bool]:
+        """Return of each scheme whether its layers compute attention."""
+        blocks = list(self.blocks)[: len(self.positions)]
+        return [not isinstance(block, Block) or block.mixer.attends for block in blocks]
+
+    @property
+    def title(self) -> str:
+        """Return what tells its layers apart: their schemes, or mixers without one."""
+        names = [
+            scheme.title if attends or not isinstance(block, Block) else type(block.mixer).__name__
+            for scheme, attends, block in zip(
+                self.schemes, self.attending, self.blocks, strict=False
+            )
+        ]
+        return " / ".join(dict.fromkeys(names))
 
     def hidden(self, tokens: Tensor, attend: Attend, first: int = 0) -> Tensor:
         """Return final normed hidden states [B, T, d_model] of token ids [B, T].
@@ -169,6 +203,26 @@ class Transformer(nn.Module):
         """
         hidden = self.hidden(tokens, attend, first)[:, -targets.shape[1] :].flatten(0, 1)
         return self._losses(hidden, targets.flatten()).view_as(targets)
+
+    def losses_in_pieces(self, tokens: Tensor, targets: Tensor, rows: int) -> Tensor:
+        """Return `losses` of a model whose layers are all recurrent, reading `rows` tokens at once.
+
+        The layers' states are carried from piece to piece, so memory does not depend on T.
+        """
+        states: list[State | None] = [None] * len(self.blocks)
+        n_tokens, n = targets.shape[1], tokens.shape[1]
+        first, losses = n - n_tokens, []
+        for start in range(0, n, rows):
+            end = min(start + rows, n)
+            x = self.embedding(tokens[:, start:end])
+            for index, block in enumerate(self.blocks):
+                assert isinstance(block, Block), "models from elsewhere have attention"
+                x, states[index] = block.read(x, states[index])
+            if end > first:
+                hidden = self.norm(x[:, max(0, first - start) :]).flatten(0, 1)
+                wanted = targets[:, max(0, start - first) : end - first]
+                losses.append(self._losses(hidden, wanted.flatten()).view_as(wanted))
+        return torch.cat(losses, dim=1)
 
     def losses_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
         """Return losses (negative log-likelihood, nats) of chosen tokens, float32 [n].

@@ -9,12 +9,13 @@ from lexp.pattern.bidirectional import (
     TwoSided,
 )
 from lexp.pattern.in_turns import InTurns, in_turns, refuse_nothing_replaced, replaced
+from lexp.pattern.none import NoAttention
 from lexp.pattern.remapped import DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
 from lexp.pattern.sinks import LMInfinite, Sinks
 
 __all__ = [
     "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow", "Blockwise",
-    "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE", "Pattern", "ReRoPE",
-    "SelfExtend", "Sinks", "Trained", "TwoSided", "Window", "in_turns", "refuse_nothing_replaced",
-    "replaced",
+    "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE", "NoAttention", "Pattern",
+    "ReRoPE", "SelfExtend", "Sinks", "Trained", "TwoSided", "Window", "in_turns",
+    "refuse_nothing_replaced", "replaced",
 ]  # fmt: skip

@@ -59,6 +59,11 @@ class Pattern:
         return (self,)
 
     @property
+    def attends(self) -> bool:
+        """Return whether there are queries and keys at all, in any layer."""
+        return True
+
+    @property
     def sees_all(self) -> bool:
         """Return whether it is plain attention: every key, in its own position."""
         return False

@@ -28,6 +28,10 @@ class InTurns(Pattern):
         return any(pattern.two_sided for pattern in self.patterns)
 
     @property
+    def attends(self) -> bool:
+        return any(pattern.attends for pattern in self.patterns)
+
+    @property
     def is_bounded(self) -> bool:
         return all(pattern.is_bounded for pattern in self.patterns)
 
@@ -60,9 +64,14 @@ def replaced(trained: Pattern, method: Pattern) -> Pattern:
 
 def refuse_nothing_replaced(trained: Pattern, method: Pattern) -> None:
     """Raise NotDefined if a method is for layers with plain attention and the model has none."""
-    if isinstance(method, Trained) or len(trained.turns) == 1:
+    if isinstance(method, Trained):
         return
-    if not any(pattern.sees_all for pattern in trained.turns):
+    if not trained.attends:
+        raise NotDefined(
+            f"{method.name} is a pattern of attention, which no layer of this model computes; use "
+            "attention=[trained]"
+        )
+    if len(trained.turns) > 1 and not any(pattern.sees_all for pattern in trained.turns):
         own = ", ".join(f"layer {n}: {p.label}" for n, p in enumerate(trained.turns, 1))
         raise NotDefined(
             f"{method.name} replaces full attention, which no layer was trained with ({own}); "

@@ -14,9 +14,12 @@ import torch
 from lexp.attention import BidirectionalSizes, ChunkSizes, layer_pairs
 from lexp.attention.layouts import BandMask, PairwiseBias
 from lexp.attention.tiles import choose_layout, cut
+from lexp.model.mixer.recurrence import CHUNK
+from lexp.model.mixer.recurrent import ROWS
 from lexp.model.transformer import Transformer
 from lexp.pattern import Banded, Pattern, TwoSided
 from lexp.position import Position
+from lexp.scoring.scorer import BATCH_TOKENS
 
 
 def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int, item: int) -> int:
@@ -26,6 +29,9 @@ def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int,
     An estimate from the shapes of what is alive at once, not a bound: processes grew by 0.5 to 2
     times as much.
     """
+    if not pattern.attends:  # the scorer reads longer windows in pieces
+        n_tokens = min(n_tokens, BATCH_TOKENS)
+        size = min(size, n_tokens)
     dims, vocab_size = model.dims, model.head.out_features
     inner = dims.n_heads * dims.head_dim
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -43,6 +49,9 @@ def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int,
 def _attention_bytes(model: Transformer, pattern: Pattern, position: Position, size: int) -> int:
     """Return the bytes of rotated keys, masks, biases and scores that one tile of a layer needs."""
     n_heads, inner = model.dims.n_heads, model.dims.n_heads * model.dims.head_dim
+    if not pattern.attends:
+        # Products of a chunk's tokens, and decays, keys and values in each of their forms.
+        return 4 * min(ROWS, BATCH_TOKENS) * (8 * n_heads * CHUNK + 32 * inner)
     rotated = 40 * inner * size  # all keys times their rotation
     if isinstance(pattern, TwoSided):
         # The biases of one tile in their row, as a matrix, and masked.

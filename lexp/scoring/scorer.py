@@ -4,7 +4,8 @@ Exact at any length. If every layer's pattern is bounded, a window too long for 
 pieces. The last layer of a piece depends on as many tokens before it as the lookbacks of all layers
 add up to, so a piece that begins that much earlier gives the losses of the whole window, in time
 linear in the window and in memory that does not depend on it. A model with full attention in any
-layer reads the window at once, in chunks of rows.
+layer reads the window at once, in chunks of rows. A model whose layers are all recurrent carries
+their states from piece to piece, and reads every token once.
 """
 
 import math
@@ -178,6 +179,9 @@ class Scorer:
         read = torch.from_numpy(ids).to(self.device)
         with torch.inference_mode(), self.autocast:
             targets = read[:, size + 1 - n_scored :]
+            if not self.pattern.attends and size > self.batch_tokens:
+                nats = self.model.losses_in_pieces(read[:, :-1], targets, self.batch_tokens)
+                return list(nats.cpu().numpy())
             return list(self.model.losses(read[:, :-1], targets, attend, offset).cpu().numpy())
 
 

@@ -3,7 +3,7 @@
 Model FLOPs are those of the formula, not those that kernels execute: 6 a parameter that multiplies
 and token, and 6 layers x inner x (L + 1) a token for attention (PaLM, Chowdhery et al. 2022,
 arXiv 2204.02311, appendix B, with the causal half of attention counted). So MFU can be compared
-between kernels, and recomputation does not raise it.
+between kernels, and recomputation does not raise it. Recurrent layers count by their parameters.
 """
 
 import resource
@@ -11,6 +11,7 @@ import sys
 
 import torch
 
+from lexp.model.layers import in_turns
 from lexp.model.transformer import Transformer
 
 # Dense bfloat16 FLOPs a second, from NVIDIA's data sheets; the first name that is part of the
@@ -37,7 +38,8 @@ def model_flops(model: Transformer, train_len: int, two_sided: bool) -> float:
     blocks = sum(p.numel() for block in model.blocks for p in block.parameters())
     others = [*model.positions.parameters(), *model.norm.parameters(), *model.head.parameters()]
     n_active = blocks + sum(p.numel() for p in others)
-    attention = (2 if two_sided else 1) * dims.n_layers * dims.n_heads * dims.head_dim
+    n_attending = sum(in_turns(model.attending, dims.n_layers))
+    attention = (2 if two_sided else 1) * n_attending * dims.n_heads * dims.head_dim
     return training_flops(n_active, attention, train_len)
 
 

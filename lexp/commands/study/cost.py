@@ -5,9 +5,9 @@
 
 P: parameters that multiply something (all but the token embeddings); inner: heads x head_dim; a
 query of L sees (L + 1) / 2 keys on average, c(T) = (T + 1) / 2, or at most L under a pattern that
-sees no more. Masked models see all L, and their head is counted for every token. Time is FLOPs by
-the FLOPs a second of training: `flops=`, else the study file's, else measured here in a few steps
-of each variant.
+sees no more; layers: those with attention, as recurrent ones count by their parameters. Masked
+models see all L, and their head is counted for every token. Time is FLOPs by the FLOPs a second of
+training: `flops=`, else the study file's, else measured here in a few steps of each variant.
 """
 
 import math
@@ -21,6 +21,7 @@ from lexp.commands.analyze import AnalysisPlan
 from lexp.commands.probe import ProbeRunPlan
 from lexp.commands.run_parts import (
     make_dims,
+    make_entries,
     make_model,
     make_objective,
     make_positions,
@@ -33,7 +34,8 @@ from lexp.commands.train import optim_settings
 from lexp.config.settings import Node, StudyConfig, TrainConfig
 from lexp.display.table import Table, TableCell
 from lexp.display.terminal import TableConsole
-from lexp.model.transformer import Dims
+from lexp.model.layers import in_turns
+from lexp.model.transformer import make_attention
 from lexp.pattern import Banded, BidirectionalBlockwise, BidirectionalWindow
 from lexp.record.console import duration
 from lexp.runs.run import Run, run_folder, variant
@@ -214,10 +216,12 @@ def weigh(settings: TrainConfig, flops: float | None) -> Weight:
     total = n_parameters(settings, n_vocabulary)
     n_rows = n_vocabulary + make_objective(settings).n_extra
     # Weights that layers share multiply in each of them.
-    again = (dims.n_layers - 1) * block_parameters(dims) if dims.share_layers else 0
+    blocks = layer_parameters(settings)
+    again = sum(blocks[1:]) if dims.share_layers else 0
     active = total + again - n_rows * dims.d_model
     sides = 2 if training_pattern(settings).two_sided else 1
-    attention = sides * dims.n_layers * dims.n_heads * dims.head_dim
+    layers = in_turns(make_entries(settings), dims.n_layers)
+    attention = sides * sum(e.pattern.attends for e in layers) * dims.n_heads * dims.head_dim
     weight = Weight(total, active, attention, settings.train_len, flops or math.nan)
     return weight if flops else replace(weight, speed=pilot(settings, weight))
 
@@ -229,13 +233,18 @@ def n_parameters(settings: TrainConfig, n_vocabulary: int) -> int:
     n_rows = n_vocabulary + make_objective(settings).n_extra
     ends = 2 * n_rows * dims.d_model + dims.d_model
     n_blocks = 1 if dims.share_layers else dims.n_layers
-    return ends + n_blocks * block_parameters(dims) + of_schemes
+    return ends + sum(layer_parameters(settings)[:n_blocks]) + of_schemes
 
 
-def block_parameters(dims: Dims) -> int:
-    """Return the parameters of one layer without its scheme."""
-    inner = dims.n_heads * dims.head_dim
-    return 4 * dims.d_model * inner + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model
+def layer_parameters(settings: TrainConfig) -> list[int]:
+    """Return the parameters of each layer without its scheme."""
+    dims, by_entry = make_dims(settings.size), []
+    with torch.device("meta"):
+        for entry in make_entries(settings)[: dims.n_layers]:
+            mixer = entry.make_mixer() if entry.make_mixer else make_attention(dims)
+            of_mixer = sum(p.numel() for p in mixer.parameters())
+            by_entry.append(of_mixer + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model)
+    return in_turns(by_entry, dims.n_layers)
 
 
 def vocabulary(tokenizer: Node) -> int:

@@ -20,6 +20,9 @@ class Mixer(nn.Module):
     # Whether it computes attention, and so has a position scheme and an attention pattern.
     attends: ClassVar[bool] = False
 
+    def initialise(self) -> None:
+        """Set the parameters that the trunk's normal(0, 0.02) does not suit; called after it."""
+
     def forward(
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:

@@ -1,0 +1,68 @@
+"""KDA: Kimi Delta Attention (Kimi Team 2025, arXiv 2510.26692, equation 1).
+
+    S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T,  o_t = S_t^T q_t / sqrt(Dk)
+    a_t = exp(-A softplus(x_t W1 W2 + c)) per channel,  b_t = sigmoid(x_t W_b)
+    y_t = (norm(o_t) * sigmoid(x_t W3 W4)) W_o, norm within each head
+
+Gated DeltaNet with a decay per key channel, and with gates of low rank. Queries, keys and values
+pass a short convolution and SiLU; queries and keys then have length 1.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lexp.model.mixer.recurrence import recur
+from lexp.model.mixer.recurrent import (
+    EPS,
+    Recurrent,
+    ShortConvolution,
+    State,
+    draw_rates,
+    draw_steps,
+    into_heads,
+    normalised,
+    out_of_heads,
+    wide,
+)
+
+
+class KDA(Recurrent):
+    """The delta rule with decays per channel; kernel: tokens of the convolution."""
+
+    def __init__(self, d_model: int, n_heads: int, head_dim: int, kernel: int = 4):
+        super().__init__()
+        inner = n_heads * head_dim
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(d_model, 3 * inner, bias=False)
+        self.convolution = ShortConvolution(3 * inner, kernel)
+        self.write = nn.Linear(d_model, n_heads, bias=False)
+        self.step_in = nn.Linear(d_model, head_dim, bias=False)
+        self.step_out = nn.Linear(head_dim, inner, bias=False)
+        self.step_bias = nn.Parameter(torch.empty(inner))
+        self.log_rate = nn.Parameter(torch.empty(n_heads))
+        self.gate_in = nn.Linear(d_model, head_dim, bias=False)
+        self.gate_out = nn.Linear(head_dim, inner, bias=False)
+        self.norm = nn.RMSNorm(head_dim, eps=EPS)
+        self.out = nn.Linear(inner, d_model, bias=False)
+
+    def initialise(self) -> None:
+        """Draw rates A of 1 to 16 and steps of 0.001 to 0.1, as the authors do."""
+        self.convolution.initialise()
+        draw_rates(self.log_rate, 1.0, 16.0)
+        draw_steps(self.step_bias)
+
+    def read(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Return the outputs of x [B, T, d_model] and the state after it."""
+        mixed, recent = self.convolution(self.qkv(x), state.recent if state else None)
+        q, k, v = (into_heads(part, self.n_heads) for part in mixed.chunk(3, dim=-1))
+        strength = wide(self.write(x)).sigmoid().mT  # [B, H, T]
+        steps = F.softplus(wide(self.step_out(self.step_in(x))) + self.step_bias)
+        rates = self.log_rate.exp()[:, None, None]  # [H, 1, 1]
+        out, memory = recur(
+            normalised(q) * q.shape[-1] ** -0.5, normalised(k), v,
+            -rates * into_heads(steps, self.n_heads),
+            write=strength, erase=strength, state=state.memory if state else None,
+        )  # fmt: skip
+        mixed = out_of_heads(self.norm(out)) * self.gate_out(self.gate_in(x)).sigmoid()
+        return self.out(mixed), State(memory, recent, x.shape[1] + (state.n_read if state else 0))

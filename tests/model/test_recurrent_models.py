@@ -1,0 +1,165 @@
+"""Models with recurrent layers: any length, methods that mean nothing to them, hybrids."""
+
+import csv
+import shutil
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from lexp.attention import make_attend
+from lexp.commands.evaluate import eval_
+from lexp.commands.train import check
+from lexp.extension import Lengths, UniformScale, VectorReplacement
+from lexp.instruments.base import AnalysisInput
+from lexp.instruments.curves import Curves
+from lexp.instruments.heads import Heads
+from lexp.instruments.position_probe import PositionProbe
+from lexp.instruments.receptive import Receptive
+from lexp.instruments.resolution import Resolution
+from lexp.model.layers import LayerEntry
+from lexp.model.mixer import GLA, KDA, GatedDeltaNet, Mamba2, RetNet
+from lexp.model.transformer import Block, Dims, Transformer
+from lexp.pattern import Full, InTurns, NoAttention, Window
+from lexp.position import RoPE, StickBreaking
+from lexp.scoring.memory import needed_bytes
+from lexp.scoring.protocol import TextWindow
+from lexp.scoring.scorer import Scorer
+from lexp.system.errors import ConfigError, NotDefined
+from lexp.training.speed import model_flops
+from support.config import compose
+from support.evaluation import tokens_of
+from support.schemes import CPU
+
+DIMS = Dims(n_layers=2, d_model=16, n_heads=2, head_dim=8, d_ff=32)
+MIXERS = [GatedDeltaNet, GLA, KDA, Mamba2, RetNet]
+
+
+def recurrent(mixer: type) -> LayerEntry:
+    return LayerEntry(pattern=NoAttention(), make_mixer=lambda: mixer(16, 2, 8))
+
+
+def made(*entries: LayerEntry) -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(DIMS, 50, entries)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+    return model.eval()
+
+
+def hybrid(scheme=lambda: RoPE(8)) -> Transformer:
+    return made(recurrent(GLA), LayerEntry(scheme))
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_long_window_is_read_once_in_pieces_with_the_state_carried(mixer, monkeypatch):
+    """As one pass gives it, in float64, with the last targets scored and with all of them."""
+    model, tokens = made(recurrent(mixer)).double(), tokens_of(101)
+    sizes = []
+    read = Block.read
+    monkeypatch.setattr(
+        Block, "read", lambda self, x, s: (sizes.append(x.shape[1]), read(self, x, s))[1]
+    )
+    text = torch.from_numpy(tokens.window(0, 0, 101))[None].long()
+    attend = make_attend(NoAttention(), 100, model.schemes, CPU)
+    with torch.no_grad():
+        logits = model(text[:, :-1], attend).log_softmax(-1)
+    right = -logits.gather(-1, text[:, 1:, None])[0, :, 0]
+    scorer = Scorer(model, NoAttention(), nullcontext(), batch_tokens=32)
+    for n_scored in (100, 40, 5):
+        sizes.clear()
+        found = scorer.score(tokens, [TextWindow(0, 0, 100, n_scored)])
+        assert sizes == [32, 32, 32, 32, 32, 32, 4, 4]
+        expected = right[-n_scored:].float()
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_of_a_recurrent_model_does_not_grow_with_the_length():
+    model = made(recurrent(KDA))
+    needed = [needed_bytes(model, NoAttention(), n, n, 4) for n in (1 << 15, 1 << 22)]
+    assert needed[0] == needed[1] > 0
+
+
+def test_every_protocol_scores_a_recurrent_run_and_methods_are_not_defined(
+    trained_once, texts, tmp_path, capsys
+):
+    shutil.copytree(trained_once(("gated_delta_net",)), tmp_path / "outputs")
+    eval_(compose(
+        "eval", f"outputs={tmp_path}/outputs", "lengths=[8,16]", "attention=[trained,window]",
+        "extension=[none,uniform_scale]", "protocol=[segments,sliding,fixed,prefix]", "device=cpu",
+        "precision=float32",
+    ))  # fmt: skip
+    with (tmp_path / "outputs" / "default" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 2 * 4
+    for row in rows:
+        plain = (row["attention"], row["extension"]) == ("trained", "none")
+        assert row["status"] == ("ok" if plain else "not defined"), row
+    shown = capsys.readouterr().out
+    assert "window is a pattern of attention, which no layer of this model computes" in shown
+    assert "uniform_scale changes attention, which no layer computes" in shown
+
+
+@pytest.mark.parametrize("instrument", [Curves(), Heads(), Resolution()], ids=lambda i: i.name)
+def test_instruments_of_scores_are_not_defined(instrument):
+    texts = torch.randint(50, (1, 20))
+    for model, pattern in (
+        (made(recurrent(Mamba2)), NoAttention()),
+        (hybrid(), InTurns((NoAttention(), Full()))),
+    ):
+        with pytest.raises(NotDefined, match="layer 1 of this model is recurrent and has no atten"):
+            instrument.measure(AnalysisInput(model, pattern, texts, 10, "trained"))
+
+
+def test_instruments_of_states_and_gradients_are_defined():
+    texts = torch.randint(50, (2, 20), generator=torch.Generator().manual_seed(0))
+    for model, pattern in (
+        (made(recurrent(RetNet)), NoAttention()),
+        (hybrid(), InTurns((NoAttention(), Window(3)))),
+    ):
+        inputs = AnalysisInput(model, pattern, texts, 10, "trained")
+        rows = Receptive().measure(inputs).rows
+        (reach,) = [row["value"] for row in rows if row["measure"] == "reachable"]
+        assert reach == 18  # the state may keep something of every token
+        assert PositionProbe(steps=2, hidden=4, batch=8).measure(inputs).rows
+
+
+def test_an_extension_changes_the_layers_with_attention_alone():
+    lengths = Lengths(8, 16, 16)
+    model = hybrid()
+    changed = UniformScale().extend(model, lengths, lambda n, t: torch.zeros(n, t))
+    assert changed.schemes[0] is model.schemes[0]
+    assert changed.schemes[1] is not model.schemes[1]
+    # The place of a scheme in a recurrent layer would take it; the layer with attention does not.
+    with pytest.raises(NotDefined, match="StickBreaking weighs its own way"):
+        UniformScale().extend(hybrid(lambda: StickBreaking()), lengths, lambda n, t: None)
+    with pytest.raises(NotDefined, match="for models with attention in all layers"):
+        VectorReplacement().extend(made(recurrent(GLA)), lengths, lambda n, t: None)
+
+
+def test_flops_count_attention_of_the_layers_that_compute_it():
+    n = {name: model_flops(model, 99, False) for name, model in [
+        ("hybrid", hybrid()), ("recurrent", made(recurrent(GLA)))
+    ]}  # fmt: skip
+    weights = sum(p.numel() for m in (hybrid(),) for b in m.blocks for p in b.parameters())
+    ends = 16 + 50 * 16
+    assert n["hybrid"] == 6 * (weights + ends) + 6 * 16 * 100
+    blocks = made(recurrent(GLA)).blocks
+    assert n["recurrent"] == 6 * (sum(p.numel() for p in blocks.parameters()) + ends)
+
+
+REFUSED = {
+    "objective=mlm": "model.mixer: GLA reads from left to right, but objective=mlm needs both",
+    "model.mixer.expand_k=0.3": "model.mixer: expand_k=0.3: must make head_dim=32 a whole number",
+    "model.mixer.n_heads=3": "model.mixer.n_heads=3 (as size.n_heads=4, which it follows)",
+    "model.mixer._target_=lexp.model.mixer.RWKV": "model.mixer._target_=lexp.model.mixer.RWKV",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_what_lexp_train_refuses_of_a_mixer(override):
+    with pytest.raises(ConfigError) as error:
+        check(compose("train", "model=gla", override))
+    assert REFUSED[override] in str(error.value), str(error.value)
