@@ -143,9 +143,9 @@ def _table(table: Table) -> str:
     notes = "".join(f"<li>{text(note)}</li>" for note in table.notes)
     return (
         f'\n<figure class="table"><figcaption><h3>{text(table.title)}</h3>{_copy(to_csv(table))}'
-        f'</figcaption><div class="scroll" tabindex="0" role="region"'
+        f'</figcaption><div class="frame"><div class="scroll" tabindex="0" role="region"'
         f' aria-label="{text(table.title)}"><table><thead><tr>{"".join(heads)}</tr></thead>'
-        f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
+        f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div></div>"
         f"{_scale(table)}{f'<ul class=notes>{notes}</ul>' if notes else ''}</figure>"
     )
 

@@ -90,7 +90,7 @@ def draw(chart: Chart, ident: str, styles: CurveStyles) -> str:
         opening = _opening(chart, curve, styles, y)
         shape = SHAPES[styles.style(chart, curve).shape]
         parts += [opening, *_curve(curve, shape, [] if curve.own_x else common, ident, x, y)]
-    parts += ['<g class="ends">', *_ends(chart, styles, x, y), "</g>"]
+    parts += ['<g class="ends" aria-hidden="true">', *_ends(chart, styles, x, y), "</g>"]
     if not points:
         parts.append(_moved("none", WIDTH / 2, HEIGHT / 2, "no data"))
     return "\n".join([*parts, "</svg>"])

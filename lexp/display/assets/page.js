@@ -263,11 +263,16 @@ async function copy(button) {
   setTimeout(() => { button.textContent = said; }, 1200);
 }
 
+function more(box) {
+  box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+}
+
 // The columns that name the rows stay while a table scrolls: the second too, where both leave room.
 function stay(box) {
   const table = box.querySelector("table"), second = table.querySelector("tbody .second");
   const first = table.querySelector("tbody th"), scrolls = box.scrollWidth > box.clientWidth + 1;
   box.classList.toggle("scrolls", scrolls);
+  more(box);
   if (!first || !second) return;
   const wide = first.offsetWidth + second.offsetWidth;
   table.style.setProperty("--first", `${first.offsetWidth}px`);
@@ -283,7 +288,10 @@ function fit() {
   for (const chart of charts) chart.scale();
   for (const box of boxes) stay(box);
 }
-for (const box of boxes) stay(box);
+for (const box of boxes) {
+  stay(box);
+  box.addEventListener("scroll", () => more(box), { passive: true });
+}
 for (const input of all(document, ".choice input")) input.addEventListener("change", fit); // what was hidden has a size now
 window.addEventListener("resize", () => {
   cancelAnimationFrame(waiting);
