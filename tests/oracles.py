@@ -8,11 +8,22 @@ Nothing here calls lexp.
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
 Params = dict[str, Tensor]
+
+
+def of_pairs(entry: Callable[[int, int], Tensor], n: int) -> Tensor:
+    """Return the matrix [n, n] of entry(i, j)."""
+    return torch.stack([torch.stack([entry(i, j) for j in range(n)]) for i in range(n)])
+
+
+def products(q: list[Tensor], k: list[Tensor], d: int) -> Tensor:
+    """Return q_i . k_j / sqrt(d) of all pairs."""
+    return of_pairs(lambda i, j: q[i] @ k[j] / math.sqrt(d), len(q))
 
 
 def all_pairs(oracle: Callable) -> Callable:
@@ -54,9 +65,7 @@ def leaves(oracle: Callable, learned: Params) -> Params:
 @all_pairs
 def nope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """q.k / sqrt(d)."""
-    n, d = q.shape
-    rows = [[q[i] @ k[j] / math.sqrt(d) for j in range(n)] for i in range(n)]
-    return torch.stack([torch.stack(row) for row in rows])
+    return products(list(q), list(k), q.shape[1])
 
 
 # Absolute schemes act on the embeddings; their scores are plain products.
@@ -80,19 +89,15 @@ def rope(
     n, d = q.shape
     at = at or range(n)
 
-    def rotated(x: Tensor, m: float) -> Tensor:
-        out = []
+    def rotated(row: Tensor, m: float) -> Tensor:
+        x, out = list(row), []
         for i in range(d // 2):
             theta = 10000 ** (-2 * i / d)
             c, s = math.cos(m * theta), math.sin(m * theta)
             out += [x[2 * i] * c - x[2 * i + 1] * s, x[2 * i] * s + x[2 * i + 1] * c]
         return torch.stack(out)
 
-    rows = [
-        [rotated(q[i], at[i]) @ rotated(k[j], at[j]) / math.sqrt(d) for j in range(n)]
-        for i in range(n)
-    ]
-    return torch.stack([torch.stack(row) for row in rows])
+    return products(list(map(rotated, q, at)), list(map(rotated, k, at)), d)
 
 
 # Ruoss et al. 2023, Shimizu et al. 2026: RoPE at the positions that were drawn.
@@ -104,10 +109,10 @@ def xpos(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
 
     Q (C + rot S) T and K (C + rot S) T^-1 with rot(x) = (-x1, x0, -x3, x2, ...).
     """
-    n, d = q.shape
+    d = q.shape[1]
 
-    def mapped(x: Tensor, m: int, sign: int) -> Tensor:
-        out = []
+    def mapped(row: Tensor, m: int, sign: int) -> Tensor:
+        x, out = list(row), []
         for channel in range(d):
             i = channel // 2
             theta = 10000 ** (-2 * i / d)
@@ -117,11 +122,9 @@ def xpos(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
             out.append(turned * zeta ** (sign * m / 512))
         return torch.stack(out)
 
-    rows = [
-        [mapped(q[i], i, 1) @ mapped(k[j], j, -1) / math.sqrt(d) for j in range(n)]
-        for i in range(n)
-    ]
-    return torch.stack([torch.stack(row) for row in rows])
+    queries = [mapped(row, m, 1) for m, row in enumerate(q)]
+    keys = [mapped(row, m, -1) for m, row in enumerate(k)]
+    return products(queries, keys, d)
 
 
 # The slopes printed in the paper (8 and 16 heads) and given by the authors' code for 6 and 12.
@@ -147,13 +150,13 @@ def alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Ten
 
 def with_bias(q: Tensor, k: Tensor, bias: Callable[[int, int], Tensor]) -> Tensor:
     """q.k / sqrt(d) + bias(i, j) on the causal triangle, 0 elsewhere (it is masked)."""
-    n, d = q.shape
+    d, queries, keys = q.shape[1], list(q), list(k)
     zero = torch.zeros((), dtype=q.dtype)
-    rows = [
-        torch.stack([q[i] @ k[j] / math.sqrt(d) + bias(i, j) if j <= i else zero for j in range(n)])
-        for i in range(n)
-    ]
-    return torch.stack(rows)
+
+    def entry(i: int, j: int) -> Tensor:
+        return queries[i] @ keys[j] / math.sqrt(d) + bias(i, j) if j <= i else zero
+
+    return of_pairs(entry, len(q))
 
 
 @free_sign
@@ -201,11 +204,13 @@ def sandwich(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: 
 @free_sign
 def tisa(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Wennberg and Henter 2021, equation 6: sum_s a_s exp(-|b_s| (j - i - c_s)^2)."""
+    return with_bias(q, k, bumps_of(head, learned))
+
+
+def bumps_of(head: int, learned: Params) -> Callable[[int, int], Tensor]:
+    """Return TISA's function of (i, j); a, b, c are [kernels]."""
     a, b, c = (learned[name][:, head] for name in ("amplitude", "sharpness", "centre"))
-    return with_bias(
-        q, k,
-        lambda i, j: sum(a[s] * (-b[s].abs() * (j - i - c[s]) ** 2).exp() for s in range(len(a))),
-    )  # fmt: skip
+    return lambda i, j: (a * (-b.abs() * (j - i - c) ** 2).exp()).sum()
 
 
 def _of_second(learned: Params) -> Params:
@@ -233,14 +238,10 @@ learned_tisa = sinusoidal_tisa
 def fox(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Lin et al. 2025, equation 3: the log of the product of the gates of tokens j+1 .. i."""
 
-    def faded(i: int, j: int) -> Tensor:
-        total = torch.zeros((), dtype=q.dtype)
-        for t in range(j + 1, i + 1):
-            z = learned["gate.weight"][head] @ x[t] + learned["gate.bias"][head]
-            total = total + torch.log(1 / (1 + torch.exp(-z)))
-        return total
-
-    return with_bias(q, k, faded)
+    gates = [learned["gate.weight"][head] @ row + learned["gate.bias"][head] for row in x]
+    logs = [torch.log(1 / (1 + torch.exp(-z))) for z in gates]
+    zero = torch.zeros((), dtype=q.dtype)
+    return with_bias(q, k, lambda i, j: sum(logs[j + 1 : i + 1], zero))
 
 
 def cable(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
@@ -250,7 +251,8 @@ def cable(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Ten
     """
     constant = learned["gate.bias"][head] if "gate.bias" in learned else 0.0
     steps = [-torch.log(1 + torch.exp(learned["gate.weight"][head] @ row + constant)) for row in x]
-    return with_bias(q, k, lambda i, j: sum(steps[: i + 1]) - sum(steps[: j + 1]))
+    b = [sum(steps[: t + 1]) for t in range(len(steps))]
+    return with_bias(q, k, lambda i, j: b[i] - b[j])
 
 
 @all_pairs
@@ -266,27 +268,21 @@ def p_rope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Te
             out += [pair.real, pair.imag]
         return torch.stack(out)
 
-    rows = [
-        [rotated(q[i], i) @ rotated(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)
-    ]
-    return torch.stack([torch.stack(row) for row in rows])
+    return products(list(map(rotated, q, range(n))), list(map(rotated, k, range(n))), d)
 
 
 def xpos_decay(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """Sun et al. 2022, Table 4, "xPos without rotation": each pair's product times zeta^(i - j)."""
     n, d = q.shape
     zeta = torch.tensor([(c // 2 / (d / 2) + 0.4) / 1.4 for c in range(d)], dtype=q.dtype)
-    rows = [
-        [(q[i] * k[j] * zeta ** ((i - j) / 512)).sum() / math.sqrt(d) for j in range(n)]
-        for i in range(n)
-    ]
-    return torch.stack([torch.stack(row) for row in rows])
+    queries, keys = list(q), list(k)
+    return of_pairs(
+        lambda i, j: (queries[i] * keys[j] * zeta ** ((i - j) / 512)).sum() / math.sqrt(d), n
+    )
 
 
 # Wennberg and Henter's bumps are the same formula, shared or not.
 tisa_layers = tisa
-
-# Layers in turns.
 
 
 def rope_alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
@@ -324,17 +320,19 @@ def hope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
     assert keep == [True, True, False, False]  # 10.2, 1.02, 0.1 and 0.01 turns
     kept = [c for pair, k in enumerate(keep) if k for c in (2 * pair, 2 * pair + 1)]
     plain = [c for c in range(d) if c not in kept]
-    out = torch.zeros(n, n, dtype=q.dtype)
-    for i in range(n):
-        for j in range(n):
-            total = q[i, plain] @ k[j, plain]
-            for c in kept[::2]:
-                angle = (i - j) * 10000 ** (-c / d)
-                dot = q[i, c] * k[j, c] + q[i, c + 1] * k[j, c + 1]
-                cross = q[i, c] * k[j, c + 1] - q[i, c + 1] * k[j, c]
-                total = total + dot * math.cos(angle) + cross * math.sin(angle)
-            out[i, j] = total / math.sqrt(d)
-    return out
+    rest = products(list(q[:, plain]), list(k[:, plain]), d)
+    queries, keys = [list(row) for row in q], [list(row) for row in k]
+
+    def turned(i: int, j: int) -> Tensor:
+        a, b, total = queries[i], keys[j], torch.zeros((), dtype=q.dtype)
+        for c in kept[::2]:
+            angle = (i - j) * 10000 ** (-c / d)
+            dot = a[c] * b[c] + a[c + 1] * b[c + 1]
+            cross = a[c] * b[c + 1] - a[c + 1] * b[c]
+            total = total + dot * math.cos(angle) + cross * math.sin(angle)
+        return total / math.sqrt(d)
+
+    return rest + of_pairs(turned, n)
 
 
 @all_pairs
@@ -344,11 +342,10 @@ def pope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
     mu_q, mu_k = torch.log(1 + q.exp()), torch.log(1 + k.exp())
     delta = learned["delta"][head].clamp(-2 * math.pi, 0)
     theta = torch.tensor([10000 ** (-c / d) for c in range(d)], dtype=q.dtype)
-    rows = [
-        [(mu_q[i] * mu_k[j] * torch.cos((j - i) * theta + delta)).sum() for j in range(n)]
-        for i in range(n)
-    ]
-    return torch.stack([torch.stack(row) for row in rows]) / math.sqrt(d)
+    queries, keys = list(mu_q), list(mu_k)
+    return of_pairs(
+        lambda i, j: (queries[i] * keys[j] * torch.cos((j - i) * theta + delta)).sum(), n
+    ) / math.sqrt(d)
 
 
 @all_pairs
@@ -383,8 +380,7 @@ def fope(
             out.append(y[2 * c] * imaginary + y[2 * c + 1] * real)
         return torch.stack(out)
 
-    rows = [[turned(q[i], i) @ turned(k[j], j) / math.sqrt(d) for j in range(n)] for i in range(n)]
-    return torch.stack([torch.stack(row) for row in rows])
+    return products(list(map(turned, q, range(n))), list(map(turned, k, range(n))), d)
 
 
 def transformer_xl(
@@ -417,12 +413,10 @@ def nope_ssmax(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x
     return torch.stack([row * s * math.log(i + 1) for i, row in enumerate(rows)])
 
 
-def fire_bias(
-    head: int, learned: Params, prefix: str = "", leak: float = 0.0
-) -> Callable[[int, int], Tensor]:
+def fire_bias(learned: Params, prefix: str = "", leak: float = 0.0) -> Callable[[int, int], Tensor]:
     """Li et al. 2023, section 3: MLP(psi(i - j) / psi(max(T, i))), T a learned multiple of 16.
 
-    leak: slope of the network's activation below 0.
+    leak: slope of the network's activation below 0. Returns a function of (i, j) to [H].
     """
     p = {name.removeprefix(prefix): value for name, value in learned.items()}
 
@@ -434,7 +428,7 @@ def fire_bias(
         share = psi(torch.tensor(float(i - j), dtype=torch.float64)) / (psi(index) + 1e-6)
         hidden = p["mlp.0.weight"][:, 0] * share + p["mlp.0.bias"]
         hidden = torch.where(hidden > 0, hidden, leak * hidden)
-        return p["mlp.2.weight"][head] @ hidden + p["mlp.2.bias"][head]
+        return p["mlp.2.weight"] @ hidden + p["mlp.2.bias"]
 
     return bias
 
@@ -442,17 +436,19 @@ def fire_bias(
 @free_sign
 def fire(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """q.k / sqrt(d) and the learned function."""
-    return with_bias(q, k, fire_bias(head, learned))
+    bias = fire_bias(learned)
+    return with_bias(q, k, lambda i, j: bias(i, j)[head])
 
 
 @free_sign
 def fire_leaky(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
     """FIRE as DAPE's code has it inside DAPE."""
-    return with_bias(q, k, fire_bias(head, learned, leak=0.01))
+    bias = fire_bias(learned, leak=0.01)
+    return with_bias(q, k, lambda i, j: bias(i, j)[head])
 
 
 def all_heads(oracle: Callable) -> Callable:
-    """Mark an oracle that takes q and k of all heads, [H, T, D]."""
+    """Mark an oracle (q, k, learned) of all heads at once, [H, T, D] to [H, T, T]."""
     oracle.takes_all_heads = True
     return oracle
 
@@ -463,56 +459,56 @@ def weights(oracle: Callable) -> Callable:
     return oracle
 
 
-def dape(
-    q: Tensor, k: Tensor, head: int, learned: Params, bias: Callable[[int, int, int], Tensor]
-) -> Tensor:
-    """Zheng et al. 2024, equation 5: x + b + MLP([x, b]) of a pair; bias(h, i, j)."""
-    n_heads, _, d = q.shape
+def of_heads(
+    oracle: Callable, q: Tensor, k: Tensor, learned: Params, *x: Tensor, **at: list[float]
+) -> list[Tensor]:
+    """Return what an oracle gives for each head, [T, T]; q and k are those of all heads."""
+    if getattr(oracle, "takes_all_heads", False):
+        return list(oracle(q, k, learned))
+    n_heads = len(q)
+    return [oracle(q[h], k[h], h, n_heads, learned, *x, **at) for h in range(n_heads)]
+
+
+def dape(q: Tensor, k: Tensor, learned: Params, bias: Callable[[int, int], Tensor]) -> Tensor:
+    """Zheng et al. 2024, equation 5: x + b + MLP([x, b]) of a pair; bias(i, j) is [H]."""
+    n_heads, n, d = q.shape
+    zero = torch.zeros(n_heads, dtype=q.dtype)
 
     def entry(i: int, j: int) -> Tensor:
-        x = [q[h, i] @ k[h, j] / math.sqrt(d) for h in range(n_heads)]
-        b = [bias(h, i, j) for h in range(n_heads)]
-        hidden = learned["into.weight"] @ torch.stack([*x, *b]) + learned["into.bias"]
+        x = torch.stack([q[h, i] @ k[h, j] / math.sqrt(d) for h in range(n_heads)])
+        b = bias(i, j)
+        hidden = learned["into.weight"] @ torch.cat([x, b]) + learned["into.bias"]
         hidden = torch.where(hidden > 0, hidden, 0.01 * hidden)
-        added = learned["out.weight"][head] @ hidden + learned["out.bias"][head]
-        return b[head] + added
+        return x + b + learned["out.weight"] @ hidden + learned["out.bias"]
 
-    return with_bias(q[head], k[head], entry)
+    return of_pairs(lambda i, j: entry(i, j) if j <= i else zero, n).permute(2, 0, 1)
 
 
 @all_heads
-def dape_alibi(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+def dape_alibi(q: Tensor, k: Tensor, learned: Params) -> Tensor:
     """DAPE around ALiBi."""
-    slopes = ALIBI_SLOPES[n_heads]
-    return dape(
-        q, k, head, learned, lambda h, i, j: torch.tensor(slopes[h] * (j - i), dtype=q.dtype)
-    )
+    slopes = torch.tensor(ALIBI_SLOPES[len(q)], dtype=q.dtype)
+    return dape(q, k, learned, lambda i, j: slopes * (j - i))
 
 
 @bounded(**LOG_BOUNDS)
 @all_heads
-def dape_kerple_log(
-    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
-) -> Tensor:
+def dape_kerple_log(q: Tensor, k: Tensor, learned: Params) -> Tensor:
     """DAPE around KERPLE-log."""
-    r1, r2 = learned["inner.r1"], learned["inner.r2"]
-    return dape(q, k, head, learned, lambda h, i, j: -r1[h] * (1 + r2[h] * (i - j)).log())
+    r1, r2 = learned["inner.r1"].flatten(), learned["inner.r2"].flatten()
+    return dape(q, k, learned, lambda i, j: -r1 * (1 + r2 * (i - j)).log())
 
 
 @all_heads
-def dape_fire(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+def dape_fire(q: Tensor, k: Tensor, learned: Params) -> Tensor:
     """DAPE around FIRE."""
-    biases = [fire_bias(h, learned, "inner.") for h in range(n_heads)]
-    return dape(q, k, head, learned, lambda h, i, j: biases[h](i, j))
+    return dape(q, k, learned, fire_bias(learned, "inner."))
 
 
 @all_heads
-def dape_fire_leaky(
-    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
-) -> Tensor:
+def dape_fire_leaky(q: Tensor, k: Tensor, learned: Params) -> Tensor:
     """DAPE around FIRE as its authors' code has it: LeakyReLU in both networks."""
-    biases = [fire_bias(h, learned, "inner.", 0.01) for h in range(n_heads)]
-    return dape(q, k, head, learned, lambda h, i, j: biases[h](i, j))
+    return dape(q, k, learned, fire_bias(learned, "inner.", 0.01))
 
 
 def cope(
@@ -522,11 +518,10 @@ def cope(
 
     root: what q_i . e is divided by.
     """
-    d, e = q.shape[1], learned["embedding"]
+    e, gates = learned["embedding"], torch.sigmoid(products(list(q), list(k), q.shape[1]))
 
     def added(i: int, j: int) -> Tensor:
-        gates = [torch.sigmoid(q[i] @ k[t] / math.sqrt(d)) for t in range(j, i + 1)]
-        p = torch.stack(gates).sum().clamp(max=len(e) - 1)
+        p = gates[i, j : i + 1].sum().clamp(max=len(e) - 1)
         floor = int(p.detach().floor())
         ceil = int(p.detach().ceil())
         return ((p - floor) * (q[i] @ e[ceil]) + (1 - p + floor) * (q[i] @ e[floor])) / root
@@ -548,16 +543,8 @@ def stick_breaking(
     """Tan et al. 2024, equation 2: b_ij times the product of 1 - b_ik over j < k < i."""
     n, d = q.shape
     zero = torch.zeros((), dtype=q.dtype)
-
-    def weight(i: int, j: int) -> Tensor:
-        b = {t: torch.sigmoid(q[i] @ k[t] / math.sqrt(d)) for t in range(j, i)}
-        left = torch.ones((), dtype=q.dtype)
-        for t in range(j + 1, i):
-            left = left * (1 - b[t])
-        return b[j] * left
-
-    rows = [[weight(i, j) if j < i else zero for j in range(n)] for i in range(n)]
-    return torch.stack([torch.stack(row) for row in rows])
+    b = torch.sigmoid(products(list(q), list(k), d))
+    return of_pairs(lambda i, j: b[i, j] * (1 - b[i, j + 1 : i]).prod() if j < i else zero, n)
 
 
 @weights
@@ -600,13 +587,11 @@ def path_scores(
         b = 2 * torch.sigmoid(p["strength.weight"][head] @ x[t] + p["strength.bias"][head])
         maps.append(torch.eye(d, dtype=q.dtype) - b * torch.outer(w, w))
 
-    def score(i: int, j: int) -> Tensor:
-        row = q[i]
-        for t in range(i, j, -1):
-            row = row @ maps[t]
-        return (row - q[i]) @ k[j] / math.sqrt(d)
+    @cache
+    def mapped(i: int, j: int) -> Tensor:
+        return q[i] if i == j else mapped(i, j + 1) @ maps[j + 1]
 
-    return with_bias(q, k, score)
+    return with_bias(q, k, lambda i, j: (mapped(i, j) - q[i]) @ k[j] / math.sqrt(d))
 
 
 def path(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
@@ -644,7 +629,7 @@ def attention(scores: Tensor, v: Tensor, allowed: list[list[bool]]) -> Tensor:
     out = []
     for i in range(len(scores)):
         keys = [j for j in range(len(scores)) if allowed[i][j]]
-        weights = torch.stack([scores[i, j] for j in keys]).exp()
+        weights = scores[i, keys].exp()
         out.append((weights[:, None] * v[keys]).sum(0) / weights.sum())
     return torch.stack(out)
 
@@ -670,9 +655,7 @@ def window_allowed(n: int, window: int) -> list[list[bool]]:
 
 def everywhere(q: Tensor, k: Tensor, bias: Callable[[int, int], Tensor]) -> Tensor:
     """q.k / sqrt(d) + bias(i, j) of all pairs."""
-    n, d = q.shape
-    rows = [[q[i] @ k[j] / math.sqrt(d) + bias(i, j) for j in range(n)] for i in range(n)]
-    return torch.stack([torch.stack(row) for row in rows])
+    return products(list(q), list(k), q.shape[1]) + of_pairs(bias, len(q))
 
 
 def xpos_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, turning: int = 1):
@@ -681,18 +664,19 @@ def xpos_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, tu
     Re( q_c conj(k_c) exp(i theta_c (i - j)) ) zeta_c^(|i - j| / 512), summed over c.
     """
     n, d = q.shape
+    queries, keys = [list(row) for row in q], [list(row) for row in k]
 
     def entry(i: int, j: int) -> Tensor:
-        total = torch.zeros((), dtype=q.dtype)
+        a, b, total = queries[i], keys[j], torch.zeros((), dtype=q.dtype)
         for c in range(d // 2):
             angle = turning * (i - j) * 10000 ** (-2 * c / d)
             decay = ((c / (d / 2) + 0.4) / 1.4) ** (abs(i - j) / 512)
-            dot = q[i, 2 * c] * k[j, 2 * c] + q[i, 2 * c + 1] * k[j, 2 * c + 1]
-            cross = q[i, 2 * c] * k[j, 2 * c + 1] - q[i, 2 * c + 1] * k[j, 2 * c]
+            dot = a[2 * c] * b[2 * c] + a[2 * c + 1] * b[2 * c + 1]
+            cross = a[2 * c] * b[2 * c + 1] - a[2 * c + 1] * b[2 * c]
             total = total + decay * (dot * math.cos(angle) + cross * math.sin(angle))
         return total / math.sqrt(d)
 
-    return torch.stack([torch.stack([entry(i, j) for j in range(n)]) for i in range(n)])
+    return of_pairs(entry, n)
 
 
 def alibi_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
@@ -732,11 +716,7 @@ def sandwich_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params
 
 def tisa_both(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params) -> Tensor:
     """Wennberg and Henter 2021, equation 6, of offsets j - i of both signs, as there."""
-    a, b, c = (learned[name][:, head] for name in ("amplitude", "sharpness", "centre"))
-    return everywhere(
-        q, k,
-        lambda i, j: sum(a[s] * (-b[s].abs() * (j - i - c[s]) ** 2).exp() for s in range(len(a))),
-    )  # fmt: skip
+    return everywhere(q, k, bumps_of(head, learned))
 
 
 def plus_tisa(scores: Callable) -> Callable:

@@ -35,7 +35,7 @@ def at_bounds(scheme: str) -> Position:
 @pytest.mark.parametrize(("scheme", "path"), CASES)
 def test_every_path_has_the_authors_values_and_gradients_at_the_bounds(scheme, path, monkeypatch):
     two_sided = "both sides" in path
-    oracle = oracles.BOTH_SIDES[scheme][0] if two_sided else getattr(oracles, scheme)
+    oracle = oracles.BOTH_SIDES[scheme] if two_sided else getattr(oracles, scheme)
     check_path(path, at_bounds(scheme), oracle, monkeypatch)
 
 

@@ -26,18 +26,14 @@ from support.schemes import CPU, D_MODEL, HEAD_DIM, SCHEMES, TRAIN_LEN, dims, ma
 
 def expected_output(oracle, position, learned, q, k, v, x, sampled):
     """The oracle's output for all heads, [1, H, T, D]."""
-    n_heads, n = q.shape[1:3]
+    n = q.shape[2]
     causal = [[j <= i for j in range(n)] for i in range(n)]
     extra = {} if sampled is None else {"at": sampled.tolist()}
-    heads = []
-    for h in range(n_heads):
-        whole = getattr(oracle, "takes_all_heads", False)
-        own = (q[0], k[0]) if whole else (q[0, h], k[0, h])
-        found = oracle(*own, h, n_heads, learned, x[0], **extra)
-        if getattr(oracle, "gives_weights", False):
-            heads.append(found @ v[0, h])
-        else:
-            heads.append(oracles.attention(found, v[0, h], causal))
+    found = oracles.of_heads(oracle, q[0], k[0], learned, x[0], **extra)
+    if getattr(oracle, "gives_weights", False):
+        heads = [weights @ v[0, h] for h, weights in enumerate(found)]
+    else:
+        heads = [oracles.attention(scores, v[0, h], causal) for h, scores in enumerate(found)]
     return torch.stack(heads)[None]
 
 

@@ -73,13 +73,11 @@ def of_oracle(oracle: Callable, position: Position, allowed, head_dim: int) -> l
     own = oracles.leaves(oracle, dict(position.named_parameters()))
     q, k, v, weight, x = inputs(head_dim)
     extra = [] if allowed is EVERY else [x[0]]
-    heads = []
-    for h in range(N_HEADS):
-        whole = getattr(oracle, "takes_all_heads", False)
-        pair = (q[0], k[0]) if whole else (q[0, h], k[0, h])
-        found = oracle(*pair, h, N_HEADS, own, *extra)
-        by_weights = getattr(oracle, "gives_weights", False)
-        heads.append(found @ v[0, h] if by_weights else oracles.attention(found, v[0, h], allowed))
+    by_weights = getattr(oracle, "gives_weights", False)
+    heads = [
+        found @ v[0, h] if by_weights else oracles.attention(found, v[0, h], allowed)
+        for h, found in enumerate(oracles.of_heads(oracle, q[0], k[0], own, *extra))
+    ]
     out = torch.stack(heads)[None]
     return [out.detach(), *gradients(out * weight, list(own.values()))]
 
