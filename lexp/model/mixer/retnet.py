@@ -43,7 +43,8 @@ class RetNet(Recurrent):
         key_dim = part_of(head_dim, expand_k, "expand_k")
         keys, values = n_heads * key_dim, n_heads * head_dim
         self.n_heads = n_heads
-        self.frequencies: list[float] = rotary_frequencies(key_dim, base).tolist()
+        self.key_dim, self.base = key_dim, base
+        rotary_frequencies(key_dim, base)  # ValueError where there are none
         self.sizes = [keys, keys, values]
         self.qkv = nn.Linear(d_model, sum(self.sizes), bias=False)
         self.gate = nn.Linear(d_model, values, bias=False)
@@ -71,7 +72,7 @@ class RetNet(Recurrent):
         Angles are computed in float64: at a million tokens float32 is off by 0.06 radians.
         """
         index = torch.arange(first, first + n_tokens, dtype=torch.float64, device=x.device)
-        rates = torch.tensor(self.frequencies, dtype=torch.float64, device=x.device)
+        rates = rotary_frequencies(self.key_dim, self.base).to(x.device)
         angles = index[:, None] * rates
         turns = torch.polar(torch.ones_like(angles), angles)
         return turns if x.dtype == torch.float64 else turns.to(torch.complex64)
