@@ -40,6 +40,10 @@ class Corpus:
         """
         raise NotImplementedError
 
+    def n_bytes(self) -> int | None:
+        """Return about how many bytes of text there are; None if only reading them tells."""
+        return None
+
     def notes(self) -> list[str]:
         """Say what is not read of what was asked for, and how it was split, a line each."""
         return []

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split
+from lexp.data.progress import TextProgress
 from lexp.data.tokenizer import Encoded, Tokenizer
 from lexp.system.errors import DataError, OutOfMemory, first_line, refuse_shortage
 from lexp.system.files import (
@@ -162,9 +163,11 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
     make_folder(folder.parent)
     with storage(folder):
         _remove_leftovers(folder.parent)
+    progress = TextProgress("tokenising", corpus.n_bytes())
     with new_folder(folder) as temporary:
         for split in SPLITS:
-            _write_split(corpus.documents(split), tokenizer, temporary, split)
+            documents = progress.follow(corpus.documents(split))
+            _write_split(documents, tokenizer, temporary, split)
         with storage(folder):
             names = sorted(path.name for path in temporary.iterdir())
             write_json(temporary / MANIFEST, {name: sha256_own(temporary / name) for name in names})

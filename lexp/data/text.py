@@ -11,6 +11,7 @@ import numpy as np
 
 from lexp.data.corpus import SPLITS, Corpus, Document, Split, content_fingerprint
 from lexp.data.globs import document_names, left_out, match
+from lexp.data.progress import TextProgress
 from lexp.data.readers import read_texts
 from lexp.data.split import assign, check_shares, piece
 from lexp.system.errors import ConfigError, DataError
@@ -71,6 +72,13 @@ class TextFiles(Corpus):
         of_splits = ", ".join(f"{counts[at]} {split}" for at, split in enumerate(SPLITS))
         return f"{where}: {n_documents}: {of_splits} ({percents} %, by a hash of each text)"
 
+    def n_bytes(self) -> int | None:
+        """Return the size of all files; None if some are compressed."""
+        files = [path for key in self.globs for path in self.files(key)]
+        if any(path.suffix.lower() == ".parquet" for path in files):
+            return None
+        return sum(path.stat().st_size for path in files)
+
     def documents(self, split: Split) -> Iterator[Document]:
         """Yield the documents of a split; DataError names file and place of unreadable text."""
         if not self.globs["path"]:
@@ -94,7 +102,7 @@ class TextFiles(Corpus):
     def _read_through(self) -> tuple[np.ndarray, str]:
         """Starts of the SHA-256 of the texts of `path`, uint64 [documents]; a digest of all."""
         starts, corpus = array("Q"), hashlib.sha256(repr(self.shares).encode())
-        for name, text in self._read("path"):
+        for name, text in TextProgress("reading", self.n_bytes()).follow(self._read("path")):
             digest = hashlib.sha256(text.encode()).digest()
             starts.append(int.from_bytes(digest[:8], "big"))
             corpus.update(name.encode(errors="surrogateescape") + b"\0" + digest)
@@ -123,4 +131,7 @@ class TextFiles(Corpus):
                 first = split_of.setdefault(path.resolve(), split)
                 if first != split:
                     raise DataError(f"{path} is in both dataset.{first} and dataset.{split}")
-        return content_fingerprint((split, self.documents(split)) for split in SPLITS)
+        progress = TextProgress("reading", self.n_bytes())
+        return content_fingerprint(
+            (split, progress.follow(self.documents(split))) for split in SPLITS
+        )

@@ -15,6 +15,7 @@ import numpy as np
 from lexp.data.charsmap import check_charsmap
 from lexp.data.corpus import Corpus
 from lexp.data.lost_text import TextRestorer
+from lexp.data.progress import TextProgress
 from lexp.system.errors import ConfigError, DataError, first_line
 from lexp.system.files import read_sealed, write_sealed, write_text
 from lexp.system.reading import own_file_exists, read_text
@@ -194,7 +195,8 @@ class BPESpec(TokenizerSpec):
         """Read the cached vocabulary, or train it."""
         path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-3.json"
         if not own_file_exists(path):
-            texts = (document.text for document in corpus.documents("train"))
+            progress = TextProgress("training a BPE vocabulary", corpus.n_bytes())
+            texts = (document.text for document in progress.follow(corpus.documents("train")))
             write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})
         try:
             json_text = read_sealed(path)["tokenizer"]

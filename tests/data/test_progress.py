@@ -1,0 +1,59 @@
+"""Work on large texts is announced, and says how long the rest takes."""
+
+import pytest
+
+from lexp.data import open_store, progress
+from lexp.data.corpus import Document
+from lexp.data.progress import TextProgress
+from lexp.data.text import TextFiles
+from lexp.data.tokenizer import BPESpec
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """Seconds, which only a test moves on."""
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def said(capsys) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def work(follower: TextProgress, clock: list[float], seconds: float) -> None:
+    """Four documents of 5 MB, so many seconds each. Each letter takes two bytes."""
+    for _ in follower.follow([Document("a", "\u00e9" * 2_500_000)] * 4):
+        clock[0] += seconds
+
+
+def test_the_time_left_follows_from_the_bytes_that_are_done(clock, capsys):
+    work(TextProgress("tokenising", 20_000_000), clock, 3)
+    assert said(capsys) == [
+        "lexp: tokenising: 20 MB of text",
+        "lexp: tokenising: 5 of 20 MB, 9 s left",
+        "lexp: tokenising: 15 of 20 MB, 3 s left",  # at 9 s: 5 s after the line before
+    ]
+    work(TextProgress("tokenising", None), clock, 3)
+    assert said(capsys) == ["lexp: tokenising: 5 MB done", "lexp: tokenising: 15 MB done"]
+
+
+def test_quick_work_and_other_ranks_print_nothing(clock, capsys, monkeypatch):
+    work(TextProgress("tokenising", 1_000_000), clock, 0.1)
+    monkeypatch.setenv("RANK", "1")
+    for name in ("WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.setenv(name, "2")
+    work(TextProgress("tokenising", 20_000_000), clock, 9)
+    assert said(capsys) == []
+
+
+@pytest.mark.parametrize("keys", [{"path": ""}, {"train": "train", "validation": "validation"}])
+def test_each_step_from_files_to_tokens_is_announced(texts, tmp_path, capsys, monkeypatch, keys):
+    monkeypatch.setattr(progress, "QUICK_BYTES", 1000)
+    corpus = TextFiles(**{key: str(texts / folder) for key, folder in keys.items()})
+    size = sum(path.stat().st_size for path in corpus.files("path") + corpus.files("train")
+               + corpus.files("validation"))  # fmt: skip
+    assert corpus.n_bytes() == size
+    open_store(corpus, BPESpec(300).load(corpus, tmp_path), tmp_path)
+    works = ("reading", "training a BPE vocabulary", "tokenising")
+    assert said(capsys) == [f"lexp: {what}: {size / 1e6:.0f} MB of text" for what in works]
