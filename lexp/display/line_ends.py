@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lexp.display.axes import number
 from lexp.display.document import Chart, Curve, Point
 
-# Letters of a label; longer names are cut in their middle, since variants differ at their ends.
+# Letters of a label on the page. Longer ones are cut in their middle: variants differ at the end.
 LONGEST = 26
 
 
@@ -69,12 +69,12 @@ def end_text(chart: Chart, curve: Curve) -> str:
     return " ".join(filter(None, words)) or curve.name
 
 
-def cut(label: str) -> str:
-    """Return a label of at most LONGEST letters."""
-    if len(label) <= LONGEST:
+def cut(label: str, longest: int = LONGEST) -> str:
+    """Return a label of at most `longest` letters."""
+    if len(label) <= longest:
         return label
-    half = (LONGEST - 1) // 2
-    return f"{label[: LONGEST - 1 - half]}…{label[-half:]}"
+    half = (longest - 1) // 2
+    return f"{label[: longest - 1 - half]}…{label[-half:]}"
 
 
 def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:

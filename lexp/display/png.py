@@ -13,7 +13,6 @@ import numpy as np
 from lexp.display.axes import Axis, labels, readable, y_ticks
 from lexp.display.document import Chart, Curve, Picture
 from lexp.display.line_ends import (
-    cut,
     end_of,
     end_text,
     ends_early,
@@ -34,10 +33,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 FILLS = (1.0, 0.0, 0.4)
 # Curves of more points than this have a marker at some of them, legends of more keys more columns.
 MOST_MARKERS, MOST_KEYS = 40, 20
-TITLE_COLUMNS = 72
+TITLE_COLUMNS = 90
 LABEL_COLUMNS, LABEL_LINES = 36, 4
 # Labels at the ends of lines: size of type, and how many fit the height of a picture.
 END_SIZE, MOST_ENDS = 8, 24
+# Width of a letter of these labels in inches, and how many letters of one do not ask for a legend.
+LETTER, LONGEST = 0.065, 48
 
 
 def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
@@ -69,13 +70,13 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
 
     ends = labelled(chart, MOST_ENDS)
     texts = [end_text(chart, curve) for curve in ends]
-    if texts != [*map(cut, texts)]:
-        ends = []  # names this long are for the legend, which has lines
+    if any(len(text) > LONGEST for text in texts):
+        ends, texts = [], []  # names this long are for the legend, which has lines
     is_labelled = len(ends) == len(chart.curves) > 0
     keys = [] if is_labelled else _keys(chart, styles)
     columns = math.ceil(len(keys) / MOST_KEYS)
-    size = 8 + 1.7 * max(0, columns - 1), 4.8
-    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+    wider = max(0, columns - 1) * 1.7 + LETTER * max(0, max(map(len, texts), default=0) - 18)
+    figure, axes = pyplot.subplots(figsize=(8 + wider, 5.2 if keys else 4.8), layout="constrained")
     longest = max((len(curve.points) for curve in chart.curves), default=0)
     every = 1 if longest <= MOST_MARKERS else 0.08  # of the axes' diagonal
     faint = min(0.15, 1.5 / max(1, len(chart.curves)))
@@ -92,11 +93,12 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
             textcoords="offset points", va="top", fontsize=8, color="0.4",
         )  # fmt: skip
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
+    # Above everything: a legend stands below it.
     title = textwrap.fill(chart.title, TITLE_COLUMNS)
-    axes.set_title(title, fontsize=11, loc="left", pad=24 if chart.label else 10)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
     if chart.label:
         axes.annotate(
-            chart.label, (0, 1), (0, 10), xycoords="axes fraction", textcoords="offset points",
+            chart.label, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points",
             fontsize=8, color="0.4",
         )  # fmt: skip
     axes.set_axisbelow(True)
@@ -105,7 +107,7 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
     if keys:
         handles = [Line2D([], [], label=_in_lines(label), **style) for label, style in keys]
         figure.legend(
-            handles=handles, loc="outside right upper", frameon=False, ncols=columns,
+            handles=handles, loc="outside right lower", frameon=False, ncols=columns,
             fontsize=10 if columns == 1 else 8, handlelength=4,
         )  # fmt: skip
     _scale(axes, chart)

@@ -409,6 +409,23 @@ def test_a_picture_whose_curves_are_all_labelled_needs_no_legend():
         assert not figure.legends and found == {*texts}
 
 
+def test_a_title_meets_neither_a_legend_nor_the_edge():
+    long = [f"model_{n} with=a_name_of_many_letters and=more_than_48_of_them" for n in range(3)]
+    for names in (long, ["rope", f"{'x' * 40} 1"]):
+        title = "Perplexity by context length - " + "a, b " * 20
+        chart = replace(many(names, ["full"]), title=title)
+        figure = chart_figure(chart, CurveStyles.of([chart]))
+        figure.draw_without_rendering()
+        pyplot.close(figure)
+        title = figure._suptitle.get_window_extent()
+        assert figure._suptitle.get_text().replace("\n", " ") == chart.title.strip()
+        assert title.x0 > 0 and title.x1 < figure.get_window_extent().x1
+        assert bool(figure.legends) == (names is long)
+        below = [legend.get_window_extent() for legend in figure.legends]
+        below += [text.get_window_extent() for text in figure.axes[0].texts]
+        assert below and not any(title.overlaps(box) for box in below)
+
+
 def test_legends_go_by_rank():
     tree = Tree(render(Page("t", "", (Section("s", "", (ending(),)),))))
     texts = [text for tag, text in tree.texts if tag == "span"]
