@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -123,7 +123,8 @@ def measure(
     spec = analysis_spec(tested, instrument, method, texts, checkpoint)
     stored = recall(tested.folder, spec)
     if stored is not None:
-        return stored
+        # Names of the run may have changed since; no number depends on them.
+        return replace(stored, run=tested.run)
     started = time.perf_counter()
 
     def measurement() -> Measurement:

@@ -1,5 +1,6 @@
 """The texts of a command are read and verified once, for all of its runs and their workers."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -18,7 +19,7 @@ from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.config.settings import Node
 from lexp.data.tokenizer import Bytes
-from lexp.system.errors import OutOfMemory
+from lexp.system.errors import OutOfMemory, StorageError
 from support.config import compose, dataset
 
 
@@ -113,6 +114,39 @@ def test_memory_that_runs_out_in_tokenising_is_no_matter_of_accumulation(tiny, m
     with pytest.raises(OutOfMemory, match="tokenise text .*6 GB.*split long ones") as error:
         train(tiny("tokens=64"))
     assert "accumulation" not in str(error.value)
+
+
+def test_a_store_is_one_mapping_for_all_runs_that_holds_its_files_once(runs, tmp_path):
+    plan = check(composed(tmp_path, "eval", "attention=[full]"))
+    before = len(os.listdir("/proc/self/fd"))
+    opened, problems = open_runs(plan)
+    assert len(opened) == 3 and problems == []
+    assert len({id(one.store) for one in opened}) == len({one.store.folder for one in opened}) == 2
+    # Of each split ids and hashes; with another vocabulary than bytes, bytes of tokens too.
+    assert len(os.listdir("/proc/self/fd")) == before + 3 * 2 + 3 * 3
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ESTALE])
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_a_store_that_cannot_be_read_now_is_not_called_damaged(
+    tiny, tmp_path, code, first, monkeypatch
+):
+    """Or the advice would be to delete it. first: at which of the files it begins."""
+    settings = plain(tiny())
+    parts = Node(settings["dataset"]), Node(settings["tokenizer"]), tmp_path / "cache"
+    make_store(*parts)
+    n_read = []
+    original = store_module.read_own
+
+    def fail(path):
+        n_read.append(path)
+        if len(n_read) > first:
+            raise OSError(code, os.strerror(code))
+        return original(path)
+
+    monkeypatch.setattr(store_module, "read_own", fail)
+    with pytest.raises(StorageError, match=f"cannot read .*: {os.strerror(code)}; "):
+        make_store(*parts)
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])

@@ -2,7 +2,9 @@
 
 import json
 import math
+import queue
 import shutil
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -247,6 +249,18 @@ def test_of_two_requests_a_report_shows_the_last_computed_or_not(study):
         study("attention=[full]", "model=rope", "lengths=[8,32]", f"max_tokens={max_tokens}")
         shown.append({result.tokens for result in read_newest(study.folder, EVALUATIONS)})
     assert shown == [{32}, {64}, {32}]
+
+
+def test_workers_show_warnings_of_libraries_plainly(monkeypatch):
+    class NoTasks:
+        def get(self, timeout):
+            raise queue.Empty
+
+    monkeypatch.setattr(workers, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(workers.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(warnings, "formatwarning", lambda *arguments: "\x1b[31m")
+    workers._work(0, 1, None, {}, NoTasks(), None)
+    assert "\x1b" not in warnings.formatwarning("a\x1b[31m", UserWarning, "b.py", 1)
 
 
 def test_a_model_trained_in_a_window_is_evaluated_in_it_as_trained(study, tiny):

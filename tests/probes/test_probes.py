@@ -20,6 +20,11 @@ from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.data.tokenizer import Bytes, Subwords, train_bpe
 from lexp.display.table import TableCell
+from lexp.evaluate import Method, ModelIdentity, ModelUnderTest, RunInfo
+from lexp.extension import Extension
+from lexp.instruments.base import CheckpointInfo
+from lexp.instruments.heads import Heads
+from lexp.instruments.measure import measure
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full, Window
@@ -27,6 +32,7 @@ from lexp.position import RoPE
 from lexp.probes import MQAR, Copy, Form, Material, Passkey, Recall, make_examples
 from lexp.probes.measures import interval
 from lexp.probes.result import COLUMNS, PROBES
+from lexp.probes.run import ProbePlan, run_probes
 from lexp.probes.score import score_examples
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.results.arrays import write_arrays
@@ -578,6 +584,27 @@ def test_the_same_command_again_computes_only_what_is_missing(study, monkeypatch
     with pytest.warns(UserWarning, match="mqar-full-130-.* is damaged"):
         assert len(study("model=rope", "lengths=[130]")) == 11
     assert len(computed) == 12
+
+
+def test_what_is_stored_is_shown_under_the_runs_present_names(tmp_path):
+    """Both of probes and of instruments."""
+    run = RunInfo("r", "m", "s", "old", 0, 8, "bytes", "float32", "t", "v", "t")
+    tested = ModelUnderTest(
+        tmp_path, run, ModelIdentity({}, {}, "c", "f", "t", "float32", {}), tiny_model(),
+        BYTES.tokens, nullcontext(), lambda n, length: torch.zeros(n, length), Full(),
+    )  # fmt: skip
+    method = Method(Full(), Extension(), 128)
+    plan = ProbePlan((Copy(),), (method,), (128,), 2, 0)
+    texts, stored, shown = torch.zeros(1, 16, dtype=torch.int64), [], []
+    for dataset in ("old", "new"):
+        tested = replace(tested, run=replace(run, dataset=dataset))
+        notes = lambda case, is_stored: stored.append(is_stored)  # noqa: E731
+        (asked,) = run_probes(tested, BYTES, plan, notes, lambda n: None)
+        measured = measure(tested, Heads(), method, texts, CheckpointInfo("trained", 1, 1.0))
+        shown.append((asked.run.dataset, measured.run.dataset, asked.measures, measured.rows))
+    assert stored == [False, True]
+    assert [one[:2] for one in shown] == [("old", "old"), ("new", "new")]
+    assert repr(shown[0][2:]) == repr(shown[1][2:])
 
 
 def test_extensions_and_models_on_the_command_line(study, capsys):

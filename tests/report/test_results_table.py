@@ -1,6 +1,7 @@
 """results.csv follows each result at a cost that does not grow with the study."""
 
 import csv
+import shutil
 
 import pytest
 
@@ -42,6 +43,15 @@ def test_a_new_result_is_appended_and_the_others_are_not_read(study, monkeypatch
     assert now[:-1] == before and now[-1]["model"] == "alibi" and now[-1]["length"] == "512"
     write_results(study.folder)
     assert rows(study) == [now[-1], *before]  # in order again
+
+
+def test_a_copied_run_folder_repeats_no_row(study):
+    """Its results name the run that they are of."""
+    before = rows(study)
+    (run,) = (path.parent for path in study.folder.glob("*/config.json"))
+    shutil.copytree(run, run.with_name("copy"))
+    write_results(study.folder)
+    assert rows(study) == before and len(before) == 2
 
 
 DAMAGED = {
