@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lexp.config.comments import keys as read_keys
 from lexp.config.messages import options
 from lexp.system.files import config_folder
 
@@ -74,6 +75,9 @@ def suggest(
         guess = f"; did you mean {_joined(meant, comments)}?" if meant else ";"
         listed = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]]))
         return f"no key {unknown!r}{guess} {unknown.partition('.')[0]} is a key of lexp {listed}"
+    if having := _choices_with(unknown):
+        group = unknown.partition(".")[0]
+        return f"no key {unknown!r} in this {group}; it is a key of {' and '.join(having)}"
     if above in keys or above == "":
         if meant := _meant(last, keys, f"{above}." if above else ""):
             return f"no key {unknown!r}; did you mean {_joined(meant, comments)}?"
@@ -82,6 +86,21 @@ def suggest(
     if near:
         return f"no key {unknown!r}; did you mean {_joined(near, comments)}?"
     return f"no key {unknown!r}; {_level('', keys)}"
+
+
+def _choices_with(key: str) -> list[str]:
+    """Return lexp's choices of the key's group that have the key, each with the key's comment.
+
+    A key without one is fixed by its choice, such as the path of a data set of the hub.
+    """
+    group, _, inside = key.partition(".")
+    files = sorted((config_folder() / group).glob("*.yaml")) if inside else []
+    return [
+        f"{group}={path.stem} ({found.about})"
+        for path in files
+        for found in read_keys(path)
+        if found.name == inside and found.about
+    ]
 
 
 def _meant(word: str, keys: list[str], above: str) -> list[str]:

@@ -84,8 +84,12 @@ LEVELS = {
     "train size.zzz=1": "; there are size.n_layers, size.d_model,",
     "train model.zzz=1": "; there are model.position",
     "train optim.zzz=1": "; there are optim.beta1, optim.beta2,",
-    "train dataset.path=mine": "; this dataset has no keys; choose another by dataset=NAME of "
+    "train dataset.zzz=mine": "; this dataset has no keys; choose another by dataset=NAME of "
     + ", ".join(sorted(choices("dataset"))),
+    "train dataset.path=mine": "no key 'dataset.path' in this dataset; it is a key of "
+    "dataset=hub (ORG/NAME, or a folder) and dataset=text (a folder, a file, a glob,",
+    "train model.position.gamma=1": "no key 'model.position.gamma' in this model; it is a key of "
+    "model=xpos (flattens the decay: larger is slower) and model=xpos_decay (",
     "train zzz=full": "; there are model, objective,",
 }
 OF_OTHERS = {
