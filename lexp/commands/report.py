@@ -1,43 +1,35 @@
 """The command `lexp report`."""
 
 import itertools
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from lexp import __version__
+from lexp.commands.report_sections import instrument_sections, study_section, training_sections
 from lexp.commands.select_runs import last_step, read_config, select_runs
-from lexp.config.folders import config_folders
-from lexp.config.instantiate import build
 from lexp.config.settings import ReportConfig
 from lexp.config.validation import read_report
-from lexp.config.yaml_file import read_yaml
-from lexp.display.document import Chart, Page, Section
+from lexp.display.document import Page, Section
 from lexp.display.html import render
 from lexp.display.latex import to_latex
-from lexp.display.table import Table, in_markdown, prose_in_markdown, to_csv, to_markdown
+from lexp.display.table import in_markdown, prose_in_markdown, to_csv, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import EVALUATIONS, LAST, EvalResult
-from lexp.instruments.base import Instrument
-from lexp.instruments.expected import measured_table
-from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant, labelled
-from lexp.instruments.over_training import shown
-from lexp.probes.result import PROBES
-from lexp.report.charts import length_items, position_chart, published_chart
-from lexp.report.claims import claims
-from lexp.report.expected import Findings, blocks_of, expected_table
+from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant
+from lexp.probes.result import PROBES, ProbeResult
 from lexp.report.files import write_files
 from lexp.report.learning_rates import learning_rates
-from lexp.report.long_range_tokens import judging_runs, long_range_table
-from lexp.report.over_training import TRAINING, over_training
-from lexp.report.paired import paired_table
-from lexp.report.perplexity_table import caption, unit_tables
+from lexp.report.long_range_tokens import judging_runs
 from lexp.report.probes import probe_tables, probes_caption
-from lexp.report.scales import scale_tables
+from lexp.report.protocol_section import report_protocol
 from lexp.report.study_results import (
     ResultSeries,
     by_protocol,
@@ -45,27 +37,37 @@ from lexp.report.study_results import (
     make_series,
     method_rank,
 )
-from lexp.report.tables import (
-    cost_table,
-    differences_table,
-    failures_table,
-    last_tokens_table,
-    methods_table,
-    reach_table,
-    seeds_table,
-)
+from lexp.report.summary import facts, missing, opening, protocol_sections
+from lexp.report.tables import failures_table
 from lexp.report.weights import of_present_weights
 from lexp.results import count_results, read_newest, with_damage
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import Run, find_runs, run_notes, source_commit, variant_notes
-from lexp.scoring.protocol import ProtocolInfo
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
-from lexp.system.reading import own_file_exists, read_own
 from lexp.system.text import counted, file_stem
 
-# What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
-STUDY_FILE = "study.json"
+
+@dataclass(frozen=True)
+class StudyContents:
+    """The runs of a study that have results, and their newest results.
+
+    scored: of every checkpoint. analyses: with numbers; unmeasured: without. n_without: runs
+    without any result. rates: the section on learning rates, of all runs.
+    """
+
+    runs: list[Run]
+    scored: list[EvalResult]
+    probed: list[ProbeResult]
+    analyses: list[AnalysisResult]
+    unmeasured: list[AnalysisResult]
+    n_without: int
+    rates: list[Section]
+
+    @property
+    def last(self) -> list[EvalResult]:
+        """Return the evaluations of last checkpoints."""
+        return [result for result in self.scored if result.step == LAST]
 
 
 def check(config: DictConfig) -> ReportConfig:
@@ -79,9 +81,35 @@ def report(config: DictConfig) -> None:
 
 
 def write_report(settings: ReportConfig) -> None:
-    """Gather the results of a study, print its tables and write its page."""
+    """Gather the results of a study, print what they show and write its page."""
     study = settings.study_folder
     refuse_without_locks(study)
+    with counted_warnings() as warned:
+        contents = _read(study, settings)
+    page = _page(study, contents, settings, len(warned))
+    _write(study, page)
+    _print(page, settings)
+    link = (study / "report" / "report.html").resolve().as_uri()
+    say(f"open: {link}", *_next_commands(contents, settings))
+
+
+@contextmanager
+def counted_warnings() -> Iterator[list[str]]:
+    """Show warnings as ever, and collect their texts."""
+    texts: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def collect(message: Warning | str, *rest: Any, **options: Any) -> None:
+            texts.append(str(message))
+            show(message, *rest, **options)
+
+        warnings.showwarning = collect
+        yield texts
+
+
+def _read(study: Path, settings: ReportConfig) -> StudyContents:
+    """Read what a study has; ConfigError if that is nothing."""
     runs = select_runs(study, settings.model)
     names = {run.name for run in runs}
     n_files = count_results(study, EVALUATIONS)
@@ -92,59 +120,98 @@ def write_report(settings: ReportConfig) -> None:
     keep_losses(stored)
     stored = with_damage(stored)
     _say_orphans(study, stored)
-    every_step = [result for result in stored if result.run.name in names]
-    results = [result for result in every_step if result.step == LAST]
-    if not results:
-        raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
+    scored = [result for result in stored if result.run.name in names]
     probed = read_newest(study, PROBES)
     probed = of_present_weights(study, probed, lambda r: (r.run.name, LAST))
     probed = [r for r in with_damage(probed) if r.run.name in names]
     analyses = read_newest(study, ANALYSES)
     analyses = of_present_weights(study, analyses, lambda r: (r.run.name, r.step))
     analyses = [r for r in with_damage(analyses) if r.run.name in names]
-    unmeasured = [result for result in analyses if not result.ok]
-    analyses = [result for result in analyses if result.ok]
-    analyses.sort(key=lambda result: method_rank(result.method))
-    # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
-    seen = {result.run.name for result in every_step} | {result.run.name for result in probed}
-    seen |= {result.run.name for result in (*analyses, *unmeasured)}
+    if not (any(result.step == LAST for result in scored) or probed or analyses):
+        raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
     rates = learning_rates([run for run in runs if _is_readable(run)])
-    runs = [run for run in runs if run.name in seen]
-    last_steps = {run.name: last_step(read_config(run)) for run in runs}
+    # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
+    seen = {result.run.name for result in scored} | {result.run.name for result in probed}
+    seen |= {result.run.name for result in analyses}
+    return StudyContents(
+        runs=[run for run in runs if run.name in seen],
+        scored=scored,
+        probed=probed,
+        analyses=sorted(
+            (r for r in analyses if r.ok), key=lambda result: method_rank(result.method)
+        ),
+        unmeasured=[result for result in analyses if not result.ok],
+        n_without=len(names - seen),
+        rates=rates,
+    )
+
+
+def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnings: int) -> Page:
+    """Return the page: the answer, what is missing, facts, and a section for each subject."""
+    runs = contents.runs
+    configs = [read_config(run) for run in runs]
     notes, of_runs = variant_notes(run.made_of for run in runs), run_notes(runs)
-    analyses = by_variant(analyses, of_runs)
-    scored = {result.run.name for result in results}
-    runs = [run for run in runs if run.name in scored]
-    all_series = make_series(results, notes)
+    analyses = by_variant(contents.analyses, of_runs)
+    all_series = make_series(contents.last, notes)
     _check_names(all_series, settings)
-    first = _study_section(study, all_series, analyses, of_runs)
-    sections = [first] if first else []
-    sections += [_section(protocol, same, settings) for protocol, same in by_protocol(all_series)]
-    sections += rates
-    sections += _training(every_step, last_steps, notes, settings.delta)
-    if probed:
-        tables = probe_tables(probed, notes)
-        sections.append(Section("Probes", " ".join(probes_caption(probed)), tuple(tables)))
-    sections += _analysis(analyses, of_runs)
+    reports = [
+        report_protocol(protocol, same, settings) for protocol, same in by_protocol(all_series)
+    ]
+    first = study_section(study, all_series, analyses, of_runs)
+    sections = [*([first] if first else []), *protocol_sections(reports), *contents.rates]
+    last_steps = {run.name: last_step(config) for run, config in zip(runs, configs, strict=True)}
+    sections += training_sections(contents.scored, last_steps, notes, settings.delta)
+    if contents.probed:
+        tables = probe_tables(contents.probed, notes)
+        sections.append(Section("Probes", " ".join(probes_caption(contents.probed)), tuple(tables)))
+    sections += instrument_sections(analyses, of_runs)
     others = [
         (result, f"{result.run.model} {of_runs[result.run.name]}".rstrip(), result.instrument.label)
-        for result in by_variant(unmeasured, of_runs)
+        for result in by_variant(contents.unmeasured, of_runs)
     ]
     if failures := failures_table(all_series, others):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
-    summary = (
-        f"{counted(len(runs), 'run')}, {counted(len(results), 'cell')}. Every number carries the "
-        "protocol that made it; protocols are never mixed in a table."
+    results = [*contents.scored, *contents.probed, *contents.analyses, *contents.unmeasured]
+    n_uneven = sum(
+        bool(series.failure(length)) and all(r.ok for r in series.results[length].values())
+        for series in all_series
+        for length in series.lengths
     )
-    page = Page(f"lexp: {settings.name}", summary, tuple(sections), provenance(runs))
-    _write(study, page)
-    rich = table_console()
-    for section in sections:
-        for table in section.tables:
-            if not table.secondary:
-                rich.table(table)
-    page_uri = (study / "report" / "report.html").resolve().as_uri()
-    say(f"{study}/report/report.html, report.md, report.tex, *.csv", f"next: open {page_uri}")
+    line = missing(results, n_uneven, contents.n_without, n_warnings)
+    summary = [*opening(reports), *[line] * bool(line)]
+    of_numbers = facts(
+        configs,
+        [run.parameters for run in runs],
+        {result.run.dataset for result in contents.scored},
+        len(results),
+        datetime.now(UTC).date().isoformat(),
+    )
+    title = f"lexp: {settings.name}"
+    return Page(title, "\n\n".join(summary), tuple(sections), provenance(runs), of_numbers)
+
+
+def _print(page: Page, settings: ReportConfig) -> None:
+    """Print the tables if they are asked for, and below them the answer."""
+    console = table_console()
+    if settings.show == "all":
+        for section in page.sections:
+            for table in section.tables:
+                if not table.secondary:
+                    console.table(table)
+    console.paragraphs(*page.summary.split("\n\n"), page.facts)
+
+
+def _next_commands(contents: StudyContents, settings: ReportConfig) -> list[str]:
+    """Return lines with the command that prints the tables, and with one that adds to them."""
+    values = {"name": settings.name, "outputs": settings.outputs}
+    usual = {"name": "default", "outputs": "outputs"}
+    words = [shlex.quote(f"{key}={v}") for key, v in values.items() if v != usual[key]]
+    lines = [f"tables: {' '.join(['lexp report', *words, 'show=all'])}"] * (settings.show != "all")
+    if not contents.probed:
+        lines.append(f"next: {' '.join(['lexp probe', *words])}")
+    elif not (contents.analyses or contents.unmeasured):
+        lines.append(f"next: {' '.join(['lexp analyze', *words])}")
+    return lines
 
 
 def _is_readable(run: Run) -> bool:
@@ -154,86 +221,6 @@ def _is_readable(run: Run) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _training(
-    results: list[EvalResult],
-    last_steps: dict[str, int | None],
-    notes: dict[str, str],
-    delta: float,
-) -> list[Section]:
-    """Return a section on checkpoints of several steps, where any were scored."""
-    steps = {name: LAST if step is None else step for name, step in last_steps.items()}
-    items = over_training(results, steps, notes, delta)
-    return [Section("Over training", TRAINING, tuple(items))] if items else []
-
-
-def _analysis(results: list[AnalysisResult], notes: dict[str, str]) -> list[Section]:
-    """Return a section for each instrument that measured something. notes: by run."""
-    by_label: dict[str, list[AnalysisResult]] = {}
-    for result in results:
-        by_label.setdefault(result.instrument.label, []).append(result)
-    sections = []
-    instruments = all_instruments()
-    for label, same in by_label.items():
-        instrument = instruments.get(same[0].instrument.name)
-        if instrument is None:
-            words = "Not known here, so not shown: its file is found with --config-dir DIR."
-            say(f"lexp: instrument {label}: {words}")
-            sections.append(Section(f"Instrument: {label}", words))
-            continue
-        words = (sys.modules[type(instrument).__module__].__doc__ or "").strip()
-        items = shown(instrument, labelled(same, notes))
-        sections.append(Section(f"Instrument: {label}", words, tuple(items)))
-    return sections
-
-
-def all_instruments() -> dict[str, Instrument]:
-    """Return every instrument by name; what it shows does not depend on its settings."""
-    instruments = {}
-    for folder in config_folders():
-        for path in sorted((folder / "instruments").glob("*.yaml")):
-            for key, node in read_yaml(path).items():
-                instrument = build(node, Instrument, f"instruments.{key}")
-                instruments[instrument.name] = instrument
-    return instruments
-
-
-def _section(
-    protocol: ProtocolInfo, all_series: list[ResultSeries], settings: ReportConfig
-) -> Section:
-    """Return all tables and curves of one protocol."""
-    results = [result for series in all_series for result in series.every_result]
-    notes = {series.variant: series.note for series in all_series}
-    below = tuple(caption(results))
-    tables: list[Table] = []
-    shortest = min(series.lengths[0] for series in all_series)
-    if not protocol.masked:  # masked targets are no last tokens
-        tables.append(last_tokens_table(all_series, settings.last_k or max(1, shortest // 2)))
-    of_series = claims(all_series, settings.delta)
-    if of_series:
-        tables.append(reach_table(of_series))
-        keys = long_range_table(all_series, settings.key_alpha, settings.judge)
-        tables += [keys] if keys else []
-    longest = max(length for series in all_series for length in series.lengths)
-    baseline = settings.baseline or all_series[0].name
-    more = [
-        differences_table(all_series, longest, baseline),
-        methods_table(all_series, longest),
-        paired_table(all_series, baseline),
-        seeds_table(all_series, longest),
-        *scale_tables(all_series),
-        cost_table(all_series),
-    ]
-    charts: list[Chart | None] = []
-    if protocol.all_contexts:
-        charts.append(position_chart(all_series))
-    if of_series and not protocol.masked:  # papers printed none of masked models
-        charts.append(published_chart(all_series))
-    by_length = unit_tables(results, notes, below)
-    first = length_items(all_series, baseline)
-    items = [n for n in (*first, by_length, *tables, *charts, *more) if n is not None]
-    return Section(protocol.label, below[0], tuple(items))
 
 
 def provenance(runs: list[Run]) -> dict[str, Any]:
@@ -269,9 +256,17 @@ def _check_names(all_series: list[ResultSeries], settings: ReportConfig) -> None
 def _write(study: Path, page: Page) -> None:
     """Write the page, and its tables as Markdown, LaTeX and one CSV each."""
     tables = [table for section in page.sections for table in section.tables_of_every_unit]
-    text = [f"# {in_markdown(page.title)}", in_markdown(page.summary)]
+    text = [
+        f"# {in_markdown(page.title)}",
+        prose_in_markdown(page.summary),
+        in_markdown(page.facts),
+    ]
     for section in page.sections:
-        text += [f"## {in_markdown(section.title)}", prose_in_markdown(section.text)]
+        text += [
+            f"## {in_markdown(section.title)}",
+            *[in_markdown(section.label)] * bool(section.label),
+        ]
+        text.append(prose_in_markdown(section.text))
         text += map(to_markdown, section.tables)
     files = {
         "report.html": render(page),
@@ -284,54 +279,3 @@ def _write(study: Path, page: Page) -> None:
         files[next(name for name in names if name not in files)] = to_csv(table)
     with one_at_a_time(study):
         write_files(study / "report", files)
-
-
-def _study_section(
-    study: Path,
-    all_series: Sequence[ResultSeries],
-    analyses: Sequence[AnalysisResult],
-    notes: Mapping[str, str],
-) -> Section | None:
-    """Return what a study claims and expects beside what was found; None without `lexp study`.
-
-    notes: by run, what tells its variant apart.
-    """
-    path = study / STUDY_FILE
-    if not own_file_exists(path):
-        return None
-    try:
-        stored = json.loads(read_own(path))
-        return Section(
-            f"Study {stored['name']}, {stored['scale']}",
-            "\n\n".join(_study_paragraphs(stored)),
-            tuple(_study_tables(stored, all_series, analyses, notes)),
-        )
-    except (OSError, ValueError, TypeError, LookupError, RecursionError, ConfigError) as error:
-        raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
-
-
-def _study_paragraphs(stored: dict[str, Any]) -> Iterator[str]:
-    yield f"Claim: {_line(stored['claim'])}"
-    yield f"Source: {_line(stored['source'])}"
-    yield f"Command: {_line(stored['command'])}"
-    if stored["deviations"]:
-        listed = " ".join(f"({n}) {_line(text)}" for n, text in enumerate(stored["deviations"], 1))
-        yield f"Deviations: {listed}"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _study_tables(
-    stored: dict[str, Any],
-    all_series: Sequence[ResultSeries],
-    analyses: Sequence[AnalysisResult],
-    notes: Mapping[str, str],
-) -> Iterator[Table]:
-    for block in blocks_of(stored):
-        if isinstance(block, Findings):
-            same = [result for result in analyses if result.instrument.name == block.instrument]
-            yield measured_table(block, labelled(same, notes))
-        else:
-            yield expected_table(block, all_series)

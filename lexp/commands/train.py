@@ -232,8 +232,9 @@ def _train(
         _to_the_end(job, folder, machine, profile)
     if group.is_rank_zero:
         run.finish(
-            {"step": job.step, "seconds": round(job.seconds, 1), "validation": job.last_validation}
-        )
+            {"step": job.step, "seconds": round(job.seconds, 1), "validation": job.last_validation,
+             "parameters": sum(p.numel() for p in job.model.parameters())}
+        )  # fmt: skip
 
 
 def _to_the_end(

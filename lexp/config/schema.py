@@ -116,6 +116,7 @@ class ReportSchema:
     key_alpha: float = MISSING
     judge: str | None = MISSING
     baseline: str | None = MISSING
+    show: str = MISSING
 
 
 @dataclass

@@ -216,6 +216,7 @@ class ReportConfig(StudyFolder):
     key_alpha: float
     judge: str | None
     baseline: str | None
+    show: str
 
 
 @dataclass(frozen=True, kw_only=True)

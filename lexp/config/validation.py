@@ -191,6 +191,8 @@ def read_report(composed: DictConfig) -> ReportConfig:
     if not (math.isfinite(config.delta) and config.delta >= 0):
         problems.append(f"delta={config.delta} (nats per token, a finite number from 0)")
     problems += _positive(key_alpha=config.key_alpha)
+    if config.show not in ("answer", "all"):
+        problems.append(f"show={config.show} (answer or all)")
     if config.last_k is not None:
         problems += _at_least(1, last_k=config.last_k)
     _raise(problems)

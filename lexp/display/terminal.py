@@ -1,6 +1,7 @@
 """The console that tables are printed on: it shows every character and acts on none."""
 
 import sys
+import textwrap
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,17 @@ class TableConsole(Console):
         """Print each text as a line of its own."""
         for text in texts:
             self.print(text)
+
+    def paragraphs(self, *texts: str) -> None:
+        """Print each text wrapped to a terminal's width, later lines indented; else in one line."""
+        for text in texts:
+            shown = in_ascii(text) if self.options.ascii_only else text
+            width = self.width if self.is_terminal else ENDLESS
+            lines = textwrap.wrap(
+                printable(shown), width, subsequent_indent="  ", break_on_hyphens=False
+            )
+            for line in lines:
+                self.print(line, soft_wrap=True)
 
     def table(self, table: Table) -> None:
         """Print a table and its notes; no cell is cut, however many there are.

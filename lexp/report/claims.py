@@ -16,6 +16,7 @@ from lexp.statistics import (
 from lexp.system.output import Tally
 
 WINDOWS = ("window", "bidirectional_window")
+BLOCKS = ("blockwise", "bidirectional_blockwise")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Claim:
 
     reach: of the mean over seeds. seeds: each seed's own. gain: at the length reached, None where
     nothing was reached. window: against the plain window of the trained length at the longest
-    length that both have, None where there is none; at_window is that length.
+    length that both have, None where there is none; at_window is that length. within: gain of the
+    trained length over the shortest one, None where no shorter one scored the same tokens.
     """
 
     series: ResultSeries
@@ -33,6 +35,27 @@ class Claim:
     gain: Estimate | None
     window: AgainstWindow | None
     at_window: int | None
+    within: Estimate | None
+
+    @property
+    def is_window(self) -> bool:
+        """Return True for the plain window that others are compared with, of any size."""
+        return _is_plain_window(self.series)
+
+    @property
+    def sees_further(self) -> bool:
+        """Return True if queries may see keys beyond the trained length.
+
+        False for windows and blocks within it; True for code that is not lexp's.
+        """
+        pattern, train_len = self.series.pattern, self.series.train_len
+        if pattern.code:
+            return True
+        if pattern.name in WINDOWS:
+            return (pattern.values.get("window") or train_len) > train_len
+        if pattern.name in BLOCKS:
+            return 2 * (pattern.values.get("block") or train_len // 2) > train_len
+        return True
 
 
 def mean_losses(series: ResultSeries, ids: DocumentIds) -> dict[int, TokenLosses | str]:
@@ -77,7 +100,19 @@ def _claim(
         ours, theirs = means[at], average(seed_losses(window, at, ids))
         if isinstance(ours, TokenLosses):
             against = against_window(ours, theirs)
-    return Claim(series, mean_reach, seed_reach, saved, against, at)
+    within = _gain_within(series, means) if mean_reach.length is not None else None
+    return Claim(series, mean_reach, seed_reach, saved, against, at, within)
+
+
+def _gain_within(series: ResultSeries, means: dict[int, TokenLosses | str]) -> Estimate | None:
+    """Return what the trained length gains over the shortest one with a number."""
+    shorter = [
+        n for n in series.lengths
+        if n < series.train_len
+        and isinstance(means[n], TokenLosses)
+        and series.same_targets(n, series, series.train_len)
+    ]  # fmt: skip
+    return gain(means, shorter[0], series.train_len) if shorter else None
 
 
 def _of_seed(series: ResultSeries, seed: int, ids: DocumentIds) -> dict[int, TokenLosses | str]:
@@ -94,15 +129,18 @@ def _window_of(series: ResultSeries, all_series: list[ResultSeries]) -> ResultSe
     """Return the same variant's plain window of the trained length; None for that series itself."""
     same = [
         other for other in all_series
-        if other.pattern.name in WINDOWS
-        and not other.pattern.code
+        if _is_plain_window(other)
         # An open size is the trained length.
         and other.pattern.values.get("window") in (None, series.train_len)
-        and not other.is_extended
         and (other.variant, other.protocol.label, other.text, other.precision)
         == (series.variant, series.protocol.label, series.text, series.precision)
     ]  # fmt: skip
     return same[0] if same and same[0] is not series else None
+
+
+def _is_plain_window(series: ResultSeries) -> bool:
+    is_own = bool(series.pattern.code)
+    return series.pattern.name in WINDOWS and not is_own and not series.is_extended
 
 
 def _common_length(

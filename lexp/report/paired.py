@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import seed_losses
+from lexp.report.numbers import p_text
 from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
 from lexp.statistics import holm, paired_by_seed
 from lexp.system.text import counted
@@ -46,7 +47,7 @@ def paired_table(all_series: Sequence[ResultSeries], baseline: str) -> Table | N
         for length in lengths:
             value, p = by_length.get(length, (math.nan, math.nan))
             sure = adjusted.get(f"{key} {length}", 1.0) < 0.05
-            text = f"{value:+.4f} (p {p:.2g})" if math.isfinite(p) else ""
+            text = f"{value:+.4f} (p {p_text(p)})" if math.isfinite(p) else ""
             fields.append(TableCell(text, "best" if sure and value < 0 else ""))
         rows.append((*map(TableCell, key), *fields))
     note = (

@@ -6,23 +6,15 @@ from typing import Protocol
 
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import Claim, seed_losses
+from lexp.report.numbers import LABELS, interval_text, labels
 from lexp.report.perplexity_table import perplexity_text
-from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
+from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.scoring.losses import perplexity
 from lexp.statistics import (
     BETTER,
-    Estimate,
     across,
-    average,
-    difference,
-    holm,
     last,
-    mean,
-    sign_flips,
 )
-from lexp.system.text import counted
-
-LABELS = ("model", "method")
 
 
 class MethodResult(Protocol):
@@ -36,11 +28,6 @@ class MethodResult(Protocol):
 
     @property
     def failure(self) -> str: ...
-
-
-def labels(series: ResultSeries) -> tuple[TableCell, TableCell]:
-    """Return what names a row in every table."""
-    return TableCell(series.name), TableCell(series.method)
 
 
 def last_tokens_table(all_series: Sequence[ResultSeries], k: int) -> Table:
@@ -80,33 +67,38 @@ def _last_nll(series: ResultSeries, length: int, k: int) -> float:
 
 
 def reach_table(claims: Sequence[Claim]) -> Table:
-    """Show how far each series holds its loss, and whether a window does as well."""
-    rows, windows = [], False
-    for claim in claims:
-        reach, window = claim.reach, claim.window
-        at = f"{claim.at_window}" if claim.at_window else ""
-        windows |= window is not None
-        beaten = window is not None and window.verdict == BETTER
-        rows.append(
-            (
-                *labels(claim.series),
-                TableCell(_length(reach.length, reach.censored), "" if reach.length else "failed"),
-                TableCell(_between(reach.sure, reach.possible)),
-                TableCell(", ".join(_length(r.length, r.censored) for r in claim.seeds.values())),
-                TableCell(_with_interval(claim.gain) if claim.gain else ""),
-                TableCell(at),
-                TableCell(_with_interval(window.difference) if window else ""),
-                TableCell(window.verdict if window else "", "best" if beaten else ""),
-            )
-        )
-    series, reach = claims[0].series, claims[0].reach
+    """Show how far each series holds its loss, and whether a window does as well.
+
+    Columns that would say nothing are left out: the verdict where no window was scored, intervals
+    that are all one length, seeds where there is one.
+    """
+    rows = [(*labels(claim.series), *_claim_cells(claim)) for claim in claims]
+    heads = (*LABELS, "verdict", "reach", "interval", "each seed", "gain", "at", "against window")
+    reaches = [claim.reach for claim in claims]
+    has_ends = any(r.sure is not None for r in reaches)
+    has_interval = has_ends and any(r.sure != r.length or r.possible != r.length for r in reaches)
+    kept = [
+        n
+        for n, head in enumerate(heads)
+        if head in (*LABELS, "reach")
+        or (any(row[n].text for row in rows) and (head != "interval" or has_interval))
+    ]
+    windows = any(claim.window for claim in claims)
     reasons = sorted({f"{c.series.name} {c.series.method}: {c.reach.reason}" for c in claims
                       if c.reach.reason})  # fmt: skip
+    level = f"{reaches[0].level:.0%}".replace("%", " %")
+    interval = (
+        f"The {level} interval follows from the interval of the paired difference (documents "
+        "resampled, mean over seeds)."
+        if has_interval
+        else f"Both ends of every {level} interval are the reach itself."
+        if has_ends
+        else "There are no intervals."
+    )
     notes = (
         f"Reach: the longest length, in tokens, up to which the loss on the same tokens is at most "
-        f"{reach.delta:g} nats per token above the loss at the trained length; ≥: the longest "
-        f"length tested. The {reach.level:.0%} interval follows from the interval of the paired "
-        "difference (documents resampled, mean over seeds).",
+        f"{reaches[0].delta:g} nats per token above the loss at the trained length; ≥: the longest "
+        f"length tested. {interval}",
         "Gain: nats per token saved by context beyond the trained length, at the reach.",
         "Against the window: loss minus the loss of the same model under a sliding window of the "
         "trained length, at the longest length both have. Only a value below 0 can come from "
@@ -116,86 +108,28 @@ def reach_table(claims: Sequence[Claim]) -> Table:
         else "No sliding window was scored for comparison; add attention=window to `lexp eval`.",
         *reasons,
     )
-    heads = (
-        *LABELS, "reach", "interval", "each seed", "gain", "at", "against window", "verdict",
-    )  # fmt: skip
-    return Table(f"Reach and gain, {series.protocol.label}", heads, tuple(rows), 2, notes)
-
-
-def differences_table(
-    all_series: Sequence[ResultSeries], length: int, baseline: str
-) -> Table | None:
-    """Show paired differences of models to a baseline at a length, by method; None if none."""
-    pairs = [
-        (series, base)
-        for base in all_series
-        for series in all_series
-        if base.name == baseline and series.method == base.method and series is not base
-    ]
-    family = f"models against {baseline} at {length}, every method"
-    return _paired_table(f"Differences at {length}", pairs, length, baseline, family)
-
-
-def methods_table(all_series: Sequence[ResultSeries], length: int) -> Table | None:
-    """Show paired differences of each model's methods to its plain attention; None if none."""
-    pairs = [
-        (series, base)
-        for base in all_series
-        for series in all_series
-        if base.is_plain
-        and series is not base
-        and (series.variant, series.where) == (base.variant, base.where)
-    ]
-    plain = pairs[0][1].pattern.label if pairs else ""
-    family = f"methods against {plain} attention at {length}"
-    return _paired_table(f"Differences of methods at {length}", pairs, length, plain, family)
-
-
-def _paired_table(
-    title: str,
-    pairs: Sequence[tuple[ResultSeries, ResultSeries]],
-    length: int,
-    other: str,
-    family: str,
-) -> Table | None:
-    """Show what the first of each pair loses above the second; None if no pair compares."""
-    ids, rows, tests, unlike = DocumentIds(), [], [], []
-    for series, base in pairs:
-        if not (series.has_number(length) and base.has_number(length)):
-            continue
-        if not (is_alike(series, base) and series.same_targets(length, base, length)):
-            unlike.append(f"{series.name} {series.method}")
-            continue
-        ours, theirs = (average(seed_losses(n, length, ids)) for n in (series, base))
-        d = difference(ours, theirs)
-        tests.append((series, mean(d.nats, d.document), sign_flips(d)))
-    if not tests:
-        return None
-    corrected = holm({str(n): test.p for n, (_, _, test) in enumerate(tests)}, family)
-    by_number = {test.name: test.adjusted for test in corrected}
-    for n, (series, estimate, test) in enumerate(tests):
-        adjusted = by_number[str(n)]
-        sure = adjusted < 0.05
-        rows.append(
-            (
-                *labels(series),
-                TableCell(_with_interval(estimate), "best" if sure and estimate.value < 0 else ""),
-                TableCell(f"{test.p:.4f}"),
-                TableCell(f"{adjusted:.4f}"),
-            )
-        )
-    _, _, test = tests[0]
-    how = "all" if test.exact else "at random"
-    notes = (
-        f"Nats per token above {other} on the same tokens, mean over seeds, with a 95 % "
-        "interval over documents. p by flipping the sign of whole documents "
-        f"({how} {test.n_flips}; the smallest possible is {test.smallest_p:.4f}); Holm's "
-        f"correction over {counted(len(tests), 'comparison')} ({family}). Seeds are held fixed.",
-        *[f"Not compared, scored on other tokens: {', '.join(unlike)}."] * bool(unlike),
+    return Table(
+        f"Reach and gain, {claims[0].series.protocol.label}",
+        tuple(heads[n] for n in kept),
+        tuple(tuple(row[n] for n in kept) for row in rows),
+        2,
+        notes,
     )
-    heads = (*LABELS, f"minus {other}", "p", "p (Holm)")
-    protocol = pairs[0][0].protocol.label
-    return Table(f"{title}, {protocol}", heads, tuple(rows), 2, notes)
+
+
+def _claim_cells(claim: Claim) -> tuple[TableCell, ...]:
+    """Return the cells from the verdict on."""
+    reach, window = claim.reach, claim.window
+    beaten = window is not None and window.verdict == BETTER
+    return (
+        TableCell(window.verdict if window else "", "best" if beaten else ""),
+        TableCell(_length(reach.length, reach.censored), "" if reach.length else "failed"),
+        TableCell(_between(reach.sure, reach.possible)),
+        TableCell(", ".join(_length(r.length, r.censored) for r in claim.seeds.values())),
+        TableCell(interval_text(claim.gain) if claim.gain else ""),
+        TableCell(f"{claim.at_window}" if claim.at_window else ""),
+        TableCell(interval_text(window.difference) if window else ""),
+    )
 
 
 def seeds_table(all_series: Sequence[ResultSeries], length: int) -> Table | None:
@@ -257,7 +191,7 @@ def failures_table(
 
 
 def cost_table(all_series: Sequence[ResultSeries]) -> Table:
-    """Show seconds of each series, and microseconds per scored token by length."""
+    """Show seconds of each series at all lengths, and microseconds per scored token by length."""
     lengths = sorted({length for series in all_series for length in series.lengths})
     rows = []
     for series in all_series:
@@ -268,17 +202,13 @@ def cost_table(all_series: Sequence[ResultSeries]) -> Table:
             spent, tokens = sum(r.seconds for r in timed), sum(r.tokens for r in timed)
             fields.append(TableCell(f"{1e6 * spent / tokens:.0f}" if timed else ""))
         rows.append(tuple(fields))
-    note = "Wall-clock time, with whatever else the machine did; empty where another pass gave it."
-    heads = (*LABELS, "seconds", *(f"µs/token at {length}" for length in lengths))
+    note = (
+        "By length: microseconds per scored token; empty where another pass gave it. Seconds: of "
+        "all lengths together. Wall-clock time, with whatever else the machine did."
+    )
+    heads = (*LABELS, "seconds", *map(str, lengths))
     title = f"Cost, {all_series[0].protocol.label}"
     return Table(title, heads, tuple(rows), 2, (note,), secondary=True)
-
-
-def _with_interval(estimate: Estimate) -> str:
-    """Return an estimate with its sign, and its interval if it has one."""
-    if not math.isfinite(estimate.low):
-        return f"{estimate.value:+.4f}"
-    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
 
 
 def _interval(low: float, high: float) -> str:
@@ -290,4 +220,6 @@ def _length(length: int | None, censored: bool) -> str:
 
 
 def _between(sure: int | None, possible: int | None) -> str:
-    return "-" if sure is None or possible is None else f"{sure} to {possible}"
+    if sure is None or possible is None:
+        return "-"
+    return f"{sure}" if sure == possible else f"{sure} to {possible}"

@@ -126,6 +126,15 @@ class Run:
         return self.data["tokenizer"]
 
     @property
+    def parameters(self) -> int | None:
+        """Return the number of parameters; None if its done.json does not say."""
+        try:
+            count = json.loads(read_own(self.folder / "done.json"))["parameters"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return count if isinstance(count, int) and count > 0 else None
+
+    @property
     def checkpoints(self) -> Path:
         """Return the folder of checkpoints."""
         return self.folder / "checkpoints"

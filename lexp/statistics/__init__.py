@@ -5,7 +5,15 @@ from lexp.statistics.comparisons import Adjusted, SignFlips, holm, sign_flips
 from lexp.statistics.curves import BETA, Bin, by_context, geometric_edges, key_tokens, last
 from lexp.statistics.power import Variances, decompose, smallest_difference
 from lexp.statistics.ranks import rank_correlation
-from lexp.statistics.reach import BETTER, AgainstWindow, Reach, against_window, gain, reach
+from lexp.statistics.reach import (
+    BETTER,
+    NOT_KNOWN,
+    AgainstWindow,
+    Reach,
+    against_window,
+    gain,
+    reach,
+)
 from lexp.statistics.scored import TokenLosses, aligned, difference, same_tokens
 from lexp.statistics.seeds import (
     AcrossSeeds,
@@ -21,6 +29,7 @@ from lexp.statistics.seeds import (
 __all__ = [
     "BETA",
     "BETTER",
+    "NOT_KNOWN",
     "AcrossSeeds",
     "Adjusted",
     "AgainstWindow",

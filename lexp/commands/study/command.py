@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from lexp.commands.analyze import AnalysisPlan, analyze_runs
 from lexp.commands.evaluate import evaluate_runs
 from lexp.commands.probe import ProbeRunPlan, probe_runs
-from lexp.commands.report import STUDY_FILE, write_report
+from lexp.commands.report import write_report
+from lexp.commands.report_sections import STUDY_FILE
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study.cost import print_cost
 from lexp.commands.study.file import Stage, Study, parse_study

@@ -1,0 +1,121 @@
+"""The sections of `lexp report` beside those on protocols: training, instruments, a study."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lexp.config.folders import config_folders
+from lexp.config.instantiate import build
+from lexp.config.yaml_file import read_yaml
+from lexp.display.document import Section
+from lexp.display.table import Table
+from lexp.evaluate import LAST, EvalResult
+from lexp.instruments.base import Instrument
+from lexp.instruments.expected import measured_table
+from lexp.instruments.measure import AnalysisResult, labelled
+from lexp.instruments.over_training import shown
+from lexp.report.expected import Findings, blocks_of, expected_table
+from lexp.report.over_training import TRAINING, over_training
+from lexp.report.study_results import ResultSeries
+from lexp.system.errors import CheckpointError, ConfigError
+from lexp.system.output import say
+from lexp.system.reading import own_file_exists, read_own
+
+# What `lexp study` leaves in the folder of a study: what is claimed, expected and typed.
+STUDY_FILE = "study.json"
+
+
+def training_sections(
+    results: list[EvalResult],
+    last_steps: dict[str, int | None],
+    notes: dict[str, str],
+    delta: float,
+) -> list[Section]:
+    """Return a section on checkpoints of several steps, where any were scored."""
+    steps = {name: LAST if step is None else step for name, step in last_steps.items()}
+    items = over_training(results, steps, notes, delta)
+    return [Section("Over training", TRAINING, tuple(items))] if items else []
+
+
+def instrument_sections(results: list[AnalysisResult], notes: dict[str, str]) -> list[Section]:
+    """Return a section for each instrument that measured something. notes: by run."""
+    by_label: dict[str, list[AnalysisResult]] = {}
+    for result in results:
+        by_label.setdefault(result.instrument.label, []).append(result)
+    sections = []
+    instruments = all_instruments()
+    for label, same in by_label.items():
+        instrument = instruments.get(same[0].instrument.name)
+        if instrument is None:
+            words = "Not known here, so not shown: its file is found with --config-dir DIR."
+            say(f"lexp: instrument {label}: {words}")
+            sections.append(Section(f"Instrument: {label}", words))
+            continue
+        words = (sys.modules[type(instrument).__module__].__doc__ or "").strip()
+        items = shown(instrument, labelled(same, notes))
+        sections.append(Section(f"Instrument: {label}", words, tuple(items)))
+    return sections
+
+
+def all_instruments() -> dict[str, Instrument]:
+    """Return every instrument by name; what it shows does not depend on its settings."""
+    instruments = {}
+    for folder in config_folders():
+        for path in sorted((folder / "instruments").glob("*.yaml")):
+            for key, node in read_yaml(path).items():
+                instrument = build(node, Instrument, f"instruments.{key}")
+                instruments[instrument.name] = instrument
+    return instruments
+
+
+def study_section(
+    study: Path,
+    all_series: Sequence[ResultSeries],
+    analyses: Sequence[AnalysisResult],
+    notes: Mapping[str, str],
+) -> Section | None:
+    """Return what a study claims and expects beside what was found; None without `lexp study`.
+
+    notes: by run, what tells its variant apart.
+    """
+    path = study / STUDY_FILE
+    if not own_file_exists(path):
+        return None
+    try:
+        stored = json.loads(read_own(path))
+        return Section(
+            f"Study {stored['name']}, {stored['scale']}",
+            "\n\n".join(_study_paragraphs(stored)),
+            tuple(_study_tables(stored, all_series, analyses, notes)),
+        )
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, ConfigError) as error:
+        raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
+
+
+def _study_paragraphs(stored: dict[str, Any]) -> Iterator[str]:
+    yield f"Claim: {_line(stored['claim'])}"
+    yield f"Source: {_line(stored['source'])}"
+    yield f"Command: {_line(stored['command'])}"
+    if stored["deviations"]:
+        listed = " ".join(f"({n}) {_line(text)}" for n, text in enumerate(stored["deviations"], 1))
+        yield f"Deviations: {listed}"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _study_tables(
+    stored: dict[str, Any],
+    all_series: Sequence[ResultSeries],
+    analyses: Sequence[AnalysisResult],
+    notes: Mapping[str, str],
+) -> Iterator[Table]:
+    for block in blocks_of(stored):
+        if isinstance(block, Findings):
+            same = [result for result in analyses if result.instrument.name == block.instrument]
+            yield measured_table(block, labelled(same, notes))
+        else:
+            yield expected_table(block, all_series)

@@ -1,0 +1,116 @@
+"""What a report says before its sections: the answer, what is missing, what the numbers are of."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from lexp.config.settings import HfRunConfig, RunConfig, TrainConfig
+from lexp.display.document import Section
+from lexp.report.protocol_section import HEADING, ProtocolReport
+from lexp.results import Result
+from lexp.system.text import counted
+
+NOTHING_SCORED = "Reach and gain: not known, no losses were scored (lexp eval)."
+
+
+def opening(reports: Sequence[ProtocolReport]) -> tuple[str, ...]:
+    """Return the answer under the protocol with the most results, and where the others are."""
+    if not reports:
+        return (NOTHING_SCORED,)
+    main = _main(reports)
+    others = [report.protocol.label for report in reports if report is not main]
+    if not others:
+        return main.answer
+    return (
+        *main.answer,
+        f"This is under {main.protocol.label}; the sections on {', '.join(others)} have their own "
+        "answers. Numbers of different protocols do not compare.",
+    )
+
+
+def protocol_sections(reports: Sequence[ProtocolReport]) -> list[Section]:
+    """Return the sections; several are told apart in words, and start with their own answers."""
+    if len(reports) < 2:
+        return [report.section for report in reports]
+    main = _main(reports)
+    words = Counter(report.words for report in reports)
+    sections = []
+    for report in reports:
+        # Two of one protocol differ in its values.
+        name = report.words if words[report.words] == 1 else report.protocol.label
+        answer = [" ".join(report.answer)] * (report is not main)
+        text = "\n\n".join([*answer, report.section.text])
+        sections.append(replace(report.section, title=f"{HEADING}: {name}", text=text))
+    return sections
+
+
+def _main(reports: Sequence[ProtocolReport]) -> ProtocolReport:
+    """Return the report with the most results among those whose lengths are paired, if any is."""
+    paired = [report for report in reports if report.protocol.paired]
+    return max(paired or reports, key=lambda report: report.n_results)
+
+
+def missing(results: Sequence[Result], n_uneven: int, n_without: int, n_warnings: int) -> str:
+    """Count what has no number, in one line; "" if nothing is missing.
+
+    n_uneven: means that lack a seed. n_without: runs without any result. n_warnings: while the
+    results were read.
+    """
+    parts = []
+    failed = Counter(result.status for result in results if not result.ok)
+    if failed:
+        kinds = ", ".join(f"{status} {n}" for status, n in failed.most_common())
+        parts.append(
+            f"{failed.total()} of {counted(len(results), 'cell')} without a number ({kinds})"
+        )
+    parts += [f"{counted(n_uneven, 'mean')} without a seed"] * (n_uneven > 0)
+    parts += [f"{counted(n_without, 'run')} without any result"] * (n_without > 0)
+    parts += [f"{counted(n_warnings, 'warning')} while results were read"] * (n_warnings > 0)
+    return f"Missing: {'; '.join(parts)}." if parts else ""
+
+
+def facts(
+    configs: Sequence[RunConfig],
+    parameters: Iterable[int | None],
+    scored: Iterable[str],
+    n_cells: int,
+    date: str,
+) -> str:
+    """Return one line: size, parameters, tokens, text, seeds, date.
+
+    parameters: of each run, None where it is not known. scored: names of the data sets that were
+    scored.
+    """
+    sizes: dict[str, set[int]] = {}
+    for config, count in zip(configs, parameters, strict=True):
+        sizes.setdefault(config.size.name, set()).update([count] if count else [])
+    models = {config.model.name for config in configs}
+    of_size = " and ".join(
+        f"{name} ({_range(counts, _millions)} parameters)" if counts else name
+        for name, counts in sizes.items()
+    )
+    trained = [config for config in configs if isinstance(config, TrainConfig)]
+    lengths = _range({config.train_len for config in configs}, str)
+    words = f"{counted(len(models), 'model')} of size {of_size}, trained at {lengths} tokens"
+    texts = sorted({config.dataset.name for config in trained})
+    if trained:
+        tokens = _range({int(config.tokens) for config in trained}, _millions)
+        vocabularies = ", ".join(sorted({config.tokenizer.name for config in trained}))
+        words += f" on {tokens} tokens of {', '.join(texts)} ({vocabularies})"
+    words += ", some elsewhere" * (
+        bool(trained) and any(isinstance(config, HfRunConfig) for config in configs)
+    )
+    others = sorted(set(scored) - set(texts))
+    words += f", scored on {', '.join(others)}" * bool(others)
+    seeds = sorted({config.seed for config in configs})
+    spread = "one seed" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+    return f"{words}; {spread}; {counted(n_cells, 'cell')}; {date}."
+
+
+def _range(values: set[int], text: Callable[[int], str]) -> str:
+    low, high = text(min(values)), text(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def _millions(n: int) -> str:
+    return f"{n / 1e9:.3g}B" if n >= 1e9 else f"{n / 1e6:.3g}M"
