@@ -34,8 +34,10 @@ class Shards(Engine):
         mesh = init_device_mesh(device.type, (n_ranks,))
         for block in dict.fromkeys(model.blocks):  # layers may share one
             fully_shard(block, mesh=mesh)
+            register_fsdp_forward_method(block, "read")  # of recurrent layers, state by state
         fully_shard(model, mesh=mesh)
-        for name in {"losses", "losses_at", loss.__name__}:  # validation calls `losses*`
+        # Validation calls `losses*`.
+        for name in {"losses", "losses_at", "losses_in_pieces", loss.__name__}:
             register_fsdp_forward_method(model, name)
         self._whole_loss = getattr(model, loss.__name__)
         super().__init__(model, self._loss_in_bounds)

@@ -1,4 +1,4 @@
-"""Position parameters with bounds train alike whole and in shards."""
+"""Position parameters with bounds, and recurrent layers, are alike whole and in shards."""
 
 import pytest
 import torch
@@ -8,8 +8,9 @@ from lexp.attention import make_attend
 from lexp.distributed.engine import Engine
 from lexp.distributed.shards import Shards
 from lexp.model.layers import LayerEntry
+from lexp.model.mixer import Mamba2
 from lexp.model.transformer import Dims, Transformer
-from lexp.pattern import Full
+from lexp.pattern import Full, NoAttention
 from lexp.position import DAPE, KerpleLog, KerplePower
 
 SCHEMES = {
@@ -52,3 +53,22 @@ def trained(make, shards: bool) -> list[torch.Tensor]:
 def test_shards_are_moved_into_bounds_as_whole_parameters_are(scheme, alone):
     whole, sharded = (trained(SCHEMES[scheme], shards) for shards in (False, True))
     torch.testing.assert_close(sharded, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sharded_recurrent_model_carries_its_states(alone):
+    """Losses in pieces of 5 tokens, as validation of long texts reads them."""
+    tokens = torch.randint(20, (2, 14), generator=torch.Generator().manual_seed(0))
+    found = []
+    for shards in (False, True):
+        torch.manual_seed(0)
+        entry = LayerEntry(pattern=NoAttention(), make_mixer=lambda: Mamba2(16, 2, 8))
+        model = Transformer(Dims(2, 16, 2, 8, 32), 20, [entry])
+        engine = Shards(model, model.loss, 1) if shards else Engine(model, model.loss)
+        attend = make_attend(NoAttention(), 13, model.schemes, torch.device("cpu"))
+        loss = engine.loss(tokens[:, :-1], tokens[:, 1:], attend)
+        loss.backward()
+        with torch.no_grad():
+            pieces = model.losses_in_pieces(tokens[:, :-1], tokens[:, 1:], 5)
+        torch.testing.assert_close(pieces.sum(), loss.detach(), rtol=1e-5, atol=1e-5)
+        found.append(pieces)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
