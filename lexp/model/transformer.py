@@ -146,7 +146,7 @@ class Transformer(nn.Module):
             writes_residual = name.endswith((".out.weight", "mlp_out.weight"))
             std = 0.02 / math.sqrt(2 * n_layers) if writes_residual else 0.02
             nn.init.normal_(parameter, std=std)
-        for block in set(self.blocks):
+        for block in dict.fromkeys(self.blocks):  # layers may share one
             assert isinstance(block, Block), "as built above"
             block.mixer.initialise()
 

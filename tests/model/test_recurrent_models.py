@@ -163,3 +163,10 @@ def test_what_lexp_train_refuses_of_a_mixer(override):
     with pytest.raises(ConfigError) as error:
         check(compose("train", "model=gla", override))
     assert REFUSED[override] in str(error.value), str(error.value)
+
+
+def test_a_seed_starts_a_model_the_same_every_time():
+    """Rates, steps and convolutions too, which a mixer draws after the trunk."""
+    weights = [made(recurrent(Mamba2)).state_dict() for _ in range(3)]
+    for name, first in weights[0].items():
+        assert all(torch.equal(first, other[name]) for other in weights[1:]), name
