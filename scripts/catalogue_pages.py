@@ -26,15 +26,17 @@ CONF = ROOT / "conf"
 WRITTEN = "This page is written by `python scripts/catalogue_pages.py`; do not edit it."
 SCHEMES_HEAD = """# Position schemes
 
-`lexp` has {n} position schemes and recurrent mixers. `lexp train model=NAME` trains one, and
-`lexp list NAME` prints its source, its formula, its values, and why a method is not defined for it.
+`lexp` has {n} position schemes, recurrent mixers and layer plans. `lexp train model=NAME` trains
+one, and `lexp list NAME` prints its source, its formula, its values, and why a method is not
+defined for it.
 
 {written}
 
 A value of a scheme is set by its key, for example `lexp train model=xpos model.position.gamma=0.1`.
 All keys are in [config.md](config.md#model). A mixture of schemes needs no code:
-`lexp.position.Sum` adds schemes up, a list of `layers` gives them to layers in turns, and `DAPE`,
-`RandomPositions` and `RandomFloats` wrap one scheme. `conf/model/rope_alibi.yaml` is an example.
+`lexp.position.Sum` adds schemes up, [a list of `layers`](layers.md) gives them to layers in turns,
+and `DAPE`, `RandomPositions` and `RandomFloats` wrap one scheme. `conf/model/rope_alibi.yaml` is an
+example.
 [The guide](guide.md#a-scheme-of-your-own) shows how to add a scheme.
 
 Recent schemes: PoPE and PaTH follow the published formulas. HoPE, RFS and SWAT are partly
@@ -252,7 +254,8 @@ def schemes_page(
     lines += ["| --- | --- | --- | --- | ---: |"]
     for choice in schemes:
         model = models[choice.name]
-        links = dict.fromkeys(link for cls in cited(model) for link in papers(paragraph_about(cls)))
+        texts = [choice.text, *(paragraph_about(cls) for cls in cited(model))]
+        links = dict.fromkeys(link for text in texts for link in papers(text))
         number = f"{learned[choice.name]:,}"
         row = [f"`{choice.name}`", cell(choice.about), model_cell(model, names)]
         lines.append(f"| {' | '.join([*row, ', '.join(links), number])} |")

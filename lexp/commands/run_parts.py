@@ -108,6 +108,21 @@ def make_positions(config: RunConfig) -> list[Position]:
         raise ConfigError(f"model.{error}") from None
 
 
+def unused_entries(config: RunConfig) -> list[str]:
+    """Return a line that names the entries which get no layer; none if all have one."""
+    entries, n_layers = make_entries(config), config.size.n_layers
+    if len(entries) <= n_layers:
+        return []
+    left = [
+        f"{n}: {entry.make_position().title} in {entry.pattern.label}"
+        for n, entry in enumerate(entries[n_layers:], n_layers + 1)
+    ]
+    return [
+        f"model={config.model.name} has {len(entries)} entries for {n_layers} layers; without a "
+        f"layer: {', '.join(left)}; size.n_layers={len(entries)} has all"
+    ]
+
+
 def make_model(config: RunConfig, vocab_size: int) -> Transformer:
     """Return the model of a run, freshly initialised.
 

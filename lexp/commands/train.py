@@ -23,6 +23,7 @@ from lexp.commands.run_parts import (
     make_store,
     own_code,
     training_pattern,
+    unused_entries,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.commands.train_progress import Machine, progress, show_profile
@@ -182,7 +183,7 @@ def _train(
         lambda: make_store(settings.dataset, settings.tokenizer, settings.cache)
     )
     if group.is_rank_zero:
-        say(*corpus.notes(), *remarks(store, settings.tokenizer.name))
+        say(*corpus.notes(), *remarks(store, settings.tokenizer.name), *unused_entries(settings))
     steps = loop_settings(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)

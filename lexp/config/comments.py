@@ -20,6 +20,8 @@ def keys(path: Path) -> Iterator[CommentedKey]:
     """Yield the leaves of a config in order, without `defaults`, `hydra` and items of lists."""
     above: list[tuple[int, str]] = []
     for line in read_text(path).splitlines():
+        # An item whose keys begin on the next line, such as `- &local`, has no key of its own.
+        line = re.sub(r"^( *- )&\w+$", r"\1item:", line)
         match = re.match(r"( *)(- )?(\w+):(?: +(.*?))?(?: +# (.*))?$", line)
         if not match:
             continue

@@ -1,6 +1,6 @@
 """Attention patterns: which keys a query sees, and at which positions."""
 
-from lexp.pattern.banded import Banded, Blockwise, Full, Trained, Window
+from lexp.pattern.banded import Banded, Blockwise, Full, OwnChunk, Trained, Window
 from lexp.pattern.base import Branch, Pattern
 from lexp.pattern.bidirectional import (
     Bidirectional,
@@ -15,7 +15,8 @@ from lexp.pattern.sinks import LMInfinite, Sinks
 
 __all__ = [
     "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow", "Blockwise",
-    "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE", "NoAttention", "Pattern",
-    "ReRoPE", "SelfExtend", "Sinks", "Trained", "TwoSided", "Window", "in_turns",
+    "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE", "NoAttention",
+    "OwnChunk", "Pattern", "ReRoPE", "SelfExtend", "Sinks", "Trained", "TwoSided", "Window",
+    "in_turns",
     "refuse_nothing_replaced", "replaced",
 ]  # fmt: skip

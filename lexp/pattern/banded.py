@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lexp.pattern.base import Branch, Pattern, filled
+from lexp.pattern.base import Branch, Pattern, check_share, filled, share_of
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,20 @@ class Full(Banded):
 
 @dataclass(frozen=True)
 class Window(Banded):
-    """The last `window` keys, the query's own included; the trained length unless given."""
+    """The last `window` keys, the query's own included.
+
+    window: unless given, `share` of the trained length.
+    """
 
     window: int | None = None
+    share: float = 1.0
 
     name = "window"
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 (the query's own key), got {self.window}")
+        check_share(self.share)
 
     def first_key(self, i: Tensor) -> Tensor:
         return (i - filled(self.window) + 1).clamp(min=0)
@@ -87,7 +92,40 @@ class Window(Banded):
         return filled(self.window) - 1
 
     def fit(self, train_len: int, seq_len: int) -> "Window":
-        return self if self.window else replace(self, window=train_len)
+        return Window(self.window or share_of(train_len, self.share))
+
+
+@dataclass(frozen=True)
+class OwnChunk(Banded):
+    """Chunked attention: the earlier keys of the query's own chunk, as in Llama 4's local layers.
+
+    chunk: unless given, `share` of the trained length.
+    """
+
+    chunk: int | None = None
+    share: float = 1.0
+
+    name = "chunked"
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {self.chunk}")
+        check_share(self.share)
+
+    def first_key(self, i: Tensor) -> Tensor:
+        chunk = filled(self.chunk)
+        return i // chunk * chunk
+
+    @property
+    def lookback(self) -> int:
+        return 0
+
+    @property
+    def period(self) -> int:
+        return filled(self.chunk)
+
+    def fit(self, train_len: int, seq_len: int) -> "OwnChunk":
+        return OwnChunk(self.chunk or share_of(train_len, self.share))
 
 
 @dataclass(frozen=True)

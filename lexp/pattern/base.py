@@ -104,6 +104,17 @@ class Pattern:
         return self
 
 
+def share_of(train_len: int, share: float) -> int:
+    """Return a size that is a share of the trained length, at least 1."""
+    return max(1, int(train_len * share))
+
+
+def check_share(share: float) -> None:
+    """Raise ValueError unless the share is above 0 and at most 1."""
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1 (of train_len), got {share}")
+
+
 def filled(size: int | None) -> int:
     """Return a size that `fit` has filled in."""
     assert size is not None, "a size left open is filled in by fit"

@@ -44,16 +44,18 @@ class InTurns(Pattern):
 
 
 def in_turns(patterns: tuple[Pattern, ...]) -> Pattern:
-    """Return the patterns that layers take in turns as one; a plain pattern if all are alike."""
-    return patterns[0] if len(set(patterns)) == 1 else InTurns(patterns)
+    """Return the patterns that layers take in turns as one; plain attention if all have that."""
+    first = patterns[0]
+    is_plain = len(patterns) == 1 or (len(set(patterns)) == 1 and first.sees_all)
+    return first if is_plain else InTurns(patterns)
 
 
 def replaced(trained: Pattern, method: Pattern) -> Pattern:
     """Return the pattern of a model that runs under a method.
 
-    trained: that of training. Where layers differ, the method replaces plain attention alone: a
-    layer that was trained to see fewer keys keeps its own pattern, and no method widens it. Where
-    all layers have one pattern, the method takes its place.
+    trained: that of training. In a list of layers the method replaces plain attention alone: a
+    layer that was trained to see fewer keys keeps its own pattern, and no method widens it. Where a
+    model has one pattern and no list, the method takes its place.
     """
     if isinstance(method, Trained):
         return trained

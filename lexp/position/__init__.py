@@ -19,7 +19,8 @@ from lexp.position.pope import PoPE
 from lexp.position.random_positions import RandomFloats, RandomPositions
 from lexp.position.rope import RoPE
 from lexp.position.sandwich import Sandwich
-from lexp.position.scaled import LogN, SSMax
+from lexp.position.scaled import LogN, LogTemperature, SSMax
+from lexp.position.sink_logits import SinkLogits
 from lexp.position.sinusoidal import Sinusoidal
 from lexp.position.stick_breaking import StickBreaking
 from lexp.position.swat import SWAT
@@ -30,7 +31,8 @@ from lexp.position.xpos import XPos, XPosDecay
 
 __all__ = [
     "CABLE", "DAPE", "FIRE", "SWAT", "T5", "TISA", "ALiBi", "CoPE", "FoPE", "FoX",
-    "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "NoPE", "PRoPE", "PaTH", "Pair", "PoPE",
-    "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax", "Sandwich", "Sinusoidal",
-    "StickBreaking", "Sum", "TransformerXL", "Wrapper", "XPos", "XPosDecay",
+    "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "LogTemperature", "NoPE", "PRoPE",
+    "PaTH", "Pair", "PoPE", "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax",
+    "Sandwich", "SinkLogits", "Sinusoidal", "StickBreaking", "Sum", "TransformerXL",
+    "Wrapper", "XPos", "XPosDecay",
 ]  # fmt: skip

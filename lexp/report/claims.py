@@ -132,6 +132,7 @@ def _window_of(series: ResultSeries, all_series: list[ResultSeries]) -> ResultSe
         if _is_plain_window(other)
         # An open size is the trained length.
         and other.pattern.values.get("window") in (None, series.train_len)
+        and other.pattern.values.get("share", 1.0) == 1.0
         and (other.variant, other.protocol.label, other.text, other.precision)
         == (series.variant, series.protocol.label, series.text, series.precision)
     ]  # fmt: skip

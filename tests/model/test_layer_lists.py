@@ -1,5 +1,8 @@
 """Layers that differ: which scheme, pattern and mixer each has, and how a method replaces them."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import pytest
 import torch
 
@@ -12,18 +15,24 @@ from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import (
+    Bidirectional,
+    BidirectionalWindow,
     Blockwise,
     Full,
     InTurns,
+    OwnChunk,
     SelfExtend,
     Trained,
     Window,
     refuse_nothing_replaced,
     replaced,
 )
-from lexp.position import FoX, Learned, NoPE, RandomPositions, RoPE
+from lexp.position import FoX, Learned, NoPE, RandomPositions, RoPE, SinkLogits, Sum
+from lexp.scoring.protocol import Prefix
+from lexp.scoring.scorer import Scorer
 from lexp.system.errors import ConfigError, NotDefined
 from support.config import compose
+from support.evaluation import tokens_of
 from support.schemes import CPU, D_MODEL, HEAD_DIM, dims
 
 HYBRID = InTurns((Window(3), Full()))
@@ -110,8 +119,7 @@ def test_shared_weights_need_layers_with_one_mixer():
 def test_a_method_replaces_full_attention_alone_and_widens_no_layer():
     assert replaced(HYBRID, Blockwise(2)) == InTurns((Window(3), Blockwise(2)))
     assert replaced(HYBRID, Full()) == HYBRID
-    assert replaced(HYBRID, Window(3)) == Window(3)
-    # Where all layers have one pattern the method takes its place, whatever it is.
+    # Where the model has one pattern and no list the method takes its place, whatever it is.
     assert replaced(Full(), Blockwise(2)) == replaced(Window(3), Blockwise(2)) == Blockwise(2)
 
 
@@ -130,6 +138,15 @@ def test_a_method_that_moves_positions_means_nothing_to_layers_without_them():
     with pytest.raises(NotDefined, match=r"self_extend .* but NoPE \(layer 2\) has none"):
         refuse_meaningless(moving, [RoPE(HEAD_DIM), NoPE()])
     refuse_meaningless(moving, [NoPE(), RoPE(HEAD_DIM)])
+
+
+def test_layers_are_all_causal_or_all_bidirectional():
+    mixed = replaced(HYBRID, Bidirectional())
+    with pytest.raises(NotDefined, match="window-3 / bidirectional: some layers would be causal"):
+        refuse_meaningless(mixed, [RoPE(HEAD_DIM), NoPE()])
+    local = replaced(InTurns((BidirectionalWindow(3), Bidirectional())), BidirectionalWindow(5))
+    refuse_meaningless(local, [RoPE(HEAD_DIM), NoPE()])
+    assert local == InTurns((BidirectionalWindow(3), BidirectionalWindow(5)))
 
 
 # --- settings
@@ -164,3 +181,48 @@ def test_what_lexp_train_refuses_of_layers(override):
     with pytest.raises(ConfigError) as error:
         check(compose("train", "model=rope_nope", override))
     assert REFUSED[override] in str(error.value), str(error.value)
+
+
+# --- long texts in pieces
+
+PIECES = {
+    # Widths of the two entries, and what four layers see before a token: 2 x (4 + 3), ...
+    "swan under BCA": (InTurns((Window(5), Blockwise(3))), 2 * (4 + 3)),
+    "chunks of another size": (InTurns((OwnChunk(4), Blockwise(6))), 2 * 6),
+    "windows": (InTurns((Window(5), Window(2))), 2 * (4 + 1)),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_pieces_of_a_hybrid_give_what_one_pass_gives_in_linear_time(name, monkeypatch):
+    """The receptive field is the sum of the layers' lookbacks."""
+    pattern, lookbacks = PIECES[name]
+    torch.manual_seed(0)
+    deep = Dims(n_layers=4, d_model=D_MODEL, n_heads=4, head_dim=HEAD_DIM, d_ff=64)
+    sinks = LayerEntry(lambda: Sum([NoPE(), SinkLogits(4)]))
+    model = Transformer(deep, 50, [LayerEntry(lambda: RoPE(HEAD_DIM)), sinks]).eval()
+    with torch.no_grad():
+        for parameter in model.blocks.parameters():
+            parameter.mul_(3)
+    tokens = tokens_of(801)
+    read = {}
+    for n in (400, 800):
+        (window,) = Prefix().windows(Prefix().spans(tokens, [n], None)[0], n)
+        whole = Scorer(model, pattern, nullcontext(), 1000)
+        streamed = Scorer(model, pattern, nullcontext(), 16)
+        assert len(whole.pieces([window])) == 1
+        pieces = streamed.pieces([window])
+        # Each begins where all patterns begin a period: at most 12 tokens before the field.
+        assert max(piece.size - piece.n_scored for piece in pieces) <= lookbacks + 4 * 6 + 12
+        read[n] = sum(piece.size for piece in pieces)
+        expected = whole.score(tokens, [window])
+        np.testing.assert_allclose(streamed.score(tokens, [window]), expected, rtol=0, atol=1e-5)
+    assert 1.9 < read[800] / read[400] < 2.1
+    monkeypatch.setattr("lexp.scoring.scorer.begin_of_field", lambda _, start: start // 12 * 12)
+    assert np.abs(streamed.score(tokens, [window]) - expected).max() > 1e-4
+
+
+def test_a_hybrid_with_full_attention_reads_the_window_at_once():
+    model = Transformer(dims(), 50, [LayerEntry(lambda: RoPE(HEAD_DIM)), LayerEntry(NoPE)]).eval()
+    (window,) = Prefix().windows(Prefix().spans(tokens_of(201), [200], None)[0], 200)
+    assert len(Scorer(model, HYBRID, nullcontext(), 16).pieces([window])) == 1
