@@ -45,12 +45,12 @@ def say_loading_torch(purpose: str = "") -> None:
 class Tally:
     """Count pieces of work and print now and then how many are done: `intervals 12 of 54`.
 
-    Work that is soon done prints nothing.
+    The first line comes after a second, so work that is done sooner prints nothing.
     """
 
-    def __init__(self, what: str, total: int, every_s: float = 5.0):
+    def __init__(self, what: str, total: int, first_s: float = 1.0, every_s: float = 5.0):
         self._what, self._total, self._every_s = what, total, every_s
-        self._done, self._said = 0, time.monotonic()
+        self._done, self._said = 0, time.monotonic() + first_s - every_s
 
     def advance(self) -> None:
         """Count one more."""

@@ -61,8 +61,8 @@ def test_a_tally_is_silent_where_work_is_quick_and_counts_where_it_is_not(monkey
             now[0] += seconds
             tally.advance()
     assert capsys.readouterr().err.splitlines() == [
-        "lexp: intervals 3 of 6",
-        "lexp: intervals 6 of 6",
+        "lexp: intervals 1 of 6",
+        "lexp: intervals 4 of 6",
     ]
 
 
