@@ -35,6 +35,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lexp.system.output import Tally
+
 # What first-order theory and a simulation of so many draws agree within.
 LOWEST, HIGHEST = 0.95, 1.2
 N_DRAWS = 16
@@ -95,6 +97,7 @@ def derivation(
     generator = torch.Generator().manual_seed(seed)
     sums: dict[str, float] = {}
     variances = torch.zeros(n_layers, seq_len, dtype=torch.float64)
+    tally = Tally("derivation of the variance, draws and layers", N_DRAWS * n_layers)
     for _ in range(N_DRAWS):
         x = sigma * _normal(generator, seq_len, d_model)
         for layer in range(n_layers):
@@ -107,6 +110,7 @@ def derivation(
                 for name, value in sizes.items():
                     sums[name] = sums.get(name, 0.0) + value / N_DRAWS
             x = x + o
+            tally.advance()
     theory = _recursion(d_model, n_layers, sigma, seq_len)
     m = torch.arange(1, seq_len + 1, dtype=torch.float64)
     first, scores = d_model**2 * sigma**4, d_model**2 * sigma**4
