@@ -33,7 +33,7 @@ from lexp.report import (
 )
 from lexp.report.perplexity_table import Grid
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
-from lexp.runs.run import variant_notes
+from lexp.runs.run import LEXP, variant_notes
 from lexp.system import runtime
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, digest, write_bytes, write_text
@@ -72,7 +72,9 @@ def evaluate_runs(plan: EvalPlan) -> None:
         results = _evaluate_all(runs, plan, problems)
         if results:
             notes = variant_notes(opened.run.made_of for opened in runs)
-            _publish(settings.study_folder, results, notes, wandb)
+            trained = [opened.run for opened in runs if opened.run.kind == LEXP]
+            budgets = [int(run.settings["tokens"]) for run in trained]
+            _publish(settings.study_folder, results, notes, budgets, wandb)
     finally:
         wandb.finish()
     raise_problems(problems, [result.status for result in results], settings.allow_partial)
@@ -120,6 +122,7 @@ def _publish(
     study: Path,
     results: list[EvalResult],
     variants: dict[str, str],
+    budgets: list[int],
     wandb: WandbLogger | NullLogger,
 ) -> None:
     """Print the tables; write them as Markdown, with the curves beside them."""
@@ -148,7 +151,7 @@ def _publish(
     for label, same in by_protocol.items():
         name = "results.png" if len(protocols) == 1 else f"results-{label}.png"
         last = [result for result in same if result.step == LAST]
-        pictures[name] = results_picture(last or same, variants)
+        pictures[name] = results_picture(last or same, variants, budgets)
     styles = CurveStyles.of(item for item in pictures.values() if isinstance(item, Chart))
     drawn = {
         name: heat_map_png(item) if isinstance(item, Table) else chart_png(item, styles)

@@ -9,29 +9,39 @@ from lexp.report.perplexity_table import SHORT
 from lexp.report.study_results import method_rank
 
 
-def results_chart(results: Sequence[EvalResult], notes: Mapping[str, str]) -> Chart:
+def results_chart(
+    results: Sequence[EvalResult], notes: Mapping[str, str], budgets: Sequence[int] = ()
+) -> Chart:
     """Draw one protocol: a name per variant of a model, a group per method, a band over seeds.
 
     A length without a number leaves a gap: a curve that ends was not defined or failed from there
-    on. notes: by variant, what tells it apart.
+    on. notes: by variant, what tells it apart. budgets: tokens that the runs were trained on.
     """
     trained = sorted({result.run.train_len for result in results})
     return Chart(
-        f"Perplexity by context length - {what_is_shown(results)}",
+        f"Perplexity by context length - {what_is_shown(results, budgets)}",
         "context length (tokens)", "perplexity per token", True, True,
         tuple(curve for curve, _ in length_curves(results, notes)),
         tuple((float(n), "trained") for n in trained), label=results[0].protocol.label,
     )  # fmt: skip
 
 
-def what_is_shown(results: Sequence[EvalResult]) -> str:
-    """Say what all curves have in common: size, trained length, texts, a single method."""
+def what_is_shown(results: Sequence[EvalResult], budgets: Sequence[int] = ()) -> str:
+    """Say what the curves have in common: size, trained length, budget, texts, a single method."""
     runs = [result.run for result in results]
     sizes = ", ".join(sorted({run.size for run in runs}))
     lengths = ", ".join(map(str, sorted({run.train_len for run in runs})))
-    words = f"{sizes}, trained at {lengths} tokens, {', '.join(sorted({r.dataset for r in runs}))}"
+    words = f"{sizes}, trained at {lengths} tokens"
+    if budgets:
+        ends = [_millions(end) for end in sorted({min(budgets), max(budgets)})]
+        words += f" on {' to '.join(ends)} tokens"
+    words += f", {', '.join(sorted({r.dataset for r in runs}))}"
     methods = {result.method for result in results}
     return f"{words}, {methods.pop()} attention" if len(methods) == 1 else words
+
+
+def _millions(tokens: int) -> str:
+    return f"{tokens / 1e6:.3g}M" if tokens >= 1e5 else f"{tokens / 1e3:.3g}k"
 
 
 def length_curves(

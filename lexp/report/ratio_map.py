@@ -18,12 +18,17 @@ MANY_MODELS = 10
 AS_TRAINED = (*PLAIN, "trained")
 
 
-def results_picture(results: Sequence[EvalResult], notes: Mapping[str, str]) -> Chart | Table:
-    """Return what shows perplexity by length best: curves, or a heat map of many models."""
+def results_picture(
+    results: Sequence[EvalResult], notes: Mapping[str, str], budgets: Sequence[int] = ()
+) -> Chart | Table:
+    """Return what shows perplexity by length best: curves, or a heat map of many models.
+
+    budgets: tokens that the runs were trained on.
+    """
     ratios = ratio_map(results, notes)
     if ratios is None:
-        return results_chart(results, notes)
-    return replace(ratios, title=f"{TITLE} - {what_is_shown(results)}")
+        return results_chart(results, notes, budgets)
+    return replace(ratios, title=f"{TITLE} - {what_is_shown(results, budgets)}")
 
 
 def ratio_map(results: Sequence[EvalResult], notes: Mapping[str, str]) -> Table | None:

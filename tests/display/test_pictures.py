@@ -595,6 +595,9 @@ def test_results_are_means_ranges_and_gaps():
     assert results_chart(cells[:2], {}).title == f"{title}, full attention"
     texts = [text.get_text() for text in drawn(chart).texts]
     assert "segments-1024" in texts
+    for budgets, words in (([1_230_000], "1.23M"), ([2_000_000, 20_000, 16384], "16.4k to 2M")):
+        titled = results_chart(cells, {}, budgets)
+        assert titled.title == title.replace("tokens,", f"tokens on {words} tokens,")
 
 
 def test_a_line_stops_where_a_cell_is_missing_or_failed():
