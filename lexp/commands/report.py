@@ -186,7 +186,7 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
         len(results),
         datetime.now(UTC).date().isoformat(),
     )
-    title = f"lexp: {settings.name}"
+    title = f"Length extrapolation in study {settings.name}"
     return Page(title, "\n\n".join(summary), tuple(sections), provenance(runs), of_numbers)
 
 
