@@ -20,7 +20,7 @@ from lexp.config.validation import read_train
 from lexp.evaluate import refuse_beyond
 from lexp.extension import Extension, Lengths
 from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Pattern, refuse_nothing_replaced, replaced
+from lexp.pattern import Pattern, Trained, refuse_nothing_replaced, replaced
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
@@ -79,7 +79,7 @@ class Combiner:
         """Return why a method is not defined for a scheme at a length; empty if it is."""
         model = self.model(scheme)
         extension: Extension = Extension()
-        pattern: Pattern = Full()
+        pattern: Pattern = Trained()
         if method.group == "attention":
             pattern = self._made(method, []).fit(TRAIN_LEN, length)
         else:

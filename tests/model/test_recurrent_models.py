@@ -9,7 +9,10 @@ import torch
 
 from lexp.attention import make_attend
 from lexp.commands.evaluate import eval_
+from lexp.commands.run_parts import make_entries, make_model, training_pattern
 from lexp.commands.train import check
+from lexp.config.schema import plain
+from lexp.config.validation import read_train
 from lexp.extension import Lengths, UniformScale, VectorReplacement
 from lexp.instruments.base import AnalysisInput
 from lexp.instruments.curves import Curves
@@ -20,8 +23,8 @@ from lexp.instruments.resolution import Resolution
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import GLA, KDA, GatedDeltaNet, Mamba2, RetNet
 from lexp.model.transformer import Block, Dims, Transformer
-from lexp.pattern import Full, InTurns, NoAttention, Window
-from lexp.position import RoPE, StickBreaking
+from lexp.pattern import Blockwise, Full, InTurns, NoAttention, Window, replaced
+from lexp.position import NoPE, RoPE, StickBreaking
 from lexp.scoring.memory import needed_bytes
 from lexp.scoring.protocol import TextWindow
 from lexp.scoring.scorer import Scorer
@@ -148,6 +151,35 @@ def test_flops_count_attention_of_the_layers_that_compute_it():
     assert n["hybrid"] == 6 * (weights + ends) + 6 * 16 * 100
     blocks = made(recurrent(GLA)).blocks
     assert n["recurrent"] == 6 * (sum(p.numel() for p in blocks.parameters()) + ends)
+
+
+# What the papers say of each layer: its mixer, or its scheme and pattern (at a train_len of 64).
+RNN = NoAttention()
+PLANS = {
+    "samba": ([Mamba2, RoPE], [RNN, Window(32)]),
+    "qwen3_next": ([GatedDeltaNet] * 3 + [RoPE], [RNN, RNN, RNN, Full()]),
+    "kimi_linear": ([KDA] * 3 + [NoPE], [RNN, RNN, RNN, Full()]),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plans_of_hybrids(name):
+    parts, patterns = PLANS[name]
+    settings = read_train(plain(compose("train", f"model={name}", "train_len=64")))
+    model = make_model(settings, 256)
+    kinds = [type(block.mixer) if not attends else type(scheme) for block, attends, scheme in zip(
+        model.blocks, model.attending, model.schemes, strict=False)]  # fmt: skip
+    assert kinds == parts and len(make_entries(settings)) == len(parts)
+    trained = training_pattern(settings)
+    assert trained == InTurns(tuple(patterns))
+    # A method takes the place of full attention, and of nothing else.
+    method = Blockwise(32)
+    own = tuple(method if pattern == Full() else pattern for pattern in patterns)
+    assert replaced(trained, method) == InTurns(own)
+    tokens = torch.randint(256, (1, 20))
+    whole = model(tokens, make_attend(trained, 20, model.schemes, CPU))
+    beginning = model(tokens[:, :9], make_attend(trained, 9, model.schemes, CPU))
+    torch.testing.assert_close(whole[:, :9], beginning, rtol=1e-4, atol=1e-5)
 
 
 REFUSED = {
