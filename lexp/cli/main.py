@@ -200,6 +200,8 @@ def next_command(word: str, arguments: list[str]) -> list[str]:
     if any(re.match(r"(name|outputs)=.*,", a) for a in arguments):
         return []  # several studies
     same = [a for a in arguments if re.match(r"(name|outputs)=", a)]
+    if any(a.startswith("+debug=") for a in arguments) and not any(a[:5] == "name=" for a in same):
+        same.append("name=debug")  # as each of the presets says
     # Jobs that SLURM has taken are not done yet.
     sent = word == "train" and "hydra.launcher.wait=false" in arguments
     return [f"next: lexp {' '.join(['status' if sent else NEXT[word], *map(shlex.quote, same)])}"]

@@ -68,6 +68,10 @@ def _find(target: str, where: str) -> Any:
         )
     try:
         return getattr(import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        hint = " (is its folder on PYTHONPATH? export PYTHONPATH=.)"
+        is_own = error.name == module_name and not module_name.startswith("lexp.")
+        raise ConfigError(f"{where}._target_={target}: {error}{hint if is_own else ''}") from None
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{where}._target_={target}: {error}") from None
     except Exception as error:

@@ -29,6 +29,8 @@ def test_training_says_that_torch_is_loaded_and_imports_nothing_else_of_weight(t
         ("train", "", "lexp eval"),
         ("train", "-m model=rope,alibi name=a", "lexp eval name=a"),
         ("train", "outputs='my_runs' name=a seed=3", "lexp eval outputs='my_runs' name=a"),
+        ("train", "+debug=tiny outputs=o", "lexp eval outputs=o name=debug"),
+        ("train", "+debug=tiny name=a", "lexp eval name=a"),
         ("train", "-m hydra/launcher=slurm hydra.launcher.wait=false", "lexp status"),
         ("eval", "name=a lengths=[8]", "lexp report name=a"),
         ("probe", "", "lexp report"),

@@ -188,8 +188,12 @@ def test_a_module_the_user_allows_is_built_and_one_a_config_asks_for_is_not(tmp_
     # A module that fails to import says why, not that the class is missing.
     (tmp_path / "broken_scheme.py").write_text("import torchh\n")
     monkeypatch.setenv("LEXP_ALLOW", "broken_scheme")
-    with pytest.raises(ConfigError, match="No module named 'torchh'"):
+    with pytest.raises(ConfigError, match=r"No module named 'torchh'$"):
         build({"_target_": "broken_scheme.Mine"}, Position, "model.position")
+    # One that is not found at all most likely lies in the current folder.
+    monkeypatch.setenv("LEXP_ALLOW", "no_scheme")
+    with pytest.raises(ConfigError, match=r"No module named 'no_scheme' \(.*PYTHONPATH=\.\)$"):
+        build({"_target_": "no_scheme.Mine"}, Position, "model.position")
 
 
 @pytest.mark.parametrize("node", [None, 3, "lexp.position.RoPE", [], {}, {"_target_": 3}])
