@@ -133,8 +133,10 @@ class CheckedLoader(ConfigLoaderImpl):
             )
         except OverflowError:
             _raise_too_large(overrides)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: a choice in a list is no name
             _raise_for_choices(overrides)
+            if isinstance(error, TypeError):
+                raise
             raise ConfigError(f"{' '.join(overrides)}: {error}") from None
         except KeyError as error:  # of hydra.job.env_copy
             raise ConfigError(f"{' '.join(overrides)}: no environment variable {error}") from None
@@ -222,9 +224,10 @@ def _raise_for_choices(overrides: Sequence[str]) -> None:
     """Raise ConfigError for the override of a group whose value is no name, such as model=null."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         group, value = override.key_or_group, override.value()
-        if (config_folder() / group).is_dir() and not isinstance(value, str | list):
+        names = value if isinstance(value, list) else [value]
+        if (config_folder() / group).is_dir() and not all(isinstance(n, str) for n in names):
             raise ConfigError(
-                f"{override.input_line}: expected the name of a choice; there are {options(group)}"
+                f"{override.input_line}: expected names of choices; there are {options(group)}"
             )
 
 

@@ -173,7 +173,7 @@ def read_analyze(composed: DictConfig) -> AnalyzeConfig:
     """Return the settings of `lexp analyze`; one ConfigError names everything that is wrong."""
     config = read_settings(AnalyzeConfig, plain(composed))
     problems = [*_methods(config), *_chosen(instruments=config.instruments)]
-    if not config.states or set(config.states) - set(STATES):
+    if not config.states or any(state not in STATES for state in config.states):
         problems.append(f"states={list(config.states)} (of {', '.join(STATES)})")
     problems += [*_checkpoints(config.checkpoints), *_at_least(1, texts=config.texts)]
     _raise(problems)
@@ -335,7 +335,10 @@ def _checkpoints(value: str | tuple[int, ...]) -> list[str]:
     if value in ("last", "all"):
         return []
     if isinstance(value, tuple) and value:
-        return _steps("checkpoints", value)
+        twice = [f"checkpoints={_listed(value)} (each once)"] * (
+            len(set(map(str, value))) < len(value)
+        )
+        return _steps("checkpoints", value) or twice
     return [f"checkpoints={_listed(value)} (last, all, or a list of steps)"]
 
 

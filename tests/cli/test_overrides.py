@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lexp.cli.overrides import PATHS, quoted, readable, readable_word
 from lexp.config.messages import explained
 from lexp.config.schema import plain
-from lexp.config.validation import read_eval, read_finetune, read_report, read_train
+from lexp.config.validation import read_analyze, read_eval, read_finetune, read_report, read_train
 from lexp.data.text import TextFiles
 from lexp.system.errors import ConfigError, DataError
 from support.config import compose_by_hydra, dataset
@@ -123,7 +123,7 @@ REFUSED = {
     "eval lengths=null": "lengths=null: null is not allowed",
     "eval lengths=1,2": "several values; a sweep is -m lengths=1,2, a list is lengths=[1,2]",
     "eval max_tokens=[1]": "max_tokens=[1]: expected a number",
-    "eval attention=64": "attention=64: expected the name of a choice",
+    "eval attention=64": "attention=64: expected names of choices; there are ",
     "eval outputs={a:1}": "outputs={a:1}: expected text",
     "eval states=x": "'states'",
     "eval eval=1": "'eval'",
@@ -146,6 +146,8 @@ REFUSED = {
     "train model@x=xpos": "no key 'model@x'",
     "eval ~attention": "~attention: it cannot be left out; choose another by attention=NAME",
     "report model@x=rope": "model@x=rope: model is no group of configs here; write model=VALUE",
+    "analyze states=[[1]]": "states=[[1]] (of trained, random)",
+    "eval checkpoints=[4,4]": "checkpoints=[4, 4] (each once)",
     "finetune run=x": "no task.train given; write task.train=VALUE",
     "finetune task=glue/sst2": "no run given; write run=VALUE",
     "train hydra.job=x": "hydra.job=x: expected values by name",
@@ -155,6 +157,7 @@ REFUSED = {
 
 READ = {
     "eval": read_eval, "train": lambda config: read_train(plain(config)), "report": read_report,
+    "analyze": read_analyze,
     "finetune": read_finetune,
 }  # fmt: skip
 
@@ -169,11 +172,13 @@ def test_no_class_of_a_library_is_in_a_message(line):
     assert not LIBRARY.search(said), said
 
 
-@pytest.mark.parametrize("word", ["model=null", "model=3"])
+@pytest.mark.parametrize(
+    "word", ["model=null", "model=3", "model=[3]", "model=[[x]]", "model=[{a:1}]"]
+)
 def test_a_choice_that_is_no_name_is_named_alone(word):
     with pytest.raises(ConfigError) as caught:
         compose_by_hydra("train", "seed=1", word)
-    assert str(caught.value).startswith(f"{word}: expected the name of a choice; there are alibi, ")
+    assert str(caught.value).startswith(f"{word}: expected names of choices; there are alibi, ")
 
 
 def test_every_key_that_takes_a_path_is_one():

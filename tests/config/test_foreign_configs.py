@@ -107,7 +107,9 @@ def test_what_is_no_secret_can_be_typed(monkeypatch):
                 "SSH_AUTH_SOCK": "/tmp/ssh-1/agent", "KEYBOARD": "qwertyuiop",
                 "HTTP_PROXY": "http://proxy:3128/", "MONKEY": "abcdefghij",
                 "TOKENS2": "100000000", "PROXY": "http://somebody@proxy:3128/",
-                "LS_COLORS": "*.key=01;31:*.tokens=00;3333333"}  # fmt: skip
+                "LS_COLORS": "*.key=01;31:*.tokens=00;3333333", "API_KEY": "7 chars",
+                "SECRET_FILE": "/run/secrets/one", "AUTH_DIR": "/run/secrets",
+                "TOKEN_HOME": "/home/me/.tokens"}  # fmt: skip
     for name, value in harmless.items():
         monkeypatch.setenv(name, value)
         assert secret_in([{"x": value}]) == "", name

@@ -10,7 +10,16 @@ from lexp.commands.select_runs import read_config
 from lexp.config import schema, settings
 from lexp.config.schema import plain
 from lexp.config.settings import Node, TrainConfig, read_settings
-from lexp.config.validation import read_train
+from lexp.config.validation import (
+    read_analyze,
+    read_eval,
+    read_finetune,
+    read_probe,
+    read_report,
+    read_status,
+    read_study,
+    read_train,
+)
 from lexp.pattern import Blockwise, Pattern
 from lexp.runs.run import Run, open_run, run_folder
 from lexp.system.errors import CheckpointError, ConfigError
@@ -105,3 +114,28 @@ def test_two_parts_of_one_name_are_refused(command, group, target):
     twice = [f"+{group}.{key}={{_target_: {target}}}" for key in ("one", "other")]
     with pytest.raises(ConfigError, match=rf"{group}.one and {group}.other are both"):
         check(compose(command, f"{group}=[]", *twice))
+
+
+READERS = {
+    "train": lambda config: read_train(plain(config)), "eval": read_eval, "probe": read_probe,
+    "analyze": read_analyze, "report": read_report, "status": read_status, "study": read_study,
+    "finetune": read_finetune,
+}  # fmt: skip
+NAMES_IN_PATHS = (
+    "train name", "train model.name", "train size.name", "train dataset.name",
+    "train tokenizer.name", "train objective.name", "eval name", "probe name", "analyze name",
+    "report name", "status name", "study name", "finetune name", "finetune task.name",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", NAMES_IN_PATHS)
+def test_names_that_become_paths_are_words(place):
+    command, key = place.split(" ")
+    more = {
+        "finetune": ["run=x", "task.train=a", "task.validation=b"], "study": ["study=lex"],
+    }.get(command, [])  # fmt: skip
+    read = READERS[command]
+    read(compose(command, *more, f"{key}=a-1.B_c"))
+    for name in ("../a", "a/b", "", ".a", "..", "a b", "-a", "ä", "a\\nb", "x" * 101, "~"):
+        with pytest.raises(ConfigError, match=f"{key}='"):
+            read(compose(command, *more, f"{key}='{name}'"))

@@ -62,8 +62,16 @@ def test_jobs_of_launchers_and_studies_and_of_slurm(trapped, capfd):
 
 
 def test_python_m_finds_lexp_and_no_more_in_the_current_folder(trapped, monkeypatch):
-    """The `lexp/` of the folder runs, as Python has it; without one, nothing of the folder does."""
+    """The `lexp/` of the folder runs, as Python has it; without one, nothing of the folder does.
+
+    Nor does it under `-P`, or where the command `lexp` is a script in another folder.
+    """
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    script = trapped.parent / "lexp"
+    script.write_text("from lexp.cli.main import main\nmain()\n")
+    for words in (["-P", "-m", "lexp"], [str(script)]):
+        shown = subprocess.run([sys.executable, *words, "version"], capture_output=True, text=True)
+        assert shown.stdout.startswith("lexp ") and caught(trapped) == [], shown.stderr
     command = [sys.executable, "-m", "lexp", "train", "--cfg", "job"]
     subprocess.run(command, capture_output=True)
     assert "lexp.__init__.py" in caught(trapped)
