@@ -27,6 +27,7 @@ from lexp.statistics import (
     paired_by_seed,
     reach,
     same_tokens,
+    scored,
     sign_flips,
     smallest_difference,
     t_interval,
@@ -87,6 +88,22 @@ def test_tokens_are_matched_by_document_and_position():
     np.testing.assert_allclose(difference(a, b).nats, naive)
     np.testing.assert_allclose(naive, np.arange(len(a)))
     assert same_tokens(a, b)
+
+
+def test_tokens_in_the_same_order_are_matched_without_sorting_and_still_only_once(monkeypatch):
+    a = make()
+    b = plus(make(), -np.arange(len(a), dtype=float))
+    by_sorting = difference(a, shuffled(b))
+    monkeypatch.setattr(scored, "_codes", None)
+    np.testing.assert_array_equal(difference(a, b).nats, by_sorting.nats)
+    np.testing.assert_array_equal(difference(a, b).position, a.position)
+    assert same_tokens(a, b)
+    monkeypatch.undo()
+    # The same array on both sides, a token twice in it: neighbours, or far from each other.
+    for again in (np.sort(np.append(np.arange(len(a)), 4)), np.append(np.arange(len(a)), 4)):
+        twice = a.where(again)
+        with pytest.raises(ValueError, match="first losses hold a token twice"):
+            aligned(twice, twice)
 
 
 def test_other_tokens_are_refused_unless_the_common_ones_are_asked_for():
