@@ -13,7 +13,7 @@ from lexp.report.study_results import ResultSeries
 from lexp.statistics import BETTER, NOT_KNOWN
 from lexp.system.text import counted
 
-# A list of more names than FEW is cut to its first MOST; so is a list of groups.
+# A list of more names than FEW is cut to its first MOST; one of more groups than GROUPS to those.
 FEW, MOST, GROUPS = 6, 2, 4
 # The longest name that is shown whole, in characters.
 LONGEST_NAME = 40
@@ -58,8 +58,7 @@ def _holds(plain: Sequence[Claim]) -> str:
     separator = "; " if any(", " in part for part in parts) else ", "
     delta = longer[0].reach.delta
     return (
-        f"Holds to: {separator.join(parts)} (loss at most {delta:g} nats per token above that at "
-        f"{at})."
+        f"Holds to: {separator.join(parts)} (loss within {delta:g} nats per token of that at {at})."
     )
 
 
@@ -91,7 +90,7 @@ def _further(claims: Sequence[Claim], plain: Sequence[Claim]) -> str:
     for claim in sorted(best.values(), key=_multiple, reverse=True):
         words = f"{_short(claim.series.plain_method)} {_reach_text(claim, False)}"
         groups.setdefault(words, []).append(_model(claim.series))
-    parts = [f"{words} ({_listed(names)})" for words, names in groups.items()]
+    parts = [f"{words} ({_listed(names, 1)})" for words, names in groups.items()]
     return f"Further with a method: {'; '.join(_cut(parts, 'group'))}." if parts else ""
 
 
@@ -120,11 +119,11 @@ def _against_windows(claims: Sequence[Claim]) -> str:
     further = [text for sees_further, text in texts if sees_further]
     near = [text for sees_further, text in texts if not sees_further]
     sentences = [
-        f"Better than {window}{where}: {_listed(further)}."
+        f"Better than {window}{where}: {_listed(further, 1)}."
         if further
         else f"Nothing that sees further is better than {window}{where}."
     ]
-    sentences += [f"Better without seeing further: {_listed(near)}."] * bool(near)
+    sentences += [f"Better without seeing further: {_listed(near, 1)}."] * bool(near)
     n_chance = round(0.025 * len(compared))
     sentences += [f"By chance, about {n_chance} of {len(compared)} would be."] * (n_chance > 0)
     return " ".join(sentences)
@@ -159,7 +158,7 @@ def _against_baseline(family: Comparisons, n_models: int) -> str:
     if n_models < 2:
         return ""
     if not family.differences:
-        return f"Nothing is compared with {name}: no row has a number on the same tokens at {at}."
+        return f"Nothing is compared with {name}: no row has a number on its tokens at {at}."
     sure = sorted(
         (one for one in family.differences if one.is_sure), key=lambda one: one.estimate.value
     )
@@ -167,9 +166,10 @@ def _against_baseline(family: Comparisons, n_models: int) -> str:
     worse = [_difference_text(one) for one in reversed(sure) if one.estimate.value > 0]
     if not sure:
         n = counted(len(family.differences), "comparison")
-        return f"No sure difference to {name} at {at} ({n}, by the same method)."
-    parts = [f"better {_listed(better)}"] * bool(better) + [f"worse {_listed(worse)}"] * bool(worse)
-    return f"Against {name} at {at}, by the same method: {'; '.join(parts)}."
+        return f"No sure difference to {name} at {at} tokens ({n} by the same method)."
+    parts = [f"better {_listed(better, 1)}"] * bool(better)
+    parts += [f"worse {_listed(worse, 1)}"] * bool(worse)
+    return f"Against {name} at {at} tokens, by the same method: {'; '.join(parts)}."
 
 
 def _difference_text(one: PairedDifference) -> str:
@@ -221,12 +221,12 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Join names; more than FEW are cut to the first and a count."""
+def _listed(names: Iterable[str], most: int = MOST) -> str:
+    """Join names; more than FEW are cut to the first `most` and a count."""
     every = list(names)
     if len(every) <= FEW:
         return " and ".join(filter(None, (", ".join(every[:-1]), *every[-1:])))
-    return f"{', '.join(every[:MOST])} and {len(every) - MOST} more"
+    return f"{', '.join(every[:most])} and {len(every) - most} more"
 
 
 def _cut(parts: list[str], noun: str) -> list[str]:

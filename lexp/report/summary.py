@@ -59,7 +59,7 @@ def missing(results: Sequence[Result], n_uneven: int, n_without: int, n_warnings
     parts = []
     failed = Counter(result.status for result in results if not result.ok)
     if failed:
-        kinds = ", ".join(f"{status} {n}" for status, n in failed.most_common())
+        kinds = ", ".join(f"{n} {status}" for status, n in sorted(failed.items()))
         parts.append(
             f"{failed.total()} of {counted(len(results), 'cell')} without a number ({kinds})"
         )
@@ -85,18 +85,19 @@ def facts(
     for config, count in zip(configs, parameters, strict=True):
         sizes.setdefault(config.size.name, set()).update([count] if count else [])
     models = {config.model.name for config in configs}
-    of_size = " and ".join(
-        f"{name} ({_range(counts, _millions)} parameters)" if counts else name
+    of_size = "; ".join(
+        f"{name}, {_range(counts, _rounded)} parameters" if counts else name
         for name, counts in sizes.items()
     )
     trained = [config for config in configs if isinstance(config, TrainConfig)]
     lengths = _range({config.train_len for config in configs}, str)
-    words = f"{counted(len(models), 'model')} of size {of_size}, trained at {lengths} tokens"
+    words = f"{counted(len(models), 'model')} ({of_size}) trained"
     texts = sorted({config.dataset.name for config in trained})
     if trained:
-        tokens = _range({int(config.tokens) for config in trained}, _millions)
+        tokens = _range({int(config.tokens) for config in trained}, _rounded)
         vocabularies = ", ".join(sorted({config.tokenizer.name for config in trained}))
         words += f" on {tokens} tokens of {', '.join(texts)} ({vocabularies})"
+    words += f" at length {lengths}"
     words += ", some elsewhere" * (
         bool(trained) and any(isinstance(config, HfRunConfig) for config in configs)
     )
@@ -112,5 +113,8 @@ def _range(values: set[int], text: Callable[[int], str]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _millions(n: int) -> str:
-    return f"{n / 1e9:.3g}B" if n >= 1e9 else f"{n / 1e6:.3g}M"
+def _rounded(n: int) -> str:
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if n >= size:
+            return f"{n / size:.3g}{letter}"
+    return str(n)
