@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from torch import nn
 
 from lexp.attention import make_attend
 from lexp.commands.catalogue import GROUPS, TRAIN_LEN, Catalogue, Choice, read_choices
@@ -19,7 +20,7 @@ from lexp.config.sweep import searched
 from lexp.config.validation import read_train
 from lexp.evaluate import refuse_beyond
 from lexp.extension import Extension, Lengths
-from lexp.model.transformer import Transformer
+from lexp.model.transformer import Block, Transformer
 from lexp.pattern import Pattern, Trained, refuse_nothing_replaced, replaced
 from lexp.position import Position
 from lexp.system.errors import NotDefined
@@ -67,7 +68,12 @@ class Combiner:
         """Return paper and formula of a choice from its code; of a mixture, those of each part."""
         if choice.group != "model":
             return inspect.getdoc(type(self._made(choice, []))) or ""
-        parts = [m for m in self.model(choice.name).positions.modules() if isinstance(m, Position)]
+        model, parts = self.model(choice.name), list[nn.Module]()
+        for scheme, block in zip(model.schemes, model.blocks, strict=False):
+            if isinstance(block, Block) and not block.mixer.attends:
+                parts.append(block.mixer)
+            else:
+                parts += [part for part in scheme.modules() if isinstance(part, Position)]
         modules = dict.fromkeys(inspect.getmodule(type(part)) for part in parts)
         return "\n\n".join(inspect.getdoc(module) or "" for module in modules)
 

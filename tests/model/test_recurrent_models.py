@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lexp.attention import make_attend
+from lexp.commands.catalogue import written_catalogue
 from lexp.commands.evaluate import eval_
 from lexp.commands.run_parts import make_entries, make_model, training_pattern
 from lexp.commands.train import check
@@ -77,6 +78,14 @@ def test_a_long_window_is_read_once_in_pieces_with_the_state_carried(mixer, monk
         assert sizes == [32, 32, 32, 32, 32, 32, 4, 4]
         expected = right[-n_scored:].float()
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_window_of_a_hybrid_is_read_in_one_pass():
+    """Its recurrent layers need every token before, in the layers below too."""
+    window = [TextWindow(0, 0, 300, 10)]
+    for pattern, n_passes in ((InTurns((NoAttention(), Window(3))), 1), (Window(3), 10)):
+        scorer = Scorer(hybrid(), pattern, nullcontext(), batch_tokens=16)
+        assert len(scorer.pieces([window[0]._replace(n_scored=160)])) == n_passes
 
 
 def test_memory_of_a_recurrent_model_does_not_grow_with_the_length():
@@ -202,3 +211,10 @@ def test_a_seed_starts_a_model_the_same_every_time():
     weights = [made(recurrent(Mamba2)).state_dict() for _ in range(3)]
     for name, first in weights[0].items():
         assert all(torch.equal(first, other[name]) for other in weights[1:]), name
+
+
+def test_the_catalogue_has_the_sources_of_mixers_and_not_of_a_scheme_in_their_place():
+    sources = written_catalogue().sources
+    assert sources["model/mamba2"].startswith("Mamba-2 (Dao and Gu 2024")
+    assert "NoPE" not in sources["model/mamba2"] + sources["model/samba"]
+    assert "RoPE: rotary position embedding" in sources["model/samba"]
