@@ -75,7 +75,8 @@ def report_protocol(
         cost_table(all_series),
     )
     shown = tuple(item for item in items if item is not None)
-    section = Section(HEADING, below[0], shown, protocol.label)
+    scored = below[0].removeprefix(f"{protocol.label}: ")
+    section = Section(HEADING, f"{scored[:1].upper()}{scored[1:]}", shown, protocol.label)
     if of_series:
         sentences = answer(of_series, models, len({series.name for series in all_series}))
     else:
