@@ -132,13 +132,16 @@ def _verbatim(csv: str) -> str:
 
 
 def _table(table: Table) -> str:
-    heads = [_cell("th", TableCell(head), n, table, "col") for n, head in enumerate(table.heads)]
+    places = [_place(table, n) for n in range(len(table.heads))]
+    heads = [
+        _cell("th", TableCell(h), at, "col") for h, at in zip(table.heads, places, strict=True)
+    ]
     rows = []
     for r, row in enumerate(table.rows):
         kinds = [
             ("th", "row") if n == 0 and table.n_labels else ("td", "") for n in range(len(row))
         ]
-        cells = [_cell(kinds[n][0], cell, n, table, kinds[n][1]) for n, cell in enumerate(row)]
+        cells = [_cell(kinds[n][0], cell, places[n], kinds[n][1]) for n, cell in enumerate(row)]
         rows.append(f"<tr{' class=group' * table.begins_group(r)}>{''.join(cells)}</tr>")
     notes = "".join(f"<li>{text(note)}</li>" for note in table.notes)
     return (
@@ -158,8 +161,16 @@ def _scale(table: Table) -> str:
     return f'<ul class="scale" aria-label="colours">{keys}</ul>'
 
 
-def _cell(tag: str, cell: TableCell, n: int, table: Table, scope: str) -> str:
-    place = "num" if n >= table.n_labels else "second" if n == 1 else ""
+def _place(table: Table, n: int) -> str:
+    """Return the class of a column: "num" for numbers, "second" for the second name of a row."""
+    if n < table.n_labels:
+        return "second" if n == 1 else ""
+    texts = [row[n].text for row in table.rows if row[n].text and row[n].style != "failed"]
+    is_words = texts and not any(letter.isdigit() for text in texts for letter in text)
+    return "" if is_words else "num"
+
+
+def _cell(tag: str, cell: TableCell, place: str, scope: str) -> str:
     classes = [name for name in (place, cell.style) if name]
     attributes = f' class="{" ".join(classes)}"' if classes else ""
     attributes += f' scope="{scope}"' if scope else ""

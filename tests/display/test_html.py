@@ -12,7 +12,7 @@ from lexp.display.axes import number, x_axis, x_ticks, y_axis, y_ticks
 from lexp.display.document import Chart, Curve, Page, Point, Section
 from lexp.display.html import render
 from lexp.display.svg import numbers, runs
-from lexp.display.table import printable
+from lexp.display.table import Table, TableCell, printable
 from support.pages import LENGTHS, PAYLOADS, Tree, chart, curves, page
 
 
@@ -70,6 +70,36 @@ def test_a_chart_says_what_its_numbers_are_called_elsewhere():
     labelled = replace(chart(curves()), label="segments-2048 <b>")
     tree = Tree(render(Page("t", "", (Section("s", "", (labelled, chart(curves()))),))))
     assert len(tree.all("p", "label")) == 1 and ("p", "segments-2048 <b>") in tree.texts
+
+
+def test_numbers_stand_at_the_right_and_words_at_the_left():
+    rows = (
+        (
+            TableCell("a"),
+            TableCell("full"),
+            TableCell("no better"),
+            TableCell("1.5"),
+            TableCell(""),
+        ),
+        (
+            TableCell("b"),
+            TableCell("full"),
+            TableCell(""),
+            TableCell("n/d", "failed"),
+            TableCell(""),
+        ),
+        (TableCell("c"), TableCell("full"), TableCell("worse"), TableCell("OOM"), TableCell("")),
+    )
+    table = Table("t", ("model", "method", "verdict", "512", "1024"), rows, 2)
+    tree = Tree(render(Page("t", "", (Section("s", "", (table,)),))))
+    cells = [a.get("class", "") for a in tree.all("td")]
+    assert cells[:4] == ["second", "", "num", "num"] and cells[4:8] == [
+        "second",
+        "",
+        "num failed",
+        "num",
+    ]
+    assert [a.get("class", "") for a in tree.all("th")][:5] == ["", "second", "", "num", "num"]
 
 
 def test_tables_and_headings_are_whole_on_paper():
