@@ -158,6 +158,12 @@ def test_a_layer_has_about_as_many_parameters_as_attention(mixer):
     assert 0.9 < n / (4 * 384**2) < 1.2
 
 
+@pytest.mark.parametrize("mixer", [GatedDeltaNet, KDA, Mamba2])
+def test_a_convolution_of_no_tokens_is_refused(mixer):
+    with pytest.raises(ValueError, match="kernel=0: must be at least 1"):
+        mixer(D_MODEL, H, D, kernel=0)
+
+
 def test_keys_that_are_no_whole_number_of_channels_are_refused():
     with pytest.raises(ValueError, match=r"expand_k=0.3: must make head_dim=8 a whole number"):
         GLA(D_MODEL, H, D, expand_k=0.3)

@@ -25,6 +25,7 @@ from lexp.model.mixer.recurrent import (
     normalised,
     out_of_heads,
     part_of,
+    refuse_below_1,
     wide,
 )
 
@@ -39,6 +40,7 @@ class GatedDeltaNet(Recurrent):
         self, d_model: int, n_heads: int, head_dim: int, expand_k: float = 0.5, kernel: int = 4
     ):
         super().__init__()
+        refuse_below_1(kernel=kernel)
         keys, values = n_heads * part_of(head_dim, expand_k, "expand_k"), n_heads * head_dim
         self.n_heads = n_heads
         self.sizes = [keys, keys, values]

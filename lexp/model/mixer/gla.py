@@ -18,6 +18,7 @@ from lexp.model.mixer.recurrent import (
     into_heads,
     out_of_heads,
     part_of,
+    refuse_below_1,
     wide,
 )
 
@@ -39,6 +40,9 @@ class GLA(Recurrent):
         temperature: float = 16.0,
     ):
         super().__init__()
+        refuse_below_1(rank=rank)
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature}: must be above 0")
         keys, values = n_heads * part_of(head_dim, expand_k, "expand_k"), n_heads * head_dim
         self.n_heads, self.temperature = n_heads, temperature
         self.sizes = [keys, keys, values]

@@ -23,6 +23,7 @@ from lexp.model.mixer.recurrent import (
     into_heads,
     normalised,
     out_of_heads,
+    refuse_below_1,
     wide,
 )
 
@@ -32,6 +33,7 @@ class KDA(Recurrent):
 
     def __init__(self, d_model: int, n_heads: int, head_dim: int, kernel: int = 4):
         super().__init__()
+        refuse_below_1(kernel=kernel)
         inner = n_heads * head_dim
         self.n_heads = n_heads
         self.qkv = nn.Linear(d_model, 3 * inner, bias=False)

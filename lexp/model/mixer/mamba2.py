@@ -23,6 +23,7 @@ from lexp.model.mixer.recurrent import (
     draw_steps,
     into_heads,
     out_of_heads,
+    refuse_below_1,
     wide,
 )
 
@@ -37,6 +38,7 @@ class Mamba2(Recurrent):
         self, d_model: int, n_heads: int, head_dim: int, state_dim: int = 128, kernel: int = 4
     ):
         super().__init__()
+        refuse_below_1(state_dim=state_dim, kernel=kernel)
         inner = n_heads * head_dim
         self.n_heads = n_heads
         self.sizes = [inner, state_dim, state_dim]

@@ -83,6 +83,13 @@ class ShortConvolution(nn.Module):
         return F.silu(out), padded[:, padded.shape[1] - kernel + 1 :]
 
 
+def refuse_below_1(**sizes: int) -> None:
+    """Raise ValueError for a size below 1, by its name."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size}: must be at least 1")
+
+
 def part_of(head_dim: int, share: float, name: str) -> int:
     """Return head_dim * share, at least 1; ValueError unless it is a whole number."""
     width = head_dim * share
