@@ -44,7 +44,8 @@ class Chart:
     absolute: intervals are of single curves, which overlap where differences are certain. They are
     drawn around the curve pointed at alone, and not in pictures. label: what the numbers are called
     elsewhere, shown small below the title. linear_to: where it is not 0, the y axis shows values of
-    both signs and many sizes, nearly linear up to linear_to and logarithmic beyond.
+    both signs and many sizes, nearly linear up to linear_to and logarithmic beyond. decimals: of
+    the values in tooltips, as tables have them; None for seven digits.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Chart:
     absolute: bool = False
     label: str = ""
     linear_to: float = 0.0
+    decimals: int | None = None
 
     def __post_init__(self) -> None:
         xs = [point.x for curve in self.curves for point in curve.points]

@@ -205,8 +205,10 @@ def _chart(chart: Chart, ident: str, styles: CurveStyles) -> str:
     # Many bands would cover each other: then only that of the curve pointed at is drawn.
     kind = "chart" if chart.absolute or len(chart.curves) > FEW else "chart bands"
     n = n_outside(chart)
+    decimals = "" if chart.decimals is None else f' data-decimals="{chart.decimals}"'
     return (
-        f'\n<figure class="{kind}" data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}">'
+        f'\n<figure class="{kind}" data-x="{text(chart.x_label)}" data-y="{text(chart.y_label)}"'
+        f"{decimals}>"
         f'<figcaption><h3>{text(chart.title)}</h3><div class="tools">{tools}</div></figcaption>'
         f"{_small('label', chart.label)}"
         f'<div class="plot">{draw(chart, ident, styles)}</div>'

@@ -62,6 +62,7 @@ def length_chart(all_series: Sequence[ResultSeries]) -> Chart:
         "context length (tokens)",
         "perplexity per token", True, True, tuple(curves), marks,
         "Mean over seeds. Point at a curve to see its 95 % intervals over documents.", True,
+        decimals=2,
     )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def position_chart(all_series: Sequence[ResultSeries]) -> Chart:
         "tokens before the target in its window",
         "nats per token", True, False, tuple(curves), marks,
         "Mean over seeds of all targets with that much context; three bins per octave.",
+        decimals=4,
     )  # fmt: skip
 
 
@@ -134,6 +136,7 @@ def published_chart(all_series: Sequence[ResultSeries]) -> Chart | None:
         ((1.0, "trained"),),
         "Ratios, because perplexities of other texts, sizes and vocabularies cannot be compared. "
         "The note of each published curve names its protocol and text.",
+        decimals=4,
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def differences_chart(all_series: Sequence[ResultSeries], baseline: str) -> Char
         tuple(curves), tuple((float(n), "trained") for n in _train_lens(all_series)),
         "Below 0: better than the baseline. Paired on the same tokens, mean over seeds; bands are "
         f"95 % intervals over documents. Beyond {LINEAR_TO:g} the axis is logarithmic.",
-        linear_to=LINEAR_TO,
+        linear_to=LINEAR_TO, decimals=4,
     )  # fmt: skip
 
 

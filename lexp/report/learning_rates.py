@@ -90,6 +90,7 @@ def _chart(sweeps: list[RateSweep]) -> Chart:
     return Chart(
         "Validation perplexity by learning rate", "peak learning rate", "perplexity per token",
         True, True, curves, (), "Mean over seeds; bands reach from the best seed to the worst.",
+        decimals=2,
     )  # fmt: skip
 
 

@@ -342,10 +342,13 @@ def test_pointing_shows_exact_values(tmp_path):
     seen = visit(tmp_path, acting(small(), HOVER + """
         const said = [hover('128', 'n/d'), hover('1024', 'inf'), hover('512', '123456.789'),
                       hover('256', '6.0'), hover('128', '7.5')];
+        fig.dataset.decimals = 2;
+        said.push(hover('512', '123456.789'), hover('256', '6.0'));
         svg.dispatchEvent(new PointerEvent('pointerleave'));
         say([...said, tip.hidden]);
     """))  # fmt: skip
-    failed, infinite, over, interval, noted, hidden = seen.result
+    failed, infinite, over, interval, noted, *rounded, hidden = seen.result
+    assert "zero · full | 123457 |" in rounded[0] and "| 6.00 |" in rounded[1]
     assert "gaps · full | n/d" in failed and "length (tokens): 128 | why not" in failed
     assert "gaps · full | inf" in infinite and "zero · full | 123456.8" in over
     assert "6" in interval and "missing · full | 7.5" in noted and "of the curve" in noted

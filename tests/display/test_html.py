@@ -32,6 +32,12 @@ def test_a_heading_has_its_label_and_a_page_its_facts_below():
     assert not Tree(render(Page("t", "", (Section("s"),)))).all("p")
 
 
+def test_a_chart_says_with_how_many_decimals_its_values_are_shown():
+    charts = (chart(curves()), replace(chart(curves()), decimals=2))
+    figures = Tree(render(Page("t", "", (Section("s", "", charts),)))).all("figure", "chart")
+    assert [figure.get("data-decimals") for figure in figures] == [None, "2"]
+
+
 def lines(tree: Tree) -> list[dict]:
     """The lines of curves, without those of the legend."""
     return [a for a in tree.all("path", "line") if a["d"] != "M0 6H26"]

@@ -169,7 +169,10 @@ function setUp(figure) {
     tip.style.top = `${Math.max(8, Math.min(y - tip.offsetHeight / 2, window.innerHeight - tip.offsetHeight - 8))}px`;
   }
   const make = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text, className: name || "" });
-  const brief = text => text === undefined ? "" : Number.isFinite(Number(text)) ? String(Number(Number(text).toPrecision(7))) : text;
+  // As tables have them: no decimals from 1000 on.
+  const rounded = n => Math.abs(n) < 1000 ? n.toFixed(Number(figure.dataset.decimals)) : n.toFixed(0);
+  const brief = text => text === undefined ? "" : !Number.isFinite(Number(text)) ? text
+    : figure.dataset.decimals ? rounded(Number(text)) : String(Number(Number(text).toPrecision(7)));
   const title = curve => curve.group ? `${curve.name} \u00b7 ${curve.group}` : curve.name;
   function lines(found) {
     const d = found.el.dataset;
