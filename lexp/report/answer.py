@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from lexp.report.claims import Claim
-from lexp.report.differences import Comparisons, PairedDifference
+from lexp.report.differences import SURE, Comparisons, PairedDifference
 from lexp.report.study_results import ResultSeries
 from lexp.statistics import BETTER, NOT_KNOWN
 from lexp.system.text import counted
@@ -165,8 +165,17 @@ def _against_baseline(family: Comparisons, n_models: int) -> str:
     better = [_difference_text(one) for one in sure if one.estimate.value < 0]
     worse = [_difference_text(one) for one in reversed(sure) if one.estimate.value > 0]
     if not sure:
-        n = counted(len(family.differences), "comparison")
-        return f"No sure difference to {name} at {at} tokens ({n} by the same method)."
+        n = len(family.differences)
+        fewest = min(one.test.n_documents for one in family.differences)
+        if all(one.test.smallest_p * n >= SURE for one in family.differences):
+            return (
+                f"No difference to {name} at {at} tokens can be sure: too few documents "
+                f"({fewest}) for {counted(n, 'comparison')} by the same method."
+            )
+        return (
+            f"No sure difference to {name} at {at} tokens ({counted(n, 'comparison')} by the same "
+            "method)."
+        )
     parts = [f"better {_listed(better, 1)}"] * bool(better)
     parts += [f"worse {_listed(worse, 1)}"] * bool(worse)
     return f"Against {name} at {at} tokens, by the same method: {'; '.join(parts)}."

@@ -144,6 +144,23 @@ def test_a_window_without_an_interval_and_methods_alone_are_said(study):
     )
 
 
+@pytest.mark.parametrize(("n_documents", "can_be"), [(6, False), (7, True)])
+def test_too_few_documents_for_any_p_to_be_small_are_said(study, n_documents, can_be):
+    """2 of 2^6 sign patterns are as extreme as all of one sign; after Holm p is 2 x 2/64 > 0.05."""
+    base = bumpy(n_documents)
+    for model, above in (("alibi", 0.0), ("rope", 2.0)):
+        for pattern in (Full(), Window()):
+            at = {64: base + 0.25, 256: base, 512: base + above, 1024: base + above}
+            study.line(study.run(model), at, pattern=pattern)
+    said = sentences(study)[-1]
+    assert can_be == said.startswith("Against alibi at 1024 tokens, by the same method: worse rope")
+    if not can_be:
+        assert said == (
+            "No difference to alibi at 1024 tokens can be sure: too few documents (6) for 2 "
+            "comparisons by the same method."
+        )
+
+
 def test_a_baseline_without_a_number_on_the_same_tokens_is_said(study):
     study.line(study.run("alibi"), {**losses(0, 0), 1024: "no room"})
     study.line(study.run("rope"), losses(0, 0))
