@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from importlib import resources
 
 from matplotlib import colors, pyplot
@@ -91,6 +92,7 @@ def test_the_page_shows_the_map_and_its_scale_and_no_name_acts():
 
 def test_many_rows_stand_beside_each_other_and_nothing_overlaps():
     table = heat_table(2 * MOST_ROWS + 5)
+    table = replace(table, heads=table.heads[:3], rows=tuple(row[:3] for row in table.rows))
     figure = heat_map_figure(table)
     figure.draw_without_rendering()
     pyplot.close(figure)
