@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,12 @@ from lexp.runs.locks import locked
 from lexp.runs.status import Status
 from lexp.system.errors import Busy, ConfigError
 from support import ROOT
-from support.cli import lexp
 from support.config import TINY, dataset
+from support.forked import completed
 
 HOST = socket.gethostname()
+# For the processes that a launcher starts; what starts them is forked from this one.
+lexp = partial(completed, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
 LOCAL = ("hydra/launcher=local", "hydra.launcher.jobs=2")
 LONG = [word for word in TINY if not word.startswith(("tokens", "save_every", "eval_every"))]
 LONG += ["tokens=64e6", "save_every=1000000", "eval_every=1000000"]
