@@ -30,15 +30,18 @@ class Described:
 
 def describe(source: Source) -> Described:
     """Read and check config.json; CheckpointError if unreadable, ConfigError if not for lexp."""
-    import transformers
-
     raw = read_config(source)
     kind = raw.get("model_type")
     if kind not in FAMILIES:
-        raise ConfigError(f"path={source.path}: model_type {kind!r}; of {', '.join(FAMILIES)}")
+        raise ConfigError(
+            f"path={source.path}: the model family {kind!r} is not supported (those that are: "
+            f"{', '.join(FAMILIES)})"
+        )
     refused = _refused(kind, raw)
     if refused:
-        raise ConfigError(f"path={source.path}: lexp does not run {', '.join(refused)}")
+        raise ConfigError(f"path={source.path}: not supported: {', '.join(refused)}")
+    import transformers  # not before the checks: it takes seconds
+
     family = FAMILIES[kind]
     try:
         config = getattr(transformers, f"{family.prefix}Config").from_dict(raw)

@@ -201,7 +201,11 @@ REFUSED = {
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), 4, ["no model.safetensors"]),
     "no-tokenizer": (lambda f: (f / "tokenizer.json").unlink(), 3, ["no tokenizer.json"]),
     "tokenizer": (renumbered("o"), 3, ["0.txt has token id 999", "the model has 300 rows"]),
-    "family": (edited(model_type="gemma2"), 2, ["model_type 'gemma2'", "llama, mistral"]),
+    "family": (
+        edited(model_type="gemma2"),
+        2,
+        ["model family 'gemma2' is not supported", "llama, mistral"],
+    ),
     "dynamic": (edited(rope_parameters=DYNAMIC), 2, ["rope_type 'dynamic'", "dynamic_ntk"]),
     "quantized": (edited(quantization_config={"bits": 4}), 2, ["quantization_config"]),
     "types": (edited(hidden_size="wide"), 4, ["config.json is not allowed"]),
