@@ -17,6 +17,7 @@ from lexp.system.output import Tally
 
 WINDOWS = ("window", "bidirectional_window")
 BLOCKS = ("blockwise", "bidirectional_blockwise")
+CHUNKS = ("chunked",)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Claim:
             return (pattern.values.get("window") or train_len) > train_len
         if pattern.name in BLOCKS:
             return 2 * (pattern.values.get("block") or train_len // 2) > train_len
+        if pattern.name in CHUNKS:
+            return (pattern.values.get("chunk") or train_len) > train_len
         return True
 
 

@@ -35,6 +35,7 @@ GROUPS = ("model", "size", "dataset", "tokenizer")
 LEXP = "lexp"
 CAUSAL = "causal"
 TRAINED_ON = "trained_on"
+PARTS = ("model.position.", "model.layers.", "model.mixer.")  # they follow the size
 # A run's name has a hash of its settings. A key with its usual value is left out of the hash, so
 # that a key can be added to lexp without new names for the runs that do not use it.
 USUAL = {"init_from": None, "kernel": "tiles", "share_layers": False, "one_batch": False}
@@ -266,13 +267,16 @@ def _telling(settings: dict[str, Any]) -> dict[str, Any]:
         if key != "seed"
         and not key.startswith(f"{TRAINED_ON}.")
         and not key.endswith(".name")
-        and not (key.startswith("model.position.") and key.split(".")[-1] in sizes)
+        and not (key.startswith(PARTS) and key.split(".")[-1] in sizes)
         and not (key in sizes and value == settings["size"][key])
     }
     return {**choices, **rest}
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves by dotted name; lists of parts, such as a model's layers, by number."""
+    if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        value = dict(enumerate(value))
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _flat(inner, f"{key}.{name}".lstrip("."))

@@ -284,6 +284,14 @@ def test_variants_of_a_model_are_told_apart_by_what_differs(tmp_path):
     assert notes[names[4]].startswith("size=mini") and notes[names[5]] == ""
 
 
+def test_variants_of_a_list_of_layers_are_told_apart_by_the_values_in_it(tmp_path):
+    """What follows the size, or the trained length, does not stand beside it."""
+    changes = (), ("size=mini",), ("model.layers.1.pattern.window=8",)
+    runs = [run_in(tmp_path, "model=swan", *given) for given in changes]
+    assert list(run_notes(runs[:2]).values()) == ["size=nano", "size=mini"]
+    assert list(run_notes([runs[0], runs[2]]).values()) == ["", "window=8"]
+
+
 def test_no_two_variants_of_a_model_have_the_same_note(tmp_path):
     changes = {
         "size=nano": (),
