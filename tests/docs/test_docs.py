@@ -125,7 +125,6 @@ FORMS: list[str] = [
 ]
 # What has to be there before a page's first command.
 BEFORE = {
-    "CHANGELOG.md": ["lexp train model=rope"],
     "docs/benchmarks/results.md": ["lexp train model=rope"],
     "docs/cluster.md": ["lexp train model=rope"],
     "docs/evaluator.md": ["lexp train -m model=rope,alibi name=zoo"],
