@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from lexp.commands.evaluate import eval_
 from lexp.commands.select_runs import final_checkpoint, select_finished
@@ -49,6 +50,14 @@ def test_status_sweep_and_eval_agree_on_what_is_done(run, what):
     else:
         with pytest.raises(ConfigError, match="no finished run"):
             select_finished(study, None)
+
+
+def test_a_run_that_is_done_says_how_many_parameters_it_has(run):
+    weights = load_file(final_checkpoint(run).path / "model.safetensors")
+    assert run.parameters == sum(tensor.numel() for tensor in weights.values())
+    for text in ("{}", "[]", "{", '{"parameters": "many"}', '{"parameters": -1}'):
+        (run.folder / "done.json").write_text(text)
+        assert run.parameters is None
 
 
 def test_a_run_without_its_mark_is_finished_by_the_same_command(run, tiny):
