@@ -7,6 +7,7 @@ Files are written whole, arrays first, and carry digests. A damaged one is repor
 and taken for absent, so that the same command computes it again. Tables show the others.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -145,10 +146,13 @@ def with_damage(results: Iterable[T]) -> list[T]:
 
 def _paths(study: Path, kind: ResultKind) -> list[Path]:
     """Return the files of a kind; CheckpointError for a link on the way, before it is followed."""
-    folders = sorted(study.glob(f"*/{kind.folder}"))
-    for folder in folders:
-        refuse_links(folder, CheckpointError)
-    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    paths = []
+    for run in sorted(study.glob("*")):
+        folder = run / kind.folder
+        if os.path.lexists(folder):  # a link that leads nowhere is there too
+            refuse_links(folder, CheckpointError)
+            paths += sorted(folder.glob("*.json"))
+    return paths
 
 
 def _current(study: Path, kind: ResultKind[T]) -> Iterator[tuple[Record, T]]:
