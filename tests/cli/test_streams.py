@@ -22,7 +22,7 @@ from support.texts import make_text
 
 COMMANDS = {
     "eval": ["eval", "lengths=[8,16]", "attention=[full]", "device=cpu", "precision=float32"],
-    "report": ["report"],
+    "report": ["report", "show=all"],
     "status": ["status"],
     "help": ["train", "--help"],
     "a mistake": ["train", "wandb='中'"],
