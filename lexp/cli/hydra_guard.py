@@ -243,7 +243,12 @@ def is_foreign(place: str) -> bool:
 
 
 def check_override(word: str) -> None:
-    """Raise ConfigError for an override that imports a package, or names a secret or a resolver."""
+    """Raise ConfigError for an override that imports a package, or names a secret or a resolver.
+
+    So it is for one that moves a choice: a data set's keys would become those of a model.
+    """
+    if moved := re.match(r"[+~]*(?!hydra\b)([\w/]+)@[^=]*(=.*)?$", word, re.DOTALL):
+        raise ConfigError(f"{word}: choices have their places; write {moved[1]}{moved[2] or ''}")
     # Finding a package's folder imports the package.
     if re.match(r"[+~]*hydra\.searchpath\b", word) and "pkg:" in word:
         raise ConfigError(f"{word}: only folders (file://) are searched for configs")
