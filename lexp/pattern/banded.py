@@ -92,7 +92,8 @@ class Window(Banded):
         return filled(self.window) - 1
 
     def fit(self, train_len: int, seq_len: int) -> "Window":
-        return Window(self.window or share_of(train_len, self.share))
+        window = self.window or share_of(train_len, self.share)
+        return replace(self, window=window, share=1.0)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class OwnChunk(Banded):
         return filled(self.chunk)
 
     def fit(self, train_len: int, seq_len: int) -> "OwnChunk":
-        return OwnChunk(self.chunk or share_of(train_len, self.share))
+        return replace(self, chunk=self.chunk or share_of(train_len, self.share), share=1.0)
 
 
 @dataclass(frozen=True)
