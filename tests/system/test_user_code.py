@@ -15,6 +15,7 @@ from lexp.pattern import (
     DualChunk,
     LeakyReRoPE,
     LMInfinite,
+    OwnChunk,
     ReRoPE,
     SelfExtend,
     Window,
@@ -179,7 +180,7 @@ def test_an_edited_method_is_scored_again(modules, tiny, tmp_path, monkeypatch):
 
 PATTERNS = (
     Window, Blockwise, BidirectionalWindow, BidirectionalBlockwise, SelfExtend, ReRoPE, LeakyReRoPE,
-    DualChunk, LMInfinite,
+    DualChunk, LMInfinite, OwnChunk,
 )  # fmt: skip
 
 
