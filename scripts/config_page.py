@@ -13,8 +13,8 @@ CONF = ROOT / "conf"
 COMMANDS = ("train", "eval", "probe", "analyze", "report", "status", "study", "finetune")
 # The order of the sections, and how a choice of the group is typed.
 GROUPS = {
-    "model": "model={}", "size": "size={}", "dataset": "dataset={}", "tokenizer": "tokenizer={}",
-    "objective": "objective={}", "task": "task={}",
+    "model": "model={}", "trunk": "trunk={}", "size": "size={}", "dataset": "dataset={}",
+    "tokenizer": "tokenizer={}", "objective": "objective={}", "task": "task={}",
     "task/glue": "task=glue/{}",
     "attention": "'attention=[{}]'", "extension": "'extension=[{}]'", "protocol": "'protocol=[{}]'",
     "probes": "'probes=[{}]'", "instruments": "'instruments=[{}]'", "study": "study={}",

@@ -95,7 +95,7 @@ def _check_parts(run: Run, config: TrainConfig | HfRunConfig) -> None:
         make_objective(config)
         training_pattern(config)
         if isinstance(config, TrainConfig):
-            make_dims(config.size)
+            make_dims(config)
             make_positions(config)
     except NotDefined:
         raise

@@ -1,7 +1,7 @@
 """The parts of a run, built from its settings: texts, model, objective, pattern, kernel."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,14 +9,16 @@ import torch
 
 from lexp.attention import MakeAttend, make_attend, make_flex
 from lexp.config.instantiate import code_of
-from lexp.config.settings import LayerConfig, ModelConfig, Node, RunConfig, SizeConfig
+from lexp.config.settings import LayerConfig, ModelConfig, Node, RunConfig, TrainConfig
+from lexp.config.trunk import n_kv_heads
 from lexp.data import Corpus, Store, open_store
 from lexp.data.store import enough_memory
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.model import layers
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
-from lexp.model.transformer import Dims, Transformer
+from lexp.model.transformer import Block, Dims, Transformer
+from lexp.model.trunk import GPT, Activation, Norm, Trunk, matched_d_ff
 from lexp.pattern import NoAttention, Pattern, in_turns
 from lexp.position import NoPE, Position
 from lexp.system.errors import ConfigError
@@ -40,18 +42,36 @@ def make_store(dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Sto
         return corpus, open_store(corpus, spec.load(corpus, folder), folder)
 
 
-def make_dims(size: SizeConfig) -> Dims:
-    """Return the dimensions of a model; ConfigError if one is below 1."""
+def make_dims(config: TrainConfig) -> Dims:
+    """Return the dimensions of a run's model; ConfigError if one is below 1.
+
+    d_ff and n_kv_heads are those that its trunk makes of its size.
+    """
+    size, trunk = config.size, make_trunk(config)
     n_weights = size.n_layers * size.d_model * (4 * size.n_heads * size.head_dim + 2 * size.d_ff)
     if size.n_layers > MAX_LAYERS or n_weights > MAX_WEIGHTS:
         raise ConfigError(
             f"size: {size.n_layers} layers with {n_weights:.2g} weights (at most {MAX_LAYERS} and "
             f"{MAX_WEIGHTS:.0g})"
         )
+    own = [field.name for field in fields(Dims) if hasattr(size, field.name)]
     try:
-        return Dims(**{field.name: getattr(size, field.name) for field in fields(Dims)})
+        dims = Dims(**{name: getattr(size, name) for name in own})
     except (TypeError, ValueError) as error:
         raise ConfigError(f"size: {error}") from None
+    n_shared = n_kv_heads(config.trunk, size)
+    assert n_shared is not None, "checked where settings are read"
+    left_out = size.n_heads - n_shared
+    d_ff = matched_d_ff(size.d_ff, left_out, size.head_dim, trunk.mlp.n_inputs)
+    return replace(dims, d_ff=d_ff, n_kv_heads=n_shared)
+
+
+def make_trunk(config: TrainConfig) -> Trunk:
+    """Return the parts of a run's layers beside their mixers."""
+    given = config.trunk
+    norm, mlp = given.norm.build(Norm, "trunk.norm"), given.mlp.build(Activation, "trunk.mlp")
+    qk_norm = given.qk_norm.build(Norm, "trunk.qk_norm") if given.qk_norm else None
+    return Trunk(norm, mlp, qk_norm)
 
 
 def make_entries(config: RunConfig) -> list[LayerEntry]:
@@ -123,13 +143,42 @@ def unused_entries(config: RunConfig) -> list[str]:
     ]
 
 
-def make_model(config: RunConfig, vocab_size: int) -> Transformer:
+def make_model(config: TrainConfig, vocab_size: int) -> Transformer:
     """Return the model of a run, freshly initialised.
 
     vocab_size: the tokenizer's; the objective may need more.
     """
     vocab_size += make_objective(config).n_extra
-    return Transformer(make_dims(config.size), vocab_size, make_entries(config))
+    entries, trunk = make_entries(config), make_trunk(config)
+    return Transformer(make_dims(config), vocab_size, entries, trunk=trunk)
+
+
+def layer_parameters(dims: Dims, trunk: Trunk, entries: list[LayerEntry]) -> list[int]:
+    """Return the parameters of each layer without its scheme."""
+    with torch.device("meta"):
+        blocks = [Block(dims, entry.make_mixer, trunk=trunk) for entry in entries[: dims.n_layers]]
+    by_entry = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    return layers.in_turns(by_entry, dims.n_layers)
+
+
+def trunk_notes(config: TrainConfig, model: Transformer) -> list[str]:
+    """Return a line with a model's parameters and its d_ff; none for the trunk gpt."""
+    size, dims, trunk = config.size, model.dims, make_trunk(config)
+    if trunk == GPT and dims.n_kv_heads == dims.n_heads:
+        return []
+    plain = replace(dims, d_ff=size.d_ff, n_kv_heads=None)
+    n_blocks = 1 if dims.share_layers else dims.n_layers
+    of_layers, of_gpt = (
+        sum(layer_parameters(*parts, make_entries(config))[:n_blocks])
+        for parts in ((dims, trunk), (plain, GPT))
+    )
+    total = sum(p.numel() for p in model.parameters())
+    return [
+        f"trunk={config.trunk.name}: {total:,} parameters (gpt: {total - of_layers + of_gpt:,}), "
+        f"{dims.n_kv_heads} key-value heads for {dims.n_heads} query heads; d_ff {dims.d_ff} of "
+        f"{type(trunk.mlp).__name__}, chosen so that attention and feed-forward part have the "
+        f"weights of size.d_ff={size.d_ff} with trunk=gpt"
+    ]
 
 
 def make_objective(config: RunConfig) -> Objective:
@@ -150,11 +199,12 @@ def training_pattern(config: RunConfig) -> Pattern:
 
 
 def own_code(config: RunConfig) -> dict[str, str]:
-    """Return the digests of the user's classes of model and objective, by target.
+    """Return the digests of the user's classes of model, trunk and objective, by target.
 
     Texts and vocabularies have digests of their own, whatever code gave them.
     """
-    return code_of([config.raw["model"], config.raw["objective"]], "model")
+    parts = [config.raw[key] for key in ("model", "trunk", "objective") if key in config.raw]
+    return code_of(parts, "model")
 
 
 def choose_backend(name: str, device: torch.device) -> MakeAttend:

@@ -23,6 +23,7 @@ from lexp.commands.run_parts import (
     make_store,
     own_code,
     training_pattern,
+    trunk_notes,
     unused_entries,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
@@ -73,7 +74,7 @@ def check(config: DictConfig) -> TrainConfig:
     """Return the settings; ConfigError before any work if one of them is not allowed."""
     settings = read_train(plain(config))
     check_profile(settings.profile_steps, settings.n_steps)
-    make_dims(settings.size)
+    make_dims(settings)
     _check_layers(settings)
     _source(settings)
     settings.tokenizer.build(TokenizerSpec, "tokenizer")
@@ -190,6 +191,8 @@ def _train(
     data = {**_digests(corpus, store), "code": own_code(settings)}
     torch.manual_seed(settings.seed)
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
+    if group.is_rank_zero:
+        say(*trunk_notes(settings, model))
     if source := _source(settings):
         data["init_from"] = _start_from(source, settings, model, store.tokenizer.digest)
     run = Run(folder)
@@ -277,6 +280,11 @@ def _source(settings: TrainConfig) -> tuple[Run, TrainConfig] | None:
     config = read_config(run)
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"init_from={run.folder}: a model of Hugging Face, not one of lexp train")
+    if config.trunk != settings.trunk:
+        raise ConfigError(
+            f"init_from={run.folder}: trained with trunk={config.trunk.name}, this run has "
+            f"trunk={settings.trunk.name} or other values in it; choose the same"
+        )
     return run, config
 
 

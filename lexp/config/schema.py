@@ -56,6 +56,7 @@ class TrainSchema:
     """The root config of `lexp train`. Token budgets are floats so that tokens=1e9 can be typed."""
 
     model: Any = MISSING
+    trunk: Any = MISSING
     objective: Any = MISSING
     size: SizeSchema = MISSING
     dataset: Any = MISSING
@@ -259,7 +260,7 @@ def check_types(settings: dict[str, Any]) -> None:
 
     Nothing in them is interpolated: they may be somebody else's.
     """
-    for group in ("model", "size", "dataset", "tokenizer", "objective"):
+    for group in ("model", "trunk", "size", "dataset", "tokenizer", "objective"):
         if not isinstance(settings.get(group), dict):
             raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
     # Runs that differ in their seed alone are checked once: a study has hundreds of them.

@@ -85,6 +85,17 @@ class SizeConfig:
     share_layers: bool
 
 
+@dataclass(frozen=True)
+class TrunkConfig:
+    """The parts of every layer beside its mixer. n_kv_heads: all, half, or a number."""
+
+    name: str
+    norm: Node
+    mlp: Node
+    n_kv_heads: int | str
+    qk_norm: Node | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerConfig:
     """What some layers of a model are made of; what is left out is that of a plain Transformer.
@@ -172,6 +183,7 @@ class TrainConfig(RunConfig):
     """Settings of `lexp train`. Token budgets are floats, as tokens=1e9 is one."""
 
     model: ModelConfig
+    trunk: TrunkConfig
     init_from: str | None
     tokens: float
     batch_tokens: int

@@ -24,6 +24,7 @@ from lexp.config.settings import (
     TrainConfig,
     read_settings,
 )
+from lexp.config.trunk import trunk_problems
 from lexp.system.errors import ConfigError
 
 STATES = ("trained", "random")
@@ -72,6 +73,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
         *_folder(config.outputs),
         # They are part of folder names.
         *_path_word("model.name", config.model.name),
+        *_path_word("trunk.name", config.trunk.name),
         *_path_word("size.name", config.size.name),
         *_path_word("dataset.name", config.dataset.name),
         *_path_word("tokenizer.name", config.tokenizer.name),
@@ -85,6 +87,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
     if config.train_len > MAX_LENGTH:
         problems.append(f"train_len={config.train_len} (at most {MAX_LENGTH})")
     problems += model_problems(config.model, raw["model"], config.size)
+    problems += trunk_problems(config.trunk, raw["trunk"], config.size)
     _raise(problems)
     portion = config.train_len * config.accumulation
     if config.batch_tokens % portion:

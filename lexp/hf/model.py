@@ -69,7 +69,7 @@ class HFTransformer(Transformer):
         self.positions = nn.ModuleList([position])
         self.embedding = embedding
         self.blocks = nn.ModuleList(blocks)
-        self.norm = norm  # type: ignore[assignment]
+        self.norm = norm
         self.head = head
 
 

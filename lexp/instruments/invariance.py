@@ -16,8 +16,10 @@ Where the scheme adds embeddings P to the tokens, also, over all pairs j < i,
     gram       P P^T
     position   (P' W_q) (P' W_k)^T of each head of the first layer
 
-P': P through the first LayerNorm but for the division by its standard deviation, which the token
-has a part in. Deeper layers see no P that could be told from what earlier ones made of it.
+P': P through the first norm but for the division by its standard deviation (RMSNorm: by its root
+mean square), which the token has a part in. With QK-norm there is no such term: it divides by the
+length of queries and keys, to which the token adds. Deeper layers see no P that could be told from
+what earlier ones made of it.
 A scheme that replaces softmax may change scores further there; this is not measured.
 """
 
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lexp.attention import ChunkSizes
 from lexp.attention.chunked import QueryChunk
@@ -46,6 +48,7 @@ from lexp.instruments.over_seeds import (
 )
 from lexp.instruments.position_embeddings import position_embeddings
 from lexp.model.mixer import Attention
+from lexp.model.mixer.attention import NoQKNorm, for_each_query
 from lexp.model.transformer import Block
 from lexp.system.errors import NotDefined
 
@@ -167,10 +170,16 @@ def embedding_rows(inputs: AnalysisInput) -> list[Row]:
     mixer = block.mixer if isinstance(block, Block) else None
     if not isinstance(block, Block) or not isinstance(mixer, Attention):
         return rows  # another's layers: where q and k come from is not known
+    norm = block.norm_attention
+    if not isinstance(norm, nn.LayerNorm | nn.RMSNorm) or not isinstance(mixer.qk_norm, NoQKNorm):
+        return rows  # scores are no sum of four terms
     with torch.no_grad():
-        normed = (p - p.mean(-1, keepdim=True)) * block.norm_attention.weight.double()
-        q, k, _ = (normed @ mixer.qkv.weight.double().T).chunk(3, dim=-1)
-    q, k = (t.unflatten(-1, (n_heads, -1)).transpose(0, 1) for t in (q, k))
+        centred = p - p.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else p
+        normed = centred * norm.weight.double()
+        q, k, _ = (normed @ mixer.qkv.weight.double().T).split(mixer.sizes, dim=-1)
+    q = q.unflatten(-1, (n_heads, -1)).transpose(0, 1)
+    k = k.unflatten(-1, (mixer.n_kv_heads, -1)).transpose(0, 1)
+    k = for_each_query(k[None], n_heads // mixer.n_kv_heads)[0]
     for head, value in enumerate(of_products(q, k, inputs.sizes)):
         rows.append({"measure": "position", "layer": 0, "head": head, "value": value})
     return rows

@@ -2,7 +2,8 @@
 
 Shapes: B batch, T sequence, H heads, D head_dim, V vocab_size.
 Kept plain on purpose, so that differences between runs are differences between position schemes:
-no dropout, no biases, GELU, untied head, one attention function handed in from outside.
+no dropout, no biases, untied head, one attention function handed in from outside. Norms and the
+feed-forward function are parts (lexp.model.trunk); LayerNorm and GELU unless others are given.
 """
 
 import math
@@ -17,6 +18,7 @@ from lexp.attention import Attend
 from lexp.model.chunked_cross_entropy import head_loss, wide
 from lexp.model.layers import LayerEntry, in_turns, make_positions
 from lexp.model.mixer import Attention, Mixer, Recurrent, State
+from lexp.model.trunk import GPT, Trunk
 from lexp.position import Position
 
 # Logits beyond this many numbers are computed a piece at a time (2^24 floats are 64 MiB), so that
@@ -31,6 +33,7 @@ class Dims:
     """Sizes of the trunk.
 
     share_layers: one block's weights serve all layers (ALBERT, Lan et al. 2019, arXiv 1909.11942).
+    n_kv_heads: heads of keys and values, a divisor of n_heads; None: n_heads.
     """
 
     n_layers: int
@@ -39,33 +42,36 @@ class Dims:
     head_dim: int
     d_ff: int
     share_layers: bool = False
+    n_kv_heads: int | None = None
 
     def __post_init__(self) -> None:
-        bad = {k: v for k, v in vars(self).items() if k != "share_layers" and v < 1}
+        sizes = {k: v for k, v in vars(self).items() if k != "share_layers" and v is not None}
+        bad = {k: v for k, v in sizes.items() if v < 1}
         if bad:
             raise ValueError(f"model sizes must be at least 1, got {bad}")
 
 
-def make_attention(dims: Dims) -> Attention:
-    """Return the trunk's own attention, the mixer of layers whose entry names no other."""
-    return Attention(dims.d_model, dims.n_heads, dims.head_dim)
-
-
 class Block(nn.Module):
-    """A layer: x + mixer(norm(x)), then x + mlp(norm(x)); mlp_rows: see Transformer."""
+    """A layer: x + mixer(norm(x)), then x + mlp(norm(x)).
+
+    make_mixer: None stands for the trunk's own attention. mlp_rows: see Transformer.
+    """
 
     def __init__(
-        self, dims: Dims, make_mixer: Callable[[], Mixer] | None = None, mlp_rows: int = MLP_ROWS
+        self,
+        dims: Dims,
+        make_mixer: Callable[[], Mixer] | None = None,
+        mlp_rows: int = MLP_ROWS,
+        trunk: Trunk = GPT,
     ):
         super().__init__()
-        self.mlp_rows = mlp_rows
-        # LayerNorm, not RMSNorm: as in the papers compared here, and 5x faster on a CPU.
-        self.norm_attention = nn.LayerNorm(dims.d_model, bias=False)
-        mixer = make_mixer() if make_mixer else make_attention(dims)
+        self.mlp_rows, self.activation = mlp_rows, trunk.mlp
+        self.norm_attention = trunk.norm.make(dims.d_model)
+        mixer = make_mixer() if make_mixer else make_attention(dims, trunk)
         self.mixer_name = mixer.name
         self.add_module(mixer.name, mixer)
-        self.norm_mlp = nn.LayerNorm(dims.d_model, bias=False)
-        self.mlp_in = nn.Linear(dims.d_model, dims.d_ff, bias=False)
+        self.norm_mlp = trunk.norm.make(dims.d_model)
+        self.mlp_in = nn.Linear(dims.d_model, trunk.mlp.n_inputs * dims.d_ff, bias=False)
         self.mlp_out = nn.Linear(dims.d_ff, dims.d_model, bias=False)
 
     def forward(
@@ -100,7 +106,13 @@ class Block(nn.Module):
 
     def mlp(self, x: Tensor) -> Tensor:
         """Return the feed-forward layer's output for x [B, T, d_model], without the residual."""
-        return self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))
+        return self.mlp_out(self.activation(self.mlp_in(self.norm_mlp(x))))
+
+
+def make_attention(dims: Dims, trunk: Trunk) -> Attention:
+    """Return the trunk's own attention, the mixer of layers whose entry names no other."""
+    sizes = dims.d_model, dims.n_heads, dims.head_dim
+    return Attention(*sizes, n_kv_heads=dims.n_kv_heads, qk_norm=trunk.qk_norm)
 
 
 class Transformer(nn.Module):
@@ -120,6 +132,7 @@ class Transformer(nn.Module):
         entries: Sequence[LayerEntry],
         max_logits: int = MAX_LOGITS,
         mlp_rows: int = MLP_ROWS,
+        trunk: Trunk = GPT,
     ):
         super().__init__()
         self.dims = dims
@@ -130,10 +143,11 @@ class Transformer(nn.Module):
         if dims.share_layers:
             if len(set(mixers)) > 1:
                 raise ValueError("share_layers=true needs layers with one mixer")
-            self.blocks = nn.ModuleList([Block(dims, mixers[0], mlp_rows)] * dims.n_layers)
+            blocks = [Block(dims, mixers[0], mlp_rows, trunk)] * dims.n_layers
         else:
-            self.blocks = nn.ModuleList([Block(dims, mixer, mlp_rows) for mixer in mixers])
-        self.norm = nn.LayerNorm(dims.d_model, bias=False)
+            blocks = [Block(dims, mixer, mlp_rows, trunk) for mixer in mixers]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = trunk.norm.make(dims.d_model)
         self.head = nn.Linear(dims.d_model, vocab_size, bias=False)
         self._initialise(dims.n_layers)
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from lexp import __version__
 from lexp.runs.spelling import PATHS, one_spelling
+from lexp.runs.usual import GPT, without_usual
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.files import digest, make_folder, write_json
 from lexp.system.links import refuse_links
@@ -36,9 +37,6 @@ LEXP = "lexp"
 CAUSAL = "causal"
 TRAINED_ON = "trained_on"
 PARTS = ("model.position.", "model.layers.", "model.mixer.")  # they follow the size
-# A run's name has a hash of its settings. A key with its usual value is left out of the hash, so
-# that a key can be added to lexp without new names for the runs that do not use it.
-USUAL = {"init_from": None, "kernel": "tiles", "share_layers": False, "one_batch": False}
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "tensorboard", "save_every", "keep", "eval_every",
@@ -174,6 +172,8 @@ def run_name(settings: dict[str, Any]) -> str:
     choices = [settings[group]["name"] for group in GROUPS[:3]]
     if settings["objective"]["name"] != CAUSAL:
         choices.insert(1, settings["objective"]["name"])
+    if settings["trunk"]["name"] != GPT["name"]:
+        choices.insert(1, settings["trunk"]["name"])
     place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
     return "-".join(choices + place)
 
@@ -207,7 +207,7 @@ def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
         rivals = [other for other in flat.values() if other["model"] == values["model"]]
         keys = _differing(values, rivals)
         # A choice's name stands for all that it sets,
-        choices = set(keys) & {*GROUPS, "objective"}
+        choices = set(keys) & {*GROUPS, "objective", "trunk"}
         keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
         briefly[name] = _words(values, keys)
     alike: dict[tuple[str, str], list[str]] = {}
@@ -259,7 +259,8 @@ def _words(flat: dict[str, Any], keys: list[str]) -> str:
 
 def _telling(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings by dotted name, choices first, without the seed and what a size sets."""
-    choices = {group: settings[group]["name"] for group in (*GROUPS, "objective")}
+    groups = [*GROUPS, "objective", *(["trunk"] if "trunk" in settings else [])]
+    choices = {group: settings[group]["name"] for group in groups}
     sizes = {"max_len", *settings["size"]}
     rest = {
         key: value
@@ -363,13 +364,9 @@ def _is_code(value: Any) -> bool:
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the settings that a run's results depend on."""
-    identity = {
-        key: {name: inner for name, inner in value.items() if not _is_usual(name, inner)}
-        if key == "size"
-        else value
-        for key, value in settings.items()
-        if key not in NOT_IDENTITY and not _is_usual(key, value)
-    }
+    identity = without_usual(
+        {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
+    )
     if settings["objective"]["name"] == CAUSAL:
         del identity["objective"]
     return one_spelling(identity)
@@ -382,10 +379,6 @@ def _without(value: dict[str, Any], keys: tuple[str, ...], key: str = "") -> dic
         name: _without(inner, keys, f"{key}{name}.") if isinstance(inner, dict) else inner
         for name, inner in kept.items()
     }
-
-
-def _is_usual(key: str, value: Any) -> bool:
-    return key in USUAL and value == USUAL[key]
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -16,7 +16,7 @@ from lexp.attention.layouts import BandMask, PairwiseBias
 from lexp.attention.tiles import choose_layout, cut
 from lexp.model.mixer.recurrence import CHUNK
 from lexp.model.mixer.recurrent import ROWS
-from lexp.model.transformer import Transformer
+from lexp.model.transformer import Block, Transformer
 from lexp.pattern import Banded, Pattern, TwoSided
 from lexp.position import Position
 from lexp.scoring.scorer import BATCH_TOKENS
@@ -37,7 +37,10 @@ def needed_bytes(model: Transformer, pattern: Pattern, n_tokens: int, size: int,
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     # The residual stream before and after, its norm, and q, k, v with what becomes of them.
     stream = n_tokens * (3 * 4 * dims.d_model + item * 8 * inner)
-    feed_forward = min(n_tokens, max(model.mlp_rows, size)) * item * 2 * dims.d_ff
+    # What the activation reads and its results; SwiGLU's gate and product are two.
+    block = model.blocks[0]
+    n_wide = 2 * (block.activation.n_inputs if isinstance(block, Block) else 1)
+    feed_forward = min(n_tokens, max(model.mlp_rows, size)) * item * n_wide * dims.d_ff
     logits = min(model.max_logits, n_tokens * vocab_size) * 3 * 4
     attention = max(
         _attention_bytes(model, of_layer, scheme, size)

@@ -26,7 +26,7 @@ def groups(text: str) -> list[str]:
 
 
 TAKEN = {
-    "train": ["size", "model", "objective", "dataset", "tokenizer", "hydra/launcher"],
+    "train": ["size", "model", "trunk", "objective", "dataset", "tokenizer", "hydra/launcher"],
     "eval": ["attention", "extension", "protocol", "dataset", "hydra/launcher"],
     "probe": ["probes", "attention", "extension", "dataset", "hydra/launcher"],
     "finetune": ["task", "hydra/launcher"],

@@ -28,13 +28,13 @@ NEEDS = {
 
 @pytest.mark.parametrize(
     ("group", "choice"),
-    [(g, c) for g in ("model", "size", "dataset", "tokenizer") for c in choices(g)],
+    [(g, c) for g in ("model", "trunk", "size", "dataset", "tokenizer") for c in choices(g)],
 )
 def test_every_choice_of_lexp_train_composes_builds_and_is_named_as_its_file(group, choice):
     config = compose("train", f"{group}={choice}", *NEEDS.get((group, choice), []))
     settings = train_task.check(config)
     assert getattr(settings, group).name == choice
-    assert choice in run_name(settings.raw) or group == "tokenizer"
+    assert choice in run_name(settings.raw) or group == "tokenizer" or choice == "gpt"
 
 
 @pytest.mark.parametrize("choice", choices("attention"))

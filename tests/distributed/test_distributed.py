@@ -99,7 +99,7 @@ def assert_like(config, wanted) -> None:
 
 CASES = [
     ("rope", "ddp", 2, ()),
-    ("rope", "fsdp", 4, ()),
+    ("rope", "fsdp", 4, ("trunk=qwen3",)),
     ("t5", "ddp", 4, ("optim.clip=0.01",)),
     ("t5", "fsdp", 2, ("optim.clip=0.01",)),
     ("fox", "ddp", 2, ("accumulation=2",)),

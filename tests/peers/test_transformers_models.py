@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from lexp.attention import make_attend
 from lexp.model.transformer import Transformer
+from lexp.model.trunk import RMSNorm, SwiGLU, Trunk
 from lexp.pattern import Full
 from lexp.position import ALiBi, Learned, RoPE
-from support.peers.hf import SPECIAL, bloom, gpt2, gpt_neox, mpt, run
+from support.peers.hf import SPECIAL, bloom, gpt2, gpt_neox, llama, mpt, run
 from support.peers.ours import (
     HEAD_DIM,
     LENGTH,
@@ -51,6 +52,16 @@ def test_mpt_and_bloom_are_our_alibi(theirs, n_heads):
 def test_gpt2_is_our_learned_positions():
     model = make_model(lambda: Learned(LENGTH, width(4)))
     assert_same(logits(model), run(gpt2(model, model.position.table)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "qk_norm"), [("Llama", None), ("Qwen3", RMSNorm(1e-6))], ids=["llama", "qwen3"]
+)
+def test_llama_and_qwen3_are_our_trunks(kind, qk_norm):
+    """RMSNorm, SwiGLU and two key-value heads for four queries; Qwen3 norms queries and keys."""
+    trunk = Trunk(RMSNorm(1e-6), SwiGLU(), qk_norm)
+    model = make_model(lambda: RoPE(HEAD_DIM), trunk=trunk, n_kv_heads=2)
+    assert_same(logits(model), run(llama(model, 2, kind)), atol=1e-5)
 
 
 class OurAttention(nn.Module):

@@ -15,7 +15,7 @@ from support.config import compose
     [
         "model=rope", "model=alibi size.n_layers=3", "model=learned",
         "model=rope size.share_layers=true", "model=kerple_log train_len=64",
-        "model=tisa objective=mlm",
+        "model=tisa objective=mlm", "model=samba trunk=qwen3",
     ],
 )  # fmt: skip
 def test_flops_of_a_model_are_those_of_the_plan(words):

@@ -20,11 +20,13 @@ from lexp.attention import make_attend
 from lexp.commands.analyze import AnalysisPlan
 from lexp.commands.probe import ProbeRunPlan
 from lexp.commands.run_parts import (
+    layer_parameters,
     make_dims,
     make_entries,
     make_model,
     make_objective,
     make_positions,
+    make_trunk,
     training_pattern,
 )
 from lexp.commands.run_plan import RunPlan
@@ -35,7 +37,6 @@ from lexp.config.settings import Node, StudyConfig, TrainConfig
 from lexp.display.table import Table, TableCell
 from lexp.display.terminal import TableConsole
 from lexp.model.layers import in_turns
-from lexp.model.transformer import make_attention
 from lexp.pattern import Banded, BidirectionalBlockwise, BidirectionalWindow
 from lexp.record.console import duration
 from lexp.runs.run import Run, run_folder, variant
@@ -212,11 +213,11 @@ def _tokens_spelled(n: float) -> str:
 
 def weigh(settings: TrainConfig, flops: float | None) -> Weight:
     """Return the parameters of a run's model and the speed of its training."""
-    dims, n_vocabulary = make_dims(settings.size), vocabulary(settings.tokenizer)
+    dims, n_vocabulary = make_dims(settings), vocabulary(settings.tokenizer)
     total = n_parameters(settings, n_vocabulary)
     n_rows = n_vocabulary + make_objective(settings).n_extra
     # Weights that layers share multiply in each of them.
-    blocks = layer_parameters(settings)
+    blocks = layer_parameters(dims, make_trunk(settings), make_entries(settings))
     again = sum(blocks[1:]) if dims.share_layers else 0
     active = total + again - n_rows * dims.d_model
     sides = 2 if training_pattern(settings).two_sided else 1
@@ -228,23 +229,14 @@ def weigh(settings: TrainConfig, flops: float | None) -> Weight:
 
 def n_parameters(settings: TrainConfig, n_vocabulary: int) -> int:
     """Return the parameters of a run's model, which may be too large to be made here."""
-    dims = make_dims(settings.size)
+    dims, trunk = make_dims(settings), make_trunk(settings)
     of_schemes = sum(p.numel() for scheme in make_positions(settings) for p in scheme.parameters())
     n_rows = n_vocabulary + make_objective(settings).n_extra
-    ends = 2 * n_rows * dims.d_model + dims.d_model
-    n_blocks = 1 if dims.share_layers else dims.n_layers
-    return ends + sum(layer_parameters(settings)[:n_blocks]) + of_schemes
-
-
-def layer_parameters(settings: TrainConfig) -> list[int]:
-    """Return the parameters of each layer without its scheme."""
-    dims, by_entry = make_dims(settings.size), []
     with torch.device("meta"):
-        for entry in make_entries(settings)[: dims.n_layers]:
-            mixer = entry.make_mixer() if entry.make_mixer else make_attention(dims)
-            of_mixer = sum(p.numel() for p in mixer.parameters())
-            by_entry.append(of_mixer + 2 * dims.d_model * dims.d_ff + 2 * dims.d_model)
-    return in_turns(by_entry, dims.n_layers)
+        of_norm = sum(p.numel() for p in trunk.norm.make(dims.d_model).parameters())
+    n_blocks = 1 if dims.share_layers else dims.n_layers
+    of_layers = sum(layer_parameters(dims, trunk, make_entries(settings))[:n_blocks])
+    return 2 * n_rows * dims.d_model + of_norm + of_layers + of_schemes
 
 
 def vocabulary(tokenizer: Node) -> int:

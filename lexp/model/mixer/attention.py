@@ -1,29 +1,85 @@
-"""Multi-head self-attention, the mixer of a layer unless its entry names another."""
+"""Self-attention with one or several heads, the mixer of a layer unless its entry names another.
+
+Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): n_heads / n_kv_heads queries in a
+row share a key and a value. QK-norm (Henry et al. 2020, arXiv 2010.04245) as in Qwen3 (Yang et al.
+2025, arXiv 2505.09388): the queries and the keys of each head are normed before they are rotated,
+with weights that the heads of a layer share.
+"""
 
 from torch import Tensor, nn
 
 from lexp.attention import Attend
 from lexp.model.mixer.base import Mixer
+from lexp.model.mixer.recurrent import into_heads, out_of_heads, wide
+from lexp.model.trunk import Norm
 from lexp.position import Position
 
 
+class QKNorm(nn.Module):
+    """The norms of queries and of keys, computed in float32 or more."""
+
+    def __init__(self, norm: Norm, head_dim: int):
+        super().__init__()
+        self.q, self.k = norm.make(head_dim), norm.make(head_dim)
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries [B, H, T, D] and keys [B, K, T, D] normed, in their dtypes."""
+        return self.q(wide(q)).to(q.dtype), self.k(wide(k)).to(k.dtype)
+
+
+class NoQKNorm(nn.Module):
+    """Queries and keys as they are."""
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries and keys."""
+        return q, k
+
+
 class Attention(Mixer):
-    """Multi-head self-attention; the pattern and the scheme come in with `attend`."""
+    """Self-attention; the pattern and the scheme come in with `attend`.
+
+    n_kv_heads: heads of keys and values, a divisor of n_heads; None: n_heads. Schemes, patterns
+    and kernels get keys and values of n_heads heads: a scheme may turn the same key differently
+    for each query head.
+    """
 
     name = "attention"
     attends = True
 
-    def __init__(self, d_model: int, n_heads: int, head_dim: int):
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        head_dim: int,
+        n_kv_heads: int | None = None,
+        qk_norm: Norm | None = None,
+    ):
         super().__init__()
-        inner = n_heads * head_dim
-        self.n_heads = n_heads
-        self.qkv = nn.Linear(d_model, 3 * inner, bias=False)
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if n_kv_heads < 1 or n_heads % n_kv_heads:
+            raise ValueError(f"n_kv_heads={n_kv_heads}: must divide n_heads={n_heads}")
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        inner, shared = n_heads * head_dim, n_kv_heads * head_dim
+        self.sizes = [inner, shared, shared]
+        self.qkv = nn.Linear(d_model, sum(self.sizes), bias=False)
+        self.qk_norm = QKNorm(qk_norm, head_dim) if qk_norm else NoQKNorm()
         self.out = nn.Linear(inner, d_model, bias=False)
 
     def forward(
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
     ) -> Tensor:
         """Map x [B, T, d_model] to the same shape."""
-        heads = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # [B, T, 3, H, D]
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # three of [B, H, T, D]
-        return self.out(attend(q, k, v, position, x, sampled).transpose(1, 2).flatten(2))
+        q, k, v = self.qkv(x).split(self.sizes, dim=-1)
+        k, v = into_heads(k, self.n_kv_heads), into_heads(v, self.n_kv_heads)
+        q, k = self.qk_norm(into_heads(q, self.n_heads), k)
+        n_sharing = self.n_heads // self.n_kv_heads
+        k, v = for_each_query(k, n_sharing), for_each_query(v, n_sharing)
+        return self.out(out_of_heads(attend(q, k, v, position, x, sampled)))
+
+
+def for_each_query(x: Tensor, n_sharing: int) -> Tensor:
+    """Return keys or values [B, K, T, D] once for each query that shares them, [B, H, T, D].
+
+    A view where no two queries share.
+    """
+    return x.unsqueeze(2).expand(-1, -1, n_sharing, -1, -1).flatten(1, 2)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lexp.model.transformer import Transformer
 from support.peers.ours import (
+    HEAD_DIM,
     LENGTH,
     N_LAYERS,
     TRAINED,
@@ -146,3 +147,35 @@ def inverse_frequencies(
         rope_parameters=given,
     )  # fmt: skip
     return utils.ROPE_INIT_FUNCTIONS[rope_type](config, seq_len=seq_len)
+
+
+def llama(model: Transformer, n_kv_heads: int, kind: str) -> nn.Module:
+    """Of Llama's trunk, or of Qwen3's, whose norms of queries and keys follow the rows' order."""
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=VOCAB, hidden_size=width(4), num_hidden_layers=N_LAYERS, num_attention_heads=4,
+        num_key_value_heads=n_kv_heads, head_dim=HEAD_DIM, intermediate_size=model.dims.d_ff,
+        rms_norm_eps=model.norm.eps, max_position_embeddings=TRAINED, **SPECIAL,
+    )  # fmt: skip
+    given = {
+        "model.embed_tokens.weight": model.embedding.weight,
+        "model.norm.weight": model.norm.weight,
+        "lm_head.weight": model.head.weight,
+    }
+    for n, block in enumerate(model.blocks):
+        at, attention = f"model.layers.{n}", block.attention
+        q, k, v = attention.qkv.weight.split(attention.sizes)
+        gate, up = block.mlp_in.weight.chunk(2)
+        given |= {
+            f"{at}.input_layernorm.weight": block.norm_attention.weight,
+            f"{at}.self_attn.q_proj.weight": halves(q),
+            f"{at}.self_attn.k_proj.weight": halves(k),
+            f"{at}.self_attn.v_proj.weight": v,
+            f"{at}.self_attn.o_proj.weight": attention.out.weight,
+            f"{at}.post_attention_layernorm.weight": block.norm_mlp.weight,
+            f"{at}.mlp.gate_proj.weight": gate,
+            f"{at}.mlp.up_proj.weight": up,
+            f"{at}.mlp.down_proj.weight": block.mlp_out.weight,
+        }
+        for name, weight in attention.qk_norm.named_parameters():
+            given[f"{at}.self_attn.{name[0]}_norm.weight"] = halves(weight[:, None])[:, 0]
+    return fill(getattr(transformers, f"{kind}ForCausalLM")(config), given)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lexp.attention import Reference, make_attend
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Block, Dims, Transformer
+from lexp.model.trunk import GPT, Trunk
 from lexp.pattern import Full, Pattern
 from lexp.position import Position
 
@@ -38,12 +39,17 @@ def width(n_heads: int) -> int:
     return n_heads * HEAD_DIM
 
 
-def make_model(make_position: Callable[[], Position], n_heads: int = 4) -> Transformer:
+def make_model(
+    make_position: Callable[[], Position],
+    n_heads: int = 4,
+    trunk: Trunk = GPT,
+    n_kv_heads: int | None = None,
+) -> Transformer:
     """Random weights, large enough that attention is far from uniform."""
     torch.manual_seed(0)
     d_model = width(n_heads)
-    dims = Dims(N_LAYERS, d_model, n_heads, HEAD_DIM, 4 * d_model)
-    model = Transformer(dims, VOCAB, [LayerEntry(make_position)]).eval()
+    dims = Dims(N_LAYERS, d_model, n_heads, HEAD_DIM, 4 * d_model, n_kv_heads=n_kv_heads)
+    model = Transformer(dims, VOCAB, [LayerEntry(make_position)], trunk=trunk).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
