@@ -43,7 +43,7 @@ def test_a_page_has_only_the_groups_that_the_command_takes(command):
 
 def test_a_page_lists_the_choices_and_explains_every_value():
     text = " ".join(page("train").split())
-    assert f"the position scheme {', '.join(sorted(choices('model')))} objective" in text
+    assert f"the position scheme {', '.join(sorted(choices('model')))} trunk" in text
     for line in (CONF / "train.yaml").read_text().splitlines():
         key = re.match(r" *(\w+): .+? # (.+)", line)
         if key:

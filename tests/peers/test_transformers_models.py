@@ -60,8 +60,11 @@ def test_gpt2_is_our_learned_positions():
 def test_llama_and_qwen3_are_our_trunks(kind, qk_norm):
     """RMSNorm, SwiGLU and two key-value heads for four queries; Qwen3 norms queries and keys."""
     trunk = Trunk(RMSNorm(1e-6), SwiGLU(), qk_norm)
-    model = make_model(lambda: RoPE(HEAD_DIM), trunk=trunk, n_kv_heads=2)
-    assert_same(logits(model), run(llama(model, 2, kind)), atol=1e-5)
+    model = make_model(lambda: RoPE(HEAD_DIM), trunk=trunk, n_kv_heads=2).double()
+    found, expected = logits(model), run(llama(model, 2, kind).double())
+    assert_same(found, expected)
+    # Later their angles, products in float32, are off by more.
+    assert_same(found[:, :TRAINED], expected[:, :TRAINED], atol=1e-5)
 
 
 class OurAttention(nn.Module):
