@@ -191,12 +191,11 @@ def _train(
     data = {**_digests(corpus, store), "code": own_code(settings)}
     torch.manual_seed(settings.seed)
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
-    if group.is_rank_zero:
-        say(*trunk_notes(settings, model))
     if source := _source(settings):
         data["init_from"] = _start_from(source, settings, model, store.tokenizer.digest)
     run = Run(folder)
     if group.is_rank_zero:
+        say(*trunk_notes(settings, model))
         run = open_run(folder, settings.raw, data, precision)
         store.tokenizer.save(folder)
         checkpoint.clean(run.checkpoints)
