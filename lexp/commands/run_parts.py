@@ -149,6 +149,7 @@ def make_model(config: TrainConfig, vocab_size: int) -> Transformer:
     vocab_size: the tokenizer's; the objective may need more.
     """
     vocab_size += make_objective(config).n_extra
+    refuse_shared_mixers(config)
     entries, trunk = make_entries(config), make_trunk(config)
     return Transformer(make_dims(config), vocab_size, entries, trunk=trunk)
 
@@ -181,6 +182,17 @@ def trunk_notes(config: TrainConfig, model: Transformer) -> list[str]:
     ]
 
 
+def refuse_shared_mixers(config: RunConfig) -> None:
+    """Raise ConfigError if layers would share the weights of mixers that differ."""
+    if not config.size.share_layers:
+        return
+    if len({entry.make_mixer for entry in make_entries(config)[: config.size.n_layers]}) > 1:
+        raise ConfigError(
+            f"size.share_layers=true: the layers of model={config.model.name} have mixers of their "
+            "own; a model whose layers share their weights has one mixer"
+        )
+
+
 def make_objective(config: RunConfig) -> Objective:
     """Return what a run's model is trained to predict."""
     return config.objective.build(Objective, "objective")
@@ -191,7 +203,8 @@ def training_pattern(config: RunConfig) -> Pattern:
     if isinstance(config.model, ModelConfig):
         # A size without layers is refused where the model is made.
         entries = make_entries(config)[: max(1, config.size.n_layers)]
-        return in_turns(tuple(entry.pattern for entry in entries))
+        patterns = tuple(entry.pattern for entry in entries)
+        return in_turns(patterns) if config.model.layers else patterns[0]
     if config.model.pattern is None:
         return make_objective(config).pattern
     pattern = config.model.pattern.build(Pattern, "model.pattern")

@@ -22,6 +22,7 @@ from lexp.commands.run_parts import (
     make_positions,
     make_store,
     own_code,
+    refuse_shared_mixers,
     training_pattern,
     trunk_notes,
     unused_entries,
@@ -85,6 +86,7 @@ def check(config: DictConfig) -> TrainConfig:
 def _check_layers(settings: TrainConfig) -> None:
     """Raise ConfigError if a scheme ends too early, or pattern or kernel are not for a layer."""
     train_len, positions = settings.train_len, make_positions(settings)
+    refuse_shared_mixers(settings)
     for position in positions:
         if position.max_len is not None and position.max_len < train_len:
             raise ConfigError(
@@ -98,7 +100,8 @@ def _check_layers(settings: TrainConfig) -> None:
         raise ConfigError(f"model={settings.model.name}: {error}") from None
     if settings.kernel == "flex":
         for own, position in layer_pairs(pattern, positions):
-            refuse_beyond_flex(own, train_len, position)
+            if own.attends:
+                refuse_beyond_flex(own, train_len, position)
 
 
 def train(config: DictConfig) -> None:

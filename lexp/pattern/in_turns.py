@@ -9,15 +9,15 @@ from lexp.system.errors import NotDefined
 
 @dataclass(frozen=True)
 class InTurns(Pattern):
-    """Patterns that layers take in turns, two or more. Attention is computed with each alone."""
+    """The patterns of a list of layers, taken in turns. Attention is computed with each alone."""
 
     patterns: tuple[Pattern, ...]
 
     name = "in_turns"
 
     def __post_init__(self) -> None:
-        if len(self.patterns) < 2:
-            raise ValueError(f"patterns in turns are two or more, got {len(self.patterns)}")
+        if not self.patterns:
+            raise ValueError("patterns in turns are one or more, got none")
 
     @property
     def turns(self) -> tuple[Pattern, ...]:
@@ -44,10 +44,9 @@ class InTurns(Pattern):
 
 
 def in_turns(patterns: tuple[Pattern, ...]) -> Pattern:
-    """Return the patterns that layers take in turns as one; plain attention if all have that."""
+    """Return the patterns of a list of layers as one; plain attention if all have that."""
     first = patterns[0]
-    is_plain = len(patterns) == 1 or (len(set(patterns)) == 1 and first.sees_all)
-    return first if is_plain else InTurns(patterns)
+    return first if len(set(patterns)) == 1 and first.sees_all else InTurns(patterns)
 
 
 def replaced(trained: Pattern, method: Pattern) -> Pattern:
@@ -59,7 +58,7 @@ def replaced(trained: Pattern, method: Pattern) -> Pattern:
     """
     if isinstance(method, Trained):
         return trained
-    if len(trained.turns) == 1:
+    if not isinstance(trained, InTurns):
         return method
     return in_turns(tuple(method if p.sees_all else p for p in trained.turns))
 
@@ -73,7 +72,7 @@ def refuse_nothing_replaced(trained: Pattern, method: Pattern) -> None:
             f"{method.name} is a pattern of attention, which no layer of this model computes; use "
             "attention=[trained]"
         )
-    if len(trained.turns) > 1 and not any(pattern.sees_all for pattern in trained.turns):
+    if isinstance(trained, InTurns) and not any(p.sees_all for p in trained.turns):
         own = ", ".join(f"layer {n}: {p.label}" for n, p in enumerate(trained.turns, 1))
         raise NotDefined(
             f"{method.name} replaces full attention, which no layer was trained with ({own}); "

@@ -157,6 +157,30 @@ def test_a_list_without_a_difference_is_one_pattern():
     assert training_pattern(config) == Full() and len(make_entries(config)) == 2
 
 
+def test_one_layer_of_a_list_keeps_its_own_pattern():
+    """Of a model with one layer too, which takes the first entry, a local one."""
+    trained = training_pattern(
+        read_train(plain(compose("train", "model=gemma3", "train_len=64", "size.n_layers=1")))
+    )
+    assert trained == InTurns((Window(16),))
+    with pytest.raises(NotDefined, match=r"no layer was trained with \(layer 1: window-16\)"):
+        refuse_nothing_replaced(trained, Full())
+    assert replaced(trained, Blockwise(32)) == trained
+
+
+def test_layers_with_other_mixers_cannot_share_their_weights():
+    with pytest.raises(ConfigError, match="size.share_layers=true: the layers of model=samba have"):
+        check(compose("train", "model=samba", "size.share_layers=true"))
+    check(compose("train", "model=samba", "size.share_layers=true", "size.n_layers=1"))
+
+
+def test_the_flex_kernel_has_nothing_against_layers_without_attention():
+    for model in ("samba", "mamba2", "gemma3"):
+        check(compose("train", f"model={model}", "kernel=flex"))
+    with pytest.raises(NotDefined, match="flex kernel does not support this"):
+        check(compose("train", "model=stick_breaking", "kernel=flex"))
+
+
 REFUSED = {
     "+model.position._target_=lexp.position.NoPE": "model.position beside model.layers",
     "+model.layers.1.mixr.a=1": "model.layers[1].mixr (an entry has position, pattern, mixer)",
