@@ -35,8 +35,6 @@ from support.children import Ended, start
 from support.config import TINY, dataset
 from support.training import folder_of, result_of
 
-# What is imported by its first use is imported here, before ranks are forked.
-torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 SIZE = ("size.n_layers=2", "batch_tokens=128", "tokens=1280")
 
 

@@ -4,6 +4,7 @@ A child runs what the command runs, with its exit codes and its one line of erro
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -14,9 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+import lexp.data.text  # noqa: F401
 from lexp.cli.main import guarded
 from lexp.record.metrics import read
 from support.training import result_of
+
+# What is imported by its first use is imported here, once, and not again in every fork.
+torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 DEFECT = 70  # a traceback
 LIMIT_S = 180.0
@@ -65,6 +72,7 @@ def start(action: Callable[[], None], log: Path) -> Child:
     pid = os.fork()
     if pid:
         return Child(pid, log, started)
+    gc.freeze()  # what this process had is not searched again for garbage in each fork
     code = DEFECT
     try:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
