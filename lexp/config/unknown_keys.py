@@ -40,7 +40,6 @@ SYNONYMS = {
     "size.d_model": "dim width hidden_size n_embd embed_dim hidden d_embed",
     "size.n_heads": "heads n_head num_heads num_attention_heads",
     "size.d_ff": "ffn_dim intermediate_size d_mlp",
-    "trunk.n_kv_heads": "n_kv_head num_kv_heads kv_heads num_key_value_heads n_query_groups",
     "trunk": "backbone",
     "accumulation": "grad_accum gradient_accumulation_steps grad_accumulation accumulate "
     "accumulate_grad_batches gradient_accumulation",

@@ -90,7 +90,7 @@ LEVELS = {
     "dataset=hub (ORG/NAME, or a folder) and dataset=text (a folder, a file, a glob,",
     "train model.position.gamma=1": "no key 'model.position.gamma' in this model; it is a key of "
     "model=xpos (flattens the decay: larger is slower) and model=xpos_decay (",
-    "train zzz=full": "; there are model, objective,",
+    "train zzz=full": "; there are model, trunk, objective,",
 }
 OF_OTHERS = {
     "train attention=[full]": "no key 'attention'; attention is a key of lexp analyze, eval and "
