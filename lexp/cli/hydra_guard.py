@@ -101,7 +101,22 @@ def ordered(arguments: list[str]) -> list[str]:
 def install() -> None:
     """Have Hydra compose every config of this process with `CheckedLoader`."""
     hydra_main.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
+    hydra_main.Hydra.get_mode = _mode  # type: ignore[method-assign,assignment]
     Sweeper.validate_batch_is_legal = _validate_batch  # type: ignore[method-assign,assignment]
+
+
+_mode_for_hydra = hydra_main.Hydra.get_mode
+
+
+def _mode(hydra: hydra_main.Hydra, config_name: str | None, overrides: list[str]) -> Any:
+    """Return the `hydra.mode` of a command; None if it is not set.
+
+    Hydra composes a whole config to look it up, half the time of a small command. The configs of
+    lexp do not set it and those of users may not: only an override can.
+    """
+    if any("hydra" in word for word in overrides):
+        return _mode_for_hydra(hydra, config_name, overrides)
+    return None
 
 
 _validate_for_hydra = Sweeper.validate_batch_is_legal
