@@ -13,7 +13,10 @@ from lexp.commands.study import jobs as study_jobs
 from lexp.commands.study.command import check, study
 from lexp.commands.study.jobs import training_runs
 from lexp.config.job_configs import JobConfigs
+from lexp.config.schema import plain
+from lexp.config.validation import read_train
 from lexp.display.terminal import TableConsole
+from lexp.pattern import Blockwise, Full, Trained, Window
 from lexp.report.expected import Perplexities, blocks_of, split_name
 from lexp.report.published import load_published
 from support import ROOT
@@ -99,6 +102,29 @@ def test_plan_trains_nothing_and_measures_here_what_it_is_not_told(capsys, tmp_p
     assert float(row[5]) == pytest.approx(flops, rel=5e-3)
     assert float(row[7]) == pytest.approx(flops / 1e9 / 3600, rel=5e-3)
     assert not outputs.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "keys"),
+    [
+        # Four layers at length 64, trained at 16 tokens: windows of 4 and full attention, (64 + 1)
+        # / 2 keys on average; BCA sees the block of 8 before and (8 + 1) / 2 keys of its own.
+        ("rope", Full(), 4 * 32.5),
+        ("rope", Trained(), 4 * 32.5),
+        ("rope", Window(), 4 * 16),
+        ("swan", Trained(), 3 * 4 + 32.5),
+        ("swan", Blockwise(), 3 * 4 + 8 + 4.5),
+        ("qwen3_next", Full(), 32.5),
+        ("gemma3", Trained(), 4 * 4),
+        ("gla", Trained(), 0),
+        ("gla", Full(), None),  # not defined
+    ],
+)
+def test_reading_costs_what_each_layer_sees(model, method, keys):
+    overrides = [f"model={model}", "train_len=16", "size.n_layers=4"]
+    weight = study_weight.weigh(read_train(plain(compose("train", *overrides))), 1e9)
+    expected = 0 if keys is None else 2 * weight.n_active + 4 * 128 * keys  # 4 heads of 32
+    assert weight.forward(64, method) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_zoo_has_every_scheme():

@@ -37,20 +37,25 @@ from lexp.config.settings import Node, StudyConfig, TrainConfig
 from lexp.display.table import Table, TableCell
 from lexp.display.terminal import TableConsole
 from lexp.model.layers import in_turns
-from lexp.pattern import Banded, BidirectionalBlockwise, BidirectionalWindow
+from lexp.pattern import (
+    Banded,
+    BidirectionalBlockwise,
+    BidirectionalWindow,
+    Pattern,
+    refuse_nothing_replaced,
+    replaced,
+)
 from lexp.record.console import duration
 from lexp.runs.run import Run, run_folder, variant
 from lexp.scoring.memory import spelled
 from lexp.system import runtime
-from lexp.system.errors import ConfigError
+from lexp.system.errors import ConfigError, NotDefined
 from lexp.training.optim import make_optimizer
 from lexp.training.speed import training_flops
 
 VOCABULARIES = {"bytes": 256, "gpt2": 50257}
 # Steps of a pilot go on for so long; heavier steps than this are not tried on a CPU.
 PILOT_SECONDS, HEAVIEST_CPU = 1.0, 2e12
-# Bands at both sides of a query, before they are fitted to a trained length.
-OPEN_BANDS = (BidirectionalBlockwise(), BidirectionalWindow())
 # Of a parameter in a checkpoint (weights and two moments in float32), and of a scored token.
 BYTES_PARAMETER, BYTES_TOKEN = 12, 18
 
@@ -59,25 +64,42 @@ BYTES_PARAMETER, BYTES_TOKEN = 12, 18
 class Weight:
     """The cost of a variant: parameters, those that multiply, layers x inner, FLOPs a second.
 
-    Layers x inner count twice where queries see both sides: that many keys more on average.
+    Layers x inner are those of layers that compute attention, and count twice where queries see
+    both sides: that many keys more on average. trained: the pattern of training.
     """
 
     n_parameters: int
     n_active: int
     attention: int
     train_len: int
+    n_layers: int
+    trained: Pattern
     speed: float
 
     def training(self) -> float:
         """Return the FLOPs of a token in training."""
         return training_flops(self.n_active, self.attention, self.train_len)
 
-    def forward(self, length: int, bounded: bool) -> float:
-        """Return the FLOPs of a token in a window. bounded: the pattern has a limited lookback."""
-        keys = (length + 1) / 2
-        return 2 * self.n_active + 4 * self.attention * (
-            min(keys, self.train_len) if bounded else keys
-        )
+    def forward(self, length: int, method: Pattern) -> float:
+        """Return the FLOPs of a token in a window under a method; 0 where it is not defined."""
+        try:
+            refuse_nothing_replaced(self.trained, method)
+        except NotDefined:
+            return 0.0
+        turns = in_turns(replaced(self.trained, method).turns, self.n_layers)
+        keys = [mean_keys(own, self.train_len, length) for own in turns if own.attends]
+        return 2 * self.n_active + 4 * self.attention * sum(keys) / max(1, len(keys))
+
+
+def mean_keys(pattern: Pattern, train_len: int, length: int) -> float:
+    """Return about how many keys at one side the queries of a window see on average."""
+    everything = (length + 1) / 2
+    if isinstance(pattern, BidirectionalBlockwise | BidirectionalWindow):
+        return min(everything, train_len)
+    fitted = pattern.fit(train_len, length)
+    if not isinstance(fitted, Banded) or fitted.lookback is None:
+        return everything
+    return min(everything, fitted.lookback + (fitted.period + 1) / 2)
 
 
 @dataclass
@@ -152,10 +174,12 @@ def _add_reading(
             n_times = n_times * ("trained" in states) + ("random" in states)
             n_times *= len(plan.instruments)
         for method in plan.methods:
-            bounded = isinstance(method.pattern, Banded) or method.pattern in OPEN_BANDS
             for length in plan.lengths:
+                per_token = weight.forward(length, method.pattern)
+                if not per_token:
+                    continue  # not defined, so nothing is read
                 n_scored, n_read = _tokens(plan, length)
-                flops = n_times * n_read * weight.forward(length, bounded)
+                flops = n_times * n_read * per_token
                 need.n_tokens += n_times * n_read
                 need.flops += flops
                 need.seconds += flops / weight.speed
@@ -220,10 +244,13 @@ def weigh(settings: TrainConfig, flops: float | None) -> Weight:
     blocks = layer_parameters(dims, make_trunk(settings), make_entries(settings))
     again = sum(blocks[1:]) if dims.share_layers else 0
     active = total + again - n_rows * dims.d_model
-    sides = 2 if training_pattern(settings).two_sided else 1
+    trained = training_pattern(settings)
+    sides = 2 if trained.two_sided else 1
     layers = in_turns(make_entries(settings), dims.n_layers)
     attention = sides * sum(e.pattern.attends for e in layers) * dims.n_heads * dims.head_dim
-    weight = Weight(total, active, attention, settings.train_len, flops or math.nan)
+    weight = Weight(
+        total, active, attention, settings.train_len, dims.n_layers, trained, flops or math.nan
+    )
     return weight if flops else replace(weight, speed=pilot(settings, weight))
 
 
