@@ -7,11 +7,15 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import matplotlib.pyplot  # noqa: F401  (slow to import: once, not in every fork)
 from hydra.core.plugins import Plugins
 
+import lexp.cli.overrides
 import lexp.commands.evaluate
 import lexp.commands.report
 import lexp.commands.train
+import lexp.config.comments
+import lexp.config.sweep
 from lexp.cli import main as cli
 from support.children import Ended, run
 from support.config import TINY, dataset
