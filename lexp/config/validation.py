@@ -96,7 +96,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
             f"{portion})"
         )
     if config.tokens < config.batch_tokens:
-        problems.append(f"tokens={config.tokens:g} (at least batch_tokens)")
+        problems.append(f"tokens={config.tokens:g} (at least batch_tokens={config.batch_tokens})")
     _raise(problems)
     return config
 

@@ -61,7 +61,8 @@ class Row:
 class Grid:
     """The rows and columns of a table of one metric, in order.
 
-    per_token: numbers of several vocabularies do not compare.
+    per_token: numbers of several vocabularies do not compare. paired: every length of a row is
+    meant to score the same tokens.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Grid:
     train_len: int | None
     rows: tuple[Row, ...]
     per_token: bool
+    paired: bool
 
     @property
     def labels(self) -> dict[str, Callable[[Row], str]]:
@@ -121,9 +123,22 @@ class Grid:
             names.append("tokens")
         return tuple(names)
 
+    def is_mixed(self, row: Row) -> bool:
+        """Return True if lengths of a row were scored on other tokens, as by two commands."""
+        scored = [entry.scored for entry in row.entries.values() if entry.scored]
+        return self.paired and len({(s.documents, s.targets) for s in scored}) > 1
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say at which lengths nothing is bold, and why."""
+        """Say at which lengths nothing is bold, and why; and in which rows nothing compares."""
+        mixed = [f"{row.model} {row.attention}" for row in self.rows if self.is_mixed(row)]
+        of_rows = (
+            "Lengths were scored on different tokens, so numbers within a row do not compare: "
+            f"{', '.join(dict.fromkeys(mixed))}; score all lengths by one command."
+        )
+        return (*self._notes_of_columns(), *[of_rows] * bool(mixed))
+
+    def _notes_of_columns(self) -> tuple[str, ...]:
         by_reason: dict[tuple[str, ...], list[int]] = {}
         for length in self.lengths:
             if reason := self.unlike(length):
@@ -188,6 +203,7 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
         train_len=train_lens.pop() if len(train_lens) == 1 else None,
         rows=tuple(rows),
         per_token=metric == TOKEN_METRIC,
+        paired=results[0].protocol.paired,
     )
 
 

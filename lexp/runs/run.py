@@ -16,6 +16,7 @@ Settings are JSON, not YAML, because they are read back from folders that may be
 
 import json
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -288,23 +289,30 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], precision: str) -> Run:
     """Make the folder, or find it again; CheckpointError names every value that differs now.
 
-    data: digests of corpus and tokenizer. precision: the one in use, where settings say auto.
+    data: digests of corpus and tokenizer. precision: the one in use, where settings say auto. What
+    has saved nothing yet starts anew: an own scheme that failed in its first step was mended since.
     """
     run = Run(make_folder(folder))
     path = folder / "config.json"
+    config = {"settings": settings, "data": data, "precision": precision, "versions": versions()}
     if not own_file_exists(path):
-        parts = {"settings": settings, "data": data, "precision": precision}
-        write_json(path, {**parts, "versions": versions()})
+        write_json(path, config)
         return run
     then = {**_identity(run.settings), **run.config["data"], "precision": run.config["precision"]}
     now = {**_identity(settings), **data, "precision": precision}
     different = _differences(then, now)
-    if different:
+    if different and not run.checkpoints.exists() and not run.is_marked:
+        write_json(path, config)
+    elif different:
         raise CheckpointError(
-            f"{folder} was started with other settings: "
-            + "; ".join(f"{key}: {old} then, {new} now" for key, old, new in different)
+            f"{folder} was started with other settings; choose another name= or delete it: "
+            + "; ".join(f"{key}: {_brief(a)} then, {_brief(b)} now" for key, a, b in different)
         )
     return run
+
+
+def _brief(value: Any) -> Any:
+    return value[:8] if re.fullmatch("[0-9a-f]{64}", str(value)) else value  # a digest
 
 
 def warn_of_other_versions(run: Run) -> None:

@@ -98,6 +98,22 @@ def test_only_alike_rows_have_a_best_one_and_the_table_says_why(study, what):
         assert not notes
 
 
+@pytest.mark.parametrize("tokens", [512, 1024])
+def test_a_row_of_lengths_that_scored_different_tokens_says_so(study, tokens):
+    """As two commands with different max_tokens leave it: no number there is one of length."""
+    study.line(study.run(), {64: bumpy(), 256: bumpy()})
+    study.line(study.run("alibi"), {64: bumpy()})
+    study.line(study.run("alibi"), {256: bumpy(6, tokens)})
+    notes = [note for note in tables(study)[TOKENS].notes if "within a row" in note]
+    assert len(notes) == (tokens < 1024)
+    assert not notes or ": alibi full; score all lengths" in notes[0]
+    study.line(study.run("xpos"), {64: bumpy()}, protocol=Prefix())
+    study.line(study.run("xpos"), {256: bumpy(6, tokens)}, protocol=Prefix())
+    of_prefix = [r for r in read_newest(study.folder, EVALUATIONS) if r.protocol.name == "prefix"]
+    notes = " ".join(unit_tables(of_prefix, {}, ()).tables[0].notes)
+    assert len(of_prefix) == 2 and "within a row" not in notes
+
+
 def test_one_unit_is_shown_first_and_it_is_one_that_compares(study):
     study.cell(study.run(), 256, bumpy())
     assert list(tables(study)) == [TOKENS, BYTES]

@@ -22,7 +22,7 @@ from lexp.pattern import (
 )
 from lexp.position import ALiBi
 from lexp.results import component_spec
-from lexp.runs.run import Run, variant
+from lexp.runs.run import Run, find_runs, variant
 from lexp.system.errors import CheckpointError
 from lexp.system.user_code import code_digest
 from support.config import compose
@@ -155,6 +155,26 @@ def test_an_edited_scheme_of_a_trained_run_is_refused_by_name(modules, tiny, tmp
     runs = [Run(p.parent) for p in sorted((tmp_path / "outputs/default").glob("*/config.json"))]
     assert len({variant(one.made_of) for one in runs}) == len(runs) == 2
     assert sorted(run.folder.glob("eval/*.json")) == results
+
+
+def test_a_scheme_that_failed_in_its_first_step_can_be_mended(modules, tiny, monkeypatch):
+    monkeypatch.setenv("LEXP_ALLOW", "own_f")
+    path = modules.write("own_f.py", SCHEME.replace("def bias(self, x):", "def bias(self, x, y):"))
+    own = ("model=alibi", "model.position._target_=own_f.Slope")
+    with pytest.raises(TypeError, match="bias"):
+        train(tiny(*own))
+    path.write_text(SCHEME)
+    sys.modules.pop("own_f")
+    train(tiny(*own))
+    (run,) = find_runs(Path(tiny().outputs) / "default")
+    assert run.is_done
+    # With a checkpoint it is another run; digests are shown by their beginnings.
+    path.write_text(SCHEME.replace("1 *", "100 *"))
+    (run.folder / "done.json").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"name= or delete it: .*Slope: \w{8} then, \w{8} now$"
+    ):
+        train(tiny(*own))
 
 
 def test_an_edited_method_is_scored_again(modules, tiny, tmp_path, monkeypatch):

@@ -280,7 +280,9 @@ def test_changed_data_under_an_unfinished_run_is_refused(tiny, monkeypatch, own_
         stop_after(patch, 5)
         train(config)
     (own_texts / "train" / "0.txt").write_text("something else entirely " * 99)
-    with pytest.raises(CheckpointError, match=r"started with other settings: fingerprint: .* then"):
+    with pytest.raises(
+        CheckpointError, match=r"started with other settings; .*: fingerprint: \w{8} then"
+    ):
         train(config)
 
 
