@@ -4,6 +4,7 @@ Light on purpose: help and tab completion must not wait for torch.
 """
 
 import contextlib
+import difflib
 import os
 import re
 import shlex
@@ -98,6 +99,15 @@ def flagged(arguments: list[str]) -> list[str]:
     return ["--version"] if asks else arguments
 
 
+def _meant(word: str) -> str:
+    """Return what to type instead of a word that is no command."""
+    for group in ("model", "attention", "extension"):
+        if word.isidentifier() and (config_folder() / group / f"{word}.yaml").is_file():
+            return f"it is a choice of {group}=: lexp list {word}"
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+
+
 def _run_word(word: str, arguments: list[str]) -> int:
     """Do what the word of a command line asks for; return the exit code."""
     if word in ("", "-h", "--help"):
@@ -111,7 +121,7 @@ def _run_word(word: str, arguments: list[str]) -> int:
     elif word in COMMANDS:
         return guarded(word, lambda: run(word, arguments[1:]), arguments[1:])
     else:
-        say(f"lexp: no command {word!r}; there are {', '.join(COMMANDS)}")
+        say(f"lexp: no command {word!r}; {_meant(word)}")
         return 2
     return 0
 

@@ -1,5 +1,6 @@
 """Errors of Hydra and OmegaConf as one line that a user can act on."""
 
+import difflib
 import re
 
 from lexp.system.files import config_folder
@@ -18,6 +19,8 @@ EXPECTED = {
 }
 
 
+# What Hydra says of an unknown choice.
+UNKNOWN_CHOICE = r"Could not find '(\w+)/([^']*)', Available options in '\w+': (.*)"
 # What Hydra says of overrides with + and ~ and of choices, and what lexp says instead.
 SAID = {
     r"already at '.*remove \+ prefix: '([^']*)'": "+{0}: there is a value already; write {0}",
@@ -36,14 +39,17 @@ SAID = {
         "{0}: {1} is no group of configs here; write {1}=VALUE"
     ),
     r"Could not override '([^']*)'\.": "no key {0!r}",
-    r"Could not find '(\w+)/([^']*)', Available options in '\w+': (.*)": (
-        "no {0} {1!r}; there are {2}"
-    ),
 }
 
 
 def said_of_override(text: str) -> str:
     """Return what lexp says where Hydra refuses an override; "" for any other text."""
+    if found := re.search(UNKNOWN_CHOICE, text):
+        group, given, there = found.groups()
+        near = difflib.get_close_matches(given.lower(), there.split(", "), n=3)
+        if near:
+            return f"no {group} {given!r}; did you mean {' or '.join(near)}? --help shows all"
+        return f"no {group} {given!r}; there are {there}"
     for pattern, words in SAID.items():
         if found := re.search(pattern, text):
             return words.format(*found.groups())
