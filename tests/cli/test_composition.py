@@ -25,7 +25,8 @@ def test_a_command_composes_its_config_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(hydra_guard.CheckedLoader, "load_configuration", load)
     monkeypatch.setattr(sys, "argv", ["lexp", "status", f"outputs={tmp_path}"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # set by the command; put back afterwards
+    for name in ("HYDRA_FULL_ERROR", "PYTHONSAFEPATH", "LEXP_SWEEP_JOBS"):
+        monkeypatch.setenv(name, "")  # set by the command; put back afterwards
     with untouched(), pytest.raises(SystemExit):
         main()
     assert composed == ["status"]
