@@ -24,7 +24,7 @@ from lexp.system.files import digest
 COLUMNS = (
     "run", "model", "size", "dataset", "seed", "train_len", "attention", "extension", "protocol",
     "length", "documents", "tokens", "nll", "ppl", "bpb", "seconds", "status", "tokenizer",
-    "precision", "text", "variant", "lost",
+    "precision", "text", "variant", "lost", "targets",
 )  # fmt: skip
 # Written only where checkpoints of several steps were scored, which it tells apart.
 STEP = "step"
@@ -97,7 +97,7 @@ class EvalResult(Result):
             "nll": self.nll, "ppl": self.ppl, "bpb": self.bpb, "seconds": self.seconds,
             "status": self.status, "tokenizer": run.tokenizer, "precision": run.precision,
             "text": run.text, "variant": run.variant, "lost": run.lost,
-            STEP: self.step,
+            "targets": self.scored.targets, STEP: self.step,
         }  # fmt: skip
 
 
@@ -108,6 +108,7 @@ EVALUATIONS = ResultKind(
     key=(
         "run.name", "pattern.label", "extension.label", "protocol.label", "length", "run.text",
         "run.precision", "step", "pattern.code", "extension.code", "protocol.code", "weights",
+        "scored.targets",
     ),
     result=EvalResult,
 )  # fmt: skip

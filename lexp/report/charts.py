@@ -126,7 +126,6 @@ def published_chart(all_series: Sequence[ResultSeries]) -> Chart | None:
             )
             for length, losses in means.items()
             if isinstance(losses, TokenLosses)
-            and series.same_targets(length, series, series.train_len)
         )
         curves.append(Curve(series.name, f"ours, {series.method}", points, own_x=True))
     curves += overlay(rows, all_series[0].train_len)

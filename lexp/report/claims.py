@@ -27,7 +27,7 @@ class Claim:
     reach: of the mean over seeds. seeds: each seed's own. gain: at the length reached, None where
     nothing was reached. window: against the plain window of the trained length at the longest
     length that both have, None where there is none; at_window is that length. within: gain of the
-    trained length over the shortest one, None where no shorter one scored the same tokens.
+    trained length over the shortest one, None where no shorter one has a number.
     """
 
     series: ResultSeries
@@ -111,9 +111,7 @@ def _gain_within(series: ResultSeries, means: dict[int, TokenLosses | str]) -> E
     """Return what the trained length gains over the shortest one with a number."""
     shorter = [
         n for n in series.lengths
-        if n < series.train_len
-        and isinstance(means[n], TokenLosses)
-        and series.same_targets(n, series, series.train_len)
+        if n < series.train_len and isinstance(means[n], TokenLosses)
     ]  # fmt: skip
     return gain(means, shorter[0], series.train_len) if shorter else None
 
@@ -136,8 +134,8 @@ def _window_of(series: ResultSeries, all_series: list[ResultSeries]) -> ResultSe
         # An open size is the trained length.
         and other.pattern.values.get("window") in (None, series.train_len)
         and other.pattern.values.get("share", 1.0) == 1.0
-        and (other.variant, other.protocol.label, other.text, other.precision)
-        == (series.variant, series.protocol.label, series.text, series.precision)
+        and (other.variant, other.protocol.label, other.scored)
+        == (series.variant, series.protocol.label, series.scored)
     ]  # fmt: skip
     return same[0] if same and same[0] is not series else None
 
@@ -158,6 +156,5 @@ def _common_length(
         and isinstance(means[length], TokenLosses)
         and window.has_number(length)
         and set(window.results[length]) == set(series.results[length])
-        and series.same_targets(length, window, length)
     ]  # fmt: skip
     return max(both, default=None)

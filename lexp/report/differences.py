@@ -1,16 +1,17 @@
 """Paired differences of whole rows at one length, their tests, and the tables that show them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import seed_losses
 from lexp.report.numbers import LABELS, interval_text, labels, p_text, smallest_p_text
-from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
+from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.statistics import Estimate, SignFlips, average, difference, holm, mean, sign_flips
 from lexp.system.text import counted
 
 SURE = 0.05
+UNLIKE = "Not compared, scored on another text, tokens, vocabulary or precision"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Comparisons:
     """Differences that are corrected together.
 
     length: of the texts. against: what each is compared with. words: what was compared, for notes.
-    unlike: names of rows that were not compared, because they were scored on other tokens.
+    unlike: names of rows that were not compared, because nothing was scored on their tokens that
+    they could be compared with.
     """
 
     length: int
@@ -48,42 +50,46 @@ class Comparisons:
 
 def against_baseline(all_series: Sequence[ResultSeries], length: int, baseline: str) -> Comparisons:
     """Compare models with a baseline at a length, by method."""
-    pairs = [
-        (series, base)
-        for base in all_series
-        for series in all_series
-        if base.name == baseline and series.method == base.method and series is not base
-    ]
-    return _family(pairs, length, baseline, f"models against {baseline} at {length}, every method")
+
+    def is_base(base: ResultSeries, series: ResultSeries) -> bool:
+        return base.name == baseline and base.plain_method == series.plain_method
+
+    models = [series for series in all_series if series.name != baseline]
+    words = f"models against {baseline} at {length}, every method"
+    return _family(models, all_series, is_base, length, baseline, words)
 
 
 def against_plain(all_series: Sequence[ResultSeries], length: int) -> Comparisons:
     """Compare each model's methods with its plain attention at a length."""
-    pairs = [
-        (series, base)
-        for base in all_series
-        for series in all_series
-        if base.is_plain
-        and series is not base
-        and (series.variant, series.where) == (base.variant, base.where)
-    ]
-    plain = pairs[0][1].pattern.label if pairs else ""
-    return _family(pairs, length, plain, f"methods against {plain} attention at {length}")
+
+    def is_base(base: ResultSeries, series: ResultSeries) -> bool:
+        return base.is_plain and base.variant == series.variant
+
+    methods = [series for series in all_series if not series.is_plain]
+    plain = next((series.pattern.label for series in all_series if series.is_plain), "")
+    words = f"methods against {plain} attention at {length}"
+    return _family(methods, all_series, is_base, length, plain, words)
 
 
 def _family(
-    pairs: Sequence[tuple[ResultSeries, ResultSeries]], length: int, against: str, words: str
+    compared: Sequence[ResultSeries],
+    all_series: Sequence[ResultSeries],
+    is_base: Callable[[ResultSeries, ResultSeries], bool],
+    length: int,
+    against: str,
+    words: str,
 ) -> Comparisons:
-    """Test what the first of each pair loses above the second, where both have a number."""
+    """Test what each series loses above its base on the same tokens, where both have a number."""
     ids, unlike = DocumentIds(), []
     tested: list[tuple[ResultSeries, Estimate, SignFlips]] = []
-    for series, base in pairs:
-        if not (series.has_number(length) and base.has_number(length)):
-            continue
-        if not (is_alike(series, base) and series.same_targets(length, base, length)):
+    for series in (one for one in compared if one.has_number(length)):
+        bases = [n for n in all_series if n.has_number(length) and is_base(n, series)]
+        alike = [base for base in bases if base.scored == series.scored]
+        if bases and not alike:
             unlike.append(f"{series.name} {series.method}")
+        if not alike:
             continue
-        ours, theirs = (average(seed_losses(n, length, ids)) for n in (series, base))
+        ours, theirs = (average(seed_losses(n, length, ids)) for n in (series, alike[0]))
         d = difference(ours, theirs)
         tested.append((series, mean(d.nats, d.document), sign_flips(d)))
     corrected = holm({str(n): test.p for n, (_, _, test) in enumerate(tested)}, words)
@@ -116,8 +122,7 @@ def differences_table(family: Comparisons, title: str, protocol: str) -> Table |
         f"interval over documents. p: permutation test ({flips} flips of the signs of whole "
         f"documents{least}); Holm: corrected for "
         f"{counted(len(family.differences), 'comparison')} ({family.words}). Seeds are held fixed.",
-        *[f"Not compared, scored on other tokens: {', '.join(family.unlike)}."]
-        * bool(family.unlike),
+        *[f"{UNLIKE}: {', '.join(family.unlike)}."] * bool(family.unlike),
     )
     heads = (*LABELS, f"minus {family.against}", "p", "p (Holm)")
     return Table(f"{title} at {family.length}, {protocol}", heads, tuple(rows), 2, notes)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from lexp.display.document import Chart, Curve, Point
 from lexp.report.claims import seed_losses
-from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
+from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.statistics import average, difference, mean
 from lexp.system.output import Tally
 
@@ -35,12 +35,12 @@ def differences_chart(all_series: Sequence[ResultSeries], baseline: str) -> Char
     lengths = sorted({point.x for curve in curves for point in curve.points})
     base = pairs[0][1]
     zero = tuple(Point(length, 0.0, note="the baseline itself") for length in lengths)
-    curves.insert(0, Curve(base.name, BASELINE if several else base.method, zero))
-    against = f"{base.name}, method by method" if several else f"{base.method} attention"
+    curves.insert(0, Curve(base.name, BASELINE if several else base.plain_method, zero))
+    against = f"{base.name}, method by method" if several else f"{base.plain_method} attention"
     return Chart(
         f"Difference to {against}, on the same tokens",
         "context length (tokens)",
-        f"nats per token above {base.name if several else base.method}", True, False,
+        f"nats per token above {base.name if several else base.plain_method}", True, False,
         tuple(curves), tuple((float(n), "trained") for n in _train_lens(all_series)),
         "Below 0: better than the baseline. Paired on the same tokens, mean over seeds; bands are "
         f"95 % intervals over documents. Beyond {LINEAR_TO:g} the axis is logarithmic.",
@@ -56,8 +56,8 @@ def _of_models(
         (series, base)
         for base in all_series
         for series in all_series
-        if base.name == baseline and series.method == base.method and series.name != baseline
-        and is_alike(series, base)
+        if base.name == baseline and series.name != baseline
+        and (series.plain_method, series.scored) == (base.plain_method, base.scored)
     ]  # fmt: skip
 
 
@@ -70,8 +70,7 @@ def _of_methods(
         for base in all_series
         for series in all_series
         if base.is_plain and series is not base
-        and (series.variant, series.where) == (base.variant, base.where)
-        and is_alike(series, base)
+        and (series.variant, series.scored) == (base.variant, base.scored)
     ]  # fmt: skip
 
 
@@ -86,8 +85,6 @@ def _points(
         failure = series.failure(length) or base.failure(length)
         if failure:
             yield Point(length, math.nan, note=failure)
-        elif not series.same_targets(length, base, length):
-            yield Point(length, math.nan, note="scored on other tokens than the baseline")
         else:
             ours, theirs = (average(seed_losses(n, length, ids)) for n in (series, base))
             d = difference(ours, theirs)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp.display.table import Table, TableCell
-from lexp.report.study_results import ResultSeries, is_alike
+from lexp.report.study_results import ResultSeries
 from lexp.system.errors import ConfigError
 
 TRAINED = "trained"
@@ -193,21 +193,22 @@ def _ours(
             else _find(block, other, at, all_series)
         )
         if len(found) > 1:
-            fields.append(TableCell("several texts", "failed"))
+            fields.append(TableCell("several rows", "failed"))
             continue
         value = _value(block, *found[0]) if found else ""
         if isinstance(value, str):
             fields.append(TableCell(value, "failed" if value else ""))
         else:
-            is_same = len(base) == 1 and (isinstance(block, Costs) or _same(*found[0], *base[0]))
-            fields.append(TableCell(_with(value, _value(block, *base[0]) if is_same else None)))
+            same = [pair for pair in base if isinstance(block, Costs) or _same(*found[0], *pair)]
+            one = same[0] if len(same) == 1 else None
+            fields.append(TableCell(_with(value, _value(block, *one) if one else None)))
     return fields
 
 
 def _find(
     block: Perplexities | Costs, name: str, at: float, all_series: Sequence[ResultSeries]
 ) -> list[tuple[ResultSeries, int]]:
-    """Return the series of a row that have its length, one for each text and precision."""
+    """Return the series of a row that have its length, one for each text, precision and request."""
     wanted = split_name(name)
     return [
         (series, length)
@@ -220,7 +221,7 @@ def _find(
 
 def _same(series: ResultSeries, length: int, base: ResultSeries, at: int) -> bool:
     """Return True if a ratio of both means something: of the same tokens in one precision."""
-    return is_alike(series, base) and series.same_targets(length, base, at)
+    return series.scored == base.scored and (series.protocol.paired or length == at)
 
 
 def _value(block: Perplexities | Costs, series: ResultSeries, length: int) -> float | str:

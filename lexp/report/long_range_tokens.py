@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import EvalResult
-from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
+from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.statistics import BETA, TokenLosses, key_tokens
 
 
@@ -79,9 +79,7 @@ def _contexts(series: ResultSeries) -> tuple[int, int] | None:
         return None
     below = [
         n for n in series.lengths
-        if n < series.train_len
-        and not series.failure(n)
-        and series.same_targets(n, series, series.train_len)
+        if n < series.train_len and not series.failure(n)
     ]  # fmt: skip
     return (min(below), series.train_len) if below else None
 
@@ -92,11 +90,9 @@ def _judge_of(
     """Return the series and the run whose losses choose the tokens for a seed."""
     for candidate in judges:
         if named is not None:
-            if named in _runs(candidate) and is_alike(series, candidate):
+            if named in _runs(candidate) and candidate.scored == series.scored:
                 return candidate, named
-        elif (candidate.variant, candidate.text, candidate.precision) == (
-            series.variant, series.text, series.precision,
-        ):  # fmt: skip
+        elif (candidate.variant, candidate.scored) == (series.variant, series.scored):
             others = [s for s in candidate.seeds if s != seed] or [seed]
             return candidate, _run(candidate, others[0])
     return None

@@ -8,6 +8,7 @@ from lexp.display.document import Chart, Curve, Point
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, EvalResult
 from lexp.report.claims import Claim, claims
+from lexp.report.row_names import row_names
 from lexp.report.study_results import ResultSeries, by_protocol, make_series
 from lexp.statistics import rank_correlation
 
@@ -40,13 +41,14 @@ def over_training(
     """
     if all(result.step == LAST for result in results):
         return []
+    names = row_names(results)  # of all steps: a course never goes on with other tokens
     by_step: dict[int, list[EvalResult]] = {}
     for result in results:
         step = last[result.run.name] if result.step == LAST else result.step
         by_step.setdefault(step, []).append(result)
     courses: dict[str, dict[tuple[str, str], dict[int, Standing]]] = {}
     for step, results_then in sorted(by_step.items()):
-        for protocol, all_series in by_protocol(make_series(results_then, notes)):
+        for protocol, all_series in by_protocol(make_series(results_then, notes, names)):
             # Of unpaired protocols there are no claims.
             for claim in claims(all_series, delta):
                 key = claim.series.name, claim.series.method
@@ -65,7 +67,7 @@ def _standing(claim: Claim) -> Standing:
     length = "n/a" if reach.length is None else f"{'≥ ' * reach.censored}{reach.length}"
     trained, longest = _loss(series, series.train_len), max(series.lengths)
     rise = math.nan
-    if math.isfinite(trained) and series.same_targets(longest, series, series.train_len):
+    if math.isfinite(trained):
         rise = _loss(series, longest) - trained
     return Standing(length, claim.gain.value if claim.gain else math.nan, trained, rise)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import seed_losses
 from lexp.report.numbers import p_text
-from lexp.report.study_results import DocumentIds, ResultSeries, is_alike
+from lexp.report.study_results import DocumentIds, ResultSeries
 from lexp.statistics import holm, paired_by_seed
 from lexp.system.text import counted
 
@@ -20,12 +20,10 @@ def paired_table(all_series: Sequence[ResultSeries], baseline: str) -> Table | N
     differences: dict[tuple[str, str], dict[int, tuple[float, float]]] = {}
     for base in (series for series in all_series if series.name == baseline):
         for series in all_series:
-            if series is base or series.method != base.method or not _pairs(series, base):
+            if series is base or not _pairs(series, base):
                 continue
             for length in sorted(set(series.lengths) & set(base.lengths)):
                 if series.failure(length) or base.failure(length):
-                    continue
-                if not series.same_targets(length, base, length):
                     continue
                 d = paired_by_seed(
                     seed_losses(series, length, ids), seed_losses(base, length, ids), draws=2
@@ -61,7 +59,6 @@ def paired_table(all_series: Sequence[ResultSeries], baseline: str) -> Table | N
 
 
 def _pairs(series: ResultSeries, base: ResultSeries) -> bool:
-    """Return True if both have the same seeds, enough of them, and the same tokens."""
-    return (
-        series.seeds == base.seeds and len(series.seeds) >= LEAST_SEEDS and is_alike(series, base)
-    )
+    """Return True if both have one method, the same seeds, enough of them, and the same tokens."""
+    is_alike = (series.plain_method, series.scored) == (base.plain_method, base.scored)
+    return is_alike and series.seeds == base.seeds and len(series.seeds) >= LEAST_SEEDS

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from lexp.display.document import Chart, Curve, Point
-from lexp.evaluate import LAST, EvalResult, text_names
+from lexp.evaluate import LAST, EvalResult
 from lexp.report.perplexity_table import SHORT
+from lexp.report.row_names import row_key, row_names
 from lexp.report.study_results import method_rank
 
 
@@ -51,25 +52,24 @@ def length_curves(
 
     A point without a number has the kind of failure as its note.
     """
-    texts = text_names(r.run for r in results)
-    several_precisions = len({r.run.precision for r in results}) > 1
-    by_name: dict[str, dict[str, dict[int, list[EvalResult]]]] = {}
+    names = row_names(results)
+    groups: dict[tuple, dict[int, list[EvalResult]]] = {}
     for result in results:
-        run = result.run
-        name = " ".join(filter(None, (run.model, notes.get(run.variant))))
-        name += "" if result.step == LAST else f" step {result.step}"
-        name += f" on {texts[run.text]}" if len(texts) > 1 else ""
-        name += f" in {run.precision}" if several_precisions else ""
-        by_length = by_name.setdefault(name, {}).setdefault(result.method, {})
+        by_length = groups.setdefault((*row_key(result), result.step), {})
         by_length.setdefault(result.length, []).append(result)
-    methods = sorted({result.method for result in results}, key=method_rank)
-    curves = []
-    for name, by in by_name.items():
-        for method in (method for method in methods if method in by):
-            points = tuple(_point(n, seeds) for n, seeds in sorted(by[method].items()))
-            train_len = next(iter(by[method].values()))[0].run.train_len
-            curves.append((Curve(name, method, points), train_len))
-    return curves
+    by_name: dict[str, list[tuple[Curve, int]]] = {}
+    for by_length in groups.values():
+        first = next(iter(by_length.values()))[0]
+        step = "" if first.step == LAST else f"step {first.step}"
+        words = first.run.model, notes.get(first.run.variant), step, names.where(first)
+        points = tuple(_point(n, seeds) for n, seeds in sorted(by_length.items()))
+        curve = Curve(" ".join(filter(None, words)), first.method, points)
+        by_name.setdefault(curve.name, []).append((curve, first.run.train_len))
+    return [
+        pair
+        for same in by_name.values()
+        for pair in sorted(same, key=lambda pair: method_rank(pair[0].group))
+    ]
 
 
 def _point(length: int, results: list[EvalResult]) -> Point:

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from lexp.data.remarks import percent
 from lexp.display.document import UnitTables
 from lexp.display.table import Table, TableCell
-from lexp.evaluate import LAST, EvalResult, text_names
+from lexp.evaluate import LAST, EvalResult
 from lexp.extension import Extension
+from lexp.report.row_names import Scored, row_key, row_names, scored_of
 from lexp.results import DAMAGED, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
 from lexp.scoring.protocol import BOS
 
@@ -18,40 +18,34 @@ SHORT = {
 }  # fmt: skip
 
 
-class Scored(NamedTuple):
-    """What a number depends on beside the model and the method: only equal ones compare."""
-
-    text: str
-    vocabulary: str
-    precision: str
-    documents: str
-    targets: str
-
-
 @dataclass(frozen=True)
 class Entry:
     """One cell of the table: a mean over seeds and half their range, or a failure.
 
-    scored: what all seeds read; None of a failure. is_whole: False where a seed that the row has at
+    scored: what all seeds read. is_whole: False where a seed that the row has at
     another length is missing.
     """
 
     value: float
     spread: float
     text: str
-    scored: Scored | None
+    scored: Scored
     is_whole: bool = True
 
 
 @dataclass(frozen=True)
 class Row:
-    """A variant under one method; entries by length."""
+    """A variant under one method, scored on the same tokens; entries by length.
+
+    amount: what was scored of the text, where that is not one thing in all rows.
+    """
 
     model: str
     attention: str
     extension: str
     note: str
     text: str
+    amount: str
     precision: str
     step: int
     entries: dict[int, Entry]
@@ -61,8 +55,7 @@ class Row:
 class Grid:
     """The rows and columns of a table of one metric, in order.
 
-    per_token: numbers of several vocabularies do not compare. paired: every length of a row is
-    meant to score the same tokens.
+    per_token: numbers of several vocabularies do not compare.
     """
 
     title: str
@@ -70,7 +63,6 @@ class Grid:
     train_len: int | None
     rows: tuple[Row, ...]
     per_token: bool
-    paired: bool
 
     @property
     def labels(self) -> dict[str, Callable[[Row], str]]:
@@ -88,6 +80,8 @@ class Grid:
             labels["step"] = lambda row: "last" if row.step == LAST else str(row.step)
         if len({row.text for row in self.rows}) > 1:
             labels["text"] = lambda row: row.text
+        if any(row.amount for row in self.rows):
+            labels["scored"] = lambda row: row.amount
         if len({row.precision for row in self.rows}) > 1:
             labels["precision"] = lambda row: row.precision
         return labels
@@ -110,7 +104,7 @@ class Grid:
 
     def unlike(self, length: int) -> tuple[str, ...]:
         """Name what the numbers of a column do not have in common, so that they do not compare."""
-        scored = [entry.scored for entry in self._numbers(length) if entry.scored]
+        scored = [entry.scored for entry in self._numbers(length)]
         differing = {
             "text": {s.text for s in scored},
             "vocabulary": {s.vocabulary if self.per_token else "" for s in scored},
@@ -123,22 +117,9 @@ class Grid:
             names.append("tokens")
         return tuple(names)
 
-    def is_mixed(self, row: Row) -> bool:
-        """Return True if lengths of a row were scored on other tokens, as by two commands."""
-        scored = [entry.scored for entry in row.entries.values() if entry.scored]
-        return self.paired and len({(s.documents, s.targets) for s in scored}) > 1
-
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say at which lengths nothing is bold, and why; and in which rows nothing compares."""
-        mixed = [f"{row.model} {row.attention}" for row in self.rows if self.is_mixed(row)]
-        of_rows = (
-            "Lengths were scored on different tokens, so numbers within a row do not compare: "
-            f"{', '.join(dict.fromkeys(mixed))}; score all lengths by one command."
-        )
-        return (*self._notes_of_columns(), *[of_rows] * bool(mixed))
-
-    def _notes_of_columns(self) -> tuple[str, ...]:
+        """Say at which lengths nothing is bold, and why."""
         by_reason: dict[tuple[str, ...], list[int]] = {}
         for length in self.lengths:
             if reason := self.unlike(length):
@@ -150,7 +131,6 @@ class Grid:
         )
 
 
-UNLIKE_SEEDS = "seeds of other tokens"
 LOSSY = "n/d"
 TOKEN_METRIC = "Perplexity per token"
 BYTE_METRIC = "Bits per byte"
@@ -182,20 +162,21 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
     """Arrange results as a table of one metric; notes: by variant, what tells it apart.
 
     Results that differ in their seed alone are averaged; a failure of any seed is shown, not
-    averaged away. Nothing is averaged over other tokens.
+    averaged away.
     """
     groups: dict[tuple, dict[int, list[EvalResult]]] = {}
     for result in results:
-        groups.setdefault(row_key(result), {}).setdefault(result.length, []).append(result)
+        by_length = groups.setdefault((*row_key(result), result.step), {})
+        by_length.setdefault(result.length, []).append(result)
     rows = []
-    texts = text_names(result.run for result in results)
+    names = row_names(results)
     for by_length in groups.values():
         first = next(iter(by_length.values()))[0]
         run, method = first.run, (first.pattern.label, first.extension.label)
-        note, text = notes.get(run.variant, ""), texts[run.text]
+        note, where = notes.get(run.variant, ""), (names.texts[run.text], names.amount(first))
         n_seeds = len({result.run.seed for seeds in by_length.values() for result in seeds})
         entries = {length: _entry(seeds, metric, n_seeds) for length, seeds in by_length.items()}
-        rows.append(Row(run.model, *method, note, text, run.precision, first.step, entries))
+        rows.append(Row(run.model, *method, note, *where, run.precision, first.step, entries))
     train_lens = {result.run.train_len for result in results}
     return Grid(
         title=f"{metric}, {results[0].protocol.label}",
@@ -203,14 +184,7 @@ def make_grid(metric: str, results: list[EvalResult], notes: dict[str, str]) -> 
         train_len=train_lens.pop() if len(train_lens) == 1 else None,
         rows=tuple(rows),
         per_token=metric == TOKEN_METRIC,
-        paired=results[0].protocol.paired,
     )
-
-
-def row_key(result: EvalResult) -> tuple:
-    """Return what results of one row have in common: everything but seed and length."""
-    run, method = result.run, (result.pattern.label, result.extension.label)
-    return run.model, run.variant, run.text, *method, run.precision, result.step
 
 
 def to_table(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
@@ -231,26 +205,19 @@ def to_table(grid: Grid, notes: tuple[str, ...] = ()) -> Table:
 
 def _entry(results: list[EvalResult], metric: str, n_seeds: int) -> Entry:
     """Return a cell. n_seeds: of the row, at any length."""
+    scored = scored_of(results[0])
     failed = [result for result in results if not result.ok]
     if failed:
         share = f" {len(failed)}/{len(results)}" if len(failed) < len(results) else ""
-        return Entry(math.nan, 0.0, SHORT[failed[0].status] + share, None)
-    scored = {_scored(result) for result in results}
-    if len(scored) > 1:
-        return Entry(math.nan, 0.0, UNLIKE_SEEDS, None)
+        return Entry(math.nan, 0.0, SHORT[failed[0].status] + share, scored)
     if metric != TOKEN_METRIC and any(result.run.is_lossy for result in results):
-        return Entry(math.nan, 0.0, LOSSY, None)
+        return Entry(math.nan, 0.0, LOSSY, scored)
     values = [METRICS[metric](result) for result in results]
     mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
     text = perplexity_text(mean) + (f" ±{perplexity_text(spread)}" if len(values) > 1 else "")
     is_whole = len(results) == n_seeds
     text += "" if is_whole else f" ({len(results)} of {n_seeds} seeds)"
-    return Entry(mean, spread, text, scored.pop(), is_whole)
-
-
-def _scored(result: EvalResult) -> Scored:
-    run, scored = result.run, result.scored
-    return Scored(run.text, run.vocabulary, run.precision, scored.documents, scored.targets)
+    return Entry(mean, spread, text, scored, is_whole)
 
 
 def perplexity_text(value: float) -> str:

@@ -23,7 +23,7 @@ def write_results(study: Path) -> None:
         results.sort(
             key=lambda r: (
                 r.run.name, r.pattern.label, r.extension.label, r.protocol.label, r.documents,
-                r.length, r.step,
+                r.tokens, r.scored.targets, r.length, r.step,
             )
         )  # fmt: skip
         columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in results)]

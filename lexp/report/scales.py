@@ -12,7 +12,6 @@ neighbours; at an end of the grid it stays there, and the row says so.
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -30,7 +29,7 @@ def scale_tables(all_series: Sequence[ResultSeries]) -> list[Table]:
     for series in all_series:
         scale = _scale(series)
         if series.pattern.name == Full.name and scale is not None:
-            key = series.protocol.label, series.name, series.variant, series.text, series.precision
+            key = series.protocol.label, series.name, series.variant, series.scored
             groups.setdefault(key, {})[scale] = series
     return [
         table
@@ -54,9 +53,6 @@ def _table(by_scale: dict[float, ResultSeries]) -> Table | None:
         scored = {
             scale: series for scale, series in sorted(by_scale.items()) if series.has_number(length)
         }
-        # Losses at other tokens are no points of one parabola.
-        if any(not s.same_targets(length, t, length) for s, t in pairwise(scored.values())):
-            continue
         nll = {
             scale: float(np.mean([result.nll for result in series.results[length].values()]))
             for scale, series in scored.items()
@@ -78,7 +74,7 @@ def _table(by_scale: dict[float, ResultSeries]) -> Table | None:
     quality = f", R² {r2:.3f}" if math.isfinite(r2) else ""
     scales = ", ".join(f"{scale:g}" for scale in sorted(by_scale))
     return Table(
-        f"Best uniform scale, {first.name}, {first.protocol.label}",
+        f"Best uniform scale, {first.row_name}, {first.protocol.label}",
         ("length", "N / L", "best s", "nats per token", "fit", f"1 + {PRINTED} ln(N/L)", ""),
         tuple(rows), 1,
         (f"Fit: s = 1 + {c:.4f} ln(N / L){quality}; printed: c = 0.3973 after 50k steps, 0.3010 "

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lexp.evaluate import EvalResult, text_names
+from lexp.evaluate import EvalResult
 from lexp.extension import Extension, method_label
+from lexp.report.row_names import RowNames, Scored, row_key, row_names, scored_of
 from lexp.results import Component
 from lexp.scoring.losses import Losses
 from lexp.scoring.protocol import ProtocolInfo
@@ -27,10 +28,11 @@ ORDER = (
 
 @dataclass(frozen=True)
 class ResultSeries:
-    """A variant under one method and protocol: results by length, then by seed.
+    """A variant under one method and protocol, on the same tokens: results by length, then seed.
 
-    note: what tells the variant from others of its model, such as `lr=0.01`, or "".
-    where: what tells text and precision from others of the study, or "".
+    note: what tells the variant from others of its model, such as `lr=0.01`, or "". scored: what
+    all results read; only series that agree in it compare. where: what tells that from others of
+    the study, or "".
     """
 
     model: str
@@ -40,9 +42,7 @@ class ResultSeries:
     protocol: ProtocolInfo
     train_len: int
     variant: str
-    text: str
-    precision: str
-    vocabulary: str
+    scored: Scored
     where: str = ""
     results: dict[int, dict[int, EvalResult]] = field(default_factory=dict)
 
@@ -50,6 +50,11 @@ class ResultSeries:
     def name(self) -> str:
         """Return the model, with what tells its variant apart."""
         return " ".join(filter(None, (self.model, self.note)))
+
+    @property
+    def row_name(self) -> str:
+        """Return the name, with where, if that is not the same everywhere."""
+        return f"{self.name} {self.where}".rstrip()
 
     @property
     def plain_method(self) -> str:
@@ -106,21 +111,7 @@ class ResultSeries:
             if not result.ok:
                 return result.status, result.reason
         missing = [str(seed) for seed in self.seeds if seed not in by_seed]
-        if missing:
-            return f"seed {', '.join(missing)} was not scored", ""
-        if len({targets_of(result) for result in by_seed.values()}) > 1:
-            return "seeds were not scored on the same tokens", ""
-        return "", ""
-
-    def same_targets(self, length: int, other: "ResultSeries", at: int) -> bool:
-        """Return True if all results of both, each at its length, score the same tokens."""
-        results = [*self.results[length].values(), *other.results[at].values()]
-        return len({targets_of(result) for result in results}) == 1
-
-
-def targets_of(result: EvalResult) -> tuple[str, str, str]:
-    """Return what results have in common that score the same tokens under one protocol."""
-    return result.run.text, result.run.vocabulary, result.scored.targets
+        return (f"seed {', '.join(missing)} was not scored" if missing else ""), ""
 
 
 class DocumentIds:
@@ -136,33 +127,24 @@ class DocumentIds:
         return TokenLosses(losses.nats, document, losses.position)
 
 
-def is_alike(a: ResultSeries, b: ResultSeries) -> bool:
-    """Return True if both read one text in one vocabulary and precision: only then they compare.
+def make_series(
+    results: Sequence[EvalResult], notes: Mapping[str, str], names: RowNames | None = None
+) -> list[ResultSeries]:
+    """Put results of one step together that differ in seed and length alone.
 
-    The first targets of a document have the same places in any vocabulary, and other bytes.
+    notes: by variant. names: of more results than these, where rows of several calls are shown
+    together.
     """
-    return (a.text, a.vocabulary, a.precision) == (b.text, b.vocabulary, b.precision)
-
-
-def make_series(results: Sequence[EvalResult], notes: Mapping[str, str]) -> list[ResultSeries]:
-    """Put results together that differ in seed and length alone; notes: by variant."""
     by_key: dict[tuple, ResultSeries] = {}
-    texts = text_names(result.run for result in results)
-    several_precisions = len({result.run.precision for result in results}) > 1
+    names = names or row_names(results)
     for result in results:
         run = result.run
-        key = (
-            run.model, run.variant, result.protocol.label, result.pattern.label,
-            result.extension.label, run.text, run.precision,
-        )  # fmt: skip
-        where = [f"on {texts[run.text]}"] * (len(texts) > 1)
-        where += [f"in {run.precision}"] * several_precisions
         series = by_key.setdefault(
-            key,
+            row_key(result),
             ResultSeries(
                 run.model, notes.get(run.variant, ""), result.pattern, result.extension,
-                result.protocol, run.train_len, run.variant, run.text, run.precision,
-                run.vocabulary, " ".join(where),
+                result.protocol, run.train_len, run.variant, scored_of(result),
+                names.where(result),
             ),
         )  # fmt: skip
         series.results.setdefault(result.length, {})[run.seed] = result

@@ -87,8 +87,8 @@ def find(folder: Path, spec: Spec[T], read_arrays: bool = True) -> T | None:
 def recall(folder: Path, spec: Spec[T]) -> T | None:
     """Return the result of a spec as `find` does, as the newest one of its key from now on.
 
-    Of two requests that no table tells apart (such as two values of max_tokens) tables show the
-    last one, whether it was computed or not.
+    Of two requests that no table tells apart tables show the last one, whether it was computed or
+    not.
     """
     result, path = find(folder, spec), path_of(folder, spec)
     if result is None:

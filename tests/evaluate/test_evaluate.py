@@ -243,12 +243,14 @@ def test_vector_replacement_measures_on_the_runs_own_texts(study, own_texts, tex
         study(*elsewhere, "lengths=[8,24]")
 
 
-def test_of_two_requests_a_report_shows_the_last_computed_or_not(study):
-    shown = []
+def test_of_two_requests_a_report_shows_both_and_each_once(study):
     for max_tokens in (32, 64, 32):
-        study("attention=[full]", "model=rope", "lengths=[8,32]", f"max_tokens={max_tokens}")
-        shown.append({result.tokens for result in read_newest(study.folder, EVALUATIONS)})
-    assert shown == [{32}, {64}, {32}]
+        rows = study("attention=[full]", "model=rope", "lengths=[8,32]", f"max_tokens={max_tokens}")
+    results = read_newest(study.folder, EVALUATIONS)
+    for shown in ([(r.tokens, r.length) for r in results],
+                  [(int(row["tokens"]), int(row["length"])) for row in rows]):  # fmt: skip
+        assert sorted(shown) == [(32, 8), (32, 32), (64, 8), (64, 32)]
+    assert len({(row["targets"], row["tokens"]) for row in rows}) == 2
 
 
 def test_workers_show_warnings_of_libraries_plainly(monkeypatch):

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -33,6 +33,7 @@ from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
 from lexp.report.charts import published_chart
 from lexp.report.expected import expected_table, parse_expected
 from lexp.report.over_training import over_training
+from lexp.report.perplexity_chart import length_curves
 from lexp.report.perplexity_table import unit_tables
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.scales import scale_tables
@@ -98,20 +99,70 @@ def test_only_alike_rows_have_a_best_one_and_the_table_says_why(study, what):
         assert not notes
 
 
-@pytest.mark.parametrize("tokens", [512, 1024])
-def test_a_row_of_lengths_that_scored_different_tokens_says_so(study, tokens):
-    """As two commands with different max_tokens leave it: no number there is one of length."""
+# What a second command scored otherwise than 6 documents of 1024 tokens, and the names of the rows.
+REQUESTS = {
+    "fewer tokens": (bumpy(6, 512), ("6,144 tokens", "3,072 tokens")),
+    "fewer documents": (bumpy(2), ("6,144 tokens", "2,048 tokens")),
+    "as many tokens of fewer documents": (
+        bumpy(3, 2048), ("6,144 tokens of 6 documents", "6,144 tokens of 3 documents"),
+    ),
+    "one document": (bumpy(1, 1), ("6,144 tokens", "1 token")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+def test_what_two_commands_scored_on_other_tokens_are_two_rows(study, what):
+    """As two values of max_tokens leave it: no length of one stands beside lengths of the other."""
+    nats, names = REQUESTS[what]
+    run = study.run()
+    study.line(run, {64: bumpy(), 256: bumpy(), 512: bumpy()})
+    study.line(run, {256: nats, 512: nats})
+    assert bold(study, TOKENS) == {("rope", "64")}
+    study.report()
+    rows = study.table(TOKENS)
+    lengths = {row["scored"]: [n for n in row if n[0].isdigit() and row[n]] for row in rows}
+    assert lengths == {names[0]: ["64", "256 (trained)", "512"], names[1]: ["256 (trained)", "512"]}
+    series = make_series(read_newest(study.folder, EVALUATIONS), {})
+    methods = {f"full on {name}" for name in names}
+    assert {one.method for one in series} == methods
+    for title in ("Reach and gain", "Cost", "Perplexity of the last 32 tokens of a window"):
+        assert {row["method"] for row in study.table(f"{title}, segments-{LONGEST}")} == methods
+    curves = length_curves(read_newest(study.folder, EVALUATIONS), {})
+    assert {curve.name: len(curve.points) for curve, _ in curves} == {
+        f"rope on {names[0]}": 3, f"rope on {names[1]}": 2,
+    }  # fmt: skip
+
+
+def test_rows_of_one_request_have_no_name_for_it(study):
+    """Neither other lengths of it, nor another text or vocabulary beside it."""
     study.line(study.run(), {64: bumpy(), 256: bumpy()})
-    study.line(study.run("alibi"), {64: bumpy()})
-    study.line(study.run("alibi"), {256: bumpy(6, tokens)})
-    notes = [note for note in tables(study)[TOKENS].notes if "within a row" in note]
-    assert len(notes) == (tokens < 1024)
-    assert not notes or ": alibi full; score all lengths" in notes[0]
-    study.line(study.run("xpos"), {64: bumpy()}, protocol=Prefix())
-    study.line(study.run("xpos"), {256: bumpy(6, tokens)}, protocol=Prefix())
-    of_prefix = [r for r in read_newest(study.folder, EVALUATIONS) if r.protocol.name == "prefix"]
-    notes = " ".join(unit_tables(of_prefix, {}, ()).tables[0].notes)
-    assert len(of_prefix) == 2 and "within a row" not in notes
+    study.cell(study.run(), 512, bumpy())
+    study.cell(study.run(), 256, bumpy(2), text="bbbbbbbb")
+    study.cell(study.run("alibi"), 256, bumpy(2), n_bytes=4)
+    results = read_newest(study.folder, EVALUATIONS)
+    assert "scored" not in tables(study)[TOKENS].heads
+    assert {result.method for result in results} == {"full"}
+    assert {one.where for one in make_series(results, {})} == {
+        "on books aaaaaaaa", "on books bbbbbbbb",
+    }  # fmt: skip
+
+
+def test_requests_of_prefixes_are_named_by_their_documents(study):
+    for nats in (bumpy(6), bumpy(2)):
+        study.line(study.run(), {64: nats, 256: nats}, protocol=Prefix())
+    found = make_series(read_newest(study.folder, EVALUATIONS), {})
+    assert {one.where for one in found} == {"on 6 documents", "on 2 documents"}
+
+
+def test_requests_of_as_many_tokens_are_told_apart_by_their_digests(study):
+    for nats in (bumpy(6), bumpy(6)):
+        study.cell(study.run(), 256, nats)
+    same = read_newest(study.folder, EVALUATIONS)
+    (result,) = same
+    other = replace(result, scored=replace(result.scored, targets="00000001"))
+    assert {one.where for one in make_series([result, other], {})} == {
+        "on 6,144 tokens (00061024)", "on 6,144 tokens (00000001)",
+    }  # fmt: skip
 
 
 def test_one_unit_is_shown_first_and_it_is_one_that_compares(study):
@@ -160,8 +211,8 @@ def test_seeds_scored_on_other_tokens_are_not_averaged(study, other):
     study.cell(study.run(seed=0), 256, bumpy())
     study.cell(study.run(seed=1), 256, other)
     study.report()
-    (row,) = study.table(TOKENS)
-    assert row["256 (trained)"] == "seeds of other tokens"
+    shown = {row["256 (trained)"] for row in study.table(TOKENS)}
+    assert shown == {f"{math.exp(nats.mean()):.2f}" for nats in (bumpy(), other)}
 
 
 @pytest.mark.parametrize("missing", [256, LONGEST])
@@ -223,7 +274,10 @@ def test_what_was_scored_on_other_tokens_is_named_beside_the_differences(study):
     rows = study.table(f"Differences at {LONGEST}, segments-{LONGEST}")
     assert [row["model"] for row in rows] == ["alibi"]
     text = (study.folder / "report/report.md").read_text()
-    assert "Not compared, scored on other tokens: fire full, nope full." in text
+    assert (
+        "Not compared, scored on another text, tokens, vocabulary or precision: "
+        "fire full on 6,144 tokens, nope full on 3,072 tokens." in text
+    )
 
 
 def test_a_rise_over_training_is_of_the_same_tokens(study):
@@ -231,9 +285,14 @@ def test_a_rise_over_training_is_of_the_same_tokens(study):
     for step, far in ((4, bumpy(6, 512)), (8, bumpy())):
         study.cell(run, 256, bumpy(), step=step)
         study.cell(run, 512, far + 0.5, step=step)
+    study.cell(run, 256, bumpy(6, 512), step=8)
     items = over_training(read_newest(study.folder, EVALUATIONS), {run.name: 9}, {}, 0.05)
     (rise,) = [item for item in items if item.title.startswith("Rise")]
-    assert [cell.text for cell in rise.rows[0][2:4]] == ["", "+0.5000"]
+    shown = {row[1].text: [cell.text for cell in row[2:4]] for row in rise.rows}
+    # At step 4 nothing scored its 3,072 tokens at the trained length, at step 8 at no other.
+    assert shown == {
+        "full on 6,144 tokens": ["+0.0000", "+0.5000"], "full on 3,072 tokens": ["", "+0.0000"],
+    }  # fmt: skip
 
 
 def test_published_curves_stand_beside_points_of_the_same_tokens(study):
@@ -265,10 +324,16 @@ def test_printed_ratios_stand_beside_ratios_of_the_same_tokens(study):
     study.cell(study.run(), 256, bumpy())
     study.cell(study.run(), 1024, bumpy())
     assert [text.split()[1] for text in expected(study)] == ["(1)", "(1)"]
+    study.cell(study.run(), 1024, bumpy(), text="bbbbbbbb")
+    assert expected(study)[1] == "several rows"
+
+
+def test_no_printed_ratio_stands_beside_one_of_other_tokens(study):
+    study.cell(study.run(), 256, bumpy())
     study.cell(study.run(), 1024, bumpy(6, 512))
     assert [len(text.split()) for text in expected(study)] == [2, 1]
-    study.cell(study.run(), 1024, bumpy(), text="bbbbbbbb")
-    assert expected(study)[1] == "several texts"
+    study.cell(study.run(), 256, bumpy(6, 512))
+    assert [len(text.split()) for text in expected(study)] == [2, 2]
 
 
 # --- probes and instruments

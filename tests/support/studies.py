@@ -91,10 +91,15 @@ class Study:
         name: str = "cell", pattern: Pattern | None = None, extension: Extension | None = None,
         protocol: Protocol | None = None, text: str = "aaaaaaaa", precision: str = "float32",
         seconds: float = 2.0, step: int = LAST, too_short: int = 0,
+        asked: np.ndarray | None = None,
     ) -> Path:  # fmt: skip
-        """One evaluation. nats: [documents, tokens], or why there are none; age: makes it older."""
+        """One evaluation. nats: [documents, tokens], or why there are none; age: makes it older.
+
+        asked: losses of as many tokens as a failure was to score.
+        """
         reason = nats if isinstance(nats, str) else ""
-        nats = flat() if isinstance(nats, str) else nats
+        if isinstance(nats, str):
+            nats = flat() if asked is None else asked
         protocol = protocol or Segments()
         losses = losses_of(nats, length, protocol, n_bytes)
         result = EvalResult(
@@ -129,9 +134,10 @@ class Study:
         return path
 
     def line(self, run: Run, losses: dict[int, np.ndarray | str], **changes) -> None:
-        """Evaluations by one method, by length."""
+        """Evaluations by one method and command, by length."""
+        asked = next((nats for nats in losses.values() if not isinstance(nats, str)), None)
         for length, nats in losses.items():
-            self.cell(run, length, nats, **changes)
+            self.cell(run, length, nats, asked=asked, **changes)
 
     def report(self, *overrides: str) -> Path:
         """Write the report; where it is."""
