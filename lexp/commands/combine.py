@@ -21,7 +21,7 @@ from lexp.config.validation import read_train
 from lexp.evaluate import refuse_beyond
 from lexp.extension import Extension, Lengths
 from lexp.model.transformer import Block, Transformer
-from lexp.pattern import Pattern, Trained, refuse_nothing_replaced, replaced
+from lexp.pattern import Blockwise, Full, Pattern, Trained, refuse_nothing_replaced, replaced
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
@@ -82,20 +82,28 @@ class Combiner:
         return sum(parameter.numel() for parameter in self.model(scheme).positions.parameters())
 
     def reason(self, scheme: str, method: Choice, length: int) -> str:
-        """Return why a method is not defined for a scheme at a length; empty if it is."""
-        model = self.model(scheme)
-        extension: Extension = Extension()
-        pattern: Pattern = Trained()
+        """Return why a method is not defined for a scheme at a length; empty if it is.
+
+        An extension is defined if it is so with the pattern of training, full or blockwise
+        attention: some change nothing where queries see few keys, some where they see all.
+        """
         if method.group == "attention":
-            pattern = self._made(method, []).fit(TRAIN_LEN, length)
-        else:
-            extension = self._made(method, model.schemes)
+            return self._reason(scheme, self._made(method, []), Extension(), length)
+        extension = self._made(method, self.model(scheme).schemes)
+        patterns = (Trained(), Full(), Blockwise())
+        reasons = [self._reason(scheme, pattern, extension, length) for pattern in patterns]
+        return reasons[0] if all(reasons) else ""
+
+    def _reason(self, scheme: str, method: Pattern, extension: Extension, length: int) -> str:
+        """Return why a pattern with an extension is not defined for a scheme at a length."""
+        trained, lengths = self.pattern(scheme), Lengths(TRAIN_LEN, length, length)
         try:
-            lengths = Lengths(TRAIN_LEN, length, length)
-            model = extension.extend(model, lengths, lambda n, t: torch.zeros(n, t).long())
+            refuse_nothing_replaced(trained, method)
+            pattern = replaced(trained, method.fit(TRAIN_LEN, length))
+            model = extension.extend(
+                self.model(scheme), pattern, lengths, lambda n, t: torch.zeros(n, t).long()
+            )
             refuse_beyond(model, length)
-            refuse_nothing_replaced(self.pattern(scheme), pattern)
-            pattern = replaced(self.pattern(scheme), pattern)
             make_attend(pattern, length, model.schemes, torch.device("cpu"))
         except NotDefined as error:
             return str(error)

@@ -11,7 +11,7 @@ from lexp.data import Tokens
 from lexp.data.lost_text import MOST_LOST
 from lexp.extension import Extension, Lengths, Sample, method_label
 from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Pattern, refuse_nothing_replaced, replaced
+from lexp.pattern import Pattern, refuse_nothing_replaced, replaced
 from lexp.results import component_spec
 from lexp.system.errors import NotDefined
 from lexp.training.objective import CausalLM, Objective, refuse_other_attention
@@ -151,12 +151,10 @@ def prepare(tested: ModelUnderTest, method: Method, length: int) -> tuple[Transf
     NotDefined with the reason if the method has no meaning there.
     """
     lengths = Lengths(tested.run.train_len, length, method.longest)
-    model = method.extension.extend(tested.model, lengths, tested.sample)
     pattern = tested.fit(method.pattern, length)
     refuse_nothing_replaced(tested.trained, method.pattern)
     refuse_other_attention(tested.trained, pattern)
-    if method.extension.full_only and not isinstance(pattern, Full):
-        raise NotDefined(f"{method.extension.name} is measured under full attention")
+    model = method.extension.extend(tested.model, pattern, lengths, tested.sample)
     refuse_beyond(model, length)
     refuse_meaningless(pattern, model.schemes)
     return model, pattern

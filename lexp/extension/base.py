@@ -8,7 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from lexp.attention import layer_pairs
 from lexp.model.transformer import Transformer
+from lexp.pattern import Pattern
 from lexp.position import Position
 from lexp.position.compose import Wrapper
 from lexp.system.errors import NotDefined
@@ -33,8 +35,6 @@ class Extension:
     """A change of a trained model's positions; the base class changes nothing."""
 
     name: ClassVar[str] = "none"
-    # Whether it is measured under full attention, and so defined for that pattern alone.
-    full_only: ClassVar[bool] = False
 
     @property
     def follows_length(self) -> bool:
@@ -46,8 +46,13 @@ class Extension:
         """Return the name in tables, with values only where the user gave some."""
         return label_of(self.name, self)
 
-    def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
-        """Return the model for texts of lengths.length tokens; NotDefined if there is none."""
+    def extend(
+        self, model: Transformer, pattern: Pattern, lengths: Lengths, sample: Sample
+    ) -> Transformer:
+        """Return the model for texts of lengths.length tokens; NotDefined if there is none.
+
+        pattern: with which the model then runs.
+        """
         return model
 
 
@@ -75,22 +80,41 @@ class OfSchemes(Extension):
         """Return the changed scheme; NotDefined with the reason if it has no meaning there."""
         raise NotImplementedError
 
-    def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
+    def refuse_unchanged(self, position: Position, pattern: Pattern, lengths: Lengths) -> None:
+        """Raise NotDefined if the scheme would compute the same at any length with this pattern."""
+
+    def extend(
+        self, model: Transformer, pattern: Pattern, lengths: Lengths, sample: Sample
+    ) -> Transformer:
         """Return the model with its schemes changed."""
-        pairs = list(zip(model.schemes, model.attending, strict=True))
-        own = [position for position, attends in pairs if attends]
-        if not own:
+        attending = model.attending
+        if not any(attending):
             raise NotDefined(f"{self.name} changes attention, which no layer computes")
-        for position in own:
-            for part in position.parts:
-                if part.samples_positions:
-                    raise NotDefined(f"{part.title} was trained at positions beyond the text's")
-                if isinstance(part, Wrapper) and part.has_attention_weights:
-                    raise NotDefined(f"{self.name} does not reach into {part.title}")
-        changed = iter(some_changed(own, lambda position: self.change(position, lengths)))
-        return with_schemes(
-            model, [next(changed) if attends else position for position, attends in pairs]
-        )
+        schemes, problems = [], dict[str, int]()  # the first layer of each problem
+        for n, (own, position) in enumerate(layer_pairs(pattern, model.schemes)):
+            schemes.append(position)
+            if not attending[n]:
+                continue
+            self._refuse_closed(position)
+            try:
+                changed = self.change(position, lengths)
+                self.refuse_unchanged(position, own, lengths)
+                schemes[n] = changed
+            except NotDefined as problem:
+                problems.setdefault(str(problem), n + 1)
+        if not any(new is not old for new, old in zip(schemes, model.schemes, strict=True)):
+            several = len(pattern.turns) > 1 or len(problems) > 1
+            said = [f"{why} (layer {n})" if several else why for why, n in problems.items()]
+            raise NotDefined("; ".join(said))
+        return with_schemes(model, schemes)
+
+    def _refuse_closed(self, position: Position) -> None:
+        """Raise NotDefined for a scheme of which no part may be changed."""
+        for part in position.parts:
+            if part.samples_positions:
+                raise NotDefined(f"{part.title} was trained at positions beyond the text's")
+            if isinstance(part, Wrapper) and part.has_attention_weights:
+                raise NotDefined(f"{self.name} does not reach into {part.title}")
 
 
 @dataclass(frozen=True)

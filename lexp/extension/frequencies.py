@@ -33,11 +33,23 @@ class Frequencies(ByFactor):
         theta = list(position.frequencies)
         if not any(theta):
             raise NotDefined(f"{self.name} changes rotary frequencies, {position.title} has none")
+        far = max(lengths.longest, 2 * lengths.train_len)
+        if self._keeps(theta, Lengths(lengths.train_len, far, far)):
+            raise NotDefined(
+                f"{self.name} leaves every frequency of {position.title} as it is, at "
+                f"train_len={lengths.train_len} and factor={self.factor}"
+            )
         slowed = copy.copy(position)
         ratios = self.ratios(theta, lengths)
         slowed.frequencies = [t * r for t, r in zip(theta, ratios, strict=True)]
         temperature = self.temperature(lengths)
         return slowed if temperature == 1 else Tempered(slowed, temperature)
+
+    def _keeps(self, theta: list[float], lengths: Lengths) -> bool:
+        """Return True if neither the frequencies that rotate nor the scores change."""
+        ratios = self.ratios(theta, lengths)
+        same = all(r == 1 for t, r in zip(theta, ratios, strict=True) if t)
+        return same and self.temperature(lengths) == 1
 
 
 class Tempered(Modified):

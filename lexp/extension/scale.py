@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lexp.extension.base import Lengths, OfParts, OfSchemes
+from lexp.pattern import Pattern
 from lexp.position import FIRE, NoPE, Position, Sum
 from lexp.position.compose import Wrapper
 from lexp.system.errors import NotDefined
@@ -45,6 +46,16 @@ class LogNScale(OfSchemes):
         """Return the scheme with the scale."""
         refuse_unscalable(self.name, position)
         return Scaled(position, train_len=max(2, lengths.train_len))
+
+    def refuse_unchanged(self, position: Position, pattern: Pattern, lengths: Lengths) -> None:
+        """Raise NotDefined if no query ever sees more keys than in training."""
+        n_tokens = max(lengths.longest, 2 * lengths.train_len)
+        n_keys = int(pattern.n_keys(torch.arange(n_tokens)).max())
+        if n_keys <= lengths.train_len:
+            raise NotDefined(
+                f"log_n scales scores of more than the {lengths.train_len} trained keys, "
+                f"{position.title} sees {n_keys} under {pattern.label}"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,16 @@ class LocalIndex(OfParts):
         """Return a copy of FIRE with its index read locally."""
         if not isinstance(position, FIRE):
             raise NotDefined(f"local_index is FIRE's, {position.title} reads no index")
+        if position.index == "local":
+            raise NotDefined(f"local_index makes the index local, {position.title} has it so")
         local = copy.copy(position)
         local.index = "local"
         return local
+
+    def refuse_unchanged(self, position: Position, pattern: Pattern, lengths: Lengths) -> None:
+        """Raise NotDefined if a query sees every earlier key: its indices are those in sight."""
+        if pattern.sees_all and any(isinstance(part, FIRE) for part in position.parts):
+            raise NotDefined(
+                f"local_index is the index itself under {pattern.label}: use a pattern that hides "
+                "early keys, such as blockwise"
+            )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lexp.attention import Attend, make_attend
 from lexp.extension.base import Extension, Lengths, Sample
 from lexp.model.transformer import Transformer
-from lexp.pattern import Full
+from lexp.pattern import Full, Pattern
 from lexp.position import NoPE, Position
 from lexp.system.errors import NotDefined
 
@@ -40,7 +40,6 @@ class VectorReplacement(Extension):
 
     name = "vector_replacement"
     follows_length = True
-    full_only = True
 
     def __post_init__(self) -> None:
         if (self.layer is not None and self.layer < 1) or self.keep < 0 or self.n_texts < 1:
@@ -49,13 +48,17 @@ class VectorReplacement(Extension):
                 f"got {self.layer}, {self.n_texts} and {self.keep}"
             )
 
-    def extend(self, model: Transformer, lengths: Lengths, sample: Sample) -> Transformer:
+    def extend(
+        self, model: Transformer, pattern: Pattern, lengths: Lengths, sample: Sample
+    ) -> Transformer:
         """Return the model with one layer's output edited."""
         if not all(model.attending):
             raise NotDefined("vector_replacement is for models with attention in all layers")
         if not all(isinstance(position, NoPE) for position in model.schemes):
             name = model.position.title
             raise NotDefined(f"vector_replacement is for models without encodings, not for {name}")
+        if not isinstance(pattern, Full):
+            raise NotDefined("vector_replacement is measured under full attention")
         layer = self.layer or max(1, len(model.blocks) // 4)
         if layer > len(model.blocks):
             raise NotDefined(f"vector_replacement at layer {layer} of {len(model.blocks)}")

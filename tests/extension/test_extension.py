@@ -36,16 +36,17 @@ CPU = torch.device("cpu")
 L = 64
 LENGTHS = Lengths(train_len=L, length=256, longest=512)  # s = 8, or 4 for the length itself
 BASE = 10000.0
+FULL = Full()
 
 
 def no_sample(n: int, length: int) -> torch.Tensor:
     raise AssertionError("this extension measures nothing")
 
 
-def changed(extension: Extension, position, lengths: Lengths = LENGTHS):
+def changed(extension: Extension, position, lengths: Lengths = LENGTHS, pattern=FULL):
     """The scheme as extended in a model that has no other."""
     model = Transformer(dims(), 50, [LayerEntry(lambda: position)])
-    return extension.extend(model, lengths, no_sample).position
+    return extension.extend(model, pattern, lengths, no_sample).position
 
 
 def angles(position) -> list[float]:
@@ -204,7 +205,7 @@ def test_fires_local_index_starts_again_with_the_keys_in_sight():
     position = FIRE(4, 16).double()
     q = torch.randn(1, 4, 16, HEAD_DIM, dtype=torch.float64).repeat(1, 1, 5, 1)
     for extension, same in ((LocalIndex(), True), (Extension(), False)):
-        own = changed(extension, position)
+        own = changed(extension, position, pattern=Blockwise(16))
         out = Reference(Blockwise(16), 80, own, CPU)(q, q, q, own, q[:, 0])
         assert torch.allclose(out[:, :, 16:32], out[:, :, 64:80]) == same
 
@@ -216,7 +217,7 @@ def test_vector_replacement_spreads_the_trained_vectors():
     texts = torch.randint(0, 50, (3, 40))
     lengths = Lengths(train_len=12, length=40, longest=40)
     extension = VectorReplacement(layer=1, alpha=1.3, keep=4, n_texts=3)
-    other = extension.extend(model, lengths, lambda n, length: texts[:n, :length])
+    other = extension.extend(model, Full(), lengths, lambda n, length: texts[:n, :length])
     attend = make_attend(Full(), 40, model.schemes, CPU)
     first, second = model.blocks
     with torch.no_grad():
@@ -233,15 +234,15 @@ def test_vector_replacement_spreads_the_trained_vectors():
         found = other(texts[:1], attend)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     with pytest.raises(NotDefined, match="keeps 11 of 12 vectors"):
-        VectorReplacement(keep=11).extend(model, lengths, no_sample)
+        VectorReplacement(keep=11).extend(model, Full(), lengths, no_sample)
     within = Lengths(train_len=12, length=12, longest=40)
-    assert extension.extend(model, within, no_sample) is model
+    assert extension.extend(model, Full(), within, no_sample) is model
 
 
 def test_extensions_of_hybrids_change_the_layers_and_parts_they_can():
     theta = angles(RoPE(HEAD_DIM))
     model = Transformer(dims(), 50, [LayerEntry(lambda: RoPE(HEAD_DIM)), LayerEntry(NoPE)])
-    first, second = NTK().extend(model, LENGTHS, no_sample).schemes
+    first, second = NTK().extend(model, Full(), LENGTHS, no_sample).schemes
     assert angles(first) != pytest.approx(theta) and isinstance(second, NoPE)
     whole = Sum([RoPE(HEAD_DIM), ALiBi(4)])
     assert angles(changed(NTK(), whole)) == pytest.approx(angles(first))
@@ -276,7 +277,7 @@ def defined(name: str, position) -> bool:
 @pytest.mark.parametrize("name", choices("extension"))
 def test_each_extension_is_defined_where_it_means_something(name):
     """And leaves the model it was given alone; elsewhere it says why not."""
-    type_name = type_of(name)
+    type_name, pattern = type_of(name), Blockwise(32) if name == "local_index" else FULL
     for scheme in SCHEMES:
         torch.manual_seed(0)
         model = Transformer(dims(), 50, [LayerEntry(lambda: make(scheme))]).eval()  # noqa: B023
@@ -286,7 +287,7 @@ def test_each_extension_is_defined_where_it_means_something(name):
             node["divisors"] = [2.0] * max(1, *pairs)
         extension = build(node, Extension, name)
         tokens = torch.randint(0, 50, (1, 80))
-        given = model, Lengths(L, 80, 80), lambda n, t: tokens[:, :t]  # noqa: B023
+        given = model, pattern, Lengths(L, 80, 80), lambda n, t: tokens[:, :t]  # noqa: B023
         schemes = [make(scheme)]
         some = all if name == "vector_replacement" else any
         if not some(defined(name, position) for position in schemes):

@@ -78,7 +78,7 @@ def test_the_tests_above_would_notice_a_wrong_position(name, tmp_path):
     if name == "gpt2":
         assert apart(ours(model, draw(TRAINED)[:, 1:], first=1), right[:, :-1]) > 0.1
         return
-    squeezed = PI(2.0).extend(model, Lengths(TRAINED, TRAINED, TRAINED), None)
+    squeezed = PI(2.0).extend(model, Full(), Lengths(TRAINED, TRAINED, TRAINED), None)
     assert apart(ours(squeezed, draw(TRAINED)), right) > 1e-2
 
 
@@ -220,7 +220,7 @@ NTK_BASE = {"rope_type": "default", "rope_theta": 10000.0 * FACTOR ** (8 / 6)}
 )
 def test_extensions_are_rope_scaling_of_transformers(extension, theirs, tmp_path):
     model = opened(saved(llama(), tmp_path))
-    extended = extension.extend(model, Lengths(TRAINED, LONG, LONG), None)
+    extended = extension.extend(model, Full(), Lengths(TRAINED, LONG, LONG), None)
     expected = logits(llama(**theirs), draw(LONG))
     assert apart(ours(extended, draw(LONG)), expected) < 1e-4
     assert apart(ours(model, draw(LONG)), expected) > 1e-2

@@ -141,14 +141,14 @@ def test_instruments_of_states_and_gradients_are_defined():
 def test_an_extension_changes_the_layers_with_attention_alone():
     lengths = Lengths(8, 16, 16)
     model = hybrid()
-    changed = UniformScale().extend(model, lengths, lambda n, t: torch.zeros(n, t))
+    changed = UniformScale().extend(model, Full(), lengths, lambda n, t: torch.zeros(n, t))
     assert changed.schemes[0] is model.schemes[0]
     assert changed.schemes[1] is not model.schemes[1]
     # The place of a scheme in a recurrent layer would take it; the layer with attention does not.
     with pytest.raises(NotDefined, match="StickBreaking weighs its own way"):
-        UniformScale().extend(hybrid(lambda: StickBreaking()), lengths, lambda n, t: None)
+        UniformScale().extend(hybrid(lambda: StickBreaking()), Full(), lengths, lambda n, t: None)
     with pytest.raises(NotDefined, match="for models with attention in all layers"):
-        VectorReplacement().extend(made(recurrent(GLA)), lengths, lambda n, t: None)
+        VectorReplacement().extend(made(recurrent(GLA)), Full(), lengths, lambda n, t: None)
 
 
 def test_flops_count_attention_of_the_layers_that_compute_it():

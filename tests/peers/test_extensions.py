@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lexp.extension import NTK, PI, DynamicNTK, Extension, Lengths, LongRoPE, NTKByParts, YaRN
 from lexp.model.transformer import Transformer
+from lexp.pattern import Full
 from lexp.position import Position, RoPE, XPos
 from support.peers.hf import gpt_neox, inverse_frequencies, run
 from support.peers.ours import HEAD_DIM, LENGTH, TRAINED, assert_same, logits, make_model, tokens
@@ -32,7 +33,7 @@ def no_sample(n: int, length: int) -> Tensor:
 
 def extended(model: Transformer, extension: Extension, train_len: int = TRAINED) -> Transformer:
     """Made for LENGTH tokens."""
-    return extension.extend(model, Lengths(train_len, LENGTH, LENGTH), no_sample)
+    return extension.extend(model, Full(), Lengths(train_len, LENGTH, LENGTH), no_sample)
 
 
 CASES = {

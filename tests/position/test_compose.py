@@ -61,7 +61,9 @@ def test_fractions_of_t5s_distances_do_not_depend_on_the_origin():
     position = T5(4)
     model = Transformer(dims(), 50, [LayerEntry(lambda: position)])
     for factor in (1.5625, 3.0):
-        changed = PI(factor).extend(model, Lengths(64, 200, 200), lambda n, t: None).position
+        changed = (
+            PI(factor).extend(model, Full(), Lengths(64, 200, 200), lambda n, t: None).position
+        )
         q, k, v = torch.randn(3, 1, 4, 200, HEAD_DIM)
         expected = Reference(Full(), 200, changed.double(), CPU)(
             q.double(), k.double(), v.double(), changed, q[:, 0].double()

@@ -115,7 +115,7 @@ def extended(extension, position: Position) -> Position:
     """The scheme as extended in a model, from L tokens to N."""
     dims = Dims(n_layers=1, d_model=8, n_heads=HEADS, head_dim=HEAD_DIM, d_ff=8)
     model = Transformer(dims, 9, [LayerEntry(lambda: position)])
-    return extension.extend(model, Lengths(L, N, N), lambda n, length: None).position
+    return extension.extend(model, Full(), Lengths(L, N, N), lambda n, length: None).position
 
 
 def two_sided_output(position: Position, qkv, sampled=None):
