@@ -1,7 +1,6 @@
 """The sentences that a report opens with, against studies whose truth is worked out by hand."""
 
 import io
-import math
 import re
 from dataclasses import replace
 
@@ -11,8 +10,7 @@ import pytest
 from lexp.commands.select_runs import read_config
 from lexp.display.terminal import TableConsole
 from lexp.evaluate import EVALUATIONS
-from lexp.extension import PI, Extension
-from lexp.instruments.measure import ANALYSES, AnalysisResult
+from lexp.extension import PI
 from lexp.pattern import Blockwise, Full, Window
 from lexp.report.answer import answer
 from lexp.report.claims import Claim, claims
@@ -20,9 +18,9 @@ from lexp.report.differences import against_baseline
 from lexp.report.numbers import p_text, smallest_p_text
 from lexp.report.study_results import make_series
 from lexp.report.summary import facts, missing
-from lexp.results import Component, Spec, component_of, read_newest, write
+from lexp.results import read_newest
 from lexp.scoring.protocol import Fixed, Prefix
-from support.studies import LONGEST, Study, bumpy, run_info
+from support.studies import LONGEST, Study, bumpy
 
 # 12 documents: sign flips can then show a difference, also after Holm's correction.
 BASE = bumpy(12)
@@ -276,12 +274,7 @@ def test_the_command_prints_the_answer_the_link_and_what_is_next(study, capsys):
 
 def test_a_study_without_losses_has_a_report_of_what_it_has(study):
     run = study.run("rope")
-    analysis = AnalysisResult(
-        Component("growth", "growth", {}), run_info(run.name, run.settings), component_of(Full()),
-        component_of(Extension()), "trained", -1, math.nan, 64, 8, 1.0,
-        ({"layer": 0, "value": 1.0},),
-    )  # fmt: skip
-    write(run.folder, Spec(ANALYSES, "growth", {}), analysis)
+    study.analysis(run)
     study.report()
     assert opening_of(study)[0] == ("Reach and gain: not known, no losses were scored (lexp eval).")
     assert "1 cell;" in opening_of(study)[1]

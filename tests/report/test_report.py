@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 import math
 import re
 from pathlib import Path
@@ -14,35 +13,31 @@ from lexp.commands.report import _write, report
 from lexp.display.document import Page, Section
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import EVALUATIONS
-from lexp.extension import PI, Extension
-from lexp.instruments.measure import ANALYSES, AnalysisResult
-from lexp.pattern import Blockwise, Full, Window
+from lexp.extension import PI
+from lexp.pattern import Window
 from lexp.report.charts import length_chart, position_chart, published_chart
-from lexp.report.claims import claims
 from lexp.report.study_results import make_series
-from lexp.results import ArrayFile, Component, Spec, component_of, read_newest, write
+from lexp.results import read_newest
 from lexp.runs.run import variant_notes
-from lexp.scoring.losses import read_losses
-from lexp.scoring.protocol import Fixed, Prefix
-from lexp.system.errors import ConfigError, DataError
-from lexp.system.files import read_sealed, sha256, write_sealed
+from lexp.scoring.protocol import Fixed
 from support.config import compose
-from support.forked import completed
-from support.studies import DOCUMENTS, LENGTHS, LONGEST, TRAINED, Study, bumpy, flat, run_info
+from support.studies import (
+    DOCUMENTS,
+    LENGTHS,
+    LONGEST,
+    Study,
+    bumpy,
+    flat,
+    shifted,
+    two_documents,
+)
 
 REACH = f"Reach and gain, segments-{LONGEST}"
-DIFFERENCES = f"Differences at {LONGEST}, segments-{LONGEST}"
-KEYS = f"Long-range tokens, segments-{LONGEST}"
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     return Study(tmp_path / "outputs")
-
-
-def shifted(base: np.ndarray, **by_length: float) -> dict[int, np.ndarray]:
-    """Losses by length: base, plus what stands under `at512` and the like."""
-    return {n: base + by_length.get(f"at{n}", 0.0) for n in LENGTHS}
 
 
 # --- which cells, and which belong together
@@ -123,291 +118,6 @@ def test_a_longer_length_scored_on_other_tokens_gives_no_reach(study):
         "full on 6,144 tokens": ("≥ 256", ""), "full on 3,072 tokens": ("n/a", "1024"),
         "window on 3,072 tokens": ("≥ 1024", ""),
     }  # fmt: skip
-
-
-# --- reach, gain, window
-
-
-def test_reach_and_gain_are_those_of_the_losses_by_hand(study):
-    base = bumpy()
-    truth = {
-        "rope": (shifted(base, at512=0.2, at1024=0.2), "256", ""),
-        "alibi": (shifted(base, at512=0.03, at1024=0.04), "≥ 1024", "-0.0400"),
-        "nope": (shifted(base, at512=-0.125, at1024=0.5), "512", "+0.1250"),
-        # Once a length was worse, a longer one that is not does not count.
-        "fire": (shifted(base, at512=0.2), "256", ""),
-    }
-    for model, (losses, *_) in truth.items():
-        study.line(study.run(model), losses)
-    study.report()
-    rows = study.named(REACH)
-    for model, (_, length, gain) in truth.items():
-        row = rows[model, "full"]
-        # No interval has two ends, no model several seeds, and no window was scored.
-        assert list(row) == ["model", "method", "reach", "gain"]
-        assert row["reach"] == length, model
-        assert row["gain"].split(" ")[0] == gain, model
-    text = (study.folder / "report" / "report.md").read_text()
-    assert "Both ends of every 95 % interval are the reach itself." in text
-    study.report("delta=0.25")
-    assert study.named(REACH)["rope", "full"]["reach"] == "≥ 1024"
-    study.report("delta=0.0")
-    assert study.named(REACH)["alibi", "full"]["reach"] == "256"
-
-
-def test_reach_is_of_the_mean_over_seeds_and_each_seeds_own_stands_beside_it(study):
-    base = bumpy()
-    study.line(study.run("rope", 0), shifted(base))
-    study.line(study.run("rope", 1), shifted(base, at512=0.2, at1024=0.2))  # 0.1 in the mean
-    study.line(study.run("rope", 2), {**shifted(base), 512: "no room"}, pattern=Blockwise())
-    study.report()
-    rows = study.named(REACH)
-    assert rows["rope", "full"]["reach"] == "256"
-    assert rows["rope", "full"]["each seed"] == "≥ 1024, 256"
-    study.report("delta=0.11")
-    assert study.named(REACH)["rope", "full"]["reach"] == "≥ 1024"
-    assert study.named(REACH)["rope", "full"]["each seed"] == "≥ 1024, 256"
-
-
-def two_documents(first: float, second: float) -> np.ndarray:
-    return np.array([[first], [second]])
-
-
-def test_the_comparison_with_the_window_is_that_of_the_losses_by_hand(study):
-    base = bumpy(2)
-    for model, shift in (("rope", (-0.25, -0.25)), ("nope", (-0.125, -0.375)), ("alibi", (1, 1))):
-        run = study.run(model)
-        study.line(run, shifted(base), pattern=Window())
-        study.line(run, {**shifted(base), 1024: base + two_documents(*shift)})
-    study.report()
-    rows = study.named(REACH)
-    assert list(rows["rope", "full"])[:4] == ["model", "method", "verdict", "reach"]
-    alike, spread, worse = (rows[m, "full"] for m in ("rope", "nope", "alibi"))
-    assert alike["against window"] == "-0.2500 [-0.2500, -0.2500]" and alike["at"] == "1024"
-    assert alike["verdict"] == "better than a window"
-    # Two documents: the jackknife's error is half their difference, t with one degree 12.7062.
-    assert spread["against window"] == "-0.2500 [-1.8383, +1.3383]"
-    assert spread["verdict"] == "no better than a window"
-    assert worse["verdict"] == "worse than a window" and worse["against window"][:7] == "+1.0000"
-    assert rows["rope", "window"]["against window"] == ""  # not with itself
-
-
-OTHERS = {
-    "variant": ({}, ("lr=2e-2",)),
-    "text": ({"text": "bbbbbbbb"}, ()),
-    "precision": ({"precision": "bfloat16"}, ()),
-    "a window of another size": ({"pattern": Window(64)}, ()),
-    "an extended window": ({"extension": PI()}, ()),
-}
-
-
-@pytest.mark.parametrize("what", OTHERS)
-def test_only_the_same_models_window_of_the_trained_length_counts(study, what):
-    labels, overrides = OTHERS[what]
-    run, base = study.run(), bumpy()
-    study.line(run, shifted(base))
-    study.line(study.run("rope", 0, *overrides), shifted(base), **{"pattern": Window(), **labels})
-    found = claims(make_series(read_newest(study.folder, EVALUATIONS), {}), 0.05)
-    assert len(found) == 2 and all(claim.window is None for claim in found)
-    study.line(run, shifted(base, at1024=0.5), pattern=Window(TRAINED))
-    made = claims(make_series(read_newest(study.folder, EVALUATIONS), {}), 0.05)
-    values = [c.window.difference.value for c in made if c.window and c.series.is_plain]
-    assert values == [-0.5]
-
-
-def test_a_failing_length_ends_the_reach_and_is_shown_everywhere(study):
-    base = bumpy()
-    why = "needs about 3 GiB, 1 GiB are free"
-    study.line(study.run(), {**shifted(base), 512: why})
-    study.report()
-    (row,) = study.table(REACH)
-    assert row["reach"] == "256"
-    (row,) = study.table("Cells without a number")
-    assert (row["model"], row["method"], row["lengths"]) == ("rope", "full", "512")
-    assert row["reason"] == f"out of memory ({why})"
-    for metric in ("Perplexity per token", "Bits per byte"):
-        (row,) = study.table(f"{metric}, segments-{LONGEST}")
-        assert row["512"] == "OOM" and float(row["1024"]) > 0
-    (row,) = study.table(f"Perplexity of the last 32 tokens of a window, segments-{LONGEST}")
-    assert row["512"] == "out of memory"
-    (curve,) = length_chart(make_series(read_newest(study.folder, EVALUATIONS), {})).curves
-    points = {int(point.x): point for point in curve.points}
-    assert math.isnan(points[512].y) and points[512].note == f"out of memory ({why})"
-    assert points[1024].y > 0 and points[1024].note == ""
-    page = (study.folder / "report" / "report.html").read_text()
-    assert f"512: out of memory ({why})" in (study.folder / "report" / "report.md").read_text()
-    assert re.search(r'class="pt failed"[^>]*data-x="512"', page) and why in page
-
-
-def test_a_seed_that_failed_or_is_missing_is_not_averaged_away(study):
-    base = bumpy()
-    study.line(study.run("rope", 0), shifted(base))
-    study.line(study.run("rope", 1), {64: base, 256: base, 512: "no room"})
-    study.report()
-    rows = {row["lengths"]: row for row in study.table("Cells without a number")}
-    assert rows["512"]["reason"] == "out of memory (no room)"
-    assert rows["1024"]["reason"] == "seed 1 was not scored"
-    (row,) = study.table(REACH)
-    assert row["reach"] == "256" and row["each seed"] == "≥ 1024, 256"
-
-
-def test_prefixes_have_no_reach_for_their_lengths_score_other_tokens(study):
-    study.line(study.run(), shifted(bumpy()), protocol=Prefix())
-    folder = study.report()
-    names = {path.name for path in folder.glob("*.csv")}
-    assert not any("reach" in name or "long-range" in name for name in names)
-    assert "perplexity-per-token--prefix-1024.csv" in names
-    study.line(study.run(), shifted(bumpy()))
-    names = {path.name for path in study.report().glob("*.csv")}
-    assert [name for name in sorted(names) if "reach" in name] == [
-        "reach-and-gain--segments-1024.csv"
-    ]
-
-
-# --- differences
-
-
-def test_differences_have_the_right_sign_and_holm_counts_every_comparison(study):
-    base = bumpy()
-    for model, shift in (("rope", 0.0), ("alibi", 0.25), ("nope", -0.125)):
-        study.line(study.run(model), shifted(base + shift))
-    for model in ("rope", "alibi"):
-        study.line(study.run(model), shifted(base), pattern=Blockwise())
-    study.line(study.run("nope"), shifted(base), pattern=Window())  # the baseline has none
-    study.report("baseline=rope")
-    rows = study.named(DIFFERENCES)
-    assert set(rows) == {("alibi", "full"), ("nope", "full"), ("alibi", "blockwise")}
-    assert rows["alibi", "full"]["minus rope"] == "+0.2500 [+0.2500, +0.2500]"
-    assert rows["nope", "full"]["minus rope"] == "-0.1250 [-0.1250, -0.1250]"
-    # All of 6 documents differ alike: 2 of 64 sign patterns are as far, then times 3, 2 and 1.
-    assert [rows[key]["p"] for key in sorted(rows)] == ["1.0000", "0.0312", "0.0312"]
-    assert {rows[m, "full"]["p (Holm)"] for m in ("alibi", "nope")} == {"0.0938"}
-    assert rows["alibi", "blockwise"]["p (Holm)"] == "1.0000"
-    markdown = (study.folder / "report" / "report.md").read_text()
-    assert "corrected for 3 comparisons" in markdown
-    assert "(all 64 flips of the signs of whole documents, so p is at least 0.0312)" in markdown
-    study.report("baseline=alibi")
-    assert study.named(DIFFERENCES)["rope", "full"]["minus alibi"][:7] == "-0.2500"
-
-
-def test_the_baseline_may_be_missing_under_one_protocol_or_length(study):
-    base = bumpy()
-    for model in ("rope", "alibi"):
-        study.line(study.run(model), shifted(base))
-    study.line(study.run("alibi"), shifted(base), protocol=Fixed(32))
-    study.report("baseline=rope")
-    assert set(study.named(DIFFERENCES)) == {("alibi", "full")}
-    study.cell(study.run("rope"), 1024, "no room")
-    study.report("baseline=rope")
-    assert not list((study.folder / "report").glob("differences*"))
-    with pytest.raises(ConfigError, match="baseline=xpos: there are alibi, rope"):
-        study.report("baseline=xpos")
-
-
-VOCABULARIES = {
-    "another tokenizer": ("tokenizer=bpe", 4),
-    "the same by name, with other pieces": ("tokenizer.name=bytes", 3),
-}
-
-
-@pytest.mark.parametrize("what", VOCABULARIES)
-def test_tokens_of_another_vocabulary_are_not_compared(study, what):
-    """Both have the same documents and positions, and still not the same tokens."""
-    override, n_bytes = VOCABULARIES[what]
-    base = bumpy()
-    study.line(study.run(), shifted(base))
-    study.line(study.run("alibi"), shifted(base + 0.5))
-    study.line(study.run("nope", 0, override), shifted(base + 0.5), n_bytes=n_bytes)
-    study.report("baseline=rope", f"judge={study.run().name}")
-    assert {row["model"] for row in study.table(DIFFERENCES)} == {"alibi"}
-    assert not any(row["model"].startswith("nope") for row in study.table(KEYS))
-
-
-def test_texts_and_precisions_are_compared_each_with_its_own_baseline(study):
-    base = bumpy()
-    for labels, far in (({}, 0.5), ({"text": "bbbbbbbb"}, 0.25), ({"precision": "bfloat16"}, 1.0)):
-        study.line(study.run(), shifted(base + 7 * far), **labels)
-        study.line(study.run("alibi"), shifted(base + 8 * far), **labels)
-    study.report("baseline=rope")
-    rows = study.named(DIFFERENCES)
-    assert {method: row["minus rope"][:7] for (_, method), row in rows.items()} == {
-        "full on books aaaaaaaa in float32": "+0.5000",
-        "full on books bbbbbbbb in float32": "+0.2500",
-        "full on books aaaaaaaa in bfloat16": "+1.0000",
-    }
-
-
-# --- long-range tokens
-
-
-def picked(places: list[tuple[int, int]], value: float, base: float = 1.0) -> np.ndarray:
-    """Losses that are `base`, but for these (document, position)."""
-    found = flat(base)
-    for document, position in places:
-        found[document, position - 1] = value
-    return found
-
-
-# What each seed finds hard without context; (5, 9) falls far, but not to what can be told.
-HARD = {0: [(0, 3), (4, 70)], 1: [(1, 5), (2, 200), (3, 1000)]}
-
-
-def long_range(study: Study, model: str = "rope", seeds: tuple[int, ...] = (0, 1)) -> None:
-    for seed in seeds:
-        run, other = study.run(model, seed), HARD[1 - seed]
-        short = picked(HARD[seed], 4.0)
-        short[5, 8] = 9.0
-        trained = picked([(5, 9)], 2.5)
-        longest = picked(other, 0.25 if seed == 0 else 0.75)
-        study.line(run, {64: short, 256: trained, 512: "no room", 1024: longest})
-
-
-def test_another_seed_chooses_the_tokens(study):
-    long_range(study)
-    study.report()
-    (row,) = study.table(KEYS)
-    # Seed 0 is measured on the three tokens of seed 1, and finds none of them hard.
-    assert row["tokens"] == "3, 2"
-    assert (row["64"], row["256"], row["512"], row["1024"]) == ("1.000", "1.000", "", "0.500")
-    markdown = (study.folder / "report" / "report.md").read_text()
-    assert "another seed of the variant" in markdown and "judged itself" not in markdown
-    study.report("key_alpha=3.5")
-    (row,) = study.table(KEYS)
-    assert row["tokens"] == "0, 0" and row["64"] == ""
-
-
-def test_a_run_that_judges_itself_is_flagged(study):
-    long_range(study, seeds=(0,))
-    study.report()
-    (row,) = study.table(KEYS)
-    assert (row["tokens"], row["64"]) == ("2", "4.000")
-    markdown = (study.folder / "report" / "report.md").read_text()
-    assert "A run that judged itself shows a gain where there is none" in markdown
-
-
-def test_a_named_judge_chooses_for_all(study):
-    long_range(study, seeds=(0,))
-    long_range(study, "alibi", (1,))
-    study.line(study.run("nope"), {64: flat(1.5), 256: flat()}, pattern=Window())
-    judge = study.run("alibi", 1).name
-    study.report(f"judge={judge}")
-    rows = study.named(KEYS)
-    assert {key: (row["tokens"], row["64"]) for key, row in rows.items()} == {
-        ("rope", "full"): ("3", "1.000"), ("alibi", "full"): ("3", "4.000"),
-        ("nope", "window"): ("3", "1.500"),
-    }  # fmt: skip
-    markdown = (study.folder / "report" / "report.md").read_text()
-    assert f"Judge: {judge}" in markdown and "judged itself" in markdown  # alibi was
-    with pytest.raises(ConfigError, match=f"judge=me: .* are {judge}, rope"):
-        study.report("judge=me")
-
-
-def test_a_length_scored_without_some_of_the_tokens_has_no_number_on_them(study):
-    run = study.run()
-    study.line(run, {64: picked([(0, 3), (5, 9)], 4.0), 256: flat(), 512: flat(1, 3)})
-    study.report()
-    (row,) = study.table(KEYS)
-    assert (row["tokens"], row["64"], row["512"]) == ("2", "4.000", "")
 
 
 # --- the other tables
@@ -504,7 +214,7 @@ def test_loss_by_context_is_that_of_targets_with_as_much_context(study):
     assert covered == list(range(1, 1025))
 
 
-# --- files, and what is wrong with them
+# --- files
 
 
 def test_everything_is_written_and_a_second_report_replaces_it(study):
@@ -531,192 +241,6 @@ def test_everything_is_written_and_a_second_report_replaces_it(study):
         assert not re.search(r"(?<![\d.])2\.72(?!\d)", text)  # 122.72 may be a place in a chart
     with (folder / "perplexity-per-token--segments-1024.csv").open(newline="") as file:
         assert [row["model"] for row in csv.DictReader(file)] == ["rope"]
-
-
-@pytest.fixture
-def scored(study) -> Study:
-    for model in ("rope", "alibi"):
-        study.line(study.run(model), shifted(bumpy()))
-    return study
-
-
-def told(study: Study, *arguments: str) -> tuple[int, list[str]]:
-    """Exit code and lines of the command, without the one that says how much is read."""
-    result = completed("report", f"outputs={study.outputs}", *arguments, cwd=study.outputs.parent)
-    assert "Traceback" not in result.stderr, result.stderr
-    lines_ = result.stderr.strip().splitlines()
-    if lines_[0].startswith("lexp: reading "):
-        lines_ = lines_[1:]
-    if result.returncode == 0:
-        page = study.folder / "report" / "report.html"
-        assert f"open: {page.resolve().as_uri()}" in lines_
-    return result.returncode, lines_
-
-
-BAD = {
-    "name=nothing": (2, "no run in", "studies there: default"),
-    "baseline=xpos": (2, "baseline=xpos", "there are alibi, rope"),
-    "judge=xpos": (2, "judge=xpos", "rope-nano-", "alibi-nano-"),
-    "model=xpos": (2, "model=xpos", "has runs of alibi, rope"),
-    "delta=-0.1": (2, "delta=-0.1", "from 0"),
-    "last_k=0": (2, "last_k=0", "at least 1"),
-    "key_alpha=0": (2, "key_alpha=0", "above 0"),
-    "show=some": (2, "show=some", "answer or all"),
-}
-
-
-@pytest.mark.parametrize("words", BAD)
-def test_bad_input_is_one_line_and_its_exit_code(scored, words):
-    code, *parts = BAD[words]
-    got, said = told(scored, words)
-    assert got == code and len(said) == 1 and said[0].startswith("lexp: "), said
-    assert all(part in said[0] for part in parts), said
-    assert not (scored.folder / "report").exists()
-
-
-def test_a_study_without_cells_says_what_to_do(study):
-    study.run()
-    code, said = told(study)
-    assert code == 2 and len(said) == 1 and "score some with `lexp eval`" in said[0]
-
-
-DAMAGED = {
-    "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 64])
-    + data[len(data) // 2 + 1 :],
-    "cut": lambda data: data[: len(data) // 2],
-    "empty": lambda data: b"",
-    "gone": None,
-    "of another cell": "swapped",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("damage", DAMAGED)
-def test_a_report_shows_all_but_the_damaged_cell(study, damage):
-    run = study.run()
-    study.line(run, shifted(bumpy(), **{"64": 0.5, "256": 0.0, "512": 0.25}))
-    paths = {int(np.load(p)["length"]): p for p in run.folder.glob("eval/*.npz")}
-    path, change = paths[512], DAMAGED[damage]
-    if change is None:
-        path.unlink()
-    else:
-        path.write_bytes(
-            paths[64].read_bytes() if change == "swapped" else change(path.read_bytes())
-        )
-    with pytest.warns(UserWarning, match=path.name):
-        study.report()
-    (row,) = study.table("Perplexity per token, segments-1024")
-    assert row["512"] == "damaged" and row["64"] and row["256 (trained)"]
-    (failure,) = study.table("Cells without a number")
-    assert failure["lengths"] == "512" and str(path) in failure["reason"]
-    (reach,) = study.table(REACH)
-    assert reach["reach"] == "256"  # not beyond the damaged cell
-    assert path.name in (study.folder / "report/report.md").read_text()
-
-
-def resealed(path: Path, **arrays) -> None:
-    """Other arrays in a cell's file, with the digests of one who wants them to be taken."""
-    with np.load(path) as stored:
-        np.savez(path, **{**dict(stored), **arrays})
-    row = read_sealed(path.with_suffix(".json"))
-    write_sealed(path.with_suffix(".json"), {**row, "arrays_sha256": sha256(path)})
-
-
-FOREIGN = {
-    "losses": lambda old: {"nats": old["nats"] + np.float32(0.5)},
-    "length": lambda old: {"length": np.int64(32)},
-    "protocol": lambda old: {"protocol": np.str_("prefix-1024")},
-    "fewer": lambda old: {name: old[name][1:] for name in ARRAYS},
-}  # fmt: skip
-ARRAYS = ("nats", "document", "position", "context", "bytes")
-
-
-@pytest.mark.parametrize("what", FOREIGN)
-def test_losses_that_are_not_those_of_their_record_are_noticed(study, what):
-    path = study.cell(study.run(), 64, bumpy()).with_suffix(".npz")
-    with np.load(path) as stored:
-        changed = FOREIGN[what](dict(stored))
-    (result,) = read_newest(study.folder, EVALUATIONS)
-    result.check_arrays()
-    resealed(path, **changed)
-    (result,) = read_newest(study.folder, EVALUATIONS)
-    with pytest.raises(DataError, match="another evaluation"):
-        result.check_arrays()
-
-
-def test_any_damage_of_losses_is_found_and_said(study, tmp_path):
-    """Cut anywhere, or with any bit of it turned: the same losses, or a line about the file."""
-    path = study.cell(study.run(), 64, bumpy(2, 40)).with_suffix(".npz")
-    file = ArrayFile(path, sha256(path))
-    whole, truth = path.read_bytes(), read_losses(file)
-    copy, n_found = tmp_path / "copy.npz", 0
-    damaged = [whole[:n] for n in range(0, len(whole), 7)] + [b"", b"\x93NUMPY"]
-    for n in range(0, len(whole), 2):
-        other = bytearray(whole)
-        other[n] ^= 1 << n // 2 % 8
-        damaged.append(bytes(other))
-    for data in damaged:
-        copy.write_bytes(data)
-        with pytest.raises(DataError, match="is damaged"):
-            read_losses(ArrayFile(copy, file.sha256))
-        try:  # with a digest made anew
-            found = read_losses(ArrayFile(copy, sha256(copy)))
-        except DataError as error:
-            assert str(copy) in str(error)
-            n_found += 1
-        else:
-            np.testing.assert_array_equal(found.nats, truth.nats)
-    assert n_found > len(damaged) // 2
-
-
-@pytest.mark.parametrize("column", ["document", "nats", "position"])
-def test_arrays_that_are_no_losses_are_refused(study, column):
-    path = study.cell(study.run(), 64, bumpy()).with_suffix(".npz")
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    wrong = {"document": arrays["document"] + 1, "nats": arrays["document"],
-             "position": arrays["nats"]}  # fmt: skip
-    resealed(path, **{column: wrong[column]})
-    with pytest.warns(UserWarning, match="is not a file of losses"):
-        study.report()
-    (row,) = study.table("Perplexity per token, segments-1024")
-    assert row["64"] == "damaged"
-
-
-def test_a_run_whose_folder_lost_its_config_is_named_and_left_out(scored):
-    (config,) = scored.folder.glob("alibi*/config.json")
-    config.unlink()
-    code, said = told(scored)
-    assert code == 0 and config.parent.name in said[0] and "left out" in said[0]
-    assert {row["model"] for row in scored.table(REACH)} == {"rope"}
-    next(scored.folder.glob("rope*/config.json")).unlink()
-    code, said = told(scored)
-    assert code == 2 and len(said) == 1 and "no run in" in said[0]
-
-
-@pytest.mark.parametrize("damage", ["not JSON", "[]", "{}", "no settings", "an edited one"])
-def test_a_damaged_config_is_exit_code_4(scored, damage):
-    (config,) = scored.folder.glob("alibi*/config.json")
-    stored = json.loads(config.read_text())
-    if damage == "no settings":
-        damage = json.dumps({**stored, "settings": {}})
-    elif damage == "an edited one":
-        stored["settings"]["seed"] = "x"
-        damage = json.dumps(stored)
-    config.write_text(damage)
-    code, said = told(scored)
-    assert code == 4 and len(said) == 1 and str(config) in said[0]
-    if damage == "[]":
-        code, said = told(scored, "model=rope")
-        assert code == 0
-
-
-def test_a_cell_that_is_no_cell_is_like_none(scored):
-    before = {p.name: p.read_text() for p in scored.report().glob("*.csv")}
-    folder = next(scored.folder.glob("rope*/eval"))
-    for name, text in (("x", "{"), ("y", "[]"), ("z", '{"nll": 1}')):
-        (folder / f"{name}.json").write_text(text)
-    with pytest.warns(UserWarning, match=r"eval/[xyz]\.json is left out"):
-        assert {p.name: p.read_text() for p in scored.report().glob("*.csv")} == before
 
 
 # --- a study that was really trained
@@ -749,34 +273,11 @@ def test_the_report_of_a_trained_study_has_the_evaluations_numbers(evaluated):
     assert "Learned ends at 16 tokens" in text
 
 
-def test_methods_are_compared_with_the_same_models_plain_attention(study):
-    """BCA half a nat better for one model, a quarter worse for the other; one family of two."""
-    base = bumpy()
-    for model, shift in (("rope", -0.5), ("alibi", 0.25)):
-        run = study.run(model)
-        study.line(run, shifted(base))
-        study.line(run, shifted(base, at1024=shift), pattern=Blockwise())
-    study.report()
-    rows = study.named(f"Differences of methods at {LONGEST}, segments-{LONGEST}")
-    assert {key: row["minus full"][:7] for key, row in rows.items()} == {
-        ("rope", "blockwise"): "-0.5000",
-        ("alibi", "blockwise"): "+0.2500",
-    }
-    # Six documents that all agree: 2 of 64 sign flips, twice that for two comparisons.
-    assert {row["p"] for row in rows.values()} == {"0.0312"}
-    assert {row["p (Holm)"] for row in rows.values()} == {"0.0625"}
-
-
 def test_an_instrument_that_is_not_known_here_is_named_and_all_else_is_shown(tmp_path, capsys):
     made = Study(tmp_path)
     run = made.run()
     made.line(run, {64: flat(), 256: flat()})
-    analysis = AnalysisResult(
-        Component("growth", "growth", {}), run_info(run.name, run.settings), component_of(Full()),
-        component_of(Extension()), "trained", -1, math.nan, 64, 8, 1.0,
-        ({"layer": 0, "value": 1.0},),
-    )  # fmt: skip
-    write(run.folder, Spec(ANALYSES, "growth", {}), analysis)
+    made.analysis(run)
     page = (made.report() / "report.md").read_text()
     assert "Instrument: growth" in page and "its file is found with --config-dir DIR" in page
     assert "Perplexity per token" in page

@@ -12,8 +12,9 @@ from lexp.commands.report import report
 from lexp.config.schema import plain
 from lexp.evaluate import EVALUATIONS, LAST, EvalResult, RunInfo, ScoredText
 from lexp.extension import Extension
+from lexp.instruments.measure import ANALYSES, AnalysisResult
 from lexp.pattern import Full, Pattern
-from lexp.results import OK, OUT_OF_MEMORY, Spec, component_of, path_of, write
+from lexp.results import OK, OUT_OF_MEMORY, Component, Spec, component_of, path_of, write
 from lexp.runs.run import TRAINED_ON, Run, open_run, run_name, variant
 from lexp.scoring.losses import Losses
 from lexp.scoring.protocol import Protocol, Segments
@@ -34,6 +35,16 @@ def flat(value: float = 1.0, documents: int = DOCUMENTS, n: int = LONGEST) -> np
 def bumpy(documents: int = DOCUMENTS, n: int = LONGEST) -> np.ndarray:
     """Losses [documents, n] in steps that float32 holds exactly, so that shifts stay exact."""
     return np.random.default_rng(5).integers(1024, 3072, (documents, n)) / 1024
+
+
+def shifted(base: np.ndarray, **by_length: float) -> dict[int, np.ndarray]:
+    """Losses by length: base, plus what stands under `at512` and the like."""
+    return {n: base + by_length.get(f"at{n}", 0.0) for n in LENGTHS}
+
+
+def two_documents(first: float, second: float) -> np.ndarray:
+    """Return [2, 1]: what is added to the losses of two documents."""
+    return np.array([[first], [second]])
 
 
 def run_info(name: str, settings: dict, **changes) -> RunInfo:
@@ -138,6 +149,15 @@ class Study:
         asked = next((nats for nats in losses.values() if not isinstance(nats, str)), None)
         for length, nats in losses.items():
             self.cell(run, length, nats, asked=asked, **changes)
+
+    def analysis(self, run: Run) -> None:
+        """Write one measurement, by an instrument that is not known here."""
+        measured = AnalysisResult(
+            Component("growth", "growth", {}), run_info(run.name, run.settings),
+            component_of(Full()), component_of(Extension()), "trained", -1, math.nan, 64, 8, 1.0,
+            ({"layer": 0, "value": 1.0},),
+        )  # fmt: skip
+        write(run.folder, Spec(ANALYSES, "growth", {}), measured)
 
     def report(self, *overrides: str) -> Path:
         """Write the report; where it is."""
