@@ -1,6 +1,6 @@
 """Authors' formulas, typed anew from their papers and from what their code computes.
 
-These have no package. The oracles of tests/oracles.py go pair by pair over short texts; here whole
+These have no package. The oracles of tests/oracles/ go pair by pair over short texts; here whole
 matrices are computed as the authors do, for several numbers of heads, values and gradients.
 """
 
