@@ -7,15 +7,17 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from lexp.commands.run_parts import make_entries
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study import cost as study_weight
 from lexp.commands.study import jobs as study_jobs
 from lexp.commands.study.command import check, study
-from lexp.commands.study.jobs import training_runs
+from lexp.commands.study.jobs import places, training_runs
 from lexp.config.job_configs import JobConfigs
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.display.terminal import TableConsole
+from lexp.model.layers import in_turns
 from lexp.pattern import Blockwise, Full, Trained, Window
 from lexp.report.expected import Perplexities, blocks_of, split_name
 from lexp.report.published import load_published
@@ -46,7 +48,7 @@ def checked(name: str, scale: str):
 def test_the_studies_of_the_issue_are_there():
     assert sorted([
         "lex", "nope_variance", "tisa", "kerple", "alibi", "nope_length", "context_extension",
-        "training_dynamics", "zoo", "tisa_mlm",
+        "training_dynamics", "zoo", "tisa_mlm", "hybrid", "mixers",
     ]) == NAMES  # fmt: skip
 
 
@@ -139,6 +141,76 @@ def test_training_dynamics_has_a_plain_window_beside_every_gain(scale):
     _, _, jobs = checked("training_dynamics", scale)
     patterns = [set(job.plan.config.attention) for job in jobs if isinstance(job.plan, EvalPlan)]
     assert patterns == [{"full", "blockwise", "window"}]
+
+
+# Layers of eight that see every earlier key in training.
+GLOBAL = {
+    "rope": range(8), "nope": range(8), "rope_local": (), "gemma3": (5,),
+    "swan": (3, 7), "rnope_swa": (3, 7), "irope": (3, 7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_hybrid_has_its_global_layers(scale):
+    runs = training_runs(checked("hybrid", scale)[2])
+    assert sorted(run.model.name for run in runs) == sorted([*GLOBAL, "irope"])
+    for run in runs:
+        patterns = in_turns([entry.pattern for entry in make_entries(run)], run.size.n_layers)
+        is_global = tuple(n for n, pattern in enumerate(patterns) if isinstance(pattern, Full))
+        assert {n for n in is_global if n < 8} == set(GLOBAL[run.model.name]), run.model.name
+        assert run.size.n_layers >= 8
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_temperature_is_compared_with_none(scale):
+    """iRoPE is trained with its own and without; the others are read with log n and without."""
+    _, _, jobs = checked("hybrid", scale)
+    strengths = {
+        run.model.layers[3].position.values["strength"]
+        for run in training_runs(jobs)
+        if run.model.name == "irope"
+    }
+    assert strengths == {0.0, 0.1}
+    read = {name for name, _, _ in places(jobs)}
+    for model in ("rope", "nope", "swan", "rnope_swa", "gemma3"):
+        assert {f"{model}, trained", f"{model}, trained log_n"} <= read
+
+
+@pytest.mark.parametrize("name", ["hybrid", "mixers"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_baseline_is_named_and_read_in_blocks_and_in_a_window_of_the_trained_length(
+    name, scale
+):
+    _, chosen, jobs = checked(name, scale)
+    read = places(jobs)
+    farthest = max(at for _, _, at in read)
+    assert farthest >= 8
+    for method in ("trained", "blockwise", "window"):
+        assert {at for row, _, at in read if row == f"rope, {method}"} >= {1, farthest}
+    for job in jobs:
+        if isinstance(job.plan, EvalPlan):
+            windows = [m.pattern for m in job.plan.methods if m.label == "window"]
+            assert all(pattern == Window() for pattern in windows)  # of the trained length
+            assert [protocol.name for protocol in job.plan.protocols] == ["fixed"]
+    assert chosen.stages[-1].values["baseline"] == "rope"
+    assert "the baseline" in " ".join(chosen.deviations) and "`rope, window`" in str(
+        chosen.deviations
+    )
+
+
+@pytest.mark.parametrize("name", ["hybrid", "mixers"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_models_are_compared_at_one_budget(name, scale):
+    """Parameters to 0.5 %, as the deviations of the study say, and the same tokens and steps."""
+    runs = training_runs(checked(name, scale)[2])
+    budgets = {
+        (r.tokens, r.n_steps, r.batch_tokens, r.train_len, r.lr, r.size.n_layers) for r in runs
+    }
+    assert len(budgets) == 1
+    n_tokens = 256 if scale == "mini" else 50257
+    counts = {run.model.name: study_weight.n_parameters(run, n_tokens) for run in runs}
+    for model, count in counts.items():
+        assert count == pytest.approx(counts["rope"], rel=5e-3), model
 
 
 # Where a study's numbers were printed: arXiv number, trained length, and lengths that the paper
