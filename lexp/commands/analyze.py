@@ -103,8 +103,11 @@ def _analyze_all(
         except LexpError as error:
             problems.append(error)
     trained, random = (state in states for state in STATES)
-    n_models = sum(len(checkpoints) * trained + random for _, checkpoints in selected)
-    per_token = len(plan.methods) * len(plan.instruments) * n_texts
+    n_models = sum(
+        len(opened.methods) * (len(checkpoints) * trained + random)
+        for opened, checkpoints in selected
+    )
+    per_token = len(plan.instruments) * n_texts
     results: list[AnalysisResult] = []
     with Console("analyzing", per_token * sum(plan.lengths) * n_models) as console:
         for opened, checkpoints in selected:
@@ -113,7 +116,9 @@ def _analyze_all(
                 for info, tested in _models(opened, checkpoints, plan):
                     for length in plan.lengths:
                         ids = first_tokens(tested, length, n_texts)
-                        for method, instrument in itertools.product(plan.methods, plan.instruments):
+                        for method, instrument in itertools.product(
+                            opened.methods, plan.instruments
+                        ):
                             words = opened.run.name, info.state, instrument.label, method.label
                             console.advance(0, f"{' '.join(words)} {length}")
                             results.append(measure(tested, instrument, method, ids, info))

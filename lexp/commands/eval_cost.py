@@ -71,7 +71,7 @@ def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: TableConsole) -> N
             rich.print(f"{opened.run.name}: {error}")
             continue
         free = available_bytes(next(tested.model.parameters()).device)
-        for targets, method in itertools.product(opened.targets, plan.methods):
+        for targets, method in itertools.product(opened.targets, opened.methods):
             need = needs.setdefault((targets.label, method.label), EvalCost())
             _add(need, tested, targets, method, speeds)
         read = opened.store.fingerprint, opened.store.tokenizer.digest

@@ -99,7 +99,7 @@ def _events_at(opened: RunWithData, selected: Checkpoint | None, plan: EvalPlan)
         waiting.append(Progress(n_tokens, None))
 
     for targets in opened.targets:
-        for result in evaluate(tested, targets, plan.methods, starting, advance):
+        for result in evaluate(tested, targets, opened.methods, starting, advance):
             yield from waiting
             waiting.clear()
             yield ResultReady(result, not all(was_stored))

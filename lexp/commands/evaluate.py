@@ -88,15 +88,19 @@ def _evaluate_all(
     results.csv follows each new result. What keeps a run from being scored is added to `problems`.
     """
     results: list[EvalResult] = []
-    n_methods, study = len(plan.methods), plan.config.study_folder
+    study = plan.config.study_folder
     all_targets = [
-        targets
+        (targets, len(opened.methods))
         for opened in runs
         for _ in range(count_checkpoints(opened.run, plan.checkpoints))
         for targets in opened.targets
     ]
-    n_cells = sum(n_methods * len(targets.lengths) for targets in all_targets)
-    total = n_methods * sum(targets.n_read(n) for targets in all_targets for n in targets.lengths)
+    n_cells = sum(n_methods * len(targets.lengths) for targets, n_methods in all_targets)
+    total = sum(
+        n_methods * targets.n_read(length)
+        for targets, n_methods in all_targets
+        for length in targets.lengths
+    )
     n_workers = choose_workers(plan.config.workers, runs, total)
     with Console("evaluating", total) as console:
         by = f", {n_workers} at once" if n_workers > 1 else ""

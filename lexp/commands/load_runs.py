@@ -22,7 +22,15 @@ from lexp.commands.texts import Texts
 from lexp.config.settings import HF, HfRunConfig, Node, TrainConfig
 from lexp.data import Store
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
-from lexp.evaluate import LAST, EvalTargets, ModelIdentity, ModelUnderTest, RunInfo
+from lexp.evaluate import (
+    LAST,
+    EvalTargets,
+    Method,
+    ModelIdentity,
+    ModelUnderTest,
+    RunInfo,
+    methods_for,
+)
 from lexp.model.transformer import Transformer
 from lexp.results import OUT_OF_MEMORY
 from lexp.runs import checkpoint
@@ -45,7 +53,8 @@ from lexp.system.text import counted
 class RunWithData:
     """A finished run, its settings, and what it is to be scored on.
 
-    dataset: its name. texts: of all runs of the command.
+    dataset: its name. methods: of the command, as they are for this run. texts: of all runs of the
+    command.
     """
 
     run: Run
@@ -53,6 +62,7 @@ class RunWithData:
     dataset: str
     store: Store
     targets: tuple[EvalTargets, ...]
+    methods: tuple[Method, ...]
     texts: Texts
 
 
@@ -82,7 +92,8 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
         )
     if isinstance(config, HfRunConfig):
         refuse_other_ids(run, store.splits["test"])
-    return RunWithData(run, config, dataset.name, store, text.targets, texts)
+    methods = methods_for(training_pattern(config), plan.methods)
+    return RunWithData(run, config, dataset.name, store, text.targets, methods, texts)
 
 
 def _check_parts(run: Run, config: TrainConfig | HfRunConfig) -> None:

@@ -1,7 +1,7 @@
 """The command `lexp probe`."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -83,9 +83,10 @@ def _probe_all(
     results: list[ProbeResult] = []
     study, probes = plan.config.study_folder, plan.probes
     passes = sum(probe.n_passes for probe in probes.probes) * probes.samples
-    total = len(runs) * len(plan.methods) * sum(plan.lengths) * passes
+    n_methods = sum(len(opened.methods) for opened in runs)
+    total = n_methods * sum(plan.lengths) * passes
     with Console("probing", total) as console:
-        n_cells = len(runs) * len(plan.methods) * len(plan.lengths) * len(probes.probes)
+        n_cells = n_methods * len(plan.lengths) * len(probes.probes)
         cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
         console.say(f"{cells}, {total / 1e6:.2f}M tokens to read")
         for opened in runs:
@@ -104,7 +105,8 @@ def _probe_all(
                 problems.append(error)
                 continue
             material = Material(tested.tokens, opened.store.tokenizer)
-            of_run = list(run_probes(tested, material, probes, starting, console.advance))
+            asked = replace(probes, methods=opened.methods)
+            of_run = list(run_probes(tested, material, asked, starting, console.advance))
             append_probes(study, list(itertools.compress(of_run, are_new)))
             results += of_run
     write_probes(study)

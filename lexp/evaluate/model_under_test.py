@@ -1,8 +1,8 @@
 """The model under test: a trained model with its text, and the methods by which it is run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from lexp.data import Tokens
 from lexp.data.lost_text import MOST_LOST
 from lexp.extension import Extension, Lengths, Sample, method_label
 from lexp.model.transformer import Transformer
-from lexp.pattern import Pattern, refuse_nothing_replaced, replaced
+from lexp.pattern import Full, Pattern, Trained, is_replaceable, refuse_nothing_replaced, replaced
 from lexp.results import component_spec
 from lexp.system.errors import NotDefined
 from lexp.training.objective import CausalLM, Objective, refuse_other_attention
@@ -125,6 +125,18 @@ class Method:
     def label(self) -> str:
         """Return the name in tables: both names, the extension's only where there is one."""
         return method_label(self.pattern.label, self.extension.label)
+
+
+def methods_for(trained: Pattern, asked: Sequence[Method]) -> tuple[Method, ...]:
+    """Return the methods by which a model is run, of those that a command asks for.
+
+    A model without full attention, such as a recurrent one, runs as it was trained in place of
+    attention=[full]: the usual methods then give a number of every model.
+    """
+    if is_replaceable(trained):
+        return tuple(asked)
+    own = [replace(m, pattern=Trained()) if type(m.pattern) is Full else m for m in asked]
+    return tuple(dict.fromkeys(own))
 
 
 def model_spec(tested: ModelUnderTest, method: Method, length: int) -> dict[str, Any]:

@@ -8,7 +8,13 @@ from lexp.pattern.bidirectional import (
     BidirectionalWindow,
     TwoSided,
 )
-from lexp.pattern.in_turns import InTurns, in_turns, refuse_nothing_replaced, replaced
+from lexp.pattern.in_turns import (
+    InTurns,
+    in_turns,
+    is_replaceable,
+    refuse_nothing_replaced,
+    replaced,
+)
 from lexp.pattern.none import NoAttention
 from lexp.pattern.remapped import DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
 from lexp.pattern.sinks import LMInfinite, Sinks
@@ -17,6 +23,6 @@ __all__ = [
     "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow", "Blockwise",
     "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE", "NoAttention",
     "OwnChunk", "Pattern", "ReRoPE", "SelfExtend", "Sinks", "Trained", "TwoSided", "Window",
-    "in_turns",
+    "in_turns", "is_replaceable",
     "refuse_nothing_replaced", "replaced",
 ]  # fmt: skip

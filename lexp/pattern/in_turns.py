@@ -63,18 +63,24 @@ def replaced(trained: Pattern, method: Pattern) -> Pattern:
     return in_turns(tuple(method if p.sees_all else p for p in trained.turns))
 
 
+def is_replaceable(trained: Pattern) -> bool:
+    """Return True if a model has a layer whose pattern a method may replace."""
+    if not trained.attends:
+        return False
+    return not isinstance(trained, InTurns) or any(p.sees_all for p in trained.turns)
+
+
 def refuse_nothing_replaced(trained: Pattern, method: Pattern) -> None:
     """Raise NotDefined if a method is for layers with plain attention and the model has none."""
-    if isinstance(method, Trained):
+    if isinstance(method, Trained) or is_replaceable(trained):
         return
     if not trained.attends:
         raise NotDefined(
             f"{method.name} is a pattern of attention, which no layer of this model computes; use "
             "attention=[trained]"
         )
-    if isinstance(trained, InTurns) and not any(p.sees_all for p in trained.turns):
-        own = ", ".join(f"layer {n}: {p.label}" for n, p in enumerate(trained.turns, 1))
-        raise NotDefined(
-            f"{method.name} replaces full attention, which no layer was trained with ({own}); "
-            "use attention=[trained]"
-        )
+    own = ", ".join(f"layer {n}: {p.label}" for n, p in enumerate(trained.turns, 1))
+    raise NotDefined(
+        f"{method.name} replaces full attention, which no layer was trained with ({own}); "
+        "use attention=[trained]"
+    )

@@ -9,13 +9,11 @@ from lexp.display.heat import heat_style
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import EvalResult
 from lexp.report.perplexity_chart import length_curves, results_chart, what_is_shown
-from lexp.report.study_results import PLAIN
+from lexp.report.study_results import AS_TRAINED, PLAIN
 
 TITLE = "Perplexity relative to the trained length"
 # From so many models on, curves cannot be followed any more.
 MANY_MODELS = 10
-# Patterns under which a model is as it was trained.
-AS_TRAINED = (*PLAIN, "trained")
 
 
 def results_picture(
@@ -72,7 +70,7 @@ def ratio_map(results: Sequence[EvalResult], notes: Mapping[str, str]) -> Table 
 
 def _start(curve: Curve, curves: Sequence[Curve], train_len: int) -> float:
     """Return the perplexity that a row is divided by; NaN if there is none."""
-    plain = [c for c in curves if c.name == curve.name and c.group in AS_TRAINED]
+    plain = [c for c in curves if c.name == curve.name and c.group in (*PLAIN, AS_TRAINED)]
     for candidate in (*plain, curve):
         for point in candidate.points:
             if point.x == train_len and math.isfinite(point.y):

@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lexp.evaluate import EvalResult
 from lexp.extension import Extension, method_label
+from lexp.pattern import Trained
 from lexp.report.row_names import RowNames, Scored, row_key, row_names, scored_of
 from lexp.results import Component
 from lexp.scoring.losses import Losses
@@ -18,6 +19,8 @@ from lexp.system.text import natural
 
 # Attention to every key that a model may see, causal or not; and how rows follow each other.
 PLAIN = ("full", "bidirectional")
+# The pattern of training, whatever it was.
+AS_TRAINED = Trained.name
 # The most memory that losses take which a report keeps; others are read whenever they are needed.
 KEPT_BYTES, TOKEN_BYTES = 1 << 30, 20
 ORDER = (
@@ -32,7 +35,8 @@ class ResultSeries:
 
     note: what tells the variant from others of its model, such as `lr=0.01`, or "". scored: what
     all results read; only series that agree in it compare. where: what tells that from others of
-    the study, or "".
+    the study, or "". stands_for_full: there is no number of this variant's full attention, so that
+    it as trained is the model as it is.
     """
 
     model: str
@@ -44,6 +48,7 @@ class ResultSeries:
     variant: str
     scored: Scored
     where: str = ""
+    stands_for_full: bool = False
     results: dict[int, dict[int, EvalResult]] = field(default_factory=dict)
 
     @property
@@ -75,7 +80,8 @@ class ResultSeries:
     def is_plain(self) -> bool:
         """Return True if this is the model as it is: every key it may see, no extension."""
         is_own = bool(self.pattern.code)
-        return self.pattern.name in PLAIN and not is_own and not self.is_extended
+        is_full = self.pattern.name in PLAIN or self.stands_for_full
+        return is_full and not is_own and not self.is_extended
 
     @property
     def lengths(self) -> list[int]:
@@ -148,7 +154,20 @@ def make_series(
             ),
         )  # fmt: skip
         series.results.setdefault(result.length, {})[run.seed] = result
-    return sorted(by_key.values(), key=_place)
+    found = list(by_key.values())
+    with_full = {
+        _same_model(one) for one in found if one.is_plain and any(map(one.has_number, one.lengths))
+    }
+    found = [
+        replace(one, stands_for_full=one.pattern.name == AS_TRAINED and key not in with_full)
+        for one, key in zip(found, map(_same_model, found), strict=True)
+    ]
+    return sorted(found, key=_place)
+
+
+def _same_model(series: ResultSeries) -> tuple[str, str, Scored]:
+    """Return what the methods of one model under one protocol and on one text have in common."""
+    return series.variant, series.protocol.label, series.scored
 
 
 def keep_losses(results: Sequence[EvalResult]) -> None:
