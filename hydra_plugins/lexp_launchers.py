@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -22,7 +23,10 @@ def make_all_jobs(launcher: Any, job_overrides: Sequence[Sequence[str]], first: 
 
 
 class Here(BasicLauncher):
-    """Runs jobs one after another in this process; skips trainings that are done."""
+    """Runs jobs one after another in this process; skips trainings that are done.
+
+    Each text is opened once for all runs that train on it.
+    """
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -33,6 +37,10 @@ class Here(BasicLauncher):
         every_job = make_all_jobs(self, job_overrides, initial_job_idx)
         jobs = left_to_do(every_job)
         os.environ["LEXP_SWEEP_JOBS"] = str(len(jobs))
+        if self.config.hydra.job.config_name == "train":
+            from lexp.commands.texts import TrainingTexts
+
+            self.task_function = partial(self.task_function, texts=TrainingTexts())
         with queued(jobs):
             returns = super().launch([job.overrides for job in jobs], initial_job_idx)
         if all(one.status == JobStatus.COMPLETED for one in returns):

@@ -6,6 +6,7 @@ name, in another process or on another machine.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -61,11 +62,12 @@ def _say_loading() -> None:
         say_loading_torch()
 
 
-def _train(config: Any) -> None:
+def _train(config: Any, texts: Any = None) -> None:
+    """Train a run. texts: that the launcher `here` keeps open for all runs of its sweep."""
     _say_loading()
     from lexp.commands.train import train
 
-    _stop_or_go_on(train, config)
+    _stop_or_go_on(partial(train, texts=texts), config)
 
 
 def _eval(config: Any) -> None:

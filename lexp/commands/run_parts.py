@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -11,9 +10,7 @@ from lexp.attention import MakeAttend, make_attend, make_flex
 from lexp.config.instantiate import code_of
 from lexp.config.settings import LayerConfig, ModelConfig, Node, RunConfig, TrainConfig
 from lexp.config.trunk import n_kv_heads
-from lexp.data import Corpus, Store, open_store
-from lexp.data.store import enough_memory
-from lexp.data.tokenizer import TokenizerSpec
+from lexp.data import Corpus
 from lexp.model import layers
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
@@ -22,7 +19,6 @@ from lexp.model.trunk import GPT, Activation, Norm, Trunk, matched_d_ff
 from lexp.pattern import NoAttention, Pattern, in_turns
 from lexp.position import NoPE, Position
 from lexp.system.errors import ConfigError
-from lexp.system.files import make_folder
 from lexp.training.objective import Objective
 
 # No model is that large; building one would fill the memory before anything could be said.
@@ -32,14 +28,6 @@ MAX_LAYERS, MAX_WEIGHTS = 10_000, 10**13
 def make_corpus(dataset: Node) -> Corpus:
     """Return the texts that a dataset names."""
     return dataset.build(Corpus, "dataset")
-
-
-def make_store(dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Store]:
-    """Return a corpus, tokenised; its vocabulary is trained or fetched at its first use."""
-    corpus, folder = make_corpus(dataset), make_folder(cache)
-    spec = tokenizer.build(TokenizerSpec, "tokenizer")
-    with enough_memory(dataset.name):
-        return corpus, open_store(corpus, spec.load(corpus, folder), folder)
 
 
 def make_dims(config: TrainConfig) -> Dims:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,13 +12,45 @@ from lexp.config.settings import Node
 from lexp.data import Corpus, Store, open_store
 from lexp.data.remarks import common_documents, remarks
 from lexp.data.store import enough_memory, map_store, store_folder, stored_hashes
-from lexp.data.tokenizer import Tokenizer
+from lexp.data.tokenizer import Tokenizer, TokenizerSpec
 from lexp.evaluate import EvalTargets
 from lexp.system.errors import DataError, LexpError
-from lexp.system.files import digest
+from lexp.system.files import digest, make_folder
 
 # A data set as it is configured, and the digest of a vocabulary.
 Key = tuple[str, str]
+
+
+@dataclass
+class TrainingTexts:
+    """The texts that the runs of one process are trained on, each opened at its first use.
+
+    All of them train on what a text was then.
+    """
+
+    _corpora: dict[str, Corpus] = field(default_factory=dict)
+    _stores: dict[tuple[str, str, Path], Store] = field(default_factory=dict)
+
+    def open(self, dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Store]:
+        """Return a corpus, tokenised; its vocabulary is trained or fetched at its first use."""
+        key = digest(dataset.values), digest(tokenizer.values), cache
+        corpus = self._corpora.get(key[0]) or make_corpus(dataset)
+        if key not in self._stores:
+            folder, spec = make_folder(cache), tokenizer.build(TokenizerSpec, "tokenizer")
+            with enough_memory(dataset.name):
+                self._stores[key] = open_store(corpus, spec.load(corpus, folder), folder)
+            self._corpora[key[0]] = corpus
+        return corpus, self._stores[key]
+
+
+def text_digests(corpus: Corpus, store: Store) -> dict[str, Any]:
+    """Return the digests of a run's texts and vocabulary, kept in its config."""
+    return {
+        "fingerprint": store.fingerprint,
+        "commit": corpus.commit,
+        "tokenizer": store.tokenizer.digest,
+        "vocab_size": store.tokenizer.vocab_size,
+    }
 
 
 @dataclass(frozen=True)

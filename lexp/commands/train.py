@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -20,7 +19,6 @@ from lexp.commands.run_parts import (
     make_model,
     make_objective,
     make_positions,
-    make_store,
     own_code,
     refuse_shared_mixers,
     training_pattern,
@@ -28,11 +26,12 @@ from lexp.commands.run_parts import (
     unused_entries,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
+from lexp.commands.texts import TrainingTexts, text_digests
 from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train
-from lexp.data import Batches, Corpus, Store
+from lexp.data import Batches, Store
 from lexp.data.remarks import remarks
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
@@ -104,17 +103,21 @@ def _check_layers(settings: TrainConfig) -> None:
                 refuse_beyond_flex(own, train_len, position)
 
 
-def train(config: DictConfig) -> None:
-    """Train one model into its run folder, or resume it where it was stopped."""
+def train(config: DictConfig, texts: TrainingTexts | None = None) -> None:
+    """Train one model into its run folder, or resume it where it was stopped.
+
+    texts: of other runs of this process, if there are any.
+    """
     with report_on_rank_zero():
         settings = check(config)
-    train_run(settings)
+    train_run(settings, texts or TrainingTexts())
 
 
-def train_run(settings: TrainConfig) -> None:
+def train_run(settings: TrainConfig, texts: TrainingTexts) -> None:
     """Train the run of checked settings, or resume it.
 
-    Where torchrun or a SLURM step has started several ranks, all of them train it; rank 0 writes.
+    texts: of all runs of this process. Where torchrun or a SLURM step has started several ranks,
+    all of them train it; rank 0 writes.
     """
     with report_on_rank_zero():
         check_ranks(settings, place().size)
@@ -131,7 +134,7 @@ def train_run(settings: TrainConfig) -> None:
             return
         try:
             with run_lock(settings, folder, group) as heartbeat, group.fail_together():
-                _train_in_memory(settings, folder, group, heartbeat, stop)
+                _train_in_memory(settings, texts, folder, group, heartbeat, stop)
         except SystemExit:
             runtime.hand_back(stop)
             raise
@@ -157,6 +160,7 @@ def _of_other_texts(folder: Path, settings: TrainConfig) -> str:
 
 def _train_in_memory(
     settings: TrainConfig,
+    texts: TrainingTexts,
     folder: Path,
     group: SingleProcess,
     heartbeat: Heartbeat | NullLogger,
@@ -164,7 +168,7 @@ def _train_in_memory(
 ) -> None:
     """Train; OutOfMemory says which setting needs less."""
     _, missing = runtime.catch_out_of_memory(
-        lambda: _train(settings, folder, group, heartbeat, stop)
+        lambda: _train(settings, texts, folder, group, heartbeat, stop)
     )
     if missing:
         now = settings.accumulation
@@ -173,6 +177,7 @@ def _train_in_memory(
 
 def _train(
     settings: TrainConfig,
+    texts: TrainingTexts,
     folder: Path,
     group: SingleProcess,
     heartbeat: Heartbeat | NullLogger,
@@ -183,15 +188,14 @@ def _train(
     precision = runtime.choose_precision(settings.precision, device)
     make_attend = choose_backend(settings.kernel, device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
-    corpus, store = group.after_rank_0(
-        lambda: make_store(settings.dataset, settings.tokenizer, settings.cache)
-    )
+    named = settings.dataset, settings.tokenizer, settings.cache
+    corpus, store = group.after_rank_0(lambda: texts.open(*named))
     if group.is_rank_zero:
         say(*corpus.notes(), *remarks(store, settings.tokenizer.name), *unused_entries(settings))
     steps = loop_settings(settings)
     objective = make_objective(settings)
     batches, spans = _portion(settings, store, steps, objective)
-    data = {**_digests(corpus, store), "code": own_code(settings)}
+    data = {**text_digests(corpus, store), "code": own_code(settings)}
     torch.manual_seed(settings.seed)
     model = make_model(settings, store.tokenizer.vocab_size).to(device)
     if source := _source(settings):
@@ -260,16 +264,6 @@ def _to_the_end(
         job.metrics.close()
         for mirror in job.mirrors:
             mirror.finish()
-
-
-def _digests(corpus: Corpus, store: Store) -> dict[str, Any]:
-    """Return the digests of a run's texts and vocabulary, kept in its config."""
-    return {
-        "fingerprint": store.fingerprint,
-        "commit": corpus.commit,
-        "tokenizer": store.tokenizer.digest,
-        "vocab_size": store.tokenizer.vocab_size,
-    }
 
 
 def _source(settings: TrainConfig) -> tuple[Run, TrainConfig] | None:

@@ -13,14 +13,18 @@ from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import check, eval_
 from lexp.commands.load_runs import open_run_with_data, open_runs
 from lexp.commands.probe import probe
-from lexp.commands.run_parts import make_store
-from lexp.commands.texts import Texts
+from lexp.commands.study.command import _run
+from lexp.commands.study.file import Stage
+from lexp.commands.study.jobs import StudyJob
+from lexp.commands.texts import Texts, TrainingTexts
+from lexp.commands.train import check as check_training
 from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.config.settings import Node
 from lexp.data.tokenizer import Bytes
 from lexp.system.errors import OutOfMemory, StorageError
 from support.config import compose, dataset
+from support.forked import lexp, words_for
 
 
 @pytest.fixture
@@ -88,6 +92,46 @@ def test_bpe_reads_its_texts_once_for_their_fingerprint(tiny, counted):
     assert counted["read"] == 1
 
 
+def test_texts_of_one_process_are_opened_once_each(tiny, counted, texts, tmp_path):
+    """And one text in several vocabularies is read once."""
+    shared = TrainingTexts()
+    bpe = ["tokenizer=bpe", "tokenizer.vocab_size=300"]
+    for overrides, read, verified in (
+        ([], 1, 1), (bpe, 1, 2), (["seed=1"], 1, 2), ([*bpe, "seed=1"], 1, 2),
+        ([f"dataset.test={texts}/test/0.txt"], 2, 3), ([f"outputs={tmp_path}/other"], 2, 4),
+    ):  # fmt: skip
+        settings = check_training(tiny(*overrides))
+        corpus, store = shared.open(settings.dataset, settings.tokenizer, settings.cache)
+        assert counted == {"read": read, "verified": verified, "mapped": 3 * verified}, overrides
+        assert store.fingerprint == corpus.fingerprint()
+        assert store.tokenizer.vocab_size == (300 if "tokenizer=bpe" in overrides else 256)
+    TrainingTexts().open(settings.dataset, settings.tokenizer, settings.cache)
+    assert counted["verified"] == 5
+
+
+def test_trainings_of_a_stage_of_a_study_share_their_texts(tiny, counted):
+    stage = Stage(1, "train", {})
+    plans = [check_training(tiny("tokens=64", f"seed={seed}")) for seed in (0, 1)]
+    assert _run([StudyJob(stage, plan) for plan in plans]) == []
+    assert counted["verified"] == 1
+
+
+def test_a_sweep_in_one_process_opens_its_text_once(texts, tmp_path):
+    def count() -> None:
+        verify = store_module._verify
+
+        def counting(folder):
+            print("verified once more")
+            verify(folder)
+
+        store_module._verify = counting
+
+    words = ("train", "-m", *words_for(texts), "tokens=64", "seed=0,1")
+    ended = lexp(*words, cwd=tmp_path, setup=count)
+    assert ended.code == 0 and ended.said.count("verified once more") == 1, ended.said
+    assert len(list(tmp_path.glob("outputs/default/*/done.json"))) == 2
+
+
 def test_a_test_split_of_training_texts_is_said_at_eval(runs, tmp_path, texts, capsys):
     other = ["dataset=text", f"dataset.test=[{texts}/test/0.txt,{texts}/train/*.txt]"]
     eval_(composed(tmp_path, "eval", *other))
@@ -134,7 +178,7 @@ def test_a_store_that_cannot_be_read_now_is_not_called_damaged(
     """Or the advice would be to delete it. first: at which of the files it begins."""
     settings = plain(tiny())
     parts = Node(settings["dataset"]), Node(settings["tokenizer"]), tmp_path / "cache"
-    make_store(*parts)
+    TrainingTexts().open(*parts)
     n_read = []
     original = store_module.read_own
 
@@ -146,7 +190,7 @@ def test_a_store_that_cannot_be_read_now_is_not_called_damaged(
 
     monkeypatch.setattr(store_module, "read_own", fail)
     with pytest.raises(StorageError, match=f"cannot read .*: {os.strerror(code)}; "):
-        make_store(*parts)
+        TrainingTexts().open(*parts)
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
@@ -155,7 +199,7 @@ def test_caches_follow_the_umask(tiny, tmp_path, mask):
     before = os.umask(mask)
     try:
         dataset, tokenizer = Node(settings["dataset"]), Node(settings["tokenizer"])
-        make_store(dataset, tokenizer, tmp_path / "cache")
+        TrainingTexts().open(dataset, tokenizer, tmp_path / "cache")
     finally:
         os.umask(before)
     found = list((tmp_path / "cache").rglob("*"))

@@ -20,6 +20,7 @@ from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study.cost import print_cost
 from lexp.commands.study.file import Stage, Study, parse_study
 from lexp.commands.study.jobs import CommandPlan, StudyJob, compose_study, training_runs
+from lexp.commands.texts import TrainingTexts
 from lexp.commands.train import train_run
 from lexp.config.settings import ReportConfig, StudyConfig, TrainConfig
 from lexp.config.validation import read_study
@@ -98,22 +99,22 @@ def _say(chosen: Study, stage: Stage) -> None:
 
 def _run(jobs: list[StudyJob]) -> list[LexpError]:
     """Do the jobs of a stage one after the other; return what failed."""
-    problems = []
+    problems, texts = [], TrainingTexts()
     for number, job in enumerate(jobs, 1):
         if len(jobs) > 1:
             say(f"run {number} of {len(jobs)}")
         try:
-            _do(job.plan)
+            _do(job.plan, texts)
         except LexpError as error:
             problems.append(_shown(error, job.stage))
     return problems
 
 
-def _do(plan: CommandPlan) -> None:
-    """Run a command as it was planned."""
+def _do(plan: CommandPlan, texts: TrainingTexts) -> None:
+    """Run a command as it was planned. texts: of all trainings of its stage."""
     match plan:
         case TrainConfig():
-            train_run(plan)
+            train_run(plan, texts)
         case EvalPlan():
             evaluate_runs(plan)
         case ProbeRunPlan():
