@@ -137,9 +137,7 @@ class Texts:
             folder = store_folder(self.plan.config.cache, trained_on, test.tokenizer)
             trained = stored_hashes(folder, "train") if trained_on else None
         if trained is not None:
-            lines += common_documents(
-                test.facts["test"].hashes, "dataset.test", trained, "the run's dataset.train"
-            )
+            lines += common_documents(test, "test", trained, "the run's dataset.train")
         return lines
 
     def _corpus(self, dataset: Node) -> Corpus:

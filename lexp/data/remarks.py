@@ -5,6 +5,11 @@ import numpy as np
 from lexp.data.corpus import SPLITS, Split
 from lexp.data.lost_text import MOST_LOST
 from lexp.data.store import SplitFacts, Store
+from lexp.system.text import counted
+
+# Documents that two splits share and that are a smaller part of the tokens move no number: empty
+# packages, licence headers.
+LEAST_COMMON = 0.001
 
 
 def remarks(store: Store, vocabulary: str, splits: tuple[Split, ...] = SPLITS) -> list[str]:
@@ -12,30 +17,29 @@ def remarks(store: Store, vocabulary: str, splits: tuple[Split, ...] = SPLITS) -
     facts = {split: store.facts[split] for split in splits}
     lines = lost_text(facts, vocabulary)
     for split, of_split in facts.items():
-        n = len(of_split.hashes)
+        n, name = len(of_split.hashes), f"dataset.{split}"
         if of_split.n_vanished:
-            lines.append(f"{of_split.n_vanished} of {n} documents of dataset.{split} have no token")
+            lines.append(f"{_some(of_split.n_vanished, n, name, 'has', 'have')} no token")
         if of_split.n_nul:
             lines.append(
-                f"{of_split.n_nul} of {n} documents of dataset.{split} are NUL characters to a "
-                f"tenth or more ({of_split.first_nul} first): is that UTF-16?"
+                f"{_some(of_split.n_nul, n, name)} NUL characters to a tenth or more "
+                f"({of_split.first_nul} first): is that UTF-16?"
             )
+    train = store.facts["train"].hashes
     for split in splits:
         if split != "train" and "train" in splits:
-            lines += common_documents(
-                store.facts[split].hashes,
-                f"dataset.{split}",
-                store.facts["train"].hashes,
-                "dataset.train",
-            )
+            lines += common_documents(store, split, train, "dataset.train")
     if "test" in splits:
         lines += copies(store.facts["test"].hashes, "dataset.test")
         if "validation" in splits:
-            lines += common_documents(
-                store.facts["test"].hashes, "dataset.test",
-                store.facts["validation"].hashes, "dataset.validation",
-            )  # fmt: skip
+            validation = store.facts["validation"].hashes
+            lines += common_documents(store, "test", validation, "dataset.validation")
     return lines
+
+
+def _some(n: int, total: int, name: str, one: str = "is", more: str = "are") -> str:
+    """Return how many of the documents of a split there are, with the verb of that number."""
+    return f"{n} of {counted(total, 'document')} of {name} {one if n == 1 else more}"
 
 
 def lost_text(facts: dict[Split, SplitFacts], vocabulary: str) -> list[str]:
@@ -55,10 +59,17 @@ def lost_text(facts: dict[Split, SplitFacts], vocabulary: str) -> list[str]:
     ]
 
 
-def common_documents(hashes: np.ndarray, name: str, others: np.ndarray, other: str) -> list[str]:
-    """Say how many documents of one split are in another one too."""
-    n_common = int(np.isin(hashes[hashes != 0], others).sum())
-    return [f"{n_common} of {len(hashes)} documents of {name} are in {other} too"] * (n_common > 0)
+def common_documents(store: Store, split: Split, others: np.ndarray, other: str) -> list[str]:
+    """Say how many documents of one split are in another one too; nothing for a trifle.
+
+    others: hashes of the other split's documents. other: its name.
+    """
+    hashes, lengths = store.facts[split].hashes, store.splits[split].lengths
+    common = (hashes != 0) & np.isin(hashes, others)
+    if not common.any() or lengths[common].sum() < LEAST_COMMON * lengths.sum():
+        return []
+    name = f"dataset.{split}"
+    return [f"{_some(int(common.sum()), len(hashes), name)} in {other} too"]
 
 
 def copies(hashes: np.ndarray, name: str) -> list[str]:
@@ -68,8 +79,8 @@ def copies(hashes: np.ndarray, name: str) -> list[str]:
     if not n_copies:
         return []
     return [
-        f"{n_copies} of {len(hashes)} documents of {name} are copies of others in it; intervals "
-        "take documents as independent"
+        f"{_some(n_copies, len(hashes), name)} copies of others in it; intervals take documents as "
+        "independent"
     ]
 
 

@@ -19,6 +19,8 @@ from lexp.report.tables import cost_table, last_tokens_table, reach_table, seeds
 from lexp.scoring.protocol import ProtocolInfo
 
 HEADING = "Perplexity by context length"
+# The position scheme of most language models.
+BASELINE = "rope"
 # What tells the headings of several protocols apart, by the protocol's name.
 WORDS = {
     "segments": "consecutive windows",
@@ -44,6 +46,16 @@ class ProtocolReport:
         return WORDS.get(self.protocol.name, self.protocol.name)
 
 
+def usual_baseline(all_series: Sequence[ResultSeries], longest: int) -> str:
+    """Return the model that others are compared with unless the user names one.
+
+    rope, or else the first by name, of those with a number at the longest length if there is any.
+    """
+    scored = [one for one in all_series if one.has_number(longest)] or list(all_series)
+    names = [one.name for one in scored if one.model == BASELINE]
+    return names[0] if names else scored[0].name
+
+
 def report_protocol(
     protocol: ProtocolInfo, all_series: list[ResultSeries], settings: ReportConfig
 ) -> ProtocolReport:
@@ -52,7 +64,7 @@ def report_protocol(
     notes = {series.variant: series.note for series in all_series}
     of_series = claims(all_series, settings.delta)
     longest = max(length for series in all_series for length in series.lengths)
-    baseline = settings.baseline or all_series[0].name
+    baseline = settings.baseline or usual_baseline(all_series, longest)
     models = against_baseline(all_series, longest, baseline)
     below = tuple(caption(results))
     charts: list[Chart | None] = []

@@ -147,7 +147,7 @@ def test_what_a_text_lacks_is_said_at_train(tiny, own_texts, capsys):
     said = capsys.readouterr().err.splitlines()
     left_out, copied = said[:2]
     assert "1 of 7 files left out (.gz)" in left_out
-    assert copied == "1 of 4 documents of dataset.test are in dataset.train too"
+    assert copied == "1 of 4 documents of dataset.test is in dataset.train too"
 
 
 def test_memory_that_runs_out_in_tokenising_is_no_matter_of_accumulation(tiny, monkeypatch):

@@ -120,7 +120,7 @@ def test_the_share_of_a_split_is_said_and_kept(tmp_path: Path):
             assert remarks(one, "mine") == [
                 "tokenizer=mine cannot give back 68.8 % of the bytes of dataset.test (unknown, "
                 "dropped or changed characters); bits per byte is not compared",
-                "1 of 3 documents of dataset.test have no token",
+                "1 of 3 documents of dataset.test has no token",
             ]
 
 
@@ -137,16 +137,19 @@ COPIES = {
     "train": ({"train": ["a", "b", "c"], "test": ["a", "c", "x"]},
               ["2 of 3 documents of dataset.test are in dataset.train too"]),
     "all": ({"train": ["a"], "validation": ["a", "y"], "test": ["a"]},
-            ["1 of 2 documents of dataset.validation are in dataset.train too",
-             "1 of 1 documents of dataset.test are in dataset.train too",
-             "1 of 1 documents of dataset.test are in dataset.validation too"]),
+            ["1 of 2 documents of dataset.validation is in dataset.train too",
+             "1 of 1 document of dataset.test is in dataset.train too",
+             "1 of 1 document of dataset.test is in dataset.validation too"]),
     "validation": ({"train": ["t"], "validation": ["a"], "test": ["a", "b"]},
-                   ["1 of 2 documents of dataset.test are in dataset.validation too"]),
+                   ["1 of 2 documents of dataset.test is in dataset.validation too"]),
     "within": ({"train": ["t", "t"], "test": ["a", "b", "a", "a"]},
                ["2 of 4 documents of dataset.test are copies of others in it; intervals take "
                 "documents as independent"]),
     "byte order mark": ({"train": ["a"], "test": ["\ufeffa"]},
-                        ["1 of 1 documents of dataset.test are in dataset.train too"]),
+                        ["1 of 1 document of dataset.test is in dataset.train too"]),
+    "a trifle": ({"train": ["#"], "validation": ["#", "x" * 1000], "test": ["#", "x" * 998]},
+                 ["1 of 2 documents of dataset.test is in dataset.train too",
+                  "1 of 2 documents of dataset.test is in dataset.validation too"]),
     "none": ({"train": ["a"], "validation": ["b"], "test": ["c"]}, []),
 }  # fmt: skip
 
@@ -171,7 +174,7 @@ def test_rows_without_a_text_are_no_copies(tmp_path: Path):
 def test_documents_of_nul_characters_are_said(tmp_path: Path, text, is_said):
     lines = remarks(opened(tmp_path, train=["fine", text]), "mine")
     expected = (
-        "1 of 2 documents of dataset.train are NUL characters to a tenth or more (1.txt first): is "
+        "1 of 2 documents of dataset.train is NUL characters to a tenth or more (1.txt first): is "
         "that UTF-16?"
     )
     assert lines == [expected] * is_said

@@ -41,6 +41,18 @@ def test_differences_have_the_right_sign_and_holm_counts_every_comparison(study)
     assert study.named(DIFFERENCES)["rope", "full"]["minus alibi"][:7] == "-0.2500"
 
 
+@pytest.mark.parametrize(
+    ("models", "baseline"),
+    [(("alibi", "rope"), "rope"), (("xpos", "alibi"), "alibi"), (("alibi", "nope", "t5"), "nope")],
+)
+def test_the_baseline_is_rope_or_the_first_with_a_number(study, models, baseline):
+    failed = {LONGEST: "not defined"} if len(models) == 3 else {}
+    for model in models:
+        study.line(study.run(model), shifted(bumpy()) | (failed if model == "alibi" else {}))
+    study.report()
+    assert f"minus {baseline}" in study.table(DIFFERENCES)[0]
+
+
 def test_the_baseline_may_be_missing_under_one_protocol_or_length(study):
     base = bumpy()
     for model in ("rope", "alibi"):
