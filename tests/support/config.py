@@ -1,8 +1,10 @@
 """Settings of tests: a command's config as the command line composes it, a run of ten steps."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -11,6 +13,7 @@ from lexp.cli import hydra_guard
 from lexp.config.job_configs import JobConfigs
 from lexp.config.schema import register_schemas
 from lexp.data.corpus import SPLITS
+from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
 from support import ROOT
 
@@ -42,6 +45,13 @@ def _configs(word: str) -> JobConfigs:
     hydra_guard.install()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return JobConfigs(GlobalHydra.instance().config_loader(), word)
+
+
+def refusal(check: Callable, word: str, *overrides: str) -> str:
+    """Return the line with which a command refuses its config."""
+    with pytest.raises(ConfigError) as error:
+        check(compose(word, *overrides))
+    return str(error.value)
 
 
 def choices(group: str) -> list[str]:
