@@ -210,7 +210,8 @@ class CheckedRepository(CachingConfigRepository):
     """
 
     def __init__(self, delegate: IConfigRepository, without: str | None = None):
-        super().__init__(delegate)
+        # Not as Hydra's class does, which copies all that it is given: this is a copy already.
+        self.delegate, self.cache = delegate, {}
         self._without = without
 
     def group_exists(self, config_path: str) -> bool:
