@@ -8,22 +8,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from support import ROOT
-from support.forked import completed
+from support.children import Child
+from support.forked import begin, completed
 from support.training import flip_a_bit
 
 pytestmark = pytest.mark.slow
 EVAL = ("lengths=[8,16,32]", "attention=[full,blockwise]", "device=cpu", "precision=float32")
 N_CELLS = 6  # of a run
 
-# Started as a script, it is what the processes that are spawned read first as well. In the process
-# that has kept its first cell of a run named in WHERE, it does what HOW says.
+# The main module of a forked `lexp eval`, which the processes that it spawns read first as well. In
+# the process that has kept its first cell of a run named in WHERE, it does what HOW says.
 SCRIPT = """
-import os, signal, sys, time
+import os, signal, time
 import lexp.evaluate.run as run
 from lexp.results import path_of
 whole = run.write
@@ -39,9 +41,6 @@ def write(folder, spec, *rest):
     return result
 
 run.write = write
-if __name__ == "__main__":
-    from lexp.cli.main import main
-    sys.exit(main())
 """
 
 
@@ -74,18 +73,21 @@ def numbers(study: Path) -> dict:
     return {"rows": rows, "losses": losses}
 
 
-def slowed(study: Path, where: str, how: str, *overrides: str) -> subprocess.Popen:
+def slowed(study: Path, where: str, how: str, *overrides: str) -> Child:
+    """Start `lexp eval` whose processes do what SCRIPT says."""
     folder = study.parent.parent / "pids"
     folder.mkdir(exist_ok=True)
     script = folder.parent / "slowed.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen(
-        [sys.executable, str(script), "eval", f"outputs={study.parent}", *EVAL, *overrides],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WHERE": where,
-             "HOW": how, "PIDS": str(folder)},
-        # A shell lets what it starts in the background ignore Ctrl-C; a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+
+    def with_script() -> None:
+        main = ModuleType("__main__")
+        main.__file__, main.__spec__ = str(script), None
+        sys.modules["__main__"] = main
+
+    return begin(
+        "eval", f"outputs={study.parent}", *EVAL, *overrides, cwd=folder.parent, setup=with_script,
+        OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), WHERE=where, HOW=how, PIDS=str(folder),
     )  # fmt: skip
 
 
@@ -133,14 +135,15 @@ def test_two_processes_give_the_very_numbers_of_one(runs):
 @pytest.mark.parametrize("victim", ["alibi", "rope"])  # the first to be scored, and the last
 def test_a_killed_process_costs_the_run_it_was_at_and_no_other(runs, victim):
     process = slowed(runs, f"/{victim}-", "die", "workers=2")
-    out, said = process.communicate(timeout=240)
-    assert process.returncode == 9 and "Traceback" not in said, said
+    ended = process.end(240)
+    said = ended.said
+    assert ended.code == 9 and "Traceback" not in said, said
     (folder,) = runs.glob(f"{victim}-*")
     last = said.strip().splitlines()[-1]
     assert last.startswith(f"lexp: {folder.name}: its process was killed"), said
     assert len(pids(runs, 1)) == 1 and len(cells_of(runs, victim)) == 1
     for model in {"rope", "alibi", "learned"} - {victim}:
-        assert len(cells_of(runs, model)) == N_CELLS and f"│ {model}" in out
+        assert len(cells_of(runs, model)) == N_CELLS and f"│ {model}" in said
     evaluated(runs, "workers=1")
     assert len(cells_of(runs, victim)) == N_CELLS
 
@@ -169,12 +172,12 @@ def test_no_process_stays_when_the_command_is_ended(runs, how):
     process = slowed(runs, "/eval/", "sleep", "workers=2")
     children = pids(runs, 2)
     assert len(children) == 2 and all(map(alive, children))
-    process.send_signal(getattr(signal, how))
-    _, said = process.communicate(timeout=60)
+    os.kill(process.pid, getattr(signal, how))
+    ended = process.end(60)
     assert all_gone(children)
     if how == "SIGINT":
-        assert process.returncode == 130 and said.splitlines()[-1] == "lexp: interrupted", said
-        assert "Traceback" not in said
+        assert ended.code == 130 and ended.said.splitlines()[-1] == "lexp: interrupted", ended.said
+        assert "Traceback" not in ended.said
     evaluated(runs, "workers=1")  # what was there is whole
     assert all(len(cells_of(runs, m)) == N_CELLS for m in ("rope", "alibi", "learned"))
 

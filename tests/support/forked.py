@@ -17,7 +17,7 @@ import lexp.commands.train
 import lexp.config.comments
 import lexp.config.sweep
 from lexp.cli import main as cli
-from support.children import Ended, run
+from support.children import Child, Ended, start
 from support.config import TINY, dataset
 
 Plugins.instance()  # what is installed is looked through once
@@ -30,6 +30,11 @@ def words_for(texts: Path) -> list[str]:
 
 def lexp(*words: str, cwd: Path, setup=lambda: None, **environment: str) -> Ended:
     """`lexp WORDS` in a folder; setup: done in the child before."""
+    return begin(*words, cwd=cwd, setup=setup, **environment).end()
+
+
+def begin(*words: str, cwd: Path, setup=lambda: None, **environment: str) -> Child:
+    """Start what `lexp` waits for."""
 
     def action() -> None:
         from hydra.core.global_hydra import GlobalHydra
@@ -43,7 +48,7 @@ def lexp(*words: str, cwd: Path, setup=lambda: None, **environment: str) -> Ende
         setup()
         cli.main()
 
-    return run(action, cwd / "said.log")
+    return start(action, cwd / "said.log")
 
 
 def completed(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
