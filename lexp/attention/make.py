@@ -121,6 +121,12 @@ def layer_pairs(pattern: Pattern, positions: Sequence[Position]) -> list[tuple[P
 def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
     """Raise NotDefined if a pattern means nothing to the schemes of a model's layers."""
     pairs = layer_pairs(pattern, positions)
+    for own, scheme in pairs:
+        if scheme.applied_inside and any(branch.moves for branch in own.branches):
+            raise NotDefined(
+                f"{own.name} changes positions, but the layers of {scheme.title} apply their own: "
+                "use a pattern that only masks"
+            )
     if len({own.two_sided for own, _ in pairs}) > 1:
         raise NotDefined(f"{pattern.label}: some layers would be causal, others bidirectional")
     moved = [(n, p, scheme) for n, (p, scheme) in enumerate(pairs, 1) if p.only_moves]

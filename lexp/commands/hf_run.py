@@ -19,6 +19,7 @@ from lexp.data import Tokens
 from lexp.data.tokenizer import Subwords, read_subwords
 from lexp.hf import (
     Described,
+    DescribedGeneral,
     Source,
     describe,
     find_source,
@@ -144,7 +145,7 @@ def fresh_external(run: Run, config: HfRunConfig) -> Transformer:
     return fresh_model(described, config.seed)
 
 
-def _described(run: Run, config: HfRunConfig) -> tuple[Source, Described]:
+def _described(run: Run, config: HfRunConfig) -> tuple[Source, Described | DescribedGeneral]:
     require_transformers()
     try:
         source = find_source(config.path)

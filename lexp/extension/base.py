@@ -76,6 +76,9 @@ class OfSchemes(Extension):
     Where layers have different schemes, it changes those for which it is defined.
     """
 
+    # Whether it multiplies scores and leaves positions as they are.
+    only_scales: ClassVar[bool] = False
+
     def change(self, position: Position, lengths: Lengths) -> Position:
         """Return the changed scheme; NotDefined with the reason if it has no meaning there."""
         raise NotImplementedError
@@ -110,6 +113,10 @@ class OfSchemes(Extension):
 
     def _refuse_closed(self, position: Position) -> None:
         """Raise NotDefined for a scheme of which no part may be changed."""
+        if position.applied_inside and not self.only_scales:
+            raise NotDefined(
+                f"{self.name} changes positions, but the layers of {position.title} apply their own"
+            )
         for part in position.parts:
             if part.samples_positions:
                 raise NotDefined(f"{part.title} was trained at positions beyond the text's")

@@ -41,6 +41,7 @@ class LogNScale(OfSchemes):
     """Scores times max(1, log n / log L), n the keys a query sees (Su 2021; with ReRoPE 2023)."""
 
     name = "log_n"
+    only_scales = True
 
     def change(self, position: Position, lengths: Lengths) -> Position:
         """Return the scheme with the scale."""
@@ -68,6 +69,7 @@ class UniformScale(OfSchemes):
     scale: float | None = None
 
     name = "uniform_scale"
+    only_scales = True
     follows_length = True
 
     def __post_init__(self) -> None:

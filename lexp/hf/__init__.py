@@ -6,11 +6,13 @@ when a model is opened, and is optional.
 """
 
 from lexp.hf.config import Described, describe
+from lexp.hf.general import DescribedGeneral
 from lexp.hf.load import fresh_model, load_model, require_transformers
 from lexp.hf.source import Source, find_source
 
 __all__ = [
     "Described",
+    "DescribedGeneral",
     "Source",
     "describe",
     "find_source",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp.hf.family import FAMILIES, Family
+from lexp.hf.general import DescribedGeneral, describe_general
 from lexp.hf.source import Source, read_config
 from lexp.model.transformer import Dims
 from lexp.system.errors import CheckpointError, ConfigError
@@ -27,16 +28,18 @@ class Described:
     train_len: int | None
     window: int | None
 
+    @property
+    def model_class(self) -> str:
+        """Return the name of the class in transformers."""
+        return self.family.model
 
-def describe(source: Source) -> Described:
+
+def describe(source: Source) -> Described | DescribedGeneral:
     """Read and check config.json; CheckpointError if unreadable, ConfigError if not for lexp."""
     raw = read_config(source)
     kind = raw.get("model_type")
     if kind not in FAMILIES:
-        raise ConfigError(
-            f"path={source.path}: the model family {kind!r} is not supported (those that are: "
-            f"{', '.join(FAMILIES)})"
-        )
+        return describe_general(source, raw)
     refused = _refused(kind, raw)
     if refused:
         raise ConfigError(f"path={source.path}: not supported: {', '.join(refused)}")

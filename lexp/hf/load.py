@@ -7,8 +7,11 @@ import torch
 
 from lexp.hf.attention import NAME, interface
 from lexp.hf.config import Described
-from lexp.hf.model import HFTransformer, adopt
+from lexp.hf.general import DescribedGeneral
+from lexp.hf.general_model import adopt_general
+from lexp.hf.model import adopt
 from lexp.hf.source import Source
+from lexp.model.transformer import Transformer
 from lexp.system.errors import CheckpointError, ConfigError
 
 
@@ -18,7 +21,7 @@ def require_transformers() -> None:
         raise ConfigError("model=hf needs the extra hf: pip install 'lexp[hf]'")
 
 
-def load_model(source: Source, described: Described) -> HFTransformer:
+def load_model(source: Source, described: Described | DescribedGeneral) -> Transformer:
     """Load the trained model in float32, in evaluation mode; CheckpointError if files do not fit.
 
     Safetensors only, from the source's folder alone.
@@ -50,25 +53,28 @@ def _is_table(name: str) -> bool:
     )
 
 
-def fresh_model(described: Described, seed: int) -> HFTransformer:
+def fresh_model(described: Described | DescribedGeneral, seed: int) -> Transformer:
     """Return a model of the same architecture, initialised by transformers from a seed."""
     theirs_class = _quiet_class(described)
     torch.manual_seed(seed)
     return _ready(theirs_class(described.config), described)
 
 
-def _quiet_class(described: Described) -> Any:
+def _quiet_class(described: Described | DescribedGeneral) -> Any:
     """Return the model's class; of transformers' own messages only errors are shown."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return getattr(transformers, described.family.model)
+    return getattr(transformers, described.model_class)
 
 
-def _ready(theirs: Any, described: Described) -> HFTransformer:
+def _ready(theirs: Any, described: Described | DescribedGeneral) -> Transformer:
     from transformers import AttentionInterface
 
+    theirs = theirs.float().eval()
+    if isinstance(described, DescribedGeneral):
+        return adopt_general(theirs, described).eval()
     AttentionInterface.register(NAME, interface)
     theirs.config._attn_implementation = NAME
-    return adopt(theirs.float().eval(), described).eval()
+    return adopt(theirs, described).eval()

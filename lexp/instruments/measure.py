@@ -29,7 +29,7 @@ from lexp.results import (
     write,
     write_csv,
 )
-from lexp.system.errors import ConfigError
+from lexp.system.errors import ConfigError, NotDefined
 from lexp.system.files import digest
 from lexp.system.text import counted, natural
 from lexp.training.objective import refuse_both_sides
@@ -130,6 +130,11 @@ def measure(
     def measurement() -> Measurement:
         model, pattern = prepare(tested, method, int(texts.shape[1]))
         refuse_both_sides(pattern, "instruments look at causal models")
+        if model.position.applied_inside:
+            raise NotDefined(
+                "instruments look into layers, those of this model are run by transformers (the "
+                "general path of model=hf)"
+            )
         device = next(model.parameters()).device
         train_len, state = tested.run.train_len, checkpoint.state
         return instrument.measure(AnalysisInput(model, pattern, texts.to(device), train_len, state))

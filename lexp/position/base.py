@@ -49,6 +49,7 @@ class Position(nn.Module):
     two_sided: bool = False  # defined for keys later than the query too
     per_layer: bool = False  # every layer has parameters of its own
     reads_indices: bool = False  # Pair.i, j or n_keys are read as positions
+    applied_inside: bool = False  # a model's own layers apply it: nothing can move its positions
     n_earlier: int = 0  # inputs before a token that bias() and attention_weights() read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
     max_span: int | None = None  # most positions that rotary_factors() takes at once; None: any

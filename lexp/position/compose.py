@@ -23,6 +23,7 @@ MERGED: dict[str, Merge] = {
     "two_sided": all,
     "per_layer": any,
     "reads_indices": any,
+    "applied_inside": any,
     "n_earlier": max,
     "max_len": least,
     "max_span": least,

@@ -202,9 +202,9 @@ REFUSED = {
     "no-tokenizer": (lambda f: (f / "tokenizer.json").unlink(), 3, ["no tokenizer.json"]),
     "tokenizer": (renumbered("o"), 3, ["0.txt has token id 999", "the model has 300 rows"]),
     "family": (
-        edited(model_type="gemma2"),
+        edited(model_type="falcon"),
         2,
-        ["model family 'gemma2' is not supported", "llama, mistral"],
+        ["model family 'falcon' is not supported", "attention interface"],
     ),
     "dynamic": (edited(rope_parameters=DYNAMIC), 2, ["rope_type 'dynamic'", "dynamic_ntk"]),
     "quantized": (edited(quantization_config={"bits": 4}), 2, ["quantization_config"]),

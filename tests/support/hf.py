@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lexp.data.tokenizer import train_bpe
 
@@ -88,7 +89,8 @@ def made(config: Any, seed: int = 3) -> Any:
     """A model with eager attention whose every parameter, norms and biases too, is drawn."""
     config._attn_implementation = "eager"
     torch.manual_seed(seed)
-    model = getattr(transformers, CLASSES[config.model_type])(config).eval()
+    model = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type])(config)
+    model = model.eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             centre = 1.0 if parameter.ndim == 1 and "weight" in name else 0.0
