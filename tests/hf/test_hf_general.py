@@ -1,6 +1,9 @@
 """The general path of model=hf: families without an entry of their own."""
 
+import csv
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ import torch  # noqa: E402
 from transformers import AttentionInterface  # noqa: E402
 
 from lexp.attention import make_attend  # noqa: E402
+from lexp.commands.analyze import analyze  # noqa: E402
+from lexp.commands.evaluate import eval_  # noqa: E402
 from lexp.evaluate import refuse_beyond  # noqa: E402
 from lexp.extension import Extension  # noqa: E402
 from lexp.extension.base import Lengths  # noqa: E402
@@ -17,10 +22,12 @@ from lexp.extension.frequencies import YaRN  # noqa: E402
 from lexp.extension.interpolation import PI  # noqa: E402
 from lexp.extension.scale import DroPE, LogNScale  # noqa: E402
 from lexp.hf import DescribedGeneral, describe, find_source, fresh_model, load_model  # noqa: E402
+from lexp.hf.family import FAMILIES  # noqa: E402
 from lexp.pattern import Blockwise, Full, LMInfinite, SelfExtend, Sinks, Window  # noqa: E402
 from lexp.scoring.protocol import TextWindow  # noqa: E402
 from lexp.scoring.scorer import Scorer  # noqa: E402
 from lexp.system.errors import ConfigError, NotDefined  # noqa: E402
+from support.config import compose, dataset  # noqa: E402
 from support.evaluation import tokens_of  # noqa: E402
 from support.hf import LLAMA, TRAINED, VOCAB, logits, made, saved  # noqa: E402
 from support.hf_general import BERT, GENERAL, REFUSED  # noqa: E402
@@ -222,3 +229,31 @@ def test_half_precision_stays_near(models):
     with torch.autocast("cpu", torch.bfloat16):
         rough = ours(models("stablelm"), draw(LONG), Blockwise(6)).float()
     assert 1e-4 < apart(rough, exact) < 0.5
+
+
+def test_the_results_table_has_numbers_and_reasons(tmp_path, texts, capsys):
+    folder = saved(GENERAL["stablelm"](), tmp_path / "tiny")
+    base = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32", *dataset(texts)]
+    base += ["model=hf", f"path={folder}"]
+    eval_(compose("eval", *base, "lengths=[16,64]", "attention=[full,blockwise,self_extend]"))
+    with (tmp_path / "outputs/default/results.csv").open() as file:
+        found = {(r["attention"], r["length"]): r for r in csv.DictReader(file)}
+    assert {r["status"] for (name, _), r in found.items() if name != "self_extend"} == {"ok"}
+    assert found["full", "16"]["nll"] == found["blockwise", "16"]["nll"]
+    assert found["full", "64"]["nll"] != found["blockwise", "64"]["nll"]
+    assert found["self_extend", "64"]["status"] == "not defined"
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "self_extend changes positions, but the layers of StableLmForCausalLM apply" in said
+    analyze(compose("analyze", *base, "instruments=[heads]", "lengths=[24]", "texts=1"))
+    with (tmp_path / "outputs/default/analysis/heads.csv").open() as file:
+        assert {r["status"] for r in csv.DictReader(file)} == {"not defined"}
+
+
+def test_the_table_of_families_is_what_the_tests_show():
+    text = (Path(__file__).parents[2] / "docs" / "huggingface.md").read_text()
+    said = {}
+    for path, families in re.findall(r"^\| (full|general|refused) \| ([^|]+) \|", text, re.M):
+        said.setdefault(path, []).extend(re.findall(r"`(\w+)`", families))
+    assert sorted(said["full"]) == sorted(FAMILIES)
+    assert sorted(said["general"]) == sorted(GENERAL)
+    assert sorted(said["refused"]) == sorted(REFUSED)
