@@ -129,7 +129,10 @@ def describe_general(source: Source, raw: dict[str, Any]) -> DescribedGeneral:
     where = f"path={source.path}: the model family {kind!r}"
     model_class = causal_class(kind)
     if model_class is None:
-        raise ConfigError(f"{where} is none of transformers' causal language models")
+        raise ConfigError(
+            f"{where} is none of transformers' causal language models (docs/huggingface.md has "
+            "those that lexp runs)"
+        )
     if reason := class_refused(model_class) or _config_refused(raw):
         raise ConfigError(f"{where} is not supported: {reason}")
     try:

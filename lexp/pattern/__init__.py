@@ -17,12 +17,12 @@ from lexp.pattern.in_turns import (
 )
 from lexp.pattern.none import NoAttention
 from lexp.pattern.remapped import DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
-from lexp.pattern.sinks import LMInfinite, Sinks
+from lexp.pattern.sinks import LMInfinite, Sinks, SinksInPlace
 
 __all__ = [
     "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow", "Blockwise",
     "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE", "NoAttention",
-    "OwnChunk", "Pattern", "ReRoPE", "SelfExtend", "Sinks", "Trained", "TwoSided", "Window",
-    "in_turns", "is_replaceable",
+    "OwnChunk", "Pattern", "ReRoPE", "SelfExtend", "Sinks", "SinksInPlace", "Trained", "TwoSided",
+    "Window", "in_turns", "is_replaceable",
     "refuse_nothing_replaced", "replaced",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lexp.pattern.banded import Banded, Window
-from lexp.pattern.base import Branch, Pattern, filled
+from lexp.pattern.base import Branch, Pattern, filled, identity
 from lexp.system.errors import NotDefined
 
 
@@ -74,6 +74,26 @@ class Sinks(FirstAndBand):
         if self.n_sinks > train_len - 2:
             raise NotDefined(f"{self.n_sinks} sinks leave no room in {train_len} trained tokens")
         return replace(self, band=self.band.fit(train_len - self.n_sinks, seq_len))
+
+
+@dataclass(frozen=True)
+class SinksInPlace(Sinks):
+    """Sinks that keep their own positions, so that their distance grows with the text.
+
+    A mask and nothing else, and so defined where positions cannot be moved. Xiao et al. 2023
+    (2309.17453) move them; the difference between the two is what that is worth.
+    """
+
+    name = "sinks_in_place"
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        first, *band = super().branches
+        return (replace(first, q_map=identity, k_map=identity), *band)
+
+    @property
+    def label(self) -> str:
+        return f"{super().label}_in_place"
 
 
 @dataclass(frozen=True)

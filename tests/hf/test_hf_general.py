@@ -23,7 +23,7 @@ from lexp.extension.interpolation import PI  # noqa: E402
 from lexp.extension.scale import DroPE, LogNScale  # noqa: E402
 from lexp.hf import DescribedGeneral, describe, find_source, fresh_model, load_model  # noqa: E402
 from lexp.hf.family import FAMILIES  # noqa: E402
-from lexp.pattern import Blockwise, Full, LMInfinite, SelfExtend, Sinks, Window  # noqa: E402
+from lexp.pattern import Blockwise, Full, LMInfinite, SelfExtend, Sinks, SinksInPlace, Window  # noqa: E402
 from lexp.scoring.protocol import TextWindow  # noqa: E402
 from lexp.scoring.scorer import Scorer  # noqa: E402
 from lexp.system.errors import ConfigError, NotDefined  # noqa: E402
@@ -88,6 +88,7 @@ def test_the_untouched_model_and_its_masks(name, models):
     for pattern, allowed in (
         (Blockwise(6), lambda i, j: j <= i and i // 6 - j // 6 <= 1),
         (Window(5), lambda i, j: i - 5 < j <= i),
+        (SinksInPlace(Window(5), 2), lambda i, j: j <= i and (j < 2 or j > i - 5)),
     ):
         # OPT would count positions from a mask of two dimensions.
         given = {"attention_mask": mask_of(n, allowed), "position_ids": torch.arange(n)[None]}

@@ -15,6 +15,7 @@ from lexp.pattern import (
     ReRoPE,
     SelfExtend,
     Sinks,
+    SinksInPlace,
     Window,
 )
 from lexp.position import ALiBi, NoPE, RoPE
@@ -23,7 +24,8 @@ from support.schemes import HEAD_DIM, SCHEMES, make
 
 CPU = torch.device("cpu")
 MOVED = [
-    Sinks(Window(6), 2), Sinks(Blockwise(4), 3), LMInfinite(2, 5), SelfExtend(6, 3), ReRoPE(5),
+    Sinks(Window(6), 2), Sinks(Blockwise(4), 3), SinksInPlace(Window(6), 2), LMInfinite(2, 5),
+    SelfExtend(6, 3), ReRoPE(5),
     LeakyReRoPE(5, 4.0), DualChunk(5, 7),
 ]  # fmt: skip
 ALL = [Full(), Window(6), Blockwise(4), *MOVED]
@@ -90,6 +92,14 @@ def test_streaming_llm_re_indexes_inside_the_cache():
         place = {j: n for n, j in enumerate(cache)}
         wanted = [place[i] - place[j] if j in place else None for j in range(20)]
         assert table[i] == wanted
+
+
+def test_sinks_in_place_are_as_far_as_they_stand():
+    table = distances(SinksInPlace(Window(6), 2), 20)
+    for i in range(20):
+        wanted = [i - j if j <= i and (j < 2 or j > i - 6) else None for j in range(20)]
+        assert table[i] == wanted
+    assert SinksInPlace(Window(6), 2).label == "window-6_sinks-2_in_place"
 
 
 def test_blockwise_with_sinks_sees_bca_and_the_first_tokens():
