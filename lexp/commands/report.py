@@ -30,6 +30,7 @@ from lexp.report.learning_rates import learning_rates
 from lexp.report.long_range_tokens import judging_runs
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.protocol_section import report_protocol
+from lexp.report.results import write_probes, write_results
 from lexp.report.study_results import (
     ResultSeries,
     by_protocol,
@@ -86,11 +87,22 @@ def write_report(settings: ReportConfig) -> None:
     refuse_without_locks(study)
     with counted_warnings() as warned:
         contents = _read(study, settings)
+    _complete_tables(study, contents)
     page = _page(study, contents, settings, len(warned))
     _write(study, page)
     _print(page, settings)
     link = (study / "report" / "report.html").resolve().as_uri()
     say(f"open: {link}", *_next_commands(contents, settings))
+
+
+def _complete_tables(study: Path, contents: StudyContents) -> None:
+    """Write results.csv and probes.csv anew: a killed command may not have added its last ones."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what was read once already
+        if contents.scored:
+            write_results(study)
+        if contents.probed:
+            write_probes(study)
 
 
 @contextmanager

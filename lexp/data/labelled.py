@@ -33,6 +33,10 @@ class LabelledDataset:
                 f"a task has one or two columns, n_classes from 1 and measures, got {columns}, "
                 f"{n_classes} and {measures}"
             )
+        if len({*columns, label}) <= len(columns):
+            raise ValueError(
+                f"columns={columns} and label={label}: a field would be read twice; name each once"
+            )
         self.columns, self.label, self.n_classes = columns, label, n_classes
         self.measures = measures
 

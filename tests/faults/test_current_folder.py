@@ -85,7 +85,8 @@ def test_python_m_finds_lexp_and_no_more_in_the_current_folder(trapped, monkeypa
 def test_processes_that_evaluate(trapped, texts):
     """Started by multiprocessing, with `python -c`; each imports torch and does its work."""
     desk = texts.parent
-    assert lexp("train", *words_for(texts), cwd=desk).code == 0
+    ended = lexp("train", *words_for(texts), cwd=desk)
+    assert ended.code == 0, ended
     (run,) = (desk / "outputs" / "default").glob("rope-*")
     shutil.copytree(run, run.with_name("rope-copy"))
     shutil.copytree(desk / "outputs", trapped / "outputs")

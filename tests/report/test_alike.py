@@ -376,6 +376,12 @@ def test_probes_that_differ_are_rows_of_their_own_and_say_in_what(study, what):
     assert len(read_newest(study.folder, PROBES)) == 2
 
 
+def test_a_report_completes_the_table_of_killed_probes(study):
+    probe(study)
+    study.report()
+    assert len((study.folder / "probes.csv").read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("what", [{"text": "bbbbbbbb"}, {"precision": "bfloat16"}])
 def test_measurements_of_other_texts_and_precisions_do_not_replace_each_other(study, what):
     run = study.run()

@@ -71,6 +71,21 @@ def test_a_damaged_table_is_written_anew(study, damage, monkeypatch):
     assert now[1:] == whole and now[0]["model"] == "alibi"
 
 
+@pytest.mark.parametrize("left", ["rows", "nothing", "half a line"])
+def test_a_report_completes_the_table_of_a_killed_evaluation(study, left):
+    """Killed after a result was stored and before, or while, it was appended."""
+    table = study.folder / "results.csv"
+    study.cell(study.run("alibi"), 512, bumpy())
+    if left == "nothing":
+        table.unlink()
+    elif left == "half a line":
+        table.write_text(table.read_text()[:-9])
+    study.report()
+    found = [(row["model"], row["length"]) for row in rows(study)]
+    assert found == [("alibi", "512"), ("rope", "64"), ("rope", "256")]
+    assert not (study.folder / "probes.csv").exists()
+
+
 def test_a_result_of_a_step_needs_its_column(study, monkeypatch):
     assert "step" not in rows(study)[0]
     assert {row["step"] for row in append(study, monkeypatch, anew=True, step=4)} == {"4", "-1"}

@@ -4,6 +4,7 @@ A child runs what the command runs, with its exit codes and its one line of erro
 """
 
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -80,6 +81,7 @@ def start(action: Callable[[], None], log: Path) -> Child:
         os.dup2(handle, 2)
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", closefd=False)
+        faulthandler.enable(sys.stderr)  # not where pytest has it: a crash is in the log
         # A shell lets what it starts in the background ignore Ctrl-C; a terminal does not.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         code = guarded("train", action)

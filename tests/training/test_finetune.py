@@ -206,6 +206,8 @@ def test_labels_and_columns_that_are_not_there_are_named(tmp_path):
         (["lr=0"], "lr=0"), (["epochs=0"], "epochs=0"), (["max_len=2"], "max_len=2"),
         (["task.measures=[bleu]"], "task.measures=bleu .one of accuracy"),
         (["task.columns=[a,b,c]"], "one or two columns"),
+        (["task.columns=[text,text]"], "'text', 'text'. and label=label: a field would be read"),
+        (["task.columns=[text,label]"], "label=label: a field would be read twice; name each once"),
         (["run=/nowhere"], "run=/nowhere: not the folder of a finished run"),
     ],
 )  # fmt: skip
