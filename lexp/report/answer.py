@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from lexp.report.claims import Claim
 from lexp.report.differences import SURE, Comparisons, PairedDifference
+from lexp.report.row_names import Scored
 from lexp.report.study_results import ResultSeries
 from lexp.statistics import BETTER, NOT_KNOWN
 from lexp.system.text import counted
@@ -144,9 +145,15 @@ def _gains(claims: Sequence[Claim]) -> str:
         return "Nothing gains more from longer texts than its plain window does."
     if not gaining:
         return f"Nothing gains from texts longer than {at}."
-    most = max(using or gaining, key=lambda claim: claim.gain.value if claim.gain else 0.0)
-    value = f"{most.gain.value:.4f}" if most.gain else ""
-    found = f"{_row(most.series)}, {value} nats per token at {most.reach.length}"
+    most: dict[Scored, Claim] = {}  # of the rows that compare
+    for claim in sorted(using or gaining, key=lambda claim: claim.gain.value if claim.gain else 0):
+        most[claim.series.scored] = claim
+    parts = [
+        f"{_row(claim.series)}, {claim.gain.value:.4f} nats per token at {claim.reach.length}"
+        for claim in most.values()
+        if claim.gain
+    ]
+    found = "; ".join(_cut(parts, "group"))
     if using:
         return f"Gains most from context beyond {at}: {found}."
     return f"Gains most from texts longer than {at}: {found}; its window may gain as much."

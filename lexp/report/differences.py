@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from lexp.display.table import Table, TableCell
 from lexp.report.claims import seed_losses
 from lexp.report.numbers import LABELS, interval_text, labels, p_text, smallest_p_text
-from lexp.report.study_results import DocumentIds, ResultSeries
+from lexp.report.study_results import DocumentIds, ResultSeries, do_compare
 from lexp.statistics import Estimate, SignFlips, average, difference, holm, mean, sign_flips
 from lexp.system.text import counted
 
 SURE = 0.05
-UNLIKE = "Not compared, scored on another text, tokens, vocabulary or precision"
+UNLIKE = "Not compared, because text, tokens, vocabulary, precision or seeds differ"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _family(
     tested: list[tuple[ResultSeries, Estimate, SignFlips]] = []
     for series in (one for one in compared if one.has_number(length)):
         bases = [n for n in all_series if n.has_number(length) and is_base(n, series)]
-        alike = [base for base in bases if base.scored == series.scored]
+        alike = [base for base in bases if do_compare(series, base, length)]
         if bases and not alike:
             unlike.append(f"{series.name} {series.method}")
         if not alike:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from lexp.display.document import Chart, Curve, Point
 from lexp.report.claims import seed_losses
-from lexp.report.study_results import DocumentIds, ResultSeries
+from lexp.report.study_results import DocumentIds, ResultSeries, do_compare
 from lexp.statistics import average, difference, mean
 from lexp.system.output import Tally
 
@@ -85,6 +85,8 @@ def _points(
         failure = series.failure(length) or base.failure(length)
         if failure:
             yield Point(length, math.nan, note=failure)
+        elif not do_compare(series, base, length):
+            yield Point(length, math.nan, note="of other seeds than the baseline")
         else:
             ours, theirs = (average(seed_losses(n, length, ids)) for n in (series, base))
             d = difference(ours, theirs)

@@ -27,7 +27,10 @@ TEXT = (
 
 @dataclass
 class RateSweep:
-    """Runs that differ in lr and seed alone. perplexities: by lr and seed, NaN if it diverged."""
+    """Runs that differ in lr and seed alone. perplexities: by lr and seed, NaN if it diverged.
+
+    All were validated on as many tokens.
+    """
 
     name: str
     train_len: int
@@ -39,10 +42,18 @@ class RateSweep:
         return sum(values) / len(values)
 
     @property
+    def n_seeds(self) -> int:
+        """Return the number of seeds that any rate has."""
+        return len({seed for by_seed in self.perplexities.values() for seed in by_seed})
+
+    @property
     def best(self) -> float | None:
-        """Return the rate with the lowest mean; None if every one has a seed that diverged."""
-        finite = [rate for rate in self.perplexities if math.isfinite(self.mean(rate))]
-        return min(finite, key=self.mean, default=None)
+        """Return the rate with the lowest mean over all seeds; None if every one lacks a seed."""
+        whole = [
+            rate for rate, by_seed in self.perplexities.items()
+            if math.isfinite(self.mean(rate)) and len(by_seed) == self.n_seeds
+        ]  # fmt: skip
+        return min(whole, key=self.mean, default=None)
 
 
 def learning_rates(runs: Sequence[Run]) -> list[Section]:
@@ -57,13 +68,19 @@ def rate_sweeps(runs: Sequence[Run]) -> list[RateSweep]:
     """Return the sweeps of at least two rates, in the order of runs."""
     alike = {run.name: {**run.made_of, "lr": 0.0} for run in runs if run.kind == "lexp"}
     notes = variant_notes(alike.values())
-    sweeps: dict[str, RateSweep] = {}
+    validated: dict[str, set[int]] = {}  # numbers of tokens, by variant
+    for run in (run for run in runs if run.name in alike):
+        of_variant = validated.setdefault(variant(alike[run.name]), set())
+        of_variant.add(int(run.settings["eval_tokens"]))
+    sweeps: dict[tuple[str, int], RateSweep] = {}
     for run in (run for run in runs if run.name in alike):
         value = _final_perplexity(run)
         if value is None:
             continue
-        key, settings = variant(alike[run.name]), run.settings
-        name = f"{settings['model']['name']} {notes[key]}".rstrip()
+        settings = run.settings
+        key = variant(alike[run.name]), int(settings["eval_tokens"])
+        told = [f"eval_tokens={key[1]}"] * (len(validated[key[0]]) > 1)
+        name = " ".join(filter(None, (settings["model"]["name"], notes[key[0]], *told)))
         sweep = sweeps.setdefault(key, RateSweep(name, int(settings["train_len"])))
         sweep.perplexities.setdefault(float(settings["lr"]), {})[settings["seed"]] = value
     return [sweep for sweep in sweeps.values() if len(sweep.perplexities) > 1]
@@ -119,4 +136,6 @@ def _cell(sweep: RateSweep, rate: float) -> TableCell:
     value = sweep.mean(rate)
     if not math.isfinite(value):
         return TableCell("diverged", "failed")
-    return TableCell(f"{value:.2f}", "best" if rate == sweep.best else "")
+    n, of = len(sweep.perplexities[rate]), sweep.n_seeds
+    some = f" ({n} of {of} seeds)" * (n < of)
+    return TableCell(f"{value:.2f}{some}", "best" if rate == sweep.best else "")

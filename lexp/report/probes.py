@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,7 +49,11 @@ def _table(
     for by_length in groups.values():
         first = next(iter(by_length.values()))[0]
         name = " ".join(filter(None, (first.run.model, notes.get(first.run.variant, ""))))
-        fields = [_field(by_length[n], fill) if n in by_length else TableCell("") for n in lengths]
+        n_seeds = len({result.run.seed for same in by_length.values() for result in same})
+        fields = [
+            _field(by_length[n], fill, n_seeds) if n in by_length else TableCell("")
+            for n in lengths
+        ]
         told = [form.format(value) for form, value, told in
                 zip(WHERE, _where(first, texts), differing, strict=True) if told]  # fmt: skip
         rows.append((TableCell(name), TableCell(" ".join([first.method, *told])), *fields))
@@ -61,11 +66,15 @@ def _where(result: ProbeResult, texts: dict[str, str]) -> tuple[str, str, int, i
     return texts[run.text], run.precision, result.samples, result.probe_seed
 
 
-def _field(results: list[ProbeResult], fill: Callable[[list[ProbeResult]], TableCell]) -> TableCell:
-    """Return what a table's cell shows, or that a seed failed."""
+def _field(
+    results: list[ProbeResult], fill: Callable[[list[ProbeResult]], TableCell], n_seeds: int
+) -> TableCell:
+    """Return what a table's cell shows, or that a seed failed. n_seeds: of the row."""
     failed = [result for result in results if not result.ok]
     if not failed:
-        return fill(results)
+        cell = fill(results)
+        missing = f" ({len(results)} of {n_seeds} seeds)" * (len(results) < n_seeds)
+        return replace(cell, text=f"{cell.text}{missing}")
     some = len(failed) < len(results)
     text = SHORT[failed[0].status] + (f" {len(failed)}/{len(results)}" if some else "")
     return TableCell(text, "failed")

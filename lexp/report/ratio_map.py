@@ -32,10 +32,13 @@ def results_picture(
 def ratio_map(results: Sequence[EvalResult], notes: Mapping[str, str]) -> Table | None:
     """Show perplexity / perplexity at the trained length, by model and method, best row first.
 
-    None for fewer models than MANY_MODELS, or where no model was scored at its trained length.
+    None for fewer models than MANY_MODELS, where no model was scored at its trained length, and
+    where every length scores tokens of its own: their ratio says nothing.
     notes: by variant, what tells it apart. Rows are sorted by their last column.
     """
     curves = length_curves(results, notes)
+    if not results[0].protocol.paired:
+        return None
     if len({curve.name for curve, _ in curves}) < MANY_MODELS:
         return None
     lengths = sorted({point.x for curve, _ in curves for point in curve.points})

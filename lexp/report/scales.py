@@ -53,6 +53,9 @@ def _table(by_scale: dict[float, ResultSeries]) -> Table | None:
         scored = {
             scale: series for scale, series in sorted(by_scale.items()) if series.has_number(length)
         }
+        # Means over other seeds are no points of one parabola.
+        if len({frozenset(series.results[length]) for series in scored.values()}) > 1:
+            continue
         nll = {
             scale: float(np.mean([result.nll for result in series.results[length].values()]))
             for scale, series in scored.items()

@@ -120,6 +120,16 @@ class ResultSeries:
         return (f"seed {', '.join(missing)} was not scored" if missing else ""), ""
 
 
+def do_compare(a: ResultSeries, b: ResultSeries, length: int) -> bool:
+    """Return True if the numbers of two series at a length, which both have, compare.
+
+    Both read the same; and two methods of one variant are means over the same seeds, because a
+    seed's luck would pass for the method's.
+    """
+    same_seeds = set(a.results[length]) == set(b.results[length])
+    return a.scored == b.scored and (a.variant != b.variant or same_seeds)
+
+
 class DocumentIds:
     """One number for each document's name, so that tokens of different results can be matched."""
 

@@ -3,6 +3,7 @@
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ from lexp.report.perplexity_table import unit_tables
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.scales import scale_tables
 from lexp.report.study_results import make_series
-from lexp.results import NOT_DEFINED, Component, Spec, component_of, read_newest, write
+from lexp.results import NOT_DEFINED, OK, Component, Spec, component_of, read_newest, write
 from lexp.scoring.protocol import Prefix, Segments
 from lexp.system.errors import ConfigError
 from support.evaluation import tiny_model, tokens_of
@@ -275,7 +276,7 @@ def test_what_was_scored_on_other_tokens_is_named_beside_the_differences(study):
     assert [row["model"] for row in rows] == ["alibi"]
     text = (study.folder / "report/report.md").read_text()
     assert (
-        "Not compared, scored on another text, tokens, vocabulary or precision: "
+        "Not compared, because text, tokens, vocabulary, precision or seeds differ: "
         "fire full on 6,144 tokens, nope full on 3,072 tokens." in text
     )
 
@@ -289,9 +290,8 @@ def test_a_rise_over_training_is_of_the_same_tokens(study):
     items = over_training(read_newest(study.folder, EVALUATIONS), {run.name: 9}, {}, 0.05)
     (rise,) = [item for item in items if item.title.startswith("Rise")]
     shown = {row[1].text: [cell.text for cell in row[2:4]] for row in rise.rows}
-    # At step 4 nothing scored its 3,072 tokens at the trained length, at step 8 at no other.
     assert shown == {
-        "full on 6,144 tokens": ["+0.0000", "+0.5000"], "full on 3,072 tokens": ["", "+0.0000"],
+        "full on 6,144 tokens": ["", "+0.5000"], "full on 3,072 tokens": ["", ""],
     }  # fmt: skip
 
 
@@ -374,6 +374,18 @@ def test_probes_that_differ_are_rows_of_their_own_and_say_in_what(study, what):
     assert "the same for all rows" not in " ".join(probes_caption(found))
     probe(study, **changes)  # made again: the newest of its key alone
     assert len(read_newest(study.folder, PROBES)) == 2
+
+
+def test_a_mean_of_probes_over_fewer_seeds_than_its_row_has_says_so(study, monkeypatch):
+    scores = SimpleNamespace(example_gain=np.ones(20))
+    monkeypatch.setattr(ProbeResult, "scores", lambda self: scores)
+    probe(study)
+    (one,) = read_newest(study.folder, PROBES)
+    ok = replace(one, status=OK)
+    other = replace(ok, run=replace(one.run, seed=1))
+    for table in probe_tables([ok, other, replace(ok, length=128)], {}):
+        said = [cell.text.endswith(" (1 of 2 seeds)") for cell in table.rows[0][2:]]
+        assert said == [False, True]
 
 
 def test_a_report_completes_the_table_of_killed_probes(study):
