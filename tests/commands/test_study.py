@@ -304,7 +304,7 @@ def test_a_study_plans_each_job_once_and_hands_the_plans_on(made, monkeypatch):
 
     monkeypatch.setattr(run_plan, "make_methods", counted)
     for name in ("train_run", "evaluate_runs", "probe_runs", "analyze_runs", "write_report"):
-        monkeypatch.setattr(study_task, name, done.append)
+        monkeypatch.setattr(study_task, name, lambda plan, *texts: done.append(plan))
     study(made())
     evaluations = [plan for plan in done if isinstance(plan, EvalPlan)]
     assert len(evaluations) == 1 and [plan.config for plan in evaluations] == planned
