@@ -72,7 +72,10 @@ def why(word: str) -> str:
     if value[:1] in ("'", '"'):
         inner = quoted(name, value.strip(QUOTES))
         return f"the quote {value[0]} is not closed, or text follows it; write {inner}"
-    if problem := _brackets(value):
+    problem = _brackets(value)
+    if problem == "[ is not closed" and value.startswith("["):  # a shell parts words at blanks
+        return f"{problem}; write a list with commas and without blanks: {name}=[A,B]"
+    if problem:
         return f"{problem}; write {quoted(name, value)} if it belongs to the text"
     if value.endswith(","):
         return f"there is a comma at its end; write {name}={value.rstrip(', ')}"

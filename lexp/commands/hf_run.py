@@ -136,7 +136,10 @@ def trained_external(run: Run, config: HfRunConfig) -> Transformer:
             f"{source.path} is not what {run.name} was scored with (digest differs); "
             "model=hf path= makes a run of it as it is now"
         )
-    return load_model(source, described)
+    model = load_model(source, described)
+    if run.parameters is None:  # known as soon as its weights were read
+        run.finish({"kind": HF, "parameters": sum(p.numel() for p in model.parameters())})
+    return model
 
 
 def fresh_external(run: Run, config: HfRunConfig) -> Transformer:

@@ -268,7 +268,7 @@ def _external(config: MethodsConfig) -> list[str]:
     train_len = config.train_len
     if config.model != HF:
         return [
-            f"{key}={value} (goes with model=hf)"
+            f"{key}={value} (is for Hugging Face models; add model=hf)"
             for key, value in (("path", config.path), ("train_len", train_len))
             if value is not None
         ]
@@ -378,7 +378,9 @@ def _lengths(lengths: tuple[Any, ...]) -> list[str]:
     problems = []
     if bad:
         shown = ", ".join(map(str, bad))
-        problems.append(f"lengths: {shown} (whole numbers from 2 to {MAX_LENGTH})")
+        commas = [",".join(v.split()) for v in bad if isinstance(v, str) and len(v.split()) > 1]
+        hint = f"; with commas: 'lengths=[{','.join(commas)}]'" if commas else ""
+        problems.append(f"lengths: {shown} (whole numbers from 2 to {MAX_LENGTH}{hint})")
     twice = sorted({str(value) for value in lengths if lengths.count(value) > 1})
     if twice:
         problems.append(f"lengths: {', '.join(twice)} (each once)")

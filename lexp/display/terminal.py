@@ -25,6 +25,15 @@ class TableConsole(Console):
         # Before the line is wrapped: `...` is wider than its sign.
         return super().render_str(in_ascii(text) if self.options.ascii_only else text, **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does; in a pipe or a file without the blanks that fill a line."""
+        if self.is_terminal:
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+
     def lines(self, *texts: str) -> None:
         """Print each text as a line of its own."""
         for text in texts:

@@ -18,11 +18,11 @@ def long_range_table(
 ) -> Table | None:
     """Make a table of the mean loss on long-range tokens by length.
 
-    None where no judge has a short and a long context.
+    None where no judge has a short and a long context, or no token is long-range.
 
     alpha: nats that a token must gain between the shortest length and the trained one.
     """
-    ids, rows, is_own_judge = DocumentIds(), [], False
+    ids, rows, is_own_judge, n_chosen = DocumentIds(), [], False, 0
     judges = _judges(all_series)
     lengths = sorted({length for series in all_series for length in series.lengths})
     for series in all_series:
@@ -40,12 +40,13 @@ def long_range_table(
                 result = series.results[length].get(seed)
                 if result is not None and result.ok:
                     sums.setdefault(length, []).append(_mean_at(result, keys, ids))
+        n_chosen += sum(counts)
         if not counts:
             continue
         shown = [TableCell(_value(sums.get(length, []), len(counts))) for length in lengths]
         labels = map(TableCell, (series.name, series.method, ", ".join(map(str, counts))))
         rows.append((*labels, *shown))
-    if not rows:
+    if not n_chosen:
         return None
     warning = (
         " A run that judged itself shows a gain where there is none; train a second seed."

@@ -118,6 +118,7 @@ EVAL_REFUSED = {
     "lengths=[1000000000000]": ["1000000000000"],
     "lengths=[true]": ["True"],
     "lengths=[1]": ["1 (whole"],
+    "lengths=[64\t128]": ["with commas: 'lengths=[64,128]'"],
     "protocol=[]": ["protocol=[] (at least one of its choices)"],
     "protocol=[sliding] protocol.sliding.stride=65": ["stride=65 is more than the shortest"],
     "protocol=[fixed] protocol.fixed.block=0": ["protocol.fixed: block must be at least 1, got 0"],

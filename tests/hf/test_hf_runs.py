@@ -94,7 +94,8 @@ def test_cells_are_kept_and_the_run_is_one_of_the_study(study, tmp_path, capsys)
     assert {p: p.stat().st_mtime_ns for p in cells} == cells
     capsys.readouterr()
     report(compose("report", f"outputs={tmp_path}/outputs"))
-    assert "tiny" in capsys.readouterr().out
+    n = transformers.AutoModelForCausalLM.from_pretrained(folder).num_parameters()
+    assert f"1 model (hf, {n / 1000:.3g}k parameters)" in capsys.readouterr().out
     assert str(folder) in (tmp_path / "outputs/default/report/report.html").read_text()
 
 
@@ -376,8 +377,8 @@ def test_the_command_line(tmp_path, texts):
     "words, line",
     [
         (["model=hf"], "model=hf (needs path=FOLDER or path=ORG/NAME)"),
-        (["path=x"], "path=x (goes with model=hf)"),
-        (["train_len=5"], "train_len=5 (goes with model=hf)"),
+        (["path=x"], "path=x (is for Hugging Face models; add model=hf)"),
+        (["train_len=5"], "train_len=5 (is for Hugging Face models; add model=hf)"),
         (["model=hf", "path=x", "train_len=0"], "train_len=0 (from 1 to"),
     ],
 )
