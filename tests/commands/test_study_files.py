@@ -173,7 +173,7 @@ def test_a_temperature_is_compared_with_none(scale):
     assert strengths == {0.0, 0.1}
     read = {name for name, _, _ in places(jobs)}
     for model in ("rope", "nope", "swan", "rnope_swa", "gemma3"):
-        assert {f"{model}, trained", f"{model}, trained log_n"} <= read
+        assert {f"{model}, full", f"{model}, full log_n"} <= read
 
 
 @pytest.mark.parametrize("name", ["hybrid", "mixers"])
@@ -185,11 +185,13 @@ def test_the_baseline_is_named_and_read_in_blocks_and_in_a_window_of_the_trained
     read = places(jobs)
     farthest = max(at for _, _, at in read)
     assert farthest >= 8
-    for method in ("trained", "blockwise", "window"):
+    as_trained = "full" if name == "hybrid" else "trained"
+    for method in (as_trained, "blockwise", "window"):
         assert {at for row, _, at in read if row == f"rope, {method}"} >= {1, farthest}
     for job in jobs:
         if isinstance(job.plan, EvalPlan):
-            windows = [m.pattern for m in job.plan.methods if m.label == "window"]
+            of_rope = "rope" in job.plan.config.model or job.plan.config.model == "rope"
+            windows = [m.pattern for m in job.plan.methods if m.label == "window" and of_rope]
             assert all(pattern == Window() for pattern in windows)  # of the trained length
             assert [protocol.name for protocol in job.plan.protocols] == ["fixed"]
     assert chosen.stages[-1].values["baseline"] == "rope"
