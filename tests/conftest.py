@@ -13,6 +13,7 @@ import torch
 
 from support import ROOT
 from support.config import compose, compose_tiny
+from support.process import put_back
 from support.texts import make_text
 
 # One thread: tests compare bits, and share a small machine.
@@ -54,6 +55,13 @@ def texts(shared_texts: Path) -> Iterator[Path]:
 def own_texts(tmp_path: Path) -> Path:
     """The same texts for a test that changes them."""
     return write_texts(tmp_path / "texts")
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Puts back what a test changes of this process, commands that it runs included."""
+    with put_back():
+        yield
 
 
 @pytest.fixture(autouse=True)
