@@ -122,7 +122,7 @@ def show_one(
     console.print(f"{choice.group}={choice.name}", style="bold")
     source = catalogue.sources[choice.key]
     lines = _refilled(source) if console.is_terminal else source.split("\n")
-    console.lines("", *choice.text.split("\n"), "", *lines, "")
+    console.lines("", *choice.text.rstrip().split("\n"), "", *lines, "")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()

@@ -77,7 +77,7 @@ def test_a_terminal_shows_the_whole_grid(width, monkeypatch):
 def test_list_of_one_gives_source_values_and_reasons(tmp_path):
     result = listed("kerple_log", "yarn", cwd=tmp_path, most=1)
     assert result.stdout.startswith("model=kerple_log\n\n# KERPLE")  # its own file first
-    assert " \n" not in result.stdout
+    assert " \n" not in result.stdout and "\n\n\n" not in result.stdout.strip()
     assert "arXiv 2205.09921" in result.stdout and "r1 log(1 + r2 |i - j|)" in result.stdout
     assert "_target_: lexp.extension.YaRN" in result.stdout
     assert "yarn changes rotary frequencies, ALiBi has none" in result.stdout
