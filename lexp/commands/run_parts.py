@@ -1,7 +1,7 @@
 """The parts of a run, built from its settings: texts, model, objective, pattern, kernel."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
@@ -15,9 +15,9 @@ from lexp.model import layers
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
 from lexp.model.transformer import Block, Dims, Transformer
-from lexp.model.trunk import GPT, Activation, Norm, Trunk, matched_d_ff
+from lexp.model.trunk import GPT, Activation, Norm, OutputGate, Trunk, matched_d_ff
 from lexp.pattern import NoAttention, Pattern, in_turns
-from lexp.position import NoPE, Position
+from lexp.position import NoPE, Position, SinkLogits, Sum
 from lexp.system.errors import ConfigError
 from lexp.training.objective import Objective
 
@@ -49,17 +49,19 @@ def make_dims(config: TrainConfig) -> Dims:
         raise ConfigError(f"size: {error}") from None
     n_shared = n_kv_heads(config.trunk, size)
     assert n_shared is not None, "checked where settings are read"
-    left_out = size.n_heads - n_shared
-    d_ff = matched_d_ff(size.d_ff, left_out, size.head_dim, trunk.mlp.n_inputs)
+    left_out = (size.n_heads - n_shared) * size.head_dim
+    n_rates = trunk.n_rates(size.n_heads, size.head_dim)
+    d_ff = matched_d_ff(size.d_ff, left_out, n_rates, trunk.mlp.n_inputs)
     return replace(dims, d_ff=d_ff, n_kv_heads=n_shared)
 
 
 def make_trunk(config: TrainConfig) -> Trunk:
-    """Return the parts of a run's layers beside their mixers."""
+    """Return the parts that a run's layers have in addition to their mixers."""
     given = config.trunk
     norm, mlp = given.norm.build(Norm, "trunk.norm"), given.mlp.build(Activation, "trunk.mlp")
     qk_norm = given.qk_norm.build(Norm, "trunk.qk_norm") if given.qk_norm else None
-    return Trunk(norm, mlp, qk_norm)
+    gate = given.output_gate.build(OutputGate, "trunk.output_gate") if given.output_gate else None
+    return Trunk(norm, mlp, qk_norm, gate, given.tied_embeddings)
 
 
 def make_entries(config: RunConfig) -> list[LayerEntry]:
@@ -67,18 +69,29 @@ def make_entries(config: RunConfig) -> list[LayerEntry]:
 
     ConfigError names the entry in which something is wrong.
     """
-    model = config.model
-    assert isinstance(model, ModelConfig), "models from elsewhere bring their own"
-    return [make_entry(config, entry, where) for where, entry in model.entries.items()]
+    assert isinstance(config, TrainConfig), "models from elsewhere bring their own"
+    return [make_entry(config, entry, where) for where, entry in config.model.entries.items()]
 
 
-def make_entry(config: RunConfig, entry: LayerConfig, where: str) -> LayerEntry:
+@dataclass(frozen=True)
+class MakeMixer:
+    """Builds a mixer; those that build the same are equal. where: its key, for messages."""
+
+    node: Node
+    where: str = field(compare=False)
+
+    def __call__(self) -> Mixer:
+        """Return a new mixer."""
+        return self.node.build(Mixer, self.where)
+
+
+def make_entry(config: TrainConfig, entry: LayerConfig, where: str) -> LayerEntry:
     """Return one entry of a run's layers. where: its key, for messages."""
     pattern = make_objective(config).pattern
     make_position: Callable[[], Position] = NoPE
     make_mixer: Callable[[], Mixer] | None = None
     if entry.mixer is not None:
-        make_mixer = partial(entry.mixer.build, Mixer, f"{where}.mixer")
+        make_mixer = MakeMixer(entry.mixer, f"{where}.mixer")
         mixer = make_mixer()
         refuse_beside_mixer(entry, mixer, where)
         if not mixer.attends:
@@ -93,11 +106,30 @@ def make_entry(config: RunConfig, entry: LayerConfig, where: str) -> LayerEntry:
     if entry.pattern is not None:
         pattern = entry.pattern.build(Pattern, f"{where}.pattern")
         pattern = pattern.fit(config.train_len, config.train_len)
-    return LayerEntry(make_position, pattern, make_mixer)
+    if config.trunk.sinks is not None and pattern.attends:
+        make_position = partial(with_sinks, make_position, config.trunk.sinks)
+    gate, key = entry.output_gate, f"{where}.output_gate"
+    made = gate.build(OutputGate, key) if gate is not None else None
+    return LayerEntry(make_position, pattern, make_mixer, made)
+
+
+def with_sinks(make_position: Callable[[], Position], sinks: Node) -> Position:
+    """Return a new scheme with the sink logits of the trunk."""
+    position = make_position()
+    try:
+        return Sum([position, sinks.build(SinkLogits, "trunk.sinks")])
+    except ValueError as error:
+        reason = str(error).removeprefix("together: ")
+        raise ConfigError(f"trunk.sinks: not with {position.title}: {reason}") from None
 
 
 def refuse_beside_mixer(entry: LayerConfig, mixer: Mixer, where: str) -> None:
-    """Raise ConfigError for a scheme or a pattern beside a mixer that computes no attention."""
+    """Raise ConfigError for parts of attention in an entry whose mixer has no use for them."""
+    if entry.output_gate is not None:
+        name = type(mixer).__name__
+        raise ConfigError(
+            f"{where}.output_gate: is of the trunk's attention, this entry has {name}; remove it"
+        )
     if mixer.attends:
         return
     for key, node in (("position", entry.position), ("pattern", entry.pattern)):
@@ -145,7 +177,8 @@ def make_model(config: TrainConfig, vocab_size: int) -> Transformer:
 def layer_parameters(dims: Dims, trunk: Trunk, entries: list[LayerEntry]) -> list[int]:
     """Return the parameters of each layer without its scheme."""
     with torch.device("meta"):
-        blocks = [Block(dims, entry.make_mixer, trunk=trunk) for entry in entries[: dims.n_layers]]
+        taken = entries[: dims.n_layers]
+        blocks = [Block(dims, entry.make_mixer, trunk=entry.parts(trunk)) for entry in taken]
     by_entry = [sum(p.numel() for p in block.parameters()) for block in blocks]
     return layers.in_turns(by_entry, dims.n_layers)
 
@@ -153,7 +186,7 @@ def layer_parameters(dims: Dims, trunk: Trunk, entries: list[LayerEntry]) -> lis
 def trunk_notes(config: TrainConfig, model: Transformer) -> list[str]:
     """Return a line with a model's parameters and its d_ff; none for the trunk gpt."""
     size, dims, trunk = config.size, model.dims, make_trunk(config)
-    if trunk == GPT and dims.n_kv_heads == dims.n_heads:
+    if (trunk, config.trunk.sinks, dims.n_kv_heads) == (GPT, None, dims.n_heads):
         return []
     plain = replace(dims, d_ff=size.d_ff, n_kv_heads=None)
     n_blocks = 1 if dims.share_layers else dims.n_layers
@@ -162,8 +195,14 @@ def trunk_notes(config: TrainConfig, model: Transformer) -> list[str]:
         for parts in ((dims, trunk), (plain, GPT))
     )
     total = sum(p.numel() for p in model.parameters())
+    gpt = total - of_layers + of_gpt
+    if trunk.tied_embeddings:
+        gpt += model.head.weight.numel()
+    if config.trunk.sinks is not None:
+        parts = [part for scheme in model.schemes for part in scheme.parts]
+        gpt -= sum(p.numel() for s in parts if isinstance(s, SinkLogits) for p in s.parameters())
     return [
-        f"trunk={config.trunk.name}: {total:,} parameters (gpt: {total - of_layers + of_gpt:,}), "
+        f"trunk={config.trunk.name}: {total:,} parameters (gpt: {gpt:,}), "
         f"{dims.n_kv_heads} key-value heads for {dims.n_heads} query heads; d_ff {dims.d_ff} of "
         f"{type(trunk.mlp).__name__}, chosen so that attention and feed-forward part have the "
         f"weights of size.d_ff={size.d_ff} with trunk=gpt"
@@ -174,7 +213,8 @@ def refuse_shared_mixers(config: RunConfig) -> None:
     """Raise ConfigError if layers would share the weights of mixers that differ."""
     if not config.size.share_layers:
         return
-    if len({entry.make_mixer for entry in make_entries(config)[: config.size.n_layers]}) > 1:
+    entries = make_entries(config)[: config.size.n_layers]
+    if not all(entries[0].builds_as(other) for other in entries):
         raise ConfigError(
             f"size.share_layers=true: the layers of model={config.model.name} have mixers of their "
             "own; a model whose layers share their weights has one mixer"

@@ -21,7 +21,8 @@ def entry_problems(model: ModelConfig, raw: dict[str, Any]) -> list[str]:
     """Return what is wrong with the entries of a model's layers. raw: the model as composed."""
     one = [key for key in ENTRY if raw.get(key) is not None]
     if "layers" not in raw:
-        return [] if one else ["model (needs a position, a mixer or layers)"]
+        is_whole = bool({"position", "mixer"} & set(one))
+        return [] if is_whole else ["model (needs a position, a mixer or layers)"]
     if not model.layers or not isinstance(raw["layers"], list):
         return [f"model.layers={raw['layers']!r} (a list of at least one entry)"]
     problems = [f"model.{key} beside model.layers (in an entry of the list)" for key in one]

@@ -87,13 +87,19 @@ class SizeConfig:
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """The parts of every layer beside its mixer. n_kv_heads: all, half, or a number."""
+    """The parts that all layers have in addition to their mixers.
+
+    n_kv_heads: all, half, or a number. output_gate, sinks: of attention.
+    """
 
     name: str
     norm: Node
     mlp: Node
     n_kv_heads: int | str
     qk_norm: Node | None
+    output_gate: Node | None = None
+    sinks: Node | None = None
+    tied_embeddings: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +107,13 @@ class LayerConfig:
     """What some layers of a model are made of; what is left out is that of a plain Transformer.
 
     position: the scheme. pattern: which keys a query sees in training. mixer: what takes the place
-    of the trunk's attention.
+    of the trunk's attention. output_gate: of that attention, in place of the trunk's.
     """
 
     position: Node | None = None
     pattern: Node | None = None
     mixer: Node | None = None
+    output_gate: Node | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +127,8 @@ class ModelConfig(LayerConfig):
     def entries(self) -> dict[str, LayerConfig]:
         """Return the entries, by their keys for messages."""
         if not self.layers:
-            own = LayerConfig(position=self.position, pattern=self.pattern, mixer=self.mixer)
-            return {"model": own}
+            own = {item.name: getattr(self, item.name) for item in fields(LayerConfig)}
+            return {"model": LayerConfig(**own)}
         return {f"model.layers[{n}]": entry for n, entry in enumerate(self.layers)}
 
 

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+from lexp.config.layers import size_problems
 from lexp.config.settings import SizeConfig, TrunkConfig
 
 KEYS = tuple(item.name for item in fields(TrunkConfig))
@@ -12,6 +13,9 @@ SHARES = {"all": 1, "half": 2}
 def trunk_problems(trunk: TrunkConfig, raw: dict[str, Any], size: SizeConfig) -> list[str]:
     """Return what is wrong with a trunk. raw: as composed."""
     problems = [f"trunk.{key} (a trunk has {', '.join(KEYS)})" for key in raw if key not in KEYS]
+    problems += size_problems(size, raw.get("sinks"), "trunk.sinks")
+    if type(trunk.tied_embeddings) is not bool:
+        problems.append(f"trunk.tied_embeddings={trunk.tied_embeddings} (true or false)")
     if n_kv_heads(trunk, size) is None:
         allowed = f"all, half, or a number that divides size.n_heads={size.n_heads}"
         problems.append(f"trunk.n_kv_heads={trunk.n_kv_heads} ({allowed})")

@@ -4,11 +4,12 @@ Layer n takes entry n modulo their number, so that a model whose layers are all 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from typing import TypeVar
 
 from lexp.model.mixer import Mixer
+from lexp.model.trunk import OutputGate, Trunk
 from lexp.pattern import Full, Pattern
 from lexp.position import NoPE, Position
 
@@ -21,12 +22,23 @@ class LayerEntry:
 
     make_position: builds the scheme; the layers of an entry share it, unless a scheme of the model
     has parameters `per_layer`. pattern: which keys a query sees in training. make_mixer: builds a
-    layer's mixer, anew for each layer; None: the trunk's attention.
+    layer's mixer, anew for each layer; None: the trunk's attention. output_gate: of that attention;
+    None: the trunk's.
     """
 
     make_position: Callable[[], Position] = NoPE
     pattern: Pattern = field(default_factory=Full)
     make_mixer: Callable[[], Mixer] | None = None
+    output_gate: OutputGate | None = None
+
+    def parts(self, trunk: Trunk) -> Trunk:
+        """Return the parts of the layers that take the entry, on a trunk."""
+        return replace(trunk, output_gate=self.output_gate) if self.output_gate else trunk
+
+    def builds_as(self, other: "LayerEntry") -> bool:
+        """Return True if the layers of both entries have the same weights but for their schemes."""
+        mine, theirs = ((e.make_mixer, e.output_gate) for e in (self, other))
+        return mine == theirs
 
 
 def in_turns(entries: Sequence[T], n_layers: int) -> list[T]:

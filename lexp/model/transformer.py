@@ -2,8 +2,9 @@
 
 Shapes: B batch, T sequence, H heads, D head_dim, V vocab_size.
 Kept plain on purpose, so that differences between runs are differences between position schemes:
-no dropout, no biases, untied head, one attention function handed in from outside. Norms and the
-feed-forward function are parts (lexp.model.trunk); LayerNorm and GELU unless others are given.
+no dropout, no biases, one attention function handed in from outside. Norms, the feed-forward
+function and more are parts (lexp.model.trunk); LayerNorm, GELU and a head of its own unless others
+are given.
 """
 
 import math
@@ -112,7 +113,7 @@ class Block(nn.Module):
 def make_attention(dims: Dims, trunk: Trunk) -> Attention:
     """Return the trunk's own attention, the mixer of layers whose entry names no other."""
     sizes = dims.d_model, dims.n_heads, dims.head_dim
-    return Attention(*sizes, n_kv_heads=dims.n_kv_heads, qk_norm=trunk.qk_norm)
+    return Attention(*sizes, dims.n_kv_heads, trunk.qk_norm, trunk.output_gate)
 
 
 class Transformer(nn.Module):
@@ -139,16 +140,16 @@ class Transformer(nn.Module):
         self.max_logits, self.mlp_rows = max_logits, mlp_rows
         self.positions = nn.ModuleList(make_positions(entries, dims.n_layers))
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
-        mixers = [entry.make_mixer for entry in in_turns(entries, dims.n_layers)]
-        if dims.share_layers:
-            if len(set(mixers)) > 1:
-                raise ValueError("share_layers=true needs layers with one mixer")
-            blocks = [Block(dims, mixers[0], mlp_rows, trunk)] * dims.n_layers
-        else:
-            blocks = [Block(dims, mixer, mlp_rows, trunk) for mixer in mixers]
-        self.blocks = nn.ModuleList(blocks)
+        layers = in_turns(entries, dims.n_layers)
+        n_made = 1 if dims.share_layers else dims.n_layers
+        if not all(layers[0].builds_as(other) for other in layers[n_made:]):
+            raise ValueError("share_layers=true needs layers with one mixer")
+        blocks = [Block(dims, e.make_mixer, mlp_rows, e.parts(trunk)) for e in layers[:n_made]]
+        self.blocks = nn.ModuleList(blocks * (dims.n_layers // n_made))
         self.norm = trunk.norm.make(dims.d_model)
         self.head = nn.Linear(dims.d_model, vocab_size, bias=False)
+        if trunk.tied_embeddings:
+            self.head.weight = self.embedding.weight
         self._initialise(dims.n_layers)
 
     def _initialise(self, n_layers: int) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a layer that trunks choose: norms, and the function of the feed-forward layer."""
+"""The parts of a layer that trunks choose: norms, the feed-forward function, the output gate."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -74,29 +74,67 @@ class SwiGLU(Activation):
         return F.silu(gate) * value
 
 
+class OutputGate:
+    """A sigmoid gate on the outputs of attention, from the layer's normed input.
+
+    Qiu et al. 2025 (arXiv 2505.06708, section 2.2): out * sigmoid(x W), before the last projection.
+    """
+
+    def n_rates(self, n_heads: int, head_dim: int) -> int:
+        """Return how many gates a token has, a multiple of n_heads."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ElementwiseGate(OutputGate):
+    """A gate for each channel of each head."""
+
+    def n_rates(self, n_heads: int, head_dim: int) -> int:
+        """Return n_heads * head_dim."""
+        return n_heads * head_dim
+
+
+@dataclass(frozen=True)
+class HeadwiseGate(OutputGate):
+    """A gate for each head."""
+
+    def n_rates(self, n_heads: int, head_dim: int) -> int:
+        """Return n_heads."""
+        return n_heads
+
+
 @dataclass(frozen=True)
 class Trunk:
-    """The parts of every layer beside its mixer, as objects that build or compute them.
+    """The parts that all layers have in addition to their mixers, as objects.
 
     qk_norm: of the queries and keys of each head, before they are rotated; None: there is none.
+    output_gate: of attention; None: there is none. tied_embeddings: the head's weights are those of
+    the token embeddings (Press and Wolf 2017, arXiv 1608.05859).
     """
 
     norm: Norm = field(default_factory=LayerNorm)
     mlp: Activation = field(default_factory=GELU)
     qk_norm: Norm | None = None
+    output_gate: OutputGate | None = None
+    tied_embeddings: bool = False
+
+    def n_rates(self, n_heads: int, head_dim: int) -> int:
+        """Return how many output gates a token has in a layer; 0 without them."""
+        return self.output_gate.n_rates(n_heads, head_dim) if self.output_gate else 0
 
 
 GPT = Trunk()
 
 
-def matched_d_ff(d_ff: int, n_left_out: int, head_dim: int, n_inputs: int) -> int:
+def matched_d_ff(d_ff: int, n_left_out: int, n_rates: int, n_inputs: int) -> int:
     """Return the feed-forward width with which a layer has the weights of GPT's.
 
-    GPT's layer has 2 d_ff d_model weights in its feed-forward part. n_left_out: the key-value heads
-    that grouped-query attention leaves out, whose 2 n_left_out head_dim d_model weights are added.
+    GPT's layer has 2 d_ff d_model weights in its feed-forward part. n_left_out: channels of the
+    key-value heads that grouped-query attention leaves out, whose 2 n_left_out d_model weights are
+    added. n_rates: output gates of a token, whose n_rates d_model weights are taken away.
     n_inputs: of the activation; a width w takes (n_inputs + 1) w d_model weights.
     """
-    rows = 2 * (d_ff + n_left_out * head_dim)
+    rows = 2 * (d_ff + n_left_out) - n_rates
     if rows % (n_inputs + 1) == 0:
         return rows // (n_inputs + 1)
     return max(1, round(rows / (n_inputs + 1) / WIDTH_STEP)) * WIDTH_STEP

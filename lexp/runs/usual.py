@@ -11,6 +11,7 @@ USUAL = {"init_from": None, "kernel": "tiles", "one_batch": False}
 GPT = {
     "name": "gpt", "norm": {"_target_": "lexp.model.trunk.LayerNorm"},
     "mlp": {"_target_": "lexp.model.trunk.GELU"}, "n_kv_heads": "all", "qk_norm": None,
+    "output_gate": None, "sinks": None, "tied_embeddings": False,
 }  # fmt: skip
 IN_GROUPS: dict[str, dict[str, Any]] = {"size": {"share_layers": False}, "trunk": GPT}
 

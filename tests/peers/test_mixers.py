@@ -1,4 +1,6 @@
-"""Gated DeltaNet, Mamba-2 and KDA against transformers (5.23): the same weights, whole layers.
+"""Gated attention, Gated DeltaNet, Mamba-2 and KDA against transformers (5.23).
+
+Whole layers with the same weights.
 
 Written-down disagreements:
 - transformers' layers have one projection for what ours has in two or three; the rows are the same
@@ -12,10 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lexp.attention import make_attend
+from lexp.model.mixer import Mixer
+from lexp.model.mixer.attention import Attention
 from lexp.model.mixer.gated_delta_net import GatedDeltaNet
 from lexp.model.mixer.kda import KDA
 from lexp.model.mixer.mamba2 import Mamba2
 from lexp.model.mixer.recurrent import Recurrent
+from lexp.model.trunk import ElementwiseGate, RMSNorm
+from lexp.pattern import Full
+from lexp.position import NoPE
 from support.peers.ours import peer
 
 transformers = peer("transformers")
@@ -23,7 +31,7 @@ D_MODEL, H, D, KERNEL = 24, 3, 8, 4
 LENGTHS = [1, 5, 64, 150]
 
 
-def drawn(mixer: Recurrent) -> Recurrent:
+def drawn(mixer: Mixer) -> Mixer:
     """Weights large enough that every gate is open for some tokens and closed for others."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -53,6 +61,40 @@ def gated_delta_net() -> tuple[Recurrent, nn.Module]:
         "A_log": ours.log_rate, "norm.weight": ours.norm.weight, "out_proj.weight": ours.out.weight,
     }  # fmt: skip
     return ours, loaded(theirs, given)
+
+
+def test_gated_attention_is_that_of_qwen3_next():
+    """Grouped queries, QK-norm and the output gate; values and gradients, without rotation.
+
+    Their norms multiply by 1 + weight, and each head's gate follows its query.
+    """
+    modeling = peer("transformers.models.qwen3_next.modeling_qwen3_next")
+    n_heads, n_kv_heads, n = 4, 2, 20
+    config = transformers.Qwen3NextConfig(
+        hidden_size=D_MODEL, num_attention_heads=n_heads, num_key_value_heads=n_kv_heads,
+        head_dim=D, rms_norm_eps=1e-6, num_hidden_layers=1, layer_types=["full_attention"],
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    norm, gate = RMSNorm(1e-6), ElementwiseGate()
+    ours = drawn(Attention(D_MODEL, n_heads, D, n_kv_heads, norm, gate))
+    q, k, v = ours.qkv.weight.split(ours.sizes)
+    by_head = [x.view(n_heads, D, D_MODEL) for x in (q, ours.output_gate.rates.weight)]
+    theirs = loaded(modeling.Qwen3NextAttention(config, 0), {
+        "q_proj.weight": torch.cat(by_head, dim=1).flatten(0, 1), "k_proj.weight": k,
+        "v_proj.weight": v, "o_proj.weight": ours.out.weight,
+        "q_norm.weight": ours.qk_norm.q.weight - 1, "k_norm.weight": ours.qk_norm.k.weight - 1,
+    })  # fmt: skip
+    x = torch.randn(2, n, D_MODEL, requires_grad=True)
+    still = torch.ones(1, n, D), torch.zeros(1, n, D)  # cosines and sines of no rotation
+    later = torch.ones(n, n, dtype=torch.bool).triu(1)
+    mask = torch.zeros(n, n).masked_fill(later, -torch.inf)[None, None]
+    expected, _ = theirs(x, still, mask)
+    position = NoPE()
+    found = ours(x, position, make_attend(Full(), n, [position], torch.device("cpu")), None)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    pull = torch.randn(found.shape)
+    a, b = (torch.autograd.grad((y * pull).sum(), x)[0] for y in (found, expected))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 def mamba2() -> tuple[Recurrent, nn.Module]:

@@ -3,7 +3,7 @@
     training     6 P + 6 layers inner (L + 1)            FLOPs a token
     forward      2 P + 4 layers inner c(T)               FLOPs a token
 
-P: parameters that multiply something (all but the token embeddings); inner: heads x head_dim; a
+P: parameters that multiply something (all but untied token embeddings); inner: heads x head_dim; a
 query of L sees (L + 1) / 2 keys on average, c(T) = (T + 1) / 2, or at most L under a pattern that
 sees no more; layers: those with attention, as recurrent ones count by their parameters. Masked
 models see all L, and their head is counted for every token. Time is FLOPs by the FLOPs a second of
@@ -243,7 +243,8 @@ def weigh(settings: TrainConfig, flops: float | None) -> Weight:
     # Weights that layers share multiply in each of them.
     blocks = layer_parameters(dims, make_trunk(settings), make_entries(settings))
     again = sum(blocks[1:]) if dims.share_layers else 0
-    active = total + again - n_rows * dims.d_model
+    looked_up = 0 if settings.trunk.tied_embeddings else n_rows * dims.d_model
+    active = total + again - looked_up
     trained = training_pattern(settings)
     sides = 2 if trained.two_sided else 1
     layers = in_turns(make_entries(settings), dims.n_layers)
@@ -263,7 +264,8 @@ def n_parameters(settings: TrainConfig, n_vocabulary: int) -> int:
         of_norm = sum(p.numel() for p in trunk.norm.make(dims.d_model).parameters())
     n_blocks = 1 if dims.share_layers else dims.n_layers
     of_layers = sum(layer_parameters(dims, trunk, make_entries(settings))[:n_blocks])
-    return 2 * n_rows * dims.d_model + of_norm + of_layers + of_schemes
+    n_tables = 1 if trunk.tied_embeddings else 2
+    return n_tables * n_rows * dims.d_model + of_norm + of_layers + of_schemes
 
 
 def vocabulary(tokenizer: Node) -> int:

@@ -3,7 +3,7 @@
 Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245): n_heads / n_kv_heads queries in a
 row share a key and a value. QK-norm (Henry et al. 2020, arXiv 2010.04245) as in Qwen3 (Yang et al.
 2025, arXiv 2505.09388): the queries and the keys of each head are normed before they are rotated,
-with weights that the heads of a layer share.
+with weights that the heads of a layer share. Output gate: Qiu et al. 2025, arXiv 2505.06708.
 """
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lexp.attention import Attend
 from lexp.model.mixer.base import Mixer
 from lexp.model.mixer.recurrent import into_heads, out_of_heads, wide
-from lexp.model.trunk import Norm
+from lexp.model.trunk import Norm, OutputGate
 from lexp.position import Position
 
 
@@ -35,6 +35,27 @@ class NoQKNorm(nn.Module):
         return q, k
 
 
+class SigmoidGate(nn.Module):
+    """Outputs of heads times sigmoid(x W); n_rates: how many gates, a multiple of n_heads."""
+
+    def __init__(self, d_model: int, n_heads: int, n_rates: int):
+        super().__init__()
+        self.n_heads = n_heads
+        self.rates = nn.Linear(d_model, n_rates, bias=False)
+
+    def forward(self, out: Tensor, x: Tensor) -> Tensor:
+        """Return outputs [B, H, T, D] gated by the layer's input x [B, T, d_model]."""
+        return out * into_heads(self.rates(x), self.n_heads).sigmoid()
+
+
+class NoGate(nn.Module):
+    """Outputs of heads as they are."""
+
+    def forward(self, out: Tensor, x: Tensor) -> Tensor:
+        """Return the outputs."""
+        return out
+
+
 class Attention(Mixer):
     """Self-attention; the pattern and the scheme come in with `attend`.
 
@@ -53,6 +74,7 @@ class Attention(Mixer):
         head_dim: int,
         n_kv_heads: int | None = None,
         qk_norm: Norm | None = None,
+        output_gate: OutputGate | None = None,
     ):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
@@ -63,6 +85,10 @@ class Attention(Mixer):
         self.sizes = [inner, shared, shared]
         self.qkv = nn.Linear(d_model, sum(self.sizes), bias=False)
         self.qk_norm = QKNorm(qk_norm, head_dim) if qk_norm else NoQKNorm()
+        self.output_gate: nn.Module = NoGate()
+        if output_gate is not None:
+            n_rates = output_gate.n_rates(n_heads, head_dim)
+            self.output_gate = SigmoidGate(d_model, n_heads, n_rates)
         self.out = nn.Linear(inner, d_model, bias=False)
 
     def forward(
@@ -74,7 +100,8 @@ class Attention(Mixer):
         q, k = self.qk_norm(into_heads(q, self.n_heads), k)
         n_sharing = self.n_heads // self.n_kv_heads
         k, v = for_each_query(k, n_sharing), for_each_query(v, n_sharing)
-        return self.out(out_of_heads(attend(q, k, v, position, x, sampled)))
+        out = self.output_gate(attend(q, k, v, position, x, sampled), x)
+        return self.out(out_of_heads(out))
 
 
 def for_each_query(x: Tensor, n_sharing: int) -> Tensor:
