@@ -10,6 +10,7 @@ The weights stay where they are; they are loaded only if their digest is still t
 
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -47,18 +48,17 @@ def register(config: MethodsConfig) -> Run:
     require_transformers()
     source = find_source(config.path)
     described = describe(source)
+    if config.position is not None:
+        described = described.without_positions()
     tokenizer = read_tokenizer(source)
     train_len = config.train_len or described.train_len
     if train_len is None:
         raise ConfigError(f"path={source.path}: its config has no trained length, give train_len=")
     model: dict[str, Any] = {"name": source.name, "type": described.config.model_type}
     model["sha256"] = source.sha256()
-    if described.window is not None:
-        model["pattern"] = {"_target_": "lexp.pattern.Window", "window": described.window}
-        say(
-            f"{source.name} sees its last {described.window} tokens by itself: that is "
-            "attention=[trained], full is all of them"
-        )
+    model |= _patterns(described, source.name)
+    if config.position is not None:
+        model["position"] = config.position
     settings = {
         "model": model,
         "objective": OBJECTIVE,
@@ -79,6 +79,29 @@ def register(config: MethodsConfig) -> Run:
     if not run.is_done:
         run.finish({"kind": HF})
     return run
+
+
+def _patterns(described: Described | DescribedGeneral, name: str) -> dict[str, Any]:
+    """Return the keys of a run's model that say which keys its layers see, and tell the user."""
+    windows = described.windows
+    nodes = [
+        {} if window is None else {"pattern": {"_target_": "lexp.pattern.Window", "window": window}}
+        for window in windows
+    ]
+    if len(windows) == 1:
+        if windows[0] is not None:
+            say(
+                f"{name} sees its last {windows[0]} tokens by itself: that is attention=[trained], "
+                "full is all of them"
+            )
+        return nodes[0]
+    n_layers = described.dims.n_layers
+    local = [w for w in islice(cycle(windows), n_layers) if w is not None]
+    say(
+        f"{name}: {len(local)} of its {n_layers} layers see their last {local[0]} tokens and keep "
+        "that under every attention=, which is for the others"
+    )
+    return {"layers": nodes}
 
 
 def _write_config(run: Run, settings: dict[str, Any], tokenizer: str, n_rows: int) -> None:
@@ -152,6 +175,7 @@ def _described(run: Run, config: HfRunConfig) -> tuple[Source, Described | Descr
     require_transformers()
     try:
         source = find_source(config.path)
-        return source, describe(source)
+        described = describe(source)
+        return source, described.without_positions() if config.model.position else described
     except LexpError as error:
         raise CheckpointError(f"{run.name}: {error}") from None

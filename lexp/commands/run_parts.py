@@ -233,10 +233,13 @@ def training_pattern(config: RunConfig) -> Pattern:
         entries = make_entries(config)[: max(1, config.size.n_layers)]
         patterns = tuple(entry.pattern for entry in entries)
         return in_turns(patterns) if config.model.layers else patterns[0]
-    if config.model.pattern is None:
-        return make_objective(config).pattern
-    pattern = config.model.pattern.build(Pattern, "model.pattern")
-    return pattern.fit(config.train_len, config.train_len)
+    nodes = [entry.pattern for entry in config.model.layers or (config.model,)]
+    patterns = tuple(
+        node.build(Pattern, "model.pattern") if node else make_objective(config).pattern
+        for node in nodes
+    )
+    fitted = tuple(pattern.fit(config.train_len, config.train_len) for pattern in patterns)
+    return in_turns(fitted) if config.model.layers else fitted[0]
 
 
 def own_code(config: RunConfig) -> dict[str, str]:

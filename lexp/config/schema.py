@@ -99,6 +99,7 @@ class MethodsSchema:
     model: Any = MISSING
     path: str | None = None
     train_len: int | None = None
+    position: str | None = None
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
     allow_partial: bool = MISSING
     device: str = MISSING

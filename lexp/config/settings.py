@@ -17,6 +17,7 @@ from lexp.system.links import real_folder
 
 T = TypeVar("T")
 HF = "hf"  # the kind of a run whose model is from Hugging Face, and model= that asks for it
+NOPE = "nope"  # position= of a model of Hugging Face whose rotary positions are taken away
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,18 @@ class ModelConfig(LayerConfig):
 
 @dataclass(frozen=True)
 class HfModelConfig:
-    """A model of Hugging Face: its architecture, and the digest of its config and weights."""
+    """A model of Hugging Face: its architecture, and the digest of its config and weights.
+
+    pattern: of all layers; layers: entries that they take in turns where their patterns differ.
+    position: nope where rotary positions are taken away.
+    """
 
     name: str
     type: str
     sha256: str
     pattern: Node | None = None
+    layers: tuple[LayerConfig, ...] = ()
+    position: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +263,7 @@ class MethodsConfig(StudyFolder):
     model: str | tuple[str, ...] | None
     path: str | None
     train_len: int | None
+    position: str | None
     lengths: tuple[int, ...]
     allow_partial: bool
     device: str

@@ -11,6 +11,7 @@ from lexp.config.layers import model_problems
 from lexp.config.schema import check_types, plain
 from lexp.config.settings import (
     HF,
+    NOPE,
     AnalyzeConfig,
     EvalConfig,
     FinetuneConfig,
@@ -138,6 +139,8 @@ def read_hf_run(raw: dict[str, Any]) -> HfRunConfig:
         problems.append(f"seed={config.seed!r} (a whole number)")
     if not _is_whole(config.train_len) or not 1 <= config.train_len <= MAX_LENGTH:
         problems.append(f"train_len={config.train_len!r} (from 1 to {MAX_LENGTH})")
+    if model.position not in (None, NOPE):
+        problems.append(f"model.position={model.position!r} ({NOPE}, or none)")
     _raise(problems)
     return config
 
@@ -265,16 +268,19 @@ def _methods(config: MethodsConfig) -> list[str]:
 
 def _external(config: MethodsConfig) -> list[str]:
     """Return what is wrong with model=hf and the keys that go with it alone."""
-    train_len = config.train_len
+    train_len, position = config.train_len, config.position
     if config.model != HF:
+        given = {"path": config.path, "train_len": train_len, "position": position}
         return [
             f"{key}={value} (is for Hugging Face models; add model=hf)"
-            for key, value in (("path", config.path), ("train_len", train_len))
+            for key, value in given.items()
             if value is not None
         ]
     problems = [] if config.path else ["model=hf (needs path=FOLDER or path=ORG/NAME)"]
     if train_len is not None and not 1 <= train_len <= MAX_LENGTH:
         problems.append(f"train_len={train_len} (from 1 to {MAX_LENGTH})")
+    if position not in (None, NOPE):
+        problems.append(f"position={position} ({NOPE}, or null for what its config has)")
     return problems
 
 

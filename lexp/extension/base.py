@@ -94,15 +94,17 @@ class OfSchemes(Extension):
         if not any(attending):
             raise NotDefined(f"{self.name} changes attention, which no layer computes")
         schemes, problems = [], dict[str, int]()  # the first layer of each problem
+        changed = dict[int, Position]()  # by scheme: layers that share one share the changed one
         for n, (own, position) in enumerate(layer_pairs(pattern, model.schemes)):
             schemes.append(position)
             if not attending[n]:
                 continue
             self._refuse_closed(position)
             try:
-                changed = self.change(position, lengths)
+                if id(position) not in changed:
+                    changed[id(position)] = self.change(position, lengths)
                 self.refuse_unchanged(position, own, lengths)
-                schemes[n] = changed
+                schemes[n] = changed[id(position)]
             except NotDefined as problem:
                 problems.setdefault(str(problem), n + 1)
         if not any(new is not old for new, old in zip(schemes, model.schemes, strict=True)):

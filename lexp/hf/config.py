@@ -1,16 +1,17 @@
 """Checked reading of a model's config.json: what lexp cannot reproduce is refused, not ignored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lexp.hf.family import FAMILIES, Family
 from lexp.hf.general import DescribedGeneral, describe_general
+from lexp.hf.layers import LayerKind, in_turn, read_layers
 from lexp.hf.source import Source, read_config
 from lexp.model.transformer import Dims
 from lexp.system.errors import CheckpointError, ConfigError
 
-# Rotary frequencies that stay the same whatever the length.
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+# Rotary frequencies that stay the same whatever the length, or (longrope) have two sets of them.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Described:
     """The description of a model before its weights are read.
 
     config: transformers' config object. train_len: the context it was made for, None if its config
-    does not say. window: keys a query sees in its own attention, None: all.
+    does not say. layers: the kind of each layer.
     """
 
     family: Family
@@ -26,7 +27,21 @@ class Described:
     dims: Dims
     vocab_size: int
     train_len: int | None
-    window: int | None
+    layers: tuple[LayerKind, ...]
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """Return the windows that layers take in turns, a single one where all are alike."""
+        return tuple(in_turn([kind.window for kind in self.layers]))
+
+    def without_positions(self) -> "Described":
+        """Return the same without rotary positions; ConfigError if it has others."""
+        if self.family.position != "rope":
+            raise ConfigError(
+                f"position=nope takes rotary positions away, a {self.config.model_type} model has "
+                f"{self.family.position} ones; remove it"
+            )
+        return replace(self, layers=tuple(replace(kind, rotates=False) for kind in self.layers))
 
     @property
     def model_class(self) -> str:
@@ -47,12 +62,12 @@ def describe(source: Source) -> Described | DescribedGeneral:
 
     family = FAMILIES[kind]
     try:
-        config = getattr(transformers, f"{family.prefix}Config").from_dict(raw)
+        config = transformers.CONFIG_MAPPING[kind].from_dict(raw)
         dims = _dims(config)
-        window = _window(config)
+        layers = read_layers(config, family)
         if family.position == "rope":
-            _check_rope(config)
-        return Described(family, config, dims, int(config.vocab_size), _train_len(config), window)
+            _check_rope(config, layers)
+        return Described(family, config, dims, int(config.vocab_size), _train_len(config), layers)
     except ConfigError as error:
         raise ConfigError(f"path={source.path}: {error}") from None
     except Exception as error:  # transformers checks configs with exceptions of many kinds
@@ -67,6 +82,10 @@ def _refused(kind: str, raw: dict[str, Any]) -> list[str]:
         "quantization_config": (raw.get("quantization_config"), None),
         "is_encoder_decoder": (raw.get("is_encoder_decoder", False), False),
     }
+    if kind.startswith("gemma"):
+        wanted["use_bidirectional_attention"] = (
+            raw.get("use_bidirectional_attention") or False, False
+        )  # fmt: skip
     if kind == "gpt2":
         wanted["add_cross_attention"] = (raw.get("add_cross_attention", False), False)
     if kind == "mpt":
@@ -104,23 +123,14 @@ def _train_len(config: Any) -> int | None:
     return None
 
 
-def _window(config: Any) -> int | None:
-    """Return the sliding window of all layers; ConfigError where layers differ."""
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
-    if window is None or kinds == {"full_attention"}:
-        return None
-    if kinds != {"sliding_attention"}:
-        raise ConfigError(f"its layers differ ({', '.join(sorted(kinds))}); lexp runs all alike")
-    if not isinstance(window, int) or window < 1:
-        raise ConfigError(f"sliding_window={window}")
-    return window
-
-
-def _check_rope(config: Any) -> None:
-    kind = config.rope_parameters["rope_type"]
-    if kind not in ROPE_TYPES:
+def _check_rope(config: Any, layers: tuple[LayerKind, ...]) -> None:
+    parameters = config.rope_parameters
+    names = {layer.name for layer in layers if layer.rotates}
+    # Some families have parameters for each kind of layer.
+    own = [parameters] if "rope_type" in parameters else [parameters[name] for name in names]
+    for kind in sorted({values["rope_type"] for values in own} - set(ROPE_TYPES)):
+        why = "changes with the length" if kind == "dynamic" else "is not supported"
         raise ConfigError(
-            f"rope_type {kind!r} changes with the length; of {', '.join(ROPE_TYPES)} (take it out "
-            "of config.json, and compare extension=dynamic_ntk or extension=longrope)"
+            f"rope_type {kind!r} {why}; it can be {', '.join(ROPE_TYPES)} (take it out of "
+            "config.json, and compare extension=dynamic_ntk or extension=longrope)"
         )

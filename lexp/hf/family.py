@@ -1,6 +1,23 @@
 """The supported families of models, and the names of their submodules."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+
+def every_layer(config: Any, n: int) -> bool:
+    """Return True: of most families every layer rotates queries and keys."""
+    return True
+
+
+def in_windows_alone(config: Any, n: int) -> bool:
+    """Return whether layer n of Cohere2 rotates: those with a sliding window do."""
+    return bool(config.layer_types[n] == "sliding_attention")
+
+
+def as_listed(config: Any, n: int) -> bool:
+    """Return whether layer n of SmolLM3 rotates: its config has 1 for each layer that does."""
+    return bool(config.no_rope_layers[n])
 
 
 @dataclass(frozen=True)
@@ -9,7 +26,9 @@ class Family:
 
     prefix: of the class names. embedding, layers, norm: submodules of the model. attention: of a
     layer; out: of its attention, the projection of the heads. position: rope, alibi or learned.
-    call: the argument by which a layer hands something on to its attention untouched.
+    call: the argument by which a layer hands something on to its attention untouched. rotates:
+    from a config and a layer's index to whether that layer rotates. adjacent: whether channels 2c
+    and 2c + 1 rotate together; else those half of the rotating channels apart do.
     """
 
     prefix: str
@@ -21,20 +40,33 @@ class Family:
     out: str
     position: str
     call: str = "lexp"
+    rotates: Callable[[Any, int], bool] = every_layer
+    adjacent: bool = False
 
 
-def _like_llama(prefix: str) -> Family:
+def _like_llama(
+    prefix: str, rotates: Callable[[Any, int], bool] = every_layer, adjacent: bool = False
+) -> Family:
     return Family(
         prefix, f"{prefix}ForCausalLM", "model.embed_tokens", "model.layers", "model.norm",
-        "self_attn", "o_proj", "rope",
+        "self_attn", "o_proj", "rope", rotates=rotates, adjacent=adjacent,
     )  # fmt: skip
 
 
 FAMILIES = {
     "llama": _like_llama("Llama"),
     "mistral": _like_llama("Mistral"),
+    "ministral": _like_llama("Ministral"),
     "qwen2": _like_llama("Qwen2"),
     "qwen3": _like_llama("Qwen3"),
+    "gemma2": _like_llama("Gemma2"),
+    "gemma3_text": _like_llama("Gemma3"),
+    "cohere2": _like_llama("Cohere2", in_windows_alone, adjacent=True),
+    "smollm3": _like_llama("SmolLM3", as_listed),
+    "olmo2": _like_llama("Olmo2"),
+    "olmo3": _like_llama("Olmo3"),
+    "phi3": _like_llama("Phi3"),
+    "gpt_oss": _like_llama("GptOss"),
     "gpt_neox": Family(
         "GPTNeoX", "GPTNeoXForCausalLM", "gpt_neox.embed_in", "gpt_neox.layers",
         "gpt_neox.final_layer_norm", "attention", "dense", "rope",

@@ -51,10 +51,17 @@ class DescribedGeneral:
     max_len: int | None
 
     @property
-    def window(self) -> int | None:
-        """Return how many keys a query of any layer sees, None: all."""
+    def windows(self) -> tuple[int | None, ...]:
+        """Return how many keys a query sees, None: all; a single value, as all layers are alike."""
         own = self.layers[0]
-        return own.window if isinstance(own, Window) else None
+        return (own.window if isinstance(own, Window) else None,)
+
+    def without_positions(self) -> "DescribedGeneral":
+        """Raise ConfigError: the model's own code has its positions."""
+        raise ConfigError(
+            f"position=nope takes away positions that lexp computes; a {self.config.model_type} "
+            "model computes its own, remove it"
+        )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ first 2n channels: RoPE (Su et al. 2021, arXiv 2104.09864) at theta_c, c = 0 .. 
 temperature; the channels after them are left alone (GPT-NeoX, Black et al. 2022, 2204.06745)
 """
 
+import copy
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,6 +36,33 @@ class PartialRoPE(RoPE):
     def _beside(self, turned: Tensor) -> Tensor:
         alone = torch.ones(len(turned), self.n_alone, dtype=turned.dtype, device=turned.device)
         return torch.cat([turned * self.temperature, alone], dim=-1)
+
+
+class TwoRangeRoPE(PartialRoPE):
+    """PartialRoPE with other frequencies for texts of more than `most` tokens.
+
+    LongRoPE (Ding et al. 2024, arXiv 2402.13753) as transformers runs it: `short` up to the
+    original context, `long` beyond, by the length of the whole text. Extensions change `short`, and
+    `long` by the same ratios.
+    """
+
+    by_length = True
+
+    def __init__(
+        self, head_dim: int, short: list[float], long: list[float], most: int, temperature: float
+    ):
+        super().__init__(head_dim, short, temperature)
+        self.ratios = [b / a for a, b in zip(short, long, strict=True)]
+        self.most: float = most
+
+    def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
+        """Return the factors of the range that seq_len is in."""
+        if seq_len <= self.most:
+            return super().rotary_factors(q_pos, k_pos, seq_len)
+        beyond = copy.copy(self)
+        beyond.frequencies = [t * r for t, r in zip(self.frequencies, self.ratios, strict=True)]
+        beyond.most = math.inf
+        return beyond.rotary_factors(q_pos, k_pos, seq_len)
 
 
 def pairs_adjacent(head_dim: int, n_pairs: int) -> list[int]:

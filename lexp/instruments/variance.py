@@ -179,12 +179,14 @@ def embedded(model: Transformer, seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    weight = model.embedding.weight
+    n_rows, device = model.embedding.num_embeddings, model.embedding.weight.device
+    # As the layers get them: some models scale what they look up.
+    scale = model.embedding(torch.arange(n_rows, device=device)).double().std().item()
     generator = torch.Generator().manual_seed(seed)
 
     def replaced(module: torch.nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> Tensor:
         drawn = torch.randn(out.shape, generator=generator, dtype=torch.float64)
-        return (drawn * weight.double().std().item()).to(out)
+        return (drawn * scale).to(out)
 
     handle = model.embedding.register_forward_hook(replaced)
     try:

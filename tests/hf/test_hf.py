@@ -131,7 +131,7 @@ def test_sliding_window_is_the_pattern_of_the_model_itself(tmp_path):
 
     source = find_source(str(saved(config(), tmp_path)))
     described = describe(source)
-    assert described.window == 7
+    assert described.windows == (7,)
     model, theirs = load_model(source, described), logits(config(), draw(LONG))
     assert apart(ours(model, draw(LONG), Window(7)), theirs) < 1e-4
     assert apart(ours(model, draw(LONG)), theirs) > 1e-2

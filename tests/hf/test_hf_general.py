@@ -103,7 +103,9 @@ def test_a_sliding_window_is_the_models_own_pattern_and_full_widens_it(tmp_path)
 
     source = find_source(str(saved(config(7), tmp_path, tokenizer=False)))
     described = describe(source)
-    assert described.window == 7
+    assert described.windows == (7,)
+    with pytest.raises(ConfigError, match="a starcoder2 model computes its own"):
+        described.without_positions()
     model, tokens = load_model(source, described), draw(LONG)
     assert apart(ours(model, tokens, Window(7)), logits(config(7), tokens)) < 2e-5
     assert apart(ours(model, tokens, Full()), logits(config(None), tokens)) < 2e-5

@@ -11,9 +11,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf (transformers)")
 
-import torch  # noqa: E402
 import yaml  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
 
 from lexp.cli.main import guarded  # noqa: E402
 from lexp.commands.analyze import analyze  # noqa: E402
@@ -28,46 +26,14 @@ from lexp.system.files import config_folder  # noqa: E402
 from support.cli import lexp  # noqa: E402
 from support.config import compose, dataset  # noqa: E402
 from support.forked import completed  # noqa: E402
-from support.hf import CONFIGS, LLAMA, TRAINED, made, saved  # noqa: E402
-
-
-@pytest.fixture
-def study(texts, tmp_path):
-    """Composes a command on a model's folder: study(word, folder, override, ...)."""
-
-    def make(word, folder, *overrides):
-        base = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32", *dataset(texts)]
-        base += ["model=hf", f"path={folder}"] if folder else []
-        return compose(word, *base, *overrides)
-
-    return make
-
-
-def rows(tmp_path):
-    with (tmp_path / "outputs" / "default" / "results.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def expected_nll(config, folder, files, length, longest=64):
-    """Mean loss of tokens 1 .. longest of each text in windows end to end, by transformers."""
-    model = made(config)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    nats = []
-    for path in files:
-        ids = tokenizer.encode(path.read_text(), add_special_tokens=False).ids
-        for first in range(0, longest, length):
-            window = torch.tensor(ids[first : first + length + 1])
-            with torch.no_grad():
-                logits = model(window[None, :-1], use_cache=False).logits[0].double()
-            nats += torch.nn.functional.cross_entropy(logits, window[1:], reduction="none").tolist()
-    return sum(nats) / len(nats)
+from support.hf import CONFIGS, LLAMA, TRAINED, expected_nll, made, saved, study_rows  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "bloom"])
 def test_perplexity_is_what_transformers_gives_the_same_tokens(name, study, texts, tmp_path):
     folder = saved(CONFIGS[name](), tmp_path / "tiny")
     eval_(study("eval", folder, "lengths=[16,64]", "attention=[full,blockwise]", "max_tokens=null"))
-    found = {(r["attention"], int(r["length"])): r for r in rows(tmp_path)}
+    found = {(r["attention"], int(r["length"])): r for r in study_rows(tmp_path)}
     files = sorted((texts / "test").glob("*.txt"))
     for length in (16, 64):
         row = found["full", length]
@@ -118,7 +84,7 @@ def test_train_len_can_be_given(study, tmp_path):
     folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
     for given in ("train_len=16", "train_len=null"):
         eval_(study("eval", folder, "lengths=[64]", "attention=[blockwise]", given))
-    found = {int(r["train_len"]): r["nll"] for r in rows(tmp_path)}
+    found = {int(r["train_len"]): r["nll"] for r in study_rows(tmp_path)}
     assert set(found) == {16, TRAINED} and len(set(found.values())) == 2
 
 
@@ -129,7 +95,7 @@ def test_trained_pattern_is_the_sliding_window(study, texts, tmp_path, capsys):
     folder = saved(config(), tmp_path / "tiny")
     eval_(study("eval", folder, "lengths=[64]", "attention=[trained,full]", "max_tokens=null"))
     assert "attention=[trained]" in capsys.readouterr().err
-    found = {r["attention"]: float(r["nll"]) for r in rows(tmp_path)}
+    found = {r["attention"]: float(r["nll"]) for r in study_rows(tmp_path)}
     expected = expected_nll(config(), folder, sorted((texts / "test").glob("*.txt")), 64)
     assert found["trained"] == pytest.approx(expected, abs=1e-5)
     assert abs(found["full"] - expected) > 1e-4
@@ -235,7 +201,7 @@ def test_a_token_beyond_the_models_rows_that_no_text_has_does_no_harm(study, tmp
     folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
     renumbered("ÿ")(folder)  # the byte 0xff, which UTF-8 does not have
     eval_(study("eval", folder, "lengths=[16]"))
-    assert {row["status"] for row in rows(tmp_path)} == {"ok"}
+    assert {row["status"] for row in study_rows(tmp_path)} == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -254,15 +220,6 @@ def test_what_transformers_ignores_in_mpt_is_refused(changes, word, study, tmp_p
     assert word in capsys.readouterr().err
 
 
-def test_layers_with_and_without_a_window_are_refused(study, tmp_path, capsys):
-    config = transformers.Qwen2Config(
-        **LLAMA, use_sliding_window=True, sliding_window=7, max_window_layers=1
-    )
-    folder = saved(config, tmp_path / "tiny")
-    assert guarded("eval", lambda: eval_(study("eval", folder, "lengths=[16]"))) == 2
-    assert "its layers differ" in capsys.readouterr().err
-
-
 def test_without_the_extra_it_is_said_in_a_line(study, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lexp.hf.load.importlib.util.find_spec", lambda name: None)
     assert guarded("eval", lambda: eval_(study("eval", tmp_path, "lengths=[16]"))) == 2
@@ -275,7 +232,7 @@ def test_no_code_comes_with_a_model(study, tmp_path):
     edited(auto_map={"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"})(folder)
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     eval_(study("eval", folder, "lengths=[16]"))
-    assert not (tmp_path / "ran").exists() and rows(tmp_path)[0]["status"] == "ok"
+    assert not (tmp_path / "ran").exists() and study_rows(tmp_path)[0]["status"] == "ok"
 
 
 def test_a_hub_snapshot_in_the_cache_is_found_without_a_network(tmp_path, monkeypatch):
@@ -331,6 +288,7 @@ def test_only_what_is_needed_is_downloaded(tmp_path, monkeypatch):
         {"size": {"name": "hf", "n_layers": 0}},
         {"model": {"name": "tiny", "type": "llama", "sha256": "0" * 64}},
         {"path": "/no/such/folder"},
+        {"model": {"name": "tiny", "type": "llama", "sha256": "0" * 64, "position": "rope"}},
     ],
 )
 def test_a_run_s_config_that_was_edited_is_refused(change, study, tmp_path, capsys):
@@ -380,6 +338,8 @@ def test_the_command_line(tmp_path, texts):
         (["path=x"], "path=x (is for Hugging Face models; add model=hf)"),
         (["train_len=5"], "train_len=5 (is for Hugging Face models; add model=hf)"),
         (["model=hf", "path=x", "train_len=0"], "train_len=0 (from 1 to"),
+        (["position=nope"], "position=nope (is for Hugging Face models; add model=hf)"),
+        (["model=hf", "path=x", "position=rope"], "position=rope (nope, or null"),
     ],
 )
 @pytest.mark.parametrize("word, task", [("eval", eval_), ("analyze", analyze), ("probe", probe)])
