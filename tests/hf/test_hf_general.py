@@ -135,6 +135,11 @@ def test_a_table_of_positions_ends_with_the_trained_length(name, models):
     refuse_beyond(models(name), TRAINED)
     with pytest.raises(NotDefined, match="ends at 32 tokens"):
         refuse_beyond(models(name), TRAINED + 1)
+    # Within it a piece of a text reads the rows of its own place.
+    tokens = draw(TRAINED)
+    whole = ours(models(name), tokens, Window(1))[:, 5:]
+    assert apart(ours(models(name), tokens[:, 5:], Window(1), first=5), whole) < 2e-5
+    assert apart(ours(models(name), tokens[:, 5:], Window(1)), whole) > 1e-2
 
 
 @pytest.mark.parametrize(
