@@ -52,9 +52,9 @@ class DescribedGeneral:
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """Return how many keys a query sees, None: all; a single value, as all layers are alike."""
-        own = self.layers[0]
-        return (own.window if isinstance(own, Window) else None,)
+        """Return how many keys queries of each layer see, None: all; one value if all are alike."""
+        own = tuple(p.window if isinstance(p, Window) else None for p in self.layers)
+        return own[:1] if len(set(own)) == 1 else own
 
     def without_positions(self) -> "DescribedGeneral":
         """Raise ConfigError: the model's own code has its positions."""
@@ -197,9 +197,8 @@ def _tried(model_class: Any, config: Any, trial_config: Any) -> DescribedGeneral
         raise
     except Exception as error:  # of any kind: the code is the family's own
         raise ConfigError(f"its code cannot be followed ({first_line(error)})") from None
-    if len(set(layers)) > 1 or isinstance(layers[0], OwnChunk):
-        labels = ", ".join(sorted({pattern.label for pattern in layers}))
-        raise ConfigError(f"its layers see different keys ({labels})")
+    if any(isinstance(pattern, OwnChunk) for pattern in layers):
+        raise ConfigError("its layers see their own chunk of keys alone")
     _, n_heads, _, head_dim = trial.calls[0].query.shape
     d_ff = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None)
     dims = Dims(len(layers), trial.width, n_heads, head_dim, d_ff or 4 * trial.width)
@@ -258,7 +257,7 @@ def run_trial(model_class: Any, config: Any) -> Trial:
         calls.append(call)
         if unknown := call.unknown():
             raise ConfigError(f"attention of layer {len(calls)} takes {unknown}")
-        return torch.empty_like(call.query.transpose(1, 2))
+        return call.query.transpose(1, 2).contiguous()
 
     for module in model.modules():
         set_answer(module, answer)

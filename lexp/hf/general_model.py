@@ -70,7 +70,8 @@ class LayerAttention:
         # Only a bias reads the layer's input, and there is none here.
         x = call.query.new_empty(0)
         lexp = Call(position, self.current.attend, None, None, x)
-        return lexp.run(call.query, call.key, call.value, call.scaling)
+        # As transformers' own functions leave it: some models view it in another shape.
+        return lexp.run(call.query, call.key, call.value, call.scaling).contiguous()
 
 
 class OwnHead(nn.Module):

@@ -23,14 +23,24 @@ from lexp.extension.interpolation import PI  # noqa: E402
 from lexp.extension.scale import DroPE, LogNScale  # noqa: E402
 from lexp.hf import DescribedGeneral, describe, find_source, fresh_model, load_model  # noqa: E402
 from lexp.hf.family import FAMILIES  # noqa: E402
-from lexp.pattern import Blockwise, Full, LMInfinite, SelfExtend, Sinks, SinksInPlace, Window  # noqa: E402
+from lexp.pattern import (  # noqa: E402
+    Blockwise,
+    Full,
+    LMInfinite,
+    SelfExtend,
+    Sinks,
+    SinksInPlace,
+    Window,
+    in_turns,
+    replaced,
+)
 from lexp.scoring.protocol import TextWindow  # noqa: E402
 from lexp.scoring.scorer import Scorer  # noqa: E402
 from lexp.system.errors import ConfigError, NotDefined  # noqa: E402
 from support.config import compose, dataset  # noqa: E402
 from support.evaluation import tokens_of  # noqa: E402
 from support.hf import LLAMA, TRAINED, VOCAB, logits, made, saved  # noqa: E402
-from support.hf_general import BERT, GENERAL, REFUSED  # noqa: E402
+from support.hf_general import BERT, GENERAL, LAYERED, REFUSED  # noqa: E402
 
 LONG = 3 * TRAINED + 1
 # Families with a table of positions, which ends at the trained length.
@@ -95,6 +105,24 @@ def test_the_untouched_model_and_its_masks(name, models):
         masked = logits(GENERAL[name](), tokens, **given)
         assert apart(ours(model, tokens, pattern), masked) < 2e-5
         assert apart(masked, theirs) > 1e-2
+
+
+@pytest.mark.parametrize("name", LAYERED)
+def test_methods_replace_the_layers_that_see_everything(name, tmp_path):
+    source = find_source(str(saved(LAYERED[name](), tmp_path, tokenizer=False)))
+    described = describe(source)
+    assert described.windows == (7, None)
+    model, tokens = load_model(source, described), draw(LONG)
+    trained = in_turns((Window(7), Full()))
+    theirs = logits(LAYERED[name](), tokens)
+    assert apart(ours(model, tokens, trained), theirs) < 2e-5
+    masks = {
+        "sliding_attention": mask_of(LONG, lambda i, j: i - 7 < j <= i),
+        "full_attention": mask_of(LONG, lambda i, j: j <= i and i // 6 - j // 6 <= 1),
+    }
+    masked = logits(LAYERED[name](), tokens, attention_mask=masks)
+    assert apart(ours(model, tokens, replaced(trained, Blockwise(6))), masked) < 2e-5
+    assert apart(masked, theirs) > 1e-2
 
 
 def test_a_sliding_window_is_the_models_own_pattern_and_full_widens_it(tmp_path):
@@ -263,5 +291,5 @@ def test_the_table_of_families_is_what_the_tests_show():
     for path, families in re.findall(r"^\| (full|general|refused) \| ([^|]+) \|", text, re.M):
         said.setdefault(path, []).extend(re.findall(r"`(\w+)`", families))
     assert sorted(said["full"]) == sorted(FAMILIES)
-    assert sorted(said["general"]) == sorted(GENERAL)
+    assert sorted(said["general"]) == sorted([*GENERAL, *LAYERED])
     assert sorted(said["refused"]) == sorted(REFUSED)

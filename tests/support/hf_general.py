@@ -50,6 +50,22 @@ GENERAL = {
     ),
 }  # fmt: skip
 
+# Those of them with a window of 7 in the first layer and everything in the second.
+LOCAL_GLOBAL = {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"]}
+LAYERED = {
+    "exaone4": lambda: hf.Exaone4Config(**LLAMA, **LOCAL_GLOBAL),
+    "afmoe": lambda: hf.AfmoeConfig(
+        **LLAMA,
+        **LOCAL_GLOBAL,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        num_shared_experts=1,
+        moe_intermediate_size=16,
+        num_dense_layers=1,
+    ),
+}
+
 # Families that are refused, and why: by the class, by the trial run, by what a layer takes.
 REFUSED = {
     "falcon": (lambda: hf.FalconConfig(), "does not use transformers' attention interface"),
@@ -73,12 +89,6 @@ REFUSED = {
     ),
     "bert": (lambda: hf.BertConfig(**BERT), "its mask is none that lexp knows"),
     "llama4_text": (lambda: hf.Llama4TextConfig(), "its code cannot be followed"),
-    "exaone4": (
-        lambda: hf.Exaone4Config(
-            **LLAMA, sliding_window=7, layer_types=["sliding_attention", "full_attention"]
-        ),
-        "its layers see different keys (full, window-7)",
-    ),
     "phimoe": (
         lambda: hf.PhimoeConfig(**LLAMA, rope_parameters={
             "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4,
