@@ -115,6 +115,8 @@ FORMS: list[str] = [
     "lexp study study=alibi dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=context_extension dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=kerple dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=hybrid dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=mixers dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=lex dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=tisa dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=tisa_mlm dataset=text 'dataset.train=books/train/*.txt' …",
