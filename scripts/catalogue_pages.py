@@ -1,6 +1,7 @@
 """Write lexp/commands/catalogue.json, docs/schemes.md, docs/methods.md and what counts elsewhere.
 
-The latter: the floors of docs/architecture.md and README's number of schemes.
+The latter: the floors of docs/architecture.md, the tasks of docs/tasks.md and the number of schemes
+in README.md.
 
 Usage: python scripts/catalogue_pages.py. The text comes from conf/ and from the docstrings of the
 classes that its files name; what combines is tried. A test fails where a file is stale.
@@ -319,6 +320,26 @@ def readme(text: str, n_schemes: int) -> str:
     return re.sub(r"\b\d+ position schemes", f"{n_schemes} position schemes", text)
 
 
+def tasks_page() -> str:
+    """Return docs/tasks.md with a row for each task."""
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    rows = []
+    for path in sorted((CONF / "dataset").glob("*.yaml")):
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "task" not in node:
+            continue
+        module, _, name = node["task"]["_target_"].rpartition(".")
+        kind = getattr(importlib.import_module(module), name)
+        fields = ", ".join(f"`{key}`" for key in node["task"] if key != "_target_") or "-"
+        title = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+        source = (importlib.import_module(module).__doc__ or "").split("\n\n")[0]
+        example = " ".join(source.split()).rstrip(".")
+        rows.append(f"| `{path.stem}` | {cell(title)} | {cell(example)} | {fields} |")
+    head = "| `dataset=` | rule | example and source | fields |\n| --- | --- | --- | --- |"
+    table = "\n".join(["<!-- tasks -->", "", head, *rows, "", "<!-- /tasks -->"])
+    return re.sub(r"<!-- tasks -->.*<!-- /tasks -->", lambda _: table, text, flags=re.DOTALL)
+
+
 def floors() -> list[list[str]]:
     """Return the floors of tests/**/test_layers.py, the highest first."""
     (path,) = (ROOT / "tests").rglob("test_layers.py")
@@ -355,6 +376,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs" / "schemes.md": schemes_page(choices, catalogue.learned, defined),
         ROOT / "docs" / "methods.md": methods_page(choices, defined),
         plan: architecture(plan.read_text(encoding="utf-8")),
+        ROOT / "docs" / "tasks.md": tasks_page(),
         front: readme(front.read_text(encoding="utf-8"), len(defined)),
     }
 

@@ -21,12 +21,15 @@ from lexp.commands.run_plan import RunPlan, check_dataset, make_methods, whole_w
 from lexp.commands.select_runs import select_checkpoints
 from lexp.config.settings import AnalyzeConfig, build_all
 from lexp.config.validation import STATES, read_analyze
+from lexp.data.tasks.dataset import held_out_examples
+from lexp.data.tasks.rows import make_rows
 from lexp.display.document import Chart, Picture
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import Table, to_csv
 from lexp.display.terminal import table_console
 from lexp.evaluate import ModelUnderTest
+from lexp.evaluate.task_run import SEED
 from lexp.instruments.base import CheckpointInfo, Instrument
 from lexp.instruments.measure import (
     ANALYSES,
@@ -115,7 +118,7 @@ def _analyze_all(
                 clean_leftovers(opened.run.folder, ANALYSES)
                 for info, tested in _models(opened, checkpoints, plan):
                     for length in plan.lengths:
-                        ids = first_tokens(tested, length, n_texts)
+                        ids = _rows_read(opened, tested, length, n_texts)
                         for method, instrument in itertools.product(
                             opened.methods, plan.instruments
                         ):
@@ -126,6 +129,18 @@ def _analyze_all(
             except LexpError as error:
                 problems.append(error)
     return results
+
+
+def _rows_read(opened: RunWithData, tested: ModelUnderTest, length: int, n: int) -> Tensor:
+    """Return what instruments read at a length: texts, or problems of a task with their answers.
+
+    A task's rows have the tokens of the longest one; the end token fills up shorter ones.
+    """
+    if opened.task is None:
+        return first_tokens(tested, length, n)
+    dataset = opened.task.dataset
+    examples = held_out_examples(dataset.task, length, n, SEED)
+    return make_rows(examples, dataset.row_len(length)).tokens
 
 
 def _models(

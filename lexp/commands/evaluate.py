@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lexp.commands.eval_cost import print_cost
+from lexp.commands.eval_tasks import evaluate_tasks, publish_tasks
 from lexp.commands.eval_workers import Progress, choose_workers, events_here, events_of_workers
 from lexp.commands.load_runs import RunWithData, open_runs, raise_problems
 from lexp.commands.run_plan import EvalPlan, plan_evaluation
@@ -69,7 +70,12 @@ def evaluate_runs(plan: EvalPlan) -> None:
         return
     wandb = start_wandb(settings.wandb, settings.study_folder, _wandb_label(settings), settings.raw)
     try:
-        results = _evaluate_all(runs, plan, problems)
+        of_tasks = [opened for opened in runs if opened.task]
+        runs = [opened for opened in runs if not opened.task]
+        results = _evaluate_all(runs, plan, problems) if runs else []
+        answers = evaluate_tasks(of_tasks, plan, problems) if of_tasks else []
+        if answers:
+            publish_tasks(settings.study_folder, of_tasks, answers)
         if results:
             notes = variant_notes(opened.run.made_of for opened in runs)
             trained = [opened.run for opened in runs if opened.run.kind == LEXP]
@@ -77,7 +83,8 @@ def evaluate_runs(plan: EvalPlan) -> None:
             _publish(settings.study_folder, results, notes, budgets, wandb)
     finally:
         wandb.finish()
-    raise_problems(problems, [result.status for result in results], settings.allow_partial)
+    statuses = [result.status for result in [*results, *answers]]
+    raise_problems(problems, statuses, settings.allow_partial)
 
 
 def _evaluate_all(

@@ -30,7 +30,7 @@ from lexp.system.files import clean
 from lexp.system.links import real_folder
 from lexp.system.output import say
 from lexp.system.text import counted
-from lexp.training.finetune import FinetuneSettings, Task, finetune
+from lexp.training.finetune import FinetuneSettings, LabelledSplits, finetune
 from lexp.training.finetune_result import COLUMNS, FINETUNINGS, FinetuneResult
 from lexp.training.optim import OptimSettings
 
@@ -117,7 +117,7 @@ def finetune_(config: DictConfig) -> None:
 
 
 def _result(
-    plan: FinetunePlan, task: Task, n_cut: int, history: list[dict[str, float]]
+    plan: FinetunePlan, task: LabelledSplits, n_cut: int, history: list[dict[str, float]]
 ) -> FinetuneResult:
     """Return what is stored of a fine-tuning. n_cut: texts longer than max_len."""
     settings, run_config = plan.config, plan.run_config
@@ -143,7 +143,7 @@ def _result(
 
 
 def _finetune(
-    model: Classifier, task: Task, plan: FinetunePlan, autocast: AbstractContextManager
+    model: Classifier, task: LabelledSplits, plan: FinetunePlan, autocast: AbstractContextManager
 ) -> list[dict[str, float]]:
     """Fine-tune; OutOfMemory says which setting needs less."""
     pattern, settings = training_pattern(plan.run_config), finetune_settings(plan.config)
@@ -164,7 +164,7 @@ def make_task(
     tokenizer: Tokenizer,
     model: Classifier,
     max_len: int,
-) -> tuple[Task, int]:
+) -> tuple[LabelledSplits, int]:
     """Return token ids and labels, and how many texts were cut; DataError for an empty text."""
     ids: dict[Split, list[list[int]]] = {}
     n_cut = 0
@@ -181,7 +181,7 @@ def make_task(
             ids[name].append(joined(list(texts), model.separator, max_len))
             n_cut += whole > max_len
     labels = {name: np.array([e.label for e in examples]) for name, examples in splits.items()}
-    return Task(
+    return LabelledSplits(
         ids["train"], labels["train"], ids["validation"], labels["validation"],
         labelled.n_classes, tuple(labelled.measures),
     ), n_cut  # fmt: skip
@@ -196,7 +196,7 @@ def finetune_settings(config: FinetuneConfig) -> FinetuneSettings:
     return FinetuneSettings(config.epochs, config.batch_size, config.seed, optim)
 
 
-def chance(task: Task) -> float:
+def chance(task: LabelledSplits) -> float:
     """Return the accuracy of the majority-class baseline on held-out texts; 0 for regression."""
     if task.n_classes == 1:
         return 0.0

@@ -1,6 +1,6 @@
 """The loader of a study's runs as models under test: settings, texts, weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,6 +13,7 @@ from lexp.commands.run_parts import (
     make_model,
     make_objective,
     make_positions,
+    make_task,
     own_code,
     training_pattern,
 )
@@ -21,6 +22,8 @@ from lexp.commands.select_runs import final_checkpoint, last_step, read_config, 
 from lexp.commands.texts import Texts
 from lexp.config.settings import HF, HfRunConfig, Node, TrainConfig
 from lexp.data import Store
+from lexp.data.tasks.dataset import TaskDataset, held_out_examples
+from lexp.data.tasks.store import task_store
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
 from lexp.evaluate import (
     LAST,
@@ -29,6 +32,7 @@ from lexp.evaluate import (
     ModelIdentity,
     ModelUnderTest,
     RunInfo,
+    TaskTargets,
     methods_for,
 )
 from lexp.model.transformer import Transformer
@@ -53,8 +57,9 @@ from lexp.system.text import counted
 class RunWithData:
     """A finished run, its settings, and what it is to be scored on.
 
-    dataset: its name. methods: of the command, as they are for this run. texts: of all runs of the
-    command.
+    dataset: its name. methods: of the command, as they are for this run, their longest length in
+    tokens. texts: of all runs of the command. task: what the run was trained on and is asked, with
+    the problem lengths of the command; None for texts.
     """
 
     run: Run
@@ -64,6 +69,7 @@ class RunWithData:
     targets: tuple[EvalTargets, ...]
     methods: tuple[Method, ...]
     texts: Texts
+    task: TaskTargets | None = None
 
 
 def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
@@ -75,6 +81,16 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     _check_parts(run, config)
     tokenizer = load_run_tokenizer(run)
     dataset = plan.config.dataset or config.dataset
+    if task := _task_of(run, config, dataset):
+        targets = TaskTargets(task, plan.lengths, plan.examples)
+        try:
+            for length in plan.lengths:
+                held_out_examples(task.task, length, 1, 0)
+        except ValueError as error:
+            raise ConfigError(f"lengths: dataset={dataset.name}: {error}") from None
+        methods = methods_for(training_pattern(config), plan.methods)
+        methods = tuple(replace(method, longest=targets.longest) for method in methods)
+        return RunWithData(run, config, dataset.name, task_store(task), (), methods, texts, targets)
     try:
         text = texts.test(dataset, tokenizer)
     except DataError as error:
@@ -96,13 +112,29 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     return RunWithData(run, config, dataset.name, store, text.targets, methods, texts)
 
 
+def _task_of(run: Run, config: TrainConfig | HfRunConfig, dataset: Node) -> TaskDataset | None:
+    """Return the task that a run is asked; None for texts.
+
+    ConfigError if the run was trained on texts and a task is asked for, or the other way round. The
+    lengths of training are the run's own.
+    """
+    trained, asked = make_task(config.dataset), make_task(dataset)
+    if (trained is None) != (asked is None):
+        words = "a task" if trained else "texts", "a task" if asked else "texts"
+        raise ConfigError(
+            f"dataset={dataset.name}: {run.name} was trained on {words[0]}, this is {words[1]}"
+        )
+    return trained and asked and replace(trained, task=asked.task)
+
+
 def _check_parts(run: Run, config: TrainConfig | HfRunConfig) -> None:
     """Raise CheckpointError for a part in a run's config.json that cannot be built.
 
     What is wrong in a run's file is no value of this command.
     """
     try:
-        make_corpus(config.dataset)
+        if not make_task(config.dataset):
+            make_corpus(config.dataset)
         make_objective(config)
         training_pattern(config)
         if isinstance(config, TrainConfig):
@@ -169,6 +201,8 @@ def open_runs(plan: RunPlan) -> tuple[list[RunWithData], list[LexpError]]:
 
 
 def _remarks(opened: RunWithData, plan: RunPlan) -> list[str]:
+    if opened.task:
+        return []
     dataset = plan.config.dataset or opened.config.dataset
     vocabulary = opened.config.tokenizer.name
     return opened.texts.remarks(opened.store, dataset, opened.run.fingerprint, vocabulary)
@@ -271,7 +305,7 @@ def _sample(opened: RunWithData, plan: RunPlan, n: int, length: int) -> Tensor:
     store, trained_on = opened.store, opened.run.fingerprint
     if not trained_on:
         raise NotDefined("what a model from elsewhere was trained on is not known")
-    if plan.config.dataset is not None:
+    if plan.config.dataset is not None and not opened.task:
         store = opened.texts.store(opened.config.dataset, store.tokenizer)
     if store.fingerprint != trained_on:
         raise DataError(

@@ -27,7 +27,7 @@ from lexp.results import clean_leftovers
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
-from lexp.system.errors import LexpError
+from lexp.system.errors import ConfigError, LexpError
 from lexp.system.files import clean, write_text
 from lexp.system.output import say
 from lexp.system.text import counted
@@ -99,6 +99,7 @@ def _probe_all(
                 console.advance(case.n_tokens(probes) if is_stored else 0, note)
 
             try:
+                refuse_tasks(opened)
                 clean_leftovers(opened.run.folder, PROBES)
                 tested = load_model_under_test(opened, plan)
             except LexpError as error:
@@ -111,6 +112,15 @@ def _probe_all(
             results += of_run
     write_probes(study)
     return results
+
+
+def refuse_tasks(opened: RunWithData) -> None:
+    """Raise ConfigError for a run that was trained on a task."""
+    if opened.task:
+        raise ConfigError(
+            f"{opened.run.name} was trained on a task; probes plant information in texts (its "
+            "answers: lexp eval)"
+        )
 
 
 def _publish(study: Path, results: list[ProbeResult], variants: dict[str, str]) -> None:

@@ -13,7 +13,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lexp import __version__
-from lexp.commands.report_sections import instrument_sections, study_section, training_sections
+from lexp.commands.report_sections import (
+    instrument_sections,
+    study_section,
+    task_sections,
+    tasks_opening,
+    training_sections,
+)
 from lexp.commands.select_runs import last_step, read_config, select_runs
 from lexp.config.settings import ReportConfig
 from lexp.config.validation import read_report
@@ -22,7 +28,7 @@ from lexp.display.html import render
 from lexp.display.latex import to_latex
 from lexp.display.table import in_markdown, prose_in_markdown, to_csv, to_markdown
 from lexp.display.terminal import table_console
-from lexp.evaluate import EVALUATIONS, LAST, EvalResult
+from lexp.evaluate import EVALUATIONS, LAST, TASKS, EvalResult, TaskResult
 from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant
 from lexp.probes.result import PROBES, ProbeResult
 from lexp.report.files import write_files
@@ -53,12 +59,14 @@ from lexp.system.text import counted, file_stem
 class StudyContents:
     """The runs of a study that have results, and their newest results.
 
-    scored: of every checkpoint. analyses: with numbers; unmeasured: without. n_without: runs
-    without any result. rates: the section on learning rates, of all runs.
+    scored: of every checkpoint. answered: of tasks, by last checkpoints. analyses: with numbers;
+    unmeasured: without. n_without: runs without any result. rates: the section on learning rates,
+    of all runs.
     """
 
     runs: list[Run]
     scored: list[EvalResult]
+    answered: list[TaskResult]
     probed: list[ProbeResult]
     analyses: list[AnalysisResult]
     unmeasured: list[AnalysisResult]
@@ -133,21 +141,26 @@ def _read(study: Path, settings: ReportConfig) -> StudyContents:
     stored = with_damage(stored)
     _say_orphans(study, stored)
     scored = [result for result in stored if result.run.name in names]
+    answered = read_newest(study, TASKS)
+    answered = of_present_weights(study, answered, lambda r: (r.run.name, r.step))
+    answered = [r for r in with_damage(answered) if r.run.name in names and r.step == LAST]
     probed = read_newest(study, PROBES)
     probed = of_present_weights(study, probed, lambda r: (r.run.name, LAST))
     probed = [r for r in with_damage(probed) if r.run.name in names]
     analyses = read_newest(study, ANALYSES)
     analyses = of_present_weights(study, analyses, lambda r: (r.run.name, r.step))
     analyses = [r for r in with_damage(analyses) if r.run.name in names]
-    if not (any(result.step == LAST for result in scored) or probed or analyses):
+    has_losses = any(result.step == LAST for result in scored)
+    if not (has_losses or answered or probed or analyses):
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
     rates = learning_rates([run for run in runs if _is_readable(run)])
     # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
     seen = {result.run.name for result in scored} | {result.run.name for result in probed}
-    seen |= {result.run.name for result in analyses}
+    seen |= {result.run.name for result in answered} | {result.run.name for result in analyses}
     return StudyContents(
         runs=[run for run in runs if run.name in seen],
         scored=scored,
+        answered=answered,
         probed=probed,
         analyses=sorted(
             (r for r in analyses if r.ok), key=lambda result: method_rank(result.method)
@@ -170,7 +183,8 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
         report_protocol(protocol, same, settings) for protocol, same in by_protocol(all_series)
     ]
     first = study_section(study, all_series, analyses, of_runs)
-    sections = [*([first] if first else []), *protocol_sections(reports), *contents.rates]
+    sections = [*([first] if first else []), *task_sections(contents.answered, notes)]
+    sections += [*protocol_sections(reports), *contents.rates]
     last_steps = {run.name: last_step(config) for run, config in zip(runs, configs, strict=True)}
     sections += training_sections(contents.scored, last_steps, notes, settings.delta)
     if contents.probed:
@@ -183,18 +197,27 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
     ]
     if failures := failures_table(all_series, others):
         sections.append(Section("Failures", "Nothing is left out of the tables.", (failures,)))
-    results = [*contents.scored, *contents.probed, *contents.analyses, *contents.unmeasured]
+    results = [
+        *contents.scored,
+        *contents.answered,
+        *contents.probed,
+        *contents.analyses,
+        *contents.unmeasured,
+    ]
     n_uneven = sum(
         bool(series.failure(length)) and all(r.ok for r in series.results[length].values())
         for series in all_series
         for length in series.lengths
     )
     line = missing(results, n_uneven, contents.n_without, n_warnings)
-    summary = [*opening(reports), *[line] * bool(line)]
+    of_tasks = tasks_opening(contents.answered, notes)
+    of_texts = opening(reports) if reports or not of_tasks else ()
+    summary = [*of_tasks, *of_texts, *[line] * bool(line)]
     of_numbers = facts(
         configs,
         [run.parameters for run in runs],
-        {result.run.dataset for result in contents.scored},
+        {result.run.dataset for result in contents.scored}
+        | {result.run.dataset for result in contents.answered},
         len(results),
         datetime.now(UTC).date().isoformat(),
     )
@@ -219,6 +242,8 @@ def _next_commands(contents: StudyContents, settings: ReportConfig) -> list[str]
     usual = {"name": "default", "outputs": "outputs"}
     words = [shlex.quote(f"{key}={v}") for key, v in values.items() if v != usual[key]]
     lines = [f"tables: {' '.join(['lexp report', *words, 'show=all'])}"] * (settings.show != "all")
+    if not contents.scored and contents.answered:
+        return lines  # probes are about texts
     if not contents.probed:
         lines.append(f"next: {' '.join(['lexp probe', *words])}")
     elif not (contents.analyses or contents.unmeasured):

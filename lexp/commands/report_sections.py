@@ -11,7 +11,7 @@ from lexp.config.instantiate import build
 from lexp.config.yaml_file import read_yaml
 from lexp.display.document import Section
 from lexp.display.table import Table
-from lexp.evaluate import LAST, EvalResult
+from lexp.evaluate import LAST, EvalResult, TaskResult
 from lexp.instruments.base import Instrument
 from lexp.instruments.expected import measured_table
 from lexp.instruments.measure import AnalysisResult, labelled
@@ -19,6 +19,8 @@ from lexp.instruments.over_training import shown
 from lexp.report.expected import Findings, blocks_of, expected_table
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.study_results import ResultSeries
+from lexp.report.task_answer import task_answer
+from lexp.report.tasks import task_chart, task_table, tasks_caption
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
 from lexp.system.reading import own_file_exists, read_own
@@ -37,6 +39,30 @@ def training_sections(
     steps = {name: LAST if step is None else step for name, step in last_steps.items()}
     items = over_training(results, steps, notes, delta)
     return [Section("Over training", TRAINING, tuple(items))] if items else []
+
+
+def by_task(results: Sequence[TaskResult]) -> list[list[TaskResult]]:
+    """Return results by task: different tasks never share a table."""
+    labels = dict.fromkeys(result.task.label for result in results)
+    return [[result for result in results if result.task.label == label] for label in labels]
+
+
+def tasks_opening(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[str]:
+    """Return the paragraphs on tasks with which a report opens, one for each."""
+    paragraphs = [" ".join(task_answer(same, notes)) for same in by_task(results)]
+    return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def task_sections(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[Section]:
+    """Return a section for each task: its table, and its curves."""
+    return [
+        Section(
+            f"Exact match by problem length: {same[0].task.label}",
+            " ".join(tasks_caption(same)),
+            (task_table(same, notes), task_chart(same, notes)),
+        )
+        for same in by_task(results)
+    ]
 
 
 def instrument_sections(results: list[AnalysisResult], notes: dict[str, str]) -> list[Section]:

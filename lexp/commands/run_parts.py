@@ -9,8 +9,11 @@ import torch
 from lexp.attention import MakeAttend, make_attend, make_flex
 from lexp.config.instantiate import code_of
 from lexp.config.settings import LayerConfig, ModelConfig, Node, RunConfig, TrainConfig
+from lexp.config.tasks import is_task
 from lexp.config.trunk import n_kv_heads
 from lexp.data import Corpus
+from lexp.data.tasks.dataset import TaskDataset
+from lexp.data.tokenizer import BytesSpec, TokenizerSpec
 from lexp.model import layers
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
@@ -19,15 +22,37 @@ from lexp.model.trunk import GPT, Activation, Norm, OutputGate, Trunk, matched_d
 from lexp.pattern import NoAttention, Pattern, in_turns
 from lexp.position import NoPE, Position, SinkLogits, Sum
 from lexp.system.errors import ConfigError
-from lexp.training.objective import Objective
+from lexp.training.objective import CausalLM, Objective
 
 # No model is that large; building one would fill the memory before anything could be said.
 MAX_LAYERS, MAX_WEIGHTS = 10_000, 10**13
 
 
 def make_corpus(dataset: Node) -> Corpus:
-    """Return the texts that a dataset names."""
+    """Return the texts that a dataset names; ConfigError for a task."""
+    if is_task(dataset.values):
+        raise ConfigError(f"dataset={dataset.name} is a task; texts are needed here")
     return dataset.build(Corpus, "dataset")
+
+
+def make_task(dataset: Node) -> TaskDataset | None:
+    """Return the task that a data set is; None for texts."""
+    return dataset.build(TaskDataset, "dataset") if is_task(dataset.values) else None
+
+
+def refuse_for_task(config: TrainConfig, vocabulary: TokenizerSpec) -> None:
+    """Raise ConfigError for a vocabulary or an objective with which a task is not trained."""
+    name = f"dataset={config.dataset.name}"
+    if not isinstance(vocabulary, BytesSpec):
+        raise ConfigError(
+            f"tokenizer={config.tokenizer.name}: {name} is a task, in which each character is one "
+            "token; use tokenizer=bytes"
+        )
+    if type(make_objective(config)) is not CausalLM:
+        raise ConfigError(
+            f"objective={config.objective.name}: {name} is a task, which is trained with "
+            "objective=causal"
+        )
 
 
 def make_dims(config: TrainConfig) -> Dims:

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 
 from lexp.attention import MakeAttend
-from lexp.commands.run_parts import choose_backend, make_corpus
+from lexp.commands.run_parts import choose_backend, make_corpus, make_task
 from lexp.config.settings import EvalConfig, MethodsConfig, build_all
 from lexp.evaluate import Method
 from lexp.extension import Extension
@@ -24,7 +24,8 @@ class RunPlan:
     """A plan for finished runs: their text, methods, protocols and lengths, and the backend.
 
     lengths: ascending. protocols: with their sizes filled in. checkpoints: last, all, or steps.
-    max_tokens: scored by each result, about; None: all. kernel: see lexp.attention.
+    max_tokens: scored by each result, about; None: all. examples: problems of each length, of a
+    task. kernel: see lexp.attention.
     """
 
     config: MethodsConfig
@@ -33,6 +34,7 @@ class RunPlan:
     protocols: tuple[Protocol, ...]
     checkpoints: str | tuple[int, ...] = "last"
     max_tokens: int | None = None
+    examples: int = 512
     kernel: str = "tiles"
 
     @cached_property
@@ -71,6 +73,7 @@ def plan_evaluation(config: EvalConfig) -> EvalPlan:
         protocols=tuple(protocol.fit(config.lengths) for protocol in protocols),
         checkpoints=config.checkpoints,
         max_tokens=None if config.max_tokens is None else int(config.max_tokens),
+        examples=config.examples,
         kernel=config.kernel,
     )
 
@@ -90,5 +93,5 @@ def whole_windows(config: MethodsConfig) -> tuple[Protocol, ...]:
 
 def check_dataset(config: MethodsConfig) -> None:
     """Raise ConfigError if the texts of the command's own are not allowed."""
-    if config.dataset is not None:
+    if config.dataset is not None and not make_task(config.dataset):
         make_corpus(config.dataset)

@@ -14,7 +14,7 @@ from lexp.data.remarks import common_documents, remarks
 from lexp.data.store import enough_memory, map_store, store_folder, stored_hashes
 from lexp.data.tokenizer import Tokenizer, TokenizerSpec
 from lexp.evaluate import EvalTargets
-from lexp.system.errors import DataError, LexpError
+from lexp.system.errors import ConfigError, DataError, LexpError
 from lexp.system.files import digest, make_folder
 
 # A data set as it is configured, and the digest of a vocabulary.
@@ -31,7 +31,7 @@ class TrainingTexts:
     _corpora: dict[str, Corpus] = field(default_factory=dict)
     _stores: dict[tuple[str, str, Path], Store] = field(default_factory=dict)
 
-    def open(self, dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Store]:
+    def load(self, dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Store]:
         """Return a corpus, tokenised; its vocabulary is trained or fetched at its first use."""
         key = digest(dataset.values), digest(tokenizer.values), cache
         corpus = self._corpora.get(key[0]) or make_corpus(dataset)
@@ -114,6 +114,8 @@ class Texts:
 
     def _targets(self, store: Store, dataset: str) -> tuple[EvalTargets, ...]:
         plan, tokens = self.plan, store.splits["test"]
+        if min(plan.lengths) < 2:
+            raise ConfigError(f"lengths: 1 (of texts: whole numbers from 2; {dataset} has texts)")
         if not len(tokens.lengths):
             raise DataError(f"dataset.test: {dataset} has no test documents; name some there")
         try:

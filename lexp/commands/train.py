@@ -4,7 +4,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,20 +18,21 @@ from lexp.commands.run_parts import (
     make_model,
     make_objective,
     make_positions,
+    make_task,
     own_code,
+    refuse_for_task,
     refuse_shared_mixers,
     training_pattern,
     trunk_notes,
     unused_entries,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
-from lexp.commands.texts import TrainingTexts, text_digests
+from lexp.commands.texts import TrainingTexts
+from lexp.commands.train_data import batch_size, open_training_data
 from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train
-from lexp.data import Batches, Store
-from lexp.data.remarks import remarks
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
 from lexp.model.transformer import Transformer
@@ -49,7 +49,6 @@ from lexp.runs import checkpoint
 from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.run import Run, open_run, run_folder, warn_of_other_versions
-from lexp.scoring.protocol import Span
 from lexp.system import runtime
 from lexp.system.errors import (
     CheckpointError,
@@ -64,7 +63,7 @@ from lexp.system.links import real_folder
 from lexp.system.output import say
 from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
-from lexp.training.objective import Objective, refuse_other_attention
+from lexp.training.objective import refuse_other_attention
 from lexp.training.optim import OptimSettings, make_optimizer
 from lexp.training.profile import Profile, check_profile
 from lexp.training.speed import model_flops
@@ -77,8 +76,11 @@ def check(config: DictConfig) -> TrainConfig:
     make_dims(settings)
     _check_layers(settings)
     _source(settings)
-    settings.tokenizer.build(TokenizerSpec, "tokenizer")
-    make_corpus(settings.dataset)
+    vocabulary = settings.tokenizer.build(TokenizerSpec, "tokenizer")
+    if make_task(settings.dataset):
+        refuse_for_task(settings, vocabulary)
+    else:
+        make_corpus(settings.dataset)
     return settings
 
 
@@ -145,6 +147,8 @@ def _of_other_texts(folder: Path, settings: TrainConfig) -> str:
 
     Texts are read again only if a file of theirs was written after the run.
     """
+    if make_task(settings.dataset):
+        return ""  # its problems are settings, and other settings are another run
     corpus, run = make_corpus(settings.dataset), Run(folder)
     ended = (folder / "done.json").stat().st_mtime
     try:
@@ -188,23 +192,21 @@ def _train(
     precision = runtime.choose_precision(settings.precision, device)
     make_attend = choose_backend(settings.kernel, device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
-    named = settings.dataset, settings.tokenizer, settings.cache
-    corpus, store = group.after_rank_0(lambda: texts.open(*named))
+    given = open_training_data(settings, texts, group)
     if group.is_rank_zero:
-        say(*corpus.notes(), *remarks(store, settings.tokenizer.name), *unused_entries(settings))
-    steps = loop_settings(settings)
+        say(*given.notes, *unused_entries(settings))
+    steps, tokenizer = loop_settings(settings), given.tokenizer
     objective = make_objective(settings)
-    batches, spans = _portion(settings, store, steps, objective)
-    data = {**text_digests(corpus, store), "code": own_code(settings)}
+    data = {**given.digests, "code": own_code(settings)}
     torch.manual_seed(settings.seed)
-    model = make_model(settings, store.tokenizer.vocab_size).to(device)
+    model = make_model(settings, tokenizer.vocab_size).to(device)
     if source := _source(settings):
-        data["init_from"] = _start_from(source, settings, model, store.tokenizer.digest)
+        data["init_from"] = _start_from(source, settings, model, tokenizer.digest)
     run = Run(folder)
     if group.is_rank_zero:
         say(*trunk_notes(settings, model))
         run = open_run(folder, settings.raw, data, precision)
-        store.tokenizer.save(folder)
+        tokenizer.save(folder)
         checkpoint.clean(run.checkpoints)
     saved = newest(run, group)
     if saved:
@@ -219,20 +221,15 @@ def _train(
             engine=engine,
             model=model,
             pattern=training_pattern(settings),
-            objective=objective,
             optimizer=make_optimizer(model, steps.optim),
-            batches=batches,
-            validation=store.splits["validation"],
-            spans=spans,
+            batches=given.batches,
+            validation=given.validation,
             settings=steps,
             autocast=runtime.autocast(precision, device),
             checkpoints=run.checkpoints,
             metrics=metrics,
             mirrors=mirrors,
             stop=stop,
-            make_batch=partial(
-                objective.make_batch, seed=settings.seed, vocab_size=store.tokenizer.vocab_size
-            ),
             make_attend=make_attend,
         )
         if saved:
@@ -297,35 +294,12 @@ def _start_from(
     return latest.model_sha256
 
 
-def _portion(
-    settings: TrainConfig, store: Store, steps: loop.TrainSettings, objective: Objective
-) -> tuple[Batches, tuple[Span, ...]]:
-    """Return training batches and the tokens validations score; DataError before any training."""
-    for split in ("train", "validation"):
-        if not store.splits[split].names:
-            raise DataError(
-                f"dataset.{split} of {settings.dataset.name} has no documents (with dataset=text, "
-                "dataset.path=FOLDER splits one folder)"
-            )
-    batches = Batches(store.splits["train"], steps.train_len, steps.batch_size, settings.seed)
-    try:
-        spans = loop.validation_spans(
-            objective.protocol,
-            store.splits["validation"],
-            steps.train_len,
-            settings.eval_tokens,
-        )
-    except DataError as error:
-        raise DataError(f"validation split: {error}") from None
-    return batches, spans
-
-
 def loop_settings(settings: TrainConfig) -> loop.TrainSettings:
     """Return what the training loop reads of the settings."""
     return loop.TrainSettings(
         train_len=settings.train_len,
         n_steps=settings.n_steps,
-        batch_size=settings.batch_tokens // settings.train_len,
+        batch_size=batch_size(settings),
         accumulation=settings.accumulation,
         optim=optim_settings(settings),
         save_every=settings.save_every,

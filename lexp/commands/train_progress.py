@@ -74,21 +74,17 @@ def show_profile(profile: Profile, folder: Path) -> None:
 
 def _description(job: loop.TrainingJob, folder: Path, machine: Machine) -> list[str]:
     """Return what is about to run, in three or four lines."""
-    steps, batches = job.settings, job.batches
+    steps = job.settings
     n_parameters = sum(p.numel() for p in job.model.parameters())
     total = steps.n_steps * steps.step_tokens
-    lines = [
+    data, *more = job.batches.in_words(total)
+    return [
         f"{folder} ({f'from step {job.step}' if job.step else 'from the start'})",
         f"  {n_parameters / 1e6:.2f}M parameters, {job.model.title}, {machine}",
         f"  {total / 1e6:.2f}M tokens in {steps.n_steps} steps of {steps.batch_size} x "
-        f"{steps.train_len}, {total / (batches.n_windows * steps.train_len):.2f} epochs",
+        f"{steps.train_len}, {data}",
+        *more,
     ]
-    if batches.n_left_out_tokens:
-        lines.append(
-            f"  left out: {batches.n_left_out_tokens} tokens in documents shorter than "
-            f"{steps.train_len + 1}"
-        )
-    return lines
 
 
 def _place_in_sweep() -> tuple[int, int]:

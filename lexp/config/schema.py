@@ -148,6 +148,7 @@ class EvalSchema(MethodsSchema):
     protocol: Any = field(default_factory=dict)
     checkpoints: Any = MISSING
     max_tokens: float | None = MISSING
+    examples: int = MISSING
     plan: bool = MISSING
     workers: Any = MISSING
     kernel: str = MISSING

@@ -277,6 +277,7 @@ class EvalConfig(MethodsConfig):
     protocol: dict[str, Node]
     checkpoints: str | tuple[int, ...]
     max_tokens: float | None
+    examples: int
     plan: bool
     workers: int | str
     kernel: str
@@ -338,13 +339,8 @@ class StudyConfig(StudyFolder):
     @property
     def overrides(self) -> dict[str, dict[str, Any]]:
         """Return, by command, the values for all its stages."""
-        return {
-            "train": self.train,
-            "eval": self.eval,
-            "probe": self.probe,
-            "analyze": self.analyze,
-            "report": self.report,
-        }
+        commands = ("train", "eval", "probe", "analyze", "report")
+        return {command: getattr(self, command) for command in commands}
 
 
 def read_settings(kind: type[T], raw: dict[str, Any]) -> T:

@@ -25,6 +25,7 @@ from lexp.config.settings import (
     TrainConfig,
     read_settings,
 )
+from lexp.config.tasks import fit_to_task
 from lexp.config.trunk import trunk_problems
 from lexp.system.errors import ConfigError
 
@@ -45,7 +46,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
     raw: as composed, or as read from the config.json of a run, which may be somebody else's.
     """
     check_types(raw)
-    config = read_settings(TrainConfig, raw)
+    config = read_settings(TrainConfig, fit_to_task(raw))
     optim = config.optim
     problems = [
         *_at_least(
@@ -154,11 +155,12 @@ def read_eval(composed: DictConfig) -> EvalConfig:
         *_checkpoints(config.checkpoints),
         *_one_of("kernel", config.kernel, KERNELS),
         *_one_of("wandb", config.wandb, WANDB_MODES),
+        *_at_least(1, examples=config.examples),
     ]
-    if config.max_tokens is not None:
+    if config.max_tokens == math.inf:
+        problems.append("max_tokens=inf (null for all)")
+    elif config.max_tokens is not None:
         problems += _at_least(1, max_tokens=config.max_tokens)
-        if math.isinf(config.max_tokens):
-            problems.append("max_tokens=inf (null for all)")
     workers = config.workers
     if workers != "auto" and (not _is_whole(workers) or int(workers) < 1):
         problems.append(f"workers={workers} (auto, or a whole number from 1)")
@@ -380,13 +382,13 @@ def _model_names(value: Any) -> list[str]:
 def _lengths(lengths: tuple[Any, ...]) -> list[str]:
     if not lengths:
         return ["lengths=[] (at least one)"]
-    bad = [v for v in lengths if not _is_whole(v) or not 2 <= v <= MAX_LENGTH]
+    bad = [v for v in lengths if not _is_whole(v) or not 1 <= v <= MAX_LENGTH]
     problems = []
     if bad:
         shown = ", ".join(map(str, bad))
         commas = [",".join(v.split()) for v in bad if isinstance(v, str) and len(v.split()) > 1]
         hint = f"; with commas: 'lengths=[{','.join(commas)}]'" if commas else ""
-        problems.append(f"lengths: {shown} (whole numbers from 2 to {MAX_LENGTH}{hint})")
+        problems.append(f"lengths: {shown} (whole numbers from 1 to {MAX_LENGTH}{hint})")
     twice = sorted({str(value) for value in lengths if lengths.count(value) > 1})
     if twice:
         problems.append(f"lengths: {', '.join(twice)} (each once)")

@@ -30,7 +30,8 @@ class Batches:
                 f"(longest document: {longest} tokens)"
             )
         self._tokens = tokens
-        self._train_len, self._batch_size, self._seed = train_len, batch_size, seed
+        self.train_len = train_len
+        self._batch_size, self._seed = batch_size, seed
         self._slack = predictions - per_document * train_len
         self._first_window = np.cumsum(per_document) - per_document
         self._last_window = np.cumsum(per_document)
@@ -48,8 +49,8 @@ class Batches:
         window = order[place]
         document = int(np.searchsorted(self._last_window, window, side="right"))
         within = int(window - self._first_window[document])
-        first = int(starts[document]) + within * self._train_len
-        return self._tokens.window(document, first, self._train_len + 1)
+        first = int(starts[document]) + within * self.train_len
+        return self._tokens.window(document, first, self.train_len + 1)
 
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         if self._epoch is None or self._epoch[0] != epoch:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from lexp.data.dataset import Dataset
 from lexp.system.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -17,7 +18,7 @@ class Document(NamedTuple):
     text: str
 
 
-class Corpus:
+class Corpus(Dataset):
     """Documents by split; a split that was not configured is empty."""
 
     @property

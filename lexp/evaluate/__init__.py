@@ -15,12 +15,15 @@ from lexp.evaluate.model_under_test import (
 from lexp.evaluate.result import COLUMNS, EVALUATIONS, STEP, EvalResult, eval_spec
 from lexp.evaluate.run import depends_on_length, evaluate
 from lexp.evaluate.targets import EvalTargets, ScoredText
+from lexp.evaluate.task_result import TASKS, TaskResult
+from lexp.evaluate.task_run import TaskCase, TaskTargets, evaluate_task
 
 __all__ = [
     "COLUMNS",
     "EVALUATIONS",
     "LAST",
     "STEP",
+    "TASKS",
     "EvalResult",
     "EvalTargets",
     "Method",
@@ -28,9 +31,13 @@ __all__ = [
     "ModelUnderTest",
     "RunInfo",
     "ScoredText",
+    "TaskCase",
+    "TaskResult",
+    "TaskTargets",
     "depends_on_length",
     "eval_spec",
     "evaluate",
+    "evaluate_task",
     "methods_for",
     "model_spec",
     "prepare",

@@ -1,12 +1,13 @@
 """The total loss of tokens from hidden states, without ever holding the logits of all rows.
 
-    L = sum_i log sum_v exp(h_i . w_v) - h_i . w_(target i)
+    L = sum_i log sum_v exp(h_i . w_v) - h_i . w_(target i),   rows whose target is IGNORED left out
     d L / d h_i = p_i W - w_(target i),   d L / d W = sum_i (p_i - onehot_i)^T h_i,   p = softmax
 
 The loss and its gradients are computed together, a few rows at a time: logits are computed once and
 stay in the cache. The backward pass scales the gradients.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from torch.autograd.function import once_differentiable
 
 # Logits of this many numbers at a time: 4 MiB on a CPU, and on a GPU what keeps it busy.
 MAX_LOGITS = {"cpu": 1 << 20, "other": 1 << 24}
+# The target of a row that is no part of the loss. The number of rows stays the same in every batch:
+# libraries prepare, and keep, a kernel for each shape that they meet.
+IGNORED = -1
 
 
 def head_loss(
@@ -22,7 +26,7 @@ def head_loss(
 ) -> Tensor:
     """Return the total negative log-likelihood in nats.
 
-    hidden [N, d_model], weight [V, d_model], targets [N].
+    hidden [N, d_model], weight [V, d_model], targets [N]; a row of target IGNORED counts nothing.
     Products are taken in autocast's precision where it is on, everything else in float32 (float64
     for float64 states). max_logits: how many are computed at once; None: what suits the
     device. First derivatives only.
@@ -45,13 +49,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         d_hidden, d_weight = torch.empty_like(hidden), wide(torch.zeros_like(weight))
         total = wide(hidden.new_zeros(()))
         for rows in parts(hidden, weight, max_logits):
-            logits, chosen = wide(hidden[rows] @ rounded.T), targets[rows, None]
+            logits, is_scored = wide(hidden[rows] @ rounded.T), targets[rows, None] != IGNORED
+            chosen = targets[rows, None].clamp_min(0)
             largest, target_logits = logits.amax(-1, keepdim=True), logits.gather(-1, chosen)
             powers = logits.sub_(largest).exp_()  # once, for the loss and its gradient
             sums = powers.sum(-1, keepdim=True)
-            total = total + (sums.log() + largest - target_logits).sum()
-            d_logits = powers.div_(sums)
-            d_logits.scatter_add_(-1, chosen, torch.full_like(sums, -1.0))
+            losses = sums.log() + largest - target_logits
+            total = total + losses.where(is_scored, losses.new_zeros(())).sum()
+            d_logits = powers.div_(sums.masked_fill(~is_scored, math.inf))
+            d_logits.scatter_add_(-1, chosen, -is_scored.to(sums.dtype))
             d_logits = d_logits.to(hidden.dtype)
             d_hidden[rows] = d_logits @ rounded
             d_weight += d_logits.T @ hidden[rows]

@@ -247,7 +247,7 @@ class Transformer(nn.Module):
         return self._losses(self.hidden(tokens, attend)[chosen], targets[chosen])
 
     def loss(self, tokens: Tensor, targets: Tensor, attend: Attend) -> Tensor:
-        """Return the total of `losses` over all tokens, in less memory; targets [B, T]."""
+        """Return the total of `losses`, in less memory; targets [B, T], IGNORED for none."""
         hidden = self.hidden(tokens, attend).flatten(0, 1)
         return head_loss(hidden, self.head.weight, targets.flatten())
 

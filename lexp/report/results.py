@@ -1,4 +1,4 @@
-"""results.csv and probes.csv: every result of a study.
+"""results.csv, probes.csv and tasks.csv: every result of a study.
 
 A new result is appended; at its end a command writes the table anew from what is stored.
 """
@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lexp.evaluate import COLUMNS, EVALUATIONS, LAST, STEP, EvalResult
+from lexp.evaluate import (
+    COLUMNS,
+    EVALUATIONS,
+    LAST,
+    STEP,
+    TASKS,
+    EvalResult,
+    TaskResult,
+    task_result,
+)
 from lexp.probes import result as probes
 from lexp.report.weights import of_present_weights
 from lexp.results import append_csv, read_all, write_csv
@@ -62,6 +71,28 @@ def write_probes(study: Path) -> None:
             )
         )  # fmt: skip
         write_csv(study / "probes.csv", probes.COLUMNS, _once([r.row() for r in results]))
+
+
+def append_tasks(study: Path, results: Sequence[TaskResult]) -> None:
+    """Append new evaluations of tasks to <study>/tasks.csv."""
+    rows = [result.row() for result in results]
+    with one_at_a_time(study):
+        done = append_csv(study / "tasks.csv", [task_result.COLUMNS], rows)
+    if not done:
+        write_tasks(study)
+
+
+def write_tasks(study: Path) -> None:
+    """Write <study>/tasks.csv with all evaluations of tasks, failures included."""
+    with one_at_a_time(study):
+        results = of_present_weights(study, read_all(study, TASKS), lambda r: (r.run.name, r.step))
+        results.sort(
+            key=lambda r: (
+                r.task.label, r.run.name, r.pattern.label, r.extension.label, r.examples,
+                r.length, r.second_length, r.step,
+            )
+        )  # fmt: skip
+        write_csv(study / "tasks.csv", task_result.COLUMNS, _once([r.row() for r in results]))
 
 
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

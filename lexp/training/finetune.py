@@ -22,7 +22,7 @@ from lexp.system.errors import Diverged
 from lexp.training.optim import OptimSettings, learning_rate, make_optimizer
 
 
-class Task(NamedTuple):
+class LabelledSplits(NamedTuple):
     """Token ids of texts and their labels [n], for training and held out.
 
     n_classes: 1 for numbers. measures: names of lexp.statistics.scores.
@@ -49,7 +49,7 @@ class FinetuneSettings:
 def finetune(
     model: Classifier,
     pattern: Pattern,
-    task: Task,
+    task: LabelledSplits,
     settings: FinetuneSettings,
     autocast: AbstractContextManager,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, measures: None,
@@ -101,7 +101,7 @@ def loss_of(logits: Tensor, labels: np.ndarray) -> Tensor:
 def evaluate(
     model: Classifier,
     pattern: Pattern,
-    task: Task,
+    task: LabelledSplits,
     settings: FinetuneSettings,
     autocast: AbstractContextManager,
 ) -> dict[str, float]:

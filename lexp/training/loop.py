@@ -9,24 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from lexp.attention import Attend, MakeAttend, make_attend
-from lexp.data import Batches, Tokens
 from lexp.distributed import Engine, SingleProcess
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
 from lexp.record import Console, EventFile, Metrics, NullLogger, WandbLogger
 from lexp.runs import checkpoint
-from lexp.scoring.losses import perplexity
-from lexp.scoring.protocol import Protocol, Span
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.system.runtime import StopRequest
-from lexp.training.objective import Batch, Objective
+from lexp.training.batches import BatchSource
 from lexp.training.optim import OptimSettings, learning_rate
+from lexp.training.validation import Validation, as_json
 
 
 @dataclass(frozen=True)
@@ -57,27 +53,24 @@ class TrainingJob:
     """The parts of a training run and its state; `step` counts finished optimiser steps.
 
     pattern: which keys a query sees in training. group: the ranks that train the model together, or
-    one process. engine: how the ranks hold the model. make_batch: builds a batch from windows of
-    tokens and their step. make_attend: computes attention in training steps; validation uses the
-    default. mirrors: show the numbers of metrics.jsonl elsewhere. after_step: called after each.
+    one process. engine: how the ranks hold the model. make_attend: computes attention in training
+    steps; validation uses the default. mirrors: show the numbers of metrics.jsonl elsewhere.
+    after_step: called after each.
     """
 
     group: SingleProcess
     engine: Engine
     model: Transformer
     pattern: Pattern
-    objective: Objective
     optimizer: Optimizer
-    batches: Batches
-    validation: Tokens
-    spans: tuple[Span, ...]
+    batches: BatchSource
+    validation: Validation
     settings: TrainSettings
     autocast: AbstractContextManager
     checkpoints: Path
     metrics: Metrics | NullLogger
     mirrors: tuple[WandbLogger | EventFile | NullLogger, ...]
     stop: StopRequest
-    make_batch: Callable[[Tensor, int], Batch]
     make_attend: MakeAttend = make_attend
     after_step: Callable[[], None] = lambda: None
     step: int = 0
@@ -156,7 +149,7 @@ def _step(
     """
     settings, n_parts = job.settings, job.settings.accumulation
     number = 0 if settings.one_batch else job.step
-    batch = job.make_batch(job.batches.batch(number), number)
+    batch = job.batches.batch(number)
     parts = zip(*(tensor.chunk(n_parts) for tensor in batch.tensors), strict=True)
     part_losses = []
     for number, part in enumerate(parts, 1):
@@ -165,7 +158,7 @@ def _step(
             with job.autocast:
                 nats = job.engine.loss(*inputs, attend)
             # The mean over this rank's targets; the mean of the ranks' means is the batch's.
-            nats = nats / (batch.n_targets // job.group.size)
+            nats = nats / (batch.n_targets / job.group.size)
             nats.backward()
         part_losses.append(nats.detach())
     # Read together, because each reading waits for the GPU.
@@ -191,39 +184,14 @@ def _kept(job: TrainingJob) -> str:
     return f"the checkpoint of step {saved.step} is kept" if saved else "nothing was saved yet"
 
 
-def validation_spans(
-    protocol: Protocol, validation: Tokens, train_len: int, max_tokens: int
-) -> tuple[Span, ...]:
-    """Return what validations score: 4x, 2x or 1x train_len tokens, as the documents allow.
-
-    DataError if no document has train_len tokens.
-    """
-    longest = int(validation.lengths.max(initial=0)) - 1
-    multiple = max([m for m in (1, 2, 4) if m * train_len <= longest], default=1)
-    return protocol.spans(validation, [multiple * train_len], max_tokens)
-
-
 def _validate(job: TrainingJob, console: Console | NullLogger) -> None:
-    """Print the validation loss at 1x, 2x and 4x the trained length, the same tokens at each."""
-    settings, model, protocol = job.settings, job.model, job.objective.protocol
-    scorer = job.objective.scorer(model, job.pattern, job.autocast, protocol)
-    values = {}
-    model.eval()  # schemes that draw positions do so otherwise in training
-    for multiple in (1, 2, 4):
-        length = multiple * settings.train_len
-        if length > job.spans[0].n_tokens:
-            continue
-        if model.position.max_len is not None and length > model.position.max_len:
-            continue
-        windows = [window for span in job.spans for window in protocol.windows(span, length)]
-        nats = scorer.score(job.validation, windows)
-        values[f"nll@{length}"] = float(nats.mean(dtype=np.float64))
-    model.train()
-    # As text where JSON has no number for it; a loss that is not finite is no reason to stop.
-    job.last_validation = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+    """Measure and print what validation measures."""
+    job.model.eval()  # schemes that draw positions do so otherwise in training
+    values = job.validation.measure(job.model, job.pattern, job.autocast)
+    job.model.train()
+    job.last_validation = as_json(values)  # a loss that is not finite is no reason to stop
     _log(job, "validation", values)
-    by_length = ", ".join(f"{perplexity(v):.2f} at {k[4:]}" for k, v in values.items())
-    console.say(f"step {job.step}: validation perplexity {by_length}")
+    console.say(f"step {job.step}: {job.validation.in_words(values)}")
 
 
 def _log(job: TrainingJob, kind: str, values: dict[str, Any]) -> None:

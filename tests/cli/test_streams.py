@@ -273,4 +273,4 @@ def test_lines_are_wrapped_as_they_are_written_in_ascii(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     table_console(width=20).lines("four words of it \u00b112")
     stream.flush()
-    assert raw.getvalue() == b"four words of it \n+-12\n"
+    assert raw.getvalue() == b"four words of it\n+-12\n"

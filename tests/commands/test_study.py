@@ -153,7 +153,7 @@ def test_a_failing_stage_is_shown_and_the_others_go_on(made, tmp_path, capsys):
 
 REFUSED = {
     "stage": ({"scales/mini/eval": [{"lengts": [8]}]}, ["stage 2, lexp eval", "lengts"]),
-    "value": ({"scales/mini/eval": [{"lengths": [0]}]}, ["lengths: 0 (whole numbers from 2"]),
+    "value": ({"scales/mini/eval": [{"lengths": [0]}]}, ["lengths: 0 (whole numbers from 1"]),
     "choice": ({"scales/mini/eval": [{"attention": ["fool"]}]}, ["fool", "full"]),
     "train": ({"scales/mini/train": [{"lr": [1e-3, -1.0]}]}, ["stage 1", "lr=-1.0"]),
     "empty": ({"scales/mini/train": [{"seed": []}]}, ["seed=[] (at least one value)"]),

@@ -101,11 +101,11 @@ def test_texts_of_one_process_are_opened_once_each(tiny, counted, texts, tmp_pat
         ([f"dataset.test={texts}/test/0.txt"], 2, 3), ([f"outputs={tmp_path}/other"], 2, 4),
     ):  # fmt: skip
         settings = check_training(tiny(*overrides))
-        corpus, store = shared.open(settings.dataset, settings.tokenizer, settings.cache)
+        corpus, store = shared.load(settings.dataset, settings.tokenizer, settings.cache)
         assert counted == {"read": read, "verified": verified, "mapped": 3 * verified}, overrides
         assert store.fingerprint == corpus.fingerprint()
         assert store.tokenizer.vocab_size == (300 if "tokenizer=bpe" in overrides else 256)
-    TrainingTexts().open(settings.dataset, settings.tokenizer, settings.cache)
+    TrainingTexts().load(settings.dataset, settings.tokenizer, settings.cache)
     assert counted["verified"] == 5
 
 
@@ -178,7 +178,7 @@ def test_a_store_that_cannot_be_read_now_is_not_called_damaged(
     """Or the advice would be to delete it. first: at which of the files it begins."""
     settings = plain(tiny())
     parts = Node(settings["dataset"]), Node(settings["tokenizer"]), tmp_path / "cache"
-    TrainingTexts().open(*parts)
+    TrainingTexts().load(*parts)
     n_read = []
     original = store_module.read_own
 
@@ -190,7 +190,7 @@ def test_a_store_that_cannot_be_read_now_is_not_called_damaged(
 
     monkeypatch.setattr(store_module, "read_own", fail)
     with pytest.raises(StorageError, match=f"cannot read .*: {os.strerror(code)}; "):
-        TrainingTexts().open(*parts)
+        TrainingTexts().load(*parts)
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
@@ -199,7 +199,7 @@ def test_caches_follow_the_umask(tiny, tmp_path, mask):
     before = os.umask(mask)
     try:
         dataset, tokenizer = Node(settings["dataset"]), Node(settings["tokenizer"])
-        TrainingTexts().open(dataset, tokenizer, tmp_path / "cache")
+        TrainingTexts().load(dataset, tokenizer, tmp_path / "cache")
     finally:
         os.umask(before)
     found = list((tmp_path / "cache").rglob("*"))

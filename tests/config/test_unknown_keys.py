@@ -28,7 +28,7 @@ SAID = {
     "train model=xpos model.position.gama=1": "model.position.gamma",
     "train -m model=xpos,rope model.position.gama=1": "model.position.gamma",
     "train model.positoin.base=1": "model.position.base",
-    "eval seq_len=64": "lengths (tokens of context, each a column of the table)",
+    "eval seq_len=64": "lengths (tokens of context, or lengths of a task's problems)",
     "finetune steps=3": "epochs (passes over the texts)",
     "finetune bs=3": "batch_size (texts in a step)",
 }

@@ -50,6 +50,12 @@ CHECKED = {
         "lexp analyze 'instruments=[position_probe]' 'lengths=[256]' texts=93 "
         "'states=[trained,random]' dataset=text 'dataset.test=books/train/*.txt'",
     ],
+    "trains on tasks, as tests/evaluate/test_task_runs.py does": [
+        "lexp train dataset=addition model=nope size=nano seed=0",
+        "lexp train -m dataset=addition model=nope,rope,alibi,t5,fire,tisa,xpos 'seed=range(5)'",
+        "lexp eval 'lengths=[5,10,20,30,40]'",
+        "lexp eval 'lengths=[20,40]' 'attention=[full,blockwise]' 'extension=[none,log_n]'",
+    ],
     "needs the hub; tests/hf/test_hf_runs.py has models of its own": [
         "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "
         "'attention=[full,blockwise,self_extend]' 'extension=[none,yarn]'",

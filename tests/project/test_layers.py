@@ -14,9 +14,9 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 # Floors from the ground up; a module may import from its own room and from floors below.
 FLOORS = [
     {"lexp", "system", "statistics"},
-    {"position", "pattern", "display", "record", "data", "results", "runs", "config"},
-    {"attention", "launch"},
-    {"model"},
+    {"position", "pattern", "display", "record", "data", "results", "runs"},
+    {"attention", "config"},
+    {"model", "launch"},
     {"distributed", "extension", "hf", "scoring"},
     {"training"},
     {"evaluate"},

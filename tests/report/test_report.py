@@ -224,7 +224,7 @@ def test_everything_is_written_and_a_second_report_replaces_it(study):
     folder = study.report()
     names = {path.name for path in folder.iterdir()}
     assert {"report.html", "report.md", "report.tex"} <= names
-    assert len([name for name in names if name.endswith(".csv")]) == 7
+    assert len([name for name in names if name.endswith(".csv")]) == 6
     before = {path.name: path.read_text() for path in folder.iterdir()}
     for kind in ("html", "md", "tex"):
         assert re.search(r"(?<![\d.])2\.72(?!\d)", before[f"report.{kind}"])

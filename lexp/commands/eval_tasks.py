@@ -1,0 +1,88 @@
+"""The part of `lexp eval` about runs that were trained on tasks: exact match by problem length."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lexp.commands.load_runs import RunWithData, load_model_under_test
+from lexp.commands.run_plan import EvalPlan
+from lexp.commands.select_runs import select_checkpoints
+from lexp.display.png import chart_png
+from lexp.display.style import CurveStyles
+from lexp.display.table import in_markdown, to_markdown
+from lexp.display.terminal import table_console
+from lexp.evaluate import LAST, TASKS, TaskCase, TaskResult, evaluate_task
+from lexp.record import Console
+from lexp.report.results import append_tasks, write_tasks
+from lexp.report.tasks import task_chart, task_table, tasks_caption
+from lexp.results import clean_leftovers
+from lexp.runs.locks import one_at_a_time
+from lexp.runs.run import variant_notes
+from lexp.system.errors import LexpError
+from lexp.system.files import clean, write_bytes, write_text
+from lexp.system.output import say
+from lexp.system.text import counted, file_stem
+
+
+def evaluate_tasks(
+    runs: Sequence[RunWithData], plan: EvalPlan, problems: list[LexpError]
+) -> list[TaskResult]:
+    """Answer the problems of every run, one model in memory at a time; tasks.csv follows.
+
+    What keeps a run from being loaded is added to `problems`.
+    """
+    study, results = plan.config.study_folder, []
+    asked = [(len(opened.methods), opened.task) for opened in runs if opened.task]
+    n_cells = sum(n * len(targets.lengths) for n, targets in asked)
+    total = sum(n * targets.n_read(length) for n, targets in asked for length in targets.lengths)
+    with Console("evaluating", total) as console:
+        cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
+        console.say(f"{cells}, {total / 1e6:.2f}M tokens to read")
+        for opened in runs:
+            new: list[bool] = []
+
+            def starting(case: TaskCase, is_stored: bool) -> None:
+                new.append(not is_stored)  # noqa: B023
+                note = f"{opened.run.name} {case.method.label} {case.length}"  # noqa: B023
+                console.advance(case.targets.n_read(case.length) if is_stored else 0, note)
+
+            try:
+                clean_leftovers(opened.run.folder, TASKS)
+                for selected in select_checkpoints(opened.run, plan.checkpoints):
+                    tested = load_model_under_test(opened, plan, selected)
+                    assert opened.task is not None
+                    of_run = evaluate_task(
+                        tested, opened.task, opened.methods, starting, console.advance
+                    )
+                    for result in of_run:
+                        results.append(result)
+                        if new[-1]:
+                            append_tasks(study, [result])
+            except LexpError as error:
+                problems.append(error)
+    write_tasks(study)
+    return results
+
+
+def publish_tasks(study: Path, runs: Sequence[RunWithData], results: list[TaskResult]) -> None:
+    """Print a table of each task; write them as Markdown, with the curves beside them."""
+    notes = variant_notes(opened.run.made_of for opened in runs)
+    results = [result for result in results if result.step == LAST] or results
+    by_task: dict[str, list[TaskResult]] = {}
+    for result in results:
+        by_task.setdefault(result.task.label, []).append(result)
+    tables = [task_table(same, notes) for same in by_task.values()]
+    charts = {f"tasks-{file_stem(label)}.png": task_chart(same, notes)
+              for label, same in by_task.items()}  # fmt: skip
+    caption = tasks_caption(results)
+    rich = table_console()
+    for table in tables:
+        rich.table(table)
+    rich.lines(*caption)
+    paragraphs = [*map(to_markdown, tables), "  \n".join(map(in_markdown, caption))]
+    styles = CurveStyles.of(charts.values())
+    with one_at_a_time(study):
+        clean(study, "tasks.*", "tasks-*.png")
+        write_text(study / "tasks.md", "\n".join(paragraphs) + "\n")
+        for name, chart in charts.items():
+            write_bytes(study / name, chart_png(chart, styles))
+    say(f"{study}/tasks.csv, tasks.md, {', '.join(charts)}")

@@ -1,0 +1,85 @@
+"""What a run is trained on: batches and validation, of texts or of a task."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lexp.commands.run_parts import make_objective, make_task
+from lexp.commands.texts import TrainingTexts, text_digests
+from lexp.config.settings import TrainConfig
+from lexp.data import Batches, Store
+from lexp.data.remarks import remarks
+from lexp.data.tasks.dataset import TaskDataset
+from lexp.data.tokenizer import Bytes, Tokenizer
+from lexp.distributed import SingleProcess
+from lexp.system.errors import DataError
+from lexp.training.batches import BatchSource, TaskBatches, TextBatches
+from lexp.training.validation import TaskValidation, TextValidation, Validation, validation_spans
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data of a run. digests: what its config.json keeps of it. notes: said at the start."""
+
+    tokenizer: Tokenizer
+    batches: BatchSource
+    validation: Validation
+    digests: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def open_training_data(
+    settings: TrainConfig, texts: TrainingTexts, group: SingleProcess
+) -> TrainingData:
+    """Return what a run is trained on; texts are tokenised at their first use, on rank 0."""
+    if task := make_task(settings.dataset):
+        return _of_task(settings, task)
+    named = settings.dataset, settings.tokenizer, settings.cache
+    corpus, store = group.after_rank_0(lambda: texts.load(*named))
+    objective, tokenizer = make_objective(settings), store.tokenizer
+    for split in ("train", "validation"):
+        if not store.splits[split].names:
+            raise DataError(
+                f"dataset.{split} of {settings.dataset.name} has no documents (with dataset=text, "
+                "dataset.path=FOLDER splits one folder)"
+            )
+    windows = Batches(
+        store.splits["train"], settings.train_len, batch_size(settings), settings.seed
+    )
+    return TrainingData(
+        tokenizer=tokenizer,
+        batches=TextBatches(windows, objective, settings.seed, tokenizer.vocab_size),
+        validation=_of_text(settings, store),
+        digests=text_digests(corpus, store),
+        notes=(*corpus.notes(), *remarks(store, settings.tokenizer.name)),
+    )
+
+
+def _of_text(settings: TrainConfig, store: Store) -> TextValidation:
+    objective, tokens = make_objective(settings), store.splits["validation"]
+    train_len, max_tokens = settings.train_len, settings.eval_tokens
+    try:
+        spans = validation_spans(objective.protocol, tokens, train_len, max_tokens)
+    except DataError as error:
+        raise DataError(f"validation split: {error}") from None
+    return TextValidation(objective, tokens, spans, train_len)
+
+
+def _of_task(settings: TrainConfig, task: TaskDataset) -> TrainingData:
+    tokenizer, seed = Bytes(), settings.seed
+    return TrainingData(
+        tokenizer=tokenizer,
+        batches=TaskBatches(task, batch_size(settings), seed, settings.n_steps),
+        validation=TaskValidation.of(task, settings.eval_tokens, seed),
+        digests={
+            "fingerprint": task.fingerprint(),
+            "commit": None,
+            "tokenizer": tokenizer.digest,
+            "vocab_size": tokenizer.vocab_size,
+        },
+        notes=tuple(task.notes()),
+    )
+
+
+def batch_size(settings: TrainConfig) -> int:
+    """Return the rows of an optimiser step."""
+    return settings.batch_tokens // settings.train_len

@@ -1,0 +1,35 @@
+"""The settings of a run that follow from its task: the longest row decides the context length."""
+
+from typing import Any
+
+from lexp.config.instantiate import build
+from lexp.data.tasks.dataset import TaskDataset
+from lexp.system.errors import ConfigError
+
+TARGET = f"{TaskDataset.__module__}.{TaskDataset.__qualname__}"
+
+
+def is_task(dataset: Any) -> bool:
+    """Return True if the config of a data set describes a task, not texts."""
+    return isinstance(dataset, dict) and dataset.get("_target_") == TARGET
+
+
+def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's settings with train_len and batch_tokens of its task; of texts, unchanged.
+
+    train_len is the tokens of the longest training row. batch_tokens is rounded down to whole rows.
+    ConfigError for a train_len that was given and is another.
+    """
+    if not is_task(raw["dataset"]):
+        return raw
+    task = build(raw["dataset"], TaskDataset, "dataset")
+    given, row_len = raw["train_len"], task.train_len
+    if given not in (row_len, raw["size"]["train_len"]):
+        raise ConfigError(
+            f"train_len={given}: dataset={raw['dataset']['name']} is a task, its longest training "
+            f"row has {row_len} tokens; leave train_len out, or change dataset.max_length"
+        )
+    # What is not positive is refused by the checks of all runs.
+    parts = max(1, raw["accumulation"])
+    n_rows = max(parts, raw["batch_tokens"] // row_len // parts * parts)
+    return {**raw, "train_len": row_len, "batch_tokens": n_rows * row_len}

@@ -1,0 +1,1 @@
+"""Algorithmic tasks, one per file: rule, source, format."""

@@ -1,0 +1,62 @@
+"""The base of algorithmic tasks: problems of a length, each with one right answer."""
+
+from dataclasses import dataclass, fields
+from typing import ClassVar, NamedTuple
+
+from numpy.random import Generator
+
+# The length of a problem: a number, or one for each of two operands.
+Length = int | tuple[int, int]
+# Problem spaces of at least this size are divided between training and test.
+SMALLEST_DIVIDED = 1000
+
+
+class Example(NamedTuple):
+    """A problem as text, and the text that is its one right answer; both ASCII."""
+
+    prompt: str
+    answer: str
+
+    @property
+    def n_chars(self) -> int:
+        """Count the characters of problem and answer."""
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of problem; its fields are the format.
+
+    shortest: the least length that a problem can have. n_lengths: 2 if a problem has two lengths,
+    such as those of two operands.
+    """
+
+    name: ClassVar[str]
+    shortest: ClassVar[int] = 1
+    n_lengths: ClassVar[int] = 1
+
+    @property
+    def label(self) -> str:
+        """Return the name in tables, with the values that are not the defaults."""
+        words = [self.name]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                words.append(field.name if value is True else f"{field.name}={value}")
+        return "-".join(words)
+
+    def sample(self, length: Length, rng: Generator) -> Example:
+        """Draw a problem of a length. ValueError for a length that no problem has."""
+        raise NotImplementedError
+
+    def longest_row(self, length: int) -> int:
+        """Return the most characters that problem and answer have together at a length."""
+        raise NotImplementedError
+
+    def n_problems(self, length: int) -> float:
+        """Return the number of problems of a length; math.inf where it is beyond counting."""
+        raise NotImplementedError
+
+    def is_divided(self, length: int) -> bool:
+        """Return True if no problem of this length is both trained on and tested."""
+        return self.n_problems(length) >= SMALLEST_DIVIDED

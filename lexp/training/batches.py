@@ -1,0 +1,75 @@
+"""The batches of a run: a pure function of (seed, step), so that resuming needs the step alone."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lexp.data import Batches
+from lexp.data.tasks.dataset import TaskDataset
+from lexp.data.tasks.rows import make_rows
+from lexp.model.chunked_cross_entropy import IGNORED
+from lexp.training.objective import Batch, Objective
+
+
+class BatchSource(Protocol):
+    """Where a training run takes its batches from."""
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0."""
+        ...
+
+    def in_words(self, n_tokens: int) -> list[str]:
+        """Return what a run of n_tokens reads, in words: the end of a line, and lines after it."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextBatches:
+    """Windows of texts, of which the objective makes inputs and targets."""
+
+    windows: Batches
+    objective: Objective
+    seed: int
+    vocab_size: int
+
+    def batch(self, step: int) -> Batch:
+        """Return the windows of a step as inputs and targets."""
+        windows = self.windows.batch(step)
+        return self.objective.make_batch(windows, step, self.seed, self.vocab_size)
+
+    def in_words(self, n_tokens: int) -> list[str]:
+        """Return the epochs, and the tokens of documents that are too short."""
+        train_len = self.windows.train_len
+        lines = [f"{n_tokens / (self.windows.n_windows * train_len):.2f} epochs"]
+        if n_left_out := self.windows.n_left_out_tokens:
+            lines.append(
+                f"  left out: {n_left_out} tokens in documents shorter than {train_len + 1}"
+            )
+        return lines
+
+
+@dataclass(frozen=True)
+class TaskBatches:
+    """Problems of a task with their answers; a row's targets are its answer and the end token.
+
+    Rows are padded at the right to the longest that training can have. Attention is causal, so no
+    token of a problem sees the padding, and the padding is no target.
+    """
+
+    dataset: TaskDataset
+    batch_size: int
+    seed: int
+    n_steps: int
+
+    def batch(self, step: int) -> Batch:
+        """Return inputs and targets [B, train_len] of a step, IGNORED where no answer is."""
+        examples = self.dataset.training_examples(self.seed, step, self.n_steps, self.batch_size)
+        rows = make_rows(examples, self.dataset.train_len + 1)
+        is_target = rows.is_answer[:, 1:]
+        targets = rows.tokens[:, 1:].masked_fill(~is_target, IGNORED)
+        return Batch((rows.tokens[:, :-1], targets), int(is_target.sum()))
+
+    def in_words(self, n_tokens: int) -> list[str]:
+        """Return the number of problems and their lengths."""
+        n_problems = self.n_steps * self.batch_size
+        task, longest = self.dataset.task, self.dataset.max_length
+        return [f"{n_problems} problems of lengths {task.shortest} to {longest}"]

@@ -1,0 +1,194 @@
+"""`lexp eval` of runs that were trained on tasks: exact match, tables, files, refusals."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from lexp.attention import make_attend
+from lexp.commands.evaluate import eval_
+from lexp.commands.probe import probe
+from lexp.commands.report import report
+from lexp.commands.train import check, train
+from lexp.data.tasks.copy import CopyWord
+from lexp.data.tasks.dataset import held_out_examples
+from lexp.data.tasks.rows import END, make_rows
+from lexp.evaluate import TASKS
+from lexp.results import read_newest
+from lexp.runs import checkpoint
+from lexp.runs.run import Run, find_runs
+from lexp.scoring.answers import score_answers
+from lexp.statistics.shares import wilson
+from lexp.system.errors import ConfigError
+from support.config import compose
+
+TRAIN = (
+    "dataset=copy", "dataset.task.n_letters=2", "dataset.max_length=2", "size.n_layers=2",
+    "size.d_model=32", "size.n_heads=2", "size.head_dim=16", "size.d_ff=64", "batch_tokens=192",
+    "tokens=38400", "save_every=500", "eval_every=500", "eval_tokens=64", "precision=float32",
+    "device=cpu", "lr=1e-2",
+)  # fmt: skip
+EVAL = ("device=cpu", "precision=float32", "examples=40", "attention=[full,window]")
+
+
+@pytest.fixture(scope="session")
+def task_runs_once(tmp_path_factory):
+    """Copying runs of two models, learned at lengths 1 and 2, and one that learned nothing."""
+    outputs = tmp_path_factory.mktemp("tasks") / "outputs"
+    for overrides in (
+        ["model=rope"],
+        ["model=rope", "seed=1"],
+        ["model=learned", "model.position.max_len=8", "tokens=1920"],
+    ):
+        train(compose("train", *TRAIN, f"outputs={outputs}", *overrides))
+    return outputs
+
+
+@pytest.fixture
+def task_runs(task_runs_once, tmp_path):
+    shutil.copytree(task_runs_once, tmp_path / "outputs")
+    return tmp_path / "outputs"
+
+
+def load(run: Run):
+    from lexp.commands.run_parts import make_model
+    from lexp.commands.select_runs import read_config
+
+    model = make_model(read_config(run), 256).eval()
+    checkpoint.load_model(checkpoint.latest(run.checkpoints), model)
+    return model.double()
+
+
+def greedy(model, prompt: str, most: int) -> str:
+    """Generate token by token until the end token; the text without it, None if there is none."""
+    tokens = [*prompt.encode()]
+    for _ in range(most):
+        attend = make_attend(full(), len(tokens), model.schemes, torch.device("cpu"))
+        with torch.inference_mode():
+            hidden = model.hidden(torch.tensor([tokens]), attend)
+            tokens.append(int(model.head(hidden[0, -1]).argmax()))
+        if tokens[-1] == END:
+            return bytes(tokens[len(prompt) : -1]).decode(errors="replace")
+    return None
+
+
+def full():
+    from lexp.pattern import Full
+
+    return Full()
+
+
+def test_exact_match_is_what_greedy_decoding_gives(task_runs):
+    run = next(run for run in find_runs(task_runs / "default") if "rope" in run.name)
+    model, task = load(run), CopyWord(n_letters=2)
+    outcomes = []
+    for length in (1, 2, 3, 4):
+        examples = held_out_examples(task, length, 12, 0)
+        rows = make_rows(examples, 2 * length + 3)
+        attend = make_attend(full(), 2 * length + 2, model.schemes, torch.device("cpu"))
+        scores = score_answers(model, rows, attend, torch.autocast("cpu", enabled=False))
+        decoded = [greedy(model, e.prompt, length + 2) == e.answer for e in examples]
+        assert scores.exact.tolist() == decoded
+        assert scores.place[scores.example == 0].tolist() == [*range(length + 1)]
+        outcomes += decoded
+    assert 10 < sum(outcomes) < len(outcomes)  # both occur, or nothing was shown
+
+
+def test_equally_likely_tokens_are_not_right(task_runs):
+    run = next(iter(find_runs(task_runs / "default")))
+    model = load(run)
+    model.head.weight.data.zero_()
+    rows = make_rows(held_out_examples(CopyWord(n_letters=2), 2, 5, 0), 7)
+    attend = make_attend(full(), 6, model.schemes, torch.device("cpu"))
+    scores = score_answers(model, rows, attend, torch.autocast("cpu", enabled=False))
+    assert not scores.right.any() and np.allclose(scores.nats, np.log(256))
+
+
+def test_eval_prints_a_row_per_method_and_stores_every_result(task_runs, capsys):
+    eval_(compose("eval", f"outputs={task_runs}", "lengths=[1,2,5]", *EVAL))
+    out = capsys.readouterr().out
+    assert "copy-n_letters=2: exact match in % by problem length" in out
+    assert "2 (trained)" in out and "2 of 2" in out
+    study = task_runs / "default"
+    rows = list(csv.DictReader((study / "tasks.csv").open()))
+    assert len(rows) == 3 * 2 * 3
+    by_place = {(r["model"], r["seed"], r["attention"], r["length"]): r for r in rows}
+    best = by_place["rope", "0", "full", "2"]
+    assert float(best["exact_match"]) == 1 and best["trained_length"] == "2"
+    assert (float(best["low"]), float(best["high"])) == wilson(40, 40)
+    # Sizes are counted in tokens: train_len is 6, so rows of 12 tokens are beyond it.
+    assert best["train_len"] == best["tokens"] == "6" and "window" in out
+    assert by_place["rope", "0", "full", "5"]["tokens"] == "12"
+    beyond = by_place["learned", "0", "full", "5"]
+    assert beyond["status"] == "not defined" and "learned" in out
+    for name in ("tasks.md", "tasks-copy-n_letters=2.png"):
+        assert (study / name).stat().st_size
+    # Nothing is computed twice, and no result of other examples is taken for it.
+    before = {path: path.stat().st_mtime_ns for path in study.glob("*/tasks/*.json")}
+    eval_(compose("eval", f"outputs={task_runs}", "lengths=[2,5]", *EVAL))
+    assert {p: p.stat().st_mtime_ns for p in study.glob("*/tasks/*.json")} == before
+    eval_(compose("eval", f"outputs={task_runs}", "lengths=[2,5]", *EVAL, "examples=30"))
+    assert len([*study.glob("*/tasks/*.json")]) == len(before) + 3 * 2 * 2
+
+
+def test_a_method_is_sized_in_tokens(task_runs):
+    """The window of a run is its trained row, 6 tokens, not its longest problem, 2."""
+    words = ("model=rope", "lengths=[2,5]", *EVAL[:3])
+    eval_(compose("eval", f"outputs={task_runs}", *words, "attention=[window]"))
+    eval_(compose("eval", f"outputs={task_runs}", *words, "attention=[window]",
+                  "attention.window.window=6"))  # fmt: skip
+    found = {}
+    for result in read_newest(task_runs / "default", TASKS):
+        key = result.run.seed, result.length, result.pattern.label
+        found[key] = result.measures
+    for seed in (0, 1):
+        for length in (2, 5):
+            assert found[seed, length, "window"] == found[seed, length, "window-6"]
+
+
+def test_damaged_answers_are_computed_again(task_runs):
+    words = ("model=rope", "lengths=[2]", "attention=[full]", *EVAL[:3])
+    eval_(compose("eval", f"outputs={task_runs}", *words))
+    (first, *_) = sorted((task_runs / "default").glob("*/tasks/*.npz"))
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-5])
+    with pytest.warns(UserWarning, match="damaged|digest|not"):
+        eval_(compose("eval", f"outputs={task_runs}", *words))
+    assert first.read_bytes() == whole
+
+
+def test_tasks_and_texts_are_not_mixed_up(task_runs, texts):
+    with pytest.raises(ConfigError, match="was trained on a task, this is texts"):
+        eval_(compose("eval", f"outputs={task_runs}", "dataset=stdlib", "lengths=[4]", *EVAL))
+    with pytest.raises(ConfigError, match="was trained on a task; probes plant information"):
+        probe(compose("probe", f"outputs={task_runs}", "lengths=[64]", "device=cpu"))
+
+
+def test_a_length_that_no_problem_has_is_named(tmp_path):
+    words = [word for word in TRAIN if not word.startswith("dataset.task")]
+    words += ["dataset=lego", "tokens=400", f"outputs={tmp_path}"]
+    train(compose("train", *words))
+    with pytest.raises(ConfigError, match="^lengths: dataset=lego: lego: length=60"):
+        eval_(compose("eval", f"outputs={tmp_path}", "lengths=[2,60]", *EVAL))
+
+
+def test_a_study_of_both_has_two_tables(task_runs, tiny, capsys):
+    train(tiny())
+    eval_(compose("eval", f"outputs={task_runs}", "lengths=[2,8]", "model=rope", *EVAL))
+    out = capsys.readouterr().out
+    assert "exact match in % by problem length" in out and "erplexity" in out
+    report(compose("report", f"outputs={task_runs}"))
+    out = " ".join(capsys.readouterr().out.split())
+    assert "On copy-n_letters=2, trained to length 2, holds to: rope" in out and "Holds to:" in out
+    page = (task_runs / "default" / "report" / "report.html").read_text()
+    assert "Exact match by problem length: copy-n_letters=2" in page
+
+
+def test_a_row_of_a_task_has_facts_of_its_run(task_runs):
+    (run, *_) = find_runs(task_runs / "default")
+    done = json.loads((run.folder / "done.json").read_text())
+    assert "exact_match@2" in done["validation"]
+    assert check(compose("train", *TRAIN)).train_len == 6

@@ -1,0 +1,142 @@
+"""Tasks in tables and sentences: seeds as they are, nothing said of models that learned nothing."""
+
+import math
+
+import pytest
+
+from lexp.evaluate import RunInfo
+from lexp.evaluate.task_result import TaskMeasures, TaskResult
+from lexp.report.task_answer import task_answer
+from lexp.report.tasks import task_chart, task_table, tasks_caption
+from lexp.results import Component
+from lexp.statistics.shares import wilson
+
+NOTES: dict[str, str] = {}
+
+
+def result(model, seed, length, share, method="full", extension="none", **values) -> TaskResult:
+    run = RunInfo(f"{model}-{seed}", model, "nano", "copy", seed, 42, "bytes", "float32", "t",
+                  f"v-{model}", "bytes")  # fmt: skip
+    low, high = wilson(round(100 * share), 100) if share == share else (math.nan, math.nan)
+    return TaskResult(
+        run, 20, Component(method, method, {}), Component(extension, extension, {}),
+        Component("copy", "copy", {}), length, 0, 2 * length + 2, 100,
+        TaskMeasures(share, low, high, share, 0.1), 1.0, **values,
+    )  # fmt: skip
+
+
+def study(**models) -> list[TaskResult]:
+    """Return results: shares of each model by length, one for each seed."""
+    return [
+        result(model, seed, length, share)
+        for model, by_length in models.items()
+        for length, shares in by_length.items()
+        for seed, share in enumerate(shares)
+    ]
+
+
+BIMODAL = study(
+    alibi={10: (1, 1, 1), 20: (1, 0.99, 1), 40: (0, 0.95, 1), 80: (0, 0.02, 0.9)},
+    rope={10: (1, 1, 1), 20: (0.98, 1, 0.97), 40: (0, 0, 0.1), 80: (0, 0, 0)},
+    fire={10: (0.5, 0.6, 1), 20: (0.2, 0.3, 0.99), 40: (0, 0, 0.97), 80: (0, 0, 0)},
+)
+
+
+def cells(table) -> dict[str, list[str]]:
+    return {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+
+
+def test_a_cell_is_the_median_seed_the_best_one_and_how_many_hold():
+    table = task_table(BIMODAL, NOTES)
+    assert table.heads == (
+        "model", "method", "learned", "10", "20 (trained)", "40", "80", "reach",
+    )  # fmt: skip
+    rows = cells(table)
+    assert rows["alibi"][4:] == ["95.0 (100; 2/3)", "2.0 (90.0; 1/3)", "40"]
+    assert rows["rope"][1:4] == ["3 of 3", "100 (100; 3/3)", "98.0 (100; 3/3)"]
+    assert rows["rope"][-1] == "20"
+    # Learned: the mean of the lengths up to 20, at least 95 %; FIRE's third seed alone has it.
+    assert rows["fire"][1] == "1 of 3" and rows["fire"][-1] == "-"
+    styles = {row[0].text: [cell.style for cell in row] for row in table.rows}
+    assert styles["fire"][2] == "failed" and styles["alibi"][5] == "best"
+
+
+def test_one_seed_is_shown_as_it_is_and_never_rounded_to_all_or_nothing():
+    table = task_table(study(rope={20: (0.9999,), 40: (0.0001,), 80: (0.0,)}), NOTES)
+    assert cells(table)["rope"] == ["full", "yes", "99.9", "0.1", "0", "20"]
+
+
+def test_no_sentence_says_how_far_a_model_goes_that_has_not_learned():
+    first, second = task_answer(BIMODAL, NOTES)
+    assert first == (
+        "On copy, trained to length 20, holds to: alibi 40; rope 20 (the median seed answers at "
+        "least 90 %)."
+    )
+    assert second.endswith("nothing is said of longer ones): fire.")
+    nothing = study(fire={20: (0.2,), 40: (1.0,)})
+    (sentence,) = task_answer(nothing, NOTES)
+    assert "holds" not in sentence and "fire" in sentence
+
+
+def test_the_longest_length_asked_is_a_bound():
+    (sentence,) = task_answer(study(alibi={20: (1.0,), 40: (1.0,)}, rope={20: (1.0,), 40: (0,)}),
+                              NOTES)  # fmt: skip
+    assert "holds to: alibi at least 40; rope 20 (" in sentence
+
+
+def test_not_known_whether_learned_is_not_learned():
+    (sentence,) = task_answer(study(rope={40: (1.0,)}), NOTES)
+    assert sentence.startswith("On copy: not known how far models generalise; score lengths up to")
+    assert cells(task_table(study(rope={40: (1.0,)}), NOTES))["rope"][1] == "not known"
+    # What a method answers says nothing about what the model learned.
+    with_window = [result("rope", 0, 20, 1.0, method="window"), result("rope", 0, 40, 1.0)]
+    assert "not known" in task_answer(with_window, NOTES)[0]
+
+
+def test_a_model_without_full_attention_is_judged_as_it_was_trained():
+    results = [result("gla", 0, n, 1.0, method="trained") for n in (20, 40)]
+    assert "holds to: gla at least 40" in task_answer(results, NOTES)[0]
+    # Where there is full attention, as trained is a method like any other.
+    results += [result("gla", 0, 20, 0.2)]
+    assert "holds" not in task_answer(results, NOTES)[0]
+
+
+def test_methods_that_go_further_are_named():
+    results = study(rope={20: (1.0,), 40: (0.1,), 80: (0.0,)})
+    results += [result("rope", 0, n, s, "blockwise") for n, s in ((20, 1), (40, 0.93), (80, 0))]
+    results += [result("rope", 0, n, s, "full", "log_n") for n, s in ((20, 1), (40, 0), (80, 0))]
+    assert task_answer(results, NOTES)[1] == "Further with a method: blockwise (rope) 40."
+    assert task_answer(results[:3] + results[6:], NOTES)[1] == "No method goes further."
+
+
+def test_failures_are_shown_and_give_no_median():
+    results = study(rope={20: (1.0, 1.0), 40: (0.95, 0.96)})
+    results[-1] = result("rope", 1, 40, math.nan, status="out of memory", reason="too long")
+    rows = cells(task_table(results, NOTES))["rope"]
+    assert rows[-2:] == ["OOM 1/2", "20"]
+    assert any("too long" in line and line.startswith("OOM (rope)")
+               for line in tasks_caption(results))  # fmt: skip
+    points = task_chart(results, NOTES).curves[0].points
+    assert points[0].y == 100 and math.isnan(points[1].y)
+
+
+def test_the_chart_has_the_median_with_every_seed_named():
+    chart = task_chart(BIMODAL, NOTES)
+    alibi = next(curve for curve in chart.curves if curve.name == "alibi")
+    at_40 = next(point for point in alibi.points if point.x == 40)
+    assert (at_40.y, at_40.low, at_40.high, at_40.note) == (95, 0, 100, "0, 95.0, 100")
+    assert chart.marks == ((20.0, "trained to 20"),)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    # Brown, Cai, DasGupta 2001: the bounds solve (share - p)^2 = z^2 p (1 - p) / n.
+    [(0, 10, 0.0, 0.27753), (10, 10, 0.72247, 1.0), (5, 10, 0.23659, 0.76341)],
+)
+def test_wilson_intervals(right, n, low, high):
+    found = wilson(right, n)
+    assert found == pytest.approx((low, high), abs=1e-5)
+    for bound in found:
+        if 0 < bound < 1:
+            z = 1.959963984540054
+            assert (right / n - bound) ** 2 == pytest.approx(z * z * bound * (1 - bound) / n)

@@ -1,0 +1,224 @@
+"""Training on tasks: rows and their loss, which problems are drawn, settings that follow."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lexp.attention import make_attend
+from lexp.commands.train import check, train
+from lexp.data.tasks.addition import Addition
+from lexp.data.tasks.copy import CopyWord
+from lexp.data.tasks.dataset import TEST_SHARE, TaskDataset, held_out_examples
+from lexp.data.tasks.parity import Parity
+from lexp.data.tasks.rows import make_rows
+from lexp.model.chunked_cross_entropy import IGNORED, head_loss
+from lexp.pattern import Full
+from lexp.system.errors import ConfigError
+from lexp.training.batches import TaskBatches
+from support.config import TINY, compose
+from support.training import interrupt_after, result_of
+
+SMALL = (*TINY[:5], "tokens=2000", "batch_tokens=100", "save_every=7", "eval_every=10",
+         "eval_tokens=64", "precision=float32", "device=cpu", "dataset=copy",
+         "dataset.max_length=4")  # fmt: skip
+
+
+def small(outputs, *overrides: str):
+    return compose("train", *SMALL, f"outputs={outputs}", *overrides)
+
+
+def model_of(name: str):
+    from lexp.commands.run_parts import make_model
+
+    torch.manual_seed(0)
+    return make_model(check(small("none", f"model={name}")), 256).double()
+
+
+def test_rows_are_prompt_answer_end_token_and_padding():
+    dataset = TaskDataset(CopyWord(), max_length=3)
+    batch = TaskBatches(dataset, 8, seed=1, n_steps=5).batch(2)
+    inputs, targets = batch.tensors
+    assert dataset.train_len == 8 and inputs.shape == targets.shape == (8, 8)
+    examples = dataset.training_examples(1, 2, 5, 8)
+    for row, wanted, example in zip(inputs.tolist(), targets.tolist(), examples, strict=True):
+        text = [*f"{example.prompt}{example.answer}".encode(), 0]
+        assert row == [*text, *[0] * 8][:8]
+        # Token t is predicted at t - 1, from the first of the answer to the end token.
+        first, last = len(example.prompt) - 1, len(text) - 1
+        assert [n for n, target in enumerate(wanted) if target != IGNORED] == [*range(first, last)]
+        assert wanted[first:last] == text[first + 1 :]
+    assert batch.n_targets == sum(len(example.answer) + 1 for example in examples)
+
+
+@pytest.mark.parametrize("name", ["rope", "alibi", "gla"])
+def test_the_loss_is_that_of_answers_alone_whatever_stands_beside_a_row(name):
+    model = model_of(name)
+    examples = TaskDataset(CopyWord(), max_length=4).training_examples(0, 0, 1, 6)
+
+    def loss(chosen, n_tokens):
+        rows = make_rows(chosen, n_tokens + 1)
+        targets = rows.tokens[:, 1:].masked_fill(~rows.is_answer[:, 1:], IGNORED)
+        attend = make_attend(Full(), n_tokens, model.schemes, torch.device("cpu"))
+        return float(model.loss(rows.tokens[:, :-1], targets, attend).detach()), rows, attend
+
+    together, rows, attend = loss(examples, 10)
+    alone = [loss([example], 10)[0] for example in examples]
+    assert together == pytest.approx(sum(alone), rel=1e-12)
+    assert loss(examples, 25)[0] == pytest.approx(together, rel=1e-12)  # more padding
+    logits = model.head(model.hidden(rows.tokens[:, :-1], attend)).log_softmax(-1)
+    by_hand = 0.0
+    for n, example in enumerate(examples):
+        text = [*f"{example.prompt}{example.answer}".encode(), 0]
+        places = range(len(example.prompt), len(text))
+        by_hand -= sum(float(logits[n, t - 1, text[t]]) for t in places)
+    assert together == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_ignored_rows_give_no_loss_and_no_gradient():
+    torch.manual_seed(0)
+    hidden = torch.randn(50, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(11, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(11, (50,)).masked_fill(torch.rand(50) < 0.4, IGNORED)
+    ours = head_loss(hidden, weight, targets, max_logits=70)
+    theirs = F.cross_entropy(hidden @ weight.T, targets, ignore_index=IGNORED, reduction="sum")
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-12)
+    for a, b in zip(torch.autograd.grad(ours, [hidden, weight]),
+                    torch.autograd.grad(theirs, [hidden, weight]), strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    (nothing,) = torch.autograd.grad(head_loss(hidden, weight, targets * 0 + IGNORED), hidden)
+    assert not nothing.any()
+
+
+def test_no_problem_is_trained_on_and_tested_where_a_length_has_enough():
+    dataset = TaskDataset(Addition(), max_length=4)
+    trained = {
+        example.prompt
+        for step in range(100)
+        for example in dataset.training_examples(0, step, 100, 50)
+    }
+    for length in (2, 3, 4):  # 2: 9,900 problems and more
+        tested = {example.prompt for example in held_out_examples(Addition(), length, 100, 0)}
+        assert len(tested) > 80 and not tested & trained
+    # Lengths with few problems are named, and shared.
+    shared = TaskDataset(Parity(), max_length=12)
+    (line,) = shared.notes()
+    assert line == (
+        "parity has few problems (2 of length 1, 4 of length 2, 8 of length 3, 16 of length 4, 32 "
+        "of length 5, 64 of length 6 and 3 more lengths): test examples of these lengths occur in "
+        "training"
+    )
+    assert {e.prompt for e in held_out_examples(Parity(), 1, 40, 0)} == {"0=", "1="}
+    assert TaskDataset(CopyWord(), max_length=3).notes()[0].startswith("copy has few problems")
+
+
+def test_one_problem_in_sixteen_is_kept_for_the_test():
+    from numpy.random import default_rng
+
+    from lexp.data.tasks.dataset import is_tested
+
+    rng, task = default_rng(0), CopyWord()
+    share = sum(is_tested(task.sample(10, rng)) for _ in range(4000)) / 4000
+    assert share == pytest.approx(1 / TEST_SHARE, abs=0.012)
+
+
+def lengths_drawn(dataset: TaskDataset, steps, n_steps=100, n_rows=40) -> list[int]:
+    return [
+        len(example.answer)
+        for step in steps
+        for example in dataset.training_examples(3, step, n_steps, n_rows)
+    ]
+
+
+def test_lengths_are_drawn_as_asked():
+    uniform = Counter(lengths_drawn(TaskDataset(CopyWord(), max_length=4), range(50)))
+    assert set(uniform) == {1, 2, 3, 4} and min(uniform.values()) > 430  # 500 each
+    balanced = TaskDataset(CopyWord(), max_length=8, draw="balanced")
+    assert set(Counter(lengths_drawn(balanced, [7])).values()) == {5}
+    odd = Counter(lengths_drawn(balanced, [7], n_rows=11))
+    assert set(odd) == set(range(1, 9)) and set(odd.values()) == {1, 2}
+    grow = TaskDataset(CopyWord(), max_length=21, draw="grow")
+    reached = [max(lengths_drawn(grow, [step], n_rows=400)) for step in (0, 10, 25, 50, 99)]
+    assert reached == [1, 5, 11, 21, 21]
+
+
+def test_primed_training_has_a_few_problems_of_the_longer_length():
+    dataset = TaskDataset(CopyWord(), max_length=3, prime_length=9, prime_examples=5)
+    assert dataset.train_len == 2 * 9 + 1 + 1
+    rows = [dataset.training_examples(0, step, 60, 4) for step in range(60)]
+    assert all([len(e.answer) > 3 for e in row] == [True, False, False, False] for row in rows)
+    primed = {row[0].prompt for row in rows}
+    assert len(primed) == 5
+    assert not primed & {e.prompt for e in held_out_examples(CopyWord(), 9, 400, 0)}
+
+
+def test_batches_depend_on_seed_and_step_alone():
+    dataset = TaskDataset(Addition(), max_length=5)
+
+    def tokens(seed, step):
+        return TaskBatches(dataset, 16, seed, 10).batch(step).tensors[0]
+
+    assert torch.equal(tokens(0, 3), tokens(0, 3))
+    assert not torch.equal(tokens(0, 3), tokens(0, 4))
+    assert not torch.equal(tokens(0, 3), tokens(1, 3))
+
+
+def test_a_run_of_a_task_resumes_bit_for_bit(tmp_path, monkeypatch):
+    whole = small(tmp_path / "whole")
+    train(whole)
+    broken = small(tmp_path / "broken")
+    with interrupt_after(monkeypatch, 9):
+        train(broken)
+    train(broken)
+    assert result_of(folder_of_task(whole)) == result_of(folder_of_task(broken))
+    last = [line for line in (folder_of_task(whole) / "metrics.jsonl").read_text().splitlines()
+            if "validation" in line][-1]  # fmt: skip
+    assert all(f"exact_match@{n}" in last for n in (2, 4, 8))
+
+
+def folder_of_task(config):
+    from lexp.runs.run import run_folder
+
+    settings = check(config)
+    return run_folder(settings.study_folder, settings.raw)
+
+
+def test_the_context_length_and_whole_rows_follow_from_the_task():
+    settings = check(small("none"))
+    assert (settings.train_len, settings.batch_tokens, settings.n_steps) == (10, 100, 20)
+    assert settings.raw["train_len"] == 10
+    rows = check(small("none", "dataset.max_length=5", "accumulation=4"))
+    assert (rows.train_len, rows.batch_tokens) == (12, 96)  # 8 rows of 12: a multiple of 4
+    assert check(small("none", "batch_tokens=3")).batch_tokens == 10  # one row at least
+    assert check(small("none", "train_len=10")).train_len == 10
+    # A task has its own budget, unless one is given.
+    plain = check(compose("train", "dataset=copy"))
+    assert plain.tokens == plain.raw["dataset"]["tokens"] != plain.raw["size"]["tokens"]
+    assert check(compose("train")).tokens == check(compose("train")).raw["size"]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train_len=64"], "train_len=64: dataset=copy is a task, its longest training row has 10 "
+                           "tokens; leave train_len out, or change dataset.max_length"),
+        (["tokenizer=bpe"], "tokenizer=bpe: dataset=copy is a task, in which each character is one "
+                            "token; use tokenizer=bytes"),
+        (["objective=mlm"], "objective=mlm: dataset=copy is a task, which is trained with "
+                            "objective=causal"),
+        (["dataset.draw=often"], "dataset: draw=often (one of uniform, balanced, grow)"),
+        (["dataset.max_length=0"], "dataset: max_length=0 (at least 1: copy has no shorter "
+                                   "problem)"),
+        (["dataset.prime_length=4"], "dataset: prime_length=4 (more than max_length=4)"),
+        (["dataset.prime_examples=0"], "dataset: prime_examples=0 (at least 1)"),
+        (["dataset.task.n_letters=1"], "dataset.task: n_letters=1 (from 2 to 26)"),
+        (["model=learned", "model.position.max_len=9"],
+         "model.position ends at 9 tokens, train_len=10"),
+        (["dataset.max_length=30000000"], "not allowed: train_len=60000002 (at most 16777216)"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_with_a_task_is_refused_before_training(overrides, message):
+    with pytest.raises(ConfigError) as refused:
+        check(small("none", *overrides))
+    assert str(refused.value) == message
