@@ -31,12 +31,8 @@ def evaluate_tasks(
     What keeps a run from being loaded is added to `problems`.
     """
     study, results = plan.config.study_folder, []
-    asked = [(len(opened.methods), opened.task) for opened in runs if opened.task]
-    n_cells = sum(n * len(targets.lengths) for n, targets in asked)
-    total = sum(n * targets.n_read(length) for n, targets in asked for length in targets.lengths)
-    with Console("evaluating", total) as console:
-        cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
-        console.say(f"{cells}, {total / 1e6:.2f}M tokens to read")
+    with Console("evaluating", _n_tokens(runs)) as console:
+        console.say(cost_of_tasks(runs))
         for opened in runs:
             new: list[bool] = []
 
@@ -61,6 +57,22 @@ def evaluate_tasks(
                 problems.append(error)
     write_tasks(study)
     return results
+
+
+def cost_of_tasks(runs: Sequence[RunWithData]) -> str:
+    """Return the number of results that an evaluation has, and of the tokens it reads at most."""
+    n_cells = sum(len(opened.methods) * len(opened.task.lengths) for opened in runs if opened.task)
+    cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
+    return f"{cells}, {_n_tokens(runs) / 1e6:.2f}M tokens to read"
+
+
+def _n_tokens(runs: Sequence[RunWithData]) -> int:
+    return sum(
+        len(opened.methods) * opened.task.n_read(length)
+        for opened in runs
+        if opened.task
+        for length in opened.task.lengths
+    )
 
 
 def publish_tasks(study: Path, runs: Sequence[RunWithData], results: list[TaskResult]) -> None:

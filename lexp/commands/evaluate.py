@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lexp.commands.eval_cost import print_cost
-from lexp.commands.eval_tasks import evaluate_tasks, publish_tasks
+from lexp.commands.eval_tasks import cost_of_tasks, evaluate_tasks, publish_tasks
 from lexp.commands.eval_workers import Progress, choose_workers, events_here, events_of_workers
 from lexp.commands.load_runs import RunWithData, open_runs, raise_problems
 from lexp.commands.run_plan import EvalPlan, plan_evaluation
@@ -63,15 +63,17 @@ def evaluate_runs(plan: EvalPlan) -> None:
     if not settings.plan:
         refuse_without_locks(settings.study_folder)
     runs, problems = open_runs(plan)
+    of_tasks = [opened for opened in runs if opened.task]
+    runs = [opened for opened in runs if not opened.task]
     if settings.plan:
-        print_cost(runs, plan, table_console())
+        say(*[cost_of_tasks(of_tasks)] * bool(of_tasks))
+        if runs:
+            print_cost(runs, plan, table_console())
         if problems:
             raise problems[-1]
         return
     wandb = start_wandb(settings.wandb, settings.study_folder, _wandb_label(settings), settings.raw)
     try:
-        of_tasks = [opened for opened in runs if opened.task]
-        runs = [opened for opened in runs if not opened.task]
         results = _evaluate_all(runs, plan, problems) if runs else []
         answers = evaluate_tasks(of_tasks, plan, problems) if of_tasks else []
         if answers:

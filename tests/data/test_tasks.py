@@ -37,7 +37,10 @@ from support.task_cases import SOLVED, TASKS
 
 LENGTHS = (1, 2, 3, 4, 8, 21)
 N = 60
-each_solved = pytest.mark.parametrize(("task", "solve"), SOLVED, ids=lambda value: repr(value)[:60])
+OF_TWO = [pair for pair in SOLVED if pair[0].n_lengths == 2]
+each_solved = pytest.mark.parametrize(
+    ("task", "solve"), SOLVED, ids=[repr(task) for task, _ in SOLVED]
+)
 each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
 
 
@@ -71,8 +74,8 @@ def test_answers_are_right_and_problems_have_the_length_they_are_drawn_with(task
 @pytest.mark.parametrize("lengths", [(1, 4), (4, 1), (3, 3), (12, 2)])
 @pytest.mark.parametrize(
     ("task", "solve"),
-    [pair for pair in SOLVED if pair[0].n_lengths == 2],
-    ids=lambda v: repr(v)[:50],
+    OF_TWO,
+    ids=[repr(task) for task, _ in OF_TWO],
 )
 def test_two_lengths_are_those_of_the_operands_in_order(task, solve, lengths):
     if getattr(task, "operands", 2) != 2:

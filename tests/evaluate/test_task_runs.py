@@ -134,6 +134,14 @@ def test_eval_prints_a_row_per_method_and_stores_every_result(task_runs, capsys)
     assert len([*study.glob("*/tasks/*.json")]) == len(before) + 3 * 2 * 2
 
 
+def test_a_plan_says_what_there_is_to_do_and_does_nothing(task_runs, capsys):
+    eval_(compose("eval", f"outputs={task_runs}", "lengths=[2,5]", "plan=true", *EVAL))
+    # Rows of 6 and 12 tokens: 3 runs, 2 methods, 40 problems.
+    tokens = f"{3 * 2 * 40 * (6 + 12) / 1e6:.2f}M"
+    assert f"12 cells of 3 runs, {tokens} tokens to read" in capsys.readouterr().out
+    assert not [*task_runs.glob("default/*/tasks/*")]
+
+
 def test_a_method_is_sized_in_tokens(task_runs):
     """The window of a run is its trained row, 6 tokens, not its longest problem, 2."""
     words = ("model=rope", "lengths=[2,5]", *EVAL[:3])
