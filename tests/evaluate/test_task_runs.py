@@ -135,10 +135,14 @@ def test_eval_prints_a_row_per_method_and_stores_every_result(task_runs, capsys)
 
 
 def test_a_plan_says_what_there_is_to_do_and_does_nothing(task_runs, capsys):
-    eval_(compose("eval", f"outputs={task_runs}", "lengths=[2,5]", "plan=true", *EVAL))
-    # Rows of 6 and 12 tokens: 3 runs, 2 methods, 40 problems.
-    tokens = f"{3 * 2 * 40 * (6 + 12) / 1e6:.2f}M"
-    assert f"12 cells of 3 runs, {tokens} tokens to read" in capsys.readouterr().out
+    eval_(
+        compose(
+            "eval", f"outputs={task_runs}", "lengths=[2,5]", "plan=true", *EVAL, "examples=4000"
+        )
+    )
+    # Rows of 6 and 12 tokens: 3 runs, 2 methods, 4000 problems.
+    tokens = f"{3 * 2 * 4000 * (6 + 12) / 1e6:.2f}M"
+    assert capsys.readouterr().err.endswith(f"12 cells of 3 runs, {tokens} tokens to read\n")
     assert not [*task_runs.glob("default/*/tasks/*")]
 
 
