@@ -33,6 +33,7 @@ class TableConsole(Console):
         with self.capture() as captured:
             super().print(*objects, **options)
         self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+        self.file.flush()  # or an error that is said later would stand before it in a log
 
     def lines(self, *texts: str) -> None:
         """Print each text as a line of its own."""

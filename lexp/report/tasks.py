@@ -28,7 +28,8 @@ HOLDS = 0.9
 class TaskSeries:
     """A variant under one method on one task: results by problem length, then by seed.
 
-    note: what tells the variant from others of its model, or "".
+    note: what tells the variant from others of its model, or "". where: what tells precision and
+    number of problems from others of the table, or "".
     """
 
     model: str
@@ -37,12 +38,18 @@ class TaskSeries:
     is_plain: bool
     trained_length: int
     variant: str
+    where: str = ""
     results: dict[int, dict[int, TaskResult]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Return the model, with what tells its variant apart."""
         return " ".join(filter(None, (self.model, self.note)))
+
+    @property
+    def row_method(self) -> str:
+        """Return the method, and where, if that is not the same everywhere."""
+        return f"{self.method} {self.where}".rstrip()
 
     @property
     def seeds(self) -> list[int]:
@@ -70,6 +77,8 @@ class TaskSeries:
 def make_task_series(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[TaskSeries]:
     """Put results of one task together that differ in seed and length alone; notes: by variant."""
     by_key: dict[tuple, TaskSeries] = {}
+    several_counts = len({result.examples for result in results}) > 1
+    several_precisions = len({result.run.precision for result in results}) > 1
     with_full = {r.run.variant for r in results if r.pattern.name in PLAIN and r.ok}
     for result in results:
         run = result.run
@@ -79,11 +88,13 @@ def make_task_series(results: Sequence[TaskResult], notes: Mapping[str, str]) ->
         )
         is_plain = is_full and result.extension.name == Extension.name
         key = run.model, run.variant, result.method, run.precision, result.examples
+        where = [f"of {result.examples} problems"] * several_counts
+        where += [f"in {run.precision}"] * several_precisions
         series = by_key.setdefault(
             key,
             TaskSeries(
                 run.model, notes.get(run.variant, ""), result.method, is_plain and not is_own,
-                result.trained_length, run.variant,
+                result.trained_length, run.variant, " ".join(where),
             ),
         )  # fmt: skip
         series.results.setdefault(result.length, {})[run.seed] = result
@@ -129,7 +140,7 @@ def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table
         rows.append(
             (
                 TableCell(series.name),
-                TableCell(series.method),
+                TableCell(series.row_method),
                 _learned_cell(states),
                 *[_cell(series, length) for length in lengths],
                 TableCell(str(reach(series) or "-")),
@@ -190,7 +201,7 @@ def task_chart(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Chart
             low, high = _spread(series, length)
             seeds = ", ".join(_percent(share) for share in shares)
             points.append(Point(length, 100 * statistics.median(shares), low, high, f"{seeds}"))
-        curves.append(Curve(series.name, series.method, tuple(points)))
+        curves.append(Curve(series.name, series.row_method, tuple(points)))
     trained = sorted({series.trained_length for series in all_series})
     marks = tuple((float(n), f"trained to {n}") for n in trained)
     title = f"{results[0].task.label}: exact match by problem length"

@@ -1,6 +1,7 @@
 """Tasks in tables and sentences: seeds as they are, nothing said of models that learned nothing."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -107,6 +108,13 @@ def test_methods_that_go_further_are_named():
     results += [result("rope", 0, n, s, "full", "log_n") for n, s in ((20, 1), (40, 0), (80, 0))]
     assert task_answer(results, NOTES)[1] == "Further with a method: blockwise (rope) 40."
     assert task_answer(results[:3] + results[6:], NOTES)[1] == "No method goes further."
+
+
+def test_other_numbers_of_problems_are_rows_of_their_own():
+    results = study(rope={20: (1.0,)})
+    results += [replace(result("rope", 0, 20, 0.5), examples=30)]
+    methods = [row[1].text for row in task_table(results, NOTES).rows]
+    assert methods == ["full of 100 problems", "full of 30 problems"]
 
 
 def test_failures_are_shown_and_give_no_median():

@@ -108,7 +108,7 @@ def test_a_plan_of_an_evaluation_needs_no_lock(tmp_path, monkeypatch, without_lo
 
 
 def test_training_refuses_it_before_texts_are_read(texts, tmp_path, monkeypatch, without_locks):
-    monkeypatch.setattr(train.TrainingTexts, "open", works)
+    monkeypatch.setattr(train.TrainingTexts, "load", works)
     config = compose("train", *TINY, *dataset(texts), f"outputs={tmp_path}/o")
     with pytest.raises(StorageError, match="without locks"):
         train.train(config)

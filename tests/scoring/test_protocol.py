@@ -237,7 +237,9 @@ def test_extensions_say_truly_whether_they_follow_the_length(name, tmp_path):
     for scheme in ("rope", "nope", "fire", "alibi"):
         torch.manual_seed(0)
         model = Transformer(dims(), 50, [LayerEntry(lambda s=scheme: make(s))]).eval()
-        method = Method(Full(), extension, max(LENGTHS))
+        # The index is local in blocks alone.
+        seen = Blockwise(5) if name == "local_index" else Full()
+        method = Method(seen, extension, max(LENGTHS))
         values = []
         for length in (10, 24):
             one = subject(model, tmp_path)
