@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 def make_all_jobs(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list:
     """Return the jobs of a launcher's sweep."""
+    from lexp.commands.launch import make_jobs
     from lexp.config.job_configs import JobConfigs
-    from lexp.launch import make_jobs
 
     loader, config = launcher.hydra_context.config_loader, launcher.config
     word, of_hydra = config.hydra.job.config_name, list(config.hydra.overrides.hydra)
@@ -32,7 +32,7 @@ class Here(BasicLauncher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs."""
-        from lexp.launch import left_to_do, queued, refuse_unfinished
+        from lexp.commands.launch import left_to_do, queued, refuse_unfinished
 
         every_job = make_all_jobs(self, job_overrides, initial_job_idx)
         jobs = left_to_do(every_job)
@@ -62,9 +62,9 @@ class Local(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs."""
+        from lexp.commands.launch import left_to_do, make_slots, refuse_unfinished, run_processes
         from lexp.commands.live_sweep import sweep_display
         from lexp.config.folders import sweep_folder
-        from lexp.launch import left_to_do, make_slots, refuse_unfinished, run_processes
 
         slots = make_slots(self._jobs, self._per_gpu)
         every_job = make_all_jobs(self, job_overrides, initial_job_idx)

@@ -22,7 +22,7 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
         def __call__(self, *arguments: Any) -> JobReturn:
             """Run a job in its process; submitit's signal handler is installed by now."""
             from lexp.cli.streams import tolerant
-            from lexp.launch.hold_signals import take_signals
+            from lexp.commands.launch.hold_signals import take_signals
             from lexp.system.output import make_libraries_plain
 
             make_libraries_plain()
@@ -34,8 +34,8 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
             self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
         ) -> Sequence[JobReturn]:
             """Queue the jobs, and wait for them if `wait` is set."""
-            from lexp.launch import left_to_do
-            from lexp.launch.slurm import collect, submit, warn_without_accounting
+            from lexp.commands.launch import left_to_do
+            from lexp.commands.launch.slurm import collect, submit, warn_without_accounting
 
             jobs = left_to_do(make_all_jobs(self, job_overrides, initial_job_idx))
             if not jobs:

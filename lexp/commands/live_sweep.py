@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Group
 from rich.live import Live
 
+from lexp.commands.launch import SweepJob, SweepLines, seconds_left
 from lexp.commands.status import can_draw, show_live
 from lexp.display.terminal import TableConsole, plain
-from lexp.launch import SweepJob, SweepLines, seconds_left
 from lexp.record.console import duration
 from lexp.system.errors import JobFailed
 from lexp.system.output import say

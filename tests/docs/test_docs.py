@@ -60,7 +60,7 @@ CHECKED = {
         "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "
         "'attention=[full,blockwise,self_extend]' 'extension=[none,yarn]'",
     ],
-    "starts processes, as tests/launch/test_launchers.py does": [
+    "starts processes, as tests/commands/test_launchers.py does": [
         "lexp train -m model=rope,xpos seed=0,1,2 hydra/launcher=local hydra.launcher.per_gpu=4",
         f"{MANY} hydra/launcher=local",
         f"{MANY} hydra/launcher=local hydra.launcher.per_gpu=4",
@@ -300,7 +300,7 @@ def check(step: Step, world: World) -> None:
     folder = str(ROOT / "conf")
     if is_sweep(given):
         given = ["seed=0" if re.match("'?seed=", one) else one for one in given]  # all alike
-        # tests/launch/test_launchers.py composes and checks what glob(*) stands for.
+        # tests/commands/test_launchers.py composes and checks what glob(*) stands for.
         given = ["model=rope,alibi" if one == "model=glob(*)" else one for one in given]
         assert check_jobs(ROOT / "conf", word, given, TASKS[word][1]) > 1
         launcher = [one for one in given if re.match("hydra[./]", one)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lexp.commands.launch import SweepJob, SweepLines, hold_signals, make_slots, run_processes
 from lexp.commands.study.command import _sweep
-from lexp.launch import SweepJob, SweepLines, hold_signals, make_slots, run_processes
 from support import ROOT
 from support.forked import lexp, words_for
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lexp import launch
+from lexp.commands import launch
 from lexp.data.text import TextFiles
 from lexp.data.tokenizer import FileSpec, HubSpec, read_subwords, train_bpe
 from lexp.runs.run import Run

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lexp import launch
+from lexp.commands import launch
 from lexp.commands.train import train
 from lexp.data import Batches, store
 from lexp.runs import checkpoint, status

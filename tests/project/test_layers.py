@@ -16,7 +16,7 @@ FLOORS = [
     {"lexp", "system", "statistics"},
     {"position", "pattern", "display", "record", "data", "results", "runs"},
     {"attention", "config"},
-    {"model", "launch"},
+    {"model"},
     {"distributed", "extension", "hf", "scoring"},
     {"training"},
     {"evaluate"},
@@ -31,8 +31,8 @@ FLOORS = [
 STRANGERS = [floor for floor in FLOORS if len(floor) > 1 and "system" not in floor]
 FENCES = {
     "hydra": {"cli", "commands", "config"},
-    "submitit": {"launch"},
-    "omegaconf": {"cli", "commands", "config", "launch"},
+    "submitit": {"commands"},
+    "omegaconf": {"cli", "commands", "config"},
     "wandb": {"record"},
     "rich": {"record", "display", "commands"},
     "datasets": {"data"},

@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load_file
 
 from lexp.commands.evaluate import eval_
+from lexp.commands.launch.plan import SweepJob, left_to_do
 from lexp.commands.select_runs import final_checkpoint, select_finished
 from lexp.commands.train import train
-from lexp.launch.plan import SweepJob, left_to_do
 from lexp.runs import status
 from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError

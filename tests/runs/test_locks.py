@@ -8,8 +8,8 @@ import pytest
 
 from lexp.cli import main as cli
 from lexp.commands import analyze, evaluate, finetune, probe, report, train
-from lexp.launch import plan
-from lexp.launch.plan import SweepJob
+from lexp.commands.launch import plan
+from lexp.commands.launch.plan import SweepJob
 from lexp.runs import locks
 from lexp.system.errors import Busy, StorageError
 from support.config import TINY, compose, dataset

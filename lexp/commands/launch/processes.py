@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from lexp.launch.plan import SweepJob, queued
-from lexp.launch.sweep_lines import SweepLines
+from lexp.commands.launch.plan import SweepJob, queued
+from lexp.commands.launch.sweep_lines import SweepLines
 from lexp.runs import status
 from lexp.system import runtime
 from lexp.system.children import child_environment, lexp_command

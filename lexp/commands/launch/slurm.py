@@ -7,8 +7,8 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from lexp.launch import hold_signals
-from lexp.launch.plan import SweepJob, ask_slurm, enqueue
+from lexp.commands.launch import hold_signals
+from lexp.commands.launch.plan import SweepJob, ask_slurm, enqueue
 from lexp.runs import status
 from lexp.runs.status import Status
 from lexp.system.errors import ConfigError, JobFailed

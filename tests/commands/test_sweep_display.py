@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lexp.commands.launch import SweepJob, SweepLines, seconds_left, sweep_lines
 from lexp.commands.live_sweep import LiveSweep, sweep_display
 from lexp.commands.status import show_live
 from lexp.display.terminal import TableConsole
-from lexp.launch import SweepJob, SweepLines, seconds_left, sweep_lines
 from lexp.runs import status
 from lexp.runs.status import Status
 from lexp.system.errors import JobFailed

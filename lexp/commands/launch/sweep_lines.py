@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from lexp.launch.plan import SweepJob
+from lexp.commands.launch.plan import SweepJob
 from lexp.record.console import duration
 from lexp.runs.status import QUEUED, RUNNING, Status, judge
 from lexp.system.errors import JobFailed

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lexp import launch
-from lexp.config import sweep
-from lexp.launch import (
+from lexp.commands import launch
+from lexp.commands.launch import (
     SweepJob,
     hold_signals,
     left_to_do,
@@ -23,6 +22,7 @@ from lexp.launch import (
     queued,
     refuse_unfinished,
 )
+from lexp.config import sweep
 from lexp.runs import status
 from lexp.runs.locks import locked
 from lexp.runs.status import Status
@@ -329,7 +329,7 @@ def test_every_job_gets_its_own_device_and_threads(tmp_path, monkeypatch):
             return 0
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("lexp.launch.processes.subprocess.Popen", Process)
+    monkeypatch.setattr("lexp.commands.launch.processes.subprocess.Popen", Process)
     slots = [launch.processes.Slot("3", 2), launch.processes.Slot("5", 2)]
     jobs = [SweepJob(number, (), None) for number in range(4)]
     shown = launch.SweepLines(jobs, 2)
@@ -378,7 +378,7 @@ def test_a_signal_that_comes_before_a_job_waits_for_it_is_held_back_not_lost():
         "os.kill(os.getpid(), signal.SIGUSR2)\n"
         "signal.signal(signal.SIGUSR2, lambda number, frame: print('heard', sys.argv[1]))\n"
         "print('not yet')\n"
-        "from lexp.launch.hold_signals import take_signals\n"
+        "from lexp.commands.launch.hold_signals import take_signals\n"
         "take_signals()\n"
     )
     options = {"capture_output": True, "text": True, "cwd": ROOT}
