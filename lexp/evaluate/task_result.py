@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lexp.data.tasks.base import Length
 from lexp.evaluate.model_under_test import LAST, RunInfo
 from lexp.extension import method_label
 from lexp.results import Component, Result, ResultKind
@@ -60,11 +59,6 @@ class TaskResult(Result):
     def method(self) -> str:
         """Return the name of the method in tables."""
         return method_label(self.pattern.label, self.extension.label)
-
-    @property
-    def problem_length(self) -> Length:
-        """Return the length of the problems, as the task counts it."""
-        return (self.length, self.second_length) if self.second_length else self.length
 
     def scores(self) -> AnswerScores:
         """Read the scores of all answer tokens; DataError if the file is missing or damaged."""
