@@ -51,6 +51,14 @@ class RunInfo:
             return f"{self.dataset} {self.text}"
         return f"{self.dataset} {self.source} ({self.text})"
 
+    def row(self) -> dict[str, Any]:
+        """Return the columns that the CSV files of all kinds of results share."""
+        return {
+            "run": self.name, "model": self.model, "size": self.size, "dataset": self.dataset,
+            "seed": self.seed, "train_len": self.train_len, "tokenizer": self.tokenizer,
+            "precision": self.precision, "text": self.text, "variant": self.variant,
+        }  # fmt: skip
+
     @property
     def is_lossy(self) -> bool:
         """Return True if bits per byte does not compare: bytes that nobody predicts count too."""

@@ -88,16 +88,13 @@ class EvalResult(Result):
 
     def row(self) -> dict[str, Any]:
         """Return the row of results.csv, the step included."""
-        run = self.run
         return {
-            "run": run.name, "model": run.model, "size": run.size, "dataset": run.dataset,
-            "seed": run.seed, "train_len": run.train_len, "attention": self.pattern.label,
+            **self.run.row(), "attention": self.pattern.label,
             "extension": self.extension.label, "protocol": self.protocol.label,
             "length": self.length, "documents": self.documents, "tokens": self.tokens,
             "nll": self.nll, "ppl": self.ppl, "bpb": self.bpb, "seconds": self.seconds,
-            "status": self.status, "tokenizer": run.tokenizer, "precision": run.precision,
-            "text": run.text, "variant": run.variant, "lost": run.lost,
-            "targets": self.scored.targets, STEP: self.step,
+            "status": self.status, "lost": self.run.lost, "targets": self.scored.targets,
+            STEP: self.step,
         }  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from lexp.system.errors import DataError
 COLUMNS = (
     "run", "model", "size", "dataset", "seed", "train_len", "trained_length", "attention",
     "extension", "task", "length", "second_length", "tokens", "examples", "exact_match", "low",
-    "high", "token_accuracy", "nll", "seconds", "status", "precision", "text", "variant",
+    "high", "token_accuracy", "nll", "seconds", "status", "tokenizer", "precision", "text",
+    "variant",
 )  # fmt: skip
 ARRAYS = tuple(field.name for field in fields(AnswerScores))
 
@@ -79,15 +80,12 @@ class TaskResult(Result):
 
     def row(self) -> dict[str, Any]:
         """Return the row of tasks.csv."""
-        run = self.run
         return {
-            "run": run.name, "model": run.model, "size": run.size, "dataset": run.dataset,
-            "seed": run.seed, "train_len": run.train_len, "trained_length": self.trained_length,
+            **self.run.row(), "trained_length": self.trained_length,
             "attention": self.pattern.label, "extension": self.extension.label,
             "task": self.task.label, "length": self.length, "second_length": self.second_length,
             "tokens": self.n_tokens, "examples": self.examples, **vars(self.measures),
-            "seconds": self.seconds, "status": self.status, "precision": run.precision,
-            "text": run.text, "variant": run.variant,
+            "seconds": self.seconds, "status": self.status,
         }  # fmt: skip
 
 

@@ -80,15 +80,11 @@ class ProbeResult(Result):
 
     def row(self) -> dict[str, Any]:
         """Return the row of probes.csv."""
-        run = self.run
         return {
-            "run": run.name, "model": run.model, "size": run.size, "dataset": run.dataset,
-            "seed": run.seed, "train_len": run.train_len, "attention": self.pattern.label,
+            **self.run.row(), "attention": self.pattern.label,
             "extension": self.extension.label, "probe": self.probe.label, "length": self.length,
             "samples": self.samples, "probe_seed": self.probe_seed, "chance": self.chance,
             **vars(self.measures), "seconds": self.seconds, "status": self.status,
-            "tokenizer": run.tokenizer, "precision": run.precision, "text": run.text,
-            "variant": run.variant,
         }  # fmt: skip
 
 
