@@ -19,6 +19,7 @@ from lexp.extension import NTK, PI, DynamicNTK, Extension, Lengths, LongRoPE, NT
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full
 from lexp.position import Position, RoPE, XPos
+from lexp.system.errors import NotDefined
 from support.peers.hf import gpt_neox, inverse_frequencies, run
 from support.peers.ours import HEAD_DIM, LENGTH, TRAINED, assert_same, logits, make_model, tokens
 from support.peers.xt import decoder
@@ -75,7 +76,7 @@ def rates(position: Position) -> tuple[Tensor, float]:
 
 @pytest.mark.parametrize("head_dim", [16, 64, 128])
 @pytest.mark.parametrize("train_len", [128, 2048])
-@pytest.mark.parametrize("factor", [1.0, 2.5, 32.0])
+@pytest.mark.parametrize("factor", [2.5, 32.0])
 def test_frequencies_of_yarn_at_real_sizes(head_dim, train_len, factor):
     lengths = Lengths(train_len, 2 * train_len, 4 * train_len)
     position = YaRN(factor=factor).change(RoPE(head_dim), lengths)
@@ -84,6 +85,19 @@ def test_frequencies_of_yarn_at_real_sizes(head_dim, train_len, factor):
     found, scale = rates(position)
     torch.testing.assert_close(found, theirs, rtol=2e-6, atol=0)
     assert scale == pytest.approx(temperature, rel=1e-12)
+
+
+@pytest.mark.parametrize("head_dim", [16, 64, 128])
+@pytest.mark.parametrize("train_len", [128, 2048])
+def test_yarn_of_factor_1_changes_nothing_there_and_is_not_defined_here(head_dim, train_len):
+    original = {"original_max_position_embeddings": train_len}
+    theirs, temperature = inverse_frequencies("yarn", head_dim, factor=1.0, **original)
+    plain = torch.tensor(RoPE(head_dim).frequencies)
+    torch.testing.assert_close(theirs, plain.float(), rtol=2e-6, atol=0)
+    assert temperature == 1
+    with pytest.raises(NotDefined, match="yarn leaves every frequency of RoPE as it is"):
+        lengths = Lengths(train_len, 2 * train_len, 4 * train_len)
+        YaRN(factor=1.0).change(RoPE(head_dim), lengths)
 
 
 @pytest.mark.parametrize("length", [TRAINED // 2, TRAINED, TRAINED + 1, 4096])
