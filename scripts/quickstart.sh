@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set up .venv, train RoPE, ALiBi and xPos on texts of 128 bytes from Python's standard library,
 # evaluate them on texts up to 16 times longer, and print perplexity by length.
-# After the installation: about 2 minutes on two cores with AVX-512 and bfloat16, about 6 minutes on
+# After the installation: 2 to 4 minutes on two cores with AVX-512 and bfloat16, about 6 minutes on
 # the slowest machine tried (two AVX2 cores, float32). Safe to interrupt and start again.
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
