@@ -158,4 +158,4 @@ def of_layer(pattern: Pattern, n: int) -> str:
 def table_key(position: Position) -> object:
     """Return the key of a scheme's tables: schemes of one class without factors share them."""
     has_factors = type(position).rotary_factors is not Position.rotary_factors
-    return id(position) if has_factors else type(position)
+    return id(position) if has_factors else (type(position), position.counts_from_zero)

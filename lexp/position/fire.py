@@ -9,7 +9,8 @@ of DAPE's authors (1e-6 is added to the denominator there); T starts at a quarte
 length, the paper's 512 of 2048. The network has ReLU, as in the paper; where DAPE is put around
 FIRE that code has LeakyReLU there (chuanyang-Zheng/DAPE bde344a, `FIRE_DAPE`): `activation`.
 Unlike all other biases this one reads the query's index. With blockwise attention that index can be
-the global one, or the local one: the number of earlier keys in sight.
+the global one, or the local one: the number of earlier keys in sight. With positions sampled at
+random (Zhou et al. 2024, arXiv 2402.09371) it is the query's position.
 """
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from lexp.position.base import Bias, Pair, Position
 
-INDICES = ("global", "local")
+INDICES = ("global", "local", "position")
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
@@ -25,12 +26,11 @@ class FIRE(Position):
     """A learned function of the distance relative to the query's index.
 
     threshold: where the index begins to count, a quarter of train_len unless given. index: global,
-    or local to the keys in sight (the same under full attention). activation: relu, or leaky_relu.
+    or local to the keys in sight (the same under full attention), or the query's position, the same
+    as global unless positions are sampled or moved. activation: relu, or leaky_relu.
     """
 
     shift_invariant = False
-    reads_indices = True
-    relative = True
     per_layer = True
 
     def __init__(
@@ -51,12 +51,19 @@ class FIRE(Position):
                 f"got {width}, {threshold} and {index}"
             )
         self.index = index
+        self.reads_indices = self.relative = index != "position"
         self.threshold = threshold or max(1, train_len // 4)
         self.c = nn.Parameter(torch.tensor(0.1))
         self.multiplier = nn.Parameter(torch.tensor(1.0))
         self.mlp = nn.Sequential(
             nn.Linear(1, width), ACTIVATIONS[activation](), nn.Linear(width, n_heads)
         )
+
+    def _index(self, pair: Pair) -> Tensor:
+        """Return what counts as the query's index."""
+        if self.index == "position":
+            return pair.q_pos
+        return pair.i if self.index == "global" else pair.n_keys - 1
 
     def bias(self, x: Tensor) -> Bias:
         """Return the MLP of the normalised distance."""
@@ -66,7 +73,7 @@ class FIRE(Position):
             return torch.log1p(c * distance)
 
         def learned(pair: Pair) -> Tensor:
-            index = pair.i if self.index == "global" else pair.n_keys - 1
+            index = self._index(pair)
             distance = psi((pair.q_pos - pair.k_pos).clamp(min=0))
             share = distance / (psi(torch.maximum(threshold, index.to(c.dtype))) + 1e-6)
             # The grid has its heads third from the end; shares are the same for all of them.

@@ -24,7 +24,10 @@ class SampledPositions(Wrapper):
         if inner.samples_positions:
             raise ValueError(f"{inner.title} samples positions itself")
         if inner.reads_indices:
-            raise ValueError(f"{inner.title} reads indices, which are not sampled")
+            raise ValueError(
+                f"{inner.title} reads indices, which are not sampled; FIRE reads positions with "
+                "index: position"
+            )
         # The next draw's seed, from the run's own: resumed runs draw what they would have drawn.
         self.seed: Tensor
         self.register_buffer("seed", torch.randint(1 << 40, ()))

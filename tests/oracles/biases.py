@@ -181,7 +181,9 @@ def transformer_xl(
     return with_bias(q, k, entry)
 
 
-def fire_bias(learned: Params, prefix: str = "", leak: float = 0.0) -> Callable[[int, int], Tensor]:
+def fire_bias(
+    learned: Params, prefix: str = "", leak: float = 0.0, threshold: float = 16
+) -> Callable[[float, float], Tensor]:
     """Li et al. 2023, section 3: MLP(psi(i - j) / psi(max(T, i))), T a learned multiple of 16.
 
     leak: slope of the network's activation below 0. Returns a function of (i, j) to [H].
@@ -191,8 +193,10 @@ def fire_bias(learned: Params, prefix: str = "", leak: float = 0.0) -> Callable[
     def psi(distance: Tensor) -> Tensor:
         return torch.log(p["c"].abs() * distance + 1)
 
-    def bias(i: int, j: int) -> Tensor:
-        index = max((p["multiplier"] * 16).abs(), torch.tensor(float(i), dtype=torch.float64))
+    def bias(i: float, j: float) -> Tensor:
+        index = max(
+            (p["multiplier"] * threshold).abs(), torch.tensor(float(i), dtype=torch.float64)
+        )
         share = psi(torch.tensor(float(i - j), dtype=torch.float64)) / (psi(index) + 1e-6)
         hidden = p["mlp.0.weight"][:, 0] * share + p["mlp.0.bias"]
         hidden = torch.where(hidden > 0, hidden, leak * hidden)
@@ -206,6 +210,15 @@ def fire(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
     """q.k / sqrt(d) and the learned function."""
     bias = fire_bias(learned)
     return with_bias(q, k, lambda i, j: bias(i, j)[head])
+
+
+@free_sign
+def random_fire(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor, at: list[float]
+) -> Tensor:
+    """Zhou et al. 2024: FIRE's formula of the positions m that were drawn for i and j; T is 512."""
+    bias = fire_bias(learned, "inner.", threshold=512)
+    return with_bias(q, k, lambda i, j: bias(at[i], at[j])[head])
 
 
 @free_sign

@@ -1,5 +1,8 @@
 """Schemes made of schemes, and where they are refused."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -7,7 +10,7 @@ from lexp.attention import Reference, Tiles, make_attend
 from lexp.extension import PI, Lengths
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
-from lexp.pattern import Blockwise, DualChunk, Full, Sinks
+from lexp.pattern import Blockwise, Branch, DualChunk, Full, Pattern, Sinks
 from lexp.position import (
     FIRE,
     T5,
@@ -17,7 +20,9 @@ from lexp.position import (
     NoPE,
     RandomPositions,
     RoPE,
+    Sinusoidal,
     Sum,
+    TransformerXL,
     XPosDecay,
 )
 from lexp.system.errors import NotDefined
@@ -48,11 +53,55 @@ def test_mixtures_without_a_meaning_are_refused(make_it, reason):
         make_it()
 
 
-def test_learned_rows_can_be_drawn():
-    position = RandomPositions(Learned(64, D_MODEL), max_pos=64).eval()
-    model = Transformer(dims(), 50, [LayerEntry(lambda: position)])
-    attend = make_attend(Full(), 20, model.schemes, CPU)
-    assert model(torch.randint(0, 50, (1, 20)), attend).isfinite().all()
+# What Ruoss et al. 2023 draw positions for, T5's relative bias, and FIRE (Zhou et al. 2024): the
+# scheme, and what RandomPositions goes around.
+RANDOMISED = {
+    "sinusoidal": (lambda: Sinusoidal(D_MODEL), None),
+    "learned": (lambda: Learned(64, D_MODEL), None),
+    "rope": (lambda: RoPE(HEAD_DIM), None),
+    "alibi": (lambda: ALiBi(4), None),
+    "transformer_xl": (lambda: TransformerXL(D_MODEL, HEAD_DIM, 4), None),
+    "t5": (lambda: T5(4), None),
+    "fire": (lambda: FIRE(4, 16), lambda: FIRE(4, 16, index="position")),
+}
+
+
+@dataclass(frozen=True)
+class Only(Pattern):
+    """Queries see the chosen ones of the earlier keys, and their own."""
+
+    name: ClassVar[str] = "only"
+    chosen: frozenset[int] = frozenset()
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        seen = torch.tensor([index in self.chosen for index in range(64)])
+        return (Branch(lambda i, j: (j == i) | (seen[j] & (j < i)), lambda start, end: (0, end)),)
+
+
+@pytest.mark.parametrize("scheme", RANDOMISED)
+def test_a_randomised_scheme_is_the_scheme_in_a_longer_text_that_is_seen_in_part(scheme):
+    """The tokens lie at the drawn positions of 64 plain ones; nobody sees what is between them."""
+    torch.manual_seed(0)
+    plain, inner = RANDOMISED[scheme]
+    drawing = LayerEntry(lambda: RandomPositions((inner or plain)(), max_pos=64))
+    model = Transformer(dims(), 50, [drawing]).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # at initialisation attention is nearly uniform
+    assert model.position.max_len == 64
+    longer = Transformer(dims(), 50, [LayerEntry(plain)]).double().eval()
+    weights = {name.replace(".inner.", "."): w for name, w in model.state_dict().items()}
+    longer.load_state_dict({name: w for name, w in weights.items() if not name.endswith("seed")})
+
+    drawn, tokens = model.position.sample_positions(20).long(), torch.randint(0, 50, (2, 20))
+    assert drawn[-1] > 30, "otherwise they would nearly be 0 .. 19"
+    text = torch.zeros(2, 64, dtype=torch.long)
+    text[:, drawn] = tokens
+    seen = Reference(Only(frozenset(drawn.tolist())), 64, longer.position, CPU)
+    expected = longer.hidden(text, seen)[:, drawn]
+    found = model.hidden(tokens, Reference(Full(), 20, model.position, CPU))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 def test_fractions_of_t5s_distances_do_not_depend_on_the_origin():
