@@ -6,6 +6,8 @@ from pathlib import Path
 from lexp.commands.load_runs import RunWithData, load_model_under_test
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import select_checkpoints
+from lexp.data.tasks.base import spelled
+from lexp.display.heat_png import heat_map_png
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import in_markdown, to_markdown
@@ -13,6 +15,7 @@ from lexp.display.terminal import table_console
 from lexp.evaluate import LAST, TASKS, TaskCase, TaskResult, evaluate_task
 from lexp.record import Console
 from lexp.report.results import append_tasks, write_tasks
+from lexp.report.task_grid import task_grid
 from lexp.report.tasks import task_chart, task_table, tasks_caption
 from lexp.results import clean_leftovers
 from lexp.runs.locks import one_at_a_time
@@ -38,7 +41,7 @@ def evaluate_tasks(
 
             def starting(case: TaskCase, is_stored: bool) -> None:
                 new.append(not is_stored)  # noqa: B023
-                note = f"{opened.run.name} {case.method.label} {case.length}"  # noqa: B023
+                note = f"{opened.run.name} {case.method.label} {spelled(case.length)}"  # noqa: B023
                 console.advance(case.targets.n_read(case.length) if is_stored else 0, note)
 
             try:
@@ -83,18 +86,25 @@ def publish_tasks(study: Path, runs: Sequence[RunWithData], results: list[TaskRe
     for result in results:
         by_task.setdefault(result.task.label, []).append(result)
     tables = [task_table(same, notes) for same in by_task.values()]
+    grids = {label: grid for label, same in by_task.items() if (grid := task_grid(same, notes))}
     charts = {f"tasks-{file_stem(label)}.png": task_chart(same, notes)
               for label, same in by_task.items()}  # fmt: skip
+    maps = {f"tasks-{file_stem(label)}-grid.png": grid for label, grid in grids.items()}
     caption = tasks_caption(results)
     rich = table_console()
-    for table in tables:
+    for table in (*tables, *grids.values()):
         rich.table(table)
     rich.lines(*caption)
-    paragraphs = [*map(to_markdown, tables), "  \n".join(map(in_markdown, caption))]
+    paragraphs = [
+        *map(to_markdown, [*tables, *grids.values()]),
+        "  \n".join(map(in_markdown, caption)),
+    ]
     styles = CurveStyles.of(charts.values())
     with one_at_a_time(study):
         clean(study, "tasks.*", "tasks-*.png")
         write_text(study / "tasks.md", "\n".join(paragraphs) + "\n")
         for name, chart in charts.items():
             write_bytes(study / name, chart_png(chart, styles))
-    say(f"{study}/tasks.csv, tasks.md, {', '.join(charts)}")
+        for name, grid in maps.items():
+            write_bytes(study / name, heat_map_png(grid))
+    say(f"{study}/tasks.csv, tasks.md, {', '.join([*charts, *maps])}")

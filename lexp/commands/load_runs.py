@@ -1,5 +1,6 @@
 """The loader of a study's runs as models under test: settings, texts, weights."""
 
+import itertools
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -82,12 +83,14 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     tokenizer = load_run_tokenizer(run)
     dataset = plan.config.dataset or config.dataset
     if task := _task_of(run, config, dataset):
-        targets = TaskTargets(task, plan.lengths, plan.examples)
-        try:
-            for length in plan.lengths:
+        pairs = itertools.product(plan.grid, repeat=2) if task.task.n_lengths == 2 else ()
+        targets = TaskTargets(task, (*plan.lengths, *pairs), plan.examples)
+        for length in targets.lengths:
+            try:
                 held_out_examples(task.task, length, 1, 0)
-        except ValueError as error:
-            raise ConfigError(f"lengths: dataset={dataset.name}: {error}") from None
+            except ValueError as error:
+                key = "lengths" if isinstance(length, int) else "grid"
+                raise ConfigError(f"{key}: dataset={dataset.name}: {error}") from None
         methods = methods_for(training_pattern(config), plan.methods)
         methods = tuple(replace(method, longest=targets.longest) for method in methods)
         return RunWithData(run, config, dataset.name, task_store(task), (), methods, texts, targets)
@@ -195,9 +198,26 @@ def open_runs(plan: RunPlan) -> tuple[list[RunWithData], list[LexpError]]:
             opened.append(open_run_with_data(run, plan, texts))
         except LexpError as error:
             problems.append(error)
+    if plan.grid:
+        _say_without_pairs(opened, plan)
     # Runs of one text have the same lines.
     say(*dict.fromkeys(line for one in opened for line in _remarks(one, plan)))
     return opened, problems
+
+
+def _say_without_pairs(opened: list[RunWithData], plan: RunPlan) -> None:
+    """Print what has no two operands to be asked about; ConfigError if that is everything."""
+    without = {
+        one.dataset for one in opened if one.task is None or one.task.dataset.task.n_lengths != 2
+    }
+    names = ", ".join(sorted(without))
+    if without and all(one.dataset in without for one in opened):
+        raise ConfigError(
+            f"grid={list(plan.grid)}: problems of {names} have no two operands (those of addition, "
+            "modular_addition and multiplication have); leave grid out"
+        )
+    if without:
+        say(f"grid: problems of {names} have no two operands, so their lengths alone are asked")
 
 
 def _remarks(opened: RunWithData, plan: RunPlan) -> list[str]:

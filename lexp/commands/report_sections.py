@@ -9,7 +9,7 @@ from typing import Any
 from lexp.config.folders import config_folders
 from lexp.config.instantiate import build
 from lexp.config.yaml_file import read_yaml
-from lexp.display.document import Section
+from lexp.display.document import Item, Section
 from lexp.display.table import Table
 from lexp.evaluate import LAST, EvalResult, TaskResult
 from lexp.instruments.base import Instrument
@@ -20,6 +20,7 @@ from lexp.report.expected import Findings, blocks_of, expected_table
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.study_results import ResultSeries
 from lexp.report.task_answer import task_answer
+from lexp.report.task_grid import task_grid
 from lexp.report.tasks import task_chart, task_table, tasks_caption
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
@@ -54,15 +55,18 @@ def tasks_opening(results: Sequence[TaskResult], notes: Mapping[str, str]) -> li
 
 
 def task_sections(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[Section]:
-    """Return a section for each task: its table, and its curves."""
-    return [
-        Section(
-            f"Exact match by problem length: {same[0].task.label}",
-            " ".join(tasks_caption(same)),
-            (task_table(same, notes), task_chart(same, notes)),
-        )
-        for same in by_task(results)
-    ]
+    """Return a section for each task: its table, its curves, and the map of pairs of lengths."""
+    sections = []
+    for same in by_task(results):
+        grid = task_grid(same, notes)
+        items: list[Item] = [
+            task_table(same, notes),
+            task_chart(same, notes),
+            *([grid] if grid else []),
+        ]
+        title = f"Exact match by problem length: {same[0].task.label}"
+        sections.append(Section(title, " ".join(tasks_caption(same)), tuple(items)))
+    return sections
 
 
 def instrument_sections(results: list[AnalysisResult], notes: dict[str, str]) -> list[Section]:

@@ -25,7 +25,8 @@ class RunPlan:
 
     lengths: ascending. protocols: with their sizes filled in. checkpoints: last, all, or steps.
     max_tokens: scored by each result, about; None: all. examples: problems of each length, of a
-    task. kernel: see lexp.attention.
+    task. grid: each pair of these is asked too, where problems have two operands. kernel: see
+    lexp.attention.
     """
 
     config: MethodsConfig
@@ -35,6 +36,7 @@ class RunPlan:
     checkpoints: str | tuple[int, ...] = "last"
     max_tokens: int | None = None
     examples: int = 512
+    grid: tuple[int, ...] = ()
     kernel: str = "tiles"
 
     @cached_property
@@ -74,6 +76,7 @@ def plan_evaluation(config: EvalConfig) -> EvalPlan:
         checkpoints=config.checkpoints,
         max_tokens=None if config.max_tokens is None else int(config.max_tokens),
         examples=config.examples,
+        grid=tuple(sorted(config.grid)),
         kernel=config.kernel,
     )
 

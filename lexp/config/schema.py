@@ -149,6 +149,7 @@ class EvalSchema(MethodsSchema):
     checkpoints: Any = MISSING
     max_tokens: float | None = MISSING
     examples: int = MISSING
+    grid: list[Any] = MISSING
     plan: bool = MISSING
     workers: Any = MISSING
     kernel: str = MISSING

@@ -278,6 +278,7 @@ class EvalConfig(MethodsConfig):
     checkpoints: str | tuple[int, ...]
     max_tokens: float | None
     examples: int
+    grid: tuple[int, ...]
     plan: bool
     workers: int | str
     kernel: str

@@ -156,6 +156,7 @@ def read_eval(composed: DictConfig) -> EvalConfig:
         *_one_of("kernel", config.kernel, KERNELS),
         *_one_of("wandb", config.wandb, WANDB_MODES),
         *_at_least(1, examples=config.examples),
+        *_lengths("grid", config.grid),
     ]
     if config.max_tokens == math.inf:
         problems.append("max_tokens=inf (null for all)")
@@ -261,7 +262,8 @@ def _methods(config: MethodsConfig) -> list[str]:
         *_one_of("precision", config.precision, PRECISIONS),
         *_path_word("name", config.name),
         *_folder(config.outputs),
-        *_lengths(config.lengths),
+        *["lengths=[] (at least one)"] * (not config.lengths),
+        *_lengths("lengths", config.lengths),
         *_chosen(attention=config.attention, extension=config.extension),
         *_model_names(config.model),
         *_external(config),
@@ -379,19 +381,17 @@ def _model_names(value: Any) -> list[str]:
     return [f"model={_listed(value)} (a name, or a list of names)"]
 
 
-def _lengths(lengths: tuple[Any, ...]) -> list[str]:
-    if not lengths:
-        return ["lengths=[] (at least one)"]
+def _lengths(key: str, lengths: tuple[Any, ...]) -> list[str]:
     bad = [v for v in lengths if not _is_whole(v) or not 1 <= v <= MAX_LENGTH]
     problems = []
     if bad:
         shown = ", ".join(map(str, bad))
         commas = [",".join(v.split()) for v in bad if isinstance(v, str) and len(v.split()) > 1]
-        hint = f"; with commas: 'lengths=[{','.join(commas)}]'" if commas else ""
-        problems.append(f"lengths: {shown} (whole numbers from 1 to {MAX_LENGTH}{hint})")
+        hint = f"; with commas: '{key}=[{','.join(commas)}]'" if commas else ""
+        problems.append(f"{key}: {shown} (whole numbers from 1 to {MAX_LENGTH}{hint})")
     twice = sorted({str(value) for value in lengths if lengths.count(value) > 1})
     if twice:
-        problems.append(f"lengths: {', '.join(twice)} (each once)")
+        problems.append(f"{key}: {', '.join(twice)} (each once)")
     return problems
 
 

@@ -4,14 +4,14 @@ import math
 import textwrap
 from typing import Any
 
-from lexp.display.heat import HEAT, HEAT_STYLES, heat_scale
+from lexp.display.heat import COLOURS, HeatScale, scale_of
 from lexp.display.png import figure_png, own_style
 from lexp.display.table import Table, TableCell
 
 # Rows of a block; in inches: height of a row, least width of a column, width of a letter.
 MOST_ROWS, ROW, COLUMN, LETTER = 40, 0.21, 0.5, 0.068
 MARGIN, GAP, LINE = 0.25, 0.45, 0.15
-FAILED_GROUND, FAILED_INK = "#e9e9e9", "#444444"
+FAILED_GROUND, FAILED_INK, FRAME = "#e9e9e9", "#444444", "#c8500a"
 
 
 def heat_map_png(table: Table) -> bytes:
@@ -46,7 +46,8 @@ def heat_map_figure(table: Table) -> Any:
         rows = table.rows[n * n_rows : (n + 1) * n_rows]
         _draw_block(axes, table, rows, widths, MARGIN + n * block, top)
     at = top + head + n_rows * ROW + 0.15
-    _draw_scale(axes, at)
+    if scale := scale_of({cell.style for row in table.rows for cell in row}):
+        _draw_scale(axes, at, scale)
     for n, line in enumerate(below):
         axes.text(MARGIN, at + 0.35 + 0.16 * n, line, fontsize=7.5, va="top", color="0.3")
     return figure
@@ -93,7 +94,10 @@ def _draw_block(
             ground, ink = _colours(cell)
             corner = starts[n], middle - ROW / 2
             size = widths[n] - 0.02, ROW - 0.02
-            axes.add_patch(Rectangle(corner, *size, facecolor=ground, linewidth=0))
+            line = 1.2 if cell.framed else 0
+            axes.add_patch(
+                Rectangle(corner, *size, facecolor=ground, edgecolor=FRAME, linewidth=line)
+            )
             axes.text(
                 starts[n] + widths[n] / 2, middle, cell.text, fontsize=8, color=ink,
                 ha="center", va="center_baseline",
@@ -101,13 +105,13 @@ def _draw_block(
             )  # fmt: skip
 
 
-def _draw_scale(axes: Any, top: float) -> None:
+def _draw_scale(axes: Any, top: float, scale: HeatScale) -> None:
     """Draw what the colours stand for."""
     from matplotlib.patches import Rectangle
 
     left = MARGIN
-    for style, words in heat_scale():
-        ground, ink = HEAT[HEAT_STYLES.index(style)]
+    for style, words in scale.words():
+        ground, ink = COLOURS[style]
         width = 0.062 * len(words) + 0.14
         axes.add_patch(Rectangle((left, top), width, ROW, facecolor=ground, linewidth=0))
         axes.text(
@@ -119,6 +123,6 @@ def _draw_scale(axes: Any, top: float) -> None:
 
 def _colours(cell: TableCell) -> tuple[str, str]:
     """Return the ground and the letters of a cell."""
-    if cell.style in HEAT_STYLES:
-        return HEAT[HEAT_STYLES.index(cell.style)]
+    if cell.style in COLOURS:
+        return COLOURS[cell.style]
     return (FAILED_GROUND, FAILED_INK) if cell.style == "failed" else ("#ffffff", "#000000")

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from lexp.display.document import Chart, Item, Page, Picture, Section, UnitTables
-from lexp.display.heat import HEAT_STYLES, heat_scale
+from lexp.display.heat import scale_of
 from lexp.display.line_ends import ranked_names
 from lexp.display.style import CurveStyles, is_alone
 from lexp.display.svg import axes, draw, n_outside, numbers, swatch, text, whole_axis
@@ -155,9 +155,10 @@ def _table(table: Table) -> str:
 
 def _scale(table: Table) -> str:
     """Return what the colours of a heat map stand for."""
-    if not any(cell.style in HEAT_STYLES for row in table.rows for cell in row):
+    scale = scale_of({cell.style for row in table.rows for cell in row})
+    if scale is None:
         return ""
-    keys = "".join(f'<li class="{style}">{text(words)}</li>' for style, words in heat_scale())
+    keys = "".join(f'<li class="{style}">{text(words)}</li>' for style, words in scale.words())
     return f'<ul class="scale" aria-label="colours">{keys}</ul>'
 
 
@@ -171,7 +172,7 @@ def _place(table: Table, n: int) -> str:
 
 
 def _cell(tag: str, cell: TableCell, place: str, scope: str) -> str:
-    classes = [name for name in (place, cell.style) if name]
+    classes = [name for name in (place, cell.style, "framed" * cell.framed) if name]
     attributes = f' class="{" ".join(classes)}"' if classes else ""
     attributes += f' scope="{scope}"' if scope else ""
     return f"<{tag}{attributes}>{text(cell.text)}</{tag}>"

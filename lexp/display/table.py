@@ -10,22 +10,23 @@ from rich.cells import cell_len
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from lexp.display.heat import HEAT_STYLES
+from lexp.display.heat import COLOURS
 from lexp.system.output import csv_cell
 from lexp.system.text import printable
 
-STYLES = ("", "best", "failed", "muted", *HEAT_STYLES)
+STYLES = ("", "best", "failed", "muted", *COLOURS)
 RICH = {
-    "": "", "best": "bold green", "failed": "red", "muted": "dim", **dict.fromkeys(HEAT_STYLES, ""),
+    "": "", "best": "bold green", "failed": "red", "muted": "dim", **dict.fromkeys(COLOURS, ""),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One cell of a table. style: one of STYLES."""
+    """One cell of a table. style: one of STYLES. framed: with a border, on pages and pictures."""
 
     text: str
     style: str = ""
+    framed: bool = False
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:

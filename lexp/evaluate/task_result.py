@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lexp.data.tasks.base import Length
 from lexp.evaluate.model_under_test import LAST, RunInfo
 from lexp.extension import method_label
 from lexp.results import Component, Result, ResultKind
@@ -55,6 +56,11 @@ class TaskResult(Result):
     measures: TaskMeasures
     seconds: float
     step: int = LAST
+
+    @property
+    def problem_length(self) -> Length:
+        """Return the length, or both where the problems have two."""
+        return (self.length, self.second_length) if self.second_length else self.length
 
     @property
     def method(self) -> str:

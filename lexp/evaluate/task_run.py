@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lexp.data.tasks.base import Length
+from lexp.data.tasks.base import Length, spelled
 from lexp.data.tasks.dataset import TaskDataset, held_out_examples
 from lexp.data.tasks.rows import make_rows
 from lexp.evaluate.model_under_test import Method, ModelUnderTest, model_spec, prepare
@@ -77,8 +77,7 @@ class TaskCase:
             "examples": self.targets.n_examples,
             "seed": SEED,
         }
-        name = f"{length[0]}x{length[1]}" if isinstance(length, tuple) else str(length)
-        return Spec(TASKS, f"{self.method.label}-{task.name}-{name}", fields)
+        return Spec(TASKS, f"{self.method.label}-{task.name}-{spelled(length)}", fields)
 
 
 def evaluate_task(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lexp.display.document import Chart, Curve, Point
-from lexp.display.heat import heat_style
+from lexp.display.heat import RATIOS
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import EvalResult
 from lexp.report.perplexity_chart import length_curves, results_chart, what_is_shown
@@ -96,4 +96,4 @@ def _cell(point: Point | None, start: float) -> TableCell:
     if not math.isfinite(ratio):
         return TableCell("no trained length", "failed")
     text = f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}" if ratio < 1e6 else f"{ratio:.0e}"
-    return TableCell(text, heat_style(ratio))
+    return TableCell(text, RATIOS.style(ratio))

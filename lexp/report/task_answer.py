@@ -6,7 +6,15 @@ Models that have not learned their task are named, and no sentence says how far 
 from collections.abc import Mapping, Sequence
 
 from lexp.evaluate import TaskResult
-from lexp.report.tasks import HOLDS, LEARNED, TaskSeries, learned_seeds, make_task_series, reach
+from lexp.report.tasks import (
+    HOLDS,
+    LEARNED,
+    TaskSeries,
+    learned_seeds,
+    lengths_of,
+    make_task_series,
+    reach,
+)
 
 
 def task_answer(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[str]:
@@ -67,7 +75,7 @@ def _by_reach(series: Sequence[TaskSeries]) -> list[tuple[str, list[str]]]:
     groups: dict[tuple[int, bool], list[str]] = {}
     for one in series:
         length = reach(one) or 0
-        is_bound = length == max(one.results)
+        is_bound = length == max(lengths_of(one))
         groups.setdefault((length, is_bound), []).append(one.name)
     return [
         (f"at least {length}" if is_bound else str(length) if length else "none", names)

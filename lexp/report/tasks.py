@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lexp.data.tasks.base import Length
 from lexp.display.document import Chart, Curve, Point
 from lexp.display.table import Table, TableCell
 from lexp.evaluate import TaskResult
@@ -39,7 +40,7 @@ class TaskSeries:
     trained_length: int
     variant: str
     where: str = ""
-    results: dict[int, dict[int, TaskResult]] = field(default_factory=dict)
+    results: dict[Length, dict[int, TaskResult]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -56,7 +57,7 @@ class TaskSeries:
         """Return every seed that any length has, ascending."""
         return sorted({seed for by_seed in self.results.values() for seed in by_seed})
 
-    def shares(self, length: int) -> list[float]:
+    def shares(self, length: Length) -> list[float]:
         """Return the exact match of each seed at a length; [] if one of them has no number."""
         results = self.results.get(length, {})
         if not all(result.ok for result in results.values()):
@@ -68,8 +69,8 @@ class TaskSeries:
 
         Every length counts alike, as in training.
         """
-        asked = [by_seed[seed] for length, by_seed in self.results.items()
-                 if length <= self.trained_length and seed in by_seed]  # fmt: skip
+        asked = [by_seed[seed] for by_seed in self.results.values() if seed in by_seed
+                 and by_seed[seed].length <= self.trained_length]  # fmt: skip
         shares = [result.measures.exact_match for result in asked if result.ok]
         return statistics.fmean(shares) if shares else math.nan
 
@@ -97,7 +98,7 @@ def make_task_series(results: Sequence[TaskResult], notes: Mapping[str, str]) ->
                 result.trained_length, run.variant, " ".join(where),
             ),
         )  # fmt: skip
-        series.results.setdefault(result.length, {})[run.seed] = result
+        series.results.setdefault(result.problem_length, {})[run.seed] = result
     return sorted(
         by_key.values(),
         key=lambda s: (s.model, natural(s.note), method_rank(s.method)),
@@ -122,17 +123,25 @@ def reach(series: TaskSeries) -> int | None:
     """Return the longest length at which the median seed answers 90 %; None if there is none."""
     held = [
         length
-        for length in series.results
+        for length in lengths_of(series)
         if (shares := series.shares(length)) and statistics.median(shares) >= HOLDS
     ]
     return max(held, default=None)
 
 
+def lengths_of(series: TaskSeries) -> list[int]:
+    """Return the problem lengths of a series, ascending, without pairs of lengths."""
+    return sorted(length for length in series.results if isinstance(length, int))
+
+
 def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table:
-    """Make a row per (variant, method), a column per problem length, of one task."""
+    """Make a row per (variant, method), a column per problem length, of one task.
+
+    Pairs of lengths are not in it: see lexp.report.task_grid.
+    """
     all_series = make_task_series([r for r in results if not r.second_length], notes)
     learned = learned_seeds(all_series)
-    lengths = sorted({length for series in all_series for length in series.results})
+    lengths = sorted({length for series in all_series for length in lengths_of(series)})
     longest = {series.trained_length for series in all_series}
     rows = []
     for series in all_series:
@@ -174,13 +183,13 @@ def _cell(series: TaskSeries, length: int) -> TableCell:
     median = statistics.median(shares)
     style = "best" if median >= HOLDS else ""
     if len(shares) == 1:
-        return TableCell(_percent(median), style)
+        return TableCell(percent(median), style)
     n_hold = sum(share >= HOLDS for share in shares)
-    text = f"{_percent(median)} ({_percent(max(shares))}; {n_hold}/{len(shares)})"
+    text = f"{percent(median)} ({percent(max(shares))}; {n_hold}/{len(shares)})"
     return TableCell(text, style)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Format a share in percent; 100 and 0 only where all answers are right, or none is."""
     if 0 < share < 1:
         return f"{min(max(100 * share, 0.1), 99.9):.1f}"
@@ -193,13 +202,13 @@ def task_chart(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Chart
     curves = []
     for series in all_series:
         points = []
-        for length in sorted(series.results):
+        for length in lengths_of(series):
             shares = series.shares(length)
             if not shares:
                 points.append(Point(length, math.nan, note="no number"))
                 continue
             low, high = _spread(series, length)
-            seeds = ", ".join(_percent(share) for share in shares)
+            seeds = ", ".join(percent(share) for share in shares)
             points.append(Point(length, 100 * statistics.median(shares), low, high, f"{seeds}"))
         curves.append(Curve(series.name, series.row_method, tuple(points)))
     trained = sorted({series.trained_length for series in all_series})

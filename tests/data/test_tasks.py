@@ -90,6 +90,15 @@ def test_two_lengths_are_those_of_the_operands_in_order(task, solve, lengths):
         assert found == ((max(lengths),) * 2 if getattr(task, "pad", False) else lengths)
 
 
+@pytest.mark.parametrize(
+    "task", [task for task, _ in OF_TWO if getattr(task, "operands", 2) == 2], ids=repr
+)
+def test_some_row_of_two_lengths_is_as_long_as_the_longest(task):
+    for lengths in ((1, 2), (2, 1)):
+        longest = max(example.n_chars for example in draws(task, lengths, 600))
+        assert longest == task.longest_pair(*lengths) <= task.longest_row(2)
+
+
 @pytest.mark.parametrize("task", [Addition(pad=True), Multiplication(pad=True)], ids=repr)
 def test_zeros_stand_before_the_digits_that_were_asked_for(task):
     for prompt, _ in draws(task, (12, 2)):

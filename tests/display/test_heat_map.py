@@ -9,7 +9,7 @@ from matplotlib import colors, pyplot
 from matplotlib.patches import Rectangle
 
 from lexp.display.document import Page, Section
-from lexp.display.heat import EDGES, HEAT, HEAT_STYLES, heat_scale, heat_style
+from lexp.display.heat import RATIOS, SHARES
 from lexp.display.heat_png import MOST_ROWS, heat_map_figure
 from lexp.display.html import render
 from lexp.display.table import Table, TableCell
@@ -31,7 +31,7 @@ def contrast(a: str, b: str) -> float:
 
 def heat_table(n_rows: int = 3) -> Table:
     ratios = (0.5, 0.9, 1.0, 1.05, 1.2, 1.5, 3.0, 10.0, 50.0)
-    cells = tuple(TableCell(f"{ratio:g}", heat_style(ratio)) for ratio in ratios)
+    cells = tuple(TableCell(f"{ratio:g}", RATIOS.style(ratio)) for ratio in ratios)
     rows = tuple(
         (TableCell(f"model_{n}"), *cells[: 8 - n % 2], *[TableCell("OOM", "failed")] * (1 + n % 2))
         for n in range(n_rows)
@@ -42,15 +42,18 @@ def heat_table(n_rows: int = 3) -> Table:
 
 def test_numbers_can_be_read_on_every_colour_of_the_page_and_of_pictures():
     css = (resources.files("lexp.display") / "assets" / "page.css").read_text(encoding="utf-8")
-    rules = re.findall(
-        r"\.heat(\d), tr:hover > \.heat\1 \{ background: (\S+); color: (\S+); \}", css
-    )
-    assert [(ground, ink) for _, ground, ink in rules] == [*HEAT]
-    assert [f"heat{n}" for n, _, _ in rules] == [*HEAT_STYLES]
-    assert min(contrast(ground, ink) for ground, ink in HEAT) >= 4.5
+    for scale in (RATIOS, SHARES):
+        rules = re.findall(
+            rf"\.({scale.name}\d), tr:hover > \.\1 \{{ background: (\S+); color: (\S+); \}}", css
+        )
+        assert [(ground, ink) for _, ground, ink in rules] == [*scale.colours]
+        assert [style for style, _, _ in rules] == [*scale.styles]
+        assert min(contrast(ground, ink) for ground, ink in scale.colours) >= 4.5
+    grounds = [luminance(ground) for ground, _ in SHARES.colours]
+    assert grounds == sorted(grounds, reverse=True)  # the more right answers, the darker
     # Away from 1 the colours get darker on both sides: it is not the hue alone that says it.
-    levels = [luminance(ground) for ground, _ in HEAT]
-    middle = HEAT_STYLES.index(heat_style(1.0))
+    levels = [luminance(ground) for ground, _ in RATIOS.colours]
+    middle = RATIOS.styles.index(RATIOS.style(1.0))
     assert levels[: middle + 1] == sorted(levels[: middle + 1])
     assert levels[middle:] == sorted(levels[middle:], reverse=True)
     figure = heat_map_figure(heat_table())
@@ -65,14 +68,14 @@ def test_numbers_can_be_read_on_every_colour_of_the_page_and_of_pictures():
         (number,) = inside
         assert contrast(box.get_facecolor(), number.get_color()) >= 4.5
         read += 1
-    assert read == 3 * 9 + len(HEAT)
+    assert read == 3 * 9 + len(RATIOS.colours)
 
 
 def test_a_ratio_has_the_colour_whose_ends_hold_it():
-    assert heat_style(1.0) == heat_style(0.951) == heat_style(1.019) == "heat2"
-    assert [heat_style(edge - 1e-9) for edge in EDGES] == [*HEAT_STYLES[:-1]]
-    assert [heat_style(edge) for edge in EDGES] == [*HEAT_STYLES[1:]]
-    words = dict(heat_scale())
+    assert RATIOS.style(1.0) == RATIOS.style(0.951) == RATIOS.style(1.019) == "heat2"
+    assert [RATIOS.style(edge - 1e-9) for edge in RATIOS.edges] == [*RATIOS.styles[:-1]]
+    assert [RATIOS.style(edge) for edge in RATIOS.edges] == [*RATIOS.styles[1:]]
+    words = dict(RATIOS.words())
     assert words["heat0"] == "below 0.8" and words["heat8"] == "20 and more"
     assert words["heat2"] == "0.95 to 1.02"
 
@@ -80,9 +83,9 @@ def test_a_ratio_has_the_colour_whose_ends_hold_it():
 def test_the_page_shows_the_map_and_its_scale_and_no_name_acts():
     tree = Tree(render(Page("t", "", (Section("s", "", (heat_table(),)),))))
     cells = [a["class"].split() for a in tree.all("td")]
-    assert [c[1] for c in cells[:8]] == [*HEAT_STYLES[:8]] and cells[8] == ["num", "failed"]
+    assert [c[1] for c in cells[:8]] == [*RATIOS.styles[:8]] and cells[8] == ["num", "failed"]
     assert len(tree.all("ul", "scale")) == 1
-    assert [text for tag, text in tree.texts if tag == "li"][:9] == [w for _, w in heat_scale()]
+    assert [text for tag, text in tree.texts if tag == "li"][:9] == [w for _, w in RATIOS.words()]
     rows = tuple((TableCell(p), TableCell("1.00", "heat2")) for p in PAYLOADS)
     nasty = Table(PAYLOADS[0], ("model", "512"), rows, 1, (PAYLOADS[1],))
     assert len(Tree(render(Page("t", "", (Section("s", "", (nasty,)),)))).all("script")) == 1

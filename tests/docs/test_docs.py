@@ -55,6 +55,7 @@ CHECKED = {
         "lexp train -m dataset=addition model=nope,rope,alibi,t5,fire,tisa,xpos 'seed=range(5)'",
         "lexp eval 'lengths=[5,10,20,30,40]'",
         "lexp eval 'lengths=[20,40]' 'attention=[full,blockwise]' 'extension=[none,log_n]'",
+        "lexp eval 'lengths=[20]' 'grid=[5,10,20,30]'",
     ],
     "needs the hub; tests/hf/test_hf_runs.py has models of its own": [
         "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "

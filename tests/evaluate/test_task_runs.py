@@ -187,6 +187,35 @@ def test_a_length_that_no_problem_has_is_named(tmp_path):
         eval_(compose("eval", f"outputs={tmp_path}", "lengths=[2,60]", *EVAL))
 
 
+def test_a_grid_asks_each_pair_of_operand_lengths(tmp_path, capsys):
+    words = [word for word in TRAIN if not word.startswith("dataset")] + ["model=nope"]
+    words += [f"outputs={tmp_path}", "dataset.max_length=2", "tokens=960"]
+    train(compose("train", "dataset=addition", *words))
+    asked = (f"outputs={tmp_path}", *EVAL[:2], "examples=8", "attention=[full]")
+    eval_(compose("eval", *asked, "lengths=[2]", "grid=[3,1]"))
+    study = tmp_path / "default"
+    rows = list(csv.DictReader((study / "tasks.csv").open()))
+    found = [(int(r["length"]), int(r["second_length"]), int(r["tokens"])) for r in rows]
+    # Digits of both, of the sum, `+`, `=` and the end token.
+    assert found == [(1, 1, 7), (1, 3, 11), (2, 0, 10), (3, 1, 11), (3, 3, 13)]
+    out = capsys.readouterr()
+    shown = " ".join(out.out.split())
+    assert "by both lengths, n x m" in shown and "m=3" in shown
+    assert "both up to 2" in shown and "5 cells of 1 run" in out.err
+    assert (study / "tasks-addition-grid.png").stat().st_size
+    assert "m=3" in (study / "tasks.md").read_text()
+    report(compose("report", f"outputs={tmp_path}"))
+    assert "by both lengths, n x m" in (study / "report" / "report.html").read_text()
+    # Other tasks have one length; an own task in their place is refused where it is the only one.
+    with pytest.raises(ConfigError, match=r"^grid=\[1, 3\]: problems of copy have no two operands"):
+        eval_(compose("eval", *asked, "lengths=[2]", "grid=[3,1]", "dataset=copy"))
+    with pytest.raises(ConfigError, match=r"^grid: dataset=addition: addition: .* for 3 operands"):
+        eval_(compose("eval", *asked, "lengths=[2]", "grid=[3]", "dataset=addition",
+                      "dataset.task.operands=3"))  # fmt: skip
+    with pytest.raises(ConfigError, match=r"^not allowed: grid: 0, 1.5, 5x5 \(whole numbers"):
+        eval_(compose("eval", *asked, "lengths=[2]", "grid=[0,1.5,5x5]"))
+
+
 def test_a_study_of_both_has_two_tables(task_runs, tiny, capsys):
     train(tiny())
     eval_(compose("eval", f"outputs={task_runs}", "lengths=[2,8]", "model=rope", *EVAL))

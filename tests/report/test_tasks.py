@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from lexp.display.document import Page, Section
+from lexp.display.html import render
 from lexp.evaluate import RunInfo
 from lexp.evaluate.task_result import TaskMeasures, TaskResult
 from lexp.report.task_answer import task_answer
+from lexp.report.task_grid import task_grid
 from lexp.report.tasks import task_chart, task_table, tasks_caption
 from lexp.results import Component
 from lexp.statistics.shares import wilson
@@ -134,6 +137,55 @@ def test_the_chart_has_the_median_with_every_seed_named():
     at_40 = next(point for point in alibi.points if point.x == 40)
     assert (at_40.y, at_40.low, at_40.high, at_40.note) == (95, 0, 100, "0, 95.0, 100")
     assert chart.marks == ((20.0, "trained to 20"),)
+
+
+def pairs(model, seed, shares) -> list[TaskResult]:
+    """Return results at pairs of lengths."""
+    return [
+        replace(result(model, seed, first, share), second_length=second)
+        for (first, second), share in shares.items()
+    ]
+
+
+def test_pairs_of_lengths_are_a_map_of_median_seeds_with_the_trained_square_framed():
+    asked = [(10, 10), (10, 40), (20, 10), (20, 40), (40, 10)]
+    results = study(rope={20: (1.0, 1.0, 0.2)})
+    for seed, shares in enumerate([(1, 0.2, 0.95, 0, 0.4), (1, 0.1, 1, 0, 0.6), (0, 0.3, 0, 0, 1)]):
+        results += pairs("rope", seed, dict(zip(asked, shares, strict=True)))
+    grid = task_grid(results, NOTES)
+    assert grid.heads == ("model", "method", "first", "m=10", "m=40")
+    assert [row[2].text for row in grid.rows] == ["n=10", "n=20 (trained)", "n=40"]
+    assert grid.rows[0][0].text == "rope (not learned)"  # the third seed, at length 20
+    assert [[c.text for c in row[3:]] for row in grid.rows] == [
+        ["100", "20.0"], ["95.0", "0"], ["60.0", ""],
+    ]  # fmt: skip
+    assert [[c.style for c in row[3:]] for row in grid.rows] == [
+        ["share4", "share1"], ["share3", "share0"], ["share2", ""],
+    ]  # fmt: skip
+    assert [[c.framed for c in row[3:]] for row in grid.rows] == [
+        [True, False], [True, False], [False, False],
+    ]  # fmt: skip
+    assert "both up to 20" in grid.notes[0] and "median seed" in grid.notes[0]
+    # Pairs are in no other table, curve or sentence.
+    assert task_table(results, NOTES).heads == (
+        "model",
+        "method",
+        "learned",
+        "20 (trained)",
+        "reach",
+    )
+    assert [point.x for point in task_chart(results, NOTES).curves[0].points] == [20]
+    assert task_answer(results, NOTES) == task_answer(results[:3], NOTES)
+    assert task_grid(BIMODAL, NOTES) is None
+
+
+def test_a_failure_is_shown_in_the_map():
+    results = pairs("rope", 0, {(10, 10): 1.0})
+    results += [replace(results[0], second_length=40, status="not defined", reason="ends")]
+    grid = task_grid(results, NOTES)
+    assert [(c.text, c.style) for c in grid.rows[0][3:]] == [("100", "share4"), ("n/d", "failed")]
+    html = render(Page("t", "", (Section("s", "", (grid,)),)))
+    assert html.count('class="num share4 framed"') == 1 and "99 and more" in html
 
 
 @pytest.mark.parametrize(

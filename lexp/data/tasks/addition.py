@@ -90,6 +90,13 @@ class Addition(Task):
             n_digits *= 2
         return n_digits + self.operands
 
+    def longest_pair(self, first: int, second: int) -> int:
+        longest = max(first, second)
+        if self.pad:
+            return self.longest_row(longest)
+        n_digits = first + second + len(str(10**first + 10**second - 2))
+        return n_digits * (2 if self.hints else 1) + 2
+
     def n_problems(self, length: int) -> float:
         starts = self._n_starts(length) if self.hints else 1
         return as_count(starts * n_tuples(self.operands, length))

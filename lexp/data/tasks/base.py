@@ -11,6 +11,11 @@ Length = int | tuple[int, int]
 SMALLEST_DIVIDED = 1000
 
 
+def spelled(length: Length) -> str:
+    """Return a length as tables and messages show it: 5, or 5x10 for two operands."""
+    return str(length) if isinstance(length, int) else f"{length[0]}x{length[1]}"
+
+
 class Example(NamedTuple):
     """A problem as text, and the text that is its one right answer; both ASCII."""
 
@@ -51,6 +56,10 @@ class Task:
 
     def longest_row(self, length: int) -> int:
         """Return the most characters that problem and answer have together at a length."""
+        raise NotImplementedError
+
+    def longest_pair(self, first: int, second: int) -> int:
+        """Return the most characters of problem and answer where two operands have lengths."""
         raise NotImplementedError
 
     def n_problems(self, length: int) -> float:

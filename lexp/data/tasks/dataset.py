@@ -69,8 +69,10 @@ class TaskDataset(Dataset):
 
     def row_len(self, length: Length) -> int:
         """Return the most tokens that a problem of a length and its answer take."""
-        longest = length if isinstance(length, int) else max(length)
-        return self.task.longest_row(longest) + 1
+        task = self.task
+        if isinstance(length, int):
+            return task.longest_row(length) + 1
+        return task.longest_pair(*length) + 1
 
     def fingerprint(self) -> str:
         """Return a hex digest that changes whenever other problems would be drawn."""

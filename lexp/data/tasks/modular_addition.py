@@ -39,8 +39,11 @@ class ModularAddition(Task):
 
     def longest_row(self, length: int) -> int:
         longest = one_length(self, length)
-        largest = min(self.modulus - 1, 2 * (10**longest - 1))
-        return 2 * longest + 2 + len(str(largest))
+        return self.longest_pair(longest, longest)
+
+    def longest_pair(self, first: int, second: int) -> int:
+        largest = min(self.modulus - 1, 10**first + 10**second - 2)
+        return first + second + 2 + len(str(largest))
 
     def n_problems(self, length: int) -> float:
         return as_count(n_tuples(2, length))

@@ -51,7 +51,7 @@ class Multiplication(Task):
         texts = [str(first), str(second), str(product)]
         if self.pad:
             longest = max(digits)
-            widths = (longest, longest, self._product_digits(longest))
+            widths = (longest, longest, self._product_digits(longest, longest))
             texts = [text.zfill(width) for text, width in zip(texts, widths, strict=True)]
         if self.reverse:
             texts = [text[::-1] for text in texts]
@@ -59,12 +59,18 @@ class Multiplication(Task):
 
     def longest_row(self, length: int) -> int:
         longest = one_length(self, length)
-        return 2 * longest + 2 + self._product_digits(longest)
+        return 2 * longest + 2 + self._product_digits(longest, longest)
+
+    def longest_pair(self, first: int, second: int) -> int:
+        longest = max(first, second)
+        if self.pad:
+            return self.longest_row(longest)
+        return first + second + 2 + self._product_digits(first, second)
 
     def n_problems(self, length: int) -> float:
         return as_count(n_tuples(2, length))
 
-    def _product_digits(self, longest: int) -> int:
+    def _product_digits(self, first: int, second: int) -> int:
         """Return the digits of the largest product of two numbers of so many digits."""
-        largest = (10**longest - 1) ** 2
+        largest = (10**first - 1) * (10**second - 1)
         return len(str(largest if self.modulus is None else min(largest, self.modulus - 1)))
