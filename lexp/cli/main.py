@@ -266,12 +266,14 @@ def _explain(word: str, error: Exception, arguments: list[str]) -> str:
 
     from lexp.cli.overrides import why
     from lexp.config.comments import commands_with, keys
-    from lexp.config.messages import explained
+    from lexp.config.messages import explained, list_or_sweep, several_values
     from lexp.config.sweep import compose_choices
     from lexp.config.unknown_keys import suggest
 
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: {why(error.override)}"
+    if override := several_values(error):
+        return list_or_sweep(override, word, arguments)
     unknown = re.match(r"Could not override '([^']+)'", str(error))
     if unknown:
         comments = {key.name: key.about for key in keys(config_folder() / f"{word}.yaml")}

@@ -6,7 +6,8 @@ from pathlib import Path
 from lexp.config.settings import HF, HfRunConfig, RunConfig, TrainConfig
 from lexp.config.validation import read_hf_run, read_train
 from lexp.runs import checkpoint
-from lexp.runs.run import Run, find_runs
+from lexp.runs.find import find_runs
+from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
 

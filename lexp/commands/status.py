@@ -16,6 +16,7 @@ from lexp.config.settings import StatusConfig
 from lexp.config.validation import read_status
 from lexp.display.terminal import ENDLESS, plain, table_console
 from lexp.record.console import duration
+from lexp.runs.find import find_folders
 from lexp.runs.status import (
     DIVERGED,
     DONE,
@@ -30,8 +31,6 @@ from lexp.runs.status import (
     Status,
     judge,
 )
-from lexp.system.errors import CheckpointError, ConfigError
-from lexp.system.links import refuse_links
 from lexp.system.text import counted
 
 COLOURS = {
@@ -71,15 +70,8 @@ def status(config: DictConfig) -> None:
 
 def look(study: Path) -> dict[str, Status]:
     """Return every run of a study by name; ConfigError lists other studies if it has none."""
-    refuse_links(study, CheckpointError)
-    marks = ("status.json", "config.json")
-    folders = sorted({path.parent for mark in marks for path in study.glob(f"*/{mark}")})
-    if not folders:
-        others = sorted({p.parents[1].name for m in marks for p in study.parent.glob(f"*/*/{m}")})
-        there = f"studies there: {', '.join(others)}" if others else "train one with `lexp train`"
-        raise ConfigError(f"no run in {study.resolve()}; {there}")
     now = time.time()
-    return {folder.name: judge(folder, now) for folder in folders}
+    return {folder.name: judge(folder, now) for folder in find_folders(study)}
 
 
 def show_live(runs: dict[str, Status], width: int, height: int) -> Group:

@@ -53,6 +53,26 @@ def commands_with(key: str, folder: Path) -> list[str]:
     ]
 
 
+def takes_list(key: str, word: str, folder: Path) -> bool:
+    """Return True if a key of the command `word` takes a list of values. folder: conf/.
+
+    Its default in conf/ is a list, or the comment beside it speaks of one.
+    """
+    first, _, inside = key.partition(".")
+    paths = [folder / f"{word}.yaml"]
+    found = [one for path in paths for one in (*keys(path), *default_choices(path))]
+    same = [one for one in found if one.name == key]
+    if inside and not same:
+        if word == "study":  # values for all stages of a command: +train.seed=[0,1]
+            return True
+        choices = (one for path in (folder / first).rglob("*.yaml") for one in keys(path))
+        same = [one for one in choices if one.name in (inside, key)]
+    return any(
+        one.default.startswith("[") or re.search(rf"\blists?\b|\b{key}=\[", one.about)
+        for one in same
+    )
+
+
 def choice_keys(group: str, path: Path) -> Iterator[CommentedKey]:
     """Yield a choice's keys as they are typed, except those set by the model's size.
 

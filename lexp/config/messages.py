@@ -2,7 +2,10 @@
 
 import difflib
 import re
+import shlex
+from collections.abc import Sequence
 
+from lexp.config.comments import takes_list
 from lexp.system.files import config_folder
 
 # What libraries say of a value, and what was expected instead.
@@ -121,12 +124,28 @@ def explained(error: BaseException) -> str:
         return f"no {choice[1]} {choice[2]!r}; there are {options(choice[1])}"
     if missing := re.search(r"You must specify '(\w+)'", str(error)):
         return f"no {missing[1]} given; there are {options(missing[1])}"
-    several = r"(Ambiguous value for argument|Sweep parameters) '(.*)'"
-    if found := re.match(several, str(error)):
-        key, _, value = found[2].partition("=")
-        listed = f", a list is {key}=[{value}]" if found[1].startswith("Ambiguous") else ""
-        return f"{found[2]}: several values; a sweep is -m {found[2]}{listed}"
     return one_line(error)
+
+
+def several_values(error: BaseException) -> str:
+    """Return the override with several values that Hydra refuses without -m; "" if it is none."""
+    found = re.match(r"(Ambiguous value for argument|Sweep parameters) '(.*)'", str(error))
+    return found[2] if found else ""
+
+
+def list_or_sweep(override: str, word: str, arguments: Sequence[str]) -> str:
+    """Return what to type instead of an override with several values: a list, or a sweep.
+
+    arguments: all that stood after the command's word.
+    """
+    key, _, value = override.partition("=")
+    if takes_list(key.lstrip("+"), word, config_folder()) and "," in value and "(" not in value:
+        quoted = shlex.quote(f"{key}=[{value}]")
+        return f"{override}: several values are a list; write {quoted}"
+    if word == "study":
+        return f"{override}: several values; lexp study takes one, repeat the command for each"
+    command = shlex.join(["lexp", word, "-m", *arguments])
+    return f"{override}: several values are a sweep; add -m: {command}"
 
 
 def options(group: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lexp.config.settings import HfRunConfig, RunConfig, TrainConfig
 from lexp.display.document import Section
 from lexp.report.protocol_section import HEADING, ProtocolReport
-from lexp.results import Result
+from lexp.results import NOT_DEFINED, Result
 from lexp.system.text import counted
 
 NOTHING_SCORED = "Reach and gain: not known, no losses were scored (lexp eval)."
@@ -53,15 +53,17 @@ def _main(reports: Sequence[ProtocolReport]) -> ProtocolReport:
 def missing(results: Sequence[Result], n_uneven: int, n_without: int, n_warnings: int) -> str:
     """Count what has no number, in one line; "" if nothing is missing.
 
+    Combinations that are not defined are no part of it: no command could give them a number.
     n_uneven: means that lack a seed. n_without: runs without any result. n_warnings: while the
     results were read.
     """
     parts = []
-    failed = Counter(result.status for result in results if not result.ok)
+    possible = [result for result in results if result.status != NOT_DEFINED]
+    failed = Counter(result.status for result in possible if not result.ok)
     if failed:
         kinds = ", ".join(f"{n} {status}" for status, n in sorted(failed.items()))
         parts.append(
-            f"{failed.total()} of {counted(len(results), 'cell')} without a number ({kinds})"
+            f"{failed.total()} of {counted(len(possible), 'cell')} without a number ({kinds})"
         )
     parts += [f"{counted(n_uneven, 'mean')} without a seed"] * (n_uneven > 0)
     parts += [f"{counted(n_without, 'run')} without any result"] * (n_without > 0)

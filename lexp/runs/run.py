@@ -27,7 +27,7 @@ from typing import Any
 from lexp import __version__
 from lexp.runs.spelling import PATHS, one_spelling
 from lexp.runs.usual import GPT, without_usual
-from lexp.system.errors import CheckpointError, ConfigError
+from lexp.system.errors import CheckpointError
 from lexp.system.files import digest, make_folder, write_json
 from lexp.system.links import refuse_links
 from lexp.system.output import warn
@@ -155,17 +155,6 @@ class Run:
     def finish(self, summary: dict[str, Any]) -> None:
         """Mark training as complete."""
         write_json(self.folder / "done.json", summary)
-
-
-def find_runs(study: Path) -> list[Run]:
-    """Return every run of a study, by name; ConfigError lists other studies if it has none."""
-    refuse_links(study, CheckpointError)
-    runs = [Run(path.parent) for path in sorted(study.glob("*/config.json"))]
-    if not runs:
-        others = sorted({p.parent.parent.name for p in study.parent.glob("*/*/config.json")})
-        there = f"studies there: {', '.join(others)}" if others else "train one with `lexp train`"
-        raise ConfigError(f"no run in {study.resolve()}; {there}")
-    return runs
 
 
 def run_name(settings: dict[str, Any]) -> str:

@@ -122,7 +122,6 @@ def test_what_is_to_be_written_is_read():
 REFUSED = {
     "eval lengths=64": "lengths=64: expected a list; write lengths=[64]",
     "eval lengths=null": "lengths=null: null is not allowed",
-    "eval lengths=1,2": "several values; a sweep is -m lengths=1,2, a list is lengths=[1,2]",
     "eval max_tokens=[1]": "max_tokens=[1]: expected a number",
     "eval attention=64": "attention=64: expected names of choices; there are ",
     "eval outputs={a:1}": "outputs={a:1}: expected text",
@@ -132,7 +131,6 @@ REFUSED = {
     "train seed=1.5": "seed=1.5: expected a whole number",
     "train optim=3": "optim=3: expected values by name, such as optim.NAME=VALUE",
     "train compile=maybe": "compile=maybe: expected true or false",
-    "train seed=range(3)": "a sweep is -m seed=range(3)",
     "train +size@y=nano": "choices have their places; write size=nano",
     "train +dataset@model=text": "choices have their places; write dataset=text",
     "train ~model@x": "choices have their places; write model",

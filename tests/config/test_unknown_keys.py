@@ -1,12 +1,22 @@
 """A key that does not exist: one line with what was meant, in the words of other tools too."""
 
 import functools
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
 from lexp.cli import main as cli
-from lexp.config.comments import commands_with, default_choices, keys
+from lexp.config.comments import commands_with, default_choices, keys, takes_list
 from lexp.config.schema import register_schemas
+from lexp.config.settings import (
+    AnalyzeConfig,
+    EvalConfig,
+    FinetuneConfig,
+    ProbeConfig,
+    ReportConfig,
+    StatusConfig,
+    TrainConfig,
+)
 from lexp.config.sweep import compose_choices
 from lexp.config.unknown_keys import SYNONYMS, suggest
 from support import ROOT
@@ -126,3 +136,52 @@ def test_no_word_is_a_key_of_the_command_that_it_leads_to():
         known |= {key.name for key in (*keys(path), *default_choices(path))}
     known |= {f"size.{key.name}" for key in keys(ROOT / "conf/size/nano.yaml")}
     assert set() == set(SYNONYMS) - known
+
+
+SEVERAL = {
+    "train model=rope,alibi seed=0,1": (
+        "model=rope,alibi: several values are a sweep; add -m: "
+        "lexp train -m model=rope,alibi seed=0,1"
+    ),
+    "train seed=range(3)": (
+        "seed=range(3): several values are a sweep; add -m: lexp train -m 'seed=range(3)'"
+    ),
+    "train keep=100,200": "keep=100,200: several values are a list; write 'keep=[100,200]'",
+    "train dataset=text dataset.test=a,b": (
+        "dataset.test=a,b: several values are a list; write 'dataset.test=[a,b]'"
+    ),
+    "eval lengths=1,2": "lengths=1,2: several values are a list; write 'lengths=[1,2]'",
+    "eval attention=full,window": (
+        "attention=full,window: several values are a list; write 'attention=[full,window]'"
+    ),
+    "report name=a,b": ("name=a,b: several values are a sweep; add -m: lexp report -m name=a,b"),
+    "study study=lex +train.seed=0,1": (
+        "+train.seed=0,1: several values are a list; write '+train.seed=[0,1]'"
+    ),
+    "study study=lex,alibi": (
+        "study=lex,alibi: several values; lexp study takes one, repeat the command for each"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", SEVERAL)
+def test_several_values_are_a_list_where_the_key_takes_one_and_need_m_elsewhere(line, capsys):
+    assert refused(line, capsys) == f"lexp: {SEVERAL[line]}"
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("train", TrainConfig), ("eval", EvalConfig), ("probe", ProbeConfig),
+        ("analyze", AnalyzeConfig), ("report", ReportConfig), ("status", StatusConfig),
+        ("finetune", FinetuneConfig),
+    ],
+)  # fmt: skip
+def test_the_keys_that_take_a_list_are_those_whose_setting_holds_several(word, kind):
+    hints = get_type_hints(kind)
+    hints.pop("raw")
+    several = {
+        key for key, hint in hints.items()
+        if get_origin(hint) is dict or tuple in map(get_origin, (hint, *get_args(hint)))
+    }  # fmt: skip
+    assert {key for key in hints if takes_list(key, word, ROOT / "conf")} == several

@@ -19,7 +19,8 @@ from lexp.data.tasks.rows import END, make_rows
 from lexp.evaluate import TASKS
 from lexp.results import read_newest
 from lexp.runs import checkpoint
-from lexp.runs.run import Run, find_runs
+from lexp.runs.find import find_runs
+from lexp.runs.run import Run
 from lexp.scoring.answers import score_answers
 from lexp.statistics.shares import wilson
 from lexp.system.errors import ConfigError

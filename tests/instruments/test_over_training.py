@@ -18,7 +18,8 @@ from lexp.instruments.base import CheckpointInfo, Instrument, LabelledMeasuremen
 from lexp.instruments.over_training import last_of_each, over_training, shown
 from lexp.runs import checkpoint
 from lexp.runs.checkpoint import at_steps
-from lexp.runs.run import find_runs, run_name
+from lexp.runs.find import find_runs
+from lexp.runs.run import run_name
 from lexp.system.errors import CheckpointError, ConfigError
 from support.config import compose
 

@@ -213,6 +213,12 @@ def test_failures_and_warnings_are_counted_in_one_line(study):
         "Missing: 2 of 4 cells without a number (1 damaged, 1 out of memory); 1 run without any "
         "result; 1 warning while results were read."
     )
+    stored = read_newest(study.folder, EVALUATIONS)
+    undefined = [replace(result, status="not defined") for result in stored]
+    assert missing([*stored, *undefined], 0, 0, 0) == (
+        "Missing: 1 of 4 cells without a number (1 out of memory)."
+    )
+    assert missing(undefined, 0, 0, 0) == ""
     assert missing((), 2, 0, 0) == "Missing: 2 means without a seed."
     assert missing((), 0, 0, 0) == ""
 

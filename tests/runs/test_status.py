@@ -15,6 +15,7 @@ import torch
 from lexp.commands import status as task
 from lexp.commands import train as training
 from lexp.runs import status
+from lexp.runs.find import find_runs
 from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.status import Status
@@ -279,6 +280,18 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(tmp_path):
         task.status(compose("status", f"outputs={tmp_path}/outputs", "name=other"))
     with pytest.raises(ConfigError, match=r"every=0.0"):
         task.status(compose("status", f"outputs={tmp_path}/outputs", "name=mine", "every=0"))
+
+
+def test_of_a_study_whose_training_never_started_other_commands_say_where_the_reasons_are(
+    tmp_path, monkeypatch
+):
+    made(tmp_path / "outputs" / "mine", "a", state="failed", reason="no texts")
+    said = r"mine: training has not started \(1 run queued or failed\); the reasons: "
+    with pytest.raises(ConfigError, match=f"{said}lexp status name=mine outputs={tmp_path}"):
+        find_runs(tmp_path / "outputs" / "mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"{said}lexp status name=mine$"):
+        find_runs(tmp_path / "outputs" / "mine")
 
 
 def test_watching_ends_when_nothing_is_under_way(tmp_path, capsys, monkeypatch):

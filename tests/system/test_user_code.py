@@ -22,7 +22,8 @@ from lexp.pattern import (
 )
 from lexp.position import ALiBi
 from lexp.results import component_spec
-from lexp.runs.run import Run, find_runs, variant
+from lexp.runs.find import find_runs
+from lexp.runs.run import Run, variant
 from lexp.system.errors import CheckpointError
 from lexp.system.user_code import code_digest
 from support.config import compose

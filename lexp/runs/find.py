@@ -1,0 +1,43 @@
+"""The runs of a study, found by the files in their folders."""
+
+import os
+import shlex
+from pathlib import Path
+
+from lexp.runs.run import Run
+from lexp.system.errors import CheckpointError, ConfigError
+from lexp.system.links import refuse_links
+from lexp.system.text import counted
+
+# A run has config.json once its training starts, and status.json from the moment it is queued.
+MARKS = ("config.json", "status.json")
+
+
+def find_folders(study: Path) -> list[Path]:
+    """Return the folder of every run of a study, also of one that never started, by name.
+
+    ConfigError lists other studies if there is none.
+    """
+    refuse_links(study, CheckpointError)
+    folders = sorted({path.parent for mark in MARKS for path in study.glob(f"*/{mark}")})
+    if not folders:
+        others = sorted({p.parents[1].name for m in MARKS for p in study.parent.glob(f"*/*/{m}")})
+        there = f"studies there: {', '.join(others)}" if others else "train one with `lexp train`"
+        raise ConfigError(f"no run in {study.resolve()}; {there}")
+    return folders
+
+
+def find_runs(study: Path) -> list[Run]:
+    """Return every run of a study whose training has started, by name; ConfigError if none has."""
+    folders = find_folders(study)
+    runs = [Run(folder) for folder in folders if (folder / MARKS[0]).exists()]
+    if not runs:
+        command = f"lexp status name={shlex.quote(study.name)}"
+        if os.path.relpath(study.parent) != "outputs":
+            command += f" outputs={shlex.quote(str(study.parent))}"
+        number = counted(len(folders), "run")
+        raise ConfigError(
+            f"{study.resolve()}: training has not started ({number} queued or failed); "
+            f"the reasons: {command}"
+        )
+    return runs
