@@ -36,8 +36,8 @@ defined for it.
 A value of a scheme is set by its key, for example `lexp train model=xpos model.position.gamma=0.1`.
 All keys are in [config.md](config.md#model). A mixture of schemes needs no code:
 `lexp.position.Sum` adds schemes up, [a list of `layers`](layers.md) gives them to layers in turns,
-and `DAPE`, `RandomPositions` and `RandomFloats` wrap one scheme. `conf/model/rope_alibi.yaml` is an
-example.
+and `DAPE`, `RandomPositions`, `RandomFloats` and `SHAPE` wrap one scheme.
+`conf/model/rope_alibi.yaml` is an example.
 [The guide](guide.md#a-scheme-of-your-own) shows how to add a scheme.
 
 Recent schemes: PoPE and PaTH follow the published formulas. HoPE, RFS and SWAT are partly

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lexp.extension.base import ByFactor, Lengths, Modified
-from lexp.position import Learned, Pair, Position, Sinusoidal
+from lexp.position import SHAPE, Learned, Pair, Position, Sinusoidal
 from lexp.position.base import AttentionWeights, Bias, Factors
 from lexp.system.errors import NotDefined
 
@@ -23,6 +23,8 @@ class PI(ByFactor):
     def change_part(self, position: Position, lengths: Lengths) -> Position:
         """Return the scheme at positions m / s."""
         s = self.factor_for(lengths)
+        if isinstance(position, SHAPE):
+            return self.change_part(position.inner, lengths)  # which it is in evaluation
         if isinstance(position, Learned):
             return BetweenRows(position, s)
         if not (position.reads_positions or isinstance(position, Sinusoidal)):
@@ -87,5 +89,5 @@ class BetweenRows(Modified):
         at = (positions / self.s).clamp(max=len(self.table) - 1)
         low = at.floor().long()
         high = (low + 1).clamp(max=len(self.table) - 1)
-        share = (at - low)[:, None].to(self.table.dtype)
+        share = (at - low)[..., None].to(self.table.dtype)
         return x + torch.lerp(self.table[low], self.table[high], share)

@@ -20,6 +20,7 @@ from lexp.position.random_positions import RandomFloats, RandomPositions
 from lexp.position.rope import RoPE
 from lexp.position.sandwich import Sandwich
 from lexp.position.scaled import LogN, LogTemperature, SSMax
+from lexp.position.shape import SHAPE
 from lexp.position.sink_logits import SinkLogits
 from lexp.position.sinusoidal import Sinusoidal
 from lexp.position.stick_breaking import StickBreaking
@@ -30,7 +31,7 @@ from lexp.position.transformer_xl import TransformerXL
 from lexp.position.xpos import XPos, XPosDecay
 
 __all__ = [
-    "CABLE", "DAPE", "FIRE", "SWAT", "T5", "TISA", "ALiBi", "CoPE", "FoPE", "FoX",
+    "CABLE", "DAPE", "FIRE", "SHAPE", "SWAT", "T5", "TISA", "ALiBi", "CoPE", "FoPE", "FoX",
     "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "LogTemperature", "NoPE", "PRoPE",
     "PaTH", "Pair", "PoPE", "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax",
     "Sandwich", "SinkLogits", "Sinusoidal", "StickBreaking", "Sum", "TransformerXL",

@@ -153,7 +153,7 @@ class Position(nn.Module):
         return None
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Add positions to the token embeddings: x [B, T, d_model], positions [T] from 0."""
+        """Add positions to the token embeddings: x [B, T, d_model], positions [T] or [B, T]."""
         return x
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,5 +27,5 @@ class Learned(Position):
         self.table = nn.Parameter(torch.randn(max_len, d_model) * 0.02)
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Add the table's rows; positions [T] must be below `max_len`."""
+        """Add the table's rows; positions [T] or [B, T] must be below `max_len`."""
         return x + self.table[positions.long()]

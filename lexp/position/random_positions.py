@@ -13,37 +13,19 @@ import torch
 from torch import Tensor
 
 from lexp.position.base import Position
-from lexp.position.compose import Wrapper
+from lexp.position.drawn import Drawn
 
 
-class SampledPositions(Wrapper):
-    """A scheme at positions sampled in training. Checkpoints hold the seed of the next sample."""
+class SampledPositions(Drawn):
+    """A scheme at positions sampled in training, the same for all rows."""
 
     def __init__(self, inner: Position):
         super().__init__(inner)
-        if inner.samples_positions:
-            raise ValueError(f"{inner.title} samples positions itself")
         if inner.reads_indices:
             raise ValueError(
                 f"{inner.title} reads indices, which are not sampled; FIRE reads positions with "
                 "index: position"
             )
-        # The next draw's seed, from the run's own: resumed runs draw what they would have drawn.
-        self.seed: Tensor
-        self.register_buffer("seed", torch.randint(1 << 40, ()))
-
-    @property
-    def title(self) -> str:
-        """Return the class name, with the title of the inner scheme in parentheses."""
-        return f"{type(self).__name__}({self.inner.title})"
-
-    def generator(self) -> torch.Generator:
-        """Return a random generator: a new one at every call in training, else always the same."""
-        if not self.training:
-            return torch.Generator().manual_seed(0)
-        generator = torch.Generator().manual_seed(int(self.seed))
-        self.seed += 1
-        return generator
 
 
 class RandomPositions(SampledPositions):

@@ -33,6 +33,6 @@ class Sinusoidal(Position):
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         """Scale the embeddings and add the waves; angles in float64, exact at any position."""
         exponent = torch.arange(0, self.d_model, 2, dtype=torch.float64, device=positions.device)
-        angle = positions.double()[:, None] * self.base ** (-exponent / self.d_model)
+        angle = positions.double()[..., None] * self.base ** (-exponent / self.d_model)
         waves = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
         return x * math.sqrt(self.d_model) + waves.to(x.dtype)

@@ -13,6 +13,7 @@ from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Branch, DualChunk, Full, Pattern, Sinks
 from lexp.position import (
     FIRE,
+    SHAPE,
     T5,
     ALiBi,
     FoX,
@@ -45,7 +46,14 @@ def test_together_lies_flat():
         (lambda: Sum([Learned(9, 8), FoX(8, 2)]), "embeddings have no layers"),
         (lambda: Sum([RandomPositions(RoPE(8)), NoPE()]), "cannot be one of several"),
         (lambda: RandomPositions(FIRE(4, 16)), "reads indices"),
-        (lambda: RandomPositions(RandomPositions(RoPE(8))), "samples positions itself"),
+        (lambda: SHAPE(RoPE(8), 16), "^RoPE adds no positions to the embeddings"),
+        (lambda: SHAPE(Learned(20, 8), 16, 5), "needs 21 rows, .* Learned has 20$"),
+        (lambda: SHAPE(Sinusoidal(8), 16, 0), "max_shift >= 1, got 0"),
+        (
+            lambda: RandomPositions(SHAPE(Sinusoidal(8), 16)),
+            r"^SHAPE\(Sinusoidal\) draws positions",
+        ),
+        (lambda: RandomPositions(RandomPositions(RoPE(8))), "draws positions itself"),
     ],
 )
 def test_mixtures_without_a_meaning_are_refused(make_it, reason):
@@ -102,6 +110,41 @@ def test_a_randomised_scheme_is_the_scheme_in_a_longer_text_that_is_seen_in_part
     expected = longer.hidden(text, seen)[:, drawn]
     found = model.hidden(tokens, Reference(Full(), 20, model.position, CPU))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+def offsets(position: SHAPE, n_rows: int, calls: int) -> torch.Tensor:
+    """The position that each row's token 3 gets, by call: the table's row says its own number."""
+    x = torch.zeros(n_rows, 5, 1)
+    found = torch.stack([position.embed(x, torch.arange(5))[..., 0] for _ in range(calls)])
+    assert torch.equal(found - found[..., :1], torch.arange(5.0).expand(calls, n_rows, 5))
+    return found[..., 0].long()
+
+
+def test_shape_shifts_each_row_of_a_training_batch_and_none_in_evaluation():
+    """Kiyono et al. 2021: k ~ U{0 .. K}, one for each row; 0 when it is evaluated."""
+    table = Learned(5 + 7, 1)
+    table.table = torch.nn.Parameter(torch.arange(12.0)[:, None])
+    position = SHAPE(table, train_len=5, max_shift=7)
+    drawn = offsets(position, 40, 100)
+    counts = torch.bincount(drawn.flatten(), minlength=8)
+    assert len(counts) == 8 and counts.min() > 420 and counts.max() < 580  # 500 each
+    assert not (drawn[:, :1] == drawn).all() and not (drawn[:1] == drawn).all()
+    assert not offsets(position.eval(), 3, 2).any()
+    saved, again = position.train().state_dict(), SHAPE(Learned(12, 1), 5, 7)
+    again.load_state_dict(saved)
+    assert torch.equal(offsets(again, 6, 3), offsets(position, 6, 3))  # a resumed run
+
+
+@pytest.mark.parametrize("inner", [Sinusoidal(D_MODEL), Learned(564, D_MODEL)], ids=str)
+def test_shape_is_its_embedding_at_shifted_positions(inner):
+    """Rows of a batch are what the scheme itself gives each of them at its own offset."""
+    torch.manual_seed(0)
+    position, x = SHAPE(inner, train_len=64, max_shift=500), torch.randn(3, 64, D_MODEL)
+    shifts = torch.randint(501, (3,), generator=torch.Generator().manual_seed(int(position.seed)))
+    found = position.embed(x, torch.arange(64))
+    for row, shift in enumerate(shifts.tolist()):
+        expected = inner.embed(x[row : row + 1], torch.arange(shift, shift + 64))
+        torch.testing.assert_close(found[row : row + 1], expected, rtol=0, atol=0)
 
 
 def test_fractions_of_t5s_distances_do_not_depend_on_the_origin():

@@ -13,6 +13,7 @@ from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional, Full
 from lexp.position import (
     DAPE,
+    SHAPE,
     ALiBi,
     Learned,
     NoPE,
@@ -59,6 +60,7 @@ WRAPPERS = {
     Scaled: (lambda inner: Scaled(inner, 2.0), set(), {"scale"}),
     RandomPositions: (RandomPositions, {"max_len"}, {"sample_positions"}),
     RandomFloats: (lambda inner: RandomFloats(inner, 16), set(), {"sample_positions"}),
+    SHAPE: (lambda _: SHAPE(Bounded(12, 4), 8, 4), set(), set()),
     DAPE: (lambda inner: DAPE(inner, 2), {"two_sided"}, {"bias", "attention_weights"}),
 }
 
