@@ -36,8 +36,8 @@ class Shards(Engine):
             fully_shard(block, mesh=mesh)
             register_fsdp_forward_method(block, "read")  # of recurrent layers, state by state
         fully_shard(model, mesh=mesh)
-        # Validation calls `losses*`.
-        for name in {"losses", "losses_at", "losses_in_pieces", loss.__name__}:
+        # Validation calls `losses*` of texts, and `logits_at` of tasks.
+        for name in {"losses", "losses_at", "losses_in_pieces", "logits_at", loss.__name__}:
             register_fsdp_forward_method(model, name)
         self._whole_loss = getattr(model, loss.__name__)
         super().__init__(model, self._loss_in_bounds)

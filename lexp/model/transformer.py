@@ -239,6 +239,16 @@ class Transformer(nn.Module):
                 losses.append(self._losses(hidden, wanted.flatten()).view_as(wanted))
         return torch.cat(losses, dim=1)
 
+    def logits_at(self, tokens: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
+        """Return logits [n, V] at chosen tokens, in the precision of the head's weights.
+
+        tokens [B, T]; chosen: bool [B, T], n in all. The head is outside of autocast: in bfloat16
+        the likeliest tokens would often tie.
+        """
+        hidden = self.hidden(tokens, attend)[chosen]
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.to(self.head.weight.dtype))
+
     def losses_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:
         """Return losses (negative log-likelihood, nats) of chosen tokens, float32 [n].
 

@@ -56,9 +56,7 @@ def score_answers(
         chosen = rows.is_answer[first : first + per_batch, 1:].to(device)
         with torch.inference_mode():
             with autocast:
-                hidden = model.hidden(tokens[:, :-1], attend)[chosen]
-            # The head at full precision: in bfloat16 the likeliest tokens would often tie.
-            logits = model.head(hidden.to(model.head.weight.dtype)).double()
+                logits = model.logits_at(tokens[:, :-1], chosen, attend).double()
             targets = tokens[:, 1:][chosen]
             wanted = logits.gather(1, targets[:, None])
             right.append(((logits >= wanted).sum(1) == 1).cpu().numpy())

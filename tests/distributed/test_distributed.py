@@ -32,7 +32,7 @@ from lexp.system.ranks import Rank, place
 from lexp.training import loop
 from support import ROOT
 from support.children import Ended, start
-from support.config import TINY, dataset
+from support.config import TINY, compose, dataset
 from support.training import folder_of, result_of
 
 SIZE = ("size.n_layers=2", "batch_tokens=128", "tokens=1280")
@@ -130,6 +130,29 @@ def test_numbers_are_those_of_one_process(tiny, tmp_path, scheme, parallel, n_ra
     )
     assert ours.state.keys() == theirs.state.keys()
     assert shapes(ours) == shapes(theirs)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_ranks_train_a_task_whatever_number_of_answer_tokens_each_has(tmp_path, parallel):
+    """And validate it: exact match needs logits, which sharded models compute too."""
+    task = ("dataset=copy", "dataset.max_length=4", "batch_tokens=80", "tokens=240", "eval_every=2")
+    own = [word for word in TINY if word.split("=")[0] not in (*(w.split("=")[0] for w in task),
+                                                              "train_len")]  # fmt: skip
+    one, many = (
+        compose("train", *own, *task, "model=samba", "size.n_layers=2", "accumulation=2",
+                f"parallel={parallel}", f"outputs={tmp_path}/{name}")
+        for name in ("one", "many")
+    )  # fmt: skip
+    train(one)
+    succeed(2, many, tmp_path / "log")
+    ours, theirs = (
+        list(read(next((tmp_path / name).glob("*/*/metrics.jsonl")))) for name in ("many", "one")
+    )
+    assert [line.pop("event") for line in ours] == [line.pop("event") for line in theirs]
+    assert [sorted(line) for line in ours] == [sorted(line) for line in theirs]
+    assert sum("exact_match@4" in line for line in ours) == 2
+    for line, wanted in zip(ours, theirs, strict=True):
+        assert line == pytest.approx(wanted, rel=1e-5)
 
 
 def shapes(found) -> dict:
