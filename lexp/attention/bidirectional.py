@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from lexp.attention.call import AttentionFunction, AttentionInput
-from lexp.attention.prepare import RotaryTable, prepare, rotate
+from lexp.attention.heads import for_each_query, fused, scores_of, weighted
+from lexp.attention.prepare import RotaryTable, prepare, rotate, rotate_keys
 from lexp.attention.toeplitz import reversed_matrix
 from lexp.pattern import Bidirectional, TwoSided
 from lexp.position import Position
@@ -89,7 +89,8 @@ class BidirectionalAttention(AttentionFunction):
         q, k = prepare(q, k, position, self.n_keys.float())
         factors = self._factors(position, sampled)
         if factors is not None:
-            q, k = rotate(q, factors[0]), rotate(k, factors[1])
+            q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
+        v = for_each_query(v, k.shape[1])
         at = torch.arange(self.seq_len, dtype=torch.float64) if sampled is None else sampled
         # Autocast would round biases and scores to bfloat16.
         with torch.autocast(q.device.type, enabled=False):
@@ -104,9 +105,9 @@ class BidirectionalAttention(AttentionFunction):
                     scores = two_products(q, k, position, tile, at) / root
                     weights = (scores if added is None else scores + added).softmax(-1)
                     values = v[:, :, tile.first : tile.last].to(weights.dtype)
-                    outputs.append((weights @ values).to(v.dtype))
+                    outputs.append(weighted(weights, values).to(v.dtype))
                 else:
-                    outputs.append(fused(q, k, v, tile, added, 1 / root))
+                    outputs.append(fused_tile(q, k, v, tile, added, 1 / root))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _factors(self, position: Position, sampled: Tensor | None) -> Factors | None:
@@ -186,7 +187,7 @@ class BidirectionalAttention(AttentionFunction):
         return torch.where(allowed, added, -math.inf)
 
 
-def fused(
+def fused_tile(
     q: Tensor, k: Tensor, v: Tensor, tile: KeySpan, added: Tensor | None, scale: float
 ) -> Tensor:
     """Return the output of a tile's rows by torch's fused kernel."""
@@ -195,9 +196,7 @@ def fused(
         # The CPU's kernel takes a float32 mask beside bfloat16 queries, those of CUDA do not.
         narrow = v.dtype == torch.bfloat16 and q.device.type == "cpu"
         added = added.to(torch.float32 if narrow else v.dtype)
-    return scaled_dot_product_attention(
-        q, k, v[:, :, tile.first : tile.last], attn_mask=added, scale=scale
-    )
+    return fused(q, k, v[:, :, tile.first : tile.last], scale, added)
 
 
 def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan, at: Tensor) -> Tensor:
@@ -218,8 +217,11 @@ def two_products(q: Tensor, k: Tensor, position: Position, tile: KeySpan, at: Te
     ahead = position.rotary_factors_ahead(rows, beyond, seq_len)
     assert behind is not None and ahead is not None, "the scheme says that it has them"
     behind, ahead = on(behind, q.device), on(ahead, q.device)
-    past = rotate(q, behind[0]) @ rotate(k[:, :, first:end], behind[1]).transpose(-1, -2)
-    future = rotate(q, ahead[0]) @ rotate(k[:, :, start:last], ahead[1]).transpose(-1, -2)
+    n_heads = q.shape[1]
+    past, future = (
+        scores_of(rotate(q, factors[0]), rotate_keys(keys, factors[1], n_heads))
+        for keys, factors in ((k[:, :, first:end], behind), (k[:, :, start:last], ahead))
+    )
     # Both cover the tile's keys; each pair there takes the product of its side.
     n_before, n_rows = start - first, end - start
     later = torch.ones(n_rows, n_rows, dtype=torch.bool, device=q.device).triu(1)

@@ -21,8 +21,9 @@ MakeAttend = Callable[[Pattern, int, Sequence[Position], torch.device], Attend]
 class AttentionInput(NamedTuple):
     """The arguments of one call of attention, by one layer.
 
-    q, k, v [B, H, T, D]; position: the layer's scheme; x [B, T, d_model]: the layer's input;
-    sampled [T]: positions of the tokens where they are not 0 .. T-1, else None.
+    q [B, H, T, D]; k, v: the same, or of fewer heads, which queries share (lexp.attention.heads);
+    position: the layer's scheme; x [B, T, d_model]: the layer's input; sampled [T]: positions of
+    the tokens where they are not 0 .. T-1, else None.
     """
 
     q: Tensor

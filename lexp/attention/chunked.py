@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lexp.attention.call import AttentionFunction, AttentionInput
-from lexp.attention.prepare import prepare, rotate
+from lexp.attention.heads import for_each_query, scores_of, weighted
+from lexp.attention.prepare import prepare, rotate, rotate_keys
 from lexp.pattern import Branch, Pattern
 from lexp.position import Position
 from lexp.position.base import AttentionWeights, Bias, Pair
@@ -64,7 +65,7 @@ class Chunked(AttentionFunction):
         v = inputs.v
         # Autocast would round scores to bfloat16 between the two products, which no kernel does.
         with torch.autocast(v.device.type, enabled=False):
-            outputs = [chunk.weights @ chunk.values(v) for chunk in self.chunks(inputs)]
+            outputs = [weighted(chunk.weights, chunk.values(v)) for chunk in self.chunks(inputs)]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)).to(v.dtype)
 
     def chunks(self, inputs: AttentionInput) -> Iterator["QueryChunk"]:
@@ -141,7 +142,7 @@ class QueryChunk(NamedTuple):
     weights: Tensor
 
     def values(self, v: Tensor) -> Tensor:
-        """Return the keys' part [B, H, K, D] of v [B, H, T, D], in the precision of the weights."""
+        """Return the keys' part of v [B, heads, T, D], in the precision of the weights."""
         return take_spans(v, self.spans).to(self.weights.dtype)
 
 
@@ -173,7 +174,7 @@ def make_chunk(
     if layer.bias is not None:
         scores = scores + layer.bias(pair).to(scores.dtype)
     if layer.attention_weights is not None:
-        keys = take_spans(layer.k_raw, spans)
+        keys = for_each_query(take_spans(layer.k_raw, spans), n_heads)
         weights = layer.attention_weights(scores, layer.q_raw[:, :, start:end], keys, pair, allowed)
     else:
         weights = scores.masked_fill(~allowed, -math.inf).softmax(-1)
@@ -208,8 +209,8 @@ def score_span(
     q, k = layer.q[:, :, rows], layer.k[:, :, keys]
     factors = layer.position.rotary_factors(q_pos, k_pos, layer.seq_len)
     if factors is not None:
-        q, k = rotate(q, factors[0]), rotate(k, factors[1])
-    scores = q @ k.transpose(-1, -2) / layer.root
+        q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
+    scores = scores_of(q, k) / layer.root
     shape = (len(i), len(j))
     dtype = scores.dtype
     return (

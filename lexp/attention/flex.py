@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from lexp.attention.call import AttentionFunction, AttentionInput
-from lexp.attention.prepare import RotaryTable, prepare, rotate
+from lexp.attention.heads import for_each_query
+from lexp.attention.prepare import RotaryTable, prepare, rotate, rotate_keys
 from lexp.attention.toeplitz import distance_row
 from lexp.pattern import Banded, Pattern
 from lexp.position import Position
@@ -101,7 +102,8 @@ class Flex(AttentionFunction):
         bias, scale = position.bias(x), self.score_scale / math.sqrt(q.shape[-1])
         q, k = prepare(q, k, position, self.n_keys.float())
         if (factors := self.table.factors(position)) is not None:
-            q, k = rotate(q, factors[0]), rotate(k, factors[1])
+            q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
+        v = for_each_query(v, k.shape[1])
         added = None
         if bias is not None and position.by_distance:
             row = distance_row(bias, q.shape[1], self.n_distances, 1, q.device)
@@ -111,7 +113,13 @@ class Flex(AttentionFunction):
         # Autocast would round what is captured.
         with torch.autocast(q.device.type, enabled=False):
             return self.fused(
-                q.to(v.dtype), k.to(v.dtype), v, added, block_mask=self.mask, scale=scale
+                q.to(v.dtype),
+                k.to(v.dtype),
+                v,
+                added,
+                block_mask=self.mask,
+                scale=scale,
+                enable_gqa=k.shape[1] != q.shape[1],
             )
 
 

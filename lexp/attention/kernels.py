@@ -1,8 +1,9 @@
 """The kernels for one tile of causal attention; `choose_kernel` says which is used, and why.
 
-A kernel takes queries q [B, H, R, D], the keys and values k, v [B, H, K, D] up to the last query,
-biases laid out as lexp.attention.layouts says, and the scale of the scores; it returns
-[B, H, R, D]. `fused` is torch's scaled_dot_product_attention, which never writes scores to memory.
+A kernel takes queries q [B, H, R, D], the keys and values k, v [B, heads, K, D] up to the last
+query, biases laid out as lexp.attention.layouts says, and the scale of the scores; it returns
+[B, H, R, D]. Queries may share keys (lexp.attention.heads). `fused` is torch's
+scaled_dot_product_attention, which never writes scores to memory.
 """
 
 import math
@@ -11,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from lexp.attention.cpu.backward import Forward, attend_in_blocks
 from lexp.attention.cpu.matmul import attend_by_matmul, scores_dtype
+from lexp.attention.heads import fused
 from lexp.attention.layouts import (
     BandMask,
     CumulativeGateBias,
@@ -130,8 +131,7 @@ def fused_causal(
     q: Tensor, k: Tensor, v: Tensor, values: Tensor, layout: Layout, scale: float
 ) -> Tensor:
     """Attend without biases: the fused kernel masks by itself."""
-    with torch.autocast(q.device.type, enabled=False):
-        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return fused(q, k, v, scale, is_causal=True)
 
 
 def fused_toeplitz(
@@ -141,10 +141,7 @@ def fused_toeplitz(
     added = reversed_matrix(values, q.shape[2], k.shape[2])[None]
     if q.device.type != "cpu":  # only the CPU's kernel takes such a view
         added = added.contiguous().to(v.dtype)
-    # Autocast would round the biases, and write the view out as a matrix to do so.
-    with torch.autocast(q.device.type, enabled=False):
-        out = scaled_dot_product_attention(q.flip(2), k, v, attn_mask=added, scale=scale)
-    return out.flip(2)
+    return fused(q.flip(2), k, v, scale, added).flip(2)
 
 
 def fused_pairwise(
@@ -164,9 +161,7 @@ def fused_whole(
         # The CPU's kernel takes a float32 mask beside bfloat16 queries, those of CUDA do not.
         in_float32 = q.device.type == "cpu" and v.dtype == torch.bfloat16
         values = values.to(torch.float32 if in_float32 else v.dtype)
-    # Autocast would round the biases to bfloat16.
-    with torch.autocast(q.device.type, enabled=False):
-        return scaled_dot_product_attention(q, k, v, attn_mask=values, scale=scale)
+    return fused(q, k, v, scale, values)
 
 
 def fused_in_blocks(
@@ -175,9 +170,7 @@ def fused_in_blocks(
     """Attend with the mask of 32 rows at a time."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, added: Tensor, scale: float) -> Tensor:
-        added = added.expand(*q.shape[:2], -1, -1)
-        with torch.autocast(q.device.type, enabled=False):
-            return scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale)
+        return fused(q, k, v, scale, added.expand(*q.shape[:2], -1, -1))
 
     return in_blocks(q, k, v, values, layout, scale, FUSED_ROWS, attend)
 

@@ -5,13 +5,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lexp.attention.heads import for_each_query
 from lexp.position import Position
 from lexp.position.base import Factors
 
 
 def prepare(q: Tensor, k: Tensor, position: Position, n_keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply the scheme's content map and query scale; q and k [B, H, T, D], n_keys [T]."""
-    q, k = position.transform_qk(q, k)
+    """Apply the scheme's content map and query scale; q, k as in AttentionInput, n_keys [T].
+
+    A content map may differ by head: it gets a key for each query head.
+    """
+    if position.transforms_qk:
+        q, k = position.transform_qk(q, for_each_query(k, q.shape[1]))
     scale = position.scale(n_keys)
     return (q if scale is None else (q * scale[..., None].to(q.device)).to(q.dtype)), k
 
@@ -30,6 +35,12 @@ def rotate(x: Tensor, factors: Tensor) -> Tensor:
     dtype = torch.complex128 if x.dtype == torch.float64 else torch.complex64
     factors = factors if factors.is_complex() else torch.view_as_complex(factors)
     return torch.view_as_real(pairs * factors.to(dtype)).flatten(-2).to(x.dtype)
+
+
+def rotate_keys(k: Tensor, factors: Tensor, n_heads: int) -> Tensor:
+    """Return `rotate` of keys that n_heads queries share; for each query where factors differ."""
+    by_head = factors.ndim == (3 if factors.is_complex() else 4) and len(factors) > 1
+    return rotate(for_each_query(k, n_heads) if by_head else k, factors)
 
 
 def rotate_by_parts(x: Tensor, factors: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lexp.attention.call import AttentionFunction, AttentionInput
+from lexp.attention.heads import for_each_query
 from lexp.attention.prepare import prepare, rotate
 from lexp.pattern import Pattern
 from lexp.position import Position
@@ -29,6 +30,7 @@ class Reference(AttentionFunction):
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
+        k, v = for_each_query(k, q.shape[1]), for_each_query(v, q.shape[1])
         index, n_keys = self.index, self.pattern.n_keys(self.index)
         root = math.sqrt(q.shape[-1]) / self.pattern.score_scale
         q_raw, k_raw = q, k

@@ -24,6 +24,7 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from lexp.attention.call import AttentionFunction, AttentionInput
+from lexp.attention.heads import for_each_query
 from lexp.attention.kernels import Case, ChooseKernel, choose_kernel
 from lexp.attention.layouts import (
     BandMask,
@@ -33,7 +34,7 @@ from lexp.attention.layouts import (
     PairwiseBias,
     ToeplitzBias,
 )
-from lexp.attention.prepare import RotaryTable, prepare, rotate
+from lexp.attention.prepare import RotaryTable, prepare, rotate, rotate_keys
 from lexp.attention.toeplitz import distance_row
 from lexp.pattern import Banded, Full, Pattern
 from lexp.position import Position
@@ -204,7 +205,8 @@ class Tiles(AttentionFunction):
         q, k = prepare(q, k, position, self.n_keys.float())
         factors = self.tiling.rotary.factors(position)
         if factors is not None and self.tiling.from_zero:
-            q, k, factors = rotate(q, factors[0]), rotate(k, factors[1]), None
+            q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
+            factors = None
         row = self._row(bias, q) if isinstance(self.layout, ToeplitzBias) else None
         outputs = [
             self._group(group, q, k, v, bias, row, factors, scale) for group in self.tiling.groups
@@ -236,8 +238,9 @@ class Tiles(AttentionFunction):
         q, k, v = fold(q, group, 0), fold(k, group, group.left), fold(v, group, group.left)
         if factors is not None:
             # Factors are [.., T, D/2, 2].
-            q, k = rotate(q, factors[0][..., query, :, :]), rotate(k, factors[1][..., key, :, :])
-        q, k = q.to(v.dtype), k.to(v.dtype)
+            k = rotate_keys(k, factors[1][..., key, :, :], q.shape[1])
+            q = rotate(q, factors[0][..., query, :, :])
+        q, k, v = q.to(v.dtype), k.to(v.dtype), for_each_query(v, k.shape[1])
         if row is not None:
             values = row[:, len(tiling.k_pos) - group.left - group.rows :]
         elif bias is not None:

@@ -30,9 +30,6 @@ class Call(NamedTuple):
         No position is in them yet. scaling: the multiplier of q . k in the model's own attention.
         """
         assert self.x is not None, "given by the layer's attention"
-        groups = q.shape[1] // k.shape[1]
-        if groups > 1:
-            k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
         if self.order is not None:
             q, k = q[..., self.order], k[..., self.order]
         # lexp divides by sqrt(D) itself.

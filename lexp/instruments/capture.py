@@ -15,6 +15,7 @@ from lexp.attention import (
     refuse_meaningless,
 )
 from lexp.attention.chunked import QueryChunk
+from lexp.attention.heads import for_each_query
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
 from lexp.position import Position
@@ -62,6 +63,7 @@ class ScoreCapture(AttentionFunction):
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
+        k, v = for_each_query(k, q.shape[1]), for_each_query(v, q.shape[1])
         pattern = self.patterns[id(position)]
         layer = LayerInputs(self.layer, q, k, v, x, position, sampled, pattern)
         self.layer += 1

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from lexp.attention import ChunkSizes
 from lexp.attention.chunked import QueryChunk
+from lexp.attention.heads import for_each_query
 from lexp.display.document import Chart, Picture
 from lexp.display.png import heat_maps
 from lexp.display.table import Table, TableCell
@@ -48,7 +49,7 @@ from lexp.instruments.over_seeds import (
 )
 from lexp.instruments.position_embeddings import position_embeddings
 from lexp.model.mixer import Attention
-from lexp.model.mixer.attention import NoQKNorm, for_each_query
+from lexp.model.mixer.attention import NoQKNorm
 from lexp.model.transformer import Block
 from lexp.system.errors import NotDefined
 
@@ -179,7 +180,7 @@ def embedding_rows(inputs: AnalysisInput) -> list[Row]:
         q, k, _ = (normed @ mixer.qkv.weight.double().T).split(mixer.sizes, dim=-1)
     q = q.unflatten(-1, (n_heads, -1)).transpose(0, 1)
     k = k.unflatten(-1, (mixer.n_kv_heads, -1)).transpose(0, 1)
-    k = for_each_query(k[None], n_heads // mixer.n_kv_heads)[0]
+    k = for_each_query(k[None], n_heads)[0]
     for head, value in enumerate(of_products(q, k, inputs.sizes)):
         rows.append({"measure": "position", "layer": 0, "head": head, "value": value})
     return rows

@@ -59,9 +59,8 @@ class NoGate(nn.Module):
 class Attention(Mixer):
     """Self-attention; the pattern and the scheme come in with `attend`.
 
-    n_kv_heads: heads of keys and values, a divisor of n_heads; None: n_heads. Schemes, patterns
-    and kernels get keys and values of n_heads heads: a scheme may turn the same key differently
-    for each query head.
+    n_kv_heads: heads of keys and values, a divisor of n_heads; None: n_heads. Attention repeats
+    them only for schemes that turn the same key differently for each query head.
     """
 
     name = "attention"
@@ -98,15 +97,5 @@ class Attention(Mixer):
         q, k, v = self.qkv(x).split(self.sizes, dim=-1)
         k, v = into_heads(k, self.n_kv_heads), into_heads(v, self.n_kv_heads)
         q, k = self.qk_norm(into_heads(q, self.n_heads), k)
-        n_sharing = self.n_heads // self.n_kv_heads
-        k, v = for_each_query(k, n_sharing), for_each_query(v, n_sharing)
         out = self.output_gate(attend(q, k, v, position, x, sampled), x)
         return self.out(out_of_heads(out))
-
-
-def for_each_query(x: Tensor, n_sharing: int) -> Tensor:
-    """Return keys or values [B, K, T, D] once for each query that shares them, [B, H, T, D].
-
-    A view where no two queries share.
-    """
-    return x.unsqueeze(2).expand(-1, -1, n_sharing, -1, -1).flatten(1, 2)
