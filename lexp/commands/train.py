@@ -64,7 +64,7 @@ from lexp.system.output import say
 from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
 from lexp.training.objective import refuse_other_attention
-from lexp.training.optim import OptimSettings, make_optimizer
+from lexp.training.optim import OptimSettings, make_optimizers
 from lexp.training.profile import Profile, check_profile
 from lexp.training.speed import model_flops
 
@@ -221,7 +221,7 @@ def _train(
             engine=engine,
             model=model,
             pattern=training_pattern(settings),
-            optimizer=make_optimizer(model, steps.optim),
+            optimizers=make_optimizers(model, steps.optim),
             batches=given.batches,
             validation=given.validation,
             settings=steps,

@@ -32,6 +32,10 @@ class OptimSchema:
     warmup: float = MISSING
     final: float = MISSING
     power: float = MISSING
+    decay: float = MISSING
+    matrices: str = MISSING
+    matrix_lr: float = MISSING
+    momentum: float = MISSING
 
 
 @dataclass

@@ -37,9 +37,9 @@ class Engine:
         """Scale all gradients to a norm of at most `limit` (0: no limit); return the old norm."""
         return nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
 
-    def tensors(self, optimizer: Optimizer) -> Tensors:
+    def tensors(self, optimizers: tuple[Optimizer, ...]) -> Tensors:
         """Return unsharded tensors for a checkpoint, on rank 0 at least; all ranks must call it."""
-        return checkpoint.tensors(self.model, optimizer)
+        return checkpoint.tensors(self.model, optimizers)
 
     def place(self, value: Tensor, parameter: nn.Parameter) -> Tensor:
         """Return an unsharded optimiser tensor on its parameter's device, sharded as it is."""

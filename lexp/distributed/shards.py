@@ -58,11 +58,11 @@ class Shards(Engine):
         assert isinstance(norm, DTensor)
         return norm.full_tensor()
 
-    def tensors(self, optimizer: Optimizer) -> Tensors:
+    def tensors(self, optimizers: tuple[Optimizer, ...]) -> Tensors:
         """Return the tensors gathered in the CPU memory of rank 0; none on other ranks."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         parameters: dict[str, Any] = get_model_state_dict(self.model, options=options)
-        states: dict[str, Any] = get_optimizer_state_dict(self.model, optimizer, options=options)
+        states: dict[str, Any] = get_optimizer_state_dict(self.model, optimizers, options=options)
         moments = {
             f"{key}/{name}": self._plain(name, value)
             for name, state in states.get("state", {}).items()

@@ -1,7 +1,7 @@
 """Checkpoints: complete or absent, verified by digests, and without anything that can run code.
 
     checkpoints/step-00000300/model.safetensors   parameters
-                              optim.safetensors   AdamW's moments and step counts, by parameter name
+                              optim.safetensors   moments and step counts, by parameter name
                               state.json          step and other state of the training loop
                               manifest.json       size and SHA-256 of each file; written last
                               kept                present if later saves must not delete it
@@ -12,7 +12,7 @@ Neither safetensors nor torch's own format notices a flipped bit, so each load c
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 
 from lexp.system.errors import CheckpointError, StorageError, refuse_shortage
 from lexp.system.files import (
@@ -44,6 +44,11 @@ FILES = ("model.safetensors", "optim.safetensors", "state.json")
 MANIFEST = "manifest.json"
 FORMAT = 2
 MAX_NUMBER = 2**62
+# What the optimisers keep of each parameter.
+MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
+    AdamW: ("exp_avg", "exp_avg_sq", "step"),
+    Muon: ("momentum_buffer",),
+}
 NOT_FINITE = ("nan", "inf", "-inf")  # losses as JSON has no number for them
 
 
@@ -62,18 +67,19 @@ class Checkpoint:
 
 
 class Tensors(NamedTuple):
-    """The tensors of a checkpoint: parameters and buffers, and `moment/parameter` of AdamW."""
+    """The tensors of a checkpoint: parameters and buffers, and `moment/parameter`."""
 
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
 
 
-def tensors(model: nn.Module, optimizer: Optimizer) -> Tensors:
-    """Return the tensors of a model and its optimiser, by name."""
+def tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> Tensors:
+    """Return the tensors of a model and its optimisers, by name."""
+    optimizer_of = _optimizer_of(optimizers)
     moments = {
         f"{key}/{name}": value
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
+        for key, value in optimizer_of[parameter].state[parameter].items()
     }
     return Tensors(_tensors(model), moments)
 
@@ -231,15 +237,15 @@ def load_trunk(checkpoint: Checkpoint, model: nn.Module) -> None:
 def load_optimizer(
     checkpoint: Checkpoint,
     model: nn.Module,
-    optimizer: Optimizer,
+    optimizers: Sequence[Optimizer],
     place: Callable[[Tensor, nn.Parameter], Tensor],
 ) -> None:
-    """Load the optimiser's moments and step counts. place: moves one to its parameter's device."""
+    """Load the optimisers' moments and step counts. place: moves one to its parameter's device."""
     stored = _read(checkpoint, FILES[1])
+    optimizer_of = _optimizer_of(optimizers)
     for name, parameter in model.named_parameters():
-        moments = {
-            key: stored.pop(f"{key}/{name}", None) for key in ("exp_avg", "exp_avg_sq", "step")
-        }
+        optimizer = optimizer_of[parameter]
+        moments = {key: stored.pop(f"{key}/{name}", None) for key in MOMENTS[type(optimizer)]}
         missing = [key for key, value in moments.items() if value is None]
         if missing:
             raise CheckpointError(f"{checkpoint.path / FILES[1]} lacks {missing} of {name}")
@@ -250,6 +256,11 @@ def load_optimizer(
         }
     if stored:
         raise CheckpointError(f"{checkpoint.path / FILES[1]} has unknown {sorted(stored)[:3]}")
+
+
+def _optimizer_of(optimizers: Sequence[Optimizer]) -> dict[nn.Parameter, Optimizer]:
+    """Return the optimiser of each parameter."""
+    return {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
 
 
 def clean(root: Path) -> None:

@@ -13,7 +13,10 @@ GPT = {
     "mlp": {"_target_": "lexp.model.trunk.GELU"}, "n_kv_heads": "all", "qk_norm": None,
     "output_gate": None, "sinks": None, "tied_embeddings": False,
 }  # fmt: skip
-IN_GROUPS: dict[str, dict[str, Any]] = {"size": {"share_layers": False}, "trunk": GPT}
+OPTIM = {"decay": 0.2, "matrices": "adamw", "matrix_lr": 0.02, "momentum": 0.95}
+IN_GROUPS: dict[str, dict[str, Any]] = {
+    "size": {"share_layers": False}, "trunk": GPT, "optim": OPTIM,
+}  # fmt: skip
 
 
 def without_usual(settings: dict[str, Any]) -> dict[str, Any]:

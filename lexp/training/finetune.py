@@ -19,7 +19,7 @@ from lexp.model.classifier import Classifier
 from lexp.pattern import Pattern
 from lexp.statistics.scores import MEASURES
 from lexp.system.errors import Diverged
-from lexp.training.optim import OptimSettings, learning_rate, make_optimizer
+from lexp.training.optim import OptimSettings, make_optimizers, set_learning_rates
 
 
 class LabelledSplits(NamedTuple):
@@ -59,7 +59,7 @@ def finetune(
     on_epoch: called at the end of each epoch, with its number from 1. Diverged if a loss is not
     finite.
     """
-    optimizer = make_optimizer(model, settings.optim)
+    optimizers = make_optimizers(model, settings.optim)
     n_batches = math.ceil(len(task.train) / settings.batch_size)
     n_steps, step, history = settings.n_epochs * n_batches, 0, []
     for epoch in range(settings.n_epochs):
@@ -75,10 +75,10 @@ def finetune(
             torch.nn.utils.clip_grad_norm_(
                 model.parameters(), settings.optim.clip or math.inf
             )  # 0: no clipping
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, n_steps, settings.optim)
-            optimizer.step()
-            optimizer.zero_grad()
+            set_learning_rates(optimizers, step, n_steps, settings.optim)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             total += loss.item() * len(rows)
             step += 1
         measures = {

@@ -21,7 +21,7 @@ from lexp.runs import checkpoint
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.system.runtime import StopRequest
 from lexp.training.batches import BatchSource
-from lexp.training.optim import OptimSettings, learning_rate
+from lexp.training.optim import OptimSettings, learning_rate, set_learning_rates
 from lexp.training.validation import Validation, as_json
 
 
@@ -62,7 +62,7 @@ class TrainingJob:
     engine: Engine
     model: Transformer
     pattern: Pattern
-    optimizer: Optimizer
+    optimizers: tuple[Optimizer, ...]
     batches: BatchSource
     validation: Validation
     settings: TrainSettings
@@ -112,7 +112,7 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
 
 def save(job: TrainingJob) -> None:
     """Write a checkpoint of the finished step; Diverged, without writing, if not finite."""
-    tensors = job.engine.tensors(job.optimizer)
+    tensors = job.engine.tensors(job.optimizers)
     if not job.group.is_rank_zero:
         return
     bad = [name for name, tensor in tensors.model.items() if not bool(tensor.isfinite().all())]
@@ -134,7 +134,7 @@ def resume(job: TrainingJob, saved: checkpoint.Checkpoint) -> None:
 
     The step number determines the order of data and the learning rate.
     """
-    checkpoint.load_optimizer(saved, job.model, job.optimizer, job.engine.place)
+    checkpoint.load_optimizer(saved, job.model, job.optimizers, job.engine.place)
     job.step = saved.step
     job.seconds = saved.state["seconds"]
     job.last_validation = saved.state["validation"]
@@ -166,16 +166,21 @@ def _step(
     *losses, norm = torch.stack([*part_losses, clipped]).tolist()
     loss = job.group.mean(sum(losses))
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        job.optimizer.zero_grad()
+        _zero_grad(job)
         raise Diverged(
             f"loss {loss}, gradient norm {norm} at step {job.step + 1} of {settings.n_steps} "
             f"(lr {rate:.2e}); {_kept(job)}"
         )
-    for group in job.optimizer.param_groups:
-        group["lr"] = rate
-    job.optimizer.step()
-    job.optimizer.zero_grad()
+    set_learning_rates(job.optimizers, job.step, settings.n_steps, settings.optim)
+    for optimizer in job.optimizers:
+        optimizer.step()
+    _zero_grad(job)
     return loss, norm
+
+
+def _zero_grad(job: TrainingJob) -> None:
+    for optimizer in job.optimizers:
+        optimizer.zero_grad()
 
 
 def _kept(job: TrainingJob) -> str:

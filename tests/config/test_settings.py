@@ -9,7 +9,8 @@ from lexp.commands import analyze, evaluate, probe
 from lexp.commands.select_runs import read_config
 from lexp.config import schema, settings
 from lexp.config.schema import plain
-from lexp.config.settings import Node, TrainConfig, read_settings
+from lexp.config.settings import Node, TrainConfig
+from lexp.config.typed import read_settings
 from lexp.config.validation import (
     read_analyze,
     read_eval,

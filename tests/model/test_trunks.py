@@ -34,7 +34,7 @@ from lexp.runs.run import run_name, variant
 from lexp.runs.usual import GPT
 from lexp.scoring import memory
 from lexp.system.errors import ConfigError
-from lexp.training.optim import make_optimizer
+from lexp.training.optim import make_optimizers
 from support import ROOT
 from support.config import choices, compose, compose_tiny
 from support.instruments import ids, view
@@ -309,7 +309,7 @@ def test_tied_embeddings_are_one_table_without_weight_decay():
     model = model_of(DIMS, replace(LLAMA, tied_embeddings=True))
     assert model.head.weight is model.embedding.weight
     settings = optim_settings(read_train(plain(compose("train", "optim.weight_decay=0.1"))))
-    decayed, rest = (group["params"] for group in make_optimizer(model, settings).param_groups)
+    decayed, rest = (group["params"] for group in make_optimizers(model, settings)[0].param_groups)
     counts = [sum(p is model.embedding.weight for p in group) for group in (decayed, rest)]
     assert counts == [0, 1]
 

@@ -26,33 +26,8 @@ from lexp.system.errors import (
     StorageError,
 )
 from lexp.training import loop
-from lexp.training.optim import OptimSettings, learning_rate
 from support.config import dataset
 from support.training import Killed, flip_a_bit, folder_of, result_of, stop_after
-
-# --- the learning rate
-
-
-def optim(**changes) -> OptimSettings:
-    base = {
-        "lr": 1.0, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8, "weight_decay": 0.0, "clip": 1.0,
-        "schedule": "cosine", "warmup": 0.1, "final": 0.1, "power": 2.0,
-    }  # fmt: skip
-    return OptimSettings(**{**base, **changes})
-
-
-@pytest.mark.parametrize(
-    ("schedule", "middle"),
-    [("cosine", 0.55), ("linear", 0.55), ("polynomial", 0.1 + 0.9 * 0.25), ("constant", 1.0)],
-)
-def test_learning_rate(schedule, middle):
-    settings = optim(schedule=schedule)
-    assert [learning_rate(s, 100, settings) for s in (0, 4, 9, 10)] == pytest.approx(
-        [0.1, 0.5, 1.0, 1.0]
-    )
-    assert learning_rate(55, 100, settings) == pytest.approx(middle)
-    assert learning_rate(0, 100, optim(warmup=0.0)) == 1.0
-
 
 # --- whole runs
 
@@ -118,10 +93,13 @@ def test_resume_at_any_step_is_bit_equal(tiny, monkeypatch, tmp_path, n_steps):
     assert result_of(folder_of(broken)) == result_of(folder_of(whole))
 
 
-@pytest.mark.parametrize("model", ["learned", "alibi", "xpos", "random_rope"])
-def test_resume_between_saves_repeats_the_lost_steps_bit_equal(tiny, monkeypatch, tmp_path, model):
+@pytest.mark.parametrize(
+    "choice",
+    ["model=learned", "model=alibi", "model=xpos", "model=random_rope", "optim.matrices=muon"],
+)
+def test_resume_between_saves_repeats_the_lost_steps_bit_equal(tiny, monkeypatch, tmp_path, choice):
     """Killed at step 7 with saves every 4: step 4 is resumed, no metrics line is there twice."""
-    choices = (f"model={model}", "accumulation=2", "tokenizer=bpe", "tokenizer.vocab_size=300")
+    choices = (choice, "accumulation=2", "tokenizer=bpe", "tokenizer.vocab_size=300")
     whole = tiny(*choices, f"outputs={tmp_path}/whole")
     train(whole)
     broken = tiny(*choices, f"outputs={tmp_path}/broken")
@@ -412,21 +390,6 @@ def test_other_versions_are_said_on_resume(tiny, monkeypatch):
     path.write_text(json.dumps(stored))
     with pytest.warns(UserWarning, match=r"other versions.*torch 1.0 then"):
         train(config)
-
-
-def test_decay_is_for_matrices_and_clipping_limits_the_step():
-    from lexp.model.layers import LayerEntry
-    from lexp.model.transformer import Dims, Transformer
-    from lexp.position import Learned
-    from lexp.training.optim import make_optimizer
-
-    model = Transformer(Dims(1, 8, 1, 8, 8), 11, [LayerEntry(lambda: Learned(4, 8))])
-    groups = make_optimizer(model, optim(weight_decay=0.3)).param_groups
-    names = {id(p): n for n, p in model.named_parameters()}
-    decayed = {names[id(p)] for g in groups if g["weight_decay"] == 0.3 for p in g["params"]}
-    rest = {names[id(p)] for g in groups if g["weight_decay"] == 0.0 for p in g["params"]}
-    assert decayed | rest == set(names.values()) and not decayed & rest
-    assert rest == {n for n in names.values() if "norm" in n or "embedding" in n or "position" in n}
 
 
 def test_gradients_are_clipped(tiny, monkeypatch):

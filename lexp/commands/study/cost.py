@@ -50,7 +50,7 @@ from lexp.runs.run import Run, run_folder, variant
 from lexp.scoring.memory import spelled
 from lexp.system import runtime
 from lexp.system.errors import ConfigError, NotDefined
-from lexp.training.optim import make_optimizer
+from lexp.training.optim import make_optimizers
 from lexp.training.speed import training_flops
 
 VOCABULARIES = {"bytes": 256, "gpt2": 50257}
@@ -286,7 +286,7 @@ def pilot(settings: TrainConfig, weight: Weight) -> float:
     runtime.prepare_process()
     n_vocabulary = vocabulary(settings.tokenizer)
     model = make_model(settings, n_vocabulary).to(device)
-    optimizer = make_optimizer(model, optim_settings(settings))
+    optimizers = make_optimizers(model, optim_settings(settings))
     attend = make_attend(training_pattern(settings), train_len, model.schemes, device)
     context = runtime.autocast(runtime.choose_precision(settings.precision, device), device)
     objective = make_objective(settings)
@@ -299,8 +299,9 @@ def pilot(settings: TrainConfig, weight: Weight) -> float:
         with context:
             loss = total(*inputs, attend) / sample.n_targets
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         loss.item()  # waits for the device
 
     step()
