@@ -6,7 +6,6 @@ name, in another process or on another machine.
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -45,86 +44,103 @@ def _stop_or_go_on(task: Callable[[Any], None], config: Any) -> None:
         sys.exit(code)
 
 
-def _in_one_process(task: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Return a task that refuses several ranks: they would do the same work in one folder."""
+# The module and function of each command's work; the module also has its `check`.
+WORK = {
+    "train": ("train", "train"),
+    "eval": ("evaluate", "eval_"),
+    "probe": ("probe", "probe"),
+    "analyze": ("analyze", "analyze"),
+    "report": ("report", "report"),
+    "status": ("status", "status"),
+    "study": ("study.command", "study"),
+    "finetune": ("finetune", "finetune_"),
+}
+# Commands that several ranks share; the others would do the same work in one folder.
+SHARED = ("train", "finetune")
 
-    def alone(config: Any) -> None:
-        with report_on_rank_zero():
-            refuse_several(f"lexp {task.__name__.strip('_')}")
-        task(config)
 
-    return alone
+def refuse_early(word: str, config: Any) -> None:
+    """Raise ConfigError for what can be refused before torch is loaded.
+
+    These are settings out of range and, where a command reads runs, a study without any.
+    """
+    from lexp.config import validation
+    from lexp.config.schema import plain
+    from lexp.config.settings import HF, MethodsConfig, ReportConfig
+    from lexp.runs.find import find_runs
+
+    readers: dict[str, Callable[[Any], Any]] = {
+        "train": lambda composed: validation.read_train(plain(composed)),
+        "eval": validation.read_eval,
+        "probe": validation.read_probe,
+        "analyze": validation.read_analyze,
+        "report": validation.read_report,
+        "finetune": validation.read_finetune,
+    }
+    settings = readers[word](config) if word in readers else None
+    if isinstance(settings, MethodsConfig | ReportConfig) and settings.model != HF:
+        find_runs(settings.study_folder)
 
 
-def _say_loading() -> None:
-    """Print on rank 0 that the command loads torch, before it does."""
-    if place().rank == 0:
+def _work(word: str, config: Any, **named: Any) -> None:
+    """Refuse what can be refused at once, then load torch and do the work of a command."""
+
+    def task(composed: Any) -> None:
+        if word not in SHARED:
+            with report_on_rank_zero():
+                refuse_several(f"lexp {word}")
+        refuse_early(word, composed)
+        module, function = WORK[word]
+        getattr(_loaded(module), function)(composed, **named)
+
+    _stop_or_go_on(task, config)
+
+
+def _loaded(module: str) -> Any:
+    """Import a module of lexp.commands; rank 0 says so where it loads torch."""
+    if module != "status" and place().rank == 0:
         say_loading_torch()
+    return import_module(f"lexp.commands.{module}")
 
 
 def _train(config: Any, texts: Any = None) -> None:
     """Train a run. texts: that the launcher `here` keeps open for all runs of its sweep."""
-    _say_loading()
-    from lexp.commands.train import train
-
-    _stop_or_go_on(partial(train, texts=texts), config)
+    _work("train", config, texts=texts)
 
 
 def _eval(config: Any) -> None:
-    _say_loading()
-    from lexp.commands.evaluate import eval_
-
-    _stop_or_go_on(_in_one_process(eval_), config)
+    _work("eval", config)
 
 
 def _probe(config: Any) -> None:
-    _say_loading()
-    from lexp.commands.probe import probe
-
-    _stop_or_go_on(_in_one_process(probe), config)
+    _work("probe", config)
 
 
 def _analyze(config: Any) -> None:
-    _say_loading()
-    from lexp.commands.analyze import analyze
-
-    _stop_or_go_on(_in_one_process(analyze), config)
+    _work("analyze", config)
 
 
 def _report_study(config: Any) -> None:
-    _say_loading()
-    from lexp.commands.report import report
-
-    _stop_or_go_on(_in_one_process(report), config)
+    _work("report", config)
 
 
 def _status(config: Any) -> None:
-    from lexp.commands.status import status
-
-    _stop_or_go_on(_in_one_process(status), config)
+    _work("status", config)
 
 
 def _study(config: Any) -> None:
-    _say_loading()
-    from lexp.commands.study.command import study
-
-    _stop_or_go_on(_in_one_process(study), config)
+    _work("study", config)
 
 
 def _finetune(config: Any) -> None:
-    _say_loading()
-    from lexp.commands.finetune import finetune_
-
-    _stop_or_go_on(finetune_, config)
+    _work("finetune", config)
 
 
-def _check(module: str) -> Callable[[Any], None]:
+def _check(word: str) -> Callable[[Any], None]:
     """Return the check of a command, imported when it is called."""
 
     def check(config: Any) -> None:
-        if module != "status":
-            _say_loading()
-        import_module(f"lexp.commands.{module}").check(config)
+        _loaded(WORK[word][0]).check(config)
 
     return check
 
@@ -132,11 +148,11 @@ def _check(module: str) -> Callable[[Any], None]:
 # What Hydra calls for each command, and what checks a config without doing any work.
 TASKS = {
     "train": (_train, _check("train")),
-    "eval": (_eval, _check("evaluate")),
+    "eval": (_eval, _check("eval")),
     "analyze": (_analyze, _check("analyze")),
     "report": (_report_study, _check("report")),
     "probe": (_probe, _check("probe")),
     "status": (_status, _check("status")),
-    "study": (_study, _check("study.command")),
+    "study": (_study, _check("study")),
     "finetune": (_finetune, _check("finetune")),
 }

@@ -6,7 +6,8 @@ from typing import Any
 from lexp.commands.run_parts import make_objective, make_task
 from lexp.commands.texts import TrainingTexts, text_digests
 from lexp.config.settings import TrainConfig
-from lexp.data import Batches, Store
+from lexp.data import Store
+from lexp.data.batches import Batches
 from lexp.data.remarks import remarks
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import Bytes, Tokenizer

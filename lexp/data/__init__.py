@@ -1,7 +1,9 @@
-"""The path from a corpus to batches: documents -> tokenizer -> memory-mapped store -> windows."""
+"""The path from a corpus to batches: documents -> tokenizer -> memory-mapped store -> windows.
 
-from lexp.data.batches import Batches
+Importing this package must not import torch: settings are checked without it.
+"""
+
 from lexp.data.corpus import Corpus, Split
 from lexp.data.store import Store, Tokens, open_store
 
-__all__ = ["Batches", "Corpus", "Split", "Store", "Tokens", "open_store"]
+__all__ = ["Corpus", "Split", "Store", "Tokens", "open_store"]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from lexp.data import Batches
+from lexp.data.batches import Batches
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tasks.rows import make_rows
 from lexp.model.chunked_cross_entropy import IGNORED

@@ -8,7 +8,7 @@ import pytest
 
 from lexp.cli.main import complete, main, usage
 from support import ROOT
-from support.cli import lexp
+from support.cli import lexp, timed
 from support.config import TINY, dataset
 from support.forked import completed
 
@@ -67,11 +67,14 @@ REFUSED = {
     "eval attention=[full,foo]": ["no attention 'foo'", "blockwise_sinks", "window"],
     "eval name=nothing-there": ["no run in"],
     "eval extension=[]": ["extension=[] (at least one of its choices)"],
-    "eval extension=[longrope]": ["divisors=[...]"],
-    "eval extension=[pi] extension.pi.factor=0.2": ["factor must be", "0.2"],
+    "eval outputs=made extension=[longrope]": ["divisors=[...]"],
+    "eval outputs=made extension=[pi] extension.pi.factor=0.2": ["factor must be", "0.2"],
     "probe probes=[]": ["probes=[] (at least one of its choices)"],
     "probe probes=[passky]": ["no probes 'passky'", "copy, mqar, passkey, recall"],
-    "probe probes=[passkey] probes.passkey.digits=0": ["probes.passkey", "1 to 20 digits, got 0"],
+    "probe outputs=made probes=[passkey] probes.passkey.digits=0": [
+        "probes.passkey",
+        "1 to 20 digits, got 0",
+    ],
     "probe samples=1 seed=-1": ["samples=1 (at least 2)", "seed=-1"],
     "probe lengths=[0] attention=[]": ["lengths: 0", "attention=[]"],
     "probe model=rope name=nothing-there": ["no run in"],
@@ -86,18 +89,30 @@ REFUSED = {
 }
 
 
-STARTED = ("frobnicate", "train modle=xpos", "eval name=nothing-there")
+# In a process of their own, as users start them: refused before torch is loaded.
+STARTED = (
+    "frobnicate", "train modle=xpos", "train lr=-1", "eval name=nothing-there",
+    "eval lengths=[0,-5,abc]",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
     """Some in a process of their own, as the start of Python takes longer than all the rest."""
+    run = tmp_path / "made" / "default" / "run"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
     result = (lexp if line in STARTED else completed)(*line.split(), cwd=tmp_path)
     assert result.returncode == 2, result.stderr
-    lines = result.stderr.strip().removeprefix("lexp: loading torch\n").splitlines()
+    lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("lexp: "), result.stderr
     assert all(part in lines[0] for part in REFUSED[line]) and len(lines[0]) < 1200, lines[0]
     assert not (tmp_path / "outputs").exists()
+
+
+def test_status_needs_no_torch(tmp_path):
+    result, _, loaded = timed("status", cwd=tmp_path)
+    assert result.returncode == 2 and "no run in" in result.stderr and "torch" not in loaded
 
 
 def test_bad_data_is_exit_code_3_and_names_the_file(own_texts, tmp_path):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexp.data import Batches, Corpus, open_store
+from lexp.data import Corpus, open_store
+from lexp.data.batches import Batches
 from lexp.data.corpus import SPLITS, Document
 from lexp.data.hub import Hub, parse_split
 from lexp.data.stdlib import Stdlib, split_of

@@ -19,7 +19,7 @@ import torch
 
 import lexp.distributed.shards  # noqa: F401  (slow to import: once, not in every fork)
 from lexp.commands.train import train
-from lexp.data import Batches
+from lexp.data.batches import Batches
 from lexp.distributed import failure_monitor, group
 from lexp.model import transformer as model
 from lexp.model.transformer import Transformer

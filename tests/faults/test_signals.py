@@ -9,7 +9,8 @@ import pytest
 
 from lexp.commands import train as task
 from lexp.commands.train import train
-from lexp.data import Batches, store
+from lexp.data import store
+from lexp.data.batches import Batches
 from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.scoring.scorer import Scorer
