@@ -11,7 +11,7 @@ from lexp.attention.bidirectional import BidirectionalAttention, BidirectionalSi
 from lexp.attention.call import AttentionFunction, AttentionInput
 from lexp.attention.chunked import Chunked, ChunkSizes
 from lexp.attention.flex import Flex
-from lexp.attention.tiles import Tiles, TileSizes
+from lexp.attention.tiles import Tiles, TileSizes, takes_tiles
 from lexp.pattern import Banded, Pattern, TwoSided
 from lexp.position import Position
 from lexp.system.errors import NotDefined
@@ -66,9 +66,8 @@ def make_layer(
         return BidirectionalAttention(
             pattern, seq_len, position, device, lengths, sizes.bidirectional
         )
-    if isinstance(pattern, Banded) and not (
-        position.has_attention_weights or position.samples_positions
-    ):
+    if takes_tiles(pattern, position, device):
+        assert isinstance(pattern, Banded), "tiles take no other"
         return Tiles(pattern, seq_len, position, device, sizes.tiles)
     return Chunked(pattern, seq_len, position, device, sizes.chunks)
 

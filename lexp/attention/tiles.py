@@ -11,7 +11,8 @@ Positions are counted from each tile's first query. For a shift-invariant scheme
 nothing but the rounding, and it is what keeps xPos exact at any distance from the origin. For the
 other schemes positions are counted from the text's first token; their queries and keys are rotated
 before they are cut into tiles.
-Which kernel then computes a tile is said by `choose_kernel` in lexp.attention.kernels.
+Which kernel then computes a tile is said by `choose_kernel` in lexp.attention.kernels; with sink
+logits it is that of lexp.attention.cpu.sinks.
 """
 
 import math
@@ -24,6 +25,7 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from lexp.attention.call import AttentionFunction, AttentionInput
+from lexp.attention.cpu.sinks import attend_with_sinks
 from lexp.attention.heads import for_each_query
 from lexp.attention.kernels import Case, ChooseKernel, choose_kernel
 from lexp.attention.layouts import (
@@ -176,6 +178,17 @@ def choose_layout(pattern: Pattern, position: Position, n_groups: int) -> Layout
     return CumulativeGateBias() if position.by_token else PairwiseBias()
 
 
+def takes_tiles(pattern: Pattern, position: Position, device: torch.device) -> bool:
+    """Return whether tiles compute a scheme under a pattern: softmax over a band at 0 .. T-1.
+
+    Sinks may take part in the softmax where the kernel returns its log-sum-exp, without biases.
+    """
+    if not isinstance(pattern, Banded) or position.samples_positions:
+        return False
+    with_sinks = position.sink_logits() is not None and not position.has_bias
+    return not position.has_attention_weights or (with_sinks and device.type == "cpu")
+
+
 class Tiles(AttentionFunction):
     """Fast attention of softmax over a band of keys.
 
@@ -191,7 +204,7 @@ class Tiles(AttentionFunction):
         sizes: TileSizes = TileSizes(),
         choose: ChooseKernel = choose_kernel,
     ):
-        if position.has_attention_weights or position.samples_positions:
+        if not takes_tiles(pattern, position, device):
             raise ValueError(f"{position.title}: tiles are for softmax over 0 .. T-1")
         self.tiling = make_tiling(pattern, seq_len, position, device, sizes)
         self.layout = choose_layout(pattern, position, len(self.tiling.groups))
@@ -208,8 +221,10 @@ class Tiles(AttentionFunction):
             q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
             factors = None
         row = self._row(bias, q) if isinstance(self.layout, ToeplitzBias) else None
+        sinks = position.sink_logits()
         outputs = [
-            self._group(group, q, k, v, bias, row, factors, scale) for group in self.tiling.groups
+            self._group(group, q, k, v, bias, row, factors, scale, sinks)
+            for group in self.tiling.groups
         ]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
@@ -229,6 +244,7 @@ class Tiles(AttentionFunction):
         row: Tensor | None,
         factors: Factors | None,
         scale: float,
+        sinks: Tensor | None,
     ) -> Tensor:
         """Return the output of a group's rows [B, H, n_tiles * rows, D]."""
         tiling, batch = self.tiling, q.shape[0]
@@ -249,8 +265,12 @@ class Tiles(AttentionFunction):
             values = self._values(bias, pair, mask)
         else:
             values = q.new_zeros(()) if tiling.mask is None else tiling.mask[query, key]
-        kernel = self.choose(self.layout, Case.of(q, k, v, values))
-        return unfold(kernel(q, k, v, values, self.layout, scale), group, batch)
+        if sinks is not None:
+            out = attend_with_sinks(q, k, v, values, self.layout, scale, sinks)
+        else:
+            kernel = self.choose(self.layout, Case.of(q, k, v, values))
+            out = kernel(q, k, v, values, self.layout, scale)
+        return unfold(out, group, batch)
 
     def _values(self, bias: Bias, pair: Pair, mask: Tensor | None) -> Tensor:
         """Return the biases of a group's tiles in the layout; mask: of a bounded pattern."""

@@ -194,6 +194,14 @@ class Position(nn.Module):
         """
         return None
 
+    def sink_logits(self) -> Tensor | None:
+        """Return one logit per head [H] if attention_weights() is softmax with that much added.
+
+        The sum of exponentials then has one summand more, and no bias is learned: a kernel that
+        returns its log-sum-exp can compute it.
+        """
+        return None
+
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
         """Return a function in place of softmax, for schemes that need whole rows of scores.
 

@@ -93,6 +93,11 @@ class Wrapper(Position):
         """Delegate to the inner scheme."""
         return self.inner.rotary_factors_ahead(q_pos, k_pos, seq_len)
 
+    def sink_logits(self) -> Tensor | None:
+        """Delegate to the inner scheme, unless a subclass has weights of its own."""
+        own = type(self).attention_weights is not Wrapper.attention_weights
+        return None if own else self.inner.sink_logits()
+
     def bias(self, x: Tensor) -> Bias | None:
         """Delegate to the inner scheme."""
         return self.inner.bias(x)
@@ -191,6 +196,10 @@ class Sum(Position):
             return total
 
         return added
+
+    def sink_logits(self) -> Tensor | None:
+        """Return the logits of the one part that has weights, if it has any."""
+        return next((p.sink_logits() for p in self.parts if p.has_attention_weights), None)
 
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
         """Return the weights of the one part that has some."""

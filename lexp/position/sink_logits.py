@@ -24,6 +24,10 @@ class SinkLogits(Position):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(n_heads))
 
+    def sink_logits(self) -> Tensor:
+        """Return the logits [H]."""
+        return self.logits
+
     def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Return softmax with the sink's column, which is cut off."""
         logits = self.logits

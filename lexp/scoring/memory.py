@@ -13,7 +13,7 @@ import torch
 
 from lexp.attention import BidirectionalSizes, ChunkSizes, layer_pairs
 from lexp.attention.layouts import BandMask, PairwiseBias
-from lexp.attention.tiles import choose_layout, cut
+from lexp.attention.tiles import choose_layout, cut, takes_tiles
 from lexp.model.mixer.recurrence import CHUNK
 from lexp.model.mixer.recurrent import ROWS
 from lexp.model.transformer import Block, Transformer
@@ -59,12 +59,9 @@ def _attention_bytes(model: Transformer, pattern: Pattern, position: Position, s
     if isinstance(pattern, TwoSided):
         # The biases of one tile in their row, as a matrix, and masked.
         return rotated + 4 * 4 * min(n_heads * size * size, BidirectionalSizes().max_mask)
-    if (
-        not isinstance(pattern, Banded)
-        or position.has_attention_weights
-        or position.samples_positions
-    ):
+    if not takes_tiles(pattern, position, model.head.weight.device):
         return 8 * 4 * ChunkSizes().cpu_scores
+    assert isinstance(pattern, Banded), "tiles take no other"
     groups = cut(pattern, size, position)
     layout = choose_layout(pattern, position, len(groups))
     if isinstance(layout, BandMask):
