@@ -1,4 +1,4 @@
-"""The sections of `lexp report` beside those on protocols: training, instruments, a study."""
+"""The sections of `lexp report` other than those on protocols: training, instruments, a study."""
 
 import json
 import sys
@@ -106,7 +106,7 @@ def study_section(
     analyses: Sequence[AnalysisResult],
     notes: Mapping[str, str],
 ) -> Section | None:
-    """Return what a study claims and expects beside what was found; None without `lexp study`.
+    """Return what a study claims and expects next to what was found; None without `lexp study`.
 
     notes: by run, what tells its variant apart.
     """

@@ -118,7 +118,7 @@ def make_entry(config: TrainConfig, entry: LayerConfig, where: str) -> LayerEntr
     if entry.mixer is not None:
         make_mixer = MakeMixer(entry.mixer, f"{where}.mixer")
         mixer = make_mixer()
-        refuse_beside_mixer(entry, mixer, where)
+        refuse_useless(entry, mixer, where)
         if not mixer.attends:
             if pattern.two_sided:
                 raise ConfigError(
@@ -148,7 +148,7 @@ def with_sinks(make_position: Callable[[], Position], sinks: Node) -> Position:
         raise ConfigError(f"trunk.sinks: not with {position.title}: {reason}") from None
 
 
-def refuse_beside_mixer(entry: LayerConfig, mixer: Mixer, where: str) -> None:
+def refuse_useless(entry: LayerConfig, mixer: Mixer, where: str) -> None:
     """Raise ConfigError for parts of attention in an entry whose mixer has no use for them."""
     if entry.output_gate is not None:
         name = type(mixer).__name__

@@ -25,7 +25,7 @@ def entry_problems(model: ModelConfig, raw: dict[str, Any]) -> list[str]:
         return [] if is_whole else ["model (needs a position, a mixer or layers)"]
     if not model.layers or not isinstance(raw["layers"], list):
         return [f"model.layers={raw['layers']!r} (a list of at least one entry)"]
-    problems = [f"model.{key} beside model.layers (in an entry of the list)" for key in one]
+    problems = [f"model.{key} together with model.layers (in an entry of the list)" for key in one]
     for n, entry in enumerate(raw["layers"]):
         unknown = sorted(str(key) for key in entry if key not in ENTRY)
         if unknown:

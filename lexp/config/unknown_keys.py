@@ -41,6 +41,8 @@ SYNONYMS = {
     "size.n_heads": "heads n_head num_heads num_attention_heads",
     "size.d_ff": "ffn_dim intermediate_size d_mlp",
     "trunk": "backbone",
+    "trunk.n_kv_heads": "num_key_value_heads n_kv_heads kv_heads num_kv_heads key_value_heads "
+    "n_head_kv n_local_kv_heads num_query_groups",
     "accumulation": "grad_accum gradient_accumulation_steps grad_accumulation accumulate "
     "accumulate_grad_batches gradient_accumulation",
     "save_every": "save_steps save_interval checkpoint_every checkpoint_interval ckpt_every",
@@ -105,15 +107,20 @@ def _choices_with(key: str) -> list[str]:
 
 
 def _meant(word: str, keys: list[str], above: str) -> list[str]:
-    """Return the keys below `above` that a word may stand for, the likeliest first."""
-    inside = [key.removeprefix(above) for key in keys if key.startswith(above)]
-    shown = _letters(word)
-    called = [key for key, words in SYNONYMS.items() if shown in _letters(words).split()]
-    found = [key for key in called if key in inside] if not above else []
-    if not found:  # the last part of a longer key, or of one that is written almost so
-        found = [key for key in inside if key.rpartition(".")[2] == word]
-    found = found or difflib.get_close_matches(word, inside, n=3)
-    return [f"{above}{key}" for key in found[:3]]
+    """Return the keys that a word below `above` may stand for, the likeliest first.
+
+    In order: other tools' words for keys below it, the last part of a longer key there, other
+    tools' words for any key, and keys there that are written almost so.
+    """
+    inside, shown = [key for key in keys if key.startswith(above)], _letters(word)
+    words = [key for key, said in SYNONYMS.items() if shown in _letters(said).split()]
+    called = [key for key in words if key in keys]
+    found = [key for key in called if key.startswith(above)]
+    found = found or [key for key in inside if key.rpartition(".")[2] == word] or called
+    if not found:
+        almost = difflib.get_close_matches(word, [key.removeprefix(above) for key in inside], n=3)
+        found = [f"{above}{key}" for key in almost]
+    return found[:3]
 
 
 def _letters(words: str) -> str:

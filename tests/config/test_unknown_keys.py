@@ -33,6 +33,13 @@ SAID = {
     "train learning_rate=1": "lr (peak learning rate)",
     "train gpus=2": "parallel (with several ranks (torchrun, srun)",
     "train n_layers=2": "size.n_layers",
+    "train n_kv_heads=2": "trunk.n_kv_heads",
+    "train num_key_value_heads=2": "trunk.n_kv_heads",
+    "train trunk.num_key_value_heads=2": "trunk.n_kv_heads",
+    "train size.n_kv_heads=2": "trunk.n_kv_heads",
+    "train model.num_key_value_heads=2": "trunk.n_kv_heads",
+    "train size.hidden_size=64": "size.d_model",
+    "train size.learning_rate=1": "lr (peak learning rate)",
     "train weight_decay=0.1": "optim.weight_decay (of weight matrices)",
     "train modle=xpos": "model",
     "train model=xpos model.position.gama=1": "model.position.gamma",
@@ -134,7 +141,8 @@ def test_no_word_is_a_key_of_the_command_that_it_leads_to():
     known = {"optim"}
     for path in [*ROOT.glob("conf/*.yaml")]:
         known |= {key.name for key in (*keys(path), *default_choices(path))}
-    known |= {f"size.{key.name}" for key in keys(ROOT / "conf/size/nano.yaml")}
+    for group, choice in (("size", "nano"), ("trunk", "gpt")):
+        known |= {f"{group}.{key.name}" for key in keys(ROOT / f"conf/{group}/{choice}.yaml")}
     assert set() == set(SYNONYMS) - known
 
 

@@ -182,7 +182,7 @@ def test_the_flex_kernel_has_nothing_against_layers_without_attention():
 
 
 REFUSED = {
-    "+model.position._target_=lexp.position.NoPE": "model.position beside model.layers",
+    "+model.position._target_=lexp.position.NoPE": "model.position together with model.layers",
     "+model.layers.1.mixr.a=1": "model.layers[1].mixr (an entry has position, pattern, mixer, ",
     "model.layers=[]": "model.layers=[] (a list of at least one entry)",
     "~model.layers": "model (needs a position, a mixer or layers)",
