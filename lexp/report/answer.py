@@ -1,7 +1,8 @@
 """The sentences that a report opens with, made from reach, gain and paired differences.
 
 A sentence says what is not known rather than nothing, and what to type to find out. Long lists are
-cut to their beginning and a count: the tables have the rest.
+cut to their beginning and a count: the tables have the rest. Names are whole, for two of them could
+differ at their ends alone.
 """
 
 import math
@@ -16,8 +17,6 @@ from lexp.system.text import counted
 
 # A list of more names than FEW is cut to its first MOST; one of more groups than GROUPS to those.
 FEW, MOST, GROUPS = 6, 2, 4
-# The longest name that is shown whole, in characters.
-LONGEST_NAME = 40
 
 
 def answer(claims: Sequence[Claim], baseline: Comparisons, n_models: int) -> tuple[str, ...]:
@@ -89,7 +88,7 @@ def _further(claims: Sequence[Claim], plain: Sequence[Claim]) -> str:
             best[key] = claim
     groups: dict[str, list[str]] = {}
     for claim in sorted(best.values(), key=_multiple, reverse=True):
-        words = f"{_short(claim.series.plain_method)} {_reach_text(claim, False)}"
+        words = f"{claim.series.plain_method} {_reach_text(claim, False)}"
         groups.setdefault(words, []).append(_model(claim.series))
     parts = [f"{words} ({_listed(names, 1)})" for words, names in groups.items()]
     return f"Further with a method: {'; '.join(_cut(parts, 'group'))}." if parts else ""
@@ -161,7 +160,7 @@ def _gains(claims: Sequence[Claim]) -> str:
 
 def _against_baseline(family: Comparisons, n_models: int) -> str:
     """Say which models are surely better or worse than the baseline, by the same method."""
-    at, name = family.length, _short(family.against)
+    at, name = family.length, family.against
     if n_models < 2:
         return ""
     if not family.differences:
@@ -226,15 +225,11 @@ def _trained(claims: Iterable[Claim]) -> str:
 def _model(series: ResultSeries) -> str:
     """Return the name of a row without its method."""
     note = f"({series.note})" if ", " in series.note else series.note
-    return _short(" ".join(filter(None, (series.model, note, series.where))))
+    return " ".join(filter(None, (series.model, note, series.where)))
 
 
 def _row(series: ResultSeries) -> str:
-    return _short(f"{series.name} {series.method}")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    return f"{series.name} {series.method}"
 
 
 def _listed(names: Iterable[str], most: int = MOST) -> str:

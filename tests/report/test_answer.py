@@ -259,6 +259,18 @@ def test_the_answer_for_3_and_for_39_models_fits_a_screen(study):
     assert "By chance, about 2 of 78 would be." in shown[2]
 
 
+def test_long_names_that_differ_at_their_ends_stay_apart(study):
+    three_models(study)
+    all_series = make_series(read_newest(study.folder, EVALUATIONS), {})
+    stem = "rope_with_a_base_of_ten_thousand_and_a_factor_of_"
+    long = {"rope": f"{stem}2", "xpos": f"{stem}4"}
+    named = [replace(n, model=long.get(n.model, n.model)) for n in all_series]
+    models = against_baseline(named, LONGEST, "alibi")
+    shown = " ".join(answer(claims(named, 0.05), models, 3))
+    assert f"{stem}4 2x, {stem}2 1x" in shown
+    assert f"worse {stem}2 full (+0.4688) and {stem}4 full (+0.0938)" in shown
+
+
 def test_the_command_prints_the_answer_the_link_and_what_is_next(study, capsys):
     three_models(study)
     page = (study.report() / "report.html").resolve().as_uri()
