@@ -14,8 +14,8 @@ COMMANDS = ("train", "eval", "probe", "analyze", "report", "status", "study", "f
 # The order of the sections, and how a choice of the group is typed.
 GROUPS = {
     "model": "model={}", "trunk": "trunk={}", "size": "size={}", "dataset": "dataset={}",
-    "tokenizer": "tokenizer={}", "objective": "objective={}", "task": "task={}",
-    "task/glue": "task=glue/{}",
+    "tokenizer": "tokenizer={}", "reading": "reading={}", "objective": "objective={}",
+    "task": "task={}", "task/glue": "task=glue/{}",
     "attention": "'attention=[{}]'", "extension": "'extension=[{}]'", "protocol": "'protocol=[{}]'",
     "probes": "'probes=[{}]'", "instruments": "'instruments=[{}]'", "study": "study={}",
     "hydra/launcher": "hydra/launcher={}", "debug": "+debug={}",

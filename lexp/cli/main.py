@@ -172,7 +172,7 @@ def run(word: str, arguments: list[str]) -> None:
     guard.install()
     register_schemas()
     for argument in arguments if word == "train" else []:
-        if re.match(r"(model|trunk|size|dataset|tokenizer|objective)=\[", argument):
+        if re.match(r"(model|trunk|size|dataset|tokenizer|reading|objective)=\[", argument):
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
     if place().size > 1:

@@ -29,16 +29,22 @@ class TrainingTexts:
     """
 
     _corpora: dict[str, Corpus] = field(default_factory=dict)
-    _stores: dict[tuple[str, str, Path], Store] = field(default_factory=dict)
+    _stores: dict[tuple[str, str, Path, bool], Store] = field(default_factory=dict)
 
-    def load(self, dataset: Node, tokenizer: Node, cache: Path) -> tuple[Corpus, Store]:
-        """Return a corpus, tokenised; its vocabulary is trained or fetched at its first use."""
-        key = digest(dataset.values), digest(tokenizer.values), cache
+    def load(
+        self, dataset: Node, tokenizer: Node, cache: Path, with_end: bool = False
+    ) -> tuple[Corpus, Store]:
+        """Return a corpus, tokenised; its vocabulary is trained or fetched at its first use.
+
+        with_end: the vocabulary needs a token that ends texts; DataError if it has none.
+        """
+        key = digest(dataset.values), digest(tokenizer.values), cache, with_end
         corpus = self._corpora.get(key[0]) or make_corpus(dataset)
         if key not in self._stores:
             folder, spec = make_folder(cache), tokenizer.build(TokenizerSpec, "tokenizer")
+            load = spec.load_with_end if with_end else spec.load
             with enough_memory(dataset.name):
-                self._stores[key] = open_store(corpus, spec.load(corpus, folder), folder)
+                self._stores[key] = open_store(corpus, load(corpus, folder), folder)
             self._corpora[key[0]] = corpus
         return corpus, self._stores[key]
 

@@ -18,6 +18,7 @@ from lexp.commands.run_parts import (
     make_model,
     make_objective,
     make_positions,
+    make_reading,
     make_task,
     own_code,
     refuse_for_task,
@@ -74,6 +75,7 @@ def check(config: DictConfig) -> TrainConfig:
     settings = read_train(plain(config))
     check_profile(settings.profile_steps, settings.n_steps)
     make_dims(settings)
+    make_reading(settings)
     _check_layers(settings)
     _source(settings)
     vocabulary = settings.tokenizer.build(TokenizerSpec, "tokenizer")

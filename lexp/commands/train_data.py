@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lexp.commands.run_parts import make_objective, make_task
+from lexp.commands.run_parts import make_objective, make_reading, make_task
 from lexp.commands.texts import TrainingTexts, text_digests
 from lexp.config.settings import TrainConfig
 from lexp.data import Store
-from lexp.data.batches import Batches
 from lexp.data.remarks import remarks
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import Bytes, Tokenizer
@@ -34,7 +33,8 @@ def open_training_data(
     """Return what a run is trained on; texts are tokenised at their first use, on rank 0."""
     if task := make_task(settings.dataset):
         return _of_task(settings, task)
-    named = settings.dataset, settings.tokenizer, settings.cache
+    reading = make_reading(settings)
+    named = settings.dataset, settings.tokenizer, settings.cache, reading.needs_end
     corpus, store = group.after_rank_0(lambda: texts.load(*named))
     objective, tokenizer = make_objective(settings), store.tokenizer
     for split in ("train", "validation"):
@@ -43,9 +43,8 @@ def open_training_data(
                 f"dataset.{split} of {settings.dataset.name} has no documents (with dataset=text, "
                 "dataset.path=FOLDER splits one folder)"
             )
-    windows = Batches(
-        store.splits["train"], settings.train_len, batch_size(settings), settings.seed
-    )
+    sizes = settings.train_len, batch_size(settings), settings.seed
+    windows = reading.open(store.splits["train"], tokenizer.end, *sizes)
     return TrainingData(
         tokenizer=tokenizer,
         batches=TextBatches(windows, objective, settings.seed, tokenizer.vocab_size),

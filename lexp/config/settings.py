@@ -36,6 +36,10 @@ class Node:
         return build(self.values, expected, where)
 
 
+# What runs of before lexp had other readings were trained with.
+DOCUMENTS = Node({"name": "documents", "_target_": "lexp.data.reading.Documents"})
+
+
 def build_all(
     nodes: Mapping[str, Node], expected: type[T], group: str, label_of: Callable[[T], str]
 ) -> tuple[T, ...]:
@@ -221,6 +225,7 @@ class TrainConfig(RunConfig):
     tensorboard: bool
     one_batch: bool
     profile_steps: int | None
+    reading: Node = DOCUMENTS
 
     @property
     def n_steps(self) -> int:

@@ -26,6 +26,7 @@ class Hub(Corpus):
     a commit at the first use, and the commit is part of the fingerprint.
     train, validation, test: hub split names, rows of one (`train[1000:2000]`), or None.
     column: the field that holds the text. max_documents: how many of each split are read, or None.
+    reading: how training reads it unless the run says so; not read here.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Hub(Corpus):
         test: str | None = "test",
         column: str = "text",
         max_documents: int | None = None,
+        reading: dict | None = None,
     ):
         self.path, self.config, self.revision = path, config, revision
         self.splits: dict[Split, str | None] = {

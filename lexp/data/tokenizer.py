@@ -22,6 +22,13 @@ from lexp.system.reading import own_file_exists, read_text
 
 # Ids have to be rows of an embedding; none of 16 million is trained.
 MOST_IDS = 1 << 24
+# Tokens that end a text in published vocabularies, in the order in which they are looked for:
+# GPT-2, GPT-NeoX and Qwen; Llama 3; Llama 2, Mistral and T5; Gemma; others; DeepSeek.
+# tokenizer=bpe takes the first.
+END_TOKENS = (
+    "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)  # fmt: skip
 # In bytes; no word of a text with spaces is that long, and its vocabulary is the same without.
 LONGEST_PIECE = 1000
 
@@ -38,10 +45,14 @@ class Encoded(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """A fixed vocabulary; `digest` changes whenever any text would be tokenised differently."""
+    """A fixed vocabulary; `digest` changes whenever any text would be tokenised differently.
+
+    end: id of the token that ends a text; None: it has none. `encode` never adds it.
+    """
 
     vocab_size: int
     digest: str
+    end: int | None
 
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Cut each text into tokens; no special tokens are added."""
@@ -57,6 +68,7 @@ class Bytes:
 
     vocab_size = 256
     digest = "bytes"
+    end: int | None = 0
 
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Return one token per byte."""
@@ -97,6 +109,8 @@ class Subwords:
             raise DataError(f"{self._origin}: {error}") from None
         self._restorer = TextRestorer(self._fast, json_text)
         self._json = json_text
+        ids = (self._fast.token_to_id(token) for token in END_TOKENS)
+        self.end: int | None = next((id_ for id_ in ids if id_ is not None), None)
         self.digest = hashlib.sha256(json_text.encode()).hexdigest()
 
     def encode(self, texts: list[str]) -> list[Encoded]:
@@ -174,6 +188,16 @@ class TokenizerSpec:
         """Return the tokenizer; `cache` holds trained vocabularies."""
         raise NotImplementedError
 
+    def load_with_end(self, corpus: Corpus, cache: Path) -> Tokenizer:
+        """Return the tokenizer with a token that ends texts; DataError if it has none."""
+        tokenizer = self.load(corpus, cache)
+        if tokenizer.end is None:
+            raise DataError(
+                "reading=packed puts a token between documents, and this tokenizer has none that "
+                f"ends a text ({', '.join(END_TOKENS)}); use reading=padded or reading=documents"
+            )
+        return tokenizer
+
 
 class BytesSpec(TokenizerSpec):
     """The vocabulary of tokenizer=bytes."""
@@ -193,16 +217,24 @@ class BPESpec(TokenizerSpec):
 
     def load(self, corpus: Corpus, cache: Path) -> Tokenizer:
         """Read the cached vocabulary, or train it."""
+        return Subwords(*self._trained(corpus, cache))
+
+    def load_with_end(self, corpus: Corpus, cache: Path) -> Tokenizer:
+        """Return the vocabulary with one more token, which ends texts."""
+        json_text, path = self._trained(corpus, cache)
+        return Subwords(with_token(json_text, END_TOKENS[0]), path)
+
+    def _trained(self, corpus: Corpus, cache: Path) -> tuple[str, str]:
+        """Return the JSON of the vocabulary, and the path of its file."""
         path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-3.json"
         if not own_file_exists(path):
             progress = TextProgress("training a BPE vocabulary", corpus.n_bytes())
             texts = (document.text for document in progress.follow(corpus.documents("train")))
             write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})
         try:
-            json_text = read_sealed(path)["tokenizer"]
+            return read_sealed(path)["tokenizer"], str(path)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} cannot be read ({error}); delete it") from None
-        return Subwords(json_text, str(path))
 
 
 class FileSpec(TokenizerSpec):
@@ -275,6 +307,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> str:
     )
     fast.train_from_iterator(_counted(texts), trainer)
     fast.pre_tokenizer = words
+    return fast.to_str()
+
+
+def with_token(json_text: str, token: str) -> str:
+    """Return the JSON of a vocabulary with one more token, whose id follows the last."""
+    from tokenizers import Tokenizer as Fast
+
+    fast = Fast.from_str(json_text)
+    fast.add_special_tokens([token])
     return fast.to_str()
 
 

@@ -6,7 +6,10 @@ a key can be added to lexp without new names for the runs that do not use it.
 
 from typing import Any
 
-USUAL = {"init_from": None, "kernel": "tiles", "one_batch": False}
+USUAL = {
+    "init_from": None, "kernel": "tiles", "one_batch": False,
+    "reading": {"name": "documents", "_target_": "lexp.data.reading.Documents"},
+}  # fmt: skip
 # The values of conf/trunk/gpt.yaml.
 GPT = {
     "name": "gpt", "norm": {"_target_": "lexp.model.trunk.LayerNorm"},

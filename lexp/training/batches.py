@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tasks.rows import make_rows
 from lexp.model.chunked_cross_entropy import IGNORED
@@ -37,14 +37,10 @@ class TextBatches:
         return self.objective.make_batch(windows, step, self.seed, self.vocab_size)
 
     def in_words(self, n_tokens: int) -> list[str]:
-        """Return the epochs, and the tokens of documents that are too short."""
-        train_len = self.windows.train_len
-        lines = [f"{n_tokens / (self.windows.n_windows * train_len):.2f} epochs"]
-        if n_left_out := self.windows.n_left_out_tokens:
-            lines.append(
-                f"  left out: {n_left_out} tokens in documents shorter than {train_len + 1}"
-            )
-        return lines
+        """Return the epochs, and what is to be said of the tokens."""
+        windows = self.windows
+        epochs = n_tokens / (windows.n_windows * windows.length)
+        return [f"{epochs:.2f} epochs", *(f"  {line}" for line in windows.remarks())]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from lexp.attention import MakeAttend, make_attend
+from lexp.data.reading import Windows
+from lexp.model.chunked_cross_entropy import IGNORED
 from lexp.model.transformer import Transformer
 from lexp.pattern import Bidirectional, Full, Pattern
 from lexp.scoring.protocol import Masked, Protocol, Segments
@@ -38,8 +40,8 @@ class Objective:
     protocol: Protocol  # of validation
     n_extra: int = 0  # tokens in addition to the tokenizer's, after them
 
-    def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
-        """Return the batch of windows [B, T + 1]; a pure function, so that runs resume exactly."""
+    def make_batch(self, windows: Windows, step: int, seed: int, vocab_size: int) -> Batch:
+        """Return the batch of windows; a pure function, so that runs resume exactly."""
         raise NotImplementedError
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
@@ -64,9 +66,14 @@ class CausalLM(Objective):
     pattern = Full()
     protocol = Segments()
 
-    def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
-        """Return all tokens but the last as inputs, and all but the first as targets."""
-        return Batch((windows[:, :-1], windows[:, 1:]), windows[:, 1:].numel())
+    def make_batch(self, windows: Windows, step: int, seed: int, vocab_size: int) -> Batch:
+        """Return all tokens but the last as inputs; all but the first that are targets as such."""
+        tokens = torch.from_numpy(windows.tokens)
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        if windows.is_target is None:
+            return Batch((inputs, targets), targets.numel())
+        targets = targets.masked_fill(~torch.from_numpy(windows.is_target), IGNORED)
+        return Batch((inputs, targets), int(windows.is_target.sum()))
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Return the loss summed over all tokens."""
@@ -106,12 +113,13 @@ class MaskedLM(Objective):
             )
         self.share, self.mask, self.random = share, mask, random
 
-    def make_batch(self, windows: Tensor, step: int, seed: int, vocab_size: int) -> Batch:
+    def make_batch(self, windows: Windows, step: int, seed: int, vocab_size: int) -> Batch:
         """Return inputs, targets and which targets are chosen, each [B, T].
 
-        The last token of a window is left out: windows are those of causal training.
+        The last token of a window is left out: windows are those of causal training, of which all
+        tokens are targets.
         """
-        targets = windows[:, :-1]
+        targets = torch.from_numpy(windows.tokens)[:, :-1]
         n_rows, n = targets.shape
         n_chosen = max(1, round(self.share * n))
         # A seed of three numbers, because the order of texts is drawn from one of two.

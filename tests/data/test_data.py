@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lexp.data import Corpus, open_store
-from lexp.data.batches import Batches
 from lexp.data.corpus import SPLITS, Document
 from lexp.data.hub import Hub, parse_split
+from lexp.data.reading import DocumentBatches
 from lexp.data.stdlib import Stdlib, split_of
 from lexp.data.text import TextFiles
 from lexp.data.tokenizer import (
@@ -337,12 +337,13 @@ def store_of(tmp_path: Path, texts: list[str]):
 
 def test_batches_are_a_pure_function_of_seed_and_step(tmp_path: Path):
     tokens = store_of(tmp_path, ["".join(map(chr, range(32, 120))) * 5, "abc" * 100])
-    one = Batches(tokens, 16, 4, seed=3)
-    forward = [one.batch(step) for step in range(30)]
-    fresh = Batches(tokens, 16, 4, seed=3)
+    one = DocumentBatches(tokens, 16, 4, seed=3)
+    forward = [one.batch(step).tokens for step in range(30)]
+    fresh = DocumentBatches(tokens, 16, 4, seed=3)
     for step in (29, 3, 17, 0):
-        assert fresh.batch(step).equal(forward[step])
-    assert not Batches(tokens, 16, 4, seed=4).batch(0).equal(forward[0])
+        assert np.array_equal(fresh.batch(step).tokens, forward[step])
+    other = DocumentBatches(tokens, 16, 4, seed=4).batch(0).tokens
+    assert not np.array_equal(other, forward[0])
 
 
 def test_an_epoch_predicts_each_token_at_most_once_within_documents(tmp_path: Path):
@@ -350,27 +351,28 @@ def test_an_epoch_predicts_each_token_at_most_once_within_documents(tmp_path: Pa
     first = "".join(map(chr, range(100)))
     second = "".join(map(chr, range(100, 128)))
     tokens = store_of(tmp_path, [first, second, "short"])
-    batches = Batches(tokens, 9, 1, seed=0)
+    batches = DocumentBatches(tokens, 9, 1, seed=0)
     assert batches.n_windows == 99 // 9 + 27 // 9
-    assert batches.n_left_out_tokens == 5
+    # Of 133 tokens 5 are in a document of less than 10.
+    assert batches.remarks() == ["left out: 3.8 % of the tokens (documents shorter than 10)"]
     for epoch in range(3):
         rows = [
-            batches.batch(step)[0].tolist()
+            batches.batch(step).tokens[0].tolist()
             for step in range(epoch * batches.n_windows, (epoch + 1) * batches.n_windows)
         ]
         for row in rows:
             assert np.diff(row).tolist() == [1] * 9  # no window crosses a document
         targets = [id_ for row in rows for id_ in row[1:]]
         assert len(targets) == len(set(targets)) == 9 * batches.n_windows
-    orders = [[batches.batch(e * 14 + s)[0, 0].item() for s in range(14)] for e in range(2)]
+    orders = [[batches.batch(e * 14 + s).tokens[0, 0].item() for s in range(14)] for e in range(2)]
     assert orders[0] != orders[1]
 
 
 def test_fewer_windows_than_a_batch_is_an_error(tmp_path: Path):
     tokens = store_of(tmp_path, ["x" * 33])
-    assert Batches(tokens, 16, 2, seed=0).batch(5).shape == (2, 17)
+    assert DocumentBatches(tokens, 16, 2, seed=0).batch(5).tokens.shape == (2, 17)
     with pytest.raises(DataError, match=r"2 windows .* one batch needs 3 .*33 tokens"):
-        Batches(tokens, 16, 3, seed=0)
+        DocumentBatches(tokens, 16, 3, seed=0)
 
 
 def test_books_where_they_are(books: Path):

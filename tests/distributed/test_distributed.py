@@ -19,7 +19,7 @@ import torch
 
 import lexp.distributed.shards  # noqa: F401  (slow to import: once, not in every fork)
 from lexp.commands.train import train
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.distributed import failure_monitor, group
 from lexp.model import transformer as model
 from lexp.model.transformer import Transformer
@@ -190,7 +190,7 @@ def test_ranks_share_the_sample_ids_of_one_process(tiny, tmp_path, n_ranks):
     assert len(wanted) == 10 and len(seen[0]) == 20
     for step, batch in enumerate(wanted):
         parts = [own[2 * step + part] for part in range(2) for own in seen]
-        assert torch.equal(torch.cat(parts), batch)
+        assert torch.equal(torch.cat(parts), torch.from_numpy(batch.tokens))
 
 
 def test_a_run_goes_on_with_other_ranks_and_the_other_strategy(tiny, tmp_path):

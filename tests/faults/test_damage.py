@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lexp.commands.train import train
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.evaluate import EVALUATIONS
 from lexp.results import read
 from lexp.runs import checkpoint

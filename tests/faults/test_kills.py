@@ -9,7 +9,7 @@ import traceback
 import pytest
 
 from lexp.commands.train import train
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.record import Metrics
 from lexp.runs import checkpoint
 from lexp.runs.run import Run

@@ -10,7 +10,7 @@ import pytest
 from lexp.commands import train as task
 from lexp.commands.train import train
 from lexp.data import store
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.scoring.scorer import Scorer

@@ -15,7 +15,7 @@ import torch
 from lexp.commands import launch
 from lexp.commands.train import train
 from lexp.data import store
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.runs import checkpoint, status
 from lexp.training import loop
 from support.children import assert_whole, run

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from lexp.config.schema import plain
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.runs.checkpoint import latest
 from lexp.runs.run import run_name
 from lexp.training import loop

@@ -16,6 +16,7 @@ from lexp.commands.train import train
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.data import Tokens
+from lexp.data.reading import Windows
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Bidirectional, BidirectionalWindow
@@ -35,7 +36,7 @@ VOCABULARY = 50
 
 def test_a_causal_batch_is_every_token_and_the_next():
     batch = torch.arange(12).view(2, 6)
-    made = CausalLM().make_batch(batch, 3, 0, VOCABULARY)
+    made = CausalLM().make_batch(Windows(batch.numpy()), 3, 0, VOCABULARY)
     assert torch.equal(made.tensors[0], batch[:, :-1])
     assert torch.equal(made.tensors[1], batch[:, 1:])
     assert made.n_targets == 10
@@ -44,7 +45,9 @@ def test_a_causal_batch_is_every_token_and_the_next():
 def test_a_masked_batch_is_berts():
     """15 % of each window; of these 80 % masked, 10 % another token, 10 % as they were."""
     batch = torch.randint(VOCABULARY, (400, 101), generator=torch.Generator().manual_seed(0))
-    (inputs, targets, chosen), n_targets = MaskedLM().make_batch(batch, 5, 1, VOCABULARY)
+    (inputs, targets, chosen), n_targets = MaskedLM().make_batch(
+        Windows(batch.numpy()), 5, 1, VOCABULARY
+    )
     assert torch.equal(targets, batch[:, :-1])
     assert chosen.sum(1).eq(15).all() and n_targets == chosen.sum() == 6000
     assert torch.equal(inputs[~chosen], targets[~chosen])
@@ -64,7 +67,7 @@ def test_a_masked_batch_is_a_function_of_seed_and_step():
     batch = torch.randint(VOCABULARY, (4, 41))
 
     def chosen(step, seed):
-        return MaskedLM().make_batch(batch, step, seed, VOCABULARY).tensors[0]
+        return MaskedLM().make_batch(Windows(batch.numpy()), step, seed, VOCABULARY).tensors[0]
 
     assert torch.equal(chosen(3, 0), chosen(3, 0))
     assert not torch.equal(chosen(3, 0), chosen(4, 0))
@@ -76,7 +79,9 @@ def test_losses_are_those_of_the_logits_at_chosen_places_and_nowhere_else():
     model = Transformer(dims(), VOCABULARY + 1, [LayerEntry(lambda: make("tisa"))]).double()
     attend = make_attend(Bidirectional(), 20, model.schemes, CPU)
     inputs, targets, chosen = (
-        MaskedLM().make_batch(torch.randint(VOCABULARY, (3, 21)), 0, 0, VOCABULARY).tensors
+        MaskedLM()
+        .make_batch(Windows(torch.randint(VOCABULARY, (3, 21)).numpy()), 0, 0, VOCABULARY)
+        .tensors
     )
     logits = model(inputs, attend)
     expected = [

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lexp.commands.train import train
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.record.metrics import read
 from lexp.runs import checkpoint
 from lexp.runs.locks import locked

@@ -34,6 +34,7 @@ from lexp.commands.study.file import Study
 from lexp.commands.study.jobs import StudyJob, names_by_variant, selected_runs, training_runs
 from lexp.commands.train import optim_settings
 from lexp.config.settings import Node, StudyConfig, TrainConfig
+from lexp.data.reading import Windows
 from lexp.display.table import Table, TableCell
 from lexp.display.terminal import TableConsole
 from lexp.model.layers import in_turns
@@ -292,7 +293,7 @@ def pilot(settings: TrainConfig, weight: Weight) -> float:
     objective = make_objective(settings)
     total = objective.loss(model)
     ids = torch.randint(n_vocabulary, (batch, train_len + 1))
-    sample = objective.make_batch(ids, 0, settings.seed, n_vocabulary)
+    sample = objective.make_batch(Windows(ids.numpy()), 0, settings.seed, n_vocabulary)
     inputs = [tensor.to(device) for tensor in sample.tensors]
 
     def step() -> None:

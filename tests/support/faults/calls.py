@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from lexp.data.batches import Batches
+from lexp.data.reading import Batches
 from lexp.runs import checkpoint
 
 Act = Callable[[str, tuple[Any, ...]], None]

@@ -1,0 +1,103 @@
+"""reading=packed: documents end to end, a token that ends a text after each, cut into windows.
+
+The usual pretraining. Nothing is left out but less than a window at the ends of an epoch.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from lexp.data.reading.base import Batches, Reading, Windows
+from lexp.data.store import Tokens
+from lexp.system.text import counted
+
+# So many tokens are searched for the token that ends a text: a quarter of a second.
+MOST_SEARCHED = 1 << 28
+
+
+@dataclass(frozen=True)
+class Packed(Reading):
+    """Windows over all documents, end to end in an order that is drawn for each epoch."""
+
+    needs_end: ClassVar[bool] = True
+
+    def open(
+        self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
+    ) -> Batches:
+        """Return the windows of a run."""
+        assert end is not None, "needs_end"
+        return PackedBatches(tokens, end, length, batch_size, seed)
+
+
+class Epoch(NamedTuple):
+    """The order of an epoch: documents, where each ends in the stream, windows, the first's start.
+
+    A document ends after its own end token.
+    """
+
+    number: int
+    documents: np.ndarray
+    stops: np.ndarray
+    windows: np.ndarray
+    start: int
+
+
+class PackedBatches(Batches):
+    """Windows of length + 1 tokens of the stream, in an order drawn for each epoch.
+
+    A window begins with the last token of the window before, so each token is predicted once.
+    """
+
+    def __init__(self, tokens: Tokens, end: int, length: int, batch_size: int, seed: int):
+        self._used = np.flatnonzero(tokens.lengths)
+        n_stream = int(tokens.lengths.sum()) + len(self._used)
+        n_windows = max(n_stream - 1, 0) // length
+        super().__init__(tokens, length, batch_size, n_windows)
+        self._end, self._seed = end, seed
+        self._slack = n_stream - 1 - n_windows * length
+        self._epoch: Epoch | None = None
+
+    def windows(self, places: list[tuple[int, int]], step: int) -> Windows:
+        """Return windows of which every token is a target."""
+        return Windows(np.stack([self._window(*place) for place in places]))
+
+    def remarks(self) -> list[str]:
+        """Say how many documents hold the token that stands between documents."""
+        places = np.flatnonzero(self.tokens.ids[:MOST_SEARCHED] == self._end)
+        n = len(np.unique(np.searchsorted(self.tokens.starts, places, side="right")))
+        if not n:
+            return []
+        return [
+            f"{counted(n, 'document')} of dataset.train {'holds' if n == 1 else 'hold'} token "
+            f"{self._end}, which reading=packed puts between documents: such a text seems to end "
+            "there"
+        ]
+
+    def _window(self, number: int, place: int) -> np.ndarray:
+        epoch = self._order(number)
+        window: np.ndarray = np.empty(self.length + 1, dtype=np.int64)
+        first = epoch.start + int(epoch.windows[place]) * self.length
+        at = int(np.searchsorted(epoch.stops, first, side="right"))
+        filled = 0
+        while filled < len(window):
+            document = int(epoch.documents[at])
+            n_tokens = int(self.tokens.lengths[document])
+            within = first + filled - (int(epoch.stops[at]) - n_tokens - 1)
+            n_taken = min(n_tokens - within, len(window) - filled)
+            window[filled : filled + n_taken] = self.tokens.window(document, within, n_taken)
+            filled += n_taken
+            if filled < len(window):
+                window[filled] = self._end
+                filled, at = filled + 1, at + 1
+        return window
+
+    def _order(self, number: int) -> Epoch:
+        if self._epoch is None or self._epoch.number != number:
+            rng = np.random.default_rng([self._seed, number])
+            documents = rng.permutation(self._used)
+            stops = np.cumsum(self.tokens.lengths[documents] + 1)
+            windows = rng.permutation(self.n_windows)
+            start = int(rng.integers(self._slack + 1))
+            self._epoch = Epoch(number, documents, stops, windows, start)
+        return self._epoch
