@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lexp.config.instantiate import build
+from lexp.runs.usual import USUAL
 from lexp.system.errors import ConfigError
 from lexp.system.links import real_folder
 
@@ -34,10 +35,6 @@ class Node:
     def build(self, expected: type[T], where: str) -> T:
         """Build the part; ConfigError says what is wrong with it. where: its key, for messages."""
         return build(self.values, expected, where)
-
-
-# What runs of before lexp had other readings were trained with.
-DOCUMENTS = Node({"name": "documents", "_target_": "lexp.data.reading.Documents"})
 
 
 def build_all(
@@ -225,7 +222,7 @@ class TrainConfig(RunConfig):
     tensorboard: bool
     one_batch: bool
     profile_steps: int | None
-    reading: Node = DOCUMENTS
+    reading: Node = Node(USUAL["reading"])  # of runs of before lexp had others
 
     @property
     def n_steps(self) -> int:
