@@ -52,6 +52,7 @@ from lexp.model.mixer import Attention
 from lexp.model.mixer.attention import NoQKNorm
 from lexp.model.transformer import Block
 from lexp.system.errors import NotDefined
+from lexp.system.text import counted
 
 
 @dataclass
@@ -124,6 +125,7 @@ class Invariance(Instrument):
                 layers[layer.index].add(chunk.scores[0][:, chosen], distance[chosen])
 
             capture_scores(inputs.model, text[None], inputs.pattern, on_chunk, sizes=inputs.sizes)
+            refuse_one_distance(layers)
             per_text.append(torch.stack([layer.r2() for layer in layers]))
         r2 = torch.stack(per_text).mean(0).tolist()
         rows: list[Row] = [
@@ -156,6 +158,17 @@ class Invariance(Instrument):
             "Toeplitz R² of P Pᵀ": finite_mean(values_of(result, "gram")),
         }
         return {name: value for name, value in means.items() if math.isfinite(value)}
+
+
+def refuse_one_distance(layers: Sequence[Diagonals]) -> None:
+    """Raise NotDefined for a layer whose pairs j < i are all of one distance, or that has none."""
+    for number, layer in enumerate(layers, 1):
+        n_distances = int((layer.count[0] > 0).sum())
+        if n_distances < 2:
+            raise NotDefined(
+                f"layer {number} has {counted(n_distances, 'distance')} in sight beside 0, and "
+                "translation invariance compares two or more"
+            )
 
 
 def embedding_rows(inputs: AnalysisInput) -> list[Row]:

@@ -102,6 +102,16 @@ def test_toeplitz_r2_is_the_same_however_tiles_are_cut(pattern):
     assert all(0 <= value <= 1 for value in whole.values())
 
 
+def test_a_layer_that_sees_one_distance_has_nothing_to_compare():
+    """The mean of that distance is the mean of all: the formula would give 0."""
+    inputs = view(tiny_model(RoPE(8)), Window(2), ids(1, 9))
+    with pytest.raises(NotDefined, match="^layer 1 has 1 distance in sight beside 0"):
+        Invariance().measure(inputs)
+    with pytest.raises(NotDefined, match="^layer 1 has 0 distances"):
+        Invariance().measure(view(tiny_model(RoPE(8)), Window(1), ids(1, 9)))
+    assert Invariance().measure(view(tiny_model(RoPE(8)), Window(3), ids(1, 9))).rows
+
+
 def test_scores_of_distance_alone_have_r2_of_one():
     model = tiny_model(ALiBi(2)).double().eval()
     with torch.no_grad():
