@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from lexp.attention import Attend
 from lexp.model.chunked_cross_entropy import head_loss, wide
 from lexp.model.layers import LayerEntry, in_turns, make_positions
-from lexp.model.mixer import Attention, Mixer, Recurrent, State
+from lexp.model.mixer import START, Attention, Mixer, Recurrent, State
 from lexp.model.trunk import GPT, Trunk
 from lexp.position import Position
 
@@ -81,7 +81,7 @@ class Block(nn.Module):
         """Map x [B, T, d_model] to the same shape."""
         return self._fed(x + self.mixer(self.norm_attention(x), position, attend, sampled))
 
-    def read(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def read(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Map x [B, T, d_model], which follows what `state` has read, to the same shape.
 
         Of layers with a recurrent mixer alone. Also returns the state after x.
@@ -224,7 +224,7 @@ class Transformer(nn.Module):
 
         The layers' states are carried from piece to piece, so memory does not depend on T.
         """
-        states: list[State | None] = [None] * len(self.blocks)
+        states = [START] * len(self.blocks)
         n_tokens, n = targets.shape[1], tokens.shape[1]
         first, losses = n - n_tokens, []
         for start in range(0, n, rows):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lexp.pattern.base import Branch, Pattern, check_share, filled, share_of
+from lexp.pattern.base import Branch, Pattern, check_size, filled, share_of
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ class Window(Banded):
     name = "window"
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window must be at least 1 (the query's own key), got {self.window}")
-        check_share(self.share)
+        check_size("window", self.window, self.share)
 
     def first_key(self, i: Tensor) -> Tensor:
         return (i - filled(self.window) + 1).clamp(min=0)
@@ -92,8 +90,7 @@ class Window(Banded):
         return filled(self.window) - 1
 
     def fit(self, train_len: int, seq_len: int) -> "Window":
-        window = self.window or share_of(train_len, self.share)
-        return replace(self, window=window, share=1.0)
+        return replace(self, window=self.window or share_of(train_len, self.share), share=1.0)
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,7 @@ class OwnChunk(Banded):
     name = "chunked"
 
     def __post_init__(self) -> None:
-        if self.chunk is not None and self.chunk < 1:
-            raise ValueError(f"chunk must be at least 1, got {self.chunk}")
-        check_share(self.share)
+        check_size("chunk", self.chunk, self.share)
 
     def first_key(self, i: Tensor) -> Tensor:
         chunk = filled(self.chunk)
@@ -142,8 +137,7 @@ class Blockwise(Banded):
     name = "blockwise"
 
     def __post_init__(self) -> None:
-        if self.block is not None and self.block < 1:
-            raise ValueError(f"block must be at least 1, got {self.block}")
+        check_size("block", self.block)
 
     def first_key(self, i: Tensor) -> Tensor:
         block = filled(self.block)

@@ -109,8 +109,13 @@ def share_of(train_len: int, share: float) -> int:
     return max(1, int(train_len * share))
 
 
-def check_share(share: float) -> None:
-    """Raise ValueError unless the share is above 0 and at most 1."""
+def check_size(name: str, size: int | None, share: float = 1.0) -> None:
+    """Raise ValueError for a size below 1, or for a share that is not above 0 and at most 1.
+
+    name: of the size, for the message. None: it is still to be filled in.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"{name} must be at least 1, got {size}")
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1 (of train_len), got {share}")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lexp.pattern.base import Branch, Pattern, filled
+from lexp.pattern.base import Branch, Pattern, check_size, filled
 
 # Past the end of any text.
 FAR = 1 << 40
@@ -80,8 +80,7 @@ class BidirectionalWindow(TwoSided):
     name = "bidirectional_window"
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window must be at least 1 (the query's own key), got {self.window}")
+        check_size("window", self.window)
 
     def first_key(self, i: Tensor) -> Tensor:
         return (i - (filled(self.window) - 1) // 2).clamp(min=0)
@@ -107,8 +106,7 @@ class BidirectionalBlockwise(TwoSided):
     name = "bidirectional_blockwise"
 
     def __post_init__(self) -> None:
-        if self.block is not None and self.block < 1:
-            raise ValueError(f"block must be at least 1, got {self.block}")
+        check_size("block", self.block)
 
     def first_key(self, i: Tensor) -> Tensor:
         block = filled(self.block)

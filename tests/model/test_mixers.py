@@ -97,7 +97,7 @@ def test_layers_of_the_papers(mixer, oracle):
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_state_carries_a_text_over_pieces_of_any_size(mixer):
     layer, x = made(mixer), text(75)
-    outs, state = [], None
+    outs, state = [], State()
     with torch.no_grad():
         whole, last = layer.read(x)
         for piece in x.split([1, 2, 30, 1, 41], dim=1):

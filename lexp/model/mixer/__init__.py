@@ -6,9 +6,10 @@ from lexp.model.mixer.gated_delta_net import GatedDeltaNet
 from lexp.model.mixer.gla import GLA
 from lexp.model.mixer.kda import KDA
 from lexp.model.mixer.mamba2 import Mamba2
-from lexp.model.mixer.recurrent import Recurrent, State
+from lexp.model.mixer.recurrent import START, Recurrent, State
 from lexp.model.mixer.retnet import RetNet
 
 __all__ = [
-    "GLA", "KDA", "Attention", "GatedDeltaNet", "Mamba2", "Mixer", "Recurrent", "RetNet", "State",
+    "GLA", "KDA", "START", "Attention", "GatedDeltaNet", "Mamba2", "Mixer", "Recurrent", "RetNet",
+    "State",
 ]  # fmt: skip

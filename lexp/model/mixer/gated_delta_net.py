@@ -13,28 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.model.mixer.recurrence import recur
-from lexp.model.mixer.recurrent import (
-    EPS,
-    Recurrent,
-    ShortConvolution,
-    State,
-    draw_rates,
-    draw_steps,
-    into_heads,
-    normalised,
-    out_of_heads,
-    part_of,
-    refuse_below_1,
-    wide,
-)
+from lexp.model.mixer.delta_rule import DeltaRule
+from lexp.model.mixer.recurrent import EPS, ShortConvolution, part_of, refuse_below_1, wide
 
 
-class GatedDeltaNet(Recurrent):
+class GatedDeltaNet(DeltaRule):
     """The gated delta rule; with keys half as wide as values, as many weights as attention.
 
     expand_k: width of a key over that of a value, head_dim. kernel: tokens of the convolution.
     """
+
+    least_rate = 0.01  # the authors' 0 has no logarithm
 
     def __init__(
         self, d_model: int, n_heads: int, head_dim: int, expand_k: float = 0.5, kernel: int = 4
@@ -54,22 +43,11 @@ class GatedDeltaNet(Recurrent):
         self.norm = nn.RMSNorm(head_dim, eps=EPS)
         self.out = nn.Linear(values, d_model, bias=False)
 
-    def initialise(self) -> None:
-        """Draw rates A of 0 to 16 and steps of 0.001 to 0.1, as the authors do."""
-        self.convolution.initialise()
-        draw_rates(self.log_rate, 0.01, 16.0)
-        draw_steps(self.step_bias)
-
-    def read(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Return the outputs of x [B, T, d_model] and the state after it."""
-        mixed, recent = self.convolution(self.qkv(x), state.recent if state else None)
-        q, k, v = (into_heads(part, self.n_heads) for part in mixed.split(self.sizes, -1))
-        strength = wide(self.write(x)).sigmoid().mT  # [B, H, T]
+    def log_decay(self, x: Tensor) -> Tensor:
+        """Return one log decay per head, [B, H, T, 1]."""
         steps = F.softplus(wide(self.step(x)) + self.step_bias)
-        out, memory = recur(
-            normalised(q) * q.shape[-1] ** -0.5, normalised(k), v,
-            (-self.log_rate.exp() * steps).mT.unsqueeze(-1),
-            write=strength, erase=strength, state=state.memory if state else None,
-        )  # fmt: skip
-        mixed = out_of_heads(self.norm(out)) * F.silu(self.gate(x))
-        return self.out(mixed), State(memory, recent, x.shape[1] + (state.n_read if state else 0))
+        return (-self.log_rate.exp() * steps).mT.unsqueeze(-1)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Return SiLU(x W_g)."""
+        return F.silu(self.gate(x))

@@ -13,12 +13,14 @@ from torch.nn import functional as F
 from lexp.model.mixer.recurrence import recur
 from lexp.model.mixer.recurrent import (
     EPS,
+    Mixed,
     Recurrent,
     State,
     into_heads,
     out_of_heads,
     part_of,
     refuse_below_1,
+    split_heads,
     wide,
 )
 
@@ -58,14 +60,12 @@ class GLA(Recurrent):
         nn.init.zeros_(self.decay_out.bias)
         nn.init.zeros_(self.gate.bias)
 
-    def read(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Return the outputs of x [B, T, d_model] and the state after it."""
-        q, k, v = (into_heads(part, self.n_heads) for part in self.qkv(x).split(self.sizes, -1))
+    def mix(self, x: Tensor, state: State) -> Mixed:
+        """Return the outputs of x [B, T, d_model] before the last projection."""
+        q, k, v = split_heads(self.qkv(x), self.sizes, self.n_heads)
         gates = wide(into_heads(self.decay_out(self.decay_in(x)), self.n_heads))
         out, memory = recur(
             wide(q) * q.shape[-1] ** -0.5, k, v, F.logsigmoid(gates) / self.temperature,
-            state=state.memory if state else None,
+            state=state.memory,
         )  # fmt: skip
-        mixed = out_of_heads(self.norm(out)) * F.silu(self.gate(x))
-        n_read = x.shape[1] + (state.n_read if state else 0)
-        return self.out(mixed), State(memory, x.new_empty(len(x), 0, 0), n_read)
+        return Mixed(out_of_heads(self.norm(out)) * F.silu(self.gate(x)), memory)

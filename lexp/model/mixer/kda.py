@@ -12,30 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.model.mixer.recurrence import recur
-from lexp.model.mixer.recurrent import (
-    EPS,
-    Recurrent,
-    ShortConvolution,
-    State,
-    draw_rates,
-    draw_steps,
-    into_heads,
-    normalised,
-    out_of_heads,
-    refuse_below_1,
-    wide,
-)
+from lexp.model.mixer.delta_rule import DeltaRule
+from lexp.model.mixer.recurrent import EPS, ShortConvolution, into_heads, refuse_below_1, wide
 
 
-class KDA(Recurrent):
+class KDA(DeltaRule):
     """The delta rule with decays per channel; kernel: tokens of the convolution."""
+
+    least_rate = 1.0
 
     def __init__(self, d_model: int, n_heads: int, head_dim: int, kernel: int = 4):
         super().__init__()
         refuse_below_1(kernel=kernel)
         inner = n_heads * head_dim
-        self.n_heads = n_heads
+        self.n_heads, self.sizes = n_heads, [inner] * 3
         self.qkv = nn.Linear(d_model, 3 * inner, bias=False)
         self.convolution = ShortConvolution(3 * inner, kernel)
         self.write = nn.Linear(d_model, n_heads, bias=False)
@@ -48,23 +38,12 @@ class KDA(Recurrent):
         self.norm = nn.RMSNorm(head_dim, eps=EPS)
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def initialise(self) -> None:
-        """Draw rates A of 1 to 16 and steps of 0.001 to 0.1, as the authors do."""
-        self.convolution.initialise()
-        draw_rates(self.log_rate, 1.0, 16.0)
-        draw_steps(self.step_bias)
-
-    def read(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Return the outputs of x [B, T, d_model] and the state after it."""
-        mixed, recent = self.convolution(self.qkv(x), state.recent if state else None)
-        q, k, v = (into_heads(part, self.n_heads) for part in mixed.chunk(3, dim=-1))
-        strength = wide(self.write(x)).sigmoid().mT  # [B, H, T]
+    def log_decay(self, x: Tensor) -> Tensor:
+        """Return a log decay per key channel, [B, H, T, head_dim]."""
         steps = F.softplus(wide(self.step_out(self.step_in(x))) + self.step_bias)
         rates = self.log_rate.exp()[:, None, None]  # [H, 1, 1]
-        out, memory = recur(
-            normalised(q) * q.shape[-1] ** -0.5, normalised(k), v,
-            -rates * into_heads(steps, self.n_heads),
-            write=strength, erase=strength, state=state.memory if state else None,
-        )  # fmt: skip
-        mixed = out_of_heads(self.norm(out)) * self.gate_out(self.gate_in(x)).sigmoid()
-        return self.out(mixed), State(memory, recent, x.shape[1] + (state.n_read if state else 0))
+        return -rates * into_heads(steps, self.n_heads)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Return sigmoid(x W3 W4)."""
+        return self.gate_out(self.gate_in(x)).sigmoid()

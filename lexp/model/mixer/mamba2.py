@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from lexp.model.mixer.recurrence import recur
 from lexp.model.mixer.recurrent import (
     EPS,
+    Mixed,
     Recurrent,
     ShortConvolution,
     State,
@@ -58,17 +59,16 @@ class Mamba2(Recurrent):
         draw_rates(self.log_rate, 1.0, 16.0)
         draw_steps(self.step_bias)
 
-    def read(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Return the outputs of x [B, T, d_model] and the state after it."""
-        mixed, recent = self.convolution(self.xbc(x), state.recent if state else None)
+    def mix(self, x: Tensor, state: State) -> Mixed:
+        """Return the outputs of x [B, T, d_model] before the last projection."""
+        mixed, recent = self.convolution(self.xbc(x), state.recent)
         inputs, b, c = mixed.split(self.sizes, -1)
         values = into_heads(inputs, self.n_heads)
         steps = F.softplus(wide(self.step(x)) + self.step_bias).mT  # [B, H, T]
         rates = self.log_rate.exp()[:, None]  # [H, 1]
         out, memory = recur(
             c.unsqueeze(1), b.unsqueeze(1), values, (-rates * steps).unsqueeze(-1),
-            write=steps, state=state.memory if state else None,
+            write=steps, state=state.memory,
         )  # fmt: skip
         out = out_of_heads(out + self.skip[:, None, None] * wide(values))
-        mixed = self.norm(out * F.silu(wide(self.gate(x))))
-        return self.out(mixed), State(memory, recent, x.shape[1] + (state.n_read if state else 0))
+        return Mixed(self.norm(out * F.silu(wide(self.gate(x)))), memory, recent)

@@ -19,17 +19,34 @@ EPS = 1e-6
 class State(NamedTuple):
     """What a recurrent mixer keeps of the tokens it has read; its size does not depend on them.
 
-    memory [B, H, Dk, Dv]: the recurrence's state. recent [B, kernel - 1, channels]: the last inputs
-    of the short convolution, no channels where there is none. n_read: how many tokens.
+    memory [B, H, Dk, Dv]: the recurrence's state; None stands for zeros. recent [B, kernel - 1,
+    channels]: the last inputs of the short convolution; None stands for zeros, or for no
+    convolution. n_read: how many tokens. START: of a text's beginning.
     """
 
+    memory: Tensor | None = None
+    recent: Tensor | None = None
+    n_read: int = 0
+
+
+START = State()
+
+
+class Mixed(NamedTuple):
+    """What a recurrent mixer makes of some tokens, and what its state then is.
+
+    outputs [B, T, inner]: of all heads, before the last projection. memory, recent: see State.
+    """
+
+    outputs: Tensor
     memory: Tensor
-    recent: Tensor
-    n_read: int
+    recent: Tensor | None = None
 
 
 class Recurrent(Mixer):
     """A mixer that reads a text once, from left to right, and keeps a state of fixed size."""
+
+    out: nn.Linear
 
     def forward(
         self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
@@ -38,17 +55,22 @@ class Recurrent(Mixer):
         n_rows = max(1, ROWS // len(x))
         if torch.is_grad_enabled() or x.shape[1] <= n_rows:
             return self.read(x)[0]
-        outs, state = [], None
+        outs, state = [], START
         for rows in x.split(n_rows, dim=1):
             out, state = self.read(rows, state)
             outs.append(out)
         return torch.cat(outs, dim=1)
 
-    def read(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def read(self, x: Tensor, state: State = START) -> tuple[Tensor, State]:
         """Return the outputs of x [B, T, d_model], which follows what `state` has read.
 
-        None stands for a text's beginning.
+        Also returns the state after x.
         """
+        outputs, memory, recent = self.mix(x, state)
+        return self.out(outputs), State(memory, recent, state.n_read + x.shape[1])
+
+    def mix(self, x: Tensor, state: State) -> Mixed:
+        """Return the outputs of x [B, T, d_model] before the last projection."""
         raise NotImplementedError
 
 
@@ -103,6 +125,11 @@ def part_of(head_dim: int, share: float, name: str) -> int:
 def into_heads(x: Tensor, n_heads: int) -> Tensor:
     """Return x [B, T, H * D] as [B, H, T, D]."""
     return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def split_heads(x: Tensor, sizes: list[int], n_heads: int) -> list[Tensor]:
+    """Return the parts of x [B, T, sum of sizes], each [B, H, T, size / H]."""
+    return [into_heads(part, n_heads) for part in x.split(sizes, -1)]
 
 
 def out_of_heads(x: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from lexp.model.mixer.recurrence import recur
 from lexp.model.mixer.recurrent import (
     EPS,
+    Mixed,
     Recurrent,
     State,
-    into_heads,
     out_of_heads,
     part_of,
+    split_heads,
     wide,
 )
 from lexp.position.rope import rotary_frequencies
@@ -50,21 +51,19 @@ class RetNet(Recurrent):
         self.gate = nn.Linear(d_model, values, bias=False)
         self.out = nn.Linear(values, d_model, bias=False)
 
-    def read(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Return the outputs of x [B, T, d_model] and the state after it."""
-        first = state.n_read if state else 0
+    def mix(self, x: Tensor, state: State) -> Mixed:
+        """Return the outputs of x [B, T, d_model] before the last projection."""
         n_tokens = x.shape[1]
-        q, k, v = (into_heads(part, self.n_heads) for part in self.qkv(x).split(self.sizes, -1))
-        turns = self._turns(first, n_tokens, x)
+        q, k, v = split_heads(self.qkv(x), self.sizes, self.n_heads)
+        turns = self._turns(state.n_read, n_tokens, x)
         heads = torch.arange(self.n_heads, device=x.device, dtype=wide(x).dtype)
         log_decay = torch.log1p(-(2.0 ** (-5 - heads))).view(1, -1, 1, 1)
         out, memory = recur(
             rotated(q, turns) * q.shape[-1] ** -0.5, rotated(k, turns), v,
-            log_decay.expand(len(x), -1, n_tokens, 1), state=state.memory if state else None,
+            log_decay.expand(len(x), -1, n_tokens, 1), state=state.memory,
         )  # fmt: skip
         normed = F.rms_norm(out, out.shape[-1:], eps=EPS)
-        mixed = out_of_heads(normed) * F.silu(self.gate(x))
-        return self.out(mixed), State(memory, x.new_empty(len(x), 0, 0), first + n_tokens)
+        return Mixed(out_of_heads(normed) * F.silu(self.gate(x)), memory)
 
     def _turns(self, first: int, n_tokens: int, x: Tensor) -> Tensor:
         """Return exp(i theta n) for the tokens from `first` on, complex [T, Dk/2].
