@@ -1,13 +1,20 @@
 """The batches of a run: a pure function of (seed, step), so that resuming needs the step alone."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
+
+import torch
 
 from lexp.data.reading import Batches
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tasks.rows import make_rows
 from lexp.model.chunked_cross_entropy import IGNORED
 from lexp.training.objective import Batch, Objective
+
+# Rows of tasks are cut to multiples of this many tokens, or of more where otherwise more than
+# MOST_LENGTHS lengths could occur: attention is prepared for each, and libraries keep kernels.
+MULTIPLE, MOST_LENGTHS = 8, 8
 
 
 class BatchSource(Protocol):
@@ -47,8 +54,10 @@ class TextBatches:
 class TaskBatches:
     """Problems of a task with their answers; a row's targets are its answer and the end token.
 
-    Rows are padded at the right to the longest that training can have. Attention is causal, so no
-    token of a problem sees the padding, and the padding is no target.
+    Rows are padded at the right to the longest that training can have, and each micro-batch is cut
+    to the longest of its own rows; rows are sorted, so that those of a micro-batch have similar
+    lengths. Attention is causal, so no token of a problem sees the padding, and the padding is no
+    target.
     """
 
     dataset: TaskDataset
@@ -57,12 +66,19 @@ class TaskBatches:
     n_steps: int
 
     def batch(self, step: int) -> Batch:
-        """Return inputs and targets [B, train_len] of a step, IGNORED where no answer is."""
+        """Return inputs and targets [B, train_len] of a step, IGNORED where no answer is.
+
+        Rows are in the order of their lengths.
+        """
         examples = self.dataset.training_examples(self.seed, step, self.n_steps, self.batch_size)
+        examples.sort(key=lambda example: example.n_chars)
         rows = make_rows(examples, self.dataset.train_len + 1)
         is_target = rows.is_answer[:, 1:]
         targets = rows.tokens[:, 1:].masked_fill(~is_target, IGNORED)
-        return Batch((rows.tokens[:, :-1], targets), int(is_target.sum()))
+        # The last input of a row is its last character: the end token is a target alone.
+        row_lens = torch.tensor([example.n_chars for example in examples])
+        multiple = MULTIPLE * math.ceil(self.dataset.train_len / MOST_LENGTHS / MULTIPLE)
+        return Batch((rows.tokens[:, :-1], targets), int(is_target.sum()), row_lens, multiple)
 
     def in_words(self, n_tokens: int) -> list[str]:
         """Return the number of problems and their lengths."""

@@ -1,5 +1,6 @@
 """The training loop: a budget in tokens, periodic validation and checkpoints, exact resumption."""
 
+import functools
 import math
 import signal
 import time
@@ -82,12 +83,17 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
     """Train from `job.step` to the end and save checkpoints; SystemExit if a signal stops it."""
     settings = job.settings
     device = next(job.model.parameters()).device
-    attend = job.make_attend(job.pattern, settings.train_len, job.model.schemes, device)
+
+    @functools.cache
+    def attend_over(length: int) -> Attend:
+        return job.make_attend(job.pattern, length, job.model.schemes, device)
+
+    attend_over(settings.train_len)  # NotDefined before the first step
     n_steps = settings.n_steps
     while job.step < n_steps:
         started = time.perf_counter()
         rate = learning_rate(job.step, n_steps, settings.optim)
-        loss, norm = _step(job, attend, rate, device)
+        loss, norm = _step(job, attend_over, rate, device)
         job.step += 1
         job.after_step()
         job.seconds += time.perf_counter() - started
@@ -141,18 +147,19 @@ def resume(job: TrainingJob, saved: checkpoint.Checkpoint) -> None:
 
 
 def _step(
-    job: TrainingJob, attend: Attend, rate: float, device: torch.device
+    job: TrainingJob, attend_over: Callable[[int], Attend], rate: float, device: torch.device
 ) -> tuple[float, float]:
     """Do one optimiser step; return loss and gradient norm.
 
+    attend_over: makes attention for rows of a length, once for each.
     Diverged, before the update, if one of them is not finite.
     """
     settings, n_parts = job.settings, job.settings.accumulation
     number = 0 if settings.one_batch else job.step
     batch = job.batches.batch(number)
-    parts = zip(*(tensor.chunk(n_parts) for tensor in batch.tensors), strict=True)
     part_losses = []
-    for number, part in enumerate(parts, 1):
+    for number, part in enumerate(batch.parts(n_parts), 1):
+        attend = attend_over(part[0].shape[1])
         inputs = [job.group.shard(tensor).to(device) for tensor in part]
         with job.engine.accumulate(is_last=number == n_parts):
             with job.autocast:

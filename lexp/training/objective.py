@@ -8,6 +8,7 @@ An objective also defines the attention pattern of training, the tokens it needs
 those of the tokenizer, and how its models are scored.
 """
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -27,10 +28,29 @@ from lexp.system.errors import NotDefined
 
 
 class Batch(NamedTuple):
-    """The inputs of a step's loss, batch dimension first, and the number of its targets."""
+    """The inputs of a step's loss, batch dimension first, and the number of its targets.
+
+    row_lens [B]: how many tokens of each row have a target or stand before one; the rest is
+    padding. None: all of them. multiple: rows are cut to a multiple of so many tokens, so that few
+    lengths occur.
+    """
 
     tensors: tuple[Tensor, ...]
     n_targets: int
+    row_lens: Tensor | None = None
+    multiple: int = 1
+
+    def parts(self, n: int) -> list[tuple[Tensor, ...]]:
+        """Return n micro-batches of [B / n, T], T without what is padding in all their rows."""
+        parts = list(zip(*(tensor.chunk(n) for tensor in self.tensors), strict=True))
+        if self.row_lens is None:
+            return parts
+        longest = [int(lens.max()) for lens in self.row_lens.chunk(n)]
+        lengths = [math.ceil(length / self.multiple) * self.multiple for length in longest]
+        return [
+            tuple(tensor[:, :length] for tensor in part)
+            for part, length in zip(parts, lengths, strict=True)
+        ]
 
 
 class Objective:

@@ -1,5 +1,6 @@
 """Training on tasks: rows and their loss, which problems are drawn, settings that follow."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -17,6 +18,7 @@ from lexp.model.chunked_cross_entropy import IGNORED, head_loss
 from lexp.pattern import Full
 from lexp.system.errors import ConfigError
 from lexp.training.batches import TaskBatches
+from lexp.training.objective import Batch
 from support.config import TINY, compose
 from support.training import interrupt_after, result_of
 
@@ -41,7 +43,7 @@ def test_rows_are_prompt_answer_end_token_and_padding():
     batch = TaskBatches(dataset, 8, seed=1, n_steps=5).batch(2)
     inputs, targets = batch.tensors
     assert dataset.train_len == 8 and inputs.shape == targets.shape == (8, 8)
-    examples = dataset.training_examples(1, 2, 5, 8)
+    examples = sorted(dataset.training_examples(1, 2, 5, 8), key=lambda example: example.n_chars)
     for row, wanted, example in zip(inputs.tolist(), targets.tolist(), examples, strict=True):
         text = [*f"{example.prompt}{example.answer}".encode(), 0]
         assert row == [*text, *[0] * 8][:8]
@@ -50,6 +52,36 @@ def test_rows_are_prompt_answer_end_token_and_padding():
         assert [n for n, target in enumerate(wanted) if target != IGNORED] == [*range(first, last)]
         assert wanted[first:last] == text[first + 1 :]
     assert batch.n_targets == sum(len(example.answer) + 1 for example in examples)
+
+
+def test_micro_batches_are_no_longer_than_their_longest_row():
+    dataset = TaskDataset(CopyWord(), max_length=20)  # rows of 3 to 41 characters, train_len 42
+    batch = TaskBatches(dataset, 48, seed=1, n_steps=5).batch(0)
+    examples = dataset.training_examples(1, 0, 5, 48)
+    lengths = sorted(len(example.prompt + example.answer) for example in examples)
+    shortest, longest = batch.parts(2)
+    assert shortest[0].shape == (24, -(-lengths[23] // 8) * 8) and lengths[23] < 30
+    assert longest[0].shape == (24, 42)  # 41 and no multiple of 8, but there are no more tokens
+    targets = [int((part[1] != IGNORED).sum()) for part in (shortest, longest)]
+    assert sum(targets) == batch.n_targets and targets[0] < targets[1]
+    # At most eight lengths occur, however long rows are.
+    long = TaskBatches(TaskDataset(CopyWord(), max_length=400), 200, seed=1, n_steps=5).batch(0)
+    assert {part[0].shape[1] for part in long.parts(200)} == {104 * n for n in range(1, 8)} | {802}
+    # Texts are no rows of a task: nothing is cut.
+    assert [part[0].shape for part in Batch((torch.zeros(4, 9),), 36).parts(2)] == [(2, 9)] * 2
+
+
+def test_a_step_is_the_same_however_many_micro_batches_it_has(tmp_path):
+    losses = []
+    for words in (["accumulation=1"], ["accumulation=5"]):
+        config = small(
+            tmp_path, "dataset.max_length=12", "batch_tokens=520", "tokens=10400", *words
+        )
+        train(config)
+        lines = (folder_of_task(config) / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
+    assert len(losses[0]) == 20 and losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[0][-1] < losses[0][0] - 0.1
 
 
 @pytest.mark.parametrize("name", ["rope", "alibi", "gla"])
