@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lexp.commands.load_runs import RunWithData, load_model_under_test
+from lexp.commands.eval_workers import Progress, choose_workers, events_of
+from lexp.commands.load_runs import RunWithData
 from lexp.commands.run_plan import EvalPlan
-from lexp.commands.select_runs import select_checkpoints
-from lexp.data.tasks.base import spelled
+from lexp.commands.select_runs import count_checkpoints
 from lexp.display.heat_png import heat_map_png
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import in_markdown, to_markdown
 from lexp.display.terminal import table_console
-from lexp.evaluate import LAST, TASKS, TaskCase, TaskResult, evaluate_task
+from lexp.evaluate import LAST, TaskResult
 from lexp.record import Console
 from lexp.report.results import append_tasks, write_tasks
 from lexp.report.task_grid import task_grid
 from lexp.report.tasks import task_chart, task_table, tasks_caption
-from lexp.results import clean_leftovers
 from lexp.runs.locks import one_at_a_time
 from lexp.runs.run import variant_notes
 from lexp.system.errors import LexpError
@@ -29,49 +28,50 @@ from lexp.system.text import counted, file_stem
 def evaluate_tasks(
     runs: Sequence[RunWithData], plan: EvalPlan, problems: list[LexpError]
 ) -> list[TaskResult]:
-    """Answer the problems of every run, one model in memory at a time; tasks.csv follows.
+    """Answer the problems of every run, one model in memory at a time in each process.
 
-    What keeps a run from being loaded is added to `problems`.
+    tasks.csv follows each new result. What keeps a run from being scored is added to `problems`.
     """
-    study, results = plan.config.study_folder, []
-    with Console("evaluating", _n_tokens(runs)) as console:
-        console.say(cost_of_tasks(runs))
-        for opened in runs:
-            new: list[bool] = []
-
-            def starting(case: TaskCase, is_stored: bool) -> None:
-                new.append(not is_stored)  # noqa: B023
-                note = f"{opened.run.name} {case.method.label} {spelled(case.length)}"  # noqa: B023
-                console.advance(case.targets.n_read(case.length) if is_stored else 0, note)
-
-            try:
-                clean_leftovers(opened.run.folder, TASKS)
-                for selected in select_checkpoints(opened.run, plan.checkpoints):
-                    tested = load_model_under_test(opened, plan, selected)
-                    assert opened.task is not None
-                    of_run = evaluate_task(
-                        tested, opened.task, opened.methods, starting, console.advance
-                    )
-                    for result in of_run:
-                        results.append(result)
-                        if new[-1]:
-                            append_tasks(study, [result])
-            except LexpError as error:
-                problems.append(error)
+    study = plan.config.study_folder
+    results: list[TaskResult] = []
+    total = _n_tokens(runs, plan)
+    n_workers = choose_workers(plan.config.workers, runs, total)
+    with Console("evaluating", total) as console:
+        console.say(cost_of_tasks(runs, plan, n_workers))
+        for event in events_of(runs, plan, n_workers):
+            if isinstance(event, LexpError):
+                problems.append(event)
+            elif isinstance(event, Progress):
+                console.advance(event.n_tokens, event.note)
+            else:
+                assert isinstance(event.result, TaskResult), "all runs are of tasks"
+                results.append(event.result)
+                if event.is_new:
+                    append_tasks(study, [event.result])
     write_tasks(study)
-    return results
+    order = {opened.run.name: n for n, opened in enumerate(runs)}
+    return sorted(results, key=lambda result: order[result.run.name])
 
 
-def cost_of_tasks(runs: Sequence[RunWithData]) -> str:
+def cost_of_tasks(runs: Sequence[RunWithData], plan: EvalPlan, n_workers: int = 1) -> str:
     """Return the number of results that an evaluation has, and of the tokens it reads at most."""
-    n_cells = sum(len(opened.methods) * len(opened.task.lengths) for opened in runs if opened.task)
-    cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
-    return f"{cells}, {_n_tokens(runs) / 1e6:.2f}M tokens to read"
+    n_cells = sum(
+        len(opened.methods)
+        * len(opened.task.lengths)
+        * count_checkpoints(opened.run, plan.checkpoints)
+        for opened in runs
+        if opened.task
+    )
+    by = f", {n_workers} at once" if n_workers > 1 else ""
+    cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}{by}"
+    return f"{cells}, {_n_tokens(runs, plan) / 1e6:.2f}M tokens to read"
 
 
-def _n_tokens(runs: Sequence[RunWithData]) -> int:
+def _n_tokens(runs: Sequence[RunWithData], plan: EvalPlan) -> int:
     return sum(
-        len(opened.methods) * opened.task.n_read(length)
+        len(opened.methods)
+        * opened.task.n_read(length)
+        * count_checkpoints(opened.run, plan.checkpoints)
         for opened in runs
         if opened.task
         for length in opened.task.lengths

@@ -9,7 +9,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,7 +21,20 @@ from lexp.commands.load_runs import RunWithData, load_model_under_test, open_run
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import select_checkpoints
 from lexp.commands.texts import Key, StorePlace, Texts
-from lexp.evaluate import EVALUATIONS, LAST, EvalResult, EvalTargets, Method, evaluate
+from lexp.data.tasks.base import spelled
+from lexp.evaluate import (
+    EVALUATIONS,
+    LAST,
+    TASKS,
+    EvalResult,
+    EvalTargets,
+    Method,
+    ModelUnderTest,
+    TaskCase,
+    TaskResult,
+    evaluate,
+    evaluate_task,
+)
 from lexp.results import clean_leftovers
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
@@ -47,14 +60,14 @@ class Progress:
 class ResultReady:
     """A result that is ready; is_new: it was computed in this call."""
 
-    result: EvalResult
+    result: EvalResult | TaskResult
     is_new: bool
 
 
 Event = Progress | ResultReady | LexpError
 
 
-def choose_workers(workers: int | str, runs: list[RunWithData], n_tokens: int) -> int:
+def choose_workers(workers: int | str, runs: Sequence[RunWithData], n_tokens: int) -> int:
     """Return how many processes score runs; never more than there are runs.
 
     workers: a number, or auto for as many as the machine has room for where that pays: one per GPU,
@@ -70,11 +83,16 @@ def choose_workers(workers: int | str, runs: list[RunWithData], n_tokens: int) -
     return min(os.cpu_count() or 1, len(runs)) if widest <= SMALL_D_MODEL else 1
 
 
-def events_here(runs: list[RunWithData], plan: EvalPlan) -> Iterator[Event]:
+def events_of(runs: Sequence[RunWithData], plan: EvalPlan, n_workers: int) -> Iterator[Event]:
+    """Score runs, in this process or in n_workers others, and yield what happens."""
+    return events_here(runs, plan) if n_workers == 1 else events_of_workers(runs, plan, n_workers)
+
+
+def events_here(runs: Sequence[RunWithData], plan: EvalPlan) -> Iterator[Event]:
     """Score run after run in this process, and yield what happens."""
     for opened in runs:
         try:
-            clean_leftovers(opened.run.folder, EVALUATIONS)
+            clean_leftovers(opened.run.folder, TASKS if opened.task else EVALUATIONS)
             for selected in select_checkpoints(opened.run, plan.checkpoints):
                 yield from _events_at(opened, selected, plan)
         except LexpError as error:
@@ -88,22 +106,45 @@ def _events_at(opened: RunWithData, selected: Checkpoint | None, plan: EvalPlan)
     waiting: list[Event] = []
     was_stored: list[bool] = []
 
-    def starting(
-        targets: EvalTargets, method: Method, length: int, stored: EvalResult | None
-    ) -> None:
-        was_stored.append(stored is not None)
-        note = f"{opened.run.name}{at} {targets.protocol.name} {method.label} {length}"
-        waiting.append(Progress(targets.n_read(length) if stored else 0, note))
+    def starting(cell: str, n_tokens: int, is_stored: bool) -> None:
+        was_stored.append(is_stored)
+        waiting.append(Progress(n_tokens if is_stored else 0, f"{opened.run.name}{at} {cell}"))
 
     def advance(n_tokens: int) -> None:
         waiting.append(Progress(n_tokens, None))
 
+    for result in _results(opened, tested, starting, advance):
+        yield from waiting
+        waiting.clear()
+        yield ResultReady(result, not all(was_stored))
+        was_stored.clear()
+
+
+def _results(
+    opened: RunWithData,
+    tested: ModelUnderTest,
+    starting: Callable[[str, int, bool], None],
+    advance: Callable[[int], None],
+) -> Iterator[EvalResult | TaskResult]:
+    """Yield the results of a model on its texts, or on its task.
+
+    starting: told of each cell in words, its tokens, and whether its result is stored.
+    """
+
+    def starting_text(
+        targets: EvalTargets, method: Method, length: int, stored: EvalResult | None
+    ) -> None:
+        words = f"{targets.protocol.name} {method.label} {length}"
+        starting(words, targets.n_read(length), stored is not None)
+
+    def starting_case(case: TaskCase, is_stored: bool) -> None:
+        words = f"{case.method.label} {spelled(case.length)}"
+        starting(words, case.targets.n_read(case.length), is_stored)
+
+    if opened.task:
+        yield from evaluate_task(tested, opened.task, opened.methods, starting_case, advance)
     for targets in opened.targets:
-        for result in evaluate(tested, targets, opened.methods, starting, advance):
-            yield from waiting
-            waiting.clear()
-            yield ResultReady(result, not all(was_stored))
-            was_stored.clear()
+        yield from evaluate(tested, targets, opened.methods, starting_text, advance)
 
 
 @dataclass
@@ -112,7 +153,9 @@ class _Worker:
     run: str | None = field(default=None)
 
 
-def events_of_workers(runs: list[RunWithData], plan: EvalPlan, n_workers: int) -> Iterator[Event]:
+def events_of_workers(
+    runs: Sequence[RunWithData], plan: EvalPlan, n_workers: int
+) -> Iterator[Event]:
     """Score runs in n_workers processes at once, and yield what happens as it does."""
     context = multiprocessing.get_context("spawn")
     tasks, events = context.Queue(), context.Queue()

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from lexp.commands.eval_cost import print_cost
 from lexp.commands.eval_tasks import cost_of_tasks, evaluate_tasks, publish_tasks
-from lexp.commands.eval_workers import Progress, choose_workers, events_here, events_of_workers
+from lexp.commands.eval_workers import Progress, choose_workers, events_of
 from lexp.commands.load_runs import RunWithData, open_runs, raise_problems
 from lexp.commands.run_plan import EvalPlan, plan_evaluation
 from lexp.commands.select_runs import count_checkpoints
@@ -66,7 +66,7 @@ def evaluate_runs(plan: EvalPlan) -> None:
     of_tasks = [opened for opened in runs if opened.task]
     runs = [opened for opened in runs if not opened.task]
     if settings.plan:
-        say(*[cost_of_tasks(of_tasks)] * bool(of_tasks))
+        say(*[cost_of_tasks(of_tasks, plan)] * bool(of_tasks))
         if runs:
             print_cost(runs, plan, table_console())
         if problems:
@@ -115,14 +115,13 @@ def _evaluate_all(
         by = f", {n_workers} at once" if n_workers > 1 else ""
         cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
         console.say(f"{cells}{by}, {total / 1e6:.2f}M tokens to read")
-        is_here = n_workers == 1
-        events = events_here(runs, plan) if is_here else events_of_workers(runs, plan, n_workers)
-        for event in events:
+        for event in events_of(runs, plan, n_workers):
             if isinstance(event, LexpError):
                 problems.append(event)
             elif isinstance(event, Progress):
                 console.advance(event.n_tokens, event.note)
             else:
+                assert isinstance(event.result, EvalResult), "all runs are of texts"
                 results.append(event.result)
                 if event.is_new:
                     append_results(study, [event.result])

@@ -135,6 +135,23 @@ def test_eval_prints_a_row_per_method_and_stores_every_result(task_runs, capsys)
     assert len([*study.glob("*/tasks/*.json")]) == len(before) + 3 * 2 * 2
 
 
+@pytest.mark.slow
+def test_two_processes_answer_as_one_does(task_runs, capsys):
+    study = task_runs / "default"
+    shown, tables = [], []
+    for workers in (1, 2):
+        words = ("lengths=[1,2]", "attention=[full]", *EVAL[:3], f"workers={workers}")
+        eval_(compose("eval", f"outputs={task_runs}", *words))
+        printed = capsys.readouterr()
+        shown.append(printed.out)
+        assert ("6 cells of 3 runs, 2 at once" in printed.err) is (workers == 2)
+        rows = csv.DictReader((study / "tasks.csv").open())
+        tables.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+        for path in study.glob("*/tasks/*"):
+            path.unlink()
+    assert len(tables[0]) == 6 and tables[1] == tables[0] and shown[1] == shown[0]
+
+
 def test_a_plan_says_what_there_is_to_do_and_does_nothing(task_runs, capsys):
     eval_(
         compose(
