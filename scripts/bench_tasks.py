@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from lexp import __version__
-from lexp.data import Batches, Tokens
+from lexp.data.batches import Batches
+from lexp.data.store import Tokens
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.distributed import SingleProcess, make_engine
@@ -38,7 +39,7 @@ from lexp.system import runtime
 from lexp.training import loop
 from lexp.training.batches import BatchSource, TaskBatches, TextBatches
 from lexp.training.objective import Batch, CausalLM
-from lexp.training.optim import OptimSettings, make_optimizer
+from lexp.training.optim import OptimSettings, make_optimizers
 from lexp.training.validation import TaskValidation
 
 CPU = torch.device("cpu")
@@ -89,7 +90,7 @@ def job_of(source: Timed, folder: Path) -> loop.TrainingJob:
     )  # fmt: skip
     return loop.TrainingJob(
         group=SingleProcess(), engine=make_engine(SingleProcess(), "ddp", model, model.loss, False),
-        model=model, pattern=Full(), optimizer=make_optimizer(model, OPTIM), batches=source,
+        model=model, pattern=Full(), optimizers=make_optimizers(model, OPTIM), batches=source,
         validation=TaskValidation({}), settings=settings,
         autocast=runtime.autocast(runtime.choose_precision("auto", CPU), CPU),
         checkpoints=folder, metrics=NullLogger(), mirrors=(), stop=runtime.StopRequest(),
