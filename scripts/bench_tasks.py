@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from lexp import __version__
-from lexp.data.batches import Batches
+from lexp.data.reading import DocumentBatches
 from lexp.data.store import Tokens
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.dataset import TaskDataset
@@ -73,7 +73,7 @@ def sources() -> dict[str, Timed]:
     rows, vocabulary = STEP_TOKENS // ROW, 256
     ids = np.random.default_rng(0).integers(32, 127, size=1 << 20, dtype=np.uint8)
     text = Tokens(("text",), ids, np.array([0, len(ids)]), None)
-    windows = Batches(text, ROW, rows, seed=0)
+    windows = DocumentBatches(text, ROW, rows, seed=0)
     return {
         "text": Timed(TextBatches(windows, CausalLM(), 0, vocabulary)),
         "addition": Timed(TaskBatches(DATASET, rows, 0, n_steps=1000)),
