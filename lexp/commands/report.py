@@ -183,7 +183,7 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
     reports = [
         report_protocol(protocol, same, settings) for protocol, same in by_protocol(all_series)
     ]
-    first = study_section(study, all_series, analyses, of_runs)
+    first = study_section(study, all_series, contents.answered, analyses, of_runs)
     sections = [*([first] if first else []), *task_sections(contents.answered, notes)]
     sections += [*protocol_sections(reports), *contents.rates]
     last_steps = {run.name: last_step(config) for run, config in zip(runs, configs, strict=True)}

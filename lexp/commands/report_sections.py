@@ -17,6 +17,7 @@ from lexp.instruments.expected import measured_table
 from lexp.instruments.measure import AnalysisResult, labelled
 from lexp.instruments.over_training import shown
 from lexp.report.expected import Findings, blocks_of, expected_table
+from lexp.report.expected_tasks import Answers, Ranks, answers_table, ranks_table
 from lexp.report.over_training import TRAINING, over_training
 from lexp.report.study_results import ResultSeries
 from lexp.report.task_answer import task_answer
@@ -103,6 +104,7 @@ def all_instruments() -> dict[str, Instrument]:
 def study_section(
     study: Path,
     all_series: Sequence[ResultSeries],
+    answered: Sequence[TaskResult],
     analyses: Sequence[AnalysisResult],
     notes: Mapping[str, str],
 ) -> Section | None:
@@ -118,7 +120,7 @@ def study_section(
         return Section(
             f"Study {stored['name']}, {stored['scale']}",
             "\n\n".join(_study_paragraphs(stored)),
-            tuple(_study_tables(stored, all_series, analyses, notes)),
+            tuple(_study_tables(stored, all_series, answered, analyses, notes)),
         )
     except (OSError, ValueError, TypeError, LookupError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"{path} is not what `lexp study` writes ({error})") from None
@@ -140,6 +142,7 @@ def _line(text: str) -> str:
 def _study_tables(
     stored: dict[str, Any],
     all_series: Sequence[ResultSeries],
+    answered: Sequence[TaskResult],
     analyses: Sequence[AnalysisResult],
     notes: Mapping[str, str],
 ) -> Iterator[Table]:
@@ -147,5 +150,9 @@ def _study_tables(
         if isinstance(block, Findings):
             same = [result for result in analyses if result.instrument.name == block.instrument]
             yield measured_table(block, labelled(same, notes))
+        elif isinstance(block, Ranks):
+            yield ranks_table(block, answered)
+        elif isinstance(block, Answers):
+            yield answers_table(block, answered)
         else:
             yield expected_table(block, all_series)

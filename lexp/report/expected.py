@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lexp.display.table import Table, TableCell
+from lexp.report.expected_tasks import Answers, Ranks
 from lexp.report.study_results import ResultSeries
 from lexp.system.errors import ConfigError
 
@@ -62,11 +63,13 @@ class Findings:
     rows: dict[str, float | str]
 
 
-Expected = Perplexities | Costs | Findings
+Expected = Perplexities | Costs | Findings | Ranks | Answers
 KEYS = {
     "perplexity": {"source", "perplexity", "at", "note", "protocol", "ratio_to"},
     "cost": {"source", "cost", "against", "at", "note", "protocol"},
     "instrument": {"source", "instrument", "values", "where", "note", "state", "column"},
+    "ranks": {"source", "ranks", "note"},
+    "exact_match": {"source", "exact_match", "task", "at", "note"},
 }
 
 
@@ -87,7 +90,13 @@ def parse_expected(node: Any) -> Expected:
             _mapping(node, "where", _is_value), str(node.get("column", "value")),
             _mapping(node, "values", _is_value),
         )  # fmt: skip
+    if kind == "ranks":
+        return Ranks(source, note, _mapping(node, kind, _is_number))
     at = node.get("at")
+    if kind == "exact_match":
+        if not (_is_number(at) and at > 0):
+            raise ConfigError(f"expected, {source}: at={at} (a number above 0, in trained lengths)")
+        return Answers(source, note, str(node.get("task")), at, _mapping(node, kind, _is_value))
     if not isinstance(at, list) or not at or not all(_is_number(x) and x > 0 for x in at):
         raise ConfigError(f"expected, {source}: at={at} (numbers above 0, in trained lengths)")
     at = tuple(at)
@@ -127,7 +136,7 @@ def _is_row(values: Any) -> bool:
     return isinstance(values, list) and all(v is None or _is_value(v) for v in values)
 
 
-def names_of(block: Expected) -> list[str]:
+def names_of(block: Perplexities | Costs) -> list[str]:
     """Return the rows that a block refers to, each once."""
     names = list(block.rows)
     if isinstance(block, Costs):

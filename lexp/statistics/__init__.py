@@ -4,7 +4,7 @@ from lexp.statistics.clustered import Estimate, mean, paired
 from lexp.statistics.comparisons import Adjusted, SignFlips, holm, sign_flips
 from lexp.statistics.curves import BETA, Bin, by_context, geometric_edges, key_tokens, last
 from lexp.statistics.power import Variances, decompose, smallest_difference
-from lexp.statistics.ranks import rank_correlation
+from lexp.statistics.ranks import mean_reciprocal_ranks, rank_correlation
 from lexp.statistics.reach import (
     BETTER,
     NOT_KNOWN,
@@ -55,6 +55,7 @@ __all__ = [
     "key_tokens",
     "last",
     "mean",
+    "mean_reciprocal_ranks",
     "paired",
     "paired_by_seed",
     "rank_correlation",

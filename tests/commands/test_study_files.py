@@ -20,7 +20,9 @@ from lexp.display.terminal import TableConsole
 from lexp.model.layers import in_turns
 from lexp.pattern import Blockwise, Full, Trained, Window
 from lexp.report.expected import Perplexities, blocks_of, split_name
+from lexp.report.expected_tasks import Answers, Ranks
 from lexp.report.published import load_published
+from lexp.runs.run import variant
 from support import ROOT
 from support.config import compose
 from support.study_files import EACH, NAMES, SCALES
@@ -48,7 +50,7 @@ def checked(name: str, scale: str):
 def test_the_studies_of_the_issue_are_there():
     assert sorted([
         "lex", "nope_variance", "tisa", "kerple", "alibi", "nope_length", "context_extension",
-        "training_dynamics", "zoo", "tisa_mlm", "hybrid", "mixers",
+        "training_dynamics", "zoo", "tisa_mlm", "hybrid", "mixers", "pe_length_generalisation",
     ]) == NAMES  # fmt: skip
 
 
@@ -127,6 +129,33 @@ def test_reading_costs_what_each_layer_sees(model, method, keys):
     weight = study_weight.weigh(read_train(plain(compose("train", *overrides))), 1e9)
     expected = 0 if keys is None else 2 * weight.n_active + 4 * 128 * keys  # 4 heads of 32
     assert weight.forward(64, method) == pytest.approx(expected, rel=1e-9)
+
+
+def test_lengths_of_a_task_are_problems_where_its_cost_is_counted():
+    _, _, jobs = checked("pe_length_generalisation", "mini")
+    (evaluation,) = [job.plan for job in jobs if isinstance(job.plan, EvalPlan)]
+    copying = [run for run in training_runs(jobs) if run.dataset.name == "copy"]
+    weights = {variant(run.raw): study_weight.weigh(run, 1e9) for run in copying}
+    need = study_weight.StageCost("eval")
+    study_weight._add_reading(need, evaluation, copying, weights)
+    # 15 runs read 256 problems of each length, of 2 length + 2 tokens each.
+    rows = sum(2 * length + 2 for length in evaluation.lengths)
+    assert need.n_tokens == 15 * 256 * rows
+    assert study_weight._tokens(evaluation, 22, is_task=True) == (256 * 11, 256 * 22)
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (Ranks("p", "", {"nope": 0.7, "tisa": 0.5}), ["tisa beyond its trained length"]),
+        (Answers("p", "", "copy", 2, {"rope": 98, "alibi": "-"}), []),
+        (Answers("p", "", "copy", 2.5, {"rope": 98}), ["rope on copy at 2.5x"]),
+        (Answers("p", "", "addition", 2, {"rope": 98}), ["rope on addition at 2x"]),
+    ],
+)
+def test_numbers_of_tasks_refer_to_what_is_asked(block, words):
+    _, _, jobs = checked("pe_length_generalisation", "mini")
+    assert study_jobs._not_made(block, jobs) == words
 
 
 def test_the_zoo_has_every_scheme():

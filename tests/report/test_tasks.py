@@ -7,36 +7,14 @@ import pytest
 
 from lexp.display.document import Page, Section
 from lexp.display.html import render
-from lexp.evaluate import RunInfo
-from lexp.evaluate.task_result import TaskMeasures, TaskResult
+from lexp.evaluate.task_result import TaskResult
 from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
 from lexp.report.tasks import task_chart, task_table, tasks_caption
-from lexp.results import Component
 from lexp.statistics.shares import wilson
+from support.task_results import result, study
 
 NOTES: dict[str, str] = {}
-
-
-def result(model, seed, length, share, method="full", extension="none", **values) -> TaskResult:
-    run = RunInfo(f"{model}-{seed}", model, "nano", "copy", seed, 42, "bytes", "float32", "t",
-                  f"v-{model}", "bytes")  # fmt: skip
-    low, high = wilson(round(100 * share), 100) if share == share else (math.nan, math.nan)
-    return TaskResult(
-        run, 20, Component(method, method, {}), Component(extension, extension, {}),
-        Component("copy", "copy", {}), length, 0, 2 * length + 2, 100,
-        TaskMeasures(share, low, high, share, 0.1), 1.0, **values,
-    )  # fmt: skip
-
-
-def study(**models) -> list[TaskResult]:
-    """Return results: shares of each model by length, one for each seed."""
-    return [
-        result(model, seed, length, share)
-        for model, by_length in models.items()
-        for length, shares in by_length.items()
-        for seed, share in enumerate(shares)
-    ]
 
 
 BIMODAL = study(

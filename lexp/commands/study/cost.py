@@ -26,6 +26,7 @@ from lexp.commands.run_parts import (
     make_model,
     make_objective,
     make_positions,
+    make_task,
     make_trunk,
     training_pattern,
 )
@@ -168,7 +169,7 @@ def _add_reading(
 ) -> None:
     """Add the forward passes of an evaluation, a probe or an analysis over all its runs."""
     for run in runs:
-        weight = weights[variant(run.raw)]
+        weight, task = weights[variant(run.raw)], make_task(run.dataset)
         n_times = _n_checkpoints(plan.checkpoints, len(run.kept_steps))
         if isinstance(plan, AnalysisPlan):
             states = plan.config.states
@@ -176,10 +177,12 @@ def _add_reading(
             n_times *= len(plan.instruments)
         for method in plan.methods:
             for length in plan.lengths:
-                per_token = weight.forward(length, method.pattern)
+                # Lengths are of problems where the run is of a task.
+                n_seen = task.row_len(length) if task else length
+                per_token = weight.forward(n_seen, method.pattern)
                 if not per_token:
                     continue  # not defined, so nothing is read
-                n_scored, n_read = _tokens(plan, length)
+                n_scored, n_read = _tokens(plan, n_seen, is_task=task is not None)
                 flops = n_times * n_read * per_token
                 need.n_tokens += n_times * n_read
                 need.flops += flops
@@ -193,10 +196,13 @@ def _n_checkpoints(selection: str | tuple[int, ...], n_kept: int) -> int:
     return 1 if selection == "last" else max(n_kept, 1)
 
 
-def _tokens(plan: RunPlan, length: int) -> tuple[float, float]:
+def _tokens(plan: RunPlan, length: int, is_task: bool) -> tuple[float, float]:
     """Return the tokens of a run that are scored and read at a length by one method."""
     if isinstance(plan, AnalysisPlan):
         return 0.0, float(plan.config.texts * length)
+    if is_task:
+        # About half of a row is the answer.
+        return plan.examples * length / 2, float(plan.examples * length)
     if isinstance(plan, ProbeRunPlan):
         n = plan.probes.samples * length * len(plan.probes.probes)
         return float(n), 2.0 * n  # each with its control

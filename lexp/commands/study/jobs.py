@@ -15,12 +15,14 @@ from omegaconf.errors import OmegaConfBaseException
 from lexp.commands import analyze, evaluate, probe, report, train
 from lexp.commands.analyze import AnalysisPlan
 from lexp.commands.probe import ProbeRunPlan
+from lexp.commands.run_parts import make_task
 from lexp.commands.run_plan import EvalPlan, RunPlan
 from lexp.commands.study.file import Stage, Study
 from lexp.config.job_configs import JobConfigs
 from lexp.config.messages import explained
 from lexp.config.settings import HF, ReportConfig, TrainConfig
-from lexp.report.expected import Findings, blocks_of, names_of
+from lexp.report.expected import Expected, Findings, blocks_of, names_of
+from lexp.report.expected_tasks import Answers, Ranks
 from lexp.runs.run import run_folder, variant, variant_notes
 from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
@@ -139,6 +141,18 @@ def places(jobs: list[StudyJob]) -> set[Place]:
     }
 
 
+def asked(jobs: list[StudyJob]) -> set[tuple[str, str, float]]:
+    """Return every (model, label of a task, length in trained lengths) that evaluations ask."""
+    return {
+        (run.model.name, dataset.task.label, length / dataset.max_length)
+        for job in jobs
+        if isinstance(job.plan, EvalPlan)
+        for run in selected_runs(job.plan, jobs)
+        if (dataset := make_task(run.dataset))
+        for length in job.plan.lengths
+    }
+
+
 def looked_at(jobs: list[StudyJob]) -> set[tuple[str, str, str]]:
     """Return every (instrument, name of the row, state) that the study's analyses look at."""
     names = names_by_variant(jobs)
@@ -162,23 +176,37 @@ def _check_together(study: Study, jobs: list[StudyJob]) -> None:
                     f"stage {job.stage.number}, lexp {job.stage.command}: model={name}: the study "
                     f"trains {', '.join(sorted(trained)) or 'none'}"
                 )
-    cells, looks = places(jobs), looked_at(jobs)
     for block in blocks_of({"expected": study.expected}):
-        if isinstance(block, Findings):
-            missing = [
-                f"{block.instrument} of {model} ({block.state})"
-                for model in block.rows
-                if (block.instrument, model, block.state) not in looks
-            ]
-        else:
-            missing = [
-                f"{name} at {at:g}x under {block.protocol}"
-                for name in names_of(block)
-                for n, at in enumerate(block.at)
-                if (name, block.protocol, at) not in cells and not _is_blank(block, name, n)
-            ]
-        if missing:
+        if missing := _not_made(block, jobs):
             raise ConfigError(f"expected, {block.source}: no stage makes {missing[0]}")
+
+
+def _not_made(block: Expected, jobs: list[StudyJob]) -> list[str]:
+    """Return what a block compares that no stage makes."""
+    if isinstance(block, Findings):
+        looks = looked_at(jobs)
+        return [
+            f"{block.instrument} of {model} ({block.state})"
+            for model in block.rows
+            if (block.instrument, model, block.state) not in looks
+        ]
+    if isinstance(block, Ranks):
+        longer = {model for model, _, at in asked(jobs) if at > 1}
+        return [f"{model} beyond its trained length" for model in block.rows if model not in longer]
+    if isinstance(block, Answers):
+        answers = asked(jobs)
+        return [
+            f"{model} on {block.task} at {block.at:g}x"
+            for model in block.rows
+            if (model, block.task, block.at) not in answers
+        ]
+    cells = places(jobs)
+    return [
+        f"{name} at {at:g}x under {block.protocol}"
+        for name in names_of(block)
+        for n, at in enumerate(block.at)
+        if (name, block.protocol, at) not in cells and not _is_blank(block, name, n)
+    ]
 
 
 def _is_blank(block: Any, name: str, n: int) -> bool:
