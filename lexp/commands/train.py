@@ -202,11 +202,13 @@ def _train(
     data = {**given.digests, "code": own_code(settings)}
     torch.manual_seed(settings.seed)
     model = make_model(settings, tokenizer.vocab_size).to(device)
+    notes = trunk_notes(settings, model)
     if source := _source(settings):
-        data["init_from"] = _start_from(source, settings, model, tokenizer.digest)
+        data["init_from"], fresh = _start_from(source, settings, model, tokenizer.digest)
+        notes += fresh
     run = Run(folder)
     if group.is_rank_zero:
-        say(*trunk_notes(settings, model))
+        say(*notes)
         run = open_run(folder, settings.raw, data, precision)
         tokenizer.save(folder)
         checkpoint.clean(run.checkpoints)
@@ -285,15 +287,28 @@ def _source(settings: TrainConfig) -> tuple[Run, TrainConfig] | None:
 
 def _start_from(
     source: tuple[Run, TrainConfig], settings: TrainConfig, model: Transformer, tokenizer: str
-) -> str:
-    """Give the model another run's weights, its scheme's too if it is the same; their digest."""
+) -> tuple[str, list[str]]:
+    """Give the model another run's weights, its scheme's too if it is the same.
+
+    Returns their digest, and a line that names the parameters that start afresh; none if there are
+    none.
+    """
     run, config = source
     if run.tokenizer_digest != tokenizer:
         raise ConfigError(f"init_from={run.folder}: trained with another vocabulary")
     latest = final_checkpoint(run)
-    same = config.model.entries == settings.model.entries
-    (checkpoint.load_model if same else checkpoint.load_trunk)(latest, model)
-    return latest.model_sha256
+    if config.model.entries == settings.model.entries:
+        checkpoint.load_model(latest, model)
+        return latest.model_sha256, []
+    checkpoint.load_trunk(latest, model)
+    # Without the layer's number.
+    fresh = dict.fromkeys(n.partition(".")[2] for n, _ in model.positions.named_parameters())
+    line = (
+        f"init_from={run.folder}: its scheme, or a value in it, is not that of "
+        f"model={settings.model.name}; parameters of the scheme that start afresh: "
+        f"{', '.join(fresh)}"
+    )
+    return latest.model_sha256, [line] if fresh else []
 
 
 def loop_settings(settings: TrainConfig) -> loop.TrainSettings:

@@ -445,8 +445,8 @@ def test_init_from_starts_with_another_runs_weights(tiny):
     assert data["init_from"] == wanted.model_sha256
 
 
-def test_init_from_takes_the_scheme_over_only_where_it_is_the_same(tiny):
-    """CABLE's gate has FoX's name and shape and the other sign."""
+def test_init_from_takes_the_scheme_over_only_where_it_is_the_same(tiny, capsys):
+    """CABLE's gate has FoX's name and shape and the other sign; what starts afresh is named."""
     source = tiny("model=fox")
     train(source)
     gates = {}
@@ -455,6 +455,8 @@ def test_init_from_takes_the_scheme_over_only_where_it_is_the_same(tiny):
         train(config)
         found = checkpoint.latest(folder_of(config) / "checkpoints")
         gates[model] = load_file(found.path / "model.safetensors")["positions.0.gate.weight"]
+        said = "model=cable; parameters of the scheme that start afresh: gate.weight\n"
+        assert (said in capsys.readouterr().err) == (model == "cable")
     first = checkpoint.latest(folder_of(source) / "checkpoints")
     wanted = load_file(first.path / "model.safetensors")["positions.0.gate.weight"]
     torch.testing.assert_close(gates["fox"], wanted, rtol=0, atol=1e-7)
