@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lexp.hf.source import Source
 from lexp.model.transformer import Dims
-from lexp.pattern import Full, OwnChunk, Pattern, Window
+from lexp.pattern import Full, Pattern, Window
 from lexp.system.errors import CheckpointError, ConfigError, first_line
 
 # The name of lexp's functions among those of transformers for attention and for masks.
@@ -189,6 +189,10 @@ def _tried(model_class: Any, config: Any, trial_config: Any) -> DescribedGeneral
     for rope in _rope_settings(config):
         if rope.get("rope_type", "default") not in FIXED_ROPE:
             raise ConfigError(f"rope_type {rope['rope_type']!r} changes with the length")
+    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+        # Llama 4. Its temperature also counts tokens from the start of each call, so that a text
+        # read in pieces would get that of other places.
+        raise ConfigError("its layers see their own chunk of keys alone (chunked_attention)")
     train_len = trained_length(config)
     try:
         trial = run_trial(model_class, trial_config)
@@ -197,8 +201,6 @@ def _tried(model_class: Any, config: Any, trial_config: Any) -> DescribedGeneral
         raise
     except Exception as error:  # of any kind: the code is the family's own
         raise ConfigError(f"its code cannot be followed ({first_line(error)})") from None
-    if any(isinstance(pattern, OwnChunk) for pattern in layers):
-        raise ConfigError("its layers see their own chunk of keys alone")
     _, n_heads, _, head_dim = trial.calls[0].query.shape
     d_ff = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None)
     dims = Dims(len(layers), trial.width, n_heads, head_dim, d_ff or 4 * trial.width)
@@ -299,9 +301,7 @@ def rule_of(mask: LayerMask) -> Pattern:
     The rule is asked about whole rows, near the beginning, around the local size and far beyond.
     """
     size = mask.local_size
-    candidates: list[Pattern] = [Full()]
-    if size:
-        candidates = [Window(size), OwnChunk(size), *candidates]
+    candidates: list[Pattern] = [Window(size), Full()] if size else [Full()]
     n = size or N_TRIAL
     rows = sorted({0, 1, 2, 7, n - 1, n, n + 1, 2 * n + 1, 4 * n + 3})
     left = [pattern for pattern in candidates if all(_follows(mask, pattern, i) for i in rows)]

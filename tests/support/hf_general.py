@@ -88,7 +88,7 @@ REFUSED = {
         lambda: hf.DeepseekV3Config(), "values of width 128, queries of 192"
     ),
     "bert": (lambda: hf.BertConfig(**BERT), "its mask is none that lexp knows"),
-    "llama4_text": (lambda: hf.Llama4TextConfig(), "its code cannot be followed"),
+    "llama4_text": (lambda: hf.Llama4TextConfig(), "see their own chunk of keys alone (chu"),
     "phimoe": (
         lambda: hf.PhimoeConfig(**LLAMA, rope_parameters={
             "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4,
