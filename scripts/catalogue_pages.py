@@ -51,7 +51,8 @@ and its positions. [Mixers](mixers.md) says how they are built and what works wi
 """
 COMBINES = (
     "Which [attention patterns and extensions](methods.md) are defined for each scheme, tried at "
-    "twice the trained length. Learned positions end at the trained length. Bidirectional patterns "
+    "twice the trained length. Learned positions end at the trained length. Where no layer was "
+    "trained with full attention, `full` runs the model as it was trained. Bidirectional patterns "
     "are for models trained with `objective=mlm`, all others for causal models."
 )
 METHODS_HEAD = """# Methods, protocols, probes and instruments

@@ -62,7 +62,7 @@ COMMANDS = {
         "lexp finetune task=glue/sst2 run=outputs/default/RUN",
     ),
     "list": Command(
-        "list every scheme and inference method, and which combine", "lexp list yarn kerple_log"
+        "list every scheme, method, text and task, and which combine", "lexp list yarn kerple_log"
     ),
 }
 
@@ -101,7 +101,7 @@ def flagged(arguments: list[str]) -> list[str]:
 
 def _meant(word: str) -> str:
     """Return what to type instead of a word that is no command."""
-    for group in ("model", "attention", "extension"):
+    for group in ("model", "attention", "extension", "dataset"):
         if word.isidentifier() and (config_folder() / group / f"{word}.yaml").is_file():
             return f"it is a choice of {group}=: lexp list {word}"
     near = difflib.get_close_matches(word, COMMANDS, n=1)
@@ -214,7 +214,26 @@ def next_command(word: str, arguments: list[str]) -> list[str]:
         same.append("name=debug")  # as each of the presets says
     # Jobs that SLURM has taken are not done yet.
     sent = word == "train" and "hydra.launcher.wait=false" in arguments
+    if word == "train" and not sent:
+        same += _task_lengths(arguments)
     return [f"next: lexp {' '.join(['status' if sent else NEXT[word], *map(shlex.quote, same)])}"]
+
+
+def _task_lengths(arguments: list[str]) -> list[str]:
+    """Return the lengths at which problems of the trained tasks are asked; none for texts."""
+    values = dict(a.split("=", 1) for a in arguments if re.match(r"dataset(\.max_length)?=", a))
+    names = re.findall(r"\w+", values.get("dataset", ""))
+    files = [config_folder() / "dataset" / f"{name}.yaml" for name in names]
+    if not any(path.exists() and "\ntask:\n" in path.read_text("utf-8") for path in files):
+        return []
+    from lexp.config.tasks import usual_lengths  # torch is loaded: they were trained
+    from lexp.config.yaml_file import read_yaml
+
+    longest = re.fullmatch(r"\d+", values.get("dataset.max_length", ""))
+    lengths = usual_lengths(
+        [read_yaml(path) for path in files if path.exists()], longest and int(longest[0])
+    )
+    return [f"lengths=[{','.join(map(str, lengths))}]"]
 
 
 def _with_seeds(arguments: list[str]) -> str:
@@ -310,7 +329,7 @@ def _list(words: list[str]) -> None:
 
     words = guard.ordered(words)
     if {"-h", "--help"} & set(words):
-        print("lexp list [NAME ...]    all schemes and methods, or all about these")
+        print("lexp list [NAME ...]    all schemes, methods and data sets, or all about these")
         print("--config-dir DIR        and those of your own")
         return
     guard.check_flags(words)

@@ -1,4 +1,4 @@
-"""What is known of every scheme and method without building it: catalogue.json and conf/.
+"""What is known of schemes, methods and data sets without building them: catalogue.json, conf/.
 
 `python scripts/catalogue_pages.py` writes the file; tests/docs/test_catalogue.py keeps it true.
 """
@@ -10,7 +10,15 @@ from typing import Any
 
 from lexp.system.reading import read_text
 
-GROUPS = {"model": "schemes", "attention": "inference patterns", "extension": "extensions"}
+DATASET = "dataset"
+# What is listed, with its heading and the words that choose from it.
+GROUPS = {
+    "model": "schemes: lexp train model=NAME",
+    "attention": "inference patterns: lexp eval 'attention=[NAME,...]'",
+    "extension": "extensions: lexp eval 'extension=[NAME,...]'",
+    DATASET: "texts and tasks: lexp train dataset=NAME",
+}
+METHODS = ("attention", "extension")
 # The trained length of the models on which combinations are tried, at `size=nano`.
 TRAIN_LEN = 64
 FILE = Path(__file__).with_name("catalogue.json")
@@ -35,20 +43,28 @@ class Choice:
         """Return the comment at the head of the file."""
         return self.text.partition("\n")[0].removeprefix("# ")
 
+    @property
+    def is_task(self) -> bool:
+        """Return True for a data set that is a task, not texts."""
+        return self.group == DATASET and "\ntask:\n" in self.text
+
 
 @dataclass(frozen=True)
 class Catalogue:
     """What the code says of choices.
 
-    sources: by key, paper and formula. learned: by scheme, the number of position parameters.
+    sources: by key, paper and formula, or of a task the formats; of texts nothing. learned: by
+    scheme, the number of position parameters.
     reasons: by scheme and by key of a method, why it is not defined for the scheme; empty if it is.
     ending: by scheme, the keys of methods that are defined up to the trained length only.
+    as_trained: the schemes of which no layer has full attention, so that it stands for `trained`.
     """
 
     sources: dict[str, str]
     learned: dict[str, int]
     reasons: dict[str, dict[str, str]]
     ending: dict[str, list[str]]
+    as_trained: list[str]
 
     def to_json(self) -> str:
         """Return the text of catalogue.json; of the reasons only those that say something."""
@@ -61,6 +77,7 @@ class Catalogue:
             "sources": self.sources,
             "reasons": reasons,
             "ending": self.ending,
+            "as_trained": self.as_trained,
         }
         return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -79,6 +96,7 @@ class Catalogue:
             self.learned | other.learned,
             reasons,
             ending,
+            [*self.as_trained, *other.as_trained],
         )
 
     def reason(self, scheme: Choice, method: Choice) -> str:
@@ -93,11 +111,11 @@ class Catalogue:
 def written_catalogue() -> Catalogue:
     """Return what catalogue.json says of the choices in conf/."""
     value: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return Catalogue(value["sources"], value["learned"], value["reasons"], value["ending"])
+    return Catalogue(**value)
 
 
 def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
-    """Return every model, attention and extension of conf/ and the other folders."""
+    """Return every choice of GROUPS in conf/ and the other folders."""
     choices = []
     places = [config_folder, *map(Path, folders)]
     for group in GROUPS:

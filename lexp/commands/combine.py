@@ -11,17 +11,26 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from lexp.attention import make_attend
-from lexp.commands.catalogue import GROUPS, TRAIN_LEN, Catalogue, Choice, read_choices
+from lexp.commands.catalogue import DATASET, METHODS, TRAIN_LEN, Catalogue, Choice, read_choices
 from lexp.commands.run_parts import make_model, training_pattern
 from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.sweep import searched
 from lexp.config.validation import read_train
-from lexp.evaluate import refuse_beyond
+from lexp.data.tasks.dataset import TaskDataset
+from lexp.evaluate import Method, methods_for, refuse_beyond
 from lexp.extension import Extension, Lengths
 from lexp.model.transformer import Block, Transformer
-from lexp.pattern import Blockwise, Full, Pattern, Trained, refuse_nothing_replaced, replaced
+from lexp.pattern import (
+    Blockwise,
+    Full,
+    Pattern,
+    Trained,
+    is_replaceable,
+    refuse_nothing_replaced,
+    replaced,
+)
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
@@ -55,17 +64,23 @@ class Combiner:
 
     def _methods(self) -> dict[str, dict[str, Any]]:
         """Return the nodes of all patterns and extensions: group -> name -> node."""
-        named = {group: [c.name for c in self.choices if c.group == group] for group in GROUPS}
-        words = [f"{group}=[{','.join(named[group])}]" for group in ("attention", "extension")]
-        composed = self._composed("eval", words)
-        return {group: composed[group] for group in ("attention", "extension")}
+        named = {group: [c.name for c in self.choices if c.group == group] for group in METHODS}
+        composed = self._composed("eval", [f"{g}=[{','.join(named[g])}]" for g in METHODS])
+        return {group: composed[group] for group in METHODS}
 
     def _composed(self, command: str, words: list[str]) -> dict[str, Any]:
         with initialize_config_dir(str(self.config_folder), version_base="1.3"):
             return plain(compose(command, overrides=[*words, *searched(self.folders)]))
 
     def source(self, choice: Choice) -> str:
-        """Return paper and formula of a choice from its code; of a mixture, those of each part."""
+        """Return paper and formula of a choice from its code; of a mixture, those of each part.
+
+        Of a task, its rule, source and formats.
+        """
+        if choice.is_task:
+            node = self._composed("train", [f"dataset={choice.name}"])["dataset"]
+            task = build(node, TaskDataset, choice.key).task
+            return inspect.getdoc(inspect.getmodule(type(task))) or ""
         if choice.group != "model":
             return inspect.getdoc(type(self._made(choice, []))) or ""
         model, parts = self.model(choice.name), list[nn.Module]()
@@ -88,7 +103,10 @@ class Combiner:
         attention: some change nothing where queries see few keys, some where they see all.
         """
         if method.group == "attention":
-            return self._reason(scheme, self._made(method, []), Extension(), length)
+            (fitting,) = methods_for(
+                self.pattern(scheme), [Method(self._made(method, []), Extension(), length)]
+            )
+            return self._reason(scheme, fitting.pattern, Extension(), length)
         extension = self._made(method, self.model(scheme).schemes)
         patterns = (Trained(), Full(), Blockwise())
         reasons = [self._reason(scheme, pattern, extension, length) for pattern in patterns]
@@ -122,11 +140,14 @@ class Combiner:
 
 def tried(combiner: Combiner, choices: list[Choice]) -> Catalogue:
     """Return the catalogue of some choices, and of all that these combine with."""
-    found = Catalogue({}, {}, {}, {})
+    found = Catalogue({}, {}, {}, {}, [])
     for choice in choices:
-        found.sources[choice.key] = combiner.source(choice)
+        if choice.group != DATASET or choice.is_task:
+            found.sources[choice.key] = combiner.source(choice)
         if choice.group == "model":
             found.learned[choice.name] = combiner.learned(choice.name)
+            if not is_replaceable(combiner.pattern(choice.name)):
+                found.as_trained.append(choice.name)
     for scheme, method in _pairs(combiner.choices):
         if scheme in choices or method in choices:
             within = combiner.reason(scheme.name, method, TRAIN_LEN)
@@ -140,5 +161,5 @@ def tried(combiner: Combiner, choices: list[Choice]) -> Catalogue:
 def _pairs(choices: list[Choice]) -> Iterator[tuple[Choice, Choice]]:
     """Yield every scheme with every method."""
     for scheme in (choice for choice in choices if choice.group == "model"):
-        for method in (choice for choice in choices if choice.group != "model"):
+        for method in (choice for choice in choices if choice.group in METHODS):
             yield scheme, method

@@ -1,5 +1,6 @@
 """The part of `lexp eval` about runs that were trained on tasks: exact match by problem length."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,13 +8,15 @@ from lexp.commands.eval_workers import Progress, choose_workers, events_of
 from lexp.commands.load_runs import RunWithData
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import count_checkpoints
+from lexp.display.document import Chart
 from lexp.display.heat_png import heat_map_png
 from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import in_markdown, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import LAST, TaskResult
-from lexp.record import Console
+from lexp.evaluate.task_result import COLUMNS
+from lexp.record import ChartLine, Console, NullLogger, WandbLogger, log_rows
 from lexp.report.results import append_tasks, write_tasks
 from lexp.report.task_grid import task_grid
 from lexp.report.tasks import task_chart, task_table, tasks_caption
@@ -78,8 +81,14 @@ def _n_tokens(runs: Sequence[RunWithData], plan: EvalPlan) -> int:
     )
 
 
-def publish_tasks(study: Path, runs: Sequence[RunWithData], results: list[TaskResult]) -> None:
+def publish_tasks(
+    study: Path,
+    runs: Sequence[RunWithData],
+    results: list[TaskResult],
+    wandb: WandbLogger | NullLogger,
+) -> None:
     """Print a table of each task; write them as Markdown, with the curves beside them."""
+    log_rows(wandb, "tasks", COLUMNS, [result.row() for result in results])
     notes = variant_notes(opened.run.made_of for opened in runs)
     results = [result for result in results if result.step == LAST] or results
     by_task: dict[str, list[TaskResult]] = {}
@@ -90,6 +99,8 @@ def publish_tasks(study: Path, runs: Sequence[RunWithData], results: list[TaskRe
     charts = {f"tasks-{file_stem(label)}.png": task_chart(same, notes)
               for label, same in by_task.items()}  # fmt: skip
     maps = {f"tasks-{file_stem(label)}-grid.png": grid for label, grid in grids.items()}
+    for chart in charts.values():
+        _show_in_wandb(wandb, chart)
     caption = tasks_caption(results)
     rich = table_console()
     for table in (*tables, *grids.values()):
@@ -108,3 +119,15 @@ def publish_tasks(study: Path, runs: Sequence[RunWithData], results: list[TaskRe
         for name, grid in maps.items():
             write_bytes(study / name, heat_map_png(grid))
     say(f"{study}/tasks.csv, tasks.md, {', '.join([*charts, *maps])}")
+
+
+def _show_in_wandb(wandb: WandbLogger | NullLogger, chart: Chart) -> None:
+    """Show the curves of a task, those of the median seed."""
+    lines = []
+    for curve in chart.curves:
+        points = {point.x: point.y for point in curve.points if math.isfinite(point.y)}
+        if points:
+            name = f"{curve.name} {curve.group}".strip()
+            lines.append(ChartLine(name, list(points), list(points.values())))
+    if lines:
+        wandb.chart(chart.title, chart.x_label, lines)

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -21,7 +20,15 @@ from lexp.display.style import CurveStyles
 from lexp.display.table import Table, in_markdown, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import COLUMNS, LAST, EvalResult
-from lexp.record import ChartLine, Console, NullLogger, RunLabel, WandbLogger, start_wandb
+from lexp.record import (
+    ChartLine,
+    Console,
+    NullLogger,
+    RunLabel,
+    WandbLogger,
+    log_rows,
+    start_wandb,
+)
 from lexp.report import (
     METRICS,
     append_results,
@@ -77,7 +84,7 @@ def evaluate_runs(plan: EvalPlan) -> None:
         results = _evaluate_all(runs, plan, problems) if runs else []
         answers = evaluate_tasks(of_tasks, plan, problems) if of_tasks else []
         if answers:
-            publish_tasks(settings.study_folder, of_tasks, answers)
+            publish_tasks(settings.study_folder, of_tasks, answers, wandb)
         if results:
             notes = variant_notes(opened.run.made_of for opened in runs)
             trained = [opened.run for opened in runs if opened.run.kind == LEXP]
@@ -187,8 +194,7 @@ def _show_in_wandb(
     wandb: WandbLogger | NullLogger, results: list[EvalResult], grids: list[Grid]
 ) -> None:
     """Show the results as they stand in results.csv, and a chart of every grid, a line per row."""
-    rows = [[_number_or_none(result.row()[column]) for column in COLUMNS] for result in results]
-    wandb.table("results", list(COLUMNS), rows)
+    log_rows(wandb, "results", COLUMNS, [result.row() for result in results])
     for grid in grids:
         lines = []
         for row in grid.rows:
@@ -198,8 +204,3 @@ def _show_in_wandb(
                 lines.append(ChartLine(name, list(points), list(points.values())))
         if lines:
             wandb.chart(grid.title, "length", lines)
-
-
-def _number_or_none(value: Any) -> Any:
-    """Return None for a number that is not finite: wandb has no other sign for it."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

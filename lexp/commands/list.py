@@ -1,11 +1,19 @@
-"""`lexp list`: every scheme and method there is, what it is, and which combine."""
+"""`lexp list`: every scheme, method and data set, what it is, and which combine."""
 
 import difflib
 from pathlib import Path
 
 from rich.table import Table
 
-from lexp.commands.catalogue import GROUPS, Catalogue, Choice, read_choices, written_catalogue
+from lexp.commands.catalogue import (
+    DATASET,
+    GROUPS,
+    METHODS,
+    Catalogue,
+    Choice,
+    read_choices,
+    written_catalogue,
+)
 from lexp.display.terminal import TableConsole, table_console
 from lexp.system.errors import ConfigError
 from lexp.system.output import say_loading_torch
@@ -15,7 +23,7 @@ SIGN_WIDTH = 3
 
 
 def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
-    """Print everything, or what is known about the choices named.
+    """Print everything, or what is known about the choices or groups named.
 
     folders: others that have config groups as conf/ has.
     """
@@ -24,10 +32,10 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
         raise ConfigError(f"--config-dir {missing[0]}: there is no such folder")
     choices = read_choices(config_folder, folders)
     for word in words:
-        if word not in {choice.name for choice in choices}:
+        if word not in {*GROUPS, *(choice.name for choice in choices)}:
             raise ConfigError(_unknown(word, choices))
     catalogue = written_catalogue()
-    own = [choice for choice in choices if choice.foreign]
+    own = [choice for choice in choices if choice.foreign and choice.group != DATASET]
     if own:
         # What is in no file is built and tried, which needs torch.
         say_loading_torch(f" to try what {', '.join(c.name for c in own)} combines with")
@@ -38,6 +46,8 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     console = table_console()
     if words:
         for word in words:
+            if word in GROUPS:
+                show_group(console, word, choices, catalogue)
             for choice in choices:
                 if choice.name == word:
                     show_one(console, choice, choices, catalogue)
@@ -47,37 +57,42 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
 
 def _unknown(word: str, choices: list[Choice]) -> str:
     """Return what to say of a name that nothing has: the nearest ones."""
-    names = sorted({choice.name for choice in choices})
+    names = sorted({*GROUPS, *(choice.name for choice in choices)})
     # Letters alone do not find `self_extend` for `self`.
     around = [name for name in names if word.lower() in name]
     near = list(dict.fromkeys([*difflib.get_close_matches(word.lower(), names), *around]))[:5]
     if near:
         return f"nothing is called {word!r}; did you mean {' or '.join(near)}?"
-    return f"nothing is called {word!r}; there are {', '.join(names)}"
+    return f"nothing is called {word!r}; `lexp list` shows what there is"
 
 
 def show_all(console: TableConsole, choices: list[Choice], catalogue: Catalogue) -> None:
     """Print one table per group, and the grid of what combines."""
-    schemes, patterns, extensions = ([c for c in choices if c.group == g] for g in GROUPS)
-    methods = [*patterns, *extensions]
-    table = Table(title="schemes: lexp train model=NAME", title_justify="left", box=None)
-    for heading in ("", "learned", ""):
+    for group in GROUPS:
+        show_group(console, group, choices, catalogue)
+    schemes, *methods = ([c for c in choices if c.group == group] for group in ("model", *METHODS))
+    show_grid(console, schemes, [method for some in methods for method in some], catalogue)
+
+
+def show_group(
+    console: TableConsole, group: str, choices: list[Choice], catalogue: Catalogue
+) -> None:
+    """Print the choices of a group: schemes with their parameters, methods with their numbers."""
+    table = Table(title=GROUPS[group], title_justify="left", box=None)
+    numbers = {c.key: n for n, c in enumerate((c for c in choices if c.group in METHODS), 1)}
+    for heading in ("", "learned") if group == "model" else ("",) * (1 + (group in METHODS)):
         table.add_column(heading)
-    for choice in schemes:
-        table.add_row(choice.name, f"{catalogue.learned[choice.name]:,}", choice.about)
-    console.print(table)
-    console.lines("learned: position parameters at size=nano (4 layers, 4 heads of 32)", "")
-    after = len(patterns)
-    for title, some, first in (("attention", patterns, 1), ("extension", extensions, after + 1)):
-        table = Table(
-            title=f"{GROUPS[title]}: lexp eval '{title}=[NAME,...]'", title_justify="left", box=None
-        )
-        for heading in ("", "", ""):
-            table.add_column(heading)
-        for n, choice in enumerate(some):
-            table.add_row(str(n + first), choice.name, choice.about)
-        console.print(table, "")
-    show_grid(console, schemes, methods, catalogue)
+    table.add_column("")
+    for choice in (choice for choice in choices if choice.group == group):
+        if group == "model":
+            table.add_row(choice.name, f"{catalogue.learned[choice.name]:,}", choice.about)
+        elif group in METHODS:
+            table.add_row(str(numbers[choice.key]), choice.name, choice.about)
+        else:
+            table.add_row(choice.name, choice.about)
+    console.print(table, *[""] * (group != "model"))
+    if group == "model":
+        console.lines("learned: position parameters at size=nano (4 layers, 4 heads of 32)", "")
 
 
 def show_grid(
@@ -89,7 +104,7 @@ def show_grid(
     room = max(1, (console.width - name_width) // SIGN_WIDTH)
     parts = [numbered]
     if len(numbered) > room:
-        by_group = [[(n, m) for n, m in numbered if m.group == group] for group in GROUPS]
+        by_group = [[(n, m) for n, m in numbered if m.group == group] for group in METHODS]
         parts = [some[at : at + room] for some in by_group for at in range(0, len(some), room)]
     for part in parts:
         title = "what combines (by the numbers above)"
@@ -120,14 +135,17 @@ def show_one(
 ) -> None:
     """Print a choice's source and formula, its values, and what it combines with."""
     console.print(f"{choice.group}={choice.name}", style="bold")
-    source = catalogue.sources[choice.key]
+    source = catalogue.sources.get(choice.key, "")
     lines = _refilled(source) if console.is_terminal else source.split("\n")
-    console.lines("", *choice.text.rstrip().split("\n"), "", *lines, "")
+    console.lines("", *choice.text.rstrip().split("\n"), "", *[*lines, ""] * bool(source))
+    if choice.group == DATASET:
+        console.lines(f"next: lexp train dataset={choice.name}", "")
+        return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
     for other in choices:
-        if (other.group == "model") != (choice.group == "model"):
+        if {choice.group, other.group} in [{"model", method} for method in METHODS]:
             scheme, method = (choice, other) if choice.group == "model" else (other, choice)
             table.add_row(f"  {other.name}", _verdict(catalogue, scheme, method))
     console.print(table, "")
@@ -136,6 +154,8 @@ def show_one(
 def _verdict(catalogue: Catalogue, scheme: Choice, method: Choice) -> str:
     if catalogue.ends(scheme, method):
         return "defined up to the trained length only"
+    if method.key == "attention/full" and scheme.name in catalogue.as_trained:
+        return "as attention=[trained]: no layer was trained with full attention"
     return catalogue.reason(scheme, method) or "defined"
 
 

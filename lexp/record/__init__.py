@@ -4,7 +4,7 @@ from lexp.record.console import Console
 from lexp.record.event_file import EventFile, start_event_file
 from lexp.record.metrics import Metrics
 from lexp.record.null import NullLogger
-from lexp.record.wandb_log import ChartLine, RunLabel, WandbLogger, start_wandb
+from lexp.record.wandb_log import ChartLine, RunLabel, WandbLogger, log_rows, start_wandb
 
 __all__ = [
     "ChartLine",
@@ -14,6 +14,7 @@ __all__ = [
     "NullLogger",
     "RunLabel",
     "WandbLogger",
+    "log_rows",
     "start_event_file",
     "start_wandb",
 ]

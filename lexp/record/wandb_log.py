@@ -10,11 +10,12 @@ thread makes all calls, so that training does not wait for the first, and waits 
 the second.
 """
 
+import math
 import os
 import queue
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,21 @@ class WandbLogger:
         except Exception as error:
             if not self._timed_out:  # one warning is enough
                 warn(f"wandb is off for this run: {first_line(error)}", stacklevel=2)
+
+
+def log_rows(
+    wandb: "WandbLogger | NullLogger",
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """Log rows of a CSV table; numbers that are not finite as None: wandb has no sign for them."""
+    lines = [[_number_or_none(row[column]) for column in columns] for row in rows]
+    wandb.table(name, list(columns), lines)
+
+
+def _number_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _start(wandb: Any, mode: str, folder: Path, label: RunLabel, config: dict[str, Any]) -> Any:

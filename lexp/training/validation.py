@@ -110,7 +110,7 @@ class TaskValidation:
     def in_words(self, values: Mapping[str, float]) -> str:
         """Return shares by problem length."""
         by_length = ", ".join(f"{100 * v:.0f} % at {k[12:]}" for k, v in values.items())
-        return f"exact match {by_length}"
+        return f"validation exact match by problem length: {by_length}"
 
 
 def is_beyond(model: Transformer, length: int) -> bool:

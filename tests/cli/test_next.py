@@ -32,6 +32,15 @@ def test_training_says_that_torch_is_loaded_and_imports_nothing_else_of_weight(t
         ("train", "+debug=tiny outputs=o", "lexp eval outputs=o name=debug"),
         ("train", "+debug=tiny name=a", "lexp eval name=a"),
         ("train", "-m hydra/launcher=slurm hydra.launcher.wait=false", "lexp status"),
+        ("train", "dataset=addition seed=3", "lexp eval lengths=[5,10,20,30,40]"),
+        (
+            "train",
+            "-m dataset=copy,lego dataset.max_length=6 name=a",
+            "lexp eval name=a lengths=[3,6,9,12]",
+        ),  # LEGO has no chain of one variable
+        ("train", "dataset=scan", "lexp eval lengths=[5,11,22,33]"),  # no command has 44 actions
+        ("train", "dataset=stdlib", "lexp eval"),
+        ("train", "-m dataset=copy hydra.launcher.wait=false", "lexp status"),
         ("eval", "name=a lengths=[8]", "lexp report name=a"),
         ("probe", "", "lexp report"),
         ("analyze", "--config-dir=mine", "lexp report"),
@@ -46,7 +55,8 @@ def test_training_says_that_torch_is_loaded_and_imports_nothing_else_of_weight(t
 )
 def test_each_command_ends_with_the_next_one(word, typed, said):
     shown = next_command(word, typed.replace("'", "").split())
-    assert shown == ([] if said is None else [f"next: {said}".replace("'", "")])
+    unquoted = [line.replace("'", "") for line in shown]
+    assert unquoted == ([] if said is None else [f"next: {said}".replace("'", "")])
 
 
 def test_a_command_that_fails_or_shows_names_no_next_one(tmp_path):

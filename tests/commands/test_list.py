@@ -85,10 +85,37 @@ def test_list_of_one_gives_source_values_and_reasons(tmp_path):
     assert of_learned and of_learned[1].startswith("yarn changes rotary frequencies, Learned")
 
 
+def test_list_of_a_data_set_gives_its_values_and_of_a_task_its_formats(capsys):
+    list_(config_folder(), ["addition", "stdlib"], [])
+    out = capsys.readouterr().out
+    assert "dataset=addition\n\n# Add two numbers" in out and "max_length: 20" in out
+    assert "arXiv 2402.09371" in out and "| reverse, hints | `a7b5+a8=` | `a5b6` |" in out
+    assert "next: lexp train dataset=addition\n" in out and "yarn" not in out
+    assert out.endswith("_target_: lexp.data.stdlib.Stdlib\n\nnext: lexp train dataset=stdlib\n\n")
+
+
+@pytest.mark.parametrize(("group", "column"), [("dataset", 0), ("attention", 1)])
+def test_list_of_a_group_names_its_choices_alone(group, column, capsys):
+    list_(config_folder(), [group], [])
+    title, _, *lines = capsys.readouterr().out.splitlines()
+    assert group in title
+    assert [line.split()[column] for line in lines if line] == sorted(choices(group))
+
+
+def test_full_attention_of_a_recurrent_model_is_as_it_was_trained(capsys):
+    """As `lexp eval 'attention=[full]'` runs it, see lexp.evaluate.methods_for."""
+    list_(config_folder(), ["mamba2", "rope"], [])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line]
+    full = [words[1] for words in lines if words[0] == "full"]
+    assert full == ["as attention=[trained]: no layer was trained with full attention", "defined"]
+    blockwise = [words[1] for words in lines if words[0] == "blockwise"]
+    assert blockwise[0].startswith("blockwise is a pattern of attention, which no layer")
+
+
 def test_nothing_but_an_own_folder_loads_torch(own):
     """Neither an answer nor an error needs it; schemes of one's own do, and a line says so."""
     (own / "empty" / "dataset").mkdir(parents=True)
-    for words in ([], ["rope"], ["rop"], ["rope", "--config-dir=empty"]):
+    for words in ([], ["rope"], ["addition"], ["rop"], ["rope", "--config-dir=empty"]):
         _, _, loaded = timed("list", *words, cwd=own)
         assert "torch" not in loaded, words
     result, _, loaded = timed("list", "root", "--config-dir=mine", cwd=own)
@@ -102,7 +129,8 @@ def test_nothing_but_an_own_folder_loads_torch(own):
         (["alib"], "nothing is called 'alib'; did you mean alibi"),
         (["Self"], "did you mean self_extend?"),
         (["rope", "rpoe"], "nothing is called 'rpoe'; did you mean rope"),
-        (["qqq"], "nothing is called 'qqq'; there are alibi, bidirectional"),
+        (["addtion"], "did you mean addition or"),
+        (["qqq"], "nothing is called 'qqq'; `lexp list` shows what there is"),
         (["--nothing"], "no flag '--nothing'"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["--config-path", "nowhere"], "--config-path is not allowed"),

@@ -17,6 +17,7 @@ from lexp.data.tasks.copy import CopyWord
 from lexp.data.tasks.dataset import held_out_examples
 from lexp.data.tasks.rows import END, make_rows
 from lexp.evaluate import TASKS
+from lexp.record import NullLogger
 from lexp.results import read_newest
 from lexp.runs import checkpoint
 from lexp.runs.find import find_runs
@@ -205,18 +206,43 @@ def test_a_length_that_no_problem_has_is_named(tmp_path):
         eval_(compose("eval", f"outputs={tmp_path}", "lengths=[2,60]", *EVAL))
 
 
-def test_a_grid_asks_each_pair_of_operand_lengths(tmp_path, capsys):
+class Recorder(NullLogger):
+    """A logger that keeps what it is given."""
+
+    def __init__(self):
+        self.tables, self.charts = {}, {}
+
+    def table(self, name, columns, rows):
+        self.tables[name] = [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def chart(self, name, x_name, lines):
+        self.charts[name] = x_name, [(line.name, line.xs, line.ys) for line in lines]
+
+
+def test_a_grid_asks_each_pair_of_operand_lengths(tmp_path, capsys, monkeypatch):
     words = [word for word in TRAIN if not word.startswith("dataset")] + ["model=nope"]
     words += [f"outputs={tmp_path}", "dataset.max_length=2", "tokens=960"]
     train(compose("train", "dataset=addition", *words))
     asked = (f"outputs={tmp_path}", *EVAL[:2], "examples=8", "attention=[full]")
+    logged = Recorder()
+    monkeypatch.setattr("lexp.commands.evaluate.start_wandb", lambda *_: logged)
     eval_(compose("eval", *asked, "lengths=[2]", "grid=[3,1]"))
     study = tmp_path / "default"
     rows = list(csv.DictReader((study / "tasks.csv").open()))
     found = [(int(r["length"]), int(r["second_length"]), int(r["tokens"])) for r in rows]
     # Digits of both, of the sum, `+`, `=` and the end token.
     assert found == [(1, 1, 7), (1, 3, 11), (2, 0, 10), (3, 1, 11), (3, 3, 13)]
+    values = {(r["length"], r["second_length"]): r["exact_match"] for r in logged.tables["tasks"]}
+    assert values == {
+        (int(r["length"]), int(r["second_length"])): float(r["exact_match"]) for r in rows
+    }
+    assert logged.charts == {
+        "addition: exact match by problem length": (
+            "problem length", [("nope full", [2], [100 * values[2, 0]])],
+        )
+    }  # fmt: skip
     out = capsys.readouterr()
+    assert "validation exact match by problem length: " in out.err
     shown = " ".join(out.out.split())
     assert "by both lengths, n x m" in shown and "m=3" in shown
     assert "both up to 2" in shown and "5 cells of 1 run" in out.err
