@@ -30,6 +30,7 @@ from lexp.commands.run_parts import (
 from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.commands.texts import TrainingTexts
 from lexp.commands.train_data import batch_size, open_training_data
+from lexp.commands.train_memory import choose_recomputed
 from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
@@ -206,6 +207,9 @@ def _train(
     if source := _source(settings):
         data["init_from"], fresh = _start_from(source, settings, model, tokenizer.digest)
         notes += fresh
+    autocast, total = runtime.autocast(precision, device), objective.loss(model)
+    first = [group.shard(t.chunk(steps.accumulation)[0]) for t in given.batches.batch(0).tensors]
+    notes += choose_recomputed(settings, model, total, first, autocast)
     run = Run(folder)
     if group.is_rank_zero:
         say(*notes)
@@ -217,7 +221,7 @@ def _train(
         checkpoint.load_model(saved, model)
     flops = model_flops(model, steps.train_len, training_pattern(settings).two_sided)
     machine = Machine(device, precision, settings.parallel, group.size, flops)
-    engine = make_engine(group, settings.parallel, model, objective.loss(model), settings.compile)
+    engine = make_engine(group, settings.parallel, model, total, settings.compile)
     metrics, mirrors = records(settings, folder, group, saved)
     with runtime.stop_signals(stop):
         job = loop.TrainingJob(
@@ -229,7 +233,7 @@ def _train(
             batches=given.batches,
             validation=given.validation,
             settings=steps,
-            autocast=runtime.autocast(precision, device),
+            autocast=autocast,
             checkpoints=run.checkpoints,
             metrics=metrics,
             mirrors=mirrors,

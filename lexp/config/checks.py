@@ -69,6 +69,13 @@ def step_numbers(key: str, value: Any) -> list[str]:
     return [f"{key}={as_typed(value)} (a whole number from 1, or a list of such)"]
 
 
+def recompute_problems(value: int | str, n_layers: int) -> list[str]:
+    """Return a problem unless it is auto or a number of layers that the model has."""
+    if value == "auto" or (is_whole(value) and 0 <= value <= n_layers):  # type: ignore[operator]
+        return []
+    return [f"recompute_layers={value} (auto, or from 0 to size.n_layers={n_layers})"]
+
+
 def checkpoint_steps(value: str | tuple[int, ...]) -> list[str]:
     """Return a problem unless it is last, all, or steps, each once."""
     if value in ("last", "all"):

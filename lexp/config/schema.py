@@ -85,6 +85,7 @@ class TrainSchema:
     precision: str = MISSING
     kernel: str = MISSING
     compile: bool = MISSING
+    recompute_layers: Any = MISSING
     parallel: str = MISSING
     wandb: str = MISSING
     tensorboard: bool = MISSING

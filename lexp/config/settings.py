@@ -217,6 +217,7 @@ class TrainConfig(RunConfig):
     precision: str
     kernel: str
     compile: bool
+    recompute_layers: int | str
     parallel: str
     wandb: str
     tensorboard: bool

@@ -18,6 +18,7 @@ from lexp.config.checks import (
     path_word,
     positive,
     raise_all,
+    recompute_problems,
     step_numbers,
 )
 from lexp.config.layers import model_problems
@@ -77,6 +78,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
         *one_of("precision", config.precision, PRECISIONS),
         *one_of("kernel", config.kernel, KERNELS),
         *one_of("parallel", config.parallel, PARALLEL),
+        *recompute_problems(config.recompute_layers, config.size.n_layers),
         *one_of("wandb", config.wandb, WANDB_MODES),
         *path_word("name", config.name),
         *folder_name(config.outputs),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from lexp.attention import Attend
 from lexp.model.chunked_cross_entropy import head_loss, wide
@@ -122,6 +123,8 @@ class Transformer(nn.Module):
     Layers take the entries in turns (lexp.model.layers). The patterns of the entries are those of
     training: the trunk does not read them, attention comes in with each call. Where layers share
     their weights, `blocks` has the same block for each of them.
+    recompute_layers: of how many layers the activations are not kept for the backward pass, but
+    computed again (lexp.training.recompute); changes no value.
     max_logits, mlp_rows: how many logits, and tokens in the feed-forward layer, are computed at
     once without gradients.
     """
@@ -138,6 +141,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.dims = dims
         self.max_logits, self.mlp_rows = max_logits, mlp_rows
+        self.recompute_layers = 0
         self.positions = nn.ModuleList(make_positions(entries, dims.n_layers))
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
         layers = in_turns(entries, dims.n_layers)
@@ -204,7 +208,11 @@ class Transformer(nn.Module):
         positions = indices if sampled is None else sampled
         x = self.position.embed(self.embedding(tokens), positions)
         for n, block in enumerate(self.blocks):
-            x = block(x, self.positions[n % len(self.positions)], attend, sampled)
+            arguments = x, self.positions[n % len(self.positions)], attend, sampled
+            if n < self.recompute_layers and torch.is_grad_enabled():
+                x = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                x = block(*arguments)
         return self.norm(x)
 
     def forward(self, tokens: Tensor, attend: Attend) -> Tensor:

@@ -41,7 +41,7 @@ PARTS = ("model.position.", "model.layers.", "model.mixer.")  # they follow the 
 # What a run's results do not depend on: not part of its name, free to differ when it is resumed.
 NOT_IDENTITY = (
     "name", "outputs", "wandb", "tensorboard", "save_every", "keep", "eval_every",
-    "eval_tokens", "device", "path", "parallel", "stall_min", "profile_steps",
+    "eval_tokens", "device", "path", "parallel", "recompute_layers", "stall_min", "profile_steps",
 )  # fmt: skip
 
 

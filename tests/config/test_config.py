@@ -99,6 +99,8 @@ TRAIN_REFUSED = {
     "optim.matrix_lr=0": "optim.matrix_lr=0.0 (a finite number above 0)",
     "optim.momentum=1": "optim.momentum=1.0 (from 0 to below 1)",
     "optim.decay=2": "optim.decay=2.0 (from 0 to 1)",
+    "recompute_layers=5": "recompute_layers=5 (auto, or from 0 to size.n_layers=4)",
+    "recompute_layers=some": "recompute_layers=some (auto",
     "optim.beta2=1": "optim.beta2=1.0 (from 0 to below 1)",
     "model.name=../../elsewhere": "model.name='../../elsewhere'",
     "model.name=a/b": "model.name='a/b'",
