@@ -40,8 +40,8 @@ def open_training_data(
     for split in ("train", "validation"):
         if not store.splits[split].names:
             raise DataError(
-                f"dataset.{split} of {settings.dataset.name} has no documents (with dataset=text, "
-                "dataset.path=FOLDER splits one folder)"
+                f"dataset={settings.dataset.name} has no documents for {split}; set "
+                f"dataset.{split}=FOLDER, or only dataset.path=FOLDER, which is split"
             )
     sizes = settings.train_len, batch_size(settings), settings.seed
     windows = reading.open(store.splits["train"], tokenizer.end, *sizes)

@@ -64,7 +64,7 @@ def _find(target: str, where: str) -> Any:
     if not any(module_name == a or module_name.startswith(f"{a}.") for a in allowed):
         raise ConfigError(
             f"{where}._target_={target}: only classes under {', '.join(allowed)} are built "
-            "(allow more with the environment variable LEXP_ALLOW)"
+            f"(if you trust this one: export LEXP_ALLOW={','.join([*allowed[1:], module_name])})"
         )
     try:
         return getattr(import_module(module_name), name)

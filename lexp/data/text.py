@@ -70,7 +70,7 @@ class TextFiles(Corpus):
             return f"{where}: {n_documents}, cut into {percents} % of the text"
         counts = Counter(assigned.tolist())
         of_splits = ", ".join(f"{counts[at]} {split}" for at, split in enumerate(SPLITS))
-        return f"{where}: {n_documents}: {of_splits} ({percents} %, by a hash of each text)"
+        return f"{where}: {n_documents}, {of_splits} ({percents} %, by a hash of each text)"
 
     def n_bytes(self) -> int | None:
         """Return the size of all files; None if some are compressed."""

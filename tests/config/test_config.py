@@ -182,9 +182,9 @@ def test_a_module_the_user_allows_is_built_and_one_a_config_asks_for_is_not(tmp_
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     node = {"_target_": "my_scheme.Mine"}
-    with pytest.raises(
-        ConfigError, match=r"my_scheme.Mine: only classes under lexp are built .*LEXP"
-    ):
+    monkeypatch.delenv("LEXP_ALLOW", raising=False)
+    only = r"my_scheme.Mine: only classes under lexp are built \(if you trust this one: "
+    with pytest.raises(ConfigError, match=only + r"export LEXP_ALLOW=my_scheme\)"):
         build(node, Position, "model.position")
     monkeypatch.setenv("LEXP_ALLOW", "my_scheme")
     assert type(build(node, Position, "model.position")).__name__ == "Mine"

@@ -36,7 +36,7 @@ def test_each_document_is_in_one_split_and_each_split_has_one(tmp_path, n_texts,
     assert sorted(itertools.chain(*of_split)) == sorted(texts.values())
     (note,) = corpus.notes()
     words = ", ".join(f"{n} {split}" for n, split in zip(counts, SPLITS, strict=True))
-    begins = f"dataset.path={tmp_path}: {n_texts} documents: {words}"
+    begins = f"dataset.path={tmp_path}: {n_texts} documents, {words}"
     assert note == f"{begins} (80 / 10 / 10 %, by a hash of each text)"
 
 

@@ -279,7 +279,8 @@ def test_edited_settings_of_a_run_are_named(tiny, monkeypatch):
 
 
 def test_missing_splits_are_named(tiny):
-    with pytest.raises(DataError, match="dataset.validation of text has no documents"):
+    said = "dataset=text has no documents for validation; set dataset.validation=FOLDER, or only "
+    with pytest.raises(DataError, match=said):
         train(tiny("dataset.validation=null"))
 
 
