@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from lexp.commands.load_runs import check_code, load_run_tokenizer
+from lexp.commands.load_runs import check_code, load_run_tokenizer, model_settings
 from lexp.commands.run_parts import make_model, make_positions, training_pattern
 from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.config.settings import FinetuneConfig, TrainConfig
@@ -91,7 +91,7 @@ def finetune_(config: DictConfig) -> None:
     identity = {
         **{key: value for key, value in settings.raw.items() if key not in NOT_IDENTITY},
         "max_len": max_len, "precision": precision, "checkpoint": latest.model_sha256,
-        "run_model": run_config.raw["model"], "run_size": run_config.raw["size"],
+        "run_model": model_settings(run_config), "run_size": run_config.raw["size"],
         "tokenizer": tokenizer.digest,
         "code": check_code(run, run_config),
         "train": fingerprint(splits["train"]), "validation": fingerprint(splits["validation"]),

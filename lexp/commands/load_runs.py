@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ from lexp.model.transformer import Transformer
 from lexp.results import OUT_OF_MEMORY
 from lexp.runs import checkpoint
 from lexp.runs.run import Run, variant
+from lexp.runs.usual import without_usual
 from lexp.system import runtime
 from lexp.system.errors import (
     CheckpointError,
@@ -270,7 +272,7 @@ def load_model_under_test(
             source=source_of(plan.config.dataset or config.dataset),
         ),
         identity=ModelIdentity(
-            model=config.raw["model"],
+            model=model_settings(config),
             size=config.raw["size"],
             checkpoint=sha256,
             text=store.fingerprint,
@@ -288,6 +290,12 @@ def load_model_under_test(
         make_attend=plan.make_attend,
         sampled="" if store.fingerprint == run.fingerprint else run.fingerprint,
     )
+
+
+def model_settings(config: TrainConfig | HfRunConfig) -> dict[str, Any]:
+    """Return the settings of a run's model, with those of its trunk that are not gpt's."""
+    trunk = without_usual({"trunk": config.raw.get("trunk", {})})["trunk"]
+    return {**config.raw["model"], **({"trunk": trunk} if trunk else {})}
 
 
 def _trained(

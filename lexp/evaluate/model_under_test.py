@@ -77,8 +77,8 @@ def text_names(runs: Iterable[RunInfo]) -> dict[str, str]:
 class ModelIdentity:
     """The facts that all numbers of a model under test depend on.
 
-    model, size: the run's settings. checkpoint, text, tokenizer: hex digests. code: of the user's
-    own classes of model and objective, by target.
+    model, size: the run's settings, with those of the trunk in `model`. checkpoint, text,
+    tokenizer: hex digests. code: of the user's own classes of model and objective, by target.
     """
 
     model: dict[str, Any]

@@ -449,11 +449,19 @@ def test_real_subjects_carry_that_identity(study, monkeypatch):
     assert seen[0].identity.model["position"]["_target_"].startswith("lexp.position.")
 
 
-def test_settings_of_a_run_changed_by_hand_give_new_cells_not_old_ones(study):
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda settings: settings["model"]["position"].update(base=3.0),
+        lambda settings: settings["trunk"]["norm"].update(eps=1.0),
+    ],
+    ids=["model", "trunk"],
+)
+def test_settings_of_a_run_changed_by_hand_give_new_cells_not_old_ones(study, edit):
     before = study("attention=[full]", "model=rope")
     (path,) = study.folder.glob("rope*/config.json")
     stored = json.loads(path.read_text())
-    stored["settings"]["model"]["position"]["base"] = 3.0
+    edit(stored["settings"])
     path.write_text(json.dumps(stored))
     after = study("attention=[full]", "model=rope")
     assert len(after) == 2 * len(before)  # both kinds, told apart by their variant
