@@ -242,8 +242,9 @@ def tasks_caption(results: Sequence[TaskResult]) -> list[str]:
     lines = [
         f"{cells}. {examples} problems a cell, the same for all rows, and not trained on where a "
         f"length has enough of them; 95 % interval at most ±{50 * (high - low):.0f} points.",
-        f"Learned: at least {100 * LEARNED:.0f} % of the trained lengths as trained. Reach: the "
-        f"longest length at which the median seed answers {100 * HOLDS:.0f} %.",
+        f"Learned: at least {100 * LEARNED:.0f} % right at the trained lengths, with the attention "
+        "that the run was trained with. Reach: the longest length at which the median seed has at "
+        f"least {100 * HOLDS:.0f} % right.",
     ]
     reasons: dict[tuple[str, str], set[str]] = {}
     for result in (r for r in results if not r.ok):
