@@ -12,7 +12,7 @@ from importlib import import_module
 from types import UnionType
 from typing import Any, TypeVar
 
-from lexp.system.errors import ConfigError
+from lexp.system.errors import ConfigError, first_line
 from lexp.system.user_code import allowed_modules, code_digest, in_user_code
 
 T = TypeVar("T")
@@ -42,6 +42,8 @@ def build(node: Any, expected: type[T], where: str) -> T:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
     except Exception as error:
+        if "overflow" in str(error).lower():  # torch's word for a tensor beyond any memory
+            raise ConfigError(f"{where}: a size is too large: {first_line(error)}") from None
         raise in_user_code(error) or error from None
 
 

@@ -54,7 +54,8 @@ def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
             f"train_len={given}: dataset={raw['dataset']['name']} is a task, its longest training "
             f"row has {row_len} tokens; leave train_len out, or change dataset.max_length"
         )
-    # What is not positive is refused by the checks of all runs.
-    parts = max(1, raw["accumulation"])
-    n_rows = max(parts, raw["batch_tokens"] // row_len // parts * parts)
+    parts, batch_tokens = raw["accumulation"], raw["batch_tokens"]
+    if parts < 1 or batch_tokens < 1:  # refused by the checks of all runs
+        return {**raw, "train_len": row_len}
+    n_rows = max(parts, batch_tokens // row_len // parts * parts)
     return {**raw, "train_len": row_len, "batch_tokens": n_rows * row_len}

@@ -10,8 +10,15 @@ from torch.nn import functional as F
 WIDTH_STEP = 8
 
 
+@dataclass(frozen=True)
 class Norm:
     """A kind of norm over the last dimension, with learned weights that start at 1 and no bias."""
+
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.eps < 0:
+            raise ValueError(f"eps={self.eps}: must be at least 0")
 
     def make(self, width: int) -> nn.Module:
         """Return a new norm of vectors [..., width]."""
@@ -22,8 +29,6 @@ class Norm:
 class LayerNorm(Norm):
     """(x - mean) / sqrt(variance + eps) * weight (Ba, Kiros and Hinton 2016, arXiv 1607.06450)."""
 
-    eps: float = 1e-5
-
     def make(self, width: int) -> nn.Module:
         """Return a new norm of vectors [..., width]."""
         return nn.LayerNorm(width, eps=self.eps, bias=False)
@@ -32,8 +37,6 @@ class LayerNorm(Norm):
 @dataclass(frozen=True)
 class RMSNorm(Norm):
     """x / sqrt(mean of x^2 + eps) * weight (Zhang and Sennrich 2019, arXiv 1910.07467, eq. 4)."""
-
-    eps: float = 1e-5
 
     def make(self, width: int) -> nn.Module:
         """Return a new norm of vectors [..., width]."""

@@ -195,6 +195,7 @@ REFUSED = {
     "objective=mlm": "model.mixer: GLA reads from left to right, but objective=mlm needs both",
     "model.mixer.expand_k=0.3": "model.mixer: expand_k=0.3: must make head_dim=32 a whole number",
     "model.mixer.rank=0": "model.mixer: rank=0: must be at least 1",
+    "model.mixer.rank=100000000000000000": "model.mixer: a size is too large: ",
     "model.mixer.temperature=-1": "model.mixer: temperature=-1: must be above 0",
     "model.mixer.n_heads=3": "model.mixer.n_heads=3 (as size.n_heads=4, which it follows)",
     "model.mixer._target_=lexp.model.mixer.RWKV": "model.mixer._target_=lexp.model.mixer.RWKV",

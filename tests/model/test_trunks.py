@@ -296,6 +296,7 @@ def test_gpt_is_the_default_and_no_part_of_a_name():
             "trunk=qwen3_gated trunk.output_gate._target_=lexp.model.trunk.GELU",
             "GELU is not a Outp",
         ),
+        ("trunk=llama trunk.norm.eps=-1", "trunk.norm: eps=-1: must be at least 0"),
         ("trunk=llama size.d_ff=0", "model sizes must be at least 1, got {'d_ff': 0}"),
     ],
 )

@@ -247,6 +247,7 @@ def test_the_context_length_and_whole_rows_follow_from_the_task():
         (["dataset.task.n_letters=1"], "dataset.task: n_letters=1 (from 2 to 26)"),
         (["model=learned", "model.position.max_len=9"],
          "model.position ends at 9 tokens, train_len=10"),
+        (["batch_tokens=0"], "not allowed: batch_tokens=0 (at least 1)"),
         (["dataset.max_length=30000000"], "not allowed: train_len=60000002 (at most 16777216)"),
     ],
 )  # fmt: skip
