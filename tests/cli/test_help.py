@@ -26,14 +26,16 @@ def groups(text: str) -> list[str]:
 
 
 TAKEN = {
-    "train": ["size", "model", "trunk", "objective", "dataset", "tokenizer", "hydra/launcher"],
+    "train": [
+        "size", "model", "trunk", "objective", "reading", "dataset", "tokenizer", "hydra/launcher",
+    ],
     "eval": ["attention", "extension", "protocol", "dataset", "hydra/launcher"],
     "probe": ["probes", "attention", "extension", "dataset", "hydra/launcher"],
     "finetune": ["task", "hydra/launcher"],
     "study": ["study", "dataset", "tokenizer", "hydra/launcher"],
     "report": [],
     "status": [],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", TAKEN)
