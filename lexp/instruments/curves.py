@@ -63,7 +63,7 @@ class Curves(Instrument):
             pairs = layer_pairs(inputs.pattern, schemes)
             curves = torch.stack([fixed_curve(scheme, own, inputs) for own, scheme in pairs])
         # Without softmax a curve still means something, a span does not.
-        shares = () if mean or any(scheme.has_attention_weights for scheme in schemes) else SHARES
+        shares = () if mean or any(scheme.replaces_softmax for scheme in schemes) else SHARES
         rows: list[Row] = []
         for layer, heads in enumerate(curves):
             name = "all" if len(curves) == 1 else layer
@@ -88,8 +88,8 @@ def refuse_without_bias(schemes: Sequence[Position]) -> None:
     """Raise NotDefined if no layer of the model adds a bias to its scores."""
     if any(scheme.has_bias for scheme in schemes):
         return
-    name = type(schemes[0]).__name__
-    if any(scheme.has_attention_weights for scheme in schemes):
+    name = schemes[0].title
+    if any(scheme.replaces_softmax for scheme in schemes):
         raise NotDefined(f"{name} acts on whole rows of scores, it adds nothing by distance alone")
     raise NotDefined(f"{name} adds no bias to scores")
 

@@ -75,7 +75,7 @@ class Resolution(Instrument):
     def measure(self, inputs: AnalysisInput) -> Measurement:
         """Return a row for each R; arrays scores [layers, heads, T], theory [layers, T] or NaN."""
         schemes = layer_schemes(inputs)
-        if any(scheme.has_attention_weights for scheme in schemes):
+        if any(scheme.replaces_softmax for scheme in schemes):
             name = inputs.model.position.title
             raise NotDefined(f"{name} has no scores before softmax that hold its positions")
         sums = DistanceMeans(len(schemes), inputs.model.dims.n_heads, inputs.seq_len)

@@ -130,6 +130,11 @@ class Position(nn.Module):
         return self.overrides("attention_weights")
 
     @property
+    def replaces_softmax(self) -> bool:
+        """Return whether weights are no softmax of the scores, a sink beside them or not."""
+        return self.has_attention_weights and self.sink_logits() is None
+
+    @property
     def counts_from_zero(self) -> bool:
         """Return whether attention has to count positions from the text's first token.
 

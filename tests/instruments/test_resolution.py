@@ -28,7 +28,18 @@ from lexp.instruments.resolution import (
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
-from lexp.position import FIRE, TISA, ALiBi, NoPE, RoPE, Sandwich, XPos, XPosDecay
+from lexp.position import (
+    FIRE,
+    TISA,
+    ALiBi,
+    NoPE,
+    RoPE,
+    Sandwich,
+    SinkLogits,
+    Sum,
+    XPos,
+    XPosDecay,
+)  # fmt: skip
 from lexp.position.alibi import alibi_slopes
 from lexp.system.errors import NotDefined
 from support.config import compose
@@ -318,6 +329,27 @@ def test_biases_that_read_content_are_averaged(pattern, rows, monkeypatch):
             found = finding.arrays["bias"][layer, h]
             np.testing.assert_allclose(found[: len(sums)], expected, rtol=1e-9, atol=1e-12)
             assert np.isnan(found[len(sums) :]).all()
+
+
+def test_a_sink_leaves_scores_and_biases_as_they_are():
+    """In the first layer: deeper ones read what the sink has made of it."""
+    texts = ids(2, 20)
+    for scheme, instrument in ((RoPE(8), Resolution()), (ALiBi(2), Curves())):
+        with_sink = tiny_model(Sum([scheme, SinkLogits(2)]))
+        with torch.no_grad():
+            with_sink.position.parts[1].logits.fill_(2.0)
+        alone, beside = (
+            instrument.measure(view(model, Full(), texts)).rows
+            for model in (tiny_model(scheme), with_sink)
+        )
+        # Where layers share a scheme, its curve has no layer.
+        first, other = (
+            [{**row, "layer": 0} for row in rows if row["layer"] in (0, "all")]
+            for rows in (alone, beside)
+        )
+        assert first == other and len(first) > 4
+    with pytest.raises(NotDefined, match=r"^NoPE \+ SinkLogits adds no bias to scores"):
+        Curves().measure(view(tiny_model(Sum([NoPE(), SinkLogits(2)])), Full(), texts))
 
 
 def test_what_has_no_curve_says_so():
