@@ -9,12 +9,20 @@ devices. Called `attend(q, k, v, position, x, sampled)`, all return the same val
 from lexp.attention.bidirectional import BidirectionalAttention, BidirectionalSizes
 from lexp.attention.call import Attend, AttentionFunction, AttentionInput, MakeAttend
 from lexp.attention.chunked import Chunked, ChunkSizes
+from lexp.attention.documents import (
+    USUAL_LAYOUT,
+    DocumentFold,
+    RowLayout,
+    WithinDocuments,
+    fold_documents,
+)
 from lexp.attention.flex import Flex, refuse_beyond_flex
 from lexp.attention.make import BlockSizes, layer_pairs, make_attend, make_flex, refuse_meaningless
 from lexp.attention.reference import Reference
 from lexp.attention.tiles import Tiles, TileSizes
 
 __all__ = [
+    "USUAL_LAYOUT",
     "Attend",
     "AttentionFunction",
     "AttentionInput",
@@ -23,11 +31,15 @@ __all__ = [
     "BlockSizes",
     "ChunkSizes",
     "Chunked",
+    "DocumentFold",
     "Flex",
     "MakeAttend",
     "Reference",
+    "RowLayout",
     "TileSizes",
     "Tiles",
+    "WithinDocuments",
+    "fold_documents",
     "layer_pairs",
     "make_attend",
     "make_flex",

@@ -12,7 +12,6 @@ from lexp.config.settings import LayerConfig, ModelConfig, Node, RunConfig, Trai
 from lexp.config.tasks import is_task
 from lexp.config.trunk import n_kv_heads
 from lexp.data import Corpus
-from lexp.data.reading import Documents, Reading
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import BytesSpec, TokenizerSpec
 from lexp.model import layers
@@ -54,22 +53,6 @@ def refuse_for_task(config: TrainConfig, vocabulary: TokenizerSpec) -> None:
             f"objective={config.objective.name}: {name} is a task, which is trained with "
             "objective=causal"
         )
-
-
-def make_reading(config: TrainConfig) -> Reading:
-    """Return how a run's training windows are made; ConfigError if they cannot be its."""
-    reading = config.reading.build(Reading, "reading")
-    name = f"reading={config.reading.name}"
-    if reading.causal_only and make_objective(config).pattern.two_sided:
-        raise ConfigError(
-            f"{name}: is for models that see one side, this run has "
-            f"objective={config.objective.name}; use reading=documents or reading=packed"
-        )
-    if is_task(config.dataset.values) and type(reading) is not Documents:
-        raise ConfigError(
-            f"{name}: is for texts, dataset={config.dataset.name} is a task; leave reading out"
-        )
-    return reading
 
 
 def make_dims(config: TrainConfig) -> Dims:

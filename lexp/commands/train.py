@@ -18,7 +18,6 @@ from lexp.commands.run_parts import (
     make_model,
     make_objective,
     make_positions,
-    make_reading,
     make_task,
     own_code,
     refuse_for_task,
@@ -32,6 +31,7 @@ from lexp.commands.texts import TrainingTexts
 from lexp.commands.train_data import batch_size, open_training_data
 from lexp.commands.train_memory import choose_recomputed
 from lexp.commands.train_progress import Machine, progress, show_profile
+from lexp.commands.train_reading import make_reading
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lexp.commands.run_parts import make_objective, make_reading, make_task
+from lexp.commands.run_parts import make_objective, make_task
 from lexp.commands.texts import TrainingTexts, text_digests
+from lexp.commands.train_reading import make_reading
 from lexp.config.settings import TrainConfig
 from lexp.data import Store
 from lexp.data.remarks import remarks

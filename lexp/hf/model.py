@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lexp.attention import Attend
+from lexp.attention import USUAL_LAYOUT, Attend, RowLayout
 from lexp.hf.attention import Call, adopt_attention, order_tensor
 from lexp.hf.config import Described
 from lexp.hf.family import Family
@@ -69,8 +69,14 @@ class HFTransformer(Transformer):
         self.norm = norm
         self.head = head  # type: ignore[assignment]  # a linear layer, but for scale and cap
 
-    def loss(self, tokens: Tensor, targets: Tensor, attend: Attend) -> Tensor:
-        """Return the total of `losses` over all tokens; the head may be more than its weights."""
+    def loss(
+        self, tokens: Tensor, targets: Tensor, attend: Attend, layout: RowLayout = USUAL_LAYOUT
+    ) -> Tensor:
+        """Return the total of `losses` over all tokens; the head may be more than its weights.
+
+        Rows have no layout of their own: lexp does not train these models.
+        """
+        assert layout is USUAL_LAYOUT, "lexp does not train these models"
         return self.losses(tokens, targets, attend).sum()
 
     def loss_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lexp.attention import Attend
+from lexp.attention import USUAL_LAYOUT, Attend, DocumentFold, RowLayout
 from lexp.model.chunked_cross_entropy import head_loss, wide
 from lexp.model.layers import LayerEntry, in_turns, make_positions
 from lexp.model.mixer import START, Attention, Mixer, Recurrent, State
@@ -77,10 +77,23 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(dims.d_ff, dims.d_model, bias=False)
 
     def forward(
-        self, x: Tensor, position: Position, attend: Attend, sampled: Tensor | None
+        self,
+        x: Tensor,
+        position: Position,
+        attend: Attend,
+        sampled: Tensor | None,
+        documents: DocumentFold | None = None,
     ) -> Tensor:
-        """Map x [B, T, d_model] to the same shape."""
-        return self._fed(x + self.mixer(self.norm_attention(x), position, attend, sampled))
+        """Map x [B, T, d_model] to the same shape.
+
+        documents: those that attend keeps within; a mixer without attention starts anew in each.
+        """
+        normed = self.norm_attention(x)
+        if documents is None or self.mixer.attends:
+            return self._fed(x + self.mixer(normed, position, attend, sampled))
+        pieces = documents.fold(normed)
+        mixed = [self.mixer(piece, position, attend, sampled) for piece in pieces]
+        return self._fed(x + documents.unfold(mixed))
 
     def read(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Map x [B, T, d_model], which follows what `state` has read, to the same shape.
@@ -205,10 +218,33 @@ class Transformer(nn.Module):
         if sampled is not None:
             sampled = sampled.to(tokens.device)
         indices = torch.arange(first, first + tokens.shape[1], device=tokens.device)
-        positions = indices if sampled is None else sampled
+        return self._at(tokens, attend, indices if sampled is None else sampled, sampled, None)
+
+    def hidden_laid_out(self, tokens: Tensor, attend: Attend, layout: RowLayout) -> Tensor:
+        """Return `hidden` of rows with a layout, which `attend` was made for."""
+        moved, documents = layout
+        if documents is not None:
+            return self._at(tokens, attend, documents.positions, None, documents)
+        return (
+            self.hidden(tokens, attend)
+            if moved is None
+            else self._at(tokens, attend, moved, moved, None)
+        )
+
+    def _at(
+        self,
+        tokens: Tensor,
+        attend: Attend,
+        positions: Tensor,
+        sampled: Tensor | None,
+        documents: DocumentFold | None,
+    ) -> Tensor:
+        """Return hidden states. positions: of the embeddings; sampled: of attention, or None."""
         x = self.position.embed(self.embedding(tokens), positions)
+        # Blocks that an extension has wrapped take no documents, which are of training alone.
+        own = () if documents is None else (documents,)
         for n, block in enumerate(self.blocks):
-            arguments = x, self.positions[n % len(self.positions)], attend, sampled
+            arguments = x, self.positions[n % len(self.positions)], attend, sampled, *own
             if n < self.recompute_layers and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -264,9 +300,11 @@ class Transformer(nn.Module):
         """
         return self._losses(self.hidden(tokens, attend)[chosen], targets[chosen])
 
-    def loss(self, tokens: Tensor, targets: Tensor, attend: Attend) -> Tensor:
+    def loss(
+        self, tokens: Tensor, targets: Tensor, attend: Attend, layout: RowLayout = USUAL_LAYOUT
+    ) -> Tensor:
         """Return the total of `losses`, in less memory; targets [B, T], IGNORED for none."""
-        hidden = self.hidden(tokens, attend).flatten(0, 1)
+        hidden = self.hidden_laid_out(tokens, attend, layout).flatten(0, 1)
         return head_loss(hidden, self.head.weight, targets.flatten())
 
     def loss_at(self, tokens: Tensor, targets: Tensor, chosen: Tensor, attend: Attend) -> Tensor:

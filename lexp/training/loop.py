@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from lexp.attention import Attend, MakeAttend, make_attend
+from lexp.attention import (
+    Attend,
+    MakeAttend,
+    RowLayout,
+    WithinDocuments,
+    fold_documents,
+    make_attend,
+)
 from lexp.distributed import Engine, SingleProcess
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
@@ -22,8 +29,11 @@ from lexp.runs import checkpoint
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.system.runtime import StopRequest
 from lexp.training.batches import BatchSource
+from lexp.training.objective import Batch
 from lexp.training.optim import OptimSettings, learning_rate, set_learning_rates
 from lexp.training.validation import Validation, as_json
+
+AttendOver = Callable[[int], Attend]  # attention made for a length
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ def resume(job: TrainingJob, saved: checkpoint.Checkpoint) -> None:
 
 
 def _step(
-    job: TrainingJob, attend_over: Callable[[int], Attend], rate: float, device: torch.device
+    job: TrainingJob, attend_over: AttendOver, rate: float, device: torch.device
 ) -> tuple[float, float]:
     """Do one optimiser step; return loss and gradient norm.
 
@@ -159,11 +169,11 @@ def _step(
     batch = job.batches.batch(number)
     part_losses = []
     for number, part in enumerate(batch.parts(n_parts), 1):
-        attend = attend_over(part[0].shape[1])
-        inputs = [job.group.shard(tensor).to(device) for tensor in part]
+        inputs = [job.group.shard(tensor).to(device) for tensor in part.tensors]
+        rows = _attention(job, attend_over, part, device)
         with job.engine.accumulate(is_last=number == n_parts):
             with job.autocast:
-                nats = job.engine.loss(*inputs, attend)
+                nats = job.engine.loss(*inputs, *rows)
             # The mean over this rank's targets; the mean of the ranks' means is the batch's.
             nats = nats / (batch.n_targets / job.group.size)
             nats.backward()
@@ -188,6 +198,16 @@ def _step(
 def _zero_grad(job: TrainingJob) -> None:
     for optimizer in job.optimizers:
         optimizer.zero_grad()
+
+
+def _attention(
+    job: TrainingJob, attend_over: AttendOver, part: Batch, device: torch.device
+) -> tuple[Attend] | tuple[Attend, RowLayout]:
+    """Return the attention of a part's rows on this rank, and their layout if it is their own."""
+    if part.starts is None:
+        return (attend_over(part.tensors[0].shape[1]),)
+    documents = fold_documents(job.group.shard(part.starts)).to(device)
+    return WithinDocuments(attend_over, documents), RowLayout(documents=documents)
 
 
 def _kept(job: TrainingJob) -> str:

@@ -33,23 +33,29 @@ class Batch(NamedTuple):
     row_lens [B]: how many tokens of each row have a target or stand before one; the rest is
     padding. None: all of them. multiple: rows are cut to a multiple of so many tokens, so that few
     lengths occur.
+    starts: bool [B, T], where documents begin, if attention is kept within documents.
     """
 
     tensors: tuple[Tensor, ...]
     n_targets: int
     row_lens: Tensor | None = None
     multiple: int = 1
+    starts: Tensor | None = None
 
-    def parts(self, n: int) -> list[tuple[Tensor, ...]]:
-        """Return n micro-batches of [B / n, T], T without what is padding in all their rows."""
-        parts = list(zip(*(tensor.chunk(n) for tensor in self.tensors), strict=True))
-        if self.row_lens is None:
-            return parts
-        longest = [int(lens.max()) for lens in self.row_lens.chunk(n)]
-        lengths = [math.ceil(length / self.multiple) * self.multiple for length in longest]
+    def parts(self, n: int) -> "list[Batch]":
+        """Return n micro-batches of [B / n, T], T without what is padding in all their rows.
+
+        Each has the number of targets of the whole batch.
+        """
+        tensors = list(zip(*(tensor.chunk(n) for tensor in self.tensors), strict=True))
+        lengths = [self.tensors[0].shape[1]] * n
+        if self.row_lens is not None:
+            longest = [int(lens.max()) for lens in self.row_lens.chunk(n)]
+            lengths = [math.ceil(length / self.multiple) * self.multiple for length in longest]
+        starts = [None] * n if self.starts is None else self.starts.chunk(n)
         return [
-            tuple(tensor[:, :length] for tensor in part)
-            for part, length in zip(parts, lengths, strict=True)
+            self._replace(tensors=tuple(tensor[:, :length] for tensor in part), starts=of_part)
+            for part, length, of_part in zip(tensors, lengths, starts, strict=True)
         ]
 
 
@@ -93,7 +99,8 @@ class CausalLM(Objective):
         if windows.is_target is None:
             return Batch((inputs, targets), targets.numel())
         targets = targets.masked_fill(~torch.from_numpy(windows.is_target), IGNORED)
-        return Batch((inputs, targets), int(windows.is_target.sum()))
+        starts = None if windows.starts is None else torch.from_numpy(windows.starts)
+        return Batch((inputs, targets), int(windows.is_target.sum()), starts=starts)
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Return the loss summed over all tokens."""

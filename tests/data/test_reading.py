@@ -63,6 +63,21 @@ def test_packed_windows_overlap_by_one_token_and_leave_less_than_a_window_out():
     assert len(rows) * 10 > 43 + 4 - 1 - 10
 
 
+def test_a_mask_starts_anew_at_each_document_whose_first_token_is_no_target():
+    tokens = tokens_of(*DOCUMENTS)
+    plain, masked = (Packed(mask).open(tokens, END, 12, 3, seed=5) for mask in (None, "document"))
+    heads = [document[0] for document in DOCUMENTS if document]
+    n_starts = 0
+    for step in range(4):
+        windows = masked.batch(step)
+        assert np.array_equal(windows.tokens, plain.batch(step).tokens)
+        is_head = np.isin(windows.tokens, heads)
+        assert np.array_equal(windows.starts, is_head[:, :-1])
+        assert np.array_equal(windows.is_target, ~is_head[:, 1:])
+        n_starts += int(windows.starts.sum())
+    assert n_starts >= 4
+
+
 def test_padded_windows_predict_every_token_once_and_never_the_padding():
     tokens = tokens_of(*DOCUMENTS)
     batches = Padded().open(tokens, None, 8, 1, seed=0)
@@ -80,7 +95,7 @@ def test_padded_windows_predict_every_token_once_and_never_the_padding():
     assert batches.remarks() == ["padding: 30 % of the tokens read; reading=packed has none"]
 
 
-@pytest.mark.parametrize("reading", [Documents(), Packed(), Padded()], ids=lambda r: str(r))
+@pytest.mark.parametrize("reading", [Documents(), Packed(), Packed("document"), Padded()], ids=str)
 def test_a_reading_is_a_pure_function_of_seed_and_step(reading):
     tokens = tokens_of(*DOCUMENTS)
     one, fresh = (reading.open(tokens, END, 5, 2, seed=3) for _ in range(2))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from lexp.commands.train import check, train
 from lexp.config.schema import plain
@@ -11,14 +12,15 @@ from lexp.system.errors import ConfigError
 from support.config import compose
 from support.training import Killed, folder_of, result_of, stop_after
 
-READINGS = ("packed", "padded")
+READINGS = (("packed",), ("packed", "reading.mask=document"), ("padded",))
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_a_run_resumes_bit_for_bit(tiny, monkeypatch, tmp_path, reading):
-    whole = tiny(f"reading={reading}", f"outputs={tmp_path}/whole")
+@pytest.mark.parametrize("words", READINGS, ids="-".join)
+def test_a_run_resumes_bit_for_bit(tiny, monkeypatch, tmp_path, words):
+    reading = (f"reading={words[0]}", *words[1:])
+    whole = tiny(*reading, f"outputs={tmp_path}/whole")
     train(whole)
-    broken = tiny(f"reading={reading}", f"outputs={tmp_path}/broken")
+    broken = tiny(*reading, f"outputs={tmp_path}/broken")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_after(patch, 6)
         train(broken)
@@ -51,6 +53,25 @@ DATASETS = {
 }  # fmt: skip
 
 
+def test_parts_of_a_step_keep_their_documents(tiny, tmp_path):
+    """Accumulated or not, with documents of their own in each row: the same losses."""
+    losses = []
+    for n_parts in (1, 2):
+        config = tiny(*MASK, f"accumulation={n_parts}", f"outputs={tmp_path}/{n_parts}")
+        train(config)
+        events = map(json.loads, (folder_of(config) / "metrics.jsonl").read_text().splitlines())
+        losses.append([event["loss"] for event in events if event["event"] == "train"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_mask_is_for_packed_windows_alone():
+    with pytest.raises(ConfigCompositionException, match="reading.mask"):
+        compose("train", "reading=documents", "reading.mask=document")
+
+
+MASK = ("reading=packed", "reading.mask=document")
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -59,6 +80,11 @@ DATASETS = {
             ("reading=packed", "dataset=copy"),
             "reading=packed: is for texts, dataset=copy is a task",
         ),
+        ((*MASK, "objective=mlm"), "reading.mask=document: is for models that see one side"),
+        ((*MASK, "kernel=flex"), "reading.mask=document: kernel=flex is compiled for one shape"),
+        ((*MASK, "compile=true"), "reading.mask=document: compile=true compiles for one shape"),
+        ((*MASK, "model=random_rope"), "reading.mask=document: RandomPositions(RoPE) samples"),
+        (("reading=packed", "reading.mask=word"), "mask=word (document, or null)"),
     ],
 )
 def test_what_cannot_be_read_so_is_refused(words, line):

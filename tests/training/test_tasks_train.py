@@ -59,16 +59,20 @@ def test_micro_batches_are_no_longer_than_their_longest_row():
     batch = TaskBatches(dataset, 48, seed=1, n_steps=5).batch(0)
     examples = dataset.training_examples(1, 0, 5, 48)
     lengths = sorted(len(example.prompt + example.answer) for example in examples)
-    shortest, longest = batch.parts(2)
+    shortest, longest = (part.tensors for part in batch.parts(2))
     assert shortest[0].shape == (24, -(-lengths[23] // 8) * 8) and lengths[23] < 30
     assert longest[0].shape == (24, 42)  # 41 and no multiple of 8, but there are no more tokens
     targets = [int((part[1] != IGNORED).sum()) for part in (shortest, longest)]
     assert sum(targets) == batch.n_targets and targets[0] < targets[1]
     # At most eight lengths occur, however long rows are.
     long = TaskBatches(TaskDataset(CopyWord(), max_length=400), 200, seed=1, n_steps=5).batch(0)
-    assert {part[0].shape[1] for part in long.parts(200)} == {104 * n for n in range(1, 8)} | {802}
+    assert {part.tensors[0].shape[1] for part in long.parts(200)} == {
+        104 * n for n in range(1, 8)
+    } | {802}
     # Texts are no rows of a task: nothing is cut.
-    assert [part[0].shape for part in Batch((torch.zeros(4, 9),), 36).parts(2)] == [(2, 9)] * 2
+    assert [part.tensors[0].shape for part in Batch((torch.zeros(4, 9),), 36).parts(2)] == [
+        (2, 9)
+    ] * 2
 
 
 def test_a_step_is_the_same_however_many_micro_batches_it_has(tmp_path):

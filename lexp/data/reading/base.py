@@ -14,11 +14,13 @@ class Windows(NamedTuple):
     """The windows of a step, B rows of T + 1 tokens: T inputs, and the token after each.
 
     tokens: int64 [B, T + 1]. is_target: bool [B, T], which of tokens[:, 1:] are predicted; None:
-    all.
+    all. starts: bool [B, T], the inputs with which a document begins, if attention is kept within
+    documents; None: it is not.
     """
 
     tokens: np.ndarray
     is_target: np.ndarray | None = None
+    starts: np.ndarray | None = None
 
 
 class Batches:
@@ -62,11 +64,19 @@ class Reading:
     """A way to cut windows from documents.
 
     needs_end: a token stands between documents, which the tokenizer must have.
-    causal_only: not defined for models that see both sides.
     """
 
     needs_end: ClassVar[bool] = False
-    causal_only: ClassVar[bool] = False
+
+    @property
+    def causal_only(self) -> bool:
+        """Return whether it is not defined for models that see both sides."""
+        return False
+
+    @property
+    def within_documents(self) -> bool:
+        """Return whether attention is kept within the documents of a row."""
+        return False
 
     def open(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int

@@ -18,16 +18,34 @@ MOST_SEARCHED = 1 << 28
 
 @dataclass(frozen=True)
 class Packed(Reading):
-    """Windows over all documents, end to end in an order that is drawn for each epoch."""
+    """Windows over all documents, end to end in an order that is drawn for each epoch.
+
+    mask: `document` keeps attention within a document and counts positions from its first token in
+    the window; what follows the end of a document is then no target. None: attention crosses.
+    """
+
+    mask: str | None = None
 
     needs_end: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.mask not in (None, "document"):
+            raise ValueError(f"mask={self.mask} (document, or null)")
+
+    @property
+    def causal_only(self) -> bool:
+        return self.within_documents
+
+    @property
+    def within_documents(self) -> bool:
+        return self.mask is not None
 
     def open(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
     ) -> Batches:
         """Return the windows of a run."""
         assert end is not None, "needs_end"
-        return PackedBatches(tokens, end, length, batch_size, seed)
+        return PackedBatches(self, tokens, end, length, batch_size, seed)
 
 
 class Epoch(NamedTuple):
@@ -49,7 +67,10 @@ class PackedBatches(Batches):
     A window begins with the last token of the window before, so each token is predicted once.
     """
 
-    def __init__(self, tokens: Tokens, end: int, length: int, batch_size: int, seed: int):
+    def __init__(
+        self, reading: Packed, tokens: Tokens, end: int, length: int, batch_size: int, seed: int
+    ):
+        self._reading = reading
         self._used = np.flatnonzero(tokens.lengths)
         n_stream = int(tokens.lengths.sum()) + len(self._used)
         n_windows = max(n_stream - 1, 0) // length
@@ -59,8 +80,14 @@ class PackedBatches(Batches):
         self._epoch: Epoch | None = None
 
     def windows(self, places: list[tuple[int, int]], step: int) -> Windows:
-        """Return windows of which every token is a target."""
-        return Windows(np.stack([self._window(*place) for place in places]))
+        """Return windows; every token is a target unless attention is kept within documents."""
+        rows = [self._window(*place) for place in places]
+        tokens = np.stack([row for row, _ in rows])
+        if not self._reading.within_documents:
+            return Windows(tokens)
+        starts = np.stack([of_row for _, of_row in rows])
+        # No token of a document says how the next one begins.
+        return Windows(tokens, ~starts[:, 1:], starts[:, :-1])
 
     def remarks(self) -> list[str]:
         """Say how many documents hold the token that stands between documents."""
@@ -74,9 +101,11 @@ class PackedBatches(Batches):
             "there"
         ]
 
-    def _window(self, number: int, place: int) -> np.ndarray:
+    def _window(self, number: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of a window, and which of them begin a document."""
         epoch = self._order(number)
         window: np.ndarray = np.empty(self.length + 1, dtype=np.int64)
+        starts: np.ndarray = np.zeros(self.length + 1, dtype=bool)
         first = epoch.start + int(epoch.windows[place]) * self.length
         at = int(np.searchsorted(epoch.stops, first, side="right"))
         filled = 0
@@ -84,13 +113,14 @@ class PackedBatches(Batches):
             document = int(epoch.documents[at])
             n_tokens = int(self.tokens.lengths[document])
             within = first + filled - (int(epoch.stops[at]) - n_tokens - 1)
+            starts[filled] = within == 0
             n_taken = min(n_tokens - within, len(window) - filled)
             window[filled : filled + n_taken] = self.tokens.window(document, within, n_taken)
             filled += n_taken
             if filled < len(window):
                 window[filled] = self._end
                 filled, at = filled + 1, at + 1
-        return window
+        return window, starts
 
     def _order(self, number: int) -> Epoch:
         if self._epoch is None or self._epoch.number != number:

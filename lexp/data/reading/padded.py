@@ -1,7 +1,6 @@
 """reading=padded: each document from its start, its last window padded. For short documents."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -15,7 +14,9 @@ PADDING = 0  # any id: nobody sees it, and it is no target
 class Padded(Reading):
     """Windows within documents, padded at the right, where no earlier token sees the padding."""
 
-    causal_only: ClassVar[bool] = True
+    @property
+    def causal_only(self) -> bool:
+        return True
 
     def open(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
