@@ -45,7 +45,7 @@ def test_a_causal_batch_is_every_token_and_the_next():
 def test_a_masked_batch_is_berts():
     """15 % of each window; of these 80 % masked, 10 % another token, 10 % as they were."""
     batch = torch.randint(VOCABULARY, (400, 101), generator=torch.Generator().manual_seed(0))
-    (inputs, targets, chosen), n_targets = MaskedLM().make_batch(
+    (inputs, targets, chosen), n_targets, *_ = MaskedLM().make_batch(
         Windows(batch.numpy()), 5, 1, VOCABULARY
     )
     assert torch.equal(targets, batch[:, :-1])
