@@ -17,6 +17,7 @@ from lexp.data.tokenizer import BytesSpec, TokenizerSpec
 from lexp.model import layers
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
+from lexp.model.mixer.kernels import kernel_note
 from lexp.model.transformer import Block, Dims, Transformer
 from lexp.model.trunk import GPT, Activation, Norm, OutputGate, Trunk, matched_d_ff
 from lexp.pattern import NoAttention, Pattern, in_turns
@@ -232,6 +233,12 @@ def trunk_notes(config: TrainConfig, model: Transformer) -> list[str]:
         f"{type(trunk.mlp).__name__}, chosen so that attention and feed-forward part have the "
         f"weights of size.d_ff={size.d_ff} with trunk=gpt"
     ]
+
+
+def mixer_notes(model: Transformer, device: torch.device) -> list[str]:
+    """Return a line that says what computes recurrent layers; none without such layers."""
+    note = "" if all(model.attending) else kernel_note(device)
+    return [note] if note else []
 
 
 def refuse_shared_mixers(config: RunConfig) -> None:

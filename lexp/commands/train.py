@@ -19,6 +19,7 @@ from lexp.commands.run_parts import (
     make_objective,
     make_positions,
     make_task,
+    mixer_notes,
     own_code,
     refuse_for_task,
     refuse_shared_mixers,
@@ -203,7 +204,7 @@ def _train(
     data = {**given.digests, "code": own_code(settings)}
     torch.manual_seed(settings.seed)
     model = make_model(settings, tokenizer.vocab_size).to(device)
-    notes = trunk_notes(settings, model)
+    notes = [*trunk_notes(settings, model), *mixer_notes(model, device)]
     if source := _source(settings):
         data["init_from"], fresh = _start_from(source, settings, model, tokenizer.digest)
         notes += fresh

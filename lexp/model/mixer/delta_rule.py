@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lexp.model.mixer.recurrence import recur
+from lexp.model.mixer.kernels import recur
 from lexp.model.mixer.recurrent import (
     Mixed,
     Recurrent,

@@ -10,7 +10,7 @@ A gate per key channel, of low rank. No short convolution and no positions.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.model.mixer.recurrence import recur
+from lexp.model.mixer.kernels import recur
 from lexp.model.mixer.recurrent import (
     EPS,
     Mixed,

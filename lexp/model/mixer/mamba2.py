@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lexp.model.mixer.recurrence import recur
+from lexp.model.mixer.kernels import recur
 from lexp.model.mixer.recurrent import (
     EPS,
     Mixed,
