@@ -142,6 +142,9 @@ class Transformer(nn.Module):
     once without gradients.
     """
 
+    # Here, not in __init__, which models of Hugging Face do without.
+    recompute_layers: int = 0
+
     def __init__(
         self,
         dims: Dims,
@@ -154,7 +157,6 @@ class Transformer(nn.Module):
         super().__init__()
         self.dims = dims
         self.max_logits, self.mlp_rows = max_logits, mlp_rows
-        self.recompute_layers = 0
         self.positions = nn.ModuleList(make_positions(entries, dims.n_layers))
         self.embedding = nn.Embedding(vocab_size, dims.d_model)
         layers = in_turns(entries, dims.n_layers)
