@@ -22,6 +22,7 @@ from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
 from lexp.instruments.capture import LayerInputs, capture_scores
+from lexp.system.errors import NotDefined
 
 N_SINKS = 4
 MEASURES = {
@@ -41,6 +42,8 @@ class Heads(Instrument):
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
         """Return a row for each layer, head and measure."""
+        if inputs.seq_len < 2:
+            raise NotDefined("heads needs texts of 2 tokens or more: the first sees itself alone")
         n_layers, n_heads = inputs.model.dims.n_layers, inputs.model.dims.n_heads
         sums = torch.zeros(len(MEASURES), n_layers, n_heads, dtype=torch.float64)
         n_queries = 0

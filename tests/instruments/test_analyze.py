@@ -13,7 +13,7 @@ from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, SelfExtend, Window
 from lexp.position import ALiBi, RoPE
-from lexp.system.errors import ConfigError
+from lexp.system.errors import ConfigError, NotDefined
 from support.evaluation import tiny_model
 from support.instruments import ids, run_analyze, view, weights_of
 from support.schemes import SCHEMES, dims, make
@@ -42,6 +42,11 @@ def test_heads_are_the_brute_force(position, pattern):
                     expected["distance"].append(sum(w * (i - j) for j, w in a.items()))
             for name, values in expected.items():
                 assert found[name, layer, head] == pytest.approx(np.mean(values), rel=1e-9), name
+
+
+def test_a_text_of_one_token_has_no_query_with_a_choice():
+    with pytest.raises(NotDefined, match="heads needs texts of 2 tokens or more"):
+        Heads().measure(view(tiny_model(RoPE(8)), Full(), ids(1, 1)))
 
 
 def test_equal_scores_are_the_largest_entropy_and_a_known_distance():
