@@ -12,7 +12,7 @@ from lexp.config.instantiate import build
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.bucket_sort import BucketSort
 from lexp.data.tasks.copy import CopyWord
-from lexp.data.tasks.dataset import TaskDataset
+from lexp.data.tasks.dataset import TaskDataset, held_out_examples
 from lexp.data.tasks.lego import Lego
 from lexp.data.tasks.lookup import Lookup
 from lexp.data.tasks.modular_addition import ModularAddition
@@ -21,6 +21,7 @@ from lexp.data.tasks.mqar import AssociativeRecall
 from lexp.data.tasks.multiplication import Multiplication
 from lexp.data.tasks.path_star import PathStar
 from lexp.data.tasks.reverse import Reverse
+from lexp.data.tasks.scan import Scan
 from lexp.data.tasks.sort import Sort
 from support import ROOT
 from support.task_cases import SOLVED, TASKS
@@ -31,11 +32,14 @@ each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Addition(operands=1), r"operands=1 \(at least 2\)"),
+        (lambda: Addition(operands=1), r"operands=1 \(from 2 to 100\)"),
         (lambda: CopyWord(n_letters=27), r"n_letters=27 \(from 2 to 26\)"),
-        (lambda: CopyWord(times=0), r"times=0 \(at least 1\)"),
+        (lambda: CopyWord(times=0), r"times=0 \(from 1 to 1000\)"),
         (lambda: Reverse(n_letters=1), r"n_letters=1 \(from 2 to 26\)"),
         (lambda: Sort(n_letters=0), r"n_letters=0 \(from 2 to 26\)"),
+        (lambda: Sort(digits=2, n_letters=5), r"n_letters=5 with digits=2 \(numbers have no .*"),
+        (lambda: Addition(operands=101), r"operands=101 \(from 2 to 100\)"),
+        (lambda: CopyWord(times=10**9), r"times=1000000000 \(from 1 to 1000\)"),
         (lambda: Sort(digits=-1), r"digits=-1 \(from 0 to 9\)"),
         (lambda: ModularAddition(1), r"modulus=1 \(at least 2\)"),
         (lambda: ModularArithmetic(11), r"modulus=11 \(from 2 to 10\)"),
@@ -50,6 +54,38 @@ each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
 def test_bad_fields_are_refused(make, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         make()
+
+
+DATASETS = [
+    (Addition(), {"max_length": 0}, "max_length=0 (at least 1: addition has no shorter problem)"),
+    (Addition(), {"max_length": 10**9}, "addition: length=1000000000 (at most 4000)"),
+    (Multiplication(), {"max_length": 2001}, "multiplication: length=2001 (at most 2000)"),
+    (ModularAddition(), {"prime_length": 10**6}, "modular_addition: length=1000000 (at most 4000)"),
+    (CopyWord(), {"max_length": 10**20}, f"copy: length={10**20} (at most 100000)"),
+    (Addition(), {"draw": "typo"}, "draw=typo (one of uniform, balanced, grow)"),
+    (Addition(), {"prime_length": 20}, "prime_length=20 (more than max_length=20)"),
+    (Addition(), {"prime_examples": 0}, "prime_examples=0 (at least 1)"),
+    (Addition(hints=True), {"max_length": 82}, "addition: length=82 with hints=true (at most 82 "),
+    (Addition(hints=True), {"prime_length": 90}, "addition: length=90 with hints=true (at most"),
+    (Lego(), {"max_length": 53}, "lego: length=53 (at most 52 variables)"),
+    (PathStar(), {"max_length": 30}, "path_star: length=22 with arms=3 (at most 21: there are 62"),
+    (AssociativeRecall(), {"max_length": 53}, "mqar: length=53 with key_letters=1 (at most 52"),
+    (Scan(), {"max_length": 24}, "scan: no command has 23 actions (but 1, 2, 3"),
+]
+
+
+@pytest.mark.parametrize(("task", "values", "said"), DATASETS, ids=[repr(c[1]) for c in DATASETS])
+def test_lengths_that_cannot_all_be_trained_on_are_refused_at_once(task, values, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        TaskDataset(task, **values)
+
+
+@pytest.mark.parametrize("task", [CopyWord(), Addition(), Multiplication()], ids=repr)
+def test_no_endless_problem_is_asked(task):
+    for length in (10**9, *[(3, 10**9)] * (task.n_lengths == 2)):
+        with pytest.raises(ValueError, match=r"length=(3x)?1000000000 \(at most \d+\)$"):
+            held_out_examples(task, length, 1, 0)
+    assert len(task.sample(task.longest, np.random.default_rng(0)).prompt) > task.longest
 
 
 @each_task

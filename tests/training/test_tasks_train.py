@@ -1,18 +1,23 @@
 """Training on tasks: rows and their loss, which problems are drawn, settings that follow."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.random import default_rng
 
 from lexp.attention import make_attend
 from lexp.commands.train import check, train
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.copy import CopyWord
-from lexp.data.tasks.dataset import TEST_SHARE, TaskDataset, held_out_examples
+from lexp.data.tasks.dataset import TEST_SHARE, TaskDataset, held_out_examples, is_tested
+from lexp.data.tasks.lego import Lego
+from lexp.data.tasks.mqar import AssociativeRecall
 from lexp.data.tasks.parity import Parity
+from lexp.data.tasks.path_star import PathStar
 from lexp.data.tasks.rows import make_rows
 from lexp.model.chunked_cross_entropy import IGNORED, head_loss
 from lexp.pattern import Full
@@ -150,13 +155,50 @@ def test_no_problem_is_trained_on_and_tested_where_a_length_has_enough():
 
 
 def test_one_problem_in_sixteen_is_kept_for_the_test():
-    from numpy.random import default_rng
-
-    from lexp.data.tasks.dataset import is_tested
-
     rng, task = default_rng(0), CopyWord()
     share = sum(is_tested(task.sample(10, rng)) for _ in range(4000)) / 4000
     assert share == pytest.approx(1 / TEST_SHARE, abs=0.012)
+
+
+FORMATS = (
+    Addition(), Addition(reverse=True), Addition(pad=True), Addition(hints=True),
+    Addition(reverse=True, pad=True, hints=True),
+)  # fmt: skip
+
+
+def operands_of(prompt: str, task: Addition) -> tuple[int, ...]:
+    """Read the numbers of a sum in any format, in ascending order."""
+    texts = re.sub(r"[^\d+]", "", prompt).split("+")
+    return tuple(sorted(int(text[::-1] if task.reverse else text) for text in texts))
+
+
+def test_a_tested_sum_is_not_trained_on_in_another_format_or_order():
+    trained, tested = set(), set()
+    for task in FORMATS:
+        dataset = TaskDataset(task, max_length=3)
+        for step in range(60):
+            rows = dataset.training_examples(0, step, 60, 40)
+            trained |= {operands_of(row.prompt, task) for row in rows}
+        for length in (2, 3):  # 5,000 and more pairs, 2400 rows of each format
+            rows = held_out_examples(task, length, 100, 0)
+            tested |= {operands_of(row.prompt, task) for row in rows}
+    one_digit = {pair for pair in tested if max(pair) < 10}
+    assert len(trained) > 2000 and len(tested) > 400 and not one_digit
+    assert not tested & {pair for pair in trained if max(pair) > 9}
+
+
+@pytest.mark.parametrize("task", [PathStar(), AssociativeRecall(), Lego(shuffle=True)], ids=repr)
+def test_parts_in_another_order_are_the_same_problem(task):
+    """Whatever the order of edges, pairs or clauses, what is asked is one text."""
+    prompts, drawn = set(), [task.sample(4, default_rng(seed)) for seed in range(20)]
+    for example in drawn:
+        body, _, query = example.prompt.rstrip("=").rpartition(";" if task.name == "lego" else "/")
+        parts, _, own = example.asked.rpartition("/" if "/" in example.asked else ";")
+        assert own == query
+        assert sorted(re.split("[,;]", parts)) == sorted(re.split("[,;]", body))
+        prompts.add(example.prompt != f"{example.asked}=")
+    assert prompts == {True, False} or task.name != "lego"
+    assert len({example.asked for example in drawn}) == 20
 
 
 def lengths_drawn(dataset: TaskDataset, steps, n_steps=100, n_rows=40) -> list[int]:
@@ -252,7 +294,7 @@ def test_the_context_length_and_whole_rows_follow_from_the_task():
         (["model=learned", "model.position.max_len=9"],
          "model.position ends at 9 tokens, train_len=10"),
         (["batch_tokens=0"], "not allowed: batch_tokens=0 (at least 1)"),
-        (["dataset.max_length=30000000"], "not allowed: train_len=60000002 (at most 16777216)"),
+        (["dataset.max_length=30000000"], "dataset: copy: length=30000000 (at most 100000)"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_a_task_is_refused_before_training(overrides, message):

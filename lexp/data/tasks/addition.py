@@ -37,6 +37,7 @@ from lexp.data.tasks.draw import (
     operand_lengths,
 )
 
+MOST_OPERANDS = 100
 # Hints are printable characters that occur nowhere else in a problem.
 HINTS = LETTERS + CAPITALS + "!\"#$%&'()*,-./:;<>?@[\\]^_`{|}~"
 
@@ -53,14 +54,15 @@ class Addition(Task):
 
     name: ClassVar[str] = "addition"
     n_lengths: ClassVar[int] = 2
+    longest: ClassVar[int] = 4000  # Python turns numbers of up to 4300 digits into text
     operands: int = 2
     reverse: bool = False
     pad: bool = False
     hints: bool = False
 
     def __post_init__(self) -> None:
-        if self.operands < 2:
-            raise ValueError(f"operands={self.operands} (at least 2)")
+        if not 2 <= self.operands <= MOST_OPERANDS:
+            raise ValueError(f"operands={self.operands} (from 2 to {MOST_OPERANDS})")
 
     def sample(self, length: Length, rng: Generator) -> Example:
         digits = operand_lengths(self, length, self.operands, rng)
@@ -69,6 +71,7 @@ class Addition(Task):
         n_sum = self._sum_digits(longest)
         texts = [str(number) for number in numbers]
         answer = str(sum(numbers))
+        asked = "+".join(sorted(texts))
         if self.pad:
             texts = [text.zfill(longest) for text in texts]
             answer = answer.zfill(n_sum)
@@ -80,7 +83,7 @@ class Addition(Task):
             places = HINTS[start : start + n_sum]
             texts = [self._hinted(text, places) for text in texts]
             answer = self._hinted(answer, places)
-        return Example(f"{'+'.join(texts)}=", answer)
+        return Example(f"{'+'.join(texts)}=", answer, asked)
 
     def longest_row(self, length: int) -> int:
         longest = one_length(self, length)
@@ -98,8 +101,9 @@ class Addition(Task):
         return n_digits * (2 if self.hints else 1) + 2
 
     def n_problems(self, length: int) -> float:
-        starts = self._n_starts(length) if self.hints else 1
-        return as_count(starts * n_tuples(self.operands, length))
+        if self.hints:
+            self._n_starts(length)
+        return as_count(n_tuples(self.operands, length))
 
     def _sum_digits(self, longest: int) -> int:
         """Return the digits of the largest sum of operands of so many digits."""

@@ -17,10 +17,15 @@ def spelled(length: Length) -> str:
 
 
 class Example(NamedTuple):
-    """A problem as text, and the text that is its one right answer; both ASCII."""
+    """A problem as text, and the text that is its one right answer; both ASCII.
+
+    asked: what is asked, where the same can be asked in several prompts: it is the same for other
+    formats and other orders of what has none. Empty where the prompt says it.
+    """
 
     prompt: str
     answer: str
+    asked: str = ""
 
     @property
     def n_chars(self) -> int:
@@ -32,12 +37,14 @@ class Example(NamedTuple):
 class Task:
     """A kind of problem; its fields are the format.
 
-    shortest: the least length that a problem can have. n_lengths: 2 if a problem has two lengths,
-    such as those of two operands.
+    shortest: the least length that a problem can have. longest: no problem is longer; tasks with
+    fewer problems say so themselves. n_lengths: 2 if a problem has two lengths, such as those of
+    two operands.
     """
 
     name: ClassVar[str]
     shortest: ClassVar[int] = 1
+    longest: ClassVar[int] = 100_000
     n_lengths: ClassVar[int] = 1
 
     @property
@@ -63,8 +70,16 @@ class Task:
         raise NotImplementedError
 
     def n_problems(self, length: int) -> float:
-        """Return the number of problems of a length; math.inf where it is beyond counting."""
+        """Return the number of problems of a length; math.inf where it is beyond counting.
+
+        One problem in several formats is one; operands and parts in another order are another.
+        """
         raise NotImplementedError
+
+    def refuse_too_long(self, length: Length) -> None:
+        """Raise ValueError for a length at which drawing a problem would take forever."""
+        if (length if isinstance(length, int) else max(length)) > self.longest:
+            raise ValueError(f"{self.name}: length={spelled(length)} (at most {self.longest})")
 
     def is_divided(self, length: int) -> bool:
         """Return True if no problem of this length is both trained on and tested."""

@@ -13,6 +13,8 @@ from numpy.random import Generator
 from lexp.data.tasks.base import Example, Length, Task
 from lexp.data.tasks.draw import LETTERS, as_count, draw_word, one_length
 
+MOST_TIMES = 1000
+
 
 @dataclass(frozen=True)
 class CopyWord(Task):
@@ -30,8 +32,8 @@ class CopyWord(Task):
     def __post_init__(self) -> None:
         if not 2 <= self.n_letters <= len(LETTERS):
             raise ValueError(f"n_letters={self.n_letters} (from 2 to {len(LETTERS)})")
-        if self.times < 1:
-            raise ValueError(f"times={self.times} (at least 1)")
+        if not 1 <= self.times <= MOST_TIMES:
+            raise ValueError(f"times={self.times} (from 1 to {MOST_TIMES})")
 
     def sample(self, length: Length, rng: Generator) -> Example:
         n = one_length(self, length)

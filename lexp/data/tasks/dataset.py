@@ -1,8 +1,9 @@
 """A task as a data set: which problems are trained on, and which are only tested.
 
 Problems are drawn while they are needed, as a pure function of seed and step; nothing is stored.
-A problem belongs to the test if the hash of its prompt says so, one in sixteen. Where a length has
-too few problems to divide them, training and test share them.
+A problem belongs to the test if the hash of what it asks says so, one in sixteen: whatever its
+format, so that no sum is tested that was trained on with other hints, or the other way round.
+Where a length has too few problems to divide them, training and test share them.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from lexp.system.user_code import code_digest
 
 Part = Literal["train", "test"]
 # Raised whenever other problems are drawn for the same settings.
-VERSION = 1
+VERSION = 2
 # One problem in so many is tested and never trained on.
 TEST_SHARE = 16
 # Draws before it is clear that a task has no problem of the part that is asked for.
@@ -48,6 +49,8 @@ class TaskDataset(Dataset):
     lr: float | None = None
 
     def __post_init__(self) -> None:
+        longest = max(self.max_length, self.prime_length or 0)
+        self.task.refuse_too_long(longest)
         if self.draw not in DRAWS:
             raise ValueError(f"draw={self.draw} (one of {', '.join(DRAWS)})")
         if self.max_length < self.task.shortest:
@@ -61,6 +64,10 @@ class TaskDataset(Dataset):
             )
         if self.prime_examples < 1:
             raise ValueError(f"prime_examples={self.prime_examples} (at least 1)")
+        # Tasks of which some lengths have no problem run out of them early.
+        rng = np.random.default_rng(0)
+        for length in {*range(self.task.shortest, min(self.max_length, 100) + 1), longest}:
+            self.task.sample(length, rng)
 
     @property
     def train_len(self) -> int:
@@ -121,8 +128,8 @@ def held_out_examples(task: Task, length: Length, n: int, seed: int) -> list[Exa
 
 def draw_example(task: Task, length: Length, part: Part, rng: Generator) -> Example:
     """Draw a problem of a part; DataError if the task has none of this length."""
-    longest = length if isinstance(length, int) else max(length)
-    is_divided = task.is_divided(longest)
+    task.refuse_too_long(length)
+    is_divided = task.is_divided(length if isinstance(length, int) else max(length))
     for _ in range(TRIES):
         example = task.sample(length, rng)
         if not is_divided or is_tested(example) == (part == "test"):
@@ -132,7 +139,8 @@ def draw_example(task: Task, length: Length, part: Part, rng: Generator) -> Exam
 
 def is_tested(example: Example) -> bool:
     """Return True if a problem belongs to the test, wherever problems are divided."""
-    return hashlib.blake2b(example.prompt.encode(), digest_size=1).digest()[0] % TEST_SHARE == 0
+    asked = example.asked or example.prompt
+    return hashlib.blake2b(asked.encode(), digest_size=1).digest()[0] % TEST_SHARE == 0
 
 
 def _uniform(low: int, high: int, done: float, n_rows: int, rng: Generator) -> list[int]:

@@ -39,9 +39,12 @@ class Lego(Task):
         clauses = [
             f"{name}={sign}{value};" for name, sign, value in zip(names, signs, values, strict=True)
         ]
+        asked_for = f"{''.join(clauses)}{names[asked]}"
         if self.shuffle:
             clauses = [clauses[i] for i in rng.permutation(n).tolist()]
-        return Example(f"{''.join(clauses)}{names[asked]}=", "-1" if is_negative else "+1")
+        return Example(
+            f"{''.join(clauses)}{names[asked]}=", "-1" if is_negative else "+1", asked_for
+        )
 
     def longest_row(self, length: int) -> int:
         return len("a=+1;") * self._checked(length) + len("a=+1")

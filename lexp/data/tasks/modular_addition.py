@@ -24,6 +24,7 @@ class ModularAddition(Task):
 
     name: ClassVar[str] = "modular_addition"
     n_lengths: ClassVar[int] = 2
+    longest: ClassVar[int] = 4000  # Python turns numbers of up to 4300 digits into text
     modulus: int = 100
     reverse: bool = False
 
@@ -34,8 +35,9 @@ class ModularAddition(Task):
     def sample(self, length: Length, rng: Generator) -> Example:
         numbers = draw_numbers(operand_lengths(self, length, 2, rng), rng)
         texts = [str(number) for number in (*numbers, sum(numbers) % self.modulus)]
+        asked = "+".join(sorted(texts[:2]))
         first, second, answer = (text[::-1] for text in texts) if self.reverse else texts
-        return Example(f"{first}+{second}=", answer)
+        return Example(f"{first}+{second}=", answer, asked)
 
     def longest_row(self, length: int) -> int:
         longest = one_length(self, length)

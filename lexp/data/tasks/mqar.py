@@ -42,10 +42,13 @@ class AssociativeRecall(Task):
         n = self._checked(length)
         keys = [self._key(i) for i in rng.permutation(self._n_keys)[:n].tolist()]
         values = draw_word(DIGITS, n, rng)
-        pairs = ",".join([key + value for key, value in zip(keys, values, strict=True)])
+        pairs = [key + value for key, value in zip(keys, values, strict=True)]
         asked = rng.permutation(n)[: self.queries].tolist()
+        wanted = "".join([keys[i] for i in asked])
         return Example(
-            f"{pairs}/{''.join([keys[i] for i in asked])}=", "".join([values[i] for i in asked])
+            f"{','.join(pairs)}/{wanted}=",
+            "".join([values[i] for i in asked]),
+            f"{','.join(sorted(pairs))}/{wanted}",
         )
 
     def longest_row(self, length: int) -> int:

@@ -36,6 +36,7 @@ class Multiplication(Task):
 
     name: ClassVar[str] = "multiplication"
     n_lengths: ClassVar[int] = 2
+    longest: ClassVar[int] = 2000  # Python turns numbers of up to 4300 digits into text
     reverse: bool = False
     pad: bool = False
     modulus: int | None = None
@@ -49,13 +50,14 @@ class Multiplication(Task):
         first, second = draw_numbers(digits, rng)
         product = first * second if self.modulus is None else first * second % self.modulus
         texts = [str(first), str(second), str(product)]
+        asked = "*".join(sorted(texts[:2]))
         if self.pad:
             longest = max(digits)
             widths = (longest, longest, self._product_digits(longest, longest))
             texts = [text.zfill(width) for text, width in zip(texts, widths, strict=True)]
         if self.reverse:
             texts = [text[::-1] for text in texts]
-        return Example(f"{texts[0]}*{texts[1]}=", texts[2])
+        return Example(f"{texts[0]}*{texts[1]}=", texts[2], asked)
 
     def longest_row(self, length: int) -> int:
         longest = one_length(self, length)

@@ -41,7 +41,8 @@ class PathStar(Task):
         edges = [arm[i : i + 2] for arm in arms for i in range(arm_len)]
         shuffled = ",".join([edges[i] for i in rng.permutation(n_edges).tolist()])
         # All arms are alike until here, so the first is as good as any.
-        return Example(f"{shuffled}/{start}{arms[0][-1]}=", arms[0])
+        asked = f"{','.join(sorted(edges))}/{start}{arms[0][-1]}"
+        return Example(f"{shuffled}/{start}{arms[0][-1]}=", arms[0], asked)
 
     def longest_row(self, length: int) -> int:
         return 3 * self._n_edges(length) - 1 + len("/ab=") + length

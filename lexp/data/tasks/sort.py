@@ -32,6 +32,11 @@ class Sort(Task):
             raise ValueError(f"n_letters={self.n_letters} (from 2 to {len(LETTERS)})")
         if not 0 <= self.digits <= 9:
             raise ValueError(f"digits={self.digits} (from 0 to 9)")
+        if self.digits and self.n_letters != type(self).n_letters:
+            raise ValueError(
+                f"n_letters={self.n_letters} with digits={self.digits} (numbers have no letters; "
+                "give one of the two)"
+            )
 
     def sample(self, length: Length, rng: Generator) -> Example:
         n = one_length(self, length)
