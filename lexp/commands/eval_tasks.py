@@ -19,9 +19,8 @@ from lexp.evaluate.task_result import COLUMNS
 from lexp.record import ChartLine, Console, NullLogger, WandbLogger, log_rows
 from lexp.report.results import append_tasks, write_tasks
 from lexp.report.task_grid import task_grid
-from lexp.report.tasks import task_chart, task_table, tasks_caption
+from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
 from lexp.runs.locks import one_at_a_time
-from lexp.runs.run import variant_notes
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, write_bytes, write_text
 from lexp.system.output import say
@@ -89,15 +88,14 @@ def publish_tasks(
 ) -> None:
     """Print a table of each task; write them as Markdown, with the curves beside them."""
     log_rows(wandb, "tasks", COLUMNS, [result.row() for result in results])
-    notes = variant_notes(opened.run.made_of for opened in runs)
     results = [result for result in results if result.step == LAST] or results
-    by_task: dict[str, list[TaskResult]] = {}
-    for result in results:
-        by_task.setdefault(result.task.label, []).append(result)
-    tables = [task_table(same, notes) for same in by_task.values()]
-    grids = {label: grid for label, same in by_task.items() if (grid := task_grid(same, notes))}
-    charts = {f"tasks-{file_stem(label)}.png": task_chart(same, notes)
-              for label, same in by_task.items()}  # fmt: skip
+    tables, grids, charts = [], {}, {}
+    for same, notes in by_task(results, [opened.run for opened in runs]):
+        label = same[0].task.label
+        tables.append(task_table(same, notes))
+        charts[f"tasks-{file_stem(label)}.png"] = task_chart(same, notes)
+        if grid := task_grid(same, notes):
+            grids[label] = grid
     maps = {f"tasks-{file_stem(label)}-grid.png": grid for label, grid in grids.items()}
     for chart in charts.values():
         _show_in_wandb(wandb, chart)

@@ -184,7 +184,7 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
         report_protocol(protocol, same, settings) for protocol, same in by_protocol(all_series)
     ]
     first = study_section(study, all_series, contents.answered, analyses, of_runs)
-    sections = [*([first] if first else []), *task_sections(contents.answered, notes)]
+    sections = [*([first] if first else []), *task_sections(contents.answered, runs)]
     sections += [*protocol_sections(reports), *contents.rates]
     last_steps = {run.name: last_step(config) for run, config in zip(runs, configs, strict=True)}
     sections += training_sections(contents.scored, last_steps, notes, settings.delta)
@@ -211,7 +211,7 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
         for length in series.lengths
     )
     line = missing(results, n_uneven, contents.n_without, n_warnings)
-    of_tasks = tasks_opening(contents.answered, notes)
+    of_tasks = tasks_opening(contents.answered, runs)
     of_texts = opening(reports) if reports or not of_tasks else ()
     summary = [*of_tasks, *of_texts, *[line] * bool(line)]
     of_numbers = facts(

@@ -22,7 +22,8 @@ from lexp.report.over_training import TRAINING, over_training
 from lexp.report.study_results import ResultSeries
 from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
-from lexp.report.tasks import task_chart, task_table, tasks_caption
+from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
+from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
 from lexp.system.reading import own_file_exists, read_own
@@ -43,22 +44,16 @@ def training_sections(
     return [Section("Over training", TRAINING, tuple(items))] if items else []
 
 
-def by_task(results: Sequence[TaskResult]) -> list[list[TaskResult]]:
-    """Return results by task: different tasks never share a table."""
-    labels = dict.fromkeys(result.task.label for result in results)
-    return [[result for result in results if result.task.label == label] for label in labels]
-
-
-def tasks_opening(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[str]:
+def tasks_opening(results: Sequence[TaskResult], runs: Sequence[Run]) -> list[str]:
     """Return the paragraphs on tasks with which a report opens, one for each."""
-    paragraphs = [" ".join(task_answer(same, notes)) for same in by_task(results)]
+    paragraphs = [" ".join(task_answer(same, notes)) for same, notes in by_task(results, runs)]
     return [paragraph for paragraph in paragraphs if paragraph]
 
 
-def task_sections(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[Section]:
+def task_sections(results: Sequence[TaskResult], runs: Sequence[Run]) -> list[Section]:
     """Return a section for each task: its table, its curves, and the map of pairs of lengths."""
     sections = []
-    for same in by_task(results):
+    for same, notes in by_task(results, runs):
         grid = task_grid(same, notes)
         items: list[Item] = [
             task_table(same, notes),

@@ -16,6 +16,7 @@ from lexp.evaluate import TaskResult
 from lexp.extension import Extension
 from lexp.report.perplexity_table import SHORT
 from lexp.report.study_results import AS_TRAINED, PLAIN, method_rank
+from lexp.runs.run import Run, variant_notes
 from lexp.statistics.shares import wilson
 from lexp.system.text import natural
 
@@ -73,6 +74,24 @@ class TaskSeries:
                  and by_seed[seed].length <= self.trained_length]  # fmt: skip
         shares = [result.measures.exact_match for result in asked if result.ok]
         return statistics.fmean(shares) if shares else math.nan
+
+
+def by_task(
+    results: Sequence[TaskResult], runs: Sequence[Run]
+) -> list[tuple[list[TaskResult], dict[str, str]]]:
+    """Return results by task, as different tasks never share a table, each with notes of its own.
+
+    notes: by variant, what tells it from others of its model that were trained on the same task.
+    """
+    groups: dict[str, list[TaskResult]] = {}
+    for result in results:
+        groups.setdefault(result.task.label, []).append(result)
+    found = []
+    for same in groups.values():
+        names = {result.run.name for result in same}
+        notes = variant_notes(run.made_of for run in runs if run.name in names)
+        found.append((same, notes))
+    return found
 
 
 def make_task_series(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list[TaskSeries]:

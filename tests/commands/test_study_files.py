@@ -138,10 +138,10 @@ def test_lengths_of_a_task_are_problems_where_its_cost_is_counted():
     weights = {variant(run.raw): study_weight.weigh(run, 1e9) for run in copying}
     need = study_weight.StageCost("eval")
     study_weight._add_reading(need, evaluation, copying, weights)
-    # 15 runs read 256 problems of each length, of 2 length + 2 tokens each.
+    # 15 runs read 512 problems of each length, of 2 length + 2 tokens each.
     rows = sum(2 * length + 2 for length in evaluation.lengths)
-    assert need.n_tokens == 15 * 256 * rows
-    assert study_weight._tokens(evaluation, 22, is_task=True) == (256 * 11, 256 * 22)
+    assert need.n_tokens == 15 * 512 * rows
+    assert study_weight._tokens(evaluation, 22, is_task=True) == (512 * 11, 512 * 22)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,21 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from lexp.commands.train import check
 from lexp.display.document import Page, Section
 from lexp.display.html import render
 from lexp.evaluate.task_result import TaskResult
 from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
-from lexp.report.tasks import task_chart, task_table, tasks_caption
+from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
+from lexp.results import Component
+from lexp.runs.run import variant
 from lexp.statistics.shares import wilson
+from support.config import compose
 from support.task_results import result, study
 
 NOTES: dict[str, str] = {}
@@ -178,3 +183,17 @@ def test_wilson_intervals(right, n, low, high):
         if 0 < bound < 1:
             z = 1.959963984540054
             assert (right / n - bound) ** 2 == pytest.approx(z * z * bound * (1 - bound) / n)
+
+
+def test_a_variant_is_told_from_others_of_its_task_alone():
+    results, runs = [], []
+    for number, (dataset, lr) in enumerate((("copy", 1e-3), ("sort", 1e-3), ("sort", 2e-3))):
+        made_of = check(compose("train", f"dataset={dataset}", f"lr={lr}")).raw
+        runs.append(SimpleNamespace(name=f"rope-{number}", made_of=made_of))
+        one = result("rope", number, 20, 1.0)
+        run = replace(one.run, variant=variant(made_of))
+        results.append(replace(one, run=run, task=Component(dataset, dataset, {})))
+    tables = [task_table(same, notes) for same, notes in by_task(results, runs)]
+    assert [table.title.split(":")[0] for table in tables] == ["copy", "sort"]
+    rows = [[row[0].text for row in table.rows] for table in tables]
+    assert rows == [["rope"], ["rope lr=0.001", "rope lr=0.002"]]
