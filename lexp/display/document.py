@@ -45,7 +45,8 @@ class Chart:
     drawn around the curve pointed at alone, and not in pictures. label: what the numbers are called
     elsewhere, shown small below the title. linear_to: where it is not 0, the y axis shows values of
     both signs and many sizes, nearly linear up to linear_to and logarithmic beyond. decimals: of
-    the values in tooltips, as tables have them; None for seven digits.
+    the values in tooltips, as tables have them; None for seven digits. y_ends: the least and the
+    largest value that there can be, between which the y axis always reaches; None: as values need.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Chart:
     label: str = ""
     linear_to: float = 0.0
     decimals: int | None = None
+    y_ends: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         xs = [point.x for curve in self.curves for point in curve.points]

@@ -212,6 +212,9 @@ def _scale(axes: Any, chart: Chart) -> None:
         axes.set_yscale("log")
     if chart.linear_to:
         axes.set_yscale("asinh", linear_width=chart.linear_to)
+    if chart.y_ends:
+        low, high = chart.y_ends
+        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
     scale = Axis(10 * log_y, 0, 1, 0, 1, chart.linear_to)
     low, high = (scale.transform(end) for end in axes.get_ylim())
     for axis, ticks in (

@@ -102,7 +102,7 @@ def axes(chart: Chart) -> tuple[Axis, Axis]:
     x = x_axis([*xs, *(at for at, _ in chart.marks)], chart.log_x, _margin(chart))
     if chart.linear_to:
         return x, signed_axis(bounds(chart.curves), chart.linear_to)
-    return x, y_axis(bounds(chart.curves), chart.log_y)
+    return x, y_axis(chart.y_ends or bounds(chart.curves), chart.log_y)
 
 
 def _margin(chart: Chart) -> int:
@@ -115,7 +115,7 @@ def whole_axis(chart: Chart) -> Axis:
     """Return the y axis that has every finite value, far ones too."""
     if chart.linear_to:
         return axes(chart)[1]
-    return y_axis(bounds(chart.curves), chart.log_y, whole=True)
+    return y_axis(chart.y_ends or bounds(chart.curves), chart.log_y, whole=True)
 
 
 def bounds(curves: Sequence[Curve]) -> list[float]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from lexp.config.settings import HfRunConfig, RunConfig, TrainConfig
+from lexp.config.tasks import is_task
 from lexp.display.document import Section
 from lexp.report.protocol_section import HEADING, ProtocolReport
 from lexp.results import NOT_DEFINED, Result
@@ -99,7 +100,8 @@ def facts(
         tokens = _range({int(config.tokens) for config in trained}, _rounded)
         vocabularies = ", ".join(sorted({config.tokenizer.name for config in trained}))
         words += f" on {tokens} tokens of {', '.join(texts)} ({vocabularies})"
-    words += f" at length {lengths}"
+    is_of_tasks = all(is_task(config.dataset.values) for config in configs)
+    words += f" in rows of {lengths} tokens" if is_of_tasks else f" at length {lengths}"
     words += ", some elsewhere" * (
         bool(trained) and any(isinstance(config, HfRunConfig) for config in configs)
     )

@@ -41,8 +41,9 @@ def task_answer(results: Sequence[TaskResult], notes: Mapping[str, str]) -> list
         )
     if unable:
         sentences.append(
-            f"Not learned (half of the seeds or more are below {100 * LEARNED:.0f} % at trained "
-            f"lengths, so nothing is said of longer ones): {_names(unable)}."
+            f"Not learned{'' if able else f' on {task}'} (half of the seeds or more are below "
+            f"{100 * LEARNED:.0f} % at trained lengths, so nothing is said of longer ones): "
+            f"{_names(unable)}."
         )
     further = [
         (reach(one) or 0, f"{one.method} ({one.name})")

@@ -176,7 +176,19 @@ def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table
         )
     heads = [f"{n} (trained)" if longest == {n} else str(n) for n in lengths]
     title = f"{results[0].task.label}: exact match in % by problem length"
-    return Table(title, ("model", "method", "learned", *heads, "reach"), tuple(rows), 2)
+    names = ("model", "method", "learned", *heads, "reach")
+    return Table(title, names, tuple(rows), 2, _reasons(results))
+
+
+def _reasons(results: Sequence[TaskResult]) -> tuple[str, ...]:
+    """Return why cells have no number, a line for each reason."""
+    reasons: dict[tuple[str, str], set[str]] = {}
+    for result in (r for r in results if not r.ok):
+        reasons.setdefault((SHORT[result.status], result.reason), set()).add(result.run.model)
+    return tuple(
+        f"{short} ({', '.join(sorted(models))}): {why}."
+        for (short, why), models in sorted(reasons.items())
+    )
 
 
 def _learned_cell(states: Sequence[bool | None]) -> TableCell:
@@ -235,7 +247,7 @@ def task_chart(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Chart
     title = f"{results[0].task.label}: exact match by problem length"
     return Chart(
         title, "problem length", "exact match in %, median seed", False, False, tuple(curves),
-        marks, absolute=True, decimals=1,
+        marks, absolute=True, decimals=1, y_ends=(0.0, 100.0),
     )  # fmt: skip
 
 
@@ -249,7 +261,7 @@ def _spread(series: TaskSeries, length: int) -> tuple[float, float]:
 
 
 def tasks_caption(results: Sequence[TaskResult]) -> list[str]:
-    """Write what stands below the tables: how to read them, and why cells have no number."""
+    """Write what stands below the tables: how to read them."""
     seeds = sorted({result.run.seed for result in results})
     counts = sorted({result.examples for result in results})
     examples = f"{counts[0]}" + f" to {counts[-1]}" * (len(counts) > 1)
@@ -258,17 +270,10 @@ def tasks_caption(results: Sequence[TaskResult]) -> list[str]:
     if len(seeds) > 1:
         listed = ", ".join(map(str, seeds))
         cells += f", of the median seed (best seed; seeds with at least 90 %); seeds {listed}"
-    lines = [
+    return [
         f"{cells}. {examples} problems a cell, the same for all rows, and not trained on where a "
         f"length has enough of them; 95 % interval at most ±{50 * (high - low):.0f} points.",
         f"Learned: at least {100 * LEARNED:.0f} % right at the trained lengths, with the attention "
         "that the run was trained with. Reach: the longest length at which the median seed has at "
         f"least {100 * HOLDS:.0f} % right.",
-    ]
-    reasons: dict[tuple[str, str], set[str]] = {}
-    for result in (r for r in results if not r.ok):
-        reasons.setdefault((SHORT[result.status], result.reason), set()).add(result.run.model)
-    return lines + [
-        f"{short} ({', '.join(sorted(models))}): {why}."
-        for (short, why), models in sorted(reasons.items())
     ]

@@ -249,6 +249,7 @@ def test_a_grid_asks_each_pair_of_operand_lengths(tmp_path, capsys, monkeypatch)
     assert (study / "tasks-addition-grid.png").stat().st_size
     assert "m=3" in (study / "tasks.md").read_text()
     report(compose("report", f"outputs={tmp_path}"))
+    assert "of addition (bytes) in rows of 10 tokens; one seed" in capsys.readouterr().out
     assert "by both lengths, n x m" in (study / "report" / "report.html").read_text()
     # Other tasks have one length; an own task in their place is refused where it is the only one.
     with pytest.raises(ConfigError, match=r"^grid=\[1, 3\]: problems of copy have no two operands"):
