@@ -21,6 +21,7 @@ import yaml
 from lexp.commands.catalogue import FILE, Catalogue, Choice
 from lexp.commands.combine import Combiner, tried
 from lexp.config.schema import register_schemas
+from lexp.position import Position
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -36,7 +37,7 @@ defined for it.
 A value of a scheme is set by its key, for example `lexp train model=xpos model.position.gamma=0.1`.
 All keys are in [config.md](config.md#model). A mixture of schemes needs no code:
 `lexp.position.Sum` adds schemes up, [a list of `layers`](layers.md) gives them to layers in turns,
-and `DAPE`, `RandomPositions`, `RandomFloats` and `SHAPE` wrap one scheme.
+and `DAPE`, `RandomPositions`, `RandomFloats`, `SHAPE` and `TokenPositions` wrap one scheme.
 `conf/model/rope_alibi.yaml` is an example.
 [The guide](guide.md#a-scheme-of-your-own) shows how to add a scheme.
 
@@ -45,6 +46,8 @@ reconstructed; their docstrings say which parts.
 
 In the formulas, i is the query, j the key, h the head and d its width. *Learned*: parameters of the
 scheme at `size=nano` (4 layers, 4 heads of 32 channels).
+
+`abacus` and `coupled` take positions from the tokens of [tasks](tasks.md#positions).
 
 Recurrent mixers (`gated_delta_net`, `gla`, `kda`, `mamba2`, `retnet`) take the place of attention
 and its positions. [Mixers](mixers.md) says how they are built and what works with them.
@@ -181,7 +184,10 @@ def formula_cell(position: dict[str, Any], names: dict[str, str]) -> str:
     if outer.rpartition(".")[2] == "Sum":
         return " and ".join(called(target, names) for target in dict.fromkeys(inner))
     lines = "<br>".join(code(line) for line in formula(class_of(outer)))
-    around = ", ".join(called(target, names) for target in inner)
+    schemes = [target for target in inner if issubclass(class_of(target), Position)]
+    rules = [called(target, names) for target in inner if target not in schemes]
+    around = ", ".join(called(target, names) for target in schemes)
+    around += f" at the positions of {', '.join(rules)}" if rules else ""
     return lines + (f"{'<br>' if lines else ''}around {around}" if around else "")
 
 

@@ -34,6 +34,9 @@ from lexp.pattern import (
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
+# The task of models whose positions follow from a task; its longest row has TRAIN_LEN tokens.
+TASK = ("dataset=addition", "dataset.task.reverse=true")
+
 
 class Combiner:
     """Builds the models and methods of conf/ and of other folders, each at most once.
@@ -60,6 +63,9 @@ class Combiner:
 
     def _settings(self, scheme: str) -> TrainConfig:
         words = [f"model={scheme}", f"train_len={TRAIN_LEN}"]
+        (choice,) = (c for c in self.choices if (c.group, c.name) == ("model", scheme))
+        if "task: null" in choice.text:
+            words += TASK
         return read_train(self._composed("train", words))
 
     def _methods(self) -> dict[str, dict[str, Any]]:

@@ -129,6 +129,13 @@ def _task_of(run: Run, config: TrainConfig | HfRunConfig, dataset: Node) -> Task
         raise ConfigError(
             f"dataset={dataset.name}: {run.name} was trained on {words[0]}, this is {words[1]}"
         )
+    if trained and asked and asked.task != trained.task and isinstance(config, TrainConfig):
+        for scheme in make_positions(config):
+            if scheme.reads_tokens:
+                raise ConfigError(
+                    f"dataset={dataset.name}: {scheme.title} of {run.name} takes positions from "
+                    f"problems of {trained.task.label}, this is {asked.task.label}"
+                )
     return trained and asked and replace(trained, task=asked.task)
 
 

@@ -39,13 +39,32 @@ def _has_length(task: Task, length: int) -> bool:
     return False
 
 
+def with_task(node: Any, task: Any) -> Any:
+    """Return the config of a model, or of a part of one, in which each null `task` is a task's."""
+    if isinstance(node, list):
+        return [with_task(inner, task) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: task if (key, inner) == ("task", None) else with_task(inner, task)
+        for key, inner in node.items()
+    }
+
+
 def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
     """Return a run's settings with train_len and batch_tokens of its task; of texts, unchanged.
 
-    train_len is the tokens of the longest training row. batch_tokens is rounded down to whole rows.
-    ConfigError for a train_len that was given and is another.
+    Parts of the model whose `task` is null get the run's. train_len is the tokens of the longest
+    training row. batch_tokens is rounded down to whole rows. ConfigError for a train_len that was
+    given and is another, and for texts where the model takes positions from a task.
     """
     if not is_task(raw["dataset"]):
+        if with_task(raw["model"], "") != raw["model"]:
+            raise ConfigError(
+                f"model={raw['model']['name']}: its positions follow from the problems of a task, "
+                f"dataset={raw['dataset']['name']} is texts; use a task, for example "
+                "dataset=addition dataset.task.reverse=true"
+            )
         return raw
     task = build(raw["dataset"], TaskDataset, "dataset")
     given, row_len = raw["train_len"], task.train_len
@@ -54,8 +73,9 @@ def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
             f"train_len={given}: dataset={raw['dataset']['name']} is a task, its longest training "
             f"row has {row_len} tokens; leave train_len out, or change dataset.max_length"
         )
+    model = with_task(raw["model"], raw["dataset"].get("task"))
     parts, batch_tokens = raw["accumulation"], raw["batch_tokens"]
     if parts < 1 or batch_tokens < 1:  # refused by the checks of all runs
-        return {**raw, "train_len": row_len}
+        return {**raw, "model": model, "train_len": row_len}
     n_rows = max(parts, batch_tokens // row_len // parts * parts)
-    return {**raw, "train_len": row_len, "batch_tokens": n_rows * row_len}
+    return {**raw, "model": model, "train_len": row_len, "batch_tokens": n_rows * row_len}

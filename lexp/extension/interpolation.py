@@ -40,9 +40,9 @@ class Interpolated(Modified):
         self.s = s
         self.max_span = None if inner.max_span is None else int(inner.max_span * s)
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
         """Return the inner embedding at m / s."""
-        return self.inner.embed(x, positions / self.s)
+        return self.inner.embed(x, positions / self.s, tokens)
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors | None:
         """Return the inner factors at m / s."""
@@ -84,7 +84,7 @@ class BetweenRows(Modified):
         self.s, self.table = s, inner.table
         self.max_len = int(len(inner.table) * s)
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
         """Add the interpolated rows; past the last one, its own."""
         at = (positions / self.s).clamp(max=len(self.table) - 1)
         low = at.floor().long()

@@ -15,11 +15,14 @@ def position_embeddings(inputs: AnalysisInput) -> Tensor:
     """
     model, scheme = inputs.model, inputs.model.position
     device = next(model.parameters()).device
+    if scheme.reads_tokens:
+        raise NotDefined(f"the positions of {scheme.title} follow from each text's tokens")
     sampled = scheme.sample_positions(inputs.seq_len)
     positions = torch.arange(inputs.seq_len) if sampled is None else sampled
     nothing = torch.zeros(1, inputs.seq_len, model.dims.d_model, dtype=torch.float64, device=device)
+    tokens = torch.zeros(1, inputs.seq_len, dtype=torch.long, device=device)
     with torch.no_grad():
-        added = scheme.embed(nothing, positions.to(device))[0]
+        added = scheme.embed(nothing, positions.to(device), tokens)[0]
     if not added.any():
         name = scheme.title
         raise NotDefined(f"{name} adds nothing to the embeddings: it has no position embeddings")

@@ -242,7 +242,7 @@ class Transformer(nn.Module):
         documents: DocumentFold | None,
     ) -> Tensor:
         """Return hidden states. positions: of the embeddings; sampled: of attention, or None."""
-        x = self.position.embed(self.embedding(tokens), positions)
+        x = self.position.embed(self.embedding(tokens), positions, tokens)
         # Blocks that an extension has wrapped take no documents, which are of training alone.
         own = () if documents is None else (documents,)
         for n, block in enumerate(self.blocks):

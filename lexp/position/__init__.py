@@ -27,6 +27,7 @@ from lexp.position.stick_breaking import StickBreaking
 from lexp.position.swat import SWAT
 from lexp.position.t5 import T5
 from lexp.position.tisa import TISA
+from lexp.position.token_positions import TokenPositions
 from lexp.position.transformer_xl import TransformerXL
 from lexp.position.xpos import XPos, XPosDecay
 
@@ -34,6 +35,6 @@ __all__ = [
     "CABLE", "DAPE", "FIRE", "SHAPE", "SWAT", "T5", "TISA", "ALiBi", "CoPE", "FoPE", "FoX",
     "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "LogTemperature", "NoPE", "PRoPE",
     "PaTH", "Pair", "PoPE", "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax",
-    "Sandwich", "SinkLogits", "Sinusoidal", "StickBreaking", "Sum", "TransformerXL",
-    "Wrapper", "XPos", "XPosDecay",
+    "Sandwich", "SinkLogits", "Sinusoidal", "StickBreaking", "Sum", "TokenPositions",
+    "TransformerXL", "Wrapper", "XPos", "XPosDecay",
 ]  # fmt: skip

@@ -49,6 +49,7 @@ class Position(nn.Module):
     two_sided: bool = False  # defined for keys later than the query too
     per_layer: bool = False  # every layer has parameters of its own
     reads_indices: bool = False  # Pair.i, j or n_keys are read as positions
+    reads_tokens: bool = False  # embed() reads token ids
     applied_inside: bool = False  # a model's own layers apply it: nothing can move its positions
     n_earlier: int = 0  # inputs before a token that bias() and attention_weights() read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
@@ -157,8 +158,11 @@ class Position(nn.Module):
         """
         return None
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Add positions to the token embeddings: x [B, T, d_model], positions [T] or [B, T]."""
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
+        """Add positions to the token embeddings x [B, T, d_model] of token ids [B, T].
+
+        positions [T] or [B, T].
+        """
         return x
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

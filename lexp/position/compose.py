@@ -23,6 +23,7 @@ MERGED: dict[str, Merge] = {
     "two_sided": all,
     "per_layer": any,
     "reads_indices": any,
+    "reads_tokens": any,
     "applied_inside": any,
     "n_earlier": max,
     "max_len": least,
@@ -73,9 +74,9 @@ class Wrapper(Position):
         """Delegate to the inner scheme."""
         return self.inner.sample_positions(seq_len)
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
         """Delegate to the inner scheme."""
-        return self.inner.embed(x, positions)
+        return self.inner.embed(x, positions, tokens)
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Delegate to the inner scheme."""
@@ -154,10 +155,10 @@ class Sum(Position):
         """Return whether one of the parts needs positions counted from the text's first token."""
         return any(part.counts_from_zero for part in self.parts)
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
         """Apply the embeddings of all parts, one after the other."""
         for part in self.parts:
-            x = part.embed(x, positions)
+            x = part.embed(x, positions, tokens)
         return x
 
     def transform_qk(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

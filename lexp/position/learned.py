@@ -26,6 +26,6 @@ class Learned(Position):
         # 0.02 is GPT-2's initialisation, and that of our token embeddings.
         self.table = nn.Parameter(torch.randn(max_len, d_model) * 0.02)
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
         """Add the table's rows; positions [T] or [B, T] must be below `max_len`."""
         return x + self.table[positions.long()]

@@ -34,10 +34,10 @@ class SHAPE(Drawn):
             )
         self.max_shift = max_shift
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
         """Apply the inner embedding, in training at positions shifted by a draw for each row."""
         if not self.training:
-            return self.inner.embed(x, positions)
+            return self.inner.embed(x, positions, tokens)
         shape = (len(x), 1)
         shift = torch.randint(self.max_shift + 1, shape, generator=self.generator())
-        return self.inner.embed(x, positions + shift.to(positions.device))
+        return self.inner.embed(x, positions + shift.to(positions.device), tokens)

@@ -30,7 +30,7 @@ class Sinusoidal(Position):
         self.d_model = d_model
         self.base = base
 
-    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+    def embed(self, x: Tensor, positions: Tensor, tokens: Tensor) -> Tensor:
         """Scale the embeddings and add the waves; angles in float64, exact at any position."""
         exponent = torch.arange(0, self.d_model, 2, dtype=torch.float64, device=positions.device)
         angle = positions.double()[..., None] * self.base ** (-exponent / self.d_model)

@@ -156,7 +156,11 @@ class Scorer:
         schemes, turns = self.model.schemes, self.pattern.turns
         # Schemes that read more than distances between tokens need the window as a whole.
         whole = any(
-            p.samples_positions or p.counts_from_zero or p.reads_indices or p.by_length
+            p.samples_positions
+            or p.counts_from_zero
+            or p.reads_indices
+            or p.reads_tokens
+            or p.by_length
             for p in schemes
         )
         bands = []

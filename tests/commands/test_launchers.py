@@ -365,10 +365,11 @@ def test_every_model_is_one_glob_away(texts):
     register_schemas()
     hydra_guard.install()
     models = []
-    words = ["model=glob(*)", *TINY, *dataset(texts)]
+    of_tasks = {"abacus", "coupled"}
+    words = ["model=glob(*,exclude=[abacus,coupled])", *TINY, *dataset(texts)]
     sweep.check_jobs(config_folder(), "train", words, lambda c: models.append(check(c).model.name))
     files = {path.stem for path in (config_folder() / "model").glob("*.yaml")}
-    assert set(models) == files and len(models) == len(files) > 30
+    assert {*models, *of_tasks} == files and len(models) == len(files) - 2 > 30
 
 
 def test_a_signal_that_comes_before_a_job_waits_for_it_is_held_back_not_lost():

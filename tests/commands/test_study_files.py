@@ -161,7 +161,9 @@ def test_numbers_of_tasks_refer_to_what_is_asked(block, words):
 def test_the_zoo_has_every_scheme():
     _, _, jobs = checked("zoo", "mini")
     models = [run.model.name for run in training_runs(jobs)]
-    assert sorted(models) == sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    # Two take their positions from tasks; the zoo has texts.
+    expected = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"abacus", "coupled"}
+    assert sorted(models) == sorted(expected)
 
 
 @pytest.mark.parametrize("scale", SCALES)

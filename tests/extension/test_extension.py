@@ -80,15 +80,15 @@ def test_pi_of_a_bias_is_the_bias_of_smaller_distances():
 def test_pi_of_embeddings_reads_between_their_rows():
     position = Learned(4, 3)
     x, at = torch.zeros(1, 6, 3), torch.arange(6)
-    found = changed(PI(2.0), position).embed(x, at)[0]
+    found = changed(PI(2.0), position).embed(x, at, None)[0]
     rows = position.table
     wanted = [rows[0], (rows[0] + rows[1]) / 2, rows[1], (rows[1] + rows[2]) / 2, rows[2],
               (rows[2] + rows[3]) / 2]  # fmt: skip
     torch.testing.assert_close(found, torch.stack(wanted))
     assert changed(PI(2.0), position).max_len == 8
     wave = Sinusoidal(8)
-    half = changed(PI(2.0), wave).embed(torch.zeros(1, 6, 8), at)
-    torch.testing.assert_close(half, wave.embed(torch.zeros(1, 6, 8), at / 2))
+    half = changed(PI(2.0), wave).embed(torch.zeros(1, 6, 8), at, None)
+    torch.testing.assert_close(half, wave.embed(torch.zeros(1, 6, 8), at / 2, None))
 
 
 def test_ntk_changes_the_base():

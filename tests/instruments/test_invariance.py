@@ -238,7 +238,7 @@ def test_gradients_are_finite_differences(scheme, pattern, long, monkeypatch):
         def attend(q, k, v, position, x, sampled=None):
             return Reference(pattern, 13, position, CPU)(q, k, v, position, x, sampled)
 
-        x = model.position.embed(embedded[None], torch.arange(13))
+        x = model.position.embed(embedded[None], torch.arange(13), text[None])
         for block in model.blocks:
             x = block(x, model.position, attend, None)
         return float(model.head(model.norm(x))[0, -1].log_softmax(-1)[text[-1]])

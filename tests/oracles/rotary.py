@@ -20,7 +20,7 @@ def nope(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tens
 
 
 # Absolute schemes act on the embeddings; their scores are plain products.
-sinusoidal = learned = shape = nope
+sinusoidal = learned = shape = abacus = coupled = nope
 
 
 def sinusoidal_embedding(position: int, channel: int, d_model: int) -> float:

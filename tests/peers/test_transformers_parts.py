@@ -82,7 +82,7 @@ def test_xlm_sinusoids():
     modeling = peer("transformers.models.xlm.modeling_xlm")
     table = modeling.create_sinusoidal_embeddings(2000, width(4), torch.empty(2000, width(4)))
     none = torch.zeros(2000, width(4))
-    found = Sinusoidal(width(4)).embed(none, torch.arange(2000))
+    found = Sinusoidal(width(4)).embed(none, torch.arange(2000), None)
     torch.testing.assert_close(found, table, rtol=0, atol=1e-6)
 
 

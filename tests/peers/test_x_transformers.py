@@ -168,7 +168,7 @@ def test_their_sinusoids_are_ours_in_another_order_and_scale():
     theirs = x_transformers.x_transformers.ScaledSinusoidalEmbedding(d_model)
     with torch.no_grad():
         table = theirs(torch.zeros(1, 2000, d_model)) * math.sqrt(d_model)
-    ours = Sinusoidal(d_model).embed(torch.zeros(2000, d_model), torch.arange(2000))
+    ours = Sinusoidal(d_model).embed(torch.zeros(2000, d_model), torch.arange(2000), None)
     halves = torch.cat([ours[:, ::2], ours[:, 1::2]], dim=1)
     torch.testing.assert_close(table, halves, rtol=0, atol=2e-4)  # their angles are float32
     assert not torch.allclose(table, ours, atol=0.5)

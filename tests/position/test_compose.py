@@ -115,7 +115,7 @@ def test_a_randomised_scheme_is_the_scheme_in_a_longer_text_that_is_seen_in_part
 def offsets(position: SHAPE, n_rows: int, calls: int) -> torch.Tensor:
     """The position that each row's token 3 gets, by call: the table's row says its own number."""
     x = torch.zeros(n_rows, 5, 1)
-    found = torch.stack([position.embed(x, torch.arange(5))[..., 0] for _ in range(calls)])
+    found = torch.stack([position.embed(x, torch.arange(5), None)[..., 0] for _ in range(calls)])
     assert torch.equal(found - found[..., :1], torch.arange(5.0).expand(calls, n_rows, 5))
     return found[..., 0].long()
 
@@ -141,9 +141,9 @@ def test_shape_is_its_embedding_at_shifted_positions(inner):
     torch.manual_seed(0)
     position, x = SHAPE(inner, train_len=64, max_shift=500), torch.randn(3, 64, D_MODEL)
     shifts = torch.randint(501, (3,), generator=torch.Generator().manual_seed(int(position.seed)))
-    found = position.embed(x, torch.arange(64))
+    found = position.embed(x, torch.arange(64), None)
     for row, shift in enumerate(shifts.tolist()):
-        expected = inner.embed(x[row : row + 1], torch.arange(shift, shift + 64))
+        expected = inner.embed(x[row : row + 1], torch.arange(shift, shift + 64), None)
         torch.testing.assert_close(found[row : row + 1], expected, rtol=0, atol=0)
 
 

@@ -22,6 +22,7 @@ from lexp.position import (
     RandomPositions,
     RoPE,
     Sum,
+    TokenPositions,
     Wrapper,
     XPos,
 )
@@ -41,7 +42,7 @@ class Other(ALiBi):
     """A scheme that has no property as the base class has it, bar those that would be refused."""
 
     shift_invariant = False
-    relative = by_distance = by_token = by_length = two_sided = per_layer = True
+    relative = by_distance = by_token = by_length = two_sided = per_layer = reads_tokens = True
     n_earlier, max_span = 3, 7
 
 
@@ -60,6 +61,11 @@ WRAPPERS = {
     Scaled: (lambda inner: Scaled(inner, 2.0), set(), {"scale"}),
     RandomPositions: (RandomPositions, {"max_len"}, {"sample_positions"}),
     RandomFloats: (lambda inner: RandomFloats(inner, 16), set(), {"sample_positions"}),
+    TokenPositions: (
+        lambda _: TokenPositions(Bounded(14, 4), lambda tokens: tokens, 8, 4),
+        {"max_len", "reads_tokens"},
+        set(),
+    ),
     SHAPE: (lambda _: SHAPE(Bounded(12, 4), 8, 4), set(), set()),
     DAPE: (lambda inner: DAPE(inner, 2), {"two_sided"}, {"bias", "attention_weights"}),
 }

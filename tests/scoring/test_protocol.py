@@ -295,7 +295,10 @@ def test_pieces_of_a_long_window_give_what_one_pass_gives(scheme, pattern, monke
     assert len(whole.pieces([window])) == 1
     pieces = streamed.pieces([window])
     # Sampled or absolute positions, and FIRE's index, are not those of the window's end alone.
-    if any(p.samples_positions or p.counts_from_zero or p.reads_indices for p in model.schemes):
+    if any(
+        p.samples_positions or p.counts_from_zero or p.reads_indices or p.reads_tokens
+        for p in model.schemes
+    ):
         assert len(pieces) == 1
         return
     assert len(pieces) > 2 and max(p.size for p in pieces) < 110

@@ -4,6 +4,7 @@ import torch
 from omegaconf import OmegaConf
 
 from lexp.config.instantiate import build
+from lexp.config.tasks import with_task
 from lexp.model.transformer import Dims
 from lexp.position import Position
 from support import ROOT
@@ -21,7 +22,8 @@ def make(scheme: str, n_heads: int = 4, head_dim: int = HEAD_DIM) -> Position:
     whole = OmegaConf.create({"model": MODELS[scheme], "size": size, "train_len": TRAIN_LEN})
     plain = OmegaConf.to_container(whole, resolve=True)
     assert plain["model"]["name"] == scheme
-    return build(plain["model"]["position"], Position, "model.position")
+    task = {"_target_": "lexp.data.tasks.addition.Addition", "reverse": True}
+    return build(with_task(plain["model"]["position"], task), Position, "model.position")
 
 
 def dims(n_heads: int = 4) -> Dims:

@@ -7,7 +7,7 @@
     scales.SCALE.train ...        stages: lists of values for `lexp train`, eval, ..., report
 
 In a train stage a list is a sweep (every combination is a run), and `model: glob(*)` lists all
-files of conf/model; elsewhere a list is a list.
+files of conf/model, `glob(*, exclude=[NAME, ...])` all but some; elsewhere a list is a list.
 """
 
 import itertools
@@ -118,8 +118,12 @@ def parse_study(settings: StudyConfig) -> Study:
 
 def _choices(key: str, value: Any) -> Any:
     """Return the choices that `glob(PATTERN)` stands for, and any other value as it is."""
-    glob = re.fullmatch(r"glob\((.+)\)", value) if isinstance(value, str) else None
-    return choices_like(key, glob[1]) if glob else value
+    text = value if isinstance(value, str) else ""
+    glob = re.fullmatch(r"glob\(([^,]+)(?:, *exclude=\[([^]]+)\])?\)", text)
+    if glob is None:
+        return value
+    left_out = re.split(", *", glob[2] or "")
+    return [name for name in choices_like(key, glob[1]) if name not in left_out]
 
 
 def _with_settings(command: str, values: Values, settings: StudyConfig) -> Values:
