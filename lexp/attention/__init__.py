@@ -17,7 +17,14 @@ from lexp.attention.documents import (
     fold_documents,
 )
 from lexp.attention.flex import Flex, refuse_beyond_flex
-from lexp.attention.make import BlockSizes, layer_pairs, make_attend, make_flex, refuse_meaningless
+from lexp.attention.make import (
+    BlockSizes,
+    layer_pairs,
+    make_attend,
+    make_flex,
+    make_moved,
+    refuse_meaningless,
+)
 from lexp.attention.reference import Reference
 from lexp.attention.tiles import Tiles, TileSizes
 
@@ -43,6 +50,7 @@ __all__ = [
     "layer_pairs",
     "make_attend",
     "make_flex",
+    "make_moved",
     "refuse_beyond_flex",
     "refuse_meaningless",
 ]  # fmt: skip

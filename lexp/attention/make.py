@@ -53,6 +53,24 @@ def make_flex(
     return make_per_layer(Flex, pattern, seq_len, positions, device)
 
 
+def make_moved(
+    pattern: Pattern, seq_len: int, positions: Sequence[Position], device: torch.device
+) -> AttentionFunction:
+    """Return attention for rows whose positions come in with each call.
+
+    Schemes that read positions take chunks with dense scores, all others what they always take.
+    """
+
+    def make(
+        pattern: Pattern, seq_len: int, position: Position, device: torch.device
+    ) -> AttentionFunction:
+        if position.reads_positions:
+            return Chunked(pattern, seq_len, position, device)
+        return make_layer(pattern, seq_len, position, device, None, BlockSizes())
+
+    return make_per_layer(make, pattern, seq_len, positions, device)
+
+
 def make_layer(
     pattern: Pattern,
     seq_len: int,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from lexp.attention import layer_pairs, refuse_beyond_flex, refuse_meaningless
+from lexp.attention import layer_pairs, make_moved, refuse_beyond_flex, refuse_meaningless
 from lexp.commands.load_runs import check_code
 from lexp.commands.run_parts import (
     choose_backend,
@@ -195,6 +195,8 @@ def _train(
     device = runtime.choose_device(settings.device)
     precision = runtime.choose_precision(settings.precision, device)
     make_attend = choose_backend(settings.kernel, device)
+    if make_reading(settings).moves_positions:
+        make_attend = make_moved
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
     given = open_training_data(settings, texts, group)
     if group.is_rank_zero:

@@ -1,9 +1,12 @@
 """How a run reads its data: the reading from its settings, and what it cannot be combined with."""
 
+import numpy as np
+
 from lexp.commands.run_parts import make_objective, make_positions
 from lexp.config.settings import TrainConfig
 from lexp.config.tasks import is_task
-from lexp.data.reading import Documents, Reading
+from lexp.data.reading import Documents, Moved, Reading
+from lexp.position.compose import least
 from lexp.system.errors import ConfigError
 
 
@@ -23,6 +26,8 @@ def make_reading(config: TrainConfig) -> Reading:
         )
     if reading.within_documents:
         refuse_with_documents(config)
+    if isinstance(reading, Moved):
+        refuse_with_positions(config, reading)
     return reading
 
 
@@ -45,3 +50,34 @@ def refuse_with_documents(config: TrainConfig) -> None:
                 f"{where}: {position.title} samples positions for whole rows; use another model, "
                 "or reading.mask=null"
             )
+
+
+def refuse_with_positions(config: TrainConfig, reading: Moved) -> None:
+    """Raise ConfigError where a reading cannot give the positions, or a scheme has none to move."""
+    name = f"reading={config.reading.name}"
+    try:
+        target = reading.target(config.train_len)
+        reading.draw(config.train_len, np.random.default_rng(0))
+    except ValueError as error:
+        raise ConfigError(f"reading: {error}") from None
+    if config.kernel == "flex":
+        raise ConfigError(f"{name}: kernel=flex has positions 0 .. T-1 alone; use kernel=tiles")
+    positions = make_positions(config)
+    for position in positions:
+        title = position.title
+        if position.samples_positions:
+            raise ConfigError(f"{name}: {title} samples positions itself; use reading=documents")
+        if position.reads_indices:
+            raise ConfigError(
+                f"{name}: {title} reads indices of tokens, which have no other positions; use "
+                "reading=documents"
+            )
+        most = least((position.max_len, position.max_span))
+        if most is not None and most < target:
+            raise ConfigError(
+                f"{name}: {title} has {most} positions, reading.target_len={target} needs as many; "
+                "choose a smaller target_len, or a model.position with more"
+            )
+    if not any(position.reads_positions or position.has_embedding for position in positions):
+        titles = " / ".join(dict.fromkeys(position.title for position in positions))
+        raise ConfigError(f"{name}: {titles} has no positions to move; use reading=documents")

@@ -204,8 +204,11 @@ def _attention(
     job: TrainingJob, attend_over: AttendOver, part: Batch, device: torch.device
 ) -> tuple[Attend] | tuple[Attend, RowLayout]:
     """Return the attention of a part's rows on this rank, and their layout if it is their own."""
+    attend = attend_over(part.tensors[0].shape[1])
+    if part.positions is not None:
+        return attend, RowLayout(positions=part.positions.to(device))
     if part.starts is None:
-        return (attend_over(part.tensors[0].shape[1]),)
+        return (attend,)
     documents = fold_documents(job.group.shard(part.starts)).to(device)
     return WithinDocuments(attend_over, documents), RowLayout(documents=documents)
 

@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     padding. None: all of them. multiple: rows are cut to a multiple of so many tokens, so that few
     lengths occur.
     starts: bool [B, T], where documents begin, if attention is kept within documents.
+    positions: float64 [T], those of the inputs of every row; None: 0 .. T-1.
     """
 
     tensors: tuple[Tensor, ...]
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     row_lens: Tensor | None = None
     multiple: int = 1
     starts: Tensor | None = None
+    positions: Tensor | None = None
 
     def parts(self, n: int) -> "list[Batch]":
         """Return n micro-batches of [B / n, T], T without what is padding in all their rows.
@@ -99,8 +101,14 @@ class CausalLM(Objective):
         if windows.is_target is None:
             return Batch((inputs, targets), targets.numel())
         targets = targets.masked_fill(~torch.from_numpy(windows.is_target), IGNORED)
-        starts = None if windows.starts is None else torch.from_numpy(windows.starts)
-        return Batch((inputs, targets), int(windows.is_target.sum()), starts=starts)
+        starts, positions = (
+            None if array is None else torch.from_numpy(array)
+            for array in (windows.starts, windows.positions)
+        )
+        return Batch(
+            (inputs, targets), int(windows.is_target.sum()), starts=starts,
+            positions=None if positions is None else positions.double(),
+        )  # fmt: skip
 
     def loss(self, model: Transformer) -> Callable[..., Tensor]:
         """Return the loss summed over all tokens."""

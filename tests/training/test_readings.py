@@ -1,18 +1,28 @@
 """`lexp train reading=...`: what is trained on and refused, and that it resumes bit for bit."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
+import torch
 from hydra.errors import ConfigCompositionException
 
+from lexp.attention import RowLayout, make_attend, make_moved
+from lexp.commands.run_parts import make_model
 from lexp.commands.train import check, train
 from lexp.config.schema import plain
+from lexp.config.validation import read_train
+from lexp.model.chunked_cross_entropy import IGNORED
+from lexp.pattern import Branch, Full, Pattern
 from lexp.runs.run import run_name
 from lexp.system.errors import ConfigError
 from support.config import compose
 from support.training import Killed, folder_of, result_of, stop_after
 
-READINGS = (("packed",), ("packed", "reading.mask=document"), ("padded",))
+READINGS = (
+    ("packed",), ("packed", "reading.mask=document"), ("padded",), ("segmented",),
+    ("cream", "train_len=64"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("words", READINGS, ids="-".join)
@@ -53,6 +63,43 @@ DATASETS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Only(Pattern):
+    """The keys at some places, and the query's own."""
+
+    places: tuple[int, ...]
+    name = "only"
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        def allowed(i, j):
+            seen = torch.isin(j, torch.tensor(self.places))
+            return (j <= i) & (seen | (i == j))
+
+        return (Branch(allowed, lambda start, end: (0, end)),)
+
+
+@pytest.mark.parametrize("model", ["rope", "alibi", "sinusoidal", "learned", "rope_nope"])
+def test_a_window_at_positions_is_a_longer_text_of_which_the_rest_is_not_seen(model):
+    places = (0, 1, 2, 9, 10, 40, 41, 63)
+    size = ("size.n_layers=2", "size.d_model=16", "size.n_heads=2", "size.head_dim=8")
+    settings = read_train(plain(compose("train", f"model={model}", *size)))
+    torch.manual_seed(3)
+    network, cpu, pattern = make_model(settings, 40).double(), torch.device("cpu"), Full()
+    for name, parameter in network.named_parameters():
+        if "qkv" in name:  # as drawn they attend to all alike
+            parameter.data *= 50
+    tokens = torch.randint(40, (2, 8))
+    longer, targets = torch.zeros(2, 64, dtype=torch.long), torch.full((2, 64), IGNORED)
+    longer[:, places], targets[:, places] = tokens, tokens
+    layout = RowLayout(positions=torch.tensor(places).double())
+    ours = network.loss(tokens, tokens, make_moved(pattern, 8, network.schemes, cpu), layout)
+    theirs = network.loss(longer, targets, make_attend(Only(places), 64, network.schemes, cpu))
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    plainly = network.loss(tokens, tokens, make_attend(pattern, 8, network.schemes, cpu))
+    assert ours.item() != pytest.approx(plainly.item(), rel=1e-4)
+
+
 def test_parts_of_a_step_keep_their_documents(tiny, tmp_path):
     """Accumulated or not, with documents of their own in each row: the same losses."""
     losses = []
@@ -85,6 +132,24 @@ MASK = ("reading=packed", "reading.mask=document")
         ((*MASK, "compile=true"), "reading.mask=document: compile=true compiles for one shape"),
         ((*MASK, "model=random_rope"), "reading.mask=document: RandomPositions(RoPE) samples"),
         (("reading=packed", "reading.mask=word"), "mask=word (document, or null)"),
+        (
+            ("reading=pose", "reading.target_len=100", "train_len=128"),
+            "reading: target_len=100 is less than train_len=128",
+        ),
+        (("reading=cream", "train_len=32"), "train_len=32 is too short for two ends of 16"),
+        (("reading=pose", "model=nope"), "reading=pose: NoPE has no positions to move"),
+        (("reading=pose", "model=gla"), "has no positions to move"),
+        (
+            ("reading=randpos", "model=random_rope"),
+            "RandomPositions(RoPE) samples",
+        ),
+        (("reading=pose", "model=fire"), "reading=pose: FIRE reads indices of tokens"),
+        (
+            ("reading=segmented", "model=learned"),
+            "Learned has 128 positions, reading.target",
+        ),
+        (("reading=pose", "kernel=flex"), "reading=pose: kernel=flex has positions 0 .. T-1 alone"),
+        (("reading=pose", "objective=mlm"), "reading=pose: is for models that see one side"),
     ],
 )
 def test_what_cannot_be_read_so_is_refused(words, line):

@@ -15,12 +15,13 @@ class Windows(NamedTuple):
 
     tokens: int64 [B, T + 1]. is_target: bool [B, T], which of tokens[:, 1:] are predicted; None:
     all. starts: bool [B, T], the inputs with which a document begins, if attention is kept within
-    documents; None: it is not.
+    documents; None: it is not. positions: int64 [T], those of every row's inputs; None: 0 .. T-1.
     """
 
     tokens: np.ndarray
     is_target: np.ndarray | None = None
     starts: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
 
 class Batches:
@@ -76,6 +77,11 @@ class Reading:
     @property
     def within_documents(self) -> bool:
         """Return whether attention is kept within the documents of a row."""
+        return False
+
+    @property
+    def moves_positions(self) -> bool:
+        """Return whether windows have positions other than 0 .. T-1."""
         return False
 
     def open(
