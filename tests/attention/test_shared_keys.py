@@ -154,3 +154,24 @@ def test_elsewhere_keys_are_repeated_where_the_kernel_would_write_all_scores(dty
     q = torch.empty(1, HEADS, N, HEAD_DIM, dtype=dtype, device="meta")
     added = torch.empty(N, N, device="meta") if masked else None
     assert takes_shared(q, added) is shares
+
+
+def kept_bytes(n_kv_heads: int, n_tokens: int) -> int:
+    """What a layer of float32 keeps for its backward pass, without weights."""
+    mixer, position = Attention(D_MODEL, HEADS, HEAD_DIM, n_kv_heads=n_kv_heads), make("rope")
+    attend = make_attend(Full(), n_tokens, [position], CPU)
+    weights = {p.untyped_storage().data_ptr() for p in mixer.parameters()}
+    kept = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        mixer(torch.randn(2, n_tokens, D_MODEL), position, attend, None)
+    return sum(n for storage, n in kept.items() if storage not in weights)
+
+
+def test_a_key_value_head_less_is_a_key_and_a_value_less_to_keep():
+    """2 texts x 40 tokens x 8 channels x 4 bytes, each of the key and of the value."""
+    assert kept_bytes(2, 40) - kept_bytes(1, 40) == 2 * (2 * 40 * 8 * 4)

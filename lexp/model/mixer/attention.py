@@ -96,6 +96,9 @@ class Attention(Mixer):
         """Map x [B, T, d_model] to the same shape."""
         q, k, v = self.qkv(x).split(self.sizes, dim=-1)
         k, v = into_heads(k, self.n_kv_heads), into_heads(v, self.n_kv_heads)
+        if self.n_kv_heads < self.n_heads:
+            # Of a view the backward pass would keep the queries and keys before their rotation too.
+            v = v.contiguous()
         q, k = self.qk_norm(into_heads(q, self.n_heads), k)
         out = self.output_gate(attend(q, k, v, position, x, sampled), x)
         return self.out(out_of_heads(out))
