@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lexp.attention import (
     AttentionFunction,
@@ -114,16 +114,18 @@ def hidden_states(
 ) -> list[Tensor]:
     """Return the residual stream [B, T, d_model] of token ids [B, T]: embedding, then blocks."""
     states: list[Tensor] = []
+
+    def before(block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if not states:
+            states.append(arguments[0])
+
     with torch.no_grad():
+        # Layers may share one block, which then runs once for each of them.
         handles = [
             block.register_forward_hook(lambda block, arguments, out: states.append(out))
-            for block in model.blocks
+            for block in dict.fromkeys(model.blocks)
         ]
-        handles.append(
-            model.blocks[0].register_forward_pre_hook(
-                lambda block, arguments: states.append(arguments[0])
-            )
-        )
+        handles.append(model.blocks[0].register_forward_pre_hook(before))
         try:
             capture = ScoreCapture(
                 pattern, tokens.shape[1], model.schemes, sizes=sizes or ChunkSizes()

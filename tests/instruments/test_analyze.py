@@ -44,6 +44,21 @@ def test_heads_are_the_brute_force(position, pattern):
                 assert found[name, layer, head] == pytest.approx(np.mean(values), rel=1e-9), name
 
 
+def test_layers_that_share_a_block_have_a_state_each():
+    model = tiny_model(RoPE(8)).eval()
+    model.blocks[1] = model.blocks[0]
+    text = ids(1, 9)
+    states = hidden_states(model, text, Full())
+    attend = Reference(Full(), 9, model.position, CPU)
+    with torch.no_grad():
+        expected = [model.embedding(text)]
+        for block in model.blocks:
+            expected.append(block(expected[-1], model.position, attend, None))
+    assert len(states) == 3
+    for state, wanted in zip(states, expected, strict=True):
+        torch.testing.assert_close(state, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_a_text_of_one_token_has_no_query_with_a_choice():
     with pytest.raises(NotDefined, match="heads needs texts of 2 tokens or more"):
         Heads().measure(view(tiny_model(RoPE(8)), Full(), ids(1, 1)))
