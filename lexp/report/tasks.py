@@ -18,7 +18,7 @@ from lexp.report.perplexity_table import SHORT
 from lexp.report.study_results import AS_TRAINED, PLAIN, method_rank
 from lexp.runs.run import Run, variant_notes
 from lexp.statistics.shares import wilson
-from lexp.system.text import natural
+from lexp.system.text import counted, natural
 
 # A run has learned its task if it answers so many problems of the trained lengths.
 LEARNED = 0.95
@@ -264,14 +264,14 @@ def tasks_caption(results: Sequence[TaskResult]) -> list[str]:
     """Write what stands below the tables: how to read them."""
     seeds = sorted({result.run.seed for result in results})
     counts = sorted({result.examples for result in results})
-    examples = f"{counts[0]}" + f" to {counts[-1]}" * (len(counts) > 1)
+    examples = f"{counts[0]} to " * (len(counts) > 1) + counted(counts[-1], "problem")
     low, high = wilson(counts[0] // 2, counts[0])
     cells = "A cell: answers that are right in every token"
     if len(seeds) > 1:
         listed = ", ".join(map(str, seeds))
         cells += f", of the median seed (best seed; seeds with at least 90 %); seeds {listed}"
     return [
-        f"{cells}. {examples} problems a cell, the same for all rows, and not trained on where a "
+        f"{cells}. {examples} a cell, the same for all rows, and not trained on where a "
         f"length has enough of them; 95 % interval at most ±{50 * (high - low):.0f} points.",
         f"Learned: at least {100 * LEARNED:.0f} % right at the trained lengths, with the attention "
         "that the run was trained with. Reach: the longest length at which the median seed has at "

@@ -16,7 +16,7 @@ from lexp.display.svg import axes, n_outside
 from lexp.evaluate.task_result import TaskResult
 from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
-from lexp.report.tasks import by_task, task_chart, task_table
+from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
 from lexp.results import Component
 from lexp.runs.run import variant
 from lexp.statistics.shares import wilson
@@ -105,6 +105,8 @@ def test_other_numbers_of_problems_are_rows_of_their_own():
     results += [replace(result("rope", 0, 20, 0.5), examples=30)]
     methods = [row[1].text for row in task_table(results, NOTES).rows]
     assert methods == ["full of 100 problems", "full of 30 problems"]
+    assert ". 30 to 100 problems a cell, " in tasks_caption(results)[0]
+    assert ". 1 problem a cell, " in tasks_caption([replace(results[0], examples=1)])[0]
 
 
 def test_failures_are_shown_and_give_no_median():
