@@ -286,23 +286,26 @@ def _explain(word: str, error: Exception, arguments: list[str]) -> str:
     from lexp.cli.overrides import why
     from lexp.config.comments import commands_with, keys
     from lexp.config.messages import explained, list_or_sweep, several_values
-    from lexp.config.sweep import compose_choices
-    from lexp.config.unknown_keys import suggest
+    from lexp.config.sweep import compose_choices, split
+    from lexp.config.unknown_keys import suggest, unknown_key
 
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: {why(error.override)}"
-    if override := several_values(error):
+    override = several_values(error)
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    if not (override or found):
+        return explained(error)
+    try:
+        composed = compose_choices(config_folder(), word, arguments)
+    except (HydraException, OmegaConfBaseException) as other:  # a choice is unknown too
+        return explained(other)
+    # A sweep over a key that does not exist would not help.
+    unknown = found[1] if found else unknown_key(split(arguments)[0], composed)
+    if not unknown:
         return list_or_sweep(override, word, arguments)
-    unknown = re.match(r"Could not override '([^']+)'", str(error))
-    if unknown:
-        comments = {key.name: key.about for key in keys(config_folder() / f"{word}.yaml")}
-        try:
-            composed = compose_choices(config_folder(), word, arguments)
-        except (HydraException, OmegaConfBaseException) as other:  # a choice is unknown too
-            return explained(other)
-        having = commands_with(unknown[1], config_folder())
-        return suggest(unknown[1], composed, comments, [] if word in having else having)
-    return explained(error)
+    comments = {key.name: key.about for key in keys(config_folder() / f"{word}.yaml")}
+    having = commands_with(unknown, config_folder())
+    return suggest(unknown, composed, comments, [] if word in having else having)
 
 
 def complete(arguments: list[str]) -> None:

@@ -1,7 +1,8 @@
 """What to say of a key that does not exist: the key that was meant, or the keys of its level."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -62,6 +63,17 @@ SYNONYMS = {
     "wandb": "logger log_to report_to logging",
     "task": "task_name glue",
 }
+
+
+def unknown_key(words: Sequence[str], config: DictConfig) -> str:
+    """Return the first key among overrides that is not in a composed config; "" if all are."""
+    known, absent = set(_keys(config)), object()
+    for word in words:
+        key = word.partition("=")[0]
+        plain = re.fullmatch(r"(?!hydra\b)[A-Za-z_][\w.]*", key)
+        if plain and key not in known and OmegaConf.select(config, key, default=absent) is absent:
+            return key
+    return ""
 
 
 def suggest(

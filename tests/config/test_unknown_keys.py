@@ -83,8 +83,12 @@ def said(line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "line", ["train steps=10", "train -m model=xpos,rope model.pos=1", "eval size=nano"]
-)
+    "line",
+    [
+        "train steps=10", "train -m model=xpos,rope model.pos=1", "eval size=nano",
+        "train steps=10,20", "train model=rope,alibi seed=0,1 block_size=64",
+    ],
+)  # fmt: skip
 def test_a_command_says_it_in_a_line(line, capsys):
     assert refused(line, capsys) == f"lexp: {said(line)}"
 
