@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lexp.config.comments import CommentedKey, choice_keys, default_choices, keys
+from lexp.config.sweep import OF_ONE_STUDY
 from lexp.config.yaml_file import read_yaml
 from lexp.system.errors import ConfigError
 
@@ -18,10 +19,8 @@ READING = ("report", "status")
 WIDTH = 100
 # The column of explanations; keys that are too long for it have a line of their own.
 COLUMN = 28
-FOOTER = (
-    "Change a value: key=value. Start a sweep: -m model=rope,xpos seed=0,1,2",
-    "Quote brackets: 'lengths=[512,2048]'. Add your own configs: --config-dir DIR",
-)
+CHANGE, SWEEP = "Change a value: key=value.", "Start a sweep: -m key=value,value."
+FOOTER = "Quote brackets: 'lengths=[512,2048]'. Add your own configs: --config-dir DIR"
 
 
 def help_page(
@@ -39,7 +38,7 @@ def help_page(
     places = [config_folder, *map(Path, folders)]
     groups = list(default_choices(path))
     if command not in READING:
-        groups.append(CommentedKey(LAUNCHERS, "here", "with -m: where the runs of a sweep go"))
+        groups.append(CommentedKey(LAUNCHERS, "here", _launched(command)))
     typed = dict(re.findall(r"^([\w/]+)=(.*)$", "\n".join(words), re.MULTILINE))
     lines = [*_headline(path).splitlines(), ""]
     lines += ["Groups (choose with group=option)"] * bool(groups)
@@ -55,7 +54,14 @@ def help_page(
         chosen = typed.get(group.name, group.default)
         for name in re.findall(r"[\w/]+", chosen):
             lines += _values_of(group.name, name, places, width)
-    return "\n".join([*lines, "", *FOOTER])
+    changes = CHANGE if command in OF_ONE_STUDY else f"{CHANGE} {SWEEP}"
+    return "\n".join([*lines, "", changes, FOOTER])
+
+
+def _launched(command: str) -> str:
+    if command in OF_ONE_STUDY:
+        return "where the training runs go"
+    return "with -m: where the runs of a sweep go"
 
 
 def presets(folder: Path, width: int) -> list[str]:

@@ -17,6 +17,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import RunMode
@@ -103,6 +104,7 @@ def install() -> None:
     hydra_main.ConfigLoaderImpl = CheckedLoader  # type: ignore[misc]
     hydra_main.Hydra.get_mode = _mode  # type: ignore[method-assign,assignment]
     Sweeper.validate_batch_is_legal = _validate_batch  # type: ignore[method-assign,assignment]
+    JobReturn.return_value = property(_value_of, _set_value)  # type: ignore[method-assign,assignment]
 
 
 _mode_for_hydra = hydra_main.Hydra.get_mode
@@ -120,6 +122,17 @@ def _mode(hydra: hydra_main.Hydra, config_name: str | None, overrides: list[str]
 
 
 _validate_for_hydra = Sweeper.validate_batch_is_legal
+
+
+def _value_of(job: JobReturn) -> Any:
+    """Return what a job of a sweep returned, or raise what it raised: it is shown already."""
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
+def _set_value(job: JobReturn, value: Any) -> None:
+    job._return_value = value
 
 
 def _validate_batch(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:

@@ -11,9 +11,10 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lexp import __version__
-from lexp.cli.entry_points import TASKS, show
+from lexp.cli.entry_points import SHARED, TASKS, refuse_early, show
 from lexp.cli.names import names_begun
 from lexp.cli.streams import ReaderLeft, tolerant
 from lexp.system.children import protect_children
@@ -158,9 +159,10 @@ def run(word: str, arguments: list[str]) -> None:
     import hydra
 
     from lexp.cli import hydra_guard as guard
+    from lexp.cli.flags import parse_flags
     from lexp.cli.overrides import readable
     from lexp.config.schema import register_schemas
-    from lexp.config.sweep import check_jobs, check_launcher, is_sweep, split
+    from lexp.config.sweep import OF_ONE_STUDY, check_jobs, check_launcher, split
 
     arguments = readable(guard.ordered(arguments))
     guard.check_flags(arguments)
@@ -169,6 +171,9 @@ def run(word: str, arguments: list[str]) -> None:
 
         print(help_page(config_folder(), word, *split(arguments), page_width()))
         return
+    is_sweep = parse_flags(arguments)[0].multirun
+    if is_sweep and word in OF_ONE_STUDY:
+        raise ConfigError(f"lexp {word} takes no -m; repeat the command for each study")
     guard.install()
     register_schemas()
     for argument in arguments if word == "train" else []:
@@ -180,10 +185,16 @@ def run(word: str, arguments: list[str]) -> None:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     task, check = TASKS[word]
     os.environ["LEXP_SWEEP_JOBS"] = "1"
-    if is_sweep(arguments):
+    if is_sweep:
         refuse_several("a sweep (-m)")
         check_launcher(arguments)
-        n_jobs = check_jobs(config_folder(), word, arguments, check)
+
+        def check_job(config: Any) -> None:
+            if word not in SHARED:  # whose own check does all of it
+                refuse_early(word, config)
+            check(config)
+
+        n_jobs = check_jobs(config_folder(), word, arguments, check_job)
         os.environ["LEXP_SWEEP_JOBS"] = str(n_jobs)
     # Hydra would print what goes wrong its own way and exit with 1; raised, it reaches `guarded`.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from lexp.config.comments import takes_list
+from lexp.config.sweep import OF_ONE_STUDY
 from lexp.system.files import config_folder
 
 # What libraries say of a value, and what was expected instead.
@@ -23,7 +24,9 @@ EXPECTED = {
 
 
 # What Hydra says of an unknown choice.
-UNKNOWN_CHOICE = r"Could not find '(\w+)/([^']*)', Available options in '\w+': (.*)"
+UNKNOWN_CHOICE = (
+    r"Could not find '((?:hydra/)?\w+)/([^']*)', Available options in '(?:hydra/)?\w+': (.*)"
+)
 # What Hydra says of overrides with + and ~ and of choices, and what lexp says instead.
 SAID = {
     r"already at '.*remove \+ prefix: '([^']*)'": "+{0}: there is a value already; write {0}",
@@ -142,8 +145,8 @@ def list_or_sweep(override: str, word: str, arguments: Sequence[str]) -> str:
     if takes_list(key.lstrip("+"), word, config_folder()) and "," in value and "(" not in value:
         quoted = shlex.quote(f"{key}=[{value}]")
         return f"{override}: several values are a list; write {quoted}"
-    if word == "study":
-        return f"{override}: several values; lexp study takes one, repeat the command for each"
+    if word in OF_ONE_STUDY:
+        return f"{override}: several values; lexp {word} takes one, repeat the command for each"
     command = shlex.join(["lexp", word, "-m", *arguments])
     return f"{override}: several values are a sweep; add -m: {command}"
 

@@ -22,9 +22,8 @@ from lexp.system.output import say
 MANY = 20
 
 
-def is_sweep(arguments: list[str]) -> bool:
-    """Return True for a multirun of Hydra."""
-    return bool({"-m", "--multirun"} & set(arguments))
+# Commands that work on one study as a whole, and take no -m.
+OF_ONE_STUDY = ("report", "status", "study")
 
 
 def check_launcher(arguments: list[str]) -> None:

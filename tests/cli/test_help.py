@@ -43,6 +43,11 @@ def test_a_page_has_only_the_groups_that_the_command_takes(command):
     assert groups(page(command)) == TAKEN[command]
 
 
+def test_only_pages_of_commands_that_take_a_sweep_offer_one():
+    offering = {word for word in TASKS if "-m" in page(word)}
+    assert offering == {"train", "eval", "probe", "analyze", "finetune"}
+
+
 def test_a_page_lists_the_choices_and_explains_every_value():
     text = " ".join(page("train").split())
     assert f"the position scheme {', '.join(sorted(choices('model')))} trunk" in text

@@ -270,7 +270,6 @@ COMMANDS = {
     "study study=lex sacle=mini": ["no key 'sacle'", "did you mean scale"],
     "study study=lex +train.tokens=0": ["stage 1", "tokens=0"],
     "study study=lex flops=-1": ["flops=-1.0"],
-    "study -m study=lex,zoo scale=mini,none": ["job study=lex scale=none", "mini, small, paper"],
 }
 
 

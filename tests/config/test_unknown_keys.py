@@ -166,7 +166,10 @@ SEVERAL = {
     "eval attention=full,window": (
         "attention=full,window: several values are a list; write 'attention=[full,window]'"
     ),
-    "report name=a,b": ("name=a,b: several values are a sweep; add -m: lexp report -m name=a,b"),
+    "report name=a,b": (
+        "name=a,b: several values; lexp report takes one, repeat the command for each"
+    ),
+    "eval name=a,b": "name=a,b: several values are a sweep; add -m: lexp eval -m name=a,b",
     "study study=lex +train.seed=0,1": (
         "+train.seed=0,1: several values are a list; write '+train.seed=[0,1]'"
     ),

@@ -11,7 +11,7 @@ from hydra import initialize_config_dir
 from lexp.cli import hydra_guard
 from lexp.cli.entry_points import TASKS
 from lexp.config.schema import register_schemas
-from lexp.config.sweep import check_jobs, is_sweep
+from lexp.config.sweep import check_jobs
 from support.config import compose
 from support.documents import (
     PAGES,
@@ -286,7 +286,7 @@ def in_small(text: str) -> str:
 
 def cut(words: list[str]) -> list[str]:
     """A sweep with two values of what it goes through first and one of everything else."""
-    if not is_sweep(words):
+    if "-m" not in words:
         return words
     left, short = 2, []
     for word in words:
@@ -304,7 +304,7 @@ def check(step: Step, world: World) -> None:
     assert word in TASKS, step
     given += [NEEDED[name] for one in given for name in re.findall(r"\w+", one) if name in NEEDED]
     folder = str(ROOT / "conf")
-    if is_sweep(given):
+    if "-m" in given:
         given = ["seed=0" if re.match("'?seed=", one) else one for one in given]  # all alike
         # tests/commands/test_launchers.py composes and checks what glob(*) stands for.
         given = ["model=rope,alibi" if one.startswith("model=glob(*") else one for one in given]
