@@ -23,6 +23,7 @@ from lexp.data.tasks.path_star import PathStar
 from lexp.data.tasks.reverse import Reverse
 from lexp.data.tasks.scan import Scan
 from lexp.data.tasks.sort import Sort
+from lexp.data.tasks.sum_mod10 import SumMod10
 from support import ROOT
 from support.task_cases import SOLVED, TASKS
 
@@ -48,6 +49,11 @@ each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
         (lambda: PathStar(1), r"arms=1 \(from 2 to 61\)"),
         (lambda: AssociativeRecall(queries=0), r"queries=0 \(at least 1\)"),
         (lambda: AssociativeRecall(key_letters=3), r"key_letters=3 \(1 or 2\)"),
+        (
+            lambda: SumMod10("co i"),
+            "scratchpad=co i .some of icovr in this order, or empty for none.",
+        ),
+        (lambda: SumMod10("vo"), "scratchpad=vo .some of icovr in this order, or empty for none."),
         (lambda: Lookup(-1), r"tables_seed=-1 \(at least 0\)"),
     ],
 )

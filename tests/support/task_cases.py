@@ -55,6 +55,10 @@ SOLVED: list[tuple[Task, oracles.Solve]] = [
     (Sort(), oracles.sort_symbols),
     (Sort(digits=2), oracles.sort_numbers),
     (SumMod10(), oracles.sum_mod10),
+    *[
+        (SumMod10(parts), partial(oracles.sum_mod10_steps, parts=parts))
+        for parts in ("i", "cv", "icovr")
+    ],
     (Parity(), oracles.parity),
     (Parity(scratchpad=True), oracles.parities),
     (Polynomial(), oracles.polynomial),

@@ -170,6 +170,21 @@ def parities(prompt: str) -> tuple[str, int]:
     return answer, len(bits)
 
 
+def sum_mod10_steps(prompt: str, parts: str) -> tuple[str, int]:
+    """Write Kazemnejad et al.'s steps from the prompt: what was read and what is left of it."""
+    answer, n = sum_mod10(prompt)
+    lines, left = [], prompt.removesuffix("=")
+    before = "0"
+    while left:
+        digit, _, left = left.partition("+")
+        both = f"{int(digit) + int(before):d}".rjust(2, "0")
+        line = {"i": f">{digit}", "c": f":{digit}+{before}", "o": f";{both}", "v": f"[{both[1]}]"}
+        lines.append("".join({**line, "r": f"~{left}"}[part] for part in parts))
+        before = both[1]
+    assert before == answer
+    return "#".join(lines) + "|" + answer, n
+
+
 def polynomial(prompt: str) -> tuple[str, int]:
     """Evaluate with Python's own arithmetic."""
     x, terms = re.fullmatch(r"x=(-?[0-2]):((?:[+-]?[0-3]x[0-3])+)=", prompt).groups()
