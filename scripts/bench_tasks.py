@@ -167,7 +167,7 @@ def runs_table(n_runs: int, tokens: float) -> list[str]:
         common = [f"outputs={folder}"]
         train = ["train", "-m", "dataset=addition", "model=rope", "size=nano", f"tokens={tokens}"]
         seeds = [f"seed=range({n_runs})", "hydra/launcher=local"]
-        asked = ["lengths=[5,10,20]", "attention=[full]", "examples=128"]
+        asked = ["lengths=[5,10,20]", "attention=[full]", "examples=64"]
         rows = []
         for name, words in {
             "train": [*train, *seeds, *common],
@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--tokens", type=float, default=4e4, help="of each training")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -69,6 +69,7 @@ CHECKED = {
     "starts processes, as tests/commands/test_launchers.py does": [
         "lexp train -m model=rope,xpos seed=0,1,2 hydra/launcher=local hydra.launcher.per_gpu=4",
         f"{MANY} hydra/launcher=local",
+        "lexp train -m dataset=addition model=nope,rope 'seed=range(50)' hydra/launcher=local",
         f"{MANY} hydra/launcher=local hydra.launcher.per_gpu=4",
     ],
     "needs a cluster, as tests/slurm has": [
