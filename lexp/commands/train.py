@@ -211,8 +211,10 @@ def _train(
         data["init_from"], fresh = _start_from(source, settings, model, tokenizer.digest)
         notes += fresh
     autocast, total = runtime.autocast(precision, device), objective.loss(model)
-    first = [group.shard(t.chunk(steps.accumulation)[0]) for t in given.batches.batch(0).tensors]
-    notes += choose_recomputed(settings, model, total, first, autocast)
+    # Windows that grow are longest at the end.
+    widest = given.batches.batch(steps.n_steps - 1 if settings.length_warmup else 0)
+    inputs = [group.shard(tensor.chunk(steps.accumulation)[0]) for tensor in widest.tensors]
+    notes += choose_recomputed(settings, model, total, inputs, autocast)
     run = Run(folder)
     if group.is_rank_zero:
         say(*notes)

@@ -13,7 +13,7 @@ from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import Bytes, Tokenizer
 from lexp.distributed import SingleProcess
 from lexp.system.errors import DataError
-from lexp.training.batches import BatchSource, TaskBatches, TextBatches
+from lexp.training.batches import BatchSource, GrowingBatches, TaskBatches, TextBatches
 from lexp.training.validation import TaskValidation, TextValidation, Validation, validation_spans
 
 
@@ -44,11 +44,14 @@ def open_training_data(
                 f"dataset={settings.dataset.name} has no documents for {split}; set "
                 f"dataset.{split}=FOLDER, or only dataset.path=FOLDER, which is split"
             )
-    sizes = settings.train_len, batch_size(settings), settings.seed
-    windows = reading.open(store.splits["train"], tokenizer.end, *sizes)
+    sources = []
+    for length in settings.lengths:
+        sizes = length, settings.batch_tokens // length, settings.seed
+        windows = reading.open(store.splits["train"], tokenizer.end, *sizes)
+        sources.append(TextBatches(windows, objective, settings.seed, tokenizer.vocab_size))
     return TrainingData(
         tokenizer=tokenizer,
-        batches=TextBatches(windows, objective, settings.seed, tokenizer.vocab_size),
+        batches=GrowingBatches(tuple(sources), settings.n_steps) if sources[1:] else sources[0],
         validation=_of_text(settings, store),
         digests=text_digests(corpus, store),
         notes=(*corpus.notes(), *remarks(store, settings.tokenizer.name)),

@@ -24,6 +24,12 @@ def make_reading(config: TrainConfig) -> Reading:
         raise ConfigError(
             f"{name}: is for texts, dataset={config.dataset.name} is a task; leave reading out"
         )
+    if config.length_warmup and (is_task(config.dataset.values) or isinstance(reading, Moved)):
+        what = name if isinstance(reading, Moved) else f"dataset={config.dataset.name}, a task,"
+        raise ConfigError(
+            f"length_warmup={list(config.length_warmup)}: {what} has windows of lengths of its "
+            "own; leave length_warmup out"
+        )
     if reading.within_documents:
         refuse_with_documents(config)
     if isinstance(reading, Moved):

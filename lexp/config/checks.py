@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 from typing import Any
 
 from lexp.system.errors import ConfigError
@@ -67,6 +68,19 @@ def step_numbers(key: str, value: Any) -> list[str]:
     if value is None or all(is_whole(step) and step >= 1 for step in steps):
         return []
     return [f"{key}={as_typed(value)} (a whole number from 1, or a list of such)"]
+
+
+def warmup_problems(value: Any, train_len: int, n_steps: int) -> list[str]:
+    """Return a problem unless it is a list of ascending lengths below train_len."""
+    lengths = value if isinstance(value, tuple) else (value,)
+    if not isinstance(value, tuple) or not all(is_whole(length) for length in lengths):
+        return [f"length_warmup={as_typed(value)} (a list of lengths such as [128,256])"]
+    rising = (0, *lengths, train_len)
+    if any(a >= b for a, b in pairwise(rising)):
+        return [f"length_warmup={as_typed(value)} (ascending lengths below train_len={train_len})"]
+    if lengths and n_steps <= len(lengths):
+        return [f"length_warmup={as_typed(value)} (fewer lengths: there are {n_steps} steps)"]
+    return []
 
 
 def recompute_problems(value: int | str, n_layers: int) -> list[str]:

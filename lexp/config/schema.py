@@ -71,6 +71,7 @@ class TrainSchema:
     seed: int = MISSING
     init_from: str | None = None
     train_len: int = MISSING
+    length_warmup: Any = field(default_factory=list)
     tokens: float = MISSING
     batch_tokens: int = MISSING
     accumulation: int = MISSING

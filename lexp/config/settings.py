@@ -224,6 +224,12 @@ class TrainConfig(RunConfig):
     one_batch: bool
     profile_steps: int | None
     reading: Node = Node(USUAL["reading"])  # of runs of before lexp had others
+    length_warmup: tuple[int, ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Return the lengths of windows, each for an equal share of the steps."""
+        return (*self.length_warmup, self.train_len)
 
     @property
     def n_steps(self) -> int:

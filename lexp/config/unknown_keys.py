@@ -28,6 +28,7 @@ SYNONYMS = {
     "max_len": "seq_len seqlen seq_length context context_length block_size max_length train_len",
     "max_tokens": "n_tokens tokens limit max_eval_tokens eval_tokens",
     "samples": "n_samples num_samples limit examples n_examples",
+    "length_warmup": "seq_len_warmup sequence_length_warmup seqlen_warmup length_curriculum",
     "recompute_layers": "gradient_checkpointing activation_checkpointing checkpointing remat",
     "lr": "learning_rate learningrate max_lr peak_lr base_lr",
     "optim": "optimizer optimiser adamw",

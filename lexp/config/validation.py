@@ -20,6 +20,7 @@ from lexp.config.checks import (
     raise_all,
     recompute_problems,
     step_numbers,
+    warmup_problems,
 )
 from lexp.config.layers import model_problems
 from lexp.config.optim import optim_problems
@@ -99,27 +100,31 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
     problems += model_problems(config.model, raw["model"], config.size)
     problems += trunk_problems(config.trunk, raw["trunk"], config.size)
     raise_all(problems)
-    portion = config.train_len * config.accumulation
-    if config.batch_tokens % portion:
-        problems.append(
-            f"batch_tokens={config.batch_tokens} (a multiple of train_len * accumulation = "
-            f"{portion})"
-        )
+    raise_all(warmup_problems(config.length_warmup, config.train_len, config.n_steps))
+    problems += _batch_problems(config, 1)
     if config.tokens < config.batch_tokens:
         problems.append(f"tokens={config.tokens:g} (at least batch_tokens={config.batch_tokens})")
     raise_all(problems)
     return config
 
 
+def _batch_problems(config: TrainConfig, n_ranks: int) -> list[str]:
+    """Return a problem where a batch is no whole number of windows for each part and rank."""
+    where, ranks = (f" on {n_ranks} ranks", " * ranks") if n_ranks > 1 else ("", "")
+    for length in reversed(config.lengths):
+        portion = length * config.accumulation * n_ranks
+        if config.batch_tokens % portion:
+            name = "train_len" if length == config.train_len else f"{length} of length_warmup"
+            return [
+                f"batch_tokens={config.batch_tokens}{where} (a multiple of {name} * "
+                f"accumulation{ranks} = {portion})"
+            ]
+    return []
+
+
 def check_ranks(config: TrainConfig, n_ranks: int) -> None:
     """Raise ConfigError if so many ranks cannot share a batch, or not with parallel=."""
-    portion = config.train_len * config.accumulation * n_ranks
-    problems = []
-    if config.batch_tokens % portion:
-        problems.append(
-            f"batch_tokens={config.batch_tokens} on {n_ranks} ranks (a multiple of train_len * "
-            f"accumulation * ranks = {portion})"
-        )
+    problems = _batch_problems(config, n_ranks)
     if n_ranks > 1 and config.compile and config.parallel == "fsdp":
         problems.append("compile=true with parallel=fsdp (one of the two; ddp can be compiled)")
     if n_ranks > 1 and config.optim.matrices == "muon" and config.parallel == "fsdp":

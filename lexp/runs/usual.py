@@ -6,8 +6,8 @@ a key can be added to lexp without new names for the runs that do not use it.
 
 from typing import Any
 
-USUAL = {
-    "init_from": None, "kernel": "tiles", "one_batch": False,
+USUAL: dict[str, Any] = {
+    "init_from": None, "kernel": "tiles", "one_batch": False, "length_warmup": [],
     "reading": {"name": "documents", "_target_": "lexp.data.reading.Documents"},
 }  # fmt: skip
 # The values of conf/trunk/gpt.yaml.

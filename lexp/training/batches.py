@@ -51,6 +51,30 @@ class TextBatches:
 
 
 @dataclass(frozen=True)
+class GrowingBatches:
+    """Windows that grow: the sources of each length in turn, for equal shares of the steps.
+
+    A batch has as many tokens at every length.
+    """
+
+    sources: tuple[TextBatches, ...]
+    n_steps: int
+
+    def batch(self, step: int) -> Batch:
+        """Return the windows of a step."""
+        return self.sources[step * len(self.sources) // self.n_steps].batch(step)
+
+    def in_words(self, n_tokens: int) -> list[str]:
+        """Return what there is to say of the longest windows, and the lengths before."""
+        lengths = [str(source.windows.length) for source in self.sources]
+        first = (
+            f"  windows of {', then '.join(lengths)} tokens, each for an equal share of the steps"
+        )
+        epochs, *lines = self.sources[-1].in_words(n_tokens)
+        return [epochs, first, *lines]
+
+
+@dataclass(frozen=True)
 class TaskBatches:
     """Problems of a task with their answers; a row's targets are its answer and the end token.
 

@@ -16,12 +16,13 @@ from lexp.model.chunked_cross_entropy import IGNORED
 from lexp.pattern import Branch, Full, Pattern
 from lexp.runs.run import run_name
 from lexp.system.errors import ConfigError
+from lexp.training.batches import TextBatches
 from support.config import compose
 from support.training import Killed, folder_of, result_of, stop_after
 
 READINGS = (
     ("packed",), ("packed", "reading.mask=document"), ("padded",), ("segmented",),
-    ("cream", "train_len=64"),
+    ("cream", "train_len=64"), ("documents", "length_warmup=[4,8]"),
 )  # fmt: skip
 
 
@@ -111,6 +112,24 @@ def test_parts_of_a_step_keep_their_documents(tiny, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_lengths_grow_in_equal_shares_of_the_steps_and_batches_keep_their_tokens(tiny, monkeypatch):
+    shapes = []
+    original = TextBatches.batch
+
+    def batch(self, step):
+        made = original(self, step)
+        shapes.append(tuple(made.tensors[0].shape))
+        return made
+
+    monkeypatch.setattr(TextBatches, "batch", batch)
+    config = tiny("length_warmup=[4,8]", "tokens=576")
+    train(config)
+    assert shapes[1:] == [(16, 4)] * 3 + [(8, 8)] * 3 + [(4, 16)] * 3
+    settings = plain(config)
+    assert run_name(settings) != run_name({**settings, "length_warmup": []})
+    assert run_name(plain(tiny())) == run_name({**plain(tiny()), "length_warmup": []})
+
+
 def test_a_mask_is_for_packed_windows_alone():
     with pytest.raises(ConfigCompositionException, match="reading.mask"):
         compose("train", "reading=documents", "reading.mask=document")
@@ -149,6 +168,21 @@ MASK = ("reading=packed", "reading.mask=document")
             "Learned has 128 positions, reading.target",
         ),
         (("reading=pose", "kernel=flex"), "reading=pose: kernel=flex has positions 0 .. T-1 alone"),
+        (
+            ("length_warmup=[64,32]",),
+            "length_warmup=[64, 32] (ascending lengths below",
+        ),
+        (("length_warmup=[64,128]",), "(ascending lengths below train_len=128)"),
+        (("length_warmup=[0,64]",), "(ascending lengths below train_len=128)"),
+        (("length_warmup=64",), "length_warmup=64 (a list of lengths such as [128,256])"),
+        (("length_warmup=[1.5]",), "length_warmup=[1.5] (a list of lengths such as [128,256])"),
+        (("length_warmup=[48]",), "a multiple of 48 of length_warmup * accumulation = 48)"),
+        (
+            ("length_warmup=[64]", "tokens=4096"),
+            "(fewer lengths: there are 1 steps)",
+        ),
+        (("length_warmup=[8]", "dataset=copy"), "length_warmup=[8]: dataset=copy, a task, has"),
+        (("length_warmup=[64]", "reading=pose"), "length_warmup=[64]: reading=pose has windows"),
         (("reading=pose", "objective=mlm"), "reading=pose: is for models that see one side"),
     ],
 )
