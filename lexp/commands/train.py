@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from lexp.attention import layer_pairs, make_moved, refuse_beyond_flex, refuse_meaningless
+from lexp.attention import layer_pairs, refuse_beyond_flex, refuse_meaningless
 from lexp.commands.load_runs import check_code
 from lexp.commands.run_parts import (
-    choose_backend,
     make_corpus,
     make_dims,
     make_model,
@@ -32,7 +31,7 @@ from lexp.commands.texts import TrainingTexts
 from lexp.commands.train_data import batch_size, open_training_data
 from lexp.commands.train_memory import choose_recomputed
 from lexp.commands.train_progress import Machine, progress, show_profile
-from lexp.commands.train_reading import make_reading
+from lexp.commands.train_reading import make_reading, training_attention
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_train
@@ -194,9 +193,7 @@ def _train(
     runtime.prepare_process()
     device = runtime.choose_device(settings.device)
     precision = runtime.choose_precision(settings.precision, device)
-    make_attend = choose_backend(settings.kernel, device)
-    if make_reading(settings).moves_positions:
-        make_attend = make_moved
+    make_attend = training_attention(settings, device)
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
     given = open_training_data(settings, texts, group)
     if group.is_rank_zero:

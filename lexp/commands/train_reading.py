@@ -1,8 +1,10 @@
 """How a run reads its data: the reading from its settings, and what it cannot be combined with."""
 
 import numpy as np
+import torch
 
-from lexp.commands.run_parts import make_objective, make_positions
+from lexp.attention import MakeAttend, make_moved
+from lexp.commands.run_parts import choose_backend, make_objective, make_positions
 from lexp.config.settings import TrainConfig
 from lexp.config.tasks import is_task
 from lexp.data.reading import Documents, Moved, Reading
@@ -35,6 +37,13 @@ def make_reading(config: TrainConfig) -> Reading:
     if isinstance(reading, Moved):
         refuse_with_positions(config, reading)
     return reading
+
+
+def training_attention(config: TrainConfig, device: torch.device) -> MakeAttend:
+    """Return what makes the attention of training steps, at the positions of the reading."""
+    if make_reading(config).moves_positions:
+        return make_moved
+    return choose_backend(config.kernel, device)
 
 
 def refuse_with_documents(config: TrainConfig) -> None:
