@@ -43,6 +43,9 @@ MANY = "lexp train -m model=rope,alibi,xpos seed=0,1,2 name=many"
 STUDIES = [step.text for step in study_steps()]
 # Not run, but composed and checked whole, as the jobs of a sweep are before the first one starts.
 CHECKED = {
+    "has lengths below its train_len, as tests/training/test_readings.py trains": [
+        "lexp train train_len=128 'length_warmup=[32,64]'",
+    ],
     "takes minutes; docs/guide.md has a small study": [*STUDIES, "lexp study study=nope_variance"],
     "takes long even in small; tests/instruments/test_variance.py and test_position_probe.py do": [
         "lexp analyze 'instruments=[variance]' 'lengths=[256,1024]' 'states=[trained,random]' "
