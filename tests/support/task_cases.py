@@ -62,6 +62,10 @@ SOLVED: list[tuple[Task, oracles.Solve]] = [
     (Parity(), oracles.parity),
     (Parity(scratchpad=True), oracles.parities),
     (Polynomial(), oracles.polynomial),
+    *[
+        (Polynomial(parts), partial(oracles.polynomial_steps, parts=parts))
+        for parts in ("o", "icovr")
+    ],
     (Lego(), oracles.lego),
     (Lego(shuffle=True), oracles.lego),
     (PathStar(), partial(oracles.path_star, arms=3)),

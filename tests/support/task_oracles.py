@@ -194,6 +194,27 @@ def polynomial(prompt: str) -> tuple[str, int]:
     return str(value % 10), n_terms
 
 
+def polynomial_steps(prompt: str, parts: str) -> tuple[str, int]:
+    """Write Kazemnejad et al.'s steps from the prompt, the sum of each beginning anew."""
+    answer, n = polynomial(prompt)
+    x, terms = re.fullmatch(r"x=(-?\d):(.*)=", prompt).groups()
+    terms = terms if terms[0] == "-" else "+" + terms
+
+    def signed(number: int, digits: int) -> str:
+        return ("-" if number < 0 else "+") + str(abs(number)).rjust(digits, "0")
+
+    lines = []
+    for at in range(0, len(terms), 4):
+        term, power = terms[at : at + 4], 1
+        for _ in range(int(term[3])):
+            power *= int(x)
+        so_far = polynomial(f"x={x}:{terms[: at + 4].removeprefix('+')}=")[0]
+        line = {"i": f">{term}", "c": f":{term[:2]}*{signed(power, 1)}"}
+        line |= {"o": f";{signed(int(term[:2]) * power, 2)}", "v": f"[{so_far}]"}
+        lines.append("".join({**line, "r": f"~{terms[at + 4 :]}"}[part] for part in parts))
+    return "#".join(lines) + "|" + answer, n
+
+
 def lego(prompt: str) -> tuple[str, int]:
     """Put in what is known until all variables are; the length is the number of variables."""
     clauses = prompt[:-1].split(";")
