@@ -62,12 +62,15 @@ SHARED = ("train", "finetune")
 def refuse_early(word: str, config: Any) -> None:
     """Raise ConfigError for what can be refused before torch is loaded.
 
-    These are settings out of range and, where a command reads runs, a study without any.
+    These are settings out of range, a model or run that is not there and, where a command reads
+    runs, a study without any.
     """
+    from lexp.commands.study.file import read_study_file
     from lexp.config import validation
     from lexp.config.schema import plain
-    from lexp.config.settings import HF, MethodsConfig, ReportConfig
-    from lexp.runs.find import find_runs
+    from lexp.config.settings import HF, FinetuneConfig, MethodsConfig, ReportConfig, TrainConfig
+    from lexp.hf.source import find_source
+    from lexp.runs.find import find_runs, finished_run
 
     readers: dict[str, Callable[[Any], Any]] = {
         "train": lambda composed: validation.read_train(plain(composed)),
@@ -76,10 +79,17 @@ def refuse_early(word: str, config: Any) -> None:
         "analyze": validation.read_analyze,
         "report": validation.read_report,
         "finetune": validation.read_finetune,
+        "study": read_study_file,
     }
-    settings = readers[word](config) if word in readers else None
-    if isinstance(settings, MethodsConfig | ReportConfig) and settings.model != HF:
-        find_runs(settings.study_folder)
+    match readers[word](config) if word in readers else None:
+        case MethodsConfig(model=model, path=str(path)) if model == HF:
+            find_source(path)
+        case MethodsConfig() | ReportConfig() as settings:
+            find_runs(settings.study_folder)
+        case TrainConfig(init_from=str(folder)):
+            finished_run("init_from", folder)
+        case FinetuneConfig(run=folder):
+            finished_run("run", folder)
 
 
 def _work(word: str, config: Any, **named: Any) -> None:

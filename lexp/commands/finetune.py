@@ -21,13 +21,13 @@ from lexp.model.classifier import Classifier, joined
 from lexp.report.weights import of_present_weights
 from lexp.results import Spec, find, path_of, read_all, write, write_csv
 from lexp.runs import checkpoint
+from lexp.runs.find import finished_run
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import Run, versions
 from lexp.statistics.scores import MEASURES
 from lexp.system import runtime
 from lexp.system.errors import ConfigError, DataError, OutOfMemory
 from lexp.system.files import clean
-from lexp.system.links import real_folder
 from lexp.system.output import say
 from lexp.system.text import counted
 from lexp.training.finetune import FinetuneSettings, LabelledSplits, finetune
@@ -67,9 +67,7 @@ def check(config: DictConfig) -> FinetunePlan:
 
 def _select_run(folder: str) -> tuple[Run, TrainConfig]:
     """Return the run to fine-tune and its settings; ConfigError if it is no finished masked one."""
-    run = Run(real_folder(folder))
-    if not run.is_done:
-        raise ConfigError(f"run={run.folder}: not the folder of a finished run")
+    run = finished_run("run", folder)
     config = read_config(run)
     if not isinstance(config, TrainConfig) or not training_pattern(config).two_sided:
         raise ConfigError(f"run={run.folder}: fine-tuning is for runs of objective=mlm")

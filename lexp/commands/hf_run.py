@@ -18,16 +18,10 @@ import numpy as np
 from lexp.config.settings import HF, HfRunConfig, MethodsConfig
 from lexp.data import Tokens
 from lexp.data.tokenizer import Subwords, read_subwords
-from lexp.hf import (
-    Described,
-    DescribedGeneral,
-    Source,
-    describe,
-    find_source,
-    fresh_model,
-    load_model,
-    require_transformers,
-)
+from lexp.hf.config import Described, describe
+from lexp.hf.general import DescribedGeneral
+from lexp.hf.load import fresh_model, load_model, require_transformers
+from lexp.hf.source import Source, find_source
 from lexp.model.transformer import Transformer
 from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import Run, variant, versions

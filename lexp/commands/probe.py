@@ -67,7 +67,10 @@ def probe_runs(plan: ProbeRunPlan) -> None:
     runtime.prepare_process()
     refuse_without_locks(settings.study_folder)
     runs, problems = open_runs(plan)
-    results = _probe_all(runs, plan, problems)
+    of_tasks = [opened for opened in runs if opened.task]
+    problems += [no_probe_of_task(opened) for opened in of_tasks]
+    runs = [opened for opened in runs if not opened.task]
+    results = _probe_all(runs, plan, problems) if runs else []
     if results:
         _publish(settings.study_folder, results, variant_notes(o.run.made_of for o in runs))
     raise_problems(problems, [result.status for result in results], settings.allow_partial)
@@ -99,7 +102,6 @@ def _probe_all(
                 console.advance(case.n_tokens(probes) if is_stored else 0, note)
 
             try:
-                refuse_tasks(opened)
                 clean_leftovers(opened.run.folder, PROBES)
                 tested = load_model_under_test(opened, plan)
             except LexpError as error:
@@ -114,13 +116,12 @@ def _probe_all(
     return results
 
 
-def refuse_tasks(opened: RunWithData) -> None:
-    """Raise ConfigError for a run that was trained on a task."""
-    if opened.task:
-        raise ConfigError(
-            f"{opened.run.name} was trained on a task; probes plant information in texts (its "
-            "answers: lexp eval)"
-        )
+def no_probe_of_task(opened: RunWithData) -> ConfigError:
+    """Return what is said of a run that was trained on a task."""
+    return ConfigError(
+        f"{opened.run.name} was trained on a task; probes plant information in texts (its "
+        "answers: lexp eval)"
+    )
 
 
 def _publish(study: Path, results: list[ProbeResult], variants: dict[str, str]) -> None:

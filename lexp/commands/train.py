@@ -48,6 +48,7 @@ from lexp.record import (
     start_wandb,
 )
 from lexp.runs import checkpoint
+from lexp.runs.find import finished_run
 from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.run import Run, open_run, run_folder, warn_of_other_versions
@@ -61,7 +62,6 @@ from lexp.system.errors import (
     OutOfMemory,
 )
 from lexp.system.files import clean, leftovers
-from lexp.system.links import real_folder
 from lexp.system.output import say
 from lexp.system.ranks import place, report_on_rank_zero
 from lexp.training import loop
@@ -277,9 +277,7 @@ def _source(settings: TrainConfig) -> tuple[Run, TrainConfig] | None:
     """Return the run to start from and its settings; ConfigError if it is no finished run."""
     if settings.init_from is None:
         return None
-    run = Run(real_folder(settings.init_from))
-    if not run.is_done:
-        raise ConfigError(f"init_from={run.folder}: not the folder of a finished run")
+    run = finished_run("init_from", settings.init_from)
     config = read_config(run)
     if not isinstance(config, TrainConfig):
         raise ConfigError(f"init_from={run.folder}: a model of Hugging Face, not one of lexp train")

@@ -19,14 +19,17 @@ PATTERNS = ["config.json", "tokenizer.json", "model*.safetensors", INDEX]
 class Source:
     """A model's folder and names.
 
-    path: the folder, or ORG/NAME@COMMIT of the hub. folder: where the files are. weights: the
-    files that hold parameters.
+    path: the folder, or ORG/NAME@COMMIT of the hub. folder: where the files are.
     """
 
     path: str
     name: str
     folder: Path
-    weights: tuple[str, ...]
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Return the files that hold parameters; CheckpointError if there are none to read."""
+        return _weights(self.folder, self.path)
 
     def sha256(self) -> str:
         """Return the digest of config and weights; every file is read."""
@@ -42,15 +45,16 @@ def find_source(path: str) -> Source:
     folder = Path(path)
     if folder.is_dir():
         folder = folder.resolve()
-        return Source(str(folder), _word(folder.name), folder, _weights(folder, str(folder)))
+        _refuse_other_folders(folder, str(folder))
+        return Source(str(folder), _word(folder.name), folder)
     match = re.fullmatch(r"([A-Za-z0-9][\w.-]*(?:/[\w.-]+)?)(?:@([\w./-]+))?", path)
     if not match:
         raise DataError(f"path={path} is neither a folder nor ORG/NAME[@REVISION] of the hub")
     repository, revision = match[1], match[2] or "main"
     folder = _fetch(repository, revision)
-    weights = _weights(folder, path)
+    _refuse_other_folders(folder, path)
     commit = folder.name  # the hub's cache names snapshots by commit
-    return Source(f"{repository}@{commit}", _word(repository.split("/")[-1]), folder, weights)
+    return Source(f"{repository}@{commit}", _word(repository.split("/")[-1]), folder)
 
 
 def read_config(source: Source) -> dict[str, Any]:
@@ -71,10 +75,19 @@ def _word(name: str) -> str:
     return word[:60] or "model"
 
 
-def _weights(folder: Path, path: str) -> tuple[str, ...]:
-    """Return the safetensors files that hold the parameters; never a pickle."""
+def _refuse_other_folders(folder: Path, path: str) -> None:
+    """Raise CheckpointError for a folder that is not that of a model.
+
+    Weights are looked for later: without them, too, an unsupported family is said to be one.
+    """
     if (folder / "adapter_config.json").exists():
         raise CheckpointError(f"path={path} is an adapter or has one: merge it into its model")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"path={path} is no model: it has no config.json")
+
+
+def _weights(folder: Path, path: str) -> tuple[str, ...]:
+    """Return the safetensors files that hold the parameters; never a pickle."""
     if (folder / SINGLE).is_file():
         return (SINGLE,)
     if (folder / INDEX).is_file():
@@ -87,8 +100,6 @@ def _weights(folder: Path, path: str) -> tuple[str, ...]:
         if bad or missing or not names:
             raise CheckpointError(f"{folder / INDEX} names {(bad or missing or ['nothing'])[0]}")
         return tuple(names)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"path={path} is no model: it has no config.json")
     pickles = sorted(p.name for p in folder.glob("pytorch_model*.bin"))
     if pickles:
         raise CheckpointError(f"path={path} {_only_pickles(pickles[0])}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError
-from lexp.system.links import refuse_links
+from lexp.system.links import real_folder, refuse_links
 from lexp.system.text import counted
 
 # A run has config.json once its training starts, and status.json from the moment it is queued.
@@ -41,3 +41,11 @@ def find_runs(study: Path) -> list[Run]:
             f"the reasons: {command}"
         )
     return runs
+
+
+def finished_run(key: str, folder: str) -> Run:
+    """Return the run that `key=folder` names; ConfigError if it is not finished."""
+    run = Run(real_folder(folder))
+    if not run.is_done:
+        raise ConfigError(f"{key}={run.folder}: not the folder of a finished run")
+    return run

@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
+from lexp.cli.entry_points import refuse_early
 from lexp.cli.main import complete, main, usage
+from lexp.system.errors import ConfigError, DataError
 from support import ROOT
 from support.cli import lexp, timed
-from support.config import TINY, dataset
+from support.config import TINY, compose, dataset
 from support.forked import completed
 
 
@@ -37,7 +39,7 @@ REFUSED = {
     "train modle=xpos": ["no key 'modle'", "did you mean model"],
     "train model.position.bsae=2": ["model.position.base"],
     "train model=xxpos": ["no model 'xxpos'; did you mean xpos? --help shows all"],
-    "train model=elephant": ["no model 'elephant'; there are alibi,", " xpos"],
+    "train model=elephant": ["no model 'elephant'; there are ", " alibi,", " xpos"],
     "trian": ["no command 'trian'; did you mean train?"],
     "help gla": ["no command 'gla'; it is a choice of model=: lexp list gla"],
     "train size.n_layers=abc": ["size.n_layers=abc", "a whole number"],
@@ -99,7 +101,7 @@ REFUSED = {
 # In a process of their own, as users start them: refused before torch is loaded.
 STARTED = (
     "frobnicate", "train modle=xpos", "train lr=-1", "eval name=nothing-there",
-    "eval lengths=[0,-5,abc]",
+    "eval lengths=[0,-5,abc]", "train init_from=nowhere",
 )  # fmt: skip
 
 
@@ -115,6 +117,22 @@ def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
     assert len(lines) == 1 and lines[0].startswith("lexp: "), result.stderr
     assert all(part in lines[0] for part in REFUSED[line]) and len(lines[0]) < 1200, lines[0]
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("study", "study= is missing; there are alibi,"),
+        ("study study=lex scale=huge", "scale=huge: study lex has mini, small, paper"),
+        ("eval model=hf path=no/where/at/all", "path=no/where/at/all is neither a folder nor"),
+        ("train init_from=nowhere", "init_from=nowhere: not the folder of a finished run"),
+        ("finetune run=nowhere task.train=a", "run=nowhere: not the folder of a finished run"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_torch_is_loaded(line, reason):
+    word, *words = line.split()
+    with pytest.raises((ConfigError, DataError), match=f"^{reason}"):
+        refuse_early(word, compose(word, *words))
 
 
 def test_status_needs_no_torch(tmp_path):

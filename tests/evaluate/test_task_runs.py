@@ -191,11 +191,12 @@ def test_damaged_answers_are_computed_again(task_runs):
     assert first.read_bytes() == whole
 
 
-def test_tasks_and_texts_are_not_mixed_up(task_runs, texts):
+def test_tasks_and_texts_are_not_mixed_up(task_runs, capsys):
     with pytest.raises(ConfigError, match="was trained on a task, this is texts"):
         eval_(compose("eval", f"outputs={task_runs}", "dataset=stdlib", "lengths=[4]", *EVAL))
     with pytest.raises(ConfigError, match="was trained on a task; probes plant information"):
         probe(compose("probe", f"outputs={task_runs}", "lengths=[64]", "device=cpu"))
+    assert "to read" not in capsys.readouterr().err
 
 
 def test_a_length_that_no_problem_has_is_named(tmp_path):

@@ -16,7 +16,9 @@ from lexp.evaluate import refuse_beyond  # noqa: E402
 from lexp.extension import PI  # noqa: E402
 from lexp.extension.base import Lengths  # noqa: E402
 from lexp.extension.frequencies import NTK, DynamicNTK, YaRN  # noqa: E402
-from lexp.hf import describe, find_source, fresh_model, load_model  # noqa: E402
+from lexp.hf.config import describe  # noqa: E402
+from lexp.hf.load import fresh_model, load_model  # noqa: E402
+from lexp.hf.source import find_source  # noqa: E402
 from lexp.instruments.base import AnalysisInput  # noqa: E402
 from lexp.instruments.heads import Heads  # noqa: E402
 from lexp.instruments.receptive import Receptive  # noqa: E402

@@ -21,8 +21,11 @@ from lexp.extension.base import Lengths  # noqa: E402
 from lexp.extension.frequencies import YaRN  # noqa: E402
 from lexp.extension.interpolation import PI  # noqa: E402
 from lexp.extension.scale import DroPE, LogNScale  # noqa: E402
-from lexp.hf import DescribedGeneral, describe, find_source, fresh_model, load_model  # noqa: E402
+from lexp.hf.config import describe  # noqa: E402
 from lexp.hf.family import FAMILIES  # noqa: E402
+from lexp.hf.general import DescribedGeneral  # noqa: E402
+from lexp.hf.load import fresh_model, load_model  # noqa: E402
+from lexp.hf.source import find_source  # noqa: E402
 from lexp.pattern import (  # noqa: E402
     Blockwise,
     Full,

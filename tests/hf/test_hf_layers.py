@@ -17,8 +17,10 @@ from lexp.extension import PI  # noqa: E402
 from lexp.extension.base import Lengths  # noqa: E402
 from lexp.extension.frequencies import YaRN  # noqa: E402
 from lexp.extension.scale import LogNScale, UniformScale  # noqa: E402
-from lexp.hf import describe, find_source, load_model  # noqa: E402
+from lexp.hf.config import describe  # noqa: E402
 from lexp.hf.layers import in_turn  # noqa: E402
+from lexp.hf.load import load_model  # noqa: E402
+from lexp.hf.source import find_source  # noqa: E402
 from lexp.instruments.base import AnalysisInput  # noqa: E402
 from lexp.instruments.heads import Heads  # noqa: E402
 from lexp.instruments.variance import embedded  # noqa: E402

@@ -20,7 +20,7 @@ from lexp.commands.hf_run import DATASET  # noqa: E402
 from lexp.commands.probe import probe  # noqa: E402
 from lexp.commands.report import report  # noqa: E402
 from lexp.data.tokenizer import train_bpe  # noqa: E402
-from lexp.hf import find_source  # noqa: E402
+from lexp.hf.source import find_source  # noqa: E402
 from lexp.system.errors import CheckpointError  # noqa: E402
 from lexp.system.files import config_folder  # noqa: E402
 from support.cli import lexp  # noqa: E402
@@ -130,6 +130,11 @@ def test_probes_ask_it(study, tmp_path):
     assert all(math.isfinite(float(r["nll"])) for r in found)
 
 
+def of_another_family_without_weights(folder):
+    edited(model_type="falcon")(folder)
+    (folder / "model.safetensors").unlink()
+
+
 def only_pickle(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -172,6 +177,11 @@ REFUSED = {
         edited(model_type="falcon"),
         2,
         ["model family 'falcon' is not supported", "attention interface"],
+    ),
+    "family-without-weights": (
+        of_another_family_without_weights,
+        2,
+        ["model family 'falcon' is not supported"],
     ),
     "dynamic": (edited(rope_parameters=DYNAMIC), 2, ["rope_type 'dynamic'", "dynamic_ntk"]),
     "quantized": (edited(quantization_config={"bits": 4}), 2, ["quantization_config"]),

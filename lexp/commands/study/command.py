@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lexp.commands.analyze import AnalysisPlan, analyze_runs
 from lexp.commands.evaluate import evaluate_runs
@@ -18,19 +18,18 @@ from lexp.commands.report import write_report
 from lexp.commands.report_sections import STUDY_FILE
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study.cost import print_cost
-from lexp.commands.study.file import Stage, Study, parse_study
+from lexp.commands.study.file import Stage, Study, read_study_file
 from lexp.commands.study.jobs import CommandPlan, StudyJob, compose_study, training_runs
 from lexp.commands.texts import TrainingTexts
 from lexp.commands.train import train_run
 from lexp.config.settings import ReportConfig, StudyConfig, TrainConfig
-from lexp.config.validation import read_study
 from lexp.display.terminal import table_console
 from lexp.record.console import duration
 from lexp.runs.locks import one_at_a_time
 from lexp.runs.run import Run, run_folder
 from lexp.system.children import child_environment, lexp_command
-from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
-from lexp.system.files import clean, config_folder, make_folder, write_json
+from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, LexpError
+from lexp.system.files import clean, make_folder, write_json
 from lexp.system.output import say
 
 # Launchers that do one job after the other in this process, as a study does by itself.
@@ -39,11 +38,7 @@ HERE = ("here", "basic")
 
 def check(config: DictConfig) -> tuple[StudyConfig, Study, list[StudyJob]]:
     """Return settings, study and all its jobs; ConfigError before any work if one is bad."""
-    if OmegaConf.is_missing(config, "study"):
-        there = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
-        raise ConfigError(f"study= is missing; there are {', '.join(there)}")
-    settings = read_study(config)
-    study = parse_study(settings)
+    settings, study = read_study_file(config)
     return settings, study, compose_study(study)
 
 

@@ -16,9 +16,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from lexp.config.folders import choices_like
 from lexp.config.settings import StudyConfig
+from lexp.config.validation import read_study
 from lexp.system.errors import ConfigError
+from lexp.system.files import config_folder
 
 COMMANDS = ("train", "eval", "probe", "analyze", "report")
 # What decides where everything is written: set once for a study, never by a stage.
@@ -72,6 +76,15 @@ class Study:
     expected: tuple[Any, ...]
     deviations: tuple[str, ...]
     stages: tuple[Stage, ...]
+
+
+def read_study_file(config: DictConfig) -> tuple[StudyConfig, Study]:
+    """Return the settings of `lexp study` and the study of its file; ConfigError if one is bad."""
+    if OmegaConf.is_missing(config, "study"):
+        there = sorted(path.stem for path in (config_folder() / "study").glob("*.yaml"))
+        raise ConfigError(f"study= is missing; there are {', '.join(there)}")
+    settings = read_study(config)
+    return settings, parse_study(settings)
 
 
 def parse_study(settings: StudyConfig) -> Study:
