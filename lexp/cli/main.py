@@ -103,9 +103,10 @@ def flagged(arguments: list[str]) -> list[str]:
 def _meant(word: str) -> str:
     """Return what to type instead of a word that is no command."""
     for group in ("model", "attention", "extension", "dataset"):
-        if word.isidentifier() and (config_folder() / group / f"{word}.yaml").is_file():
-            return f"it is a choice of {group}=: lexp list {word}"
-    near = difflib.get_close_matches(word, COMMANDS, n=1)
+        name = word.lower()
+        if name.isidentifier() and (config_folder() / group / f"{name}.yaml").is_file():
+            return f"it is a choice of {group}=: lexp list {name}"
+    near = difflib.get_close_matches(word.lower(), COMMANDS, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
 
 

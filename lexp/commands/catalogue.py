@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ class Choice:
     def is_task(self) -> bool:
         """Return True for a data set that is a task, not texts."""
         return self.group == DATASET and "\ntask:\n" in self.text
+
+    @property
+    def has_mixers(self) -> bool:
+        """Return True for a model with layers that have a mixer in place of attention."""
+        return re.search(r"^[ -]*mixer:", self.text, re.MULTILINE) is not None
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ def show_group(
     table.add_column("")
     for choice in (choice for choice in choices if choice.group == group):
         if group == "model":
-            table.add_row(choice.name, f"{catalogue.learned[choice.name]:,}", choice.about)
+            # Of mixers it says nothing: their parameters take the place of attention's.
+            learned = "" if choice.has_mixers else f"{catalogue.learned[choice.name]:,}"
+            table.add_row(choice.name, learned, choice.about)
         elif group in METHODS:
             table.add_row(str(numbers[choice.key]), choice.name, choice.about)
         else:

@@ -19,6 +19,8 @@ from lexp.system.output import line_of, say
 LOG_EVERY_S = 15.0
 # Columns that a bar takes at most, and at least where there is one.
 WIDEST_BAR, NARROWEST_BAR = 24, 6
+# Characters that a note keeps where a bar would leave it fewer.
+SHORTEST_NOTE = 16
 
 
 class Console:
@@ -41,6 +43,8 @@ class Console:
         self._title, self._total, self._done = title, total, done
         self._first, self._start, self._last_line = done, time.monotonic(), -math.inf
         self._note = ""
+        # How many of the further words there is room for, by columns of the terminal.
+        self._n_further: dict[int, int] = {}
         self._following = following
         self._efficiency = efficiency
         self._progress: Progress | None = None
@@ -82,13 +86,21 @@ class Console:
         return needed, [*filter(None, [self.rate()]), *further]
 
     def bar(self, width: int) -> RichTable:
-        """Return the line of a terminal of `width` columns; what does not fit is left out."""
+        """Return the line of a terminal of `width` columns; what does not fit is left out.
+
+        A long note is cut in its middle, and what was left out once stays out: a line whose numbers
+        have a digit less for a moment would flicker.
+        """
         title = line_of(self._title)
         needed, further = self.words()
-        text = " ".join(needed)
         room = width - cell_len(f"{title} ")
-        for word in further:
+        if self._note:
+            others = cell_len(" ".join(needed[:-1])) + 1 + NARROWEST_BAR + 1
+            needed[-1] = cut(needed[-1], max(room - others, SHORTEST_NOTE))
+        text = " ".join(needed)
+        for n, word in enumerate(further[: self._n_further.get(width)]):
             if cell_len(f"{text} {word}") + NARROWEST_BAR + 1 > room:
+                self._n_further[width] = n
                 break
             text = f"{text} {word}"
         if cell_len(text) > room:  # rather the time left than the title
@@ -153,6 +165,14 @@ class _Line(ProgressColumn):
 
     def render(self, task: Task) -> RichTable:
         return self._console.bar(self._console.width())
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text of at most `width` characters; of a longer one the middle is left out."""
+    if len(text) <= width:
+        return text
+    n_end = (width - 3) // 2
+    return f"{text[: width - 3 - n_end]}...{text[len(text) - n_end :]}"
 
 
 def clock(seconds: float) -> str:

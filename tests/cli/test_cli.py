@@ -41,6 +41,8 @@ REFUSED = {
     "train model=xxpos": ["no model 'xxpos'; did you mean xpos? --help shows all"],
     "train model=elephant": ["no model 'elephant'; there are ", " alibi,", " xpos"],
     "trian": ["no command 'trian'; did you mean train?"],
+    "help GLA": ["no command 'GLA'; it is a choice of model=: lexp list gla"],
+    "Train": ["no command 'Train'; did you mean train?"],
     "help gla": ["no command 'gla'; it is a choice of model=: lexp list gla"],
     "train size.n_layers=abc": ["size.n_layers=abc", "a whole number"],
     "train lr=abc": ["lr=abc", "a number"],
@@ -126,7 +128,10 @@ def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
         ("study study=lex scale=huge", "scale=huge: study lex has mini, small, paper"),
         ("eval model=hf path=no/where/at/all", "path=no/where/at/all is neither a folder nor"),
         ("train init_from=nowhere", "init_from=nowhere: not the folder of a finished run"),
-        ("finetune run=nowhere task.train=a", "run=nowhere: not the folder of a finished run"),
+        (
+            "finetune run=nowhere task.train=a task.validation=b",
+            "run=nowhere: not the folder of a finished run",
+        ),
     ],
 )
 def test_what_is_not_there_is_refused_before_torch_is_loaded(line, reason):

@@ -47,6 +47,17 @@ def test_list_names_every_scheme_and_method_and_what_combines(tmp_path):
     assert not ending & {"pi", "yarn", "self_extend"} and "t" not in grid["rope"]
 
 
+def test_position_parameters_are_counted_where_all_layers_have_attention(capsys):
+    list_(config_folder(), ["model"], [])
+    rows = {
+        line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[2:-2]
+    }
+    mixed = {"gated_delta_net", "gla", "kda", "mamba2", "retnet", "samba", "qwen3_next",
+             "kimi_linear"}  # fmt: skip
+    assert {name for name, row in rows.items() if not row[0].replace(",", "").isdigit()} == mixed
+    assert rows["rope"][0] == "0" and rows["kerple_log"][0] == "8"
+
+
 class Terminal(io.StringIO):
     encoding = "utf-8"
 

@@ -118,6 +118,34 @@ def test_a_line_fits_every_terminal_and_keeps_share_time_and_loss(monkeypatch, w
         assert "0.0k tokens/s 4 GFLOP/s peak 612 MiB" in line
 
 
+def shown(console: Console, width: int) -> list:
+    """The cells of the line that a console draws on a terminal of that width."""
+    return [next(iter(column.cells)) for column in console.bar(width).columns]
+
+
+def test_a_long_note_is_cut_in_its_middle_and_leaves_room_for_the_bar(monkeypatch):
+    at_times(monkeypatch, 0.0, 60.0)
+    console = Console("evaluating", total=1000)
+    console.advance(500, "rope-nano-stdlib-L128-s0-7f3a1c blockwise_sinks-4 yarn 2048")
+    title, bar, text = shown(console, 80)
+    assert str(title) == "evaluating" and bar.width == 6
+    # 47 columns: 80 less the title's 11, the bar's 7 and the 15 of share and time.
+    assert str(text) == " 50% 1:00 left rope-nano-stdlib-L128-...wise_sinks-4 yarn 2048"
+    assert "7f3a1c blockwise_sinks-4 yarn 2048" in str(shown(console, 120)[-1])
+
+
+def test_what_has_no_room_once_stays_out(monkeypatch):
+    at_times(monkeypatch, 0.0, 60.0)
+    words = ["9 GFLOP/s", "peak 998 MiB"]
+    console = Console("training", total=1000, efficiency=lambda per_s: words)
+    console.advance(500, "loss 2.0")
+    texts = [str(shown(console, 75)[-1])]
+    words[1] = "peak 1 GiB"
+    texts += [str(shown(console, width)[-1]) for width in (75, 90)]
+    assert ["peak" in text for text in texts] == [False, False, True]
+    assert all("9 GFLOP/s" in text for text in texts)
+
+
 def test_a_log_file_has_the_efficiency_too(capsys, monkeypatch):
     at_times(monkeypatch, 100.0, 101.0)
     with Console(
