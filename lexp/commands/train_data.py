@@ -47,7 +47,7 @@ def open_training_data(
     sources = []
     for length in settings.lengths:
         sizes = length, settings.batch_tokens // length, settings.seed
-        windows = reading.open(store.splits["train"], tokenizer.end, *sizes)
+        windows = reading.batches(store.splits["train"], tokenizer.end, *sizes)
         sources.append(TextBatches(windows, objective, settings.seed, tokenizer.vocab_size))
     return TrainingData(
         tokenizer=tokenizer,

@@ -21,7 +21,7 @@ def counting(*lengths: int) -> Tokens:
 
 
 def steps_of(reading, *lengths: int, n: int = 200, batch: int = 1):
-    batches = reading.open(counting(*lengths), None, T, batch, seed=4)
+    batches = reading.batches(counting(*lengths), None, T, batch, seed=4)
     return [batches.batch(step) for step in range(n)]
 
 
@@ -42,8 +42,8 @@ def test_positions_ascend_below_the_target_and_targets_are_the_next_tokens(readi
         assert windows.positions[0] >= 0 and windows.positions[-1] < TARGET
         rows = windows.tokens.astype(int)
         assert np.array_equal(windows.is_target, np.diff(rows) == 1), "true by construction"
-    one, other = (reading.open(counting(long, 3 * long), None, T, 2, seed=s) for s in (4, 5))
-    fresh = reading.open(counting(long, 3 * long), None, T, 2, seed=4)
+    one, other = (reading.batches(counting(long, 3 * long), None, T, 2, seed=s) for s in (4, 5))
+    fresh = reading.batches(counting(long, 3 * long), None, T, 2, seed=4)
     for step in (31, 4, 17):
         assert np.array_equal(one.batch(step).tokens, fresh.batch(step).tokens)
         assert np.array_equal(one.batch(step).positions, fresh.batch(step).positions)
@@ -63,9 +63,9 @@ def test_segments_keep_their_positions_in_the_text():
         seen.update(positions.tolist())
     assert seen[0] < seen[TARGET // 2] and len(seen) > 0.9 * TARGET
     # What is shorter than the target is left out: the third of 331 tokens here.
-    batches = Segmented(TARGET).open(counting(109, 111, 111), None, T, 1, 0)
+    batches = Segmented(TARGET).batches(counting(109, 111, 111), None, T, 1, 0)
     assert batches.n_windows == 3
-    short = Segmented(TARGET).open(counting(109, 108), None, T, 1, 0)
+    short = Segmented(TARGET).batches(counting(109, 108), None, T, 1, 0)
     assert short.n_windows == 1 and short.remarks()[1].startswith("left out: 49.8 % of the tokens")
 
 

@@ -37,7 +37,7 @@ def test_packed_windows_are_all_documents_end_to_end_with_a_token_after_each():
     after = {document[-1]: END for document in DOCUMENTS if document}
     after |= {a: b for document in DOCUMENTS for a, b in pairwise(document)}
     heads = {document[0] for document in DOCUMENTS if document}
-    batches = Packed().open(tokens, END, 6, 1, seed=1)
+    batches = Packed().batches(tokens, END, 6, 1, seed=1)
     assert batches.n_windows == (43 + 4 - 1) // 6 == 7
     orders = []
     for number in range(3):
@@ -56,7 +56,7 @@ def test_packed_windows_are_all_documents_end_to_end_with_a_token_after_each():
 
 def test_packed_windows_overlap_by_one_token_and_leave_less_than_a_window_out():
     tokens = tokens_of(*DOCUMENTS)
-    batches = Packed().open(tokens, END, 10, 1, seed=0)
+    batches = Packed().batches(tokens, END, 10, 1, seed=0)
     rows = [windows.tokens[0].tolist() for windows in epoch(batches, 0)]
     firsts, lasts = Counter(row[0] for row in rows), Counter(row[-1] for row in rows)
     assert sum((firsts - lasts).values()) == 1  # but the first of the epoch
@@ -65,7 +65,9 @@ def test_packed_windows_overlap_by_one_token_and_leave_less_than_a_window_out():
 
 def test_a_mask_starts_anew_at_each_document_whose_first_token_is_no_target():
     tokens = tokens_of(*DOCUMENTS)
-    plain, masked = (Packed(mask).open(tokens, END, 12, 3, seed=5) for mask in (None, "document"))
+    plain, masked = (
+        Packed(mask).batches(tokens, END, 12, 3, seed=5) for mask in (None, "document")
+    )
     heads = [document[0] for document in DOCUMENTS if document]
     n_starts = 0
     for step in range(4):
@@ -80,7 +82,7 @@ def test_a_mask_starts_anew_at_each_document_whose_first_token_is_no_target():
 
 def test_padded_windows_predict_every_token_once_and_never_the_padding():
     tokens = tokens_of(*DOCUMENTS)
-    batches = Padded().open(tokens, None, 8, 1, seed=0)
+    batches = Padded().batches(tokens, None, 8, 1, seed=0)
     assert batches.n_windows == 4 + 2 + 1
     for number in range(2):
         predicted = []
@@ -98,29 +100,29 @@ def test_padded_windows_predict_every_token_once_and_never_the_padding():
 @pytest.mark.parametrize("reading", [Documents(), Packed(), Packed("document"), Padded()], ids=str)
 def test_a_reading_is_a_pure_function_of_seed_and_step(reading):
     tokens = tokens_of(*DOCUMENTS)
-    one, fresh = (reading.open(tokens, END, 5, 2, seed=3) for _ in range(2))
+    one, fresh = (reading.batches(tokens, END, 5, 2, seed=3) for _ in range(2))
     forward = [one.batch(step).tokens for step in range(12)]
     for step in (11, 2, 7, 0):
         assert np.array_equal(fresh.batch(step).tokens, forward[step])
-    other = reading.open(tokens, END, 5, 2, seed=4).batch(0).tokens
+    other = reading.batches(tokens, END, 5, 2, seed=4).batch(0).tokens
     assert not np.array_equal(other, forward[0])
 
 
 def test_documents_says_what_it_leaves_out_and_what_uses_all():
-    batches = Documents().open(tokens_of(*DOCUMENTS), None, 8, 1, seed=0)
+    batches = Documents().batches(tokens_of(*DOCUMENTS), None, 8, 1, seed=0)
     # Of 43 tokens 3 are in documents without a window; of 29 and 9 predictions 5 and 1 are over.
     assert batches.remarks() == [
         "left out: 7.0 % of the tokens (documents shorter than 9), and in each epoch 14.0 % (ends "
         "of others); reading=packed uses all"
     ]
-    assert Documents().open(tokens_of(list(range(1, 34))), None, 8, 1, seed=0).remarks() == []
+    assert Documents().batches(tokens_of(list(range(1, 34))), None, 8, 1, seed=0).remarks() == []
 
 
 def test_packed_says_which_documents_hold_the_token_that_ends_a_text():
     tokens = tokens_of([1, END, 2, END], [3, 4], [END, 5])
-    (line,) = Packed().open(tokens, END, 3, 1, seed=0).remarks()
+    (line,) = Packed().batches(tokens, END, 3, 1, seed=0).remarks()
     assert line.startswith("2 documents of dataset.train hold token 0, which reading=packed puts")
-    assert Packed().open(tokens_of([1, 2, 3, 4]), END, 3, 1, seed=0).remarks() == []
+    assert Packed().batches(tokens_of([1, 2, 3, 4]), END, 3, 1, seed=0).remarks() == []
 
 
 def test_the_token_that_ends_a_text(tmp_path: Path):

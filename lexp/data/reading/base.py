@@ -84,7 +84,7 @@ class Reading:
         """Return whether windows have positions other than 0 .. T-1."""
         return False
 
-    def open(
+    def batches(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
     ) -> Batches:
         """Return the windows of a run; DataError if the documents are too few or too short.

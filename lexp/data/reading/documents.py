@@ -16,7 +16,7 @@ MUCH = 0.1
 class Documents(Reading):
     """Windows that never cross documents."""
 
-    def open(
+    def batches(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
     ) -> Batches:
         """Return the windows of a run."""

@@ -61,7 +61,7 @@ class Moved(Reading):
         """Draw where the pieces of a row begin in its stretch of n_inputs tokens, ascending."""
         raise NotImplementedError
 
-    def open(
+    def batches(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
     ) -> Batches:
         """Return the windows of a run."""

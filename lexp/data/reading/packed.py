@@ -40,7 +40,7 @@ class Packed(Reading):
     def within_documents(self) -> bool:
         return self.mask is not None
 
-    def open(
+    def batches(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
     ) -> Batches:
         """Return the windows of a run."""

@@ -18,7 +18,7 @@ class Padded(Reading):
     def causal_only(self) -> bool:
         return True
 
-    def open(
+    def batches(
         self, tokens: Tokens, end: int | None, length: int, batch_size: int, seed: int
     ) -> Batches:
         """Return the windows of a run."""
