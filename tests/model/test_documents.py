@@ -60,7 +60,11 @@ def gradients(model, loss) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_loss_of_a_document_in_a_packed_row_is_its_loss_alone(name):
-    settings = settings_of(name)
+    try:
+        settings = settings_of(name)
+    except ConfigError as error:  # then there are no texts to pack
+        assert "its positions follow from the problems of a task" in str(error)
+        return
     if any(position.samples_positions for position in make_positions(settings)):
         with pytest.raises(ConfigError, match="samples positions for whole rows"):
             make_reading(settings)
