@@ -176,6 +176,10 @@ def test_autocast_leaves_scores_and_biases_alone(scheme):
     assert q.grad.isfinite().all()
 
 
+# They give the tokens of the next test no position: two of them look for digits.
+BLIND = ("nope", "abacus", "coupled")
+
+
 @pytest.mark.parametrize("scheme", ADMITTED)
 def test_later_tokens_matter_and_so_does_their_place(scheme):
     """A model reads what follows; NoPE alone cannot tell in which order it stands."""
@@ -191,4 +195,4 @@ def test_later_tokens_matter_and_so_does_their_place(scheme):
     swapped[0, [1, 4]] = tokens[0, [4, 1]]
     before = model(tokens, attend)[0, 0]
     assert (model(other, attend)[0, 0] - before).abs().max() > 1e-4
-    assert (model(swapped, attend)[0, 0] - before).abs().max().gt(1e-4) == (scheme != "nope")
+    assert (model(swapped, attend)[0, 0] - before).abs().max().gt(1e-4) == (scheme not in BLIND)

@@ -21,6 +21,8 @@ from support.config import choices, compose, refusal
 
 CONF = ROOT / "conf"
 NEEDS = {
+    ("model", "abacus"): ["dataset=addition", "dataset.task.reverse=true"],
+    ("model", "coupled"): ["dataset=addition", "dataset.task.reverse=true"],
     ("dataset", "hub"): ["dataset.path=some/set"],
     ("tokenizer", "file"): ["tokenizer.path=tokenizer.json"],
 }

@@ -263,7 +263,8 @@ def defined(name: str, position) -> bool:
     if position.samples_positions or isinstance(position, DAPE):
         return False
     if name == "pi":
-        return position.reads_positions or position.has_embedding
+        absolute = position.has_embedding and not position.reads_tokens
+        return position.reads_positions or absolute
     if name in ("ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope"):
         return turns(position)
     if name in ("log_n", "uniform_scale"):

@@ -31,9 +31,11 @@ def losses(outputs: Path) -> list[float]:
     return [line["loss"] for line in lines if line["event"] == "train"]
 
 
-@pytest.mark.parametrize(
-    ("model", "name"), list(zip(choices("model"), cycle(PRESETS), strict=False))
-)
+# Presets train on texts; two models take their positions from tasks.
+OF_TEXTS = [name for name in choices("model") if name not in ("abacus", "coupled")]
+
+
+@pytest.mark.parametrize(("model", "name"), list(zip(OF_TEXTS, cycle(PRESETS), strict=False)))
 def test_every_model_takes_a_preset(model, name):
     settings = check(compose("train", f"+debug={name}", f"model={model}"))
     assert settings.name == "debug" and settings.n_steps == PRESETS[name]
