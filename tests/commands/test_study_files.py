@@ -51,6 +51,7 @@ def test_the_studies_of_the_issue_are_there():
     assert sorted([
         "lex", "nope_variance", "tisa", "kerple", "alibi", "nope_length", "context_extension",
         "training_dynamics", "zoo", "tisa_mlm", "hybrid", "mixers", "pe_length_generalisation",
+        "carry", "randomized", "robust_addition",
     ]) == NAMES  # fmt: skip
 
 
