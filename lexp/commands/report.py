@@ -101,7 +101,7 @@ def write_report(settings: ReportConfig) -> None:
     _write(study, page)
     _print(page, settings)
     link = (study / "report" / "report.html").resolve().as_uri()
-    say(f"open: {link}", *_next_commands(contents, settings))
+    say(f"open: {link}", *next_commands(contents, settings))
 
 
 def _complete_tables(study: Path, contents: StudyContents) -> None:
@@ -237,15 +237,18 @@ def _print(page: Page, settings: ReportConfig) -> None:
     console.paragraphs(*page.summary.split("\n\n"), page.facts)
 
 
-def _next_commands(contents: StudyContents, settings: ReportConfig) -> list[str]:
+def next_commands(contents: StudyContents, settings: ReportConfig) -> list[str]:
     """Return lines with the command that prints the tables, and with one that adds to them."""
     values = {"name": settings.name, "outputs": settings.outputs}
     usual = {"name": "default", "outputs": "outputs"}
     words = [shlex.quote(f"{key}={v}") for key, v in values.items() if v != usual[key]]
     lines = [f"tables: {' '.join(['lexp report', *words, 'show=all'])}"] * (settings.show != "all")
-    if not contents.scored and contents.answered:
-        return lines  # probes are about texts
-    if not contents.probed:
+    if not contents.scored and contents.answered:  # probes are about texts
+        lengths = sorted({r.length for r in contents.answered if not r.second_length})
+        if lengths and not (contents.analyses or contents.unmeasured):
+            asked = shlex.quote(f"lengths=[{','.join(map(str, lengths))}]")
+            lines.append(f"next: {' '.join(['lexp analyze', *words, asked])}")
+    elif not contents.probed:
         lines.append(f"next: {' '.join(['lexp probe', *words])}")
     elif not (contents.analyses or contents.unmeasured):
         lines.append(f"next: {' '.join(['lexp analyze', *words])}")

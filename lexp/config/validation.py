@@ -115,9 +115,12 @@ def _batch_problems(config: TrainConfig, n_ranks: int) -> list[str]:
         portion = length * config.accumulation * n_ranks
         if config.batch_tokens % portion:
             name = "train_len" if length == config.train_len else f"{length} of length_warmup"
+            step = math.lcm(*config.lengths) * config.accumulation * n_ranks
+            below = config.batch_tokens // step * step
+            nearest = " or ".join(str(n) for n in (below, below + step) if n)
             return [
                 f"batch_tokens={config.batch_tokens}{where} (a multiple of {name} * "
-                f"accumulation{ranks} = {portion})"
+                f"accumulation{ranks} = {portion}: {nearest})"
             ]
     return []
 

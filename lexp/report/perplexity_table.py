@@ -91,16 +91,37 @@ class Grid:
         return f"{length} (trained)" if length == self.train_len else str(length)
 
     def is_best(self, row: Row, length: int) -> bool:
-        """Return True if no other row shows a lower number at this length (to the digits shown)."""
-        finite = [entry.value for entry in self._numbers(length)]
+        """Return True if other rows compare and none shows a lower number (to the digits shown)."""
         entry = row.entries.get(length)
-        if not (entry and entry.is_whole and finite) or self.unlike(length):
+        alike = next((group for group in self._comparable(length) if entry in group), [])
+        if entry is None or len(alike) < 2:
             return False
-        return f"{entry.value:.2f}" == f"{min(finite):.2f}"
+        return f"{entry.value:.2f}" == f"{min(e.value for e in alike):.2f}"
 
     def _numbers(self, length: int) -> list[Entry]:
         entries = [row.entries[length] for row in self.rows if length in row.entries]
         return [entry for entry in entries if math.isfinite(entry.value) and entry.is_whole]
+
+    def _comparable(self, length: int) -> list[list[Entry]]:
+        """Return the numbers of a column in groups that compare."""
+        groups: dict[tuple, list[Entry]] = {}
+        for entry in self._numbers(length):
+            one = entry.scored
+            vocabulary = one.vocabulary if self.per_token else ""
+            key = (one.text, vocabulary, one.precision, one.documents)
+            groups.setdefault(key, []).append(entry)
+        found: list[list[Entry]] = []
+        for group in groups.values():
+            scored = [entry.scored for entry in group]
+            if not _differ_in_tokens(scored):
+                found.append(group)
+                continue
+            by_tokens: dict[tuple, list[Entry]] = {}
+            for entry in group:
+                one = entry.scored
+                by_tokens.setdefault((one.vocabulary, one.targets), []).append(entry)
+            found += by_tokens.values()
+        return found
 
     def unlike(self, length: int) -> tuple[str, ...]:
         """Name what the numbers of a column do not have in common, so that they do not compare."""
@@ -112,23 +133,34 @@ class Grid:
             "documents": {s.documents for s in scored},
         }
         names = [name for name, values in differing.items() if len(values) > 1]
-        # The same targets are other stretches of text in another vocabulary.
-        if len({(s.vocabulary, s.targets) for s in scored}) > len({s.vocabulary for s in scored}):
-            names.append("tokens")
-        return tuple(names)
+        return (*names, *["tokens"] * _differ_in_tokens(scored))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say at which lengths nothing is bold, and why."""
-        by_reason: dict[tuple[str, ...], list[int]] = {}
+        """Say at which lengths rows do not compare, why, and what is bold there."""
+        by_reason: dict[tuple[tuple[str, ...], bool], list[int]] = {}
         for length in self.lengths:
             if reason := self.unlike(length):
-                by_reason.setdefault(reason, []).append(length)
-        return tuple(
-            f"Nothing is bold at {', '.join(map(str, lengths))}: rows differ in "
-            f"{' and '.join(reason)}, so their numbers do not compare."
-            for reason, lengths in by_reason.items()
-        )
+                has_best = any(len(group) > 1 for group in self._comparable(length))
+                by_reason.setdefault((reason, has_best), []).append(length)
+        notes = []
+        for (reason, has_best), lengths in by_reason.items():
+            at, what = ", ".join(map(str, lengths)), " and ".join(reason)
+            notes.append(
+                f"At {at} rows differ in {what}: bold is the best of those that have it in common."
+                if has_best
+                else f"Nothing is bold at {at}: rows differ in {what}, so their numbers do not "
+                "compare."
+            )
+        return tuple(notes)
+
+
+def _differ_in_tokens(scored: list[Scored]) -> bool:
+    """Return True if results of one vocabulary are of several sets of targets.
+
+    The same targets are other stretches of text in another vocabulary.
+    """
+    return len({(s.vocabulary, s.targets) for s in scored}) > len({s.vocabulary for s in scored})
 
 
 LOSSY = "n/d"

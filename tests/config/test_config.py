@@ -74,7 +74,7 @@ TRAIN_REFUSED = {
     "lr=0": "lr=0.0",
     "tokens=0": "tokens=0.0",
     "tokens=100": "tokens=100 (at least batch_tokens=",
-    "batch_tokens=100": "multiple of train_len * accumulation = 128",
+    "batch_tokens=100": "multiple of train_len * accumulation = 128: 128)",
     "train_len=0": "train_len=0",
     "train_len=100000000": "at most",
     "accumulation=0": "accumulation=0",

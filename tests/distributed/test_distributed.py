@@ -466,7 +466,10 @@ def test_only_rank_0_holds_the_folder(tiny, tmp_path):
 
 
 REFUSED = {
-    "batch_tokens=128 on 3 ranks (a multiple of train_len * accumulation * ranks = 48)": (3, ()),
+    "batch_tokens=128 on 3 ranks (a multiple of train_len * accumulation * ranks = 48: 96 ": (
+        3,
+        (),
+    ),
     "compile=true with parallel=fsdp": (2, ("parallel=fsdp", "compile=true")),
     "device=mps trains in one process, not on 2 ranks": (2, ("device=mps",)),
     "parallel=pipeline (one of ddp, fsdp)": (2, ("parallel=pipeline",)),

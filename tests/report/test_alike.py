@@ -118,7 +118,7 @@ def test_what_two_commands_scored_on_other_tokens_are_two_rows(study, what):
     run = study.run()
     study.line(run, {64: bumpy(), 256: bumpy(), 512: bumpy()})
     study.line(run, {256: nats, 512: nats})
-    assert bold(study, TOKENS) == {("rope", "64")}
+    assert bold(study, TOKENS) == set()
     study.report()
     rows = study.table(TOKENS)
     lengths = {row["scored"]: [n for n in row if n[0].isdigit() and row[n]] for row in rows}
@@ -204,7 +204,21 @@ def test_two_rows_of_other_tokens_are_not_hidden_by_a_third_of_another_vocabular
 def test_a_failed_row_does_not_keep_the_others_from_being_compared(study):
     study.cell(study.run(), 256, "no room", text="bbbbbbbb")
     study.cell(study.run("alibi"), 256, bumpy())
+    assert bold(study, TOKENS) == set()  # a lone number is not the best of anything
+    study.cell(study.run("nope"), 256, bumpy() + 1)
     assert bold(study, TOKENS) == {("alibi", "256")}
+
+
+def test_each_group_of_alike_rows_has_a_best_one_and_the_note_says_so(study):
+    study.cell(study.run(), 256, bumpy())
+    study.cell(study.run("alibi"), 256, bumpy() - 0.5)
+    study.cell(study.run("nope"), 256, bumpy() - 2, text="bbbbbbbb")
+    assert bold(study, TOKENS) == {("alibi", "256")}
+    study.cell(study.run("xpos"), 256, bumpy() - 1, text="bbbbbbbb")
+    assert bold(study, TOKENS) == {("alibi", "256"), ("nope", "256")}
+    assert tables(study)[TOKENS].notes[0] == (
+        "At 256 rows differ in text: bold is the best of those that have it in common."
+    )
 
 
 @pytest.mark.parametrize("other", [bumpy(6, 512), bumpy(2)], ids=["tokens", "documents"])
@@ -224,6 +238,7 @@ def test_a_mean_over_fewer_seeds_than_its_row_has_says_so_and_is_not_the_best(st
     (other,) = set(lengths) - {missing}
     study.line(study.run(seed=1), {other: bumpy() + 1})
     study.line(study.run("alibi"), {n: nats + 0.5 for n, nats in lengths.items()})
+    study.line(study.run("nope"), {n: nats + 2 for n, nats in lengths.items()})
     study.report()
     (row,) = (row for row in study.table(TOKENS) if row["model"] == "rope")
     heads = {256: "256 (trained)", LONGEST: str(LONGEST)}

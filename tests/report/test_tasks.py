@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 from matplotlib import pyplot
 
+from lexp.commands.report import StudyContents, next_commands
 from lexp.commands.train import check
+from lexp.config.validation import read_report
 from lexp.display.document import Page, Section
 from lexp.display.html import render
 from lexp.display.png import chart_figure
@@ -50,6 +52,17 @@ def test_a_cell_is_the_median_seed_the_best_one_and_how_many_hold():
     assert rows["fire"][1] == "1 of 3" and rows["fire"][-1] == "-"
     styles = {row[0].text: [cell.style for cell in row] for row in table.rows}
     assert styles["fire"][2] == "failed" and styles["alibi"][5] == "best"
+
+
+def test_the_report_of_tasks_goes_on_with_an_analysis_at_their_lengths():
+    contents = StudyContents([], [], BIMODAL, [], [], [], 0, [])
+    settings = read_report(compose("report", "name=mine"))
+    assert next_commands(contents, settings) == [
+        "tables: lexp report name=mine show=all",
+        "next: lexp analyze name=mine 'lengths=[10,20,40,80]'",
+    ]
+    analysed = replace(contents, analyses=[SimpleNamespace()])
+    assert len(next_commands(analysed, settings)) == 1
 
 
 def test_one_seed_is_shown_as_it_is_and_never_rounded_to_all_or_nothing():

@@ -176,7 +176,7 @@ MASK = ("reading=packed", "reading.mask=document")
         (("length_warmup=[0,64]",), "(ascending lengths below train_len=128)"),
         (("length_warmup=64",), "length_warmup=64 (a list of lengths such as [128,256])"),
         (("length_warmup=[1.5]",), "length_warmup=[1.5] (a list of lengths such as [128,256])"),
-        (("length_warmup=[48]",), "a multiple of 48 of length_warmup * accumulation = 48)"),
+        (("length_warmup=[48]",), "a multiple of 48 of length_warmup * accumulation = 48: "),
         (
             ("length_warmup=[64]", "tokens=4096"),
             "(fewer lengths: there are 1 steps)",
