@@ -22,7 +22,7 @@ from lexp.scoring.protocol import Protocol, Span
 from lexp.training.objective import Objective
 
 # A validation of a task asks at most so many problems of each length.
-MOST_EXAMPLES = 256
+MOST_EXAMPLES = 128
 
 
 class Validation(Interface):

@@ -273,7 +273,14 @@ def test_the_context_length_and_whole_rows_follow_from_the_task():
     # A task has its own budget, unless one is given.
     plain = check(compose("train", "dataset=copy"))
     assert plain.tokens == plain.raw["dataset"]["tokens"] != plain.raw["size"]["tokens"]
-    assert check(compose("train")).tokens == check(compose("train")).raw["size"]["tokens"]
+    assert (plain.optim.final, plain.optim.matrices) == (0.01, "muon")
+    own = check(compose("train", "dataset=copy", "optim.final=0.2", "optim.matrices=adamw")).optim
+    assert (own.final, own.matrices) == (0.2, "adamw")
+    for words in ([], ["dataset=sort"]):
+        other = check(compose("train", *words))
+        assert (other.optim.final, other.optim.matrices) == (0.1, "adamw")
+    of_text = check(compose("train"))
+    assert of_text.tokens == of_text.raw["size"]["tokens"]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ class TaskDataset(Dataset):
 
     draw: how lengths are drawn, see `DRAWS`. prime_length: a length beyond max_length of which
     prime_examples problems occur in training too, one row in each batch (Jelassi et al. 2023, arXiv
-    2306.15400, section 5). tokens, batch_tokens, lr: of training, unless the run has others.
+    2306.15400, section 5). tokens, batch_tokens, lr, final, matrices: of training, unless the run
+    has others.
     """
 
     task: Task
@@ -47,6 +48,8 @@ class TaskDataset(Dataset):
     tokens: float | None = None
     batch_tokens: int | None = None
     lr: float | None = None
+    final: float | None = None
+    matrices: str | None = None
 
     def __post_init__(self) -> None:
         longest = max(self.max_length, self.prime_length or 0)
