@@ -48,7 +48,12 @@ def register(config: MethodsConfig) -> Run:
     train_len = config.train_len or described.train_len
     if train_len is None:
         raise ConfigError(f"path={source.path}: its config has no trained length, give train_len=")
-    model: dict[str, Any] = {"name": source.name, "type": described.config.model_type}
+    family, dims = described.config.model_type, described.dims
+    say(
+        f"{source.name}: model family {family}, {dims.n_layers} layers of width {dims.d_model}, "
+        f"{described.vocab_size} tokens in its vocabulary, trained at {train_len} tokens"
+    )
+    model: dict[str, Any] = {"name": source.name, "type": family}
     model["sha256"] = source.sha256()
     model |= _patterns(described, source.name)
     if config.position is not None:

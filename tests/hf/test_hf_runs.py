@@ -26,7 +26,7 @@ from lexp.system.files import config_folder  # noqa: E402
 from support.cli import lexp  # noqa: E402
 from support.config import compose, dataset  # noqa: E402
 from support.forked import completed  # noqa: E402
-from support.hf import CONFIGS, LLAMA, TRAINED, expected_nll, made, saved, study_rows  # noqa: E402
+from support.hf import CONFIGS, LLAMA, TRAINED, VOCAB, expected_nll, made, saved, study_rows  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neox", "bloom"])
@@ -94,7 +94,10 @@ def test_trained_pattern_is_the_sliding_window(study, texts, tmp_path, capsys):
 
     folder = saved(config(), tmp_path / "tiny")
     eval_(study("eval", folder, "lengths=[64]", "attention=[trained,full]", "max_tokens=null"))
-    assert "attention=[trained]" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "attention=[trained]" in said
+    assert "tiny: model family mistral, 2 layers of width " in said
+    assert f" {VOCAB} tokens in its vocabulary, trained at {TRAINED} tokens\n" in said
     found = {r["attention"]: float(r["nll"]) for r in study_rows(tmp_path)}
     expected = expected_nll(config(), folder, sorted((texts / "test").glob("*.txt")), 64)
     assert found["trained"] == pytest.approx(expected, abs=1e-5)
