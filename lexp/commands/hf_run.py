@@ -90,15 +90,15 @@ def _patterns(described: Described | DescribedGeneral, name: str) -> dict[str, A
     if len(windows) == 1:
         if windows[0] is not None:
             say(
-                f"{name} sees its last {windows[0]} tokens by itself: that is attention=[trained], "
-                "full is all of them"
+                f"{name} uses a sliding window of {windows[0]} tokens: attention=[trained] keeps "
+                "it, attention=[full] removes it"
             )
         return nodes[0]
     n_layers = described.dims.n_layers
     local = [w for w in islice(cycle(windows), n_layers) if w is not None]
     say(
-        f"{name}: {len(local)} of its {n_layers} layers see their last {local[0]} tokens and keep "
-        "that under every attention=, which is for the others"
+        f"{name}: {len(local)} of its {n_layers} layers use a sliding window of {local[0]} tokens "
+        "and keep it; attention= changes the others"
     )
     return {"layers": nodes}
 

@@ -95,7 +95,7 @@ def test_trained_pattern_is_the_sliding_window(study, texts, tmp_path, capsys):
     folder = saved(config(), tmp_path / "tiny")
     eval_(study("eval", folder, "lengths=[64]", "attention=[trained,full]", "max_tokens=null"))
     said = capsys.readouterr().err
-    assert "attention=[trained]" in said
+    assert "tiny uses a sliding window of 7 tokens: attention=[trained] keeps it, att" in said
     assert "tiny: model family mistral, 2 layers of width " in said
     assert f" {VOCAB} tokens in its vocabulary, trained at {TRAINED} tokens\n" in said
     found = {r["attention"]: float(r["nll"]) for r in study_rows(tmp_path)}
