@@ -67,13 +67,12 @@ def refuse_early(word: str, config: Any) -> None:
     """
     from lexp.commands.study.file import read_study_file
     from lexp.config import validation
-    from lexp.config.schema import plain
     from lexp.config.settings import HF, FinetuneConfig, MethodsConfig, ReportConfig, TrainConfig
     from lexp.hf.source import find_source
     from lexp.runs.find import find_runs, finished_run
 
     readers: dict[str, Callable[[Any], Any]] = {
-        "train": lambda composed: validation.read_train(plain(composed)),
+        "train": validation.read_composed_train,
         "eval": validation.read_eval,
         "probe": validation.read_probe,
         "analyze": validation.read_analyze,

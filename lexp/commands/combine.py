@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from torch import nn
 
 from lexp.attention import make_attend
@@ -17,7 +18,7 @@ from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.sweep import searched
-from lexp.config.validation import read_train
+from lexp.config.validation import read_composed_train
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.evaluate import Method, methods_for, refuse_beyond
 from lexp.extension import Extension, Lengths
@@ -62,21 +63,23 @@ class Combiner:
         return training_pattern(self._settings(scheme))
 
     def _settings(self, scheme: str) -> TrainConfig:
-        words = [f"model={scheme}", f"train_len={TRAIN_LEN}"]
+        words = [f"model={scheme}"]
         (choice,) = (c for c in self.choices if (c.group, c.name) == ("model", scheme))
         if "task: null" in choice.text:
             words += TASK
-        return read_train(self._composed("train", words))
+        else:
+            words.append(f"train_len={TRAIN_LEN}")
+        return read_composed_train(self._composed("train", words))
 
     def _methods(self) -> dict[str, dict[str, Any]]:
         """Return the nodes of all patterns and extensions: group -> name -> node."""
         named = {group: [c.name for c in self.choices if c.group == group] for group in METHODS}
-        composed = self._composed("eval", [f"{g}=[{','.join(named[g])}]" for g in METHODS])
+        composed = plain(self._composed("eval", [f"{g}=[{','.join(named[g])}]" for g in METHODS]))
         return {group: composed[group] for group in METHODS}
 
-    def _composed(self, command: str, words: list[str]) -> dict[str, Any]:
+    def _composed(self, command: str, words: list[str]) -> DictConfig:
         with initialize_config_dir(str(self.config_folder), version_base="1.3"):
-            return plain(compose(command, overrides=[*words, *searched(self.folders)]))
+            return compose(command, overrides=[*words, *searched(self.folders)])
 
     def source(self, choice: Choice) -> str:
         """Return paper and formula of a choice from its code; of a mixture, those of each part.
@@ -84,7 +87,7 @@ class Combiner:
         Of a task, its rule, source and formats.
         """
         if choice.is_task:
-            node = self._composed("train", [f"dataset={choice.name}"])["dataset"]
+            node = plain(self._composed("train", [f"dataset={choice.name}"]))["dataset"]
             task = build(node, TaskDataset, choice.key).task
             return inspect.getdoc(inspect.getmodule(type(task))) or ""
         if choice.group != "model":

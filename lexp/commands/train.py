@@ -32,9 +32,8 @@ from lexp.commands.train_data import batch_size, open_training_data
 from lexp.commands.train_memory import choose_recomputed
 from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.commands.train_reading import make_reading, training_attention
-from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
-from lexp.config.validation import check_ranks, read_train
+from lexp.config.validation import check_ranks, read_composed_train
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
 from lexp.model.transformer import Transformer
@@ -73,7 +72,7 @@ from lexp.training.speed import model_flops
 
 def check(config: DictConfig) -> TrainConfig:
     """Return the settings; ConfigError before any work if one of them is not allowed."""
-    settings = read_train(plain(config))
+    settings = read_composed_train(config)
     check_profile(settings.profile_steps, settings.n_steps)
     make_dims(settings)
     make_reading(settings)

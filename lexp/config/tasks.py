@@ -1,16 +1,20 @@
 """The settings of a run that follow from its task: the longest row decides the context length."""
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig, OmegaConf
 
 from lexp.config.instantiate import build
+from lexp.config.schema import plain
 from lexp.data.tasks.base import Task
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.system.errors import ConfigError
 
+USUAL_LENGTH = "${size.train_len}"  # train_len= of conf/train.yaml
 TARGET = f"{TaskDataset.__module__}.{TaskDataset.__qualname__}"
 
 
@@ -51,12 +55,27 @@ def with_task(node: Any, task: Any) -> Any:
     }
 
 
-def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's settings with train_len and batch_tokens of its task; of texts, unchanged.
+def with_train_len(config: DictConfig) -> DictConfig:
+    """Return the composed config of a run with the train_len of its task, if none was given.
 
-    Parts of the model whose `task` is null get the run's. train_len is the tokens of the longest
-    training row. batch_tokens is rounded down to whole rows. ConfigError for a train_len that was
-    given and is another, and for texts where the model takes positions from a task.
+    What refers to `${train_len}`, such as the size of a table of positions, follows.
+    """
+    given = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(given, dict)
+    if given.get("train_len") != USUAL_LENGTH or not is_task(given.get("dataset")):
+        return config
+    task = build(plain(config)["dataset"], TaskDataset, "dataset")
+    fitted = copy.deepcopy(config)
+    fitted.train_len = task.train_len
+    return fitted
+
+
+def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's settings with the batch_tokens of its task; of texts, unchanged.
+
+    Parts of the model whose `task` is null get the run's. batch_tokens is rounded down to whole
+    rows. ConfigError for a train_len that is not the tokens of the longest training row, and for
+    texts where the model takes positions from a task.
     """
     if not is_task(raw["dataset"]):
         if with_task(raw["model"], "") != raw["model"]:
@@ -68,7 +87,7 @@ def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
         return raw
     task = build(raw["dataset"], TaskDataset, "dataset")
     given, row_len = raw["train_len"], task.train_len
-    if given not in (row_len, raw["size"]["train_len"]):
+    if given != row_len:
         raise ConfigError(
             f"train_len={given}: dataset={raw['dataset']['name']} is a task, its longest training "
             f"row has {row_len} tokens; leave train_len out, or change dataset.max_length"
@@ -76,6 +95,6 @@ def fit_to_task(raw: dict[str, Any]) -> dict[str, Any]:
     model = with_task(raw["model"], raw["dataset"].get("task"))
     parts, batch_tokens = raw["accumulation"], raw["batch_tokens"]
     if parts < 1 or batch_tokens < 1:  # refused by the checks of all runs
-        return {**raw, "model": model, "train_len": row_len}
+        return {**raw, "model": model}
     n_rows = max(parts, batch_tokens // row_len // parts * parts)
-    return {**raw, "model": model, "train_len": row_len, "batch_tokens": n_rows * row_len}
+    return {**raw, "model": model, "batch_tokens": n_rows * row_len}

@@ -40,7 +40,7 @@ from lexp.config.settings import (
     StudyConfig,
     TrainConfig,
 )
-from lexp.config.tasks import fit_to_task
+from lexp.config.tasks import fit_to_task, with_train_len
 from lexp.config.trunk import trunk_problems
 from lexp.config.typed import read_settings
 
@@ -51,6 +51,14 @@ KERNELS = ("tiles", "flex")
 PARALLEL = ("ddp", "fsdp")
 WANDB_MODES = ("off", "offline", "online")
 MAX_TOKENS = 1e15
+
+
+def read_composed_train(config: DictConfig) -> TrainConfig:
+    """Return the settings of a training run as composed; see `read_train`.
+
+    The train_len of a task is computed before values that refer to it, such as a scheme's.
+    """
+    return read_train(plain(with_train_len(config)))
 
 
 def read_train(raw: dict[str, Any]) -> TrainConfig:

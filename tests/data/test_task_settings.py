@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lexp.config.instantiate import build
+from lexp.config.validation import read_composed_train, read_train
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.bucket_sort import BucketSort
 from lexp.data.tasks.copy import CopyWord
@@ -24,7 +25,9 @@ from lexp.data.tasks.reverse import Reverse
 from lexp.data.tasks.scan import Scan
 from lexp.data.tasks.sort import Sort
 from lexp.data.tasks.sum_mod10 import SumMod10
+from lexp.system.errors import ConfigError
 from support import ROOT
+from support.config import compose
 from support.task_cases import SOLVED, TASKS
 
 each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
@@ -174,3 +177,26 @@ def is_right(solve, prompt: str, answer: str) -> bool:
         return solve(prompt)[0] == answer
     except (AssertionError, AttributeError, StopIteration, TypeError, ValueError, KeyError):
         return False
+
+
+@pytest.mark.parametrize(
+    ("model", "parameter"),
+    [("learned", "max_len"), ("fire", "train_len"), ("hope", "train_len"), ("fope", "train_len")],
+)
+def test_what_a_scheme_reads_of_the_training_length_is_the_tokens_of_the_longest_row(
+    model, parameter
+):
+    """Copies of 7 letters are rows of 7 + 1 + 7 + 1 tokens."""
+    config = compose("train", "dataset=copy", "dataset.max_length=7", f"model={model}")
+    settings = read_composed_train(config)
+    assert settings.train_len == settings.raw["model"]["position"][parameter] == 16
+    assert read_train(settings.raw) == settings  # as `lexp eval` reads it from the run
+    texts = read_composed_train(compose("train", f"model={model}"))
+    assert texts.train_len == texts.raw["model"]["position"][parameter] == 128
+
+
+def test_another_train_len_than_that_of_the_task_is_refused():
+    for given in (128, 14):
+        with pytest.raises(ConfigError, match=r"longest training row has 16 tokens"):
+            words = ("dataset=copy", "dataset.max_length=7", f"train_len={given}")
+            read_composed_train(compose("train", *words))

@@ -7,8 +7,7 @@ import torch
 
 from lexp.commands.run_parts import make_model
 from lexp.commands.train import train
-from lexp.config.schema import plain
-from lexp.config.validation import read_train
+from lexp.config.validation import read_composed_train
 from lexp.record.metrics import read
 from lexp.runs import checkpoint
 from lexp.runs.run import run_folder
@@ -30,7 +29,7 @@ def test_a_short_training_lowers_the_loss_and_moves_every_position_parameter(
     else:
         config = tiny(*words)
     train(config)
-    settings = read_train(plain(config))
+    settings = read_composed_train(config)
     folder = run_folder(settings.study_folder, settings.raw)
     lines = [x for x in read(folder / "metrics.jsonl") if x["event"] == "train"]
     assert lines[0]["loss"] == pytest.approx(math.log(256), abs=0.1)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lexp.config.schema import plain
-from lexp.config.validation import read_train
+from lexp.config.validation import read_composed_train
 from lexp.runs import status
 from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import run_folder
@@ -50,7 +49,7 @@ def make_jobs(
     for number, words in enumerate(overrides, first):
         folder = n_steps = None
         if word == "train":
-            settings = read_train(plain(load(list(words))))
+            settings = read_composed_train(load(list(words)))
             folder = run_folder(settings.study_folder, settings.raw)
             n_steps = settings.n_steps
         jobs.append(SweepJob(number, tuple(words), folder, n_steps))
