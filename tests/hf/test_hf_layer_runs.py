@@ -13,7 +13,7 @@ def test_local_layers_keep_their_window_under_every_method(study, texts, tmp_pat
     folder = saved(LAYERED["gemma2"](), tmp_path / "tiny")
     choices = ["lengths=[64]", "attention=[trained,full,blockwise]", "extension=[none,pi]"]
     eval_(study("eval", folder, *choices, "max_tokens=null"))
-    told = "tiny: 2 of its 4 layers see their last 7 tokens and keep that under every attention="
+    told = "tiny: 2 of its 4 layers use a sliding window of 7 tokens and keep it; attention="
     assert told in capsys.readouterr().err
     found = {(r["attention"], r["extension"]): r for r in study_rows(tmp_path)}
     assert {row["status"] for row in found.values()} == {"ok"} and len(found) == 6
