@@ -264,7 +264,7 @@ def test_a_study_file_that_is_wrong_is_refused_before_any_work(case, made, tmp_p
 
 
 COMMANDS = {
-    "study": ["study= is missing", "alibi, context_extension"],
+    "study": ["study= is missing; there are alibi, ", " context_extension, "],
     "study study=lexx": ["no study 'lexx'", "lex"],
     "study study=lex scale=huge": ["scale=huge", "mini, small, paper"],
     "study study=lex sacle=mini": ["no key 'sacle'", "did you mean scale"],
