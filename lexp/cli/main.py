@@ -177,8 +177,9 @@ def run(word: str, arguments: list[str]) -> None:
         raise ConfigError(f"lexp {word} takes no -m; repeat the command for each study")
     guard.install()
     register_schemas()
+    groups = "model|trunk|size|dataset|tokenizer|reading|extension|objective"
     for argument in arguments if word == "train" else []:
-        if re.match(r"(model|trunk|size|dataset|tokenizer|reading|objective)=\[", argument):
+        if re.match(rf"({groups})=\[", argument):
             name, _, value = argument.partition("=")
             raise ConfigError(f"{argument}: one choice a run; a sweep is -m {name}={value[1:-1]}")
     if place().size > 1:

@@ -295,14 +295,29 @@ def load_model_under_test(
         step=LAST if selected is None or selected.step == last_step(config) else selected.step,
         objective=make_objective(config),
         make_attend=plan.make_attend,
+        extended=_extended(config),
         sampled="" if store.fingerprint == run.fingerprint else run.fingerprint,
     )
 
 
+def _extended(config: TrainConfig | HfRunConfig) -> str:
+    """Return the name of the extension that a run was trained with; "" without one."""
+    if isinstance(config, HfRunConfig) or config.extended_from is None:
+        return ""
+    return next(iter(config.extension))
+
+
 def model_settings(config: TrainConfig | HfRunConfig) -> dict[str, Any]:
-    """Return the settings of a run's model, with those of its trunk that are not gpt's."""
+    """Return the settings of a run's model.
+
+    Those of its trunk that are not gpt's are among them, and the extension it is trained with.
+    """
     trunk = without_usual({"trunk": config.raw.get("trunk", {})})["trunk"]
-    return {**config.raw["model"], **({"trunk": trunk} if trunk else {})}
+    settings = {**config.raw["model"], **({"trunk": trunk} if trunk else {})}
+    if isinstance(config, TrainConfig) and config.extended_from is not None:
+        lengths = [config.extended_from, config.train_len]
+        settings["trained_with"] = {"extension": config.raw["extension"], "lengths": lengths}
+    return settings
 
 
 def _trained(

@@ -14,6 +14,7 @@ from lexp.config.trunk import n_kv_heads
 from lexp.data import Corpus
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import BytesSpec, TokenizerSpec
+from lexp.extension import ByFactor, Extension, Lengths, with_schemes
 from lexp.model import layers
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import Mixer
@@ -22,7 +23,7 @@ from lexp.model.transformer import Block, Dims, Transformer
 from lexp.model.trunk import GPT, Activation, Norm, OutputGate, Trunk, matched_d_ff
 from lexp.pattern import NoAttention, Pattern, in_turns
 from lexp.position import NoPE, Position, SinkLogits, Sum
-from lexp.system.errors import ConfigError
+from lexp.system.errors import ConfigError, NotDefined
 from lexp.training.objective import CausalLM, Objective
 
 # No model is that large; building one would fill the memory before anything could be said.
@@ -167,11 +168,14 @@ def refuse_useless(entry: LayerConfig, mixer: Mixer, where: str) -> None:
 
 
 def make_positions(config: RunConfig) -> list[Position]:
-    """Return the schemes that a run's layers take in turns, freshly initialised."""
+    """Return the schemes that a run's layers take in turns, freshly initialised, as extended."""
+    entries = make_entries(config)
     try:
-        return layers.make_positions(make_entries(config), config.size.n_layers)
+        positions = layers.make_positions(entries, config.size.n_layers)
     except ValueError as error:
         raise ConfigError(f"model.{error}") from None
+    attending = [entry.pattern.attends for entry in layers.in_turns(entries, len(positions))]
+    return extended_schemes(config, positions, attending)
 
 
 def unused_entries(config: RunConfig) -> list[str]:
@@ -190,14 +194,50 @@ def unused_entries(config: RunConfig) -> list[str]:
 
 
 def make_model(config: TrainConfig, vocab_size: int) -> Transformer:
-    """Return the model of a run, freshly initialised.
+    """Return the model of a run with the extension it is trained with, freshly initialised.
 
     vocab_size: the tokenizer's; the objective may need more.
     """
+    return with_extension(make_unextended(config, vocab_size), config)
+
+
+def make_unextended(config: TrainConfig, vocab_size: int) -> Transformer:
+    """Return the model of a run, freshly initialised, without the extension."""
     vocab_size += make_objective(config).n_extra
     refuse_shared_mixers(config)
     entries, trunk = make_entries(config), make_trunk(config)
     return Transformer(make_dims(config), vocab_size, entries, trunk=trunk)
+
+
+def make_extension(config: TrainConfig) -> Extension:
+    """Return the extension that a run is trained with."""
+    ((key, node),) = config.extension.items()
+    return node.build(Extension, f"extension.{key}")
+
+
+def with_extension(model: Transformer, config: TrainConfig) -> Transformer:
+    """Return the model as a run trains it: the same parameters, in schemes that are extended."""
+    if config.extended_from is None:
+        return model
+    return with_schemes(model, extended_schemes(config, model.schemes, model.attending))
+
+
+def extended_schemes(
+    config: RunConfig, schemes: list[Position], attending: list[bool]
+) -> list[Position]:
+    """Return schemes as the extension of a run changes them; ConfigError if it cannot.
+
+    attending: of each scheme, whether its layers attend.
+    """
+    if not isinstance(config, TrainConfig) or config.extended_from is None:
+        return schemes
+    (key,), extension = config.extension, make_extension(config)
+    assert isinstance(extension, ByFactor), "checked where training starts"
+    lengths = Lengths(config.extended_from, config.train_len, config.train_len)
+    try:
+        return extension.extend_schemes(schemes, attending, training_pattern(config), lengths)
+    except NotDefined as error:
+        raise ConfigError(f"extension={key}: {error}") from None
 
 
 def layer_parameters(dims: Dims, trunk: Trunk, entries: list[LayerEntry]) -> list[int]:
@@ -275,12 +315,12 @@ def training_pattern(config: RunConfig) -> Pattern:
 
 
 def own_code(config: RunConfig) -> dict[str, str]:
-    """Return the digests of the user's classes of model, trunk and objective, by target.
+    """Return the digests of the user's classes of a run's model and objective, by target.
 
     Texts and vocabularies have digests of their own, whatever code gave them.
     """
-    parts = [config.raw[key] for key in ("model", "trunk", "objective") if key in config.raw]
-    return code_of(parts, "model")
+    keys = ("model", "trunk", "objective", "extension")
+    return code_of([config.raw[key] for key in keys if key in config.raw], "model")
 
 
 def choose_backend(name: str, device: torch.device) -> MakeAttend:

@@ -1,6 +1,7 @@
 """The selection of a study's runs for a command, their checked settings and checkpoints."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lexp.config.settings import HF, HfRunConfig, RunConfig, TrainConfig
@@ -8,6 +9,7 @@ from lexp.config.validation import read_hf_run, read_train
 from lexp.runs import checkpoint
 from lexp.runs.find import find_runs
 from lexp.runs.run import Run
+from lexp.runs.usual import NO_EXTENSION
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
 
@@ -52,9 +54,18 @@ def read_config(run: Run) -> TrainConfig | HfRunConfig:
     CheckpointError says what in them is not allowed.
     """
     try:
-        return read_hf_run(run.settings) if run.kind == HF else read_train(run.settings)
+        if run.kind == HF:
+            return read_hf_run(run.settings)
+        config = replace(read_train(run.settings), extended_from=run.extended_from)
     except ConfigError as error:
         raise CheckpointError(f"{run.folder}/config.json: {error}") from None
+    if (NO_EXTENSION in config.extension) != (config.extended_from is None):
+        raise CheckpointError(
+            f"{run.folder}/config.json: extension={next(iter(config.extension))} with "
+            f"extended_from={config.extended_from}: an extension has a length to start from, and "
+            "no other run has; restore the file"
+        )
+    return config
 
 
 def last_step(config: RunConfig) -> int | None:

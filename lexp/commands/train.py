@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from lexp.attention import layer_pairs, refuse_beyond_flex, refuse_meaningless
@@ -14,29 +13,25 @@ from lexp.commands.load_runs import check_code
 from lexp.commands.run_parts import (
     make_corpus,
     make_dims,
-    make_model,
     make_objective,
     make_positions,
     make_task,
-    mixer_notes,
     own_code,
     refuse_for_task,
     refuse_shared_mixers,
     training_pattern,
-    trunk_notes,
     unused_entries,
 )
-from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.commands.texts import TrainingTexts
 from lexp.commands.train_data import batch_size, open_training_data
 from lexp.commands.train_memory import choose_recomputed
 from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.commands.train_reading import make_reading, training_attention
+from lexp.commands.train_source import extended, find_source, make_first
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_composed_train
 from lexp.data.tokenizer import TokenizerSpec
 from lexp.distributed import SingleProcess, joined, make_engine
-from lexp.model.transformer import Transformer
 from lexp.record import (
     EventFile,
     Metrics,
@@ -47,7 +42,6 @@ from lexp.record import (
     start_wandb,
 )
 from lexp.runs import checkpoint
-from lexp.runs.find import finished_run
 from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.run import Run, open_run, run_folder, warn_of_other_versions
@@ -73,11 +67,11 @@ from lexp.training.speed import model_flops
 def check(config: DictConfig) -> TrainConfig:
     """Return the settings; ConfigError before any work if one of them is not allowed."""
     settings = read_composed_train(config)
+    settings = extended(settings, find_source(settings))
     check_profile(settings.profile_steps, settings.n_steps)
     make_dims(settings)
     make_reading(settings)
     _check_layers(settings)
-    _source(settings)
     vocabulary = settings.tokenizer.build(TokenizerSpec, "tokenizer")
     if make_task(settings.dataset):
         refuse_for_task(settings, vocabulary)
@@ -199,13 +193,8 @@ def _train(
         say(*given.notes, *unused_entries(settings))
     steps, tokenizer = loop_settings(settings), given.tokenizer
     objective = make_objective(settings)
-    data = {**given.digests, "code": own_code(settings)}
-    torch.manual_seed(settings.seed)
-    model = make_model(settings, tokenizer.vocab_size).to(device)
-    notes = [*trunk_notes(settings, model), *mixer_notes(model, device)]
-    if source := _source(settings):
-        data["init_from"], fresh = _start_from(source, settings, model, tokenizer.digest)
-        notes += fresh
+    model, start, notes = make_first(settings, tokenizer, device)
+    data = {**given.digests, "code": own_code(settings), **start}
     autocast, total = runtime.autocast(precision, device), objective.loss(model)
     # Windows that grow are longest at the end.
     widest = given.batches.batch(steps.n_steps - 1 if settings.length_warmup else 0)
@@ -270,48 +259,6 @@ def _to_the_end(
         job.metrics.close()
         for mirror in job.mirrors:
             mirror.finish()
-
-
-def _source(settings: TrainConfig) -> tuple[Run, TrainConfig] | None:
-    """Return the run to start from and its settings; ConfigError if it is no finished run."""
-    if settings.init_from is None:
-        return None
-    run = finished_run("init_from", settings.init_from)
-    config = read_config(run)
-    if not isinstance(config, TrainConfig):
-        raise ConfigError(f"init_from={run.folder}: a model of Hugging Face, not one of lexp train")
-    if config.trunk != settings.trunk:
-        raise ConfigError(
-            f"init_from={run.folder}: trained with trunk={config.trunk.name}, this run has "
-            f"trunk={settings.trunk.name} or other values in it; choose the same"
-        )
-    return run, config
-
-
-def _start_from(
-    source: tuple[Run, TrainConfig], settings: TrainConfig, model: Transformer, tokenizer: str
-) -> tuple[str, list[str]]:
-    """Give the model another run's weights, its scheme's too if it is the same.
-
-    Returns their digest, and a line that names the parameters that start afresh; none if there are
-    none.
-    """
-    run, config = source
-    if run.tokenizer_digest != tokenizer:
-        raise ConfigError(f"init_from={run.folder}: trained with another vocabulary")
-    latest = final_checkpoint(run)
-    if config.model.entries == settings.model.entries:
-        checkpoint.load_model(latest, model)
-        return latest.model_sha256, []
-    checkpoint.load_trunk(latest, model)
-    # Without the layer's number.
-    fresh = dict.fromkeys(n.partition(".")[2] for n, _ in model.positions.named_parameters())
-    line = (
-        f"init_from={run.folder}: its scheme, or a value in it, is not that of "
-        f"model={settings.model.name}; parameters of the scheme that start afresh: "
-        f"{', '.join(fresh)}"
-    )
-    return latest.model_sha256, [line] if fresh else []
 
 
 def loop_settings(settings: TrainConfig) -> loop.TrainSettings:

@@ -66,6 +66,7 @@ class TrainSchema:
     dataset: Any = MISSING
     tokenizer: Any = MISSING
     reading: Any = MISSING
+    extension: Any = MISSING
     name: str = MISSING
     outputs: str = MISSING
     seed: int = MISSING
@@ -270,9 +271,10 @@ def check_types(settings: dict[str, Any]) -> None:
 
     Nothing in them is interpolated: they may be somebody else's.
     """
-    for group in ("model", "trunk", "size", "dataset", "tokenizer", "objective", "reading"):
-        # Runs of before lexp had readings lack that group.
-        if not isinstance(settings.get(group, {} if group == "reading" else None), dict):
+    groups = ("model", "trunk", "size", "dataset", "tokenizer", "objective")
+    later = ("reading", "extension")  # earlier runs lack these
+    for group in (*groups, *later):
+        if not isinstance(settings.get(group, {} if group in later else None), dict):
             raise ConfigError(f"{group}={settings.get(group)!r}: expected one of its choices")
     # Runs that differ in their seed alone are checked once: a study has hundreds of them.
     same = settings if type(settings.get("seed")) is not int else {**settings, "seed": 0}

@@ -198,7 +198,11 @@ class HfRunConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(RunConfig):
-    """Settings of `lexp train`. Token budgets are floats, as tokens=1e9 is one."""
+    """Settings of `lexp train`. Token budgets are floats, as tokens=1e9 is one.
+
+    extension: one choice, by its name, that the model is trained with. extended_from: the train_len
+    from which it extends, no key but a fact about init_from; None without an extension.
+    """
 
     model: ModelConfig
     trunk: TrunkConfig
@@ -223,7 +227,12 @@ class TrainConfig(RunConfig):
     tensorboard: bool
     one_batch: bool
     profile_steps: int | None
-    reading: Node = Node(USUAL["reading"])  # of runs of before lexp had others
+    # Of runs of before lexp had others.
+    reading: Node = Node(USUAL["reading"])
+    extension: dict[str, Node] = field(
+        default_factory=lambda: {key: Node(values) for key, values in USUAL["extension"].items()}
+    )
+    extended_from: int | None = None
     length_warmup: tuple[int, ...] = ()
 
     @property

@@ -99,6 +99,9 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
         *path_word("tokenizer.name", config.tokenizer.name),
         *path_word("objective.name", config.objective.name),
     ]
+    if len(config.extension) != 1:
+        problems.append(f"extension={list(config.extension)} (one choice)")
+    problems += [found for key in config.extension for found in path_word("extension", key)]
     if not isinstance(config.init_from, str | None):
         problems.append(f"init_from={config.init_from} (the folder of a run)")
     if config.tokens > MAX_TOKENS:

@@ -97,7 +97,8 @@ class ModelUnderTest:
     folder: of its run, where results are kept. sample: draws training texts. trained: the pattern
     of training. step: of the checkpoint, LAST for the one that training ended with. objective: what
     the model was trained to predict. make_attend: the backend of attention. sampled: fingerprint of
-    the training texts, "" where they are those that are scored or nobody knows them.
+    the training texts, "" where they are those that are scored or nobody knows them. extended: name
+    of the extension that the model was trained with, "" without one.
     """
 
     folder: Path
@@ -112,6 +113,7 @@ class ModelUnderTest:
     objective: Objective = field(default_factory=CausalLM)
     make_attend: MakeAttend = make_attend
     sampled: str = ""
+    extended: str = ""
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """Return the model's pattern under a method, with all sizes filled in."""
@@ -174,10 +176,20 @@ def prepare(tested: ModelUnderTest, method: Method, length: int) -> tuple[Transf
     pattern = tested.fit(method.pattern, length)
     refuse_nothing_replaced(tested.trained, method.pattern)
     refuse_other_attention(tested.trained, pattern)
+    refuse_second(tested.extended, method.extension)
     model = method.extension.extend(tested.model, pattern, lengths, tested.sample)
     refuse_beyond(model, length)
     refuse_meaningless(pattern, model.schemes)
     return model, pattern
+
+
+def refuse_second(extended: str, extension: Extension) -> None:
+    """Raise NotDefined for another change of positions of a model trained with one."""
+    if extended and type(extension) is not Extension and not extension.only_scales:
+        raise NotDefined(
+            f"{extension.name} is for a scheme as first trained, this model was trained with "
+            f"{extended}: use extension=[none] (as trained), or one that only multiplies scores"
+        )
 
 
 def refuse_beyond(model: Transformer, length: int) -> None:

@@ -1,4 +1,4 @@
-"""The base classes of inference-time extensions, which adapt trained models to longer texts."""
+"""The base classes of extensions, which adapt trained models to longer texts."""
 
 import copy
 import math
@@ -35,6 +35,8 @@ class Extension:
     """A change of a trained model's positions; the base class changes nothing."""
 
     name: ClassVar[str] = "none"
+    # Whether it multiplies scores and leaves positions as they are.
+    only_scales: ClassVar[bool] = False
 
     @property
     def follows_length(self) -> bool:
@@ -76,9 +78,6 @@ class OfSchemes(Extension):
     Where layers have different schemes, it changes those for which it is defined.
     """
 
-    # Whether it multiplies scores and leaves positions as they are.
-    only_scales: ClassVar[bool] = False
-
     def change(self, position: Position, lengths: Lengths) -> Position:
         """Return the changed scheme; NotDefined with the reason if it has no meaning there."""
         raise NotImplementedError
@@ -90,12 +89,25 @@ class OfSchemes(Extension):
         self, model: Transformer, pattern: Pattern, lengths: Lengths, sample: Sample
     ) -> Transformer:
         """Return the model with its schemes changed."""
-        attending = model.attending
+        schemes = self.extend_schemes(model.schemes, model.attending, pattern, lengths)
+        return with_schemes(model, schemes)
+
+    def extend_schemes(
+        self,
+        given: list[Position],
+        attending: list[bool],
+        pattern: Pattern,
+        lengths: Lengths,
+    ) -> list[Position]:
+        """Return a model's schemes, changed; NotDefined if none of them can be.
+
+        given: those that layers take in turns; attending: of each, whether its layers attend.
+        """
         if not any(attending):
             raise NotDefined(f"{self.name} changes attention, which no layer computes")
         schemes, problems = [], dict[str, int]()  # the first layer of each problem
         changed = dict[int, Position]()  # by scheme: layers that share one share the changed one
-        for n, (own, position) in enumerate(layer_pairs(pattern, model.schemes)):
+        for n, (own, position) in enumerate(layer_pairs(pattern, given)):
             schemes.append(position)
             if not attending[n]:
                 continue
@@ -107,11 +119,11 @@ class OfSchemes(Extension):
                 schemes[n] = changed[id(position)]
             except NotDefined as problem:
                 problems.setdefault(str(problem), n + 1)
-        if not any(new is not old for new, old in zip(schemes, model.schemes, strict=True)):
+        if not any(new is not old for new, old in zip(schemes, given, strict=True)):
             several = len(pattern.turns) > 1 or len(problems) > 1
             said = [f"{why} (layer {n})" if several else why for why, n in problems.items()]
             raise NotDefined("; ".join(said))
-        return with_schemes(model, schemes)
+        return schemes
 
     def _refuse_closed(self, position: Position) -> None:
         """Raise NotDefined for a scheme of which no part may be changed."""

@@ -26,7 +26,7 @@ from typing import Any
 
 from lexp import __version__
 from lexp.runs.spelling import PATHS, one_spelling
-from lexp.runs.usual import GPT, without_usual
+from lexp.runs.usual import GPT, NO_EXTENSION, extension_name, without_usual
 from lexp.system.errors import CheckpointError
 from lexp.system.files import digest, make_folder, write_json
 from lexp.system.links import refuse_links
@@ -126,6 +126,11 @@ class Run:
         return self.data["tokenizer"]
 
     @property
+    def extended_from(self) -> int | None:
+        """Return the train_len from which it was extended; None if it was not."""
+        return self.data.get("extended_from")
+
+    @property
     def parameters(self) -> int | None:
         """Return the number of parameters; None if its done.json does not say."""
         try:
@@ -164,6 +169,8 @@ def run_name(settings: dict[str, Any]) -> str:
         choices.insert(1, settings["objective"]["name"])
     if settings["trunk"]["name"] != GPT["name"]:
         choices.insert(1, settings["trunk"]["name"])
+    if (extension := extension_name(settings)) != NO_EXTENSION:
+        choices.insert(1, extension)
     place = [f"L{settings['train_len']}", f"s{settings['seed']}", digest(_identity(settings))[:6]]
     return "-".join(choices + place)
 
@@ -197,7 +204,7 @@ def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
         rivals = [other for other in flat.values() if other["model"] == values["model"]]
         keys = _differing(values, rivals)
         # A choice's name stands for all that it sets,
-        choices = set(keys) & {*GROUPS, "objective", "trunk"}
+        choices = set(keys) & {*GROUPS, "objective", "trunk", "extension"}
         keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
         briefly[name] = _words(values, keys)
     alike: dict[tuple[str, str], list[str]] = {}
@@ -251,6 +258,7 @@ def _telling(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings by dotted name, choices first, without the seed and what a size sets."""
     groups = [*GROUPS, "objective", *(["trunk"] if "trunk" in settings else [])]
     choices = {group: settings[group]["name"] for group in groups}
+    choices["extension"] = extension_name(settings)
     sizes = {"max_len", *settings["size"]}
     rest = {
         key: value
@@ -289,7 +297,7 @@ def open_run(folder: Path, settings: dict[str, Any], data: dict[str, Any], preci
         return run
     then = {**_identity(run.settings), **run.config["data"], "precision": run.config["precision"]}
     now = {**_identity(settings), **data, "precision": precision}
-    different = _differences(then, now)
+    different = differences(then, now)
     if different and not run.checkpoints.exists() and not run.is_marked:
         write_json(path, config)
     elif different:
@@ -350,6 +358,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         and all(isinstance(value.get(key), kind) for key, kind in wanted.items())
         and all(isinstance(value["data"].get(key), str) for key in ("fingerprint", "tokenizer"))
         and _is_code(value["data"].get("code", {}))
+        and value["data"].get("extended_from", 1) in range(1, 1 << 24)
     ):
         raise CheckpointError(f"{path} is not the config of a run")
     return value
@@ -378,12 +387,13 @@ def _without(value: dict[str, Any], keys: tuple[str, ...], key: str = "") -> dic
     }
 
 
-def _differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Return each key under which nested values differ, with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted({*old, *new})
         return [
             row
             for name in names
-            for row in _differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
+            for row in differences(old.get(name), new.get(name), f"{key}.{name}".lstrip("."))
         ]
     return [] if old == new else [(key, old, new)]

@@ -9,7 +9,9 @@ from typing import Any
 USUAL: dict[str, Any] = {
     "init_from": None, "kernel": "tiles", "one_batch": False, "length_warmup": [],
     "reading": {"name": "documents", "_target_": "lexp.data.reading.Documents"},
+    "extension": {"none": {"_target_": "lexp.extension.Extension"}},
 }  # fmt: skip
+(NO_EXTENSION,) = USUAL["extension"]
 # The values of conf/trunk/gpt.yaml.
 GPT = {
     "name": "gpt", "norm": {"_target_": "lexp.model.trunk.LayerNorm"},
@@ -20,6 +22,11 @@ OPTIM = {"decay": 0.2, "matrices": "adamw", "matrix_lr": 0.02, "momentum": 0.95}
 IN_GROUPS: dict[str, dict[str, Any]] = {
     "size": {"share_layers": False}, "trunk": GPT, "optim": OPTIM,
 }  # fmt: skip
+
+
+def extension_name(settings: dict[str, Any]) -> str:
+    """Return the name of the extension that a run of these settings is trained with."""
+    return next(iter(settings.get("extension", USUAL["extension"])))
 
 
 def without_usual(settings: dict[str, Any]) -> dict[str, Any]:

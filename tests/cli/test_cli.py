@@ -96,6 +96,12 @@ REFUSED = {
     ],
     "train model=learned model.position.max_len=16": ["ends at 16 tokens, train_len=128"],
     "train model=nope +model.pattern={_target_:lexp.pattern.ReRoPE}": ["but NoPE has none"],
+    "train extension=yarn": ["extends a trained model; name its folder with init_from="],
+    "train extension=yran": ["no extension 'yran'", "yarn"],
+    "train extension=[yarn,pi]": ["one choice a run; a sweep is -m extension=yarn,pi"],
+    "train extension=yarn +extension.pi._target_=lexp.extension.PI": [
+        "not allowed: extension=['yarn', 'pi'] (one choice)",
+    ],
     "train init_from=nowhere": ["init_from=nowhere: not the folder of a finished run"],
 }
 

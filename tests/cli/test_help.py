@@ -27,7 +27,8 @@ def groups(text: str) -> list[str]:
 
 TAKEN = {
     "train": [
-        "size", "model", "trunk", "objective", "reading", "dataset", "tokenizer", "hydra/launcher",
+        "size", "model", "trunk", "objective", "reading", "extension", "dataset", "tokenizer",
+        "hydra/launcher",
     ],
     "eval": ["attention", "extension", "protocol", "dataset", "hydra/launcher"],
     "probe": ["probes", "attention", "extension", "dataset", "hydra/launcher"],

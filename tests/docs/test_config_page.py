@@ -61,7 +61,9 @@ def test_every_key_of_a_command_is_there_with_its_default_and_no_other(command):
         if chosen is None:
             assert given in (None, "???"), group
         else:
-            names = list(given) if isinstance(chosen, list) else given["name"]
+            # A choice without a name in it has its name as its key, as a list of them does.
+            keys = list(given)
+            names = keys if isinstance(chosen, list) else given.get("name", keys[0])
             # reading=usual takes the name of the choice that it stands for.
             assert chosen == ("usual" if "${" in str(names) else names), group
 

@@ -90,6 +90,8 @@ ELSEWHERE = {
     "source .venv/bin/activate": "a shell's; scripts/setup.sh makes .venv",
     "lexp finetune task=text 'task.train=mine/train*.jsonl' 'task.validation=mine/dev.jsonl' "
     "run=outputs/default/RUN": "test_finetune.py does",
+    "lexp train model=rope init_from=outputs/default/RUN extension=yarn train_len=512 tokens=1e6 "
+    "lr=1e-4": "the name of a run; tests/training/test_extended.py does",
     "lexp train model=rope wandb=offline": "test_wandb.py does",
     "lexp eval wandb=offline": "likewise",
     "lexp train model=rope tensorboard=true": "test_event_file.py does",

@@ -1,0 +1,148 @@
+"""Where a run starts from: another run's weights, and the extension that it trains them with."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lexp.commands.run_parts import (
+    make_extension,
+    make_unextended,
+    mixer_notes,
+    trunk_notes,
+    with_extension,
+)
+from lexp.commands.select_runs import final_checkpoint, read_config
+from lexp.config.settings import TrainConfig
+from lexp.data.tokenizer import Tokenizer
+from lexp.extension import ByFactor, Extension, Lengths
+from lexp.model.transformer import Transformer
+from lexp.runs import checkpoint
+from lexp.runs.find import finished_run
+from lexp.runs.run import Run, differences
+from lexp.system.errors import ConfigError
+
+Source = tuple[Run, TrainConfig]
+
+
+def find_source(settings: TrainConfig) -> Source | None:
+    """Return the run to start from and its settings; ConfigError if it is no finished run."""
+    if settings.init_from is None:
+        return None
+    run = finished_run("init_from", settings.init_from)
+    config = read_config(run)
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"init_from={run.folder}: a model of Hugging Face, not one of lexp train")
+    if config.trunk != settings.trunk:
+        raise ConfigError(
+            f"init_from={run.folder}: trained with trunk={config.trunk.name}, this run has "
+            f"trunk={settings.trunk.name} or other values in it; choose the same"
+        )
+    return run, config
+
+
+def extended(settings: TrainConfig, source: Source | None) -> TrainConfig:
+    """Return settings with the length that the extension starts from.
+
+    Where the source was extended itself, that is the source's own: YaRN's model for s = 32 goes on
+    from the one for s = 16 (Peng et al. 2023). ConfigError for an extension that is not trained
+    with, or not with this source or length.
+    """
+    (key,), extension = settings.extension, make_extension(settings)
+    if type(extension) is Extension:
+        refuse_left_out(settings, source)
+        return settings
+    name = f"extension={key}"
+    if source is None:
+        raise ConfigError(
+            f"{name}: extends a trained model; name its folder with init_from=, or leave "
+            "extension out"
+        )
+    if not isinstance(extension, ByFactor) or extension.follows_length:
+        raise ConfigError(
+            f"{name}: is for evaluation; models are trained with one factor for all lengths, as "
+            "pi, ntk, ntk_by_parts, yarn and longrope have it unless their factor is length"
+        )
+    run, config = source
+    if config.model.entries != settings.model.entries:
+        found = differences(config.raw["model"], settings.raw["model"], "model")
+        named = [one for one in found if one[0] == "model.name"]
+        shown = ", ".join(f"{where}={there}, here {here}" for where, there, here in named or found)
+        raise ConfigError(
+            f"{name}: extends the scheme of init_from={run.folder}, which has {shown}; give the "
+            "same model"
+        )
+    first = config.extended_from or config.train_len
+    if settings.train_len <= first:
+        raise ConfigError(
+            f"{name}: train_len={settings.train_len} is not longer than the {first} tokens of "
+            f"init_from={run.folder}; raise train_len, or leave extension out"
+        )
+    return replace(settings, extended_from=first)
+
+
+def extension_note(settings: TrainConfig) -> list[str]:
+    """Return a line that says how far the model is extended; none without an extension."""
+    first, extension = settings.extended_from, make_extension(settings)
+    if first is None or not isinstance(extension, ByFactor):
+        return []
+    factor = extension.factor_for(Lengths(first, settings.train_len, settings.train_len))
+    return [
+        f"extension={extension.name}: from train_len={first} to {settings.train_len} with factor "
+        f"{factor:g}"
+    ]
+
+
+def refuse_left_out(settings: TrainConfig, source: Source | None) -> None:
+    """Raise ConfigError if the source's scheme would go on without its extension."""
+    if source is None or source[1].extended_from is None:
+        return
+    run, config = source
+    if config.model.entries == settings.model.entries:
+        (key,) = config.extension
+        raise ConfigError(
+            f"init_from={run.folder}: was trained with extension={key}; give extension={key}, or "
+            "another extension, to go on with it"
+        )
+
+
+def make_first(
+    settings: TrainConfig, tokenizer: Tokenizer, device: torch.device
+) -> tuple[Transformer, dict[str, Any], list[str]]:
+    """Return the model of a run's first step, what is recorded of its start, and lines to print."""
+    torch.manual_seed(settings.seed)
+    model = make_unextended(settings, tokenizer.vocab_size).to(device)
+    notes, start = [*trunk_notes(settings, model), *mixer_notes(model, device)], dict[str, Any]()
+    if source := find_source(settings):
+        start["init_from"], fresh = start_from(source, settings, model, tokenizer.digest)
+        notes += fresh
+    if settings.extended_from is not None:
+        start["extended_from"] = settings.extended_from
+    return with_extension(model, settings), start, [*notes, *extension_note(settings)]
+
+
+def start_from(
+    source: Source, settings: TrainConfig, model: Transformer, tokenizer: str
+) -> tuple[str, list[str]]:
+    """Give a model without extension another run's weights, its scheme's too if it is the same.
+
+    Returns their digest, and a line that names the parameters that start afresh; none if there are
+    none.
+    """
+    run, config = source
+    if run.tokenizer_digest != tokenizer:
+        raise ConfigError(f"init_from={run.folder}: trained with another vocabulary")
+    latest = final_checkpoint(run)
+    if config.model.entries == settings.model.entries:
+        # An extension names parameters its own way; it shares them with the model.
+        checkpoint.load_model(latest, with_extension(model, config))
+        return latest.model_sha256, []
+    checkpoint.load_trunk(latest, model)
+    # Without the layer's number.
+    fresh = dict.fromkeys(n.partition(".")[2] for n, _ in model.positions.named_parameters())
+    line = (
+        f"init_from={run.folder}: its scheme, or a value in it, is not that of "
+        f"model={settings.model.name}; parameters of the scheme that start afresh: "
+        f"{', '.join(fresh)}"
+    )
+    return latest.model_sha256, [line] if fresh else []
