@@ -78,7 +78,7 @@ SECTIONS = {
         "An extension changes the position scheme of a trained model. Its factor is the longest "
         "length of the evaluation divided by the trained length, the same at every length. "
         "`extension.pi.factor=4` sets the factor; `extension.pi.factor=length` uses each length's "
-        "own factor.",
+        "own factor. A model can also be [trained with one](extending.md).",
     ),
     "protocol": (
         "Protocols",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lexp.commands.hf_run import fresh_external, refuse_other_ids, register, trained_external
 from lexp.commands.run_parts import (
+    extended_to,
     make_corpus,
     make_dims,
     make_model,
@@ -315,7 +316,7 @@ def model_settings(config: TrainConfig | HfRunConfig) -> dict[str, Any]:
     trunk = without_usual({"trunk": config.raw.get("trunk", {})})["trunk"]
     settings = {**config.raw["model"], **({"trunk": trunk} if trunk else {})}
     if isinstance(config, TrainConfig) and config.extended_from is not None:
-        lengths = [config.extended_from, config.train_len]
+        lengths = [config.extended_from, extended_to(config)]
         settings["trained_with"] = {"extension": config.raw["extension"], "lengths": lengths}
     return settings
 

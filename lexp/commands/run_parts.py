@@ -12,6 +12,7 @@ from lexp.config.settings import LayerConfig, ModelConfig, Node, RunConfig, Trai
 from lexp.config.tasks import is_task
 from lexp.config.trunk import n_kv_heads
 from lexp.data import Corpus
+from lexp.data.reading import Moved, Reading
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import BytesSpec, TokenizerSpec
 from lexp.extension import ByFactor, Extension, Lengths, with_schemes
@@ -222,6 +223,20 @@ def with_extension(model: Transformer, config: TrainConfig) -> Transformer:
     return with_schemes(model, extended_schemes(config, model.schemes, model.attending))
 
 
+def extended_to(config: TrainConfig) -> int:
+    """Return the length in tokens that a run's extension is made for.
+
+    That of its windows, or of the longer text whose positions its reading gives them (PoSE).
+    """
+    reading = config.reading.build(Reading, "reading")
+    if not isinstance(reading, Moved):
+        return config.train_len
+    try:
+        return reading.target(config.train_len)
+    except ValueError as error:
+        raise ConfigError(f"reading: {error}") from None
+
+
 def extended_schemes(
     config: RunConfig, schemes: list[Position], attending: list[bool]
 ) -> list[Position]:
@@ -233,7 +248,8 @@ def extended_schemes(
         return schemes
     (key,), extension = config.extension, make_extension(config)
     assert isinstance(extension, ByFactor), "checked where training starts"
-    lengths = Lengths(config.extended_from, config.train_len, config.train_len)
+    longest = extended_to(config)
+    lengths = Lengths(config.extended_from, longest, longest)
     try:
         return extension.extend_schemes(schemes, attending, training_pattern(config), lengths)
     except NotDefined as error:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lexp.commands.run_parts import (
+    extended_to,
     make_extension,
     make_unextended,
     mixer_notes,
@@ -73,9 +74,9 @@ def extended(settings: TrainConfig, source: Source | None) -> TrainConfig:
             "same model"
         )
     first = config.extended_from or config.train_len
-    if settings.train_len <= first:
+    if (longest := extended_to(settings)) <= first:
         raise ConfigError(
-            f"{name}: train_len={settings.train_len} is not longer than the {first} tokens of "
+            f"{name}: train_len={longest} is not longer than the {first} tokens of "
             f"init_from={run.folder}; raise train_len, or leave extension out"
         )
     return replace(settings, extended_from=first)
@@ -86,11 +87,9 @@ def extension_note(settings: TrainConfig) -> list[str]:
     first, extension = settings.extended_from, make_extension(settings)
     if first is None or not isinstance(extension, ByFactor):
         return []
-    factor = extension.factor_for(Lengths(first, settings.train_len, settings.train_len))
-    return [
-        f"extension={extension.name}: from train_len={first} to {settings.train_len} with factor "
-        f"{factor:g}"
-    ]
+    longest = extended_to(settings)
+    factor = extension.factor_for(Lengths(first, longest, longest))
+    return [f"extension={extension.name}: from {first} to {longest} tokens with factor {factor:g}"]
 
 
 def refuse_left_out(settings: TrainConfig, source: Source | None) -> None:

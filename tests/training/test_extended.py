@@ -162,6 +162,21 @@ def test_a_second_stage_goes_on_from_the_first_and_its_length(go_on, source, mod
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-7)
 
 
+def test_under_a_reading_for_longer_texts_the_factor_is_that_of_its_positions(
+    go_on, source, capsys
+):
+    """PoSE (Zhu et al. 2023): windows of the source's length, PI with target_len / length."""
+    config = go_on(source("rope"), "model=rope", "extension=pi", f"train_len={L}", "reading=pose",
+                   f"reading.target_len={LONGER}", "batch_tokens=16", "tokens=16")  # fmt: skip
+    train(config)
+    assert "extension=pi: from 16 to 64 tokens with factor 4\n" in capsys.readouterr().err
+    position = make_model(read_config(Run(folder_of(config))), 256).position
+    one = torch.ones(1, dtype=torch.float64)
+    (factors,) = position.rotary_factors(one, one, 1)[0]
+    wanted = [10000.0 ** (-2 * c / 8) / 4 for c in range(4)]
+    assert factors.angle().tolist() == pytest.approx(wanted)
+
+
 def test_a_run_with_an_extension_resumes_bit_equal(go_on, source, monkeypatch, tmp_path):
     words = ("model=learned", f"model.position.max_len={L}", "extension=pi", "tokens=640")
     whole, broken = (
@@ -203,6 +218,8 @@ def test_the_extension_is_part_of_the_name_and_none_is_not(go_on, source):
         ("rope", ["extension=pi", "model.position.base=500"],
          "which has model.position.base=10000.0, here 500; give the same model"),
         ("rope", ["extension=pi", "model=xpos"], "which has model.name=rope, here xpos; give the"),
+        ("rope", ["extension=pi", "reading=pose", "reading.target_len=32"],
+         "reading: target_len=32 is less than train_len=64"),
         ("nope", ["extension=yarn", "model=nope"],
          "extension=yarn: yarn changes rotary frequencies, NoPE has none"),
     ],
