@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from lexp.attention import layer_pairs, refuse_beyond_flex, refuse_meaningless
 from lexp.commands.load_runs import check_code
@@ -196,10 +197,13 @@ def _train(
     model, start, notes = make_first(settings, tokenizer, device)
     data = {**given.digests, "code": own_code(settings), **start}
     autocast, total = runtime.autocast(precision, device), objective.loss(model)
-    # Windows that grow are longest at the end.
-    widest = given.batches.batch(steps.n_steps - 1 if settings.length_warmup else 0)
-    inputs = [group.shard(tensor.chunk(steps.accumulation)[0]) for tensor in widest.tensors]
-    notes += choose_recomputed(settings, model, total, inputs, autocast)
+
+    def widest() -> list[Tensor]:
+        # Windows that grow are longest at the end.
+        batch = given.batches.batch(steps.n_steps - 1 if settings.length_warmup else 0)
+        return [group.shard(tensor.chunk(steps.accumulation)[0]) for tensor in batch.tensors]
+
+    notes += choose_recomputed(settings, model, total, widest, autocast)
     run = Run(folder)
     if group.is_rank_zero:
         say(*notes)

@@ -17,14 +17,14 @@ def choose_recomputed(
     settings: TrainConfig,
     model: Transformer,
     loss: Callable[..., Tensor],
-    inputs: Sequence[Tensor],
+    make_inputs: Callable[[], Sequence[Tensor]],
     autocast: AbstractContextManager,
 ) -> list[str]:
     """Give the model its number of recomputed layers; return the line that says so.
 
-    inputs: those of one forward pass in training, rows first.
+    make_inputs: returns those of one forward pass in training, rows first.
     """
-    chosen = layers_to_recompute(settings, model, loss, inputs, autocast)
+    chosen = layers_to_recompute(settings, model, loss, make_inputs, autocast)
     model.recompute_layers = chosen
     if not chosen:
         return []
@@ -36,12 +36,13 @@ def layers_to_recompute(
     settings: TrainConfig,
     model: Transformer,
     loss: Callable[..., Tensor],
-    inputs: Sequence[Tensor],
+    make_inputs: Callable[[], Sequence[Tensor]],
     autocast: AbstractContextManager,
 ) -> int:
     """Return recompute_layers=, and for auto the fewest that let a step fit on a CUDA device.
 
-    inputs: those of one forward pass in training, rows first. auto means none on other devices.
+    make_inputs: returns those of one forward pass in training, rows first. auto means none on
+    other devices.
     """
     asked = settings.recompute_layers
     device = next(model.parameters()).device
@@ -50,6 +51,7 @@ def layers_to_recompute(
     if device.type != "cuda":
         return 0
 
+    inputs = make_inputs()
     pattern = training_pattern(settings)
     attend = make_attend(pattern, settings.train_len, model.schemes, device)
 

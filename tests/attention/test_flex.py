@@ -258,7 +258,9 @@ def asked_of(made: list):
 def test_a_run_trains_by_the_kernel_it_asks_for(tiny, device, monkeypatch):
     asked: list = []
     kernels = {"tiles": make_attend, "flex": asked_of(asked)}
-    monkeypatch.setattr("lexp.commands.train.choose_backend", lambda name, device: kernels[name])
+    monkeypatch.setattr(
+        "lexp.commands.train_reading.choose_backend", lambda name, device: kernels[name]
+    )
     losses = {}
     for kernel in kernels:
         config = tiny("model=t5", f"kernel={kernel}", "size.head_dim=16", f"device={device}")

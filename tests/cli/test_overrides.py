@@ -137,8 +137,8 @@ REFUSED = {
     "train train_len=${size}": "train_len=",
     "train train_len=${name}": "train_len=default: expected a whole number",
     "train size=huge": "no size 'huge'; there are medium, ",
-    "train model=": "no model ''; there are alibi, ",
-    "train ~model": "no model given; there are alibi, ",
+    "train model=": "no model ''; there are abacus, ",
+    "train ~model": "no model given; there are abacus, ",
     "train +lr=1": "+lr=1: there is a value already; write lr=1",
     "train ~nokey": "~nokey: there is no such key; leave it out",
     "train ~seed=3": "~seed=3: the value is 0; write ~seed",
@@ -179,7 +179,7 @@ def test_no_class_of_a_library_is_in_a_message(line):
 def test_a_choice_that_is_no_name_is_named_alone(word):
     with pytest.raises(ConfigError) as caught:
         compose_by_hydra("train", "seed=1", word)
-    assert str(caught.value).startswith(f"{word}: expected names of choices; there are alibi, ")
+    assert str(caught.value).startswith(f"{word}: expected names of choices; there are abacus, ")
 
 
 def test_every_key_that_takes_a_path_is_one():

@@ -289,13 +289,14 @@ def test_printed_perplexities_are_those_of_the_published_tables(name):
 def test_parameters_are_counted_as_they_are_made():
     """For every scheme, and for sizes whose head width is not theirs over the number of heads."""
     from lexp.commands.run_parts import make_model
-    from lexp.config.schema import plain
-    from lexp.config.validation import read_train
+    from lexp.config.validation import read_composed_train
 
     for path in sorted((CONF / "model").glob("*.yaml")):
-        settings = read_train(plain(compose(
-            "train", f"model={path.stem}", "size.d_ff=96", "train_len=32",
+        of_task = "task: null" in path.read_text(encoding="utf-8")
+        where = ("dataset=addition", "dataset.task.reverse=true") if of_task else ("train_len=32",)
+        settings = read_composed_train(compose(
+            "train", f"model={path.stem}", "size.d_ff=96", *where,
             "batch_tokens=4096", "size.head_dim=16",
-        )))  # fmt: skip
+        ))  # fmt: skip
         made = sum(p.numel() for p in make_model(settings, 300).parameters())
         assert study_weight.n_parameters(settings, 300) == made, path.stem

@@ -152,7 +152,12 @@ BEFORE = {
     "docs/instruments/zoo.md": ["lexp train model=rope name=zoo"],
 }
 # Values without a default, for tables that name the choice alone.
-NEEDED = {"longrope": "extension.longrope.divisors=[1.0]"}
+OF_A_TASK = ("dataset=addition", "dataset.task.reverse=true")
+NEEDED = {
+    "longrope": ("extension.longrope.divisors=[1.0]",),
+    "abacus": OF_A_TASK,
+    "coupled": OF_A_TASK,
+}
 LISTED = {text for texts in CHECKED.values() for text in texts} | set(ELSEWHERE) | set(FORMS)
 
 
@@ -308,7 +313,8 @@ def check(step: Step, world: World) -> None:
     """Compose a command and check it whole, without doing any work."""
     _, word, *given = shlex.split(step.text, comments=True)
     assert word in TASKS, step
-    given += [NEEDED[name] for one in given for name in re.findall(r"\w+", one) if name in NEEDED]
+    named = [name for one in given for name in re.findall(r"\w+", one) if name in NEEDED]
+    given += [one for name in named for one in NEEDED[name]]
     folder = str(ROOT / "conf")
     if "-m" in given:
         given = ["seed=0" if re.match("'?seed=", one) else one for one in given]  # all alike

@@ -19,6 +19,9 @@ from support.schemes import CPU, MODELS
 
 L, N = 16, 40
 LENGTHS = Lengths(L, N, N)
+# Models whose positions follow from a task, and one with rows of at most L tokens.
+OF_TASKS = ("abacus", "coupled")
+TASK = ("dataset=addition", "dataset.task.reverse=true", "dataset.max_length=4")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,10 @@ def extensions() -> dict[str, Extension]:
 
 def made(run, name: str) -> tuple[Transformer, Pattern]:
     """A model with weights so large that attention is far from uniform, and its pattern."""
-    settings = read_train(plain(OmegaConf.merge(run, {"model": None}, {"model": MODELS[name]})))
+    parts = [{"model": None}, {"model": MODELS[name]}]
+    if name in OF_TASKS:
+        parts += [{"dataset": None}, {"dataset": compose("train", *TASK).dataset}]
+    settings = read_train(plain(OmegaConf.merge(run, *parts)))
     torch.manual_seed(0)
     model = make_model(settings, 50).eval()
     with torch.no_grad():

@@ -17,7 +17,7 @@ from lexp.commands.train import train
 from lexp.data import store
 from lexp.data.reading import Batches
 from lexp.runs import checkpoint, status
-from lexp.training import loop
+from lexp.training import optim
 from support.children import assert_whole, run
 from support.faults.warm import Forked
 from support.forked import lexp, words_for
@@ -54,12 +54,12 @@ def hang():
 
 def not_a_number():
     """The update of the step before leaves weights that are no numbers."""
-    original = loop.learning_rate
+    original = optim.learning_rate
 
     def rate(step, *rest):
         return float("nan") if step == FATAL_STEP - 1 else original(step, *rest)
 
-    loop.learning_rate = rate
+    optim.learning_rate = rate
 
 
 def full_disk():
