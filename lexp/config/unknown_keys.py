@@ -88,7 +88,7 @@ def suggest(
     keys = [key for key in _keys(config) if _is_set_by_hand(key)]
     above, _, last = unknown.rpartition(".")
     if others:
-        meant = [] if above else _meant(last, keys, "")
+        meant = [] if above else _called(last, keys, "")
         guess = f"; did you mean {_joined(meant, comments)}?" if meant else ";"
         listed = " and ".join(filter(None, [", ".join(others[:-1]), others[-1]]))
         return f"no key {unknown!r}{guess} {unknown.partition('.')[0]} is a key of lexp {listed}"
@@ -121,20 +121,23 @@ def _choices_with(key: str) -> list[str]:
 
 
 def _meant(word: str, keys: list[str], above: str) -> list[str]:
-    """Return the keys that a word below `above` may stand for, the likeliest first.
+    """Return the keys that a word below `above` may stand for, else those written almost so."""
+    inside = [key.removeprefix(above) for key in keys if key.startswith(above)]
+    almost = difflib.get_close_matches(word, inside, n=3)
+    return _called(word, keys, above) or [f"{above}{key}" for key in almost]
 
-    In order: other tools' words for keys below it, the last part of a longer key there, other
-    tools' words for any key, and keys there that are written almost so.
+
+def _called(word: str, keys: list[str], above: str) -> list[str]:
+    """Return the keys that a word below `above` stands for, the likeliest first, at most three.
+
+    In order: other tools' words for keys below it, the last part of a longer key there, and other
+    tools' words for any key.
     """
     inside, shown = [key for key in keys if key.startswith(above)], _letters(word)
     words = [key for key, said in SYNONYMS.items() if shown in _letters(said).split()]
     called = [key for key in words if key in keys]
     found = [key for key in called if key.startswith(above)]
-    found = found or [key for key in inside if key.rpartition(".")[2] == word] or called
-    if not found:
-        almost = difflib.get_close_matches(word, [key.removeprefix(above) for key in inside], n=3)
-        found = [f"{above}{key}" for key in almost]
-    return found[:3]
+    return (found or [key for key in inside if key.rpartition(".")[2] == word] or called)[:3]
 
 
 def _letters(words: str) -> str:
