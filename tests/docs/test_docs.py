@@ -60,6 +60,7 @@ CHECKED = {
         "lexp train dataset=addition dataset.task.reverse=true dataset.task.hints=true "
         "model=random_fire",
         "lexp train dataset=copy model=shape",
+        "lexp train dataset=copy model=rope size=nano",
         "lexp train -m dataset=addition model=nope,rope,alibi,t5,fire,tisa,xpos 'seed=range(5)'",
         "lexp eval 'lengths=[5,10,20,30,40]'",
         "lexp eval 'lengths=[20,40]' 'attention=[full,blockwise]' 'extension=[none,log_n]'",
