@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from lexp.commands.eval_workers import Progress, choose_workers, events_of
+from lexp.commands.eval_workers import choose_workers, events_of, ready_results
 from lexp.commands.load_runs import RunWithData
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import count_checkpoints
@@ -40,16 +40,11 @@ def evaluate_tasks(
     n_workers = choose_workers(plan.config.workers, runs, total)
     with Console("evaluating", total) as console:
         console.say(cost_of_tasks(runs, plan, n_workers))
-        for event in events_of(runs, plan, n_workers):
-            if isinstance(event, LexpError):
-                problems.append(event)
-            elif isinstance(event, Progress):
-                console.advance(event.n_tokens, event.note)
-            else:
-                assert isinstance(event.result, TaskResult), "all runs are of tasks"
-                results.append(event.result)
-                if event.is_new:
-                    append_tasks(study, [event.result])
+        for ready in ready_results(events_of(runs, plan, n_workers), console, problems):
+            assert isinstance(ready.result, TaskResult), "all runs are of tasks"
+            results.append(ready.result)
+            if ready.is_new:
+                append_tasks(study, [ready.result])
     write_tasks(study)
     order = {opened.run.name: n for n, opened in enumerate(runs)}
     return sorted(results, key=lambda result: order[result.run.name])

@@ -35,6 +35,7 @@ from lexp.evaluate import (
     evaluate,
     evaluate_task,
 )
+from lexp.record import Console, NullLogger
 from lexp.results import clean_leftovers
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
@@ -86,6 +87,19 @@ def choose_workers(workers: int | str, runs: Sequence[RunWithData], n_tokens: in
 def events_of(runs: Sequence[RunWithData], plan: EvalPlan, n_workers: int) -> Iterator[Event]:
     """Score runs, in this process or in n_workers others, and yield what happens."""
     return events_here(runs, plan) if n_workers == 1 else events_of_workers(runs, plan, n_workers)
+
+
+def ready_results(
+    events: Iterator[Event], console: Console | NullLogger, problems: list[LexpError]
+) -> Iterator[ResultReady]:
+    """Yield the results among events; progress is shown, what went wrong is added to `problems`."""
+    for event in events:
+        if isinstance(event, LexpError):
+            problems.append(event)
+        elif isinstance(event, Progress):
+            console.advance(event.n_tokens, event.note)
+        else:
+            yield event
 
 
 def events_here(runs: Sequence[RunWithData], plan: EvalPlan) -> Iterator[Event]:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from lexp.commands.eval_cost import print_cost
 from lexp.commands.eval_tasks import cost_of_tasks, evaluate_tasks, publish_tasks
-from lexp.commands.eval_workers import Progress, choose_workers, events_of
+from lexp.commands.eval_workers import choose_workers, events_of, ready_results
 from lexp.commands.load_runs import RunWithData, open_runs, raise_problems
 from lexp.commands.run_plan import EvalPlan, plan_evaluation
 from lexp.commands.select_runs import count_checkpoints
@@ -122,16 +122,11 @@ def _evaluate_all(
         by = f", {n_workers} at once" if n_workers > 1 else ""
         cells = f"{counted(n_cells, 'cell')} of {counted(len(runs), 'run')}"
         console.say(f"{cells}{by}, {total / 1e6:.2f}M tokens to read")
-        for event in events_of(runs, plan, n_workers):
-            if isinstance(event, LexpError):
-                problems.append(event)
-            elif isinstance(event, Progress):
-                console.advance(event.n_tokens, event.note)
-            else:
-                assert isinstance(event.result, EvalResult), "all runs are of texts"
-                results.append(event.result)
-                if event.is_new:
-                    append_results(study, [event.result])
+        for ready in ready_results(events_of(runs, plan, n_workers), console, problems):
+            assert isinstance(ready.result, EvalResult), "all runs are of texts"
+            results.append(ready.result)
+            if ready.is_new:
+                append_results(study, [ready.result])
     write_results(study)
     order = {opened.run.name: n for n, opened in enumerate(runs)}
     return sorted(results, key=lambda result: order[result.run.name])

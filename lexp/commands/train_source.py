@@ -45,7 +45,7 @@ def find_source(settings: TrainConfig) -> Source | None:
 def extended(settings: TrainConfig, source: Source | None) -> TrainConfig:
     """Return settings with the length that the extension starts from.
 
-    Where the source was extended itself, that is the source's own: YaRN's model for s = 32 goes on
+    Where the source was extended itself, that is the source's own: YaRN's model for s = 32 starts
     from the one for s = 16 (Peng et al. 2023). ConfigError for an extension that is not trained
     with, or not with this source or length.
     """

@@ -140,6 +140,8 @@ def test_a_cpu_runs_plain_pytorch_even_where_the_package_is_there(stand_in, monk
 def test_training_begins_by_saying_which_kernel_runs(device, installed, said, monkeypatch):
     monkeypatch.setattr(kernels, "fla_is_installed", lambda: installed)
     monkeypatch.setattr(kernels.importlib.metadata, "version", lambda name: "0.6.0")
+    packages = {"fla": ["fla-core"]}
+    monkeypatch.setattr(kernels.importlib.metadata, "packages_distributions", lambda: packages)
     note = kernels.kernel_note(torch.device(device))
     assert note.startswith(said) and bool(note) is bool(said)
 

@@ -46,6 +46,7 @@ class CREAM(Moved):
         return target
 
     def draw(self, length: int, rng: np.random.Generator) -> Pieces:
+        """Return two ends and a middle, whose place is drawn from a truncated normal."""
         target = self.target(length)
         factor = target // length
         n_end = length // 3 if rng.integers(2) == 0 else SHORT * factor

@@ -65,6 +65,7 @@ class Addition(Task):
             raise ValueError(f"operands={self.operands} (from 2 to {MOST_OPERANDS})")
 
     def sample(self, length: Length, rng: Generator) -> Example:
+        """Return random numbers of at most `length` digits and their sum, in the format."""
         digits = operand_lengths(self, length, self.operands, rng)
         numbers = draw_numbers(digits, rng)
         longest = max(digits)

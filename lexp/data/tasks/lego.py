@@ -30,6 +30,7 @@ class Lego(Task):
     shuffle: bool = False
 
     def sample(self, length: Length, rng: Generator) -> Example:
+        """Return a chain of variables with random names and signs, and the value of one of them."""
         n = self._checked(length)
         names = [VARIABLES[i] for i in rng.permutation(len(VARIABLES))[:n].tolist()]
         signs = draw_word("+-", n, rng)

@@ -36,6 +36,7 @@ class Polynomial(Task):
         check_parts(self.scratchpad)
 
     def sample(self, length: Length, rng: Generator) -> Example:
+        """Return a polynomial of random terms at a random point, and its value modulo 10."""
         n = one_length(self, length)
         x = int(rng.integers(N_POINTS)) - N_POINTS // 2
         terms = rng.integers(N_COEFFICIENTS * N_DEGREES, size=n).tolist()

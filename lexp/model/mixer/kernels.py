@@ -42,8 +42,10 @@ def kernel_note(device: torch.device) -> str:
             "recurrent layers: plain PyTorch; flash-linear-attention is installed, but its "
             f"kernels need a CUDA device, this is {device.type}"
         )
-    version = importlib.metadata.version("fla-core")
-    return f"recurrent layers: kernels of flash-linear-attention (fla-core {version})"
+    # fla-core from the package index, flash-linear-attention from its repository.
+    package = importlib.metadata.packages_distributions()["fla"][0]
+    version = importlib.metadata.version(package)
+    return f"recurrent layers: kernels of flash-linear-attention ({package} {version})"
 
 
 def recur(
