@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from lexp.attention import make_attend
-from lexp.commands.run_parts import training_pattern
+from lexp.commands.run_parts import choose_backend, training_pattern
 from lexp.config.settings import TrainConfig
 from lexp.model.transformer import Transformer
 from lexp.training.recompute import fewest_recomputed, measure_memory
@@ -53,6 +52,7 @@ def layers_to_recompute(
 
     inputs = make_inputs()
     pattern = training_pattern(settings)
+    make_attend = choose_backend(settings.kernel, device)
     attend = make_attend(pattern, settings.train_len, model.schemes, device)
 
     def forward(n_rows: int) -> Tensor:
