@@ -88,9 +88,9 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
             axes.fill_between(xs, lows, highs, color=style["color"], alpha=faint, linewidth=0)
     for x, label in chart.marks:
         axes.axvline(x, color="0.6", linewidth=1, zorder=0)
-        axes.annotate(
-            label, (x, 1), (3, -3), xycoords=("data", "axes fraction"),
-            textcoords="offset points", va="top", fontsize=8, color="0.4",
+        axes.annotate(  # above the frame, where no curve is
+            label, (x, 1), (0, 4), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", va="bottom", fontsize=8, color="0.4",
         )  # fmt: skip
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
     # Above everything: a legend stands below it.
@@ -98,7 +98,8 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
     figure.suptitle(title, x=0.02, ha="left", fontsize=11)
     if chart.label:
         axes.annotate(
-            chart.label, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points",
+            chart.label, (0, 1), (0, 18 if chart.marks else 6), xycoords="axes fraction",
+            textcoords="offset points",
             fontsize=8, color="0.4",
         )  # fmt: skip
     axes.set_axisbelow(True)

@@ -156,6 +156,7 @@ def lengths_of(series: TaskSeries) -> list[int]:
 def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table:
     """Make a row per (variant, method), a column per problem length, of one task.
 
+    What a row says stands before the lengths: on a narrow screen the last of them are out of sight.
     Pairs of lengths are not in it: see lexp.report.task_grid.
     """
     all_series = make_task_series([r for r in results if not r.second_length], notes)
@@ -170,13 +171,13 @@ def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table
                 TableCell(series.name),
                 TableCell(series.row_method),
                 _learned_cell(states),
-                *[_cell(series, length) for length in lengths],
                 TableCell(str(reach(series) or "-")),
+                *[_cell(series, length) for length in lengths],
             )
         )
     heads = [f"{n} (trained)" if longest == {n} else str(n) for n in lengths]
     title = f"{results[0].task.label}: exact match in % by problem length"
-    names = ("model", "method", "learned", *heads, "reach")
+    names = ("model", "method", "learned", "reach", *heads)
     return Table(title, names, tuple(rows), 2, _reasons(results))
 
 

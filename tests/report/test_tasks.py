@@ -42,16 +42,16 @@ def cells(table) -> dict[str, list[str]]:
 def test_a_cell_is_the_median_seed_the_best_one_and_how_many_hold():
     table = task_table(BIMODAL, NOTES)
     assert table.heads == (
-        "model", "method", "learned", "10", "20 (trained)", "40", "80", "reach",
+        "model", "method", "learned", "reach", "10", "20 (trained)", "40", "80",
     )  # fmt: skip
     rows = cells(table)
-    assert rows["alibi"][4:] == ["95.0 (100; 2/3)", "2.0 (90.0; 1/3)", "40"]
-    assert rows["rope"][1:4] == ["3 of 3", "100 (100; 3/3)", "98.0 (100; 3/3)"]
-    assert rows["rope"][-1] == "20"
+    assert rows["alibi"][2] == "40"
+    assert rows["alibi"][5:] == ["95.0 (100; 2/3)", "2.0 (90.0; 1/3)"]
+    assert rows["rope"][1:5] == ["3 of 3", "20", "100 (100; 3/3)", "98.0 (100; 3/3)"]
     # Learned: the mean of the lengths up to 20, at least 95 %; FIRE's third seed alone has it.
-    assert rows["fire"][1] == "1 of 3" and rows["fire"][-1] == "-"
+    assert rows["fire"][1:3] == ["1 of 3", "-"]
     styles = {row[0].text: [cell.style for cell in row] for row in table.rows}
-    assert styles["fire"][2] == "failed" and styles["alibi"][5] == "best"
+    assert styles["fire"][2] == "failed" and styles["alibi"][6] == "best"
 
 
 def test_the_report_of_tasks_goes_on_with_an_analysis_at_their_lengths():
@@ -67,7 +67,7 @@ def test_the_report_of_tasks_goes_on_with_an_analysis_at_their_lengths():
 
 def test_one_seed_is_shown_as_it_is_and_never_rounded_to_all_or_nothing():
     table = task_table(study(rope={20: (0.9999,), 40: (0.0001,), 80: (0.0,)}), NOTES)
-    assert cells(table)["rope"] == ["full", "yes", "99.9", "0.1", "0", "20"]
+    assert cells(table)["rope"] == ["full", "yes", "20", "99.9", "0.1", "0"]
 
 
 def test_no_sentence_says_how_far_a_model_goes_that_has_not_learned():
@@ -126,7 +126,7 @@ def test_failures_are_shown_and_give_no_median():
     results = study(rope={20: (1.0, 1.0), 40: (0.95, 0.96)})
     results[-1] = result("rope", 1, 40, math.nan, status="out of memory", reason="too long")
     rows = cells(task_table(results, NOTES))["rope"]
-    assert rows[-2:] == ["OOM 1/2", "20"]
+    assert (rows[2], rows[-1]) == ("20", "OOM 1/2")
     assert task_table(results, NOTES).notes == ("OOM (rope): too long.",)
     points = task_chart(results, NOTES).curves[0].points
     assert points[0].y == 100 and math.isnan(points[1].y)
@@ -149,6 +149,19 @@ def test_the_axis_has_all_shares_and_one_good_seed_is_not_cut_off():
         figure = chart_figure(chart, CurveStyles.of([chart]))
         assert figure.axes[0].get_ylim() == pytest.approx((-4, 104))
         pyplot.close(figure)
+
+
+def test_what_a_picture_says_of_the_trained_length_is_above_all_curves():
+    chart = replace(
+        task_chart(BIMODAL, NOTES), label="a protocol", marks=((10.0, "trained to 10"),)
+    )
+    figure = chart_figure(chart, CurveStyles.of([chart]))
+    (axes_of_chart,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes_of_chart.texts
+             if text.get_text() in ("trained to 10", "a protocol")]  # fmt: skip
+    assert len(boxes) == 2 and not boxes[0].overlaps(boxes[1])
+    assert all(box.y0 >= axes_of_chart.bbox.y1 for box in boxes)
+    pyplot.close(figure)
 
 
 def pairs(model, seed, shares) -> list[TaskResult]:
@@ -183,8 +196,8 @@ def test_pairs_of_lengths_are_a_map_of_median_seeds_with_the_trained_square_fram
         "model",
         "method",
         "learned",
-        "20 (trained)",
         "reach",
+        "20 (trained)",
     )
     assert [point.x for point in task_chart(results, NOTES).curves[0].points] == [20]
     assert task_answer(results, NOTES) == task_answer(results[:3], NOTES)
