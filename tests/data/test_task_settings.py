@@ -20,6 +20,7 @@ from lexp.data.tasks.modular_addition import ModularAddition
 from lexp.data.tasks.modular_arithmetic import ModularArithmetic
 from lexp.data.tasks.mqar import AssociativeRecall
 from lexp.data.tasks.multiplication import Multiplication
+from lexp.data.tasks.parity import Parity
 from lexp.data.tasks.path_star import PathStar
 from lexp.data.tasks.reverse import Reverse
 from lexp.data.tasks.scan import Scan
@@ -30,7 +31,7 @@ from support import ROOT
 from support.config import compose
 from support.task_cases import SOLVED, TASKS
 
-each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
+each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.label)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,18 @@ each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
             "scratchpad=co i .some of icovr in this order, or empty for none.",
         ),
         (lambda: SumMod10("vo"), "scratchpad=vo .some of icovr in this order, or empty for none."),
+        (lambda: Parity("yes"), "scratchpad=yes .some of icovr in this order, or empty for none."),
+        (
+            lambda: Sort(scratchpad="icovr"),
+            "scratchpad=icovr .some of icor in this order, or empty for none.",
+        ),
+        (lambda: Lego(False, "v"), "scratchpad=v .some of icor in this order, or empty for none."),
+        (
+            lambda: Addition(reverse=True, scratchpad="c"),
+            "scratchpad=c with operands=2, reverse=True, pad=False, hints=False .its steps are .*"
+            "leave scratchpad or the others out.",
+        ),
+        (lambda: Addition(operands=3, scratchpad="c"), "scratchpad=c with operands=3, .*"),
         (lambda: Lookup(-1), r"tables_seed=-1 \(at least 0\)"),
     ],
 )
@@ -79,6 +92,16 @@ DATASETS = [
     (Lego(), {"max_length": 53}, "lego: length=53 (at most 52 variables)"),
     (PathStar(), {"max_length": 30}, "path_star: length=22 with arms=3 (at most 21: there are 62"),
     (AssociativeRecall(), {"max_length": 53}, "mqar: length=53 with key_letters=1 (at most 52"),
+    (
+        Sort(scratchpad="c"),
+        {"max_length": 4001},
+        "sort: length=4001 with scratchpad=c (at most 4000)",
+    ),
+    (
+        Parity("c"),
+        {"prime_length": 5000},
+        "parity: length=5000 with scratchpad=c (at most 4000)",
+    ),
     (Scan(), {"max_length": 24}, "scan: no command has 23 actions (but 1, 2, 3"),
 ]
 
@@ -95,6 +118,16 @@ def test_no_endless_problem_is_asked(task):
         with pytest.raises(ValueError, match=r"length=(3x)?1000000000 \(at most \d+\)$"):
             held_out_examples(task, length, 1, 0)
     assert len(task.sample(task.longest, np.random.default_rng(0)).prompt) > task.longest
+
+
+@pytest.mark.parametrize("kind", [Addition, Sort, Lego], ids=lambda kind: kind.__name__)
+def test_the_same_problems_are_tested_with_and_without_a_scratchpad(kind):
+    plain, stepwise = kind(), kind(scratchpad="io")
+    pairs = [held_out_examples(task, 6, 20, 0) for task in (plain, stepwise)]
+    for without, steps in zip(*pairs, strict=True):
+        assert without.prompt == steps.prompt
+        assert steps.answer.endswith(f"|{without.answer}")
+    assert TaskDataset(plain).fingerprint() != TaskDataset(stepwise).fingerprint()
 
 
 @each_task

@@ -39,9 +39,9 @@ LENGTHS = (1, 2, 3, 4, 8, 21)
 N = 60
 OF_TWO = [pair for pair in SOLVED if pair[0].n_lengths == 2]
 each_solved = pytest.mark.parametrize(
-    ("task", "solve"), SOLVED, ids=[repr(task) for task, _ in SOLVED]
+    ("task", "solve"), SOLVED, ids=[task.label for task, _ in SOLVED]
 )
-each_task = pytest.mark.parametrize("task", TASKS, ids=repr)
+each_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.label)
 
 
 @cache
@@ -75,7 +75,7 @@ def test_answers_are_right_and_problems_have_the_length_they_are_drawn_with(task
 @pytest.mark.parametrize(
     ("task", "solve"),
     OF_TWO,
-    ids=[repr(task) for task, _ in OF_TWO],
+    ids=[task.label for task, _ in OF_TWO],
 )
 def test_two_lengths_are_those_of_the_operands_in_order(task, solve, lengths):
     if getattr(task, "operands", 2) != 2:
@@ -91,7 +91,9 @@ def test_two_lengths_are_those_of_the_operands_in_order(task, solve, lengths):
 
 
 @pytest.mark.parametrize(
-    "task", [task for task, _ in OF_TWO if getattr(task, "operands", 2) == 2], ids=repr
+    "task",
+    [task for task, _ in OF_TWO if getattr(task, "operands", 2) == 2],
+    ids=lambda task: task.label,
 )
 def test_some_row_of_two_lengths_is_as_long_as_the_longest(task):
     for lengths in ((1, 2), (2, 1)):

@@ -60,6 +60,17 @@ def coupled_sum(text: str, is_reversed: bool, s: int = 1) -> list[int]:
     return ids + of_number(answer)
 
 
+def coupled_product(text: str, s: int = 1) -> list[int]:
+    """The code's multiplication with reverse_input and reverse_output: a ruler for each number.
+
+    It lays range(s, ...) along each number, whose first place is taken by the sign before it.
+    """
+    ids: list[int] = []
+    for number in text.replace("=", "*").split("*"):
+        ids.extend(range(s, s + len(number) + 1))
+    return ids[1:]
+
+
 def coupled_copy(text: str, s: int = 1) -> list[int]:
     """The code's copy: = has s, and letter n of both words s + n."""
     word = text.partition("=")[0]
@@ -91,6 +102,8 @@ RULES = [
     (Coupled, Addition(reverse=True, pad=True), REVERSED),
     (Coupled, Addition(pad=True), PADDED),
     (Coupled, Addition(operands=10, pad=True), PADDED),
+    (Coupled, Multiplication(reverse=True), coupled_product),
+    (Coupled, Multiplication(reverse=True, pad=True), coupled_product),
     (Coupled, CopyWord(), coupled_copy),
     (Coupled, Reverse(), coupled_reversal),
     (Coupled, Parity(scratchpad=True), coupled_parity),
@@ -216,7 +229,8 @@ def test_it_is_one_of_several_schemes():
 
 COUPLED_FOR = (
     "; they are defined for addition with reverse=true or pad=true, without hints and with up to "
-    "10 operands, copy with times=1, reverse without then_copy, and parity with scratchpad=true"
+    "10 operands, multiplication with reverse=true and without modulus, copy with times=1, reverse "
+    "without then_copy, and parity with scratchpad=true"
 )
 REVERSE_IT = "; use a task of numbers with reverse=true and without hints"
 
@@ -233,6 +247,13 @@ REVERSE_IT = "; use a task of numbers with reverse=true and without hints"
         (["model=coupled"], "coupled: addition has no coupled positions" + COUPLED_FOR),
         (["model=coupled", "dataset.task.pad=true", "dataset.task.operands=11"],
          "coupled: addition-operands=11-pad has no coupled positions" + COUPLED_FOR),
+        (["model=coupled", "dataset=parity", "dataset.task.scratchpad=icovr"],
+         "coupled: parity-scratchpad=icovr has no coupled positions" + COUPLED_FOR),
+        (["model=coupled", "dataset=multiplication", "dataset.task.pad=true"],
+         "coupled: multiplication-pad has no coupled positions" + COUPLED_FOR),
+        (["model=coupled", "dataset=multiplication", "dataset.task.reverse=true",
+          "dataset.task.modulus=101"],
+         "coupled: multiplication-reverse-modulus=101 has no coupled positions" + COUPLED_FOR),
         (["model=coupled", "dataset=sort"],
          "coupled: sort has no coupled positions" + COUPLED_FOR),
     ],

@@ -33,6 +33,10 @@ SOLVED: list[tuple[Task, oracles.Solve]] = [
     (Addition(pad=True), oracles.padded_addition),
     (Addition(pad=True, reverse=True), partial(oracles.padded_addition, backwards=True)),
     (Addition(operands=3), oracles.addition),
+    *[
+        (Addition(scratchpad=parts), partial(oracles.addition_steps, parts=parts))
+        for parts in ("iov", "cr", "icovr")
+    ],
     (Addition(operands=12, pad=True), oracles.padded_addition),
     (Addition(hints=True), hinted),
     (Addition(hints=True, reverse=True), partial(hinted, backwards=True)),
@@ -54,6 +58,8 @@ SOLVED: list[tuple[Task, oracles.Solve]] = [
     (Reverse(then_copy=True), partial(oracles.reverse, then_copy=True)),
     (Sort(), oracles.sort_symbols),
     (Sort(digits=2), oracles.sort_numbers),
+    (Sort(scratchpad="icor"), partial(oracles.sort_steps, parts="icor", comma="")),
+    (Sort(digits=2, scratchpad="ir"), partial(oracles.sort_steps, parts="ir", comma=",")),
     (SumMod10(), oracles.sum_mod10),
     *[
         (SumMod10(parts), partial(oracles.sum_mod10_steps, parts=parts))
@@ -61,6 +67,7 @@ SOLVED: list[tuple[Task, oracles.Solve]] = [
     ],
     (Parity(), oracles.parity),
     (Parity(scratchpad=True), oracles.parities),
+    (Parity(scratchpad="icovr"), partial(oracles.parity_steps, parts="icovr")),
     (Polynomial(), oracles.polynomial),
     *[
         (Polynomial(parts), partial(oracles.polynomial_steps, parts=parts))
@@ -68,6 +75,10 @@ SOLVED: list[tuple[Task, oracles.Solve]] = [
     ],
     (Lego(), oracles.lego),
     (Lego(shuffle=True), oracles.lego),
+    *[
+        (Lego(shuffle, parts), partial(oracles.lego_steps, parts=parts))
+        for shuffle, parts in ((False, "icor"), (True, "cr"))
+    ],
     (PathStar(), partial(oracles.path_star, arms=3)),
     (PathStar(arms=2), partial(oracles.path_star, arms=2)),
     (EvenPairs(), oracles.even_pairs),

@@ -215,6 +215,52 @@ def polynomial_steps(prompt: str, parts: str) -> tuple[str, int]:
     return "#".join(lines) + "|" + answer, n
 
 
+def parity_steps(prompt: str, parts: str) -> tuple[str, int]:
+    """Write Kazemnejad et al.'s steps from the prompt, the parity of each beginning anew."""
+    bits = prompt.removesuffix("=")
+    lines = []
+    for n in range(len(bits)):
+        before = parity(f"{bits[:n]}=")[0] if n else "0"
+        now = parity(f"{bits[: n + 1]}=")[0]
+        line = {"i": f">{bits[n]}", "c": f":{bits[n]}^{before}", "o": f";{now}", "v": f"[{now}]"}
+        lines.append("".join({**line, "r": f"~{bits[n + 1 :]}"}[part] for part in parts))
+    return "#".join(lines) + "|" + parity(prompt)[0], len(bits)
+
+
+def addition_steps(prompt: str, parts: str) -> tuple[str, tuple[int, ...]]:
+    """Write Kazemnejad et al.'s steps from the prompt, a column at a time by division."""
+    answer, lengths = addition(prompt)
+    a, b = (int(text) for text in re.findall(r"\d+", prompt))
+    lines = []
+    for column in range(len(answer)):
+        unit = 10**column
+        x, y = a // unit % 10, b // unit % 10
+        carry = (a % unit + b % unit) // unit
+        total = x + y + carry
+        line = {"i": f">{x},{y}", "c": f":{x}+{y}+{carry},{x + y:02d}+{carry},{total:02d}"}
+        line |= {"o": f";{answer[-1 - column]}", "v": f"[{total // 10}]", "r": "~+"}
+        if column + 1 < max(lengths):  # what is left has digits
+            line["r"] = f"~{a // unit // 10}+{b // unit // 10}"
+        lines.append("".join(line[part] for part in parts))
+    return "#".join(lines) + "|" + answer, lengths
+
+
+def sort_steps(prompt: str, parts: str, comma: str) -> tuple[str, int]:
+    """Write Kazemnejad et al.'s steps from the prompt: exchange the first with the least."""
+    answer, n = sort_numbers(prompt) if comma else sort_symbols(prompt)
+    whole = prompt.removesuffix("=")
+    items = whole.split(comma) if comma else list(whole)
+    lines = []
+    for at, wanted in enumerate(answer.split(comma) if comma else answer):
+        first = items[at]
+        where = items.index(wanted, at)
+        items[at], items[where] = wanted, first
+        line = {"i": f">{first}", "c": ":min", "o": f";{wanted}"}
+        line["r"] = "~" + comma.join(items[at + 1 :])
+        lines.append("".join(line[part] for part in parts))
+    return "#".join(lines) + "|" + answer, n
+
+
 def lego(prompt: str) -> tuple[str, int]:
     """Put in what is known until all variables are; the length is the number of variables."""
     clauses = prompt[:-1].split(";")
@@ -233,6 +279,26 @@ def lego(prompt: str) -> tuple[str, int]:
     half = len(names) / 2
     assert places.index(asked) >= half, "a variable of the first half"
     return f"{known[asked]:+}", len(names)
+
+
+def lego_steps(prompt: str, parts: str) -> tuple[str, int]:
+    """Write Kazemnejad et al.'s steps from the prompt, each value an answer of its own."""
+    answer, n = lego(prompt)
+    *clauses, asked = prompt.removesuffix("=").split(";")
+    chain = [next(clause for clause in clauses if clause[0] == asked)]
+    while chain[0][-1] != "1":
+        chain.insert(0, next(clause for clause in clauses if clause[0] == chain[0][-1]))
+    lines, value = [], 0
+    for n_done, clause in enumerate(chain):
+        name, sign, before = clause[0], clause[2], clause[3]
+        line = {"i": f">{name}", "c": ":"}
+        if n_done:
+            line["c"] = f":{sign}{before},{sign}{value:+d}"
+        value = int(f"{sign}1") * (value if n_done else 1)
+        left = [text.replace("=", "") for text in clauses if text not in chain[: n_done + 1]]
+        line |= {"o": f";{value:+d}", "r": "~" + ",".join(left)}
+        lines.append("".join(line[part] for part in parts))
+    return "#".join(lines) + "|" + answer, n
 
 
 def path_star(prompt: str, arms: int) -> tuple[str, int]:

@@ -11,6 +11,11 @@ each length of the longest operand is drawn as often.
 Length n: one operand, each as likely, has n digits, every other one 1 to n digits, each number of
 digits as likely, then each number of so many digits as likely. A length (n, m): exactly n and m.
 
+The scratchpad of Kazemnejad et al. (addition_instance_processor.py) adds columns from the last to
+the first: the two digits, their sum with the carry in three forms (theirs have the word carry and
+the remainder by ten besides), its last digit, the carry, and what is left of the numbers; a carry
+out of the first column has a step of its own.
+
 | fields | problem | answer |
 | --- | --- | --- |
 | none | `57+8=` | `65` |
@@ -19,9 +24,12 @@ digits as likely, then each number of so many digits as likely. A length (n, m):
 | hints | `b5c7+c8=` | `b6c5` |
 | reverse, hints | `a7b5+a8=` | `a5b6` |
 | operands: 3 | `57+8+3=` | `68` |
+| scratchpad: iov | `57+8=` | `>7,8;5[1]#>5,0;6[0]|65` |
+| scratchpad: cr | `57+8=` | `:7+8+0,15+0,15~5+0#:5+0+1,05+1,06~+|65` |
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from numpy.random import Generator
@@ -36,6 +44,7 @@ from lexp.data.tasks.draw import (
     one_length,
     operand_lengths,
 )
+from lexp.data.tasks.scratchpad import Step, check_parts, n_chars, with_steps
 
 MOST_OPERANDS = 100
 # Hints are printable characters that occur nowhere else in a problem.
@@ -49,7 +58,8 @@ class Addition(Task):
     reverse: all numbers with their last digit first. pad: zeros in front (behind if reversed) of
     operands, to the longest, and of the answer, to the largest sum. hints: a character before each
     digit, the same for the same place in all numbers; those of a problem follow each other in
-    `HINTS` from left to right, and the first is drawn.
+    `HINTS` from left to right, and the first is drawn. scratchpad: parts of the steps that the
+    answer begins with, some of icovr; empty for none.
     """
 
     name: ClassVar[str] = "addition"
@@ -59,10 +69,19 @@ class Addition(Task):
     reverse: bool = False
     pad: bool = False
     hints: bool = False
+    scratchpad: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not 2 <= self.operands <= MOST_OPERANDS:
             raise ValueError(f"operands={self.operands} (from 2 to {MOST_OPERANDS})")
+        check_parts(self.scratchpad)
+        is_plain = self.operands == 2 and not (self.reverse or self.pad or self.hints)
+        if self.scratchpad and not is_plain:
+            raise ValueError(
+                f"scratchpad={self.scratchpad} with operands={self.operands}, "
+                f"reverse={self.reverse}, pad={self.pad}, hints={self.hints} (its steps are those "
+                "of two numbers as they are written; leave scratchpad or the others out)"
+            )
 
     def sample(self, length: Length, rng: Generator) -> Example:
         """Return random numbers of at most `length` digits and their sum, in the format."""
@@ -73,6 +92,7 @@ class Addition(Task):
         texts = [str(number) for number in numbers]
         answer = str(sum(numbers))
         asked = "+".join(sorted(texts))
+        answer = with_steps(_steps(texts), self.scratchpad, answer)
         if self.pad:
             texts = [text.zfill(longest) for text in texts]
             answer = answer.zfill(n_sum)
@@ -88,6 +108,8 @@ class Addition(Task):
 
     def longest_row(self, length: int) -> int:
         longest = one_length(self, length)
+        if self.scratchpad:
+            return self.longest_pair(longest, longest)
         n_digits = self.operands * longest + self._sum_digits(longest)
         if self.hints:
             self._n_starts(longest)
@@ -99,7 +121,8 @@ class Addition(Task):
         if self.pad:
             return self.longest_row(longest)
         n_digits = first + second + len(str(10**first + 10**second - 2))
-        return n_digits * (2 if self.hints else 1) + 2
+        steps = _steps_chars(first, second, self.scratchpad)
+        return n_digits * (2 if self.hints else 1) + 2 + steps
 
     def n_problems(self, length: int) -> float:
         if self.hints:
@@ -124,3 +147,33 @@ class Addition(Task):
         """Return a number with its hints; `places` are those of the largest sum, left to right."""
         own = places if self.reverse else places[len(places) - len(text) :]
         return "".join(map("".join, zip(own, text, strict=False)))
+
+
+def _steps(texts: list[str]) -> Iterator[Step]:
+    """Yield the steps of adding two numbers by columns, from the last to the first."""
+    width = max(map(len, texts))
+    first, second = (text.zfill(width + 1) for text in texts)
+    carry = 0
+    for place in range(width, -1, -1):
+        if place == 0 and carry == 0:
+            return
+        digits = f"{first[place]}+{second[place]}"
+        both = int(first[place]) + int(second[place])
+        computation = f"{digits}+{carry},{both:02}+{carry},{both + carry:02}"
+        carry, digit = divmod(both + carry, 10)
+        left = "+".join(_without_zeros(number[1:place]) for number in (first, second))
+        yield Step(digits.replace("+", ","), computation, str(digit), str(carry), left)
+
+
+def _without_zeros(text: str) -> str:
+    """Return a number without zeros in front; no digits for none."""
+    return text.lstrip("0") or text[:1]
+
+
+def _steps_chars(first: int, second: int, parts: str) -> int:
+    """Count the characters of the steps of the largest numbers of so many digits."""
+    width = max(first, second)
+    n = width + 1  # with that of the carry
+    left = sum(max(first - m, 1) + max(second - m, 1) for m in range(1, width))
+    sizes = {"i": 4 * n, "c": 14 * n, "o": 2 * n, "v": 3 * n, "r": 2 * n + left}
+    return n_chars(sizes, n, parts)

@@ -91,7 +91,7 @@ class TaskDataset(Dataset):
             "class": f"{kind.__module__}.{kind.__qualname__}",
             "code": code_digest(kind),
             "version": VERSION,
-            "format": {field.name: getattr(self.task, field.name) for field in fields(self.task)},
+            "format": _format(self.task),
             "training": [self.max_length, self.draw, self.prime_length, self.prime_examples],
         }
         return digest(parts)
@@ -120,6 +120,16 @@ class TaskDataset(Dataset):
             f"{self.task.name} has few problems ({', '.join(counts[:6])}{more}): test examples of "
             "these lengths occur in training"
         ]
+
+
+def _format(task: Task) -> dict[str, object]:
+    """Return a task's values that tell its problems apart.
+
+    Values of fields without a repr count only if they are not the defaults: such a field was added
+    when problems had been drawn without it.
+    """
+    values = [(field, getattr(task, field.name)) for field in fields(task)]
+    return {field.name: value for field, value in values if field.repr or value != field.default}
 
 
 def held_out_examples(task: Task, length: Length, n: int, seed: int) -> list[Example]:

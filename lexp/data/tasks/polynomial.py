@@ -16,7 +16,7 @@ from numpy.random import Generator
 
 from lexp.data.tasks.base import Example, Length, Task
 from lexp.data.tasks.draw import as_count, one_length
-from lexp.data.tasks.scratchpad import Step, check_parts, with_steps
+from lexp.data.tasks.scratchpad import Step, check_parts, n_chars, with_steps
 
 N_COEFFICIENTS, N_DEGREES, N_POINTS = 7, 4, 5
 
@@ -53,10 +53,9 @@ class Polynomial(Task):
 
     def longest_row(self, length: int) -> int:
         # Steps have parts of one size each. Of n steps the m-th has n - m terms to come.
-        parts = {"i": 5 * length, "c": 6 * length, "o": 4 * length, "v": 3 * length,
+        sizes = {"i": 5 * length, "c": 6 * length, "o": 4 * length, "v": 3 * length,
                  "r": length + 2 * length * (length - 1)}  # fmt: skip
-        marks = length if self.scratchpad else 0
-        steps = marks + sum(parts[part] for part in self.scratchpad)
+        steps = n_chars(sizes, length, self.scratchpad)
         return len("x=-2:") + len("-3x3") * length + len("=0") + steps
 
     def n_problems(self, length: int) -> float:

@@ -10,6 +10,7 @@ sections 3 and 5; released code HanseulJo/position-coupling 01dd272, src/data/),
 | task | the problem's tokens | operators, `=` | the answer's tokens |
 | --- | --- | --- | --- |
 | addition, reverse | digit of significance m: s + 1 + m | s | digit of significance m: s + 1 + m |
+| multiplication, reverse | as in addition | s | as in addition |
 | addition, pad | its digit n of L: s + n | s + L + 1 | its digit n of L + 1: s + n - 1 |
 | copy | its letter n: s + n | s | its letter n: s + n |
 | reverse | its letter n of N: s + n - 1 | s + N | its letter n: s + N - n |
@@ -18,7 +19,9 @@ sections 3 and 5; released code HanseulJo/position-coupling 01dd272, src/data/),
 n counts from 1. Their numbers are padded and only the answer is reversed; `reverse` here has all
 numbers reversed and positions as in a mirror. A position depends on the tokens up to it, so that
 an answer is scored in one pass as it would be written. So the positions of unpadded numbers with
-their first digit first are not defined: the end of a number would decide about its beginning.
+their first digit first are not defined: the end of a number would decide about its beginning. Nor
+are those of padded products: the product has twice the digits, so the first digit of a number would
+have a position that depends on how many follow.
 """
 
 from collections.abc import Callable
@@ -30,6 +33,7 @@ from torch.nn.functional import pad
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.base import Task
 from lexp.data.tasks.copy import CopyWord
+from lexp.data.tasks.multiplication import Multiplication
 from lexp.data.tasks.parity import Parity
 from lexp.data.tasks.reverse import Reverse
 
@@ -68,23 +72,26 @@ def _coupling(task: Task) -> Callable[[Tensor], Tensor]:
     """Return the rule of a task; ValueError for a task or a format that has none."""
     if isinstance(task, Addition) and not task.hints and task.operands <= MOST_OPERANDS:
         if task.reverse:
-            return _of_reversed_sums
+            return _of_reversed_numbers
         if task.pad:
             return _of_padded_sums
+    if isinstance(task, Multiplication) and task.reverse and task.modulus is None:
+        return _of_reversed_numbers
     if isinstance(task, CopyWord) and task.times == 1:
         return _of_copies
     if isinstance(task, Reverse) and not task.then_copy:
         return _of_reversals
-    if isinstance(task, Parity) and task.scratchpad:
+    if isinstance(task, Parity) and task.scratchpad is True:
         return _of_running_parities
     raise ValueError(
         f"coupled: {task.label} has no coupled positions; they are defined for addition with "
-        f"reverse=true or pad=true, without hints and with up to {MOST_OPERANDS} operands, copy "
-        "with times=1, reverse without then_copy, and parity with scratchpad=true"
+        f"reverse=true or pad=true, without hints and with up to {MOST_OPERANDS} operands, "
+        "multiplication with reverse=true and without modulus, copy with times=1, reverse without "
+        "then_copy, and parity with scratchpad=true"
     )
 
 
-def _of_reversed_sums(tokens: Tensor) -> Tensor:
+def _of_reversed_numbers(tokens: Tensor) -> Tensor:
     index = index_in_run(_are_digits(tokens))
     return (index + 1).where(index > 0, _are_operators(tokens).long())
 
@@ -131,7 +138,7 @@ def _are_letters(tokens: Tensor) -> Tensor:
 
 
 def _are_operators(tokens: Tensor) -> Tensor:
-    return (tokens == ord("+")) | (tokens == EQUALS)
+    return (tokens == ord("+")) | (tokens == ord("*")) | (tokens == EQUALS)
 
 
 def _follow_equals(tokens: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from lexp.data.tasks.base import Example, Length, Task
 from lexp.data.tasks.draw import DIGITS, as_count, draw_word, one_length
-from lexp.data.tasks.scratchpad import Step, check_parts, with_steps
+from lexp.data.tasks.scratchpad import LONGEST, Step, check_parts, n_chars, with_steps
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SumMod10(Task):
     """
 
     name: ClassVar[str] = "sum_mod10"
-    longest: ClassVar[int] = 4000  # what is to come at each step has 4000^2 characters
+    longest: ClassVar[int] = LONGEST
     scratchpad: str = ""
 
     def __post_init__(self) -> None:
@@ -39,10 +39,9 @@ class SumMod10(Task):
 
     def longest_row(self, length: int) -> int:
         # All problems of a length are equally long. Of n steps the m-th has n - m digits to come.
-        parts = {"i": 2 * length, "c": 4 * length, "o": 3 * length, "v": 3 * length,
+        sizes = {"i": 2 * length, "c": 4 * length, "o": 3 * length, "v": 3 * length,
                  "r": length + (length - 1) ** 2}  # fmt: skip
-        marks = length if self.scratchpad else 0
-        return 2 * length + 1 + marks + sum(parts[part] for part in self.scratchpad)
+        return 2 * length + 1 + n_chars(sizes, length, self.scratchpad)
 
     def n_problems(self, length: int) -> float:
         return as_count(9**length)
