@@ -8,12 +8,19 @@ from lexp.commands.texts import TrainingTexts, text_digests
 from lexp.commands.train_reading import make_reading
 from lexp.config.settings import TrainConfig
 from lexp.data import Store
+from lexp.data.reading import Reading
 from lexp.data.remarks import remarks
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import Bytes, Tokenizer
 from lexp.distributed import SingleProcess
 from lexp.system.errors import DataError
-from lexp.training.batches import BatchSource, GrowingBatches, TaskBatches, TextBatches
+from lexp.training.batches import (
+    BatchSource,
+    GrowingBatches,
+    PackedTaskBatches,
+    TaskBatches,
+    TextBatches,
+)
 from lexp.training.validation import TaskValidation, TextValidation, Validation, validation_spans
 
 
@@ -32,9 +39,9 @@ def open_training_data(
     settings: TrainConfig, texts: TrainingTexts, group: SingleProcess
 ) -> TrainingData:
     """Return what a run is trained on; texts are tokenised at their first use, on rank 0."""
-    if task := make_task(settings.dataset):
-        return _of_task(settings, task)
     reading = make_reading(settings)
+    if task := make_task(settings.dataset):
+        return _of_task(settings, task, _task_batches(settings, task, reading, group))
     named = settings.dataset, settings.tokenizer, settings.cache, reading.needs_end
     corpus, store = group.after_rank_0(lambda: texts.load(*named))
     objective, tokenizer = make_objective(settings), store.tokenizer
@@ -68,12 +75,21 @@ def _of_text(settings: TrainConfig, store: Store) -> TextValidation:
     return TextValidation(objective, tokens, spans, train_len)
 
 
-def _of_task(settings: TrainConfig, task: TaskDataset) -> TrainingData:
-    tokenizer, seed = Bytes(), settings.seed
+def _task_batches(
+    settings: TrainConfig, task: TaskDataset, reading: Reading, group: SingleProcess
+) -> TaskBatches:
+    sizes = task, batch_size(settings), settings.seed, settings.n_steps
+    if reading.within_documents:
+        return PackedTaskBatches(*sizes, n_parts=settings.accumulation * group.size)
+    return TaskBatches(*sizes)
+
+
+def _of_task(settings: TrainConfig, task: TaskDataset, batches: TaskBatches) -> TrainingData:
+    tokenizer = Bytes()
     return TrainingData(
         tokenizer=tokenizer,
-        batches=TaskBatches(task, batch_size(settings), seed, settings.n_steps),
-        validation=TaskValidation.of(task, settings.eval_tokens, seed),
+        batches=batches,
+        validation=TaskValidation.of(task, settings.eval_tokens, settings.seed),
         digests={
             "fingerprint": task.fingerprint(),
             "commit": None,

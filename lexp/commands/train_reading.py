@@ -7,7 +7,7 @@ from lexp.attention import MakeAttend, make_moved
 from lexp.commands.run_parts import choose_backend, make_objective, make_positions
 from lexp.config.settings import TrainConfig
 from lexp.config.tasks import is_task
-from lexp.data.reading import Documents, Moved, Reading
+from lexp.data.reading import Documents, Moved, Packed, Reading
 from lexp.position.compose import least
 from lexp.system.errors import ConfigError
 
@@ -22,10 +22,8 @@ def make_reading(config: TrainConfig) -> Reading:
             f"{what}: is for models that see one side, this run has "
             f"objective={config.objective.name}; use reading=documents, or packed without a mask"
         )
-    if is_task(config.dataset.values) and type(reading) is not Documents:
-        raise ConfigError(
-            f"{name}: is for texts, dataset={config.dataset.name} is a task; leave reading out"
-        )
+    if is_task(config.dataset.values):
+        _refuse_for_task(config, reading)
     if config.length_warmup and (is_task(config.dataset.values) or isinstance(reading, Moved)):
         what = name if isinstance(reading, Moved) else f"dataset={config.dataset.name}, a task,"
         raise ConfigError(
@@ -46,6 +44,17 @@ def training_attention(config: TrainConfig, device: torch.device) -> MakeAttend:
     return choose_backend(config.kernel, device)
 
 
+def _refuse_for_task(config: TrainConfig, reading: Reading) -> None:
+    """Raise ConfigError for a reading by which the problems of a task cannot be read."""
+    if type(reading) is Documents or (isinstance(reading, Packed) and reading.within_documents):
+        return
+    is_packed = isinstance(reading, Packed)
+    raise ConfigError(
+        f"reading={config.reading.name}: is for texts, dataset={config.dataset.name} is a task; "
+        + ("add reading.mask=document, or leave reading out" if is_packed else "leave reading out")
+    )
+
+
 def refuse_with_documents(config: TrainConfig) -> None:
     """Raise ConfigError for what cannot keep attention within documents."""
     where = "reading.mask=document"
@@ -60,10 +69,11 @@ def refuse_with_documents(config: TrainConfig) -> None:
             "compile out"
         )
     for position in make_positions(config):
-        if position.samples_positions:
+        if position.samples_positions or position.reads_tokens:
+            how = "samples positions for" if position.samples_positions else "reads the tokens of"
+            other = "leave reading out" if is_task(config.dataset.values) else "reading.mask=null"
             raise ConfigError(
-                f"{where}: {position.title} samples positions for whole rows; use another model, "
-                "or reading.mask=null"
+                f"{where}: {position.title} {how} whole rows; use another model, or {other}"
             )
 
 

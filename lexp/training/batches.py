@@ -8,7 +8,7 @@ import torch
 
 from lexp.data.reading import Batches
 from lexp.data.tasks.dataset import TaskDataset
-from lexp.data.tasks.rows import make_rows
+from lexp.data.tasks.rows import make_rows, pack_rows
 from lexp.model.chunked_cross_entropy import IGNORED
 from lexp.training.objective import Batch, Objective
 
@@ -109,3 +109,26 @@ class TaskBatches:
         n_problems = self.n_steps * self.batch_size
         task, longest = self.dataset.task, self.dataset.max_length
         return [f"{n_problems} problems of lengths {task.shortest} to {longest}"]
+
+
+@dataclass(frozen=True)
+class PackedTaskBatches(TaskBatches):
+    """The same problems with several in a row, each as if it stood alone.
+
+    Attention is kept within a problem and positions count from its first token, so a step has the
+    loss of the padded rows. n_parts: the rows of a batch are divided into so many equal parts.
+    """
+
+    n_parts: int = 1
+
+    def batch(self, step: int) -> Batch:
+        """Return inputs and targets [B, train_len] of a step, where B is a multiple of n_parts."""
+        examples = self.dataset.training_examples(self.seed, step, self.n_steps, self.batch_size)
+        rows = pack_rows(examples, self.dataset.train_len, self.n_parts)
+        targets = rows.following.masked_fill(~rows.is_answer, IGNORED)
+        return Batch((rows.inputs, targets), int(rows.is_answer.sum()), starts=rows.starts)
+
+    def in_words(self, n_tokens: int) -> list[str]:
+        """Return the number of problems and their lengths, and that they share rows."""
+        first, *lines = super().in_words(n_tokens)
+        return [f"{first}, packed into fewer rows", *lines]

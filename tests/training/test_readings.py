@@ -144,7 +144,7 @@ MASK = ("reading=packed", "reading.mask=document")
         (("reading=padded", "objective=mlm"), "reading=padded: is for models that see one side"),
         (
             ("reading=packed", "dataset=copy"),
-            "reading=packed: is for texts, dataset=copy is a task",
+            "reading=packed: is for texts, dataset=copy is a task; add reading.mask=document",
         ),
         ((*MASK, "objective=mlm"), "reading.mask=document: is for models that see one side"),
         ((*MASK, "kernel=flex"), "reading.mask=document: kernel=flex is compiled for one shape"),

@@ -3,13 +3,14 @@
 import json
 import re
 from collections import Counter
+from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
 from numpy.random import default_rng
 
-from lexp.attention import make_attend
+from lexp.attention import RowLayout, WithinDocuments, fold_documents, make_attend
 from lexp.commands.train import check, train
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.copy import CopyWord
@@ -18,11 +19,11 @@ from lexp.data.tasks.lego import Lego
 from lexp.data.tasks.mqar import AssociativeRecall
 from lexp.data.tasks.parity import Parity
 from lexp.data.tasks.path_star import PathStar
-from lexp.data.tasks.rows import make_rows
+from lexp.data.tasks.rows import first_fit, make_rows
 from lexp.model.chunked_cross_entropy import IGNORED, head_loss
 from lexp.pattern import Full
 from lexp.system.errors import ConfigError
-from lexp.training.batches import TaskBatches
+from lexp.training.batches import PackedTaskBatches, TaskBatches
 from lexp.training.objective import Batch
 from support.config import TINY, compose
 from support.training import interrupt_after, result_of
@@ -115,6 +116,69 @@ def test_the_loss_is_that_of_answers_alone_whatever_stands_beside_a_row(name):
         places = range(len(example.prompt), len(text))
         by_hand -= sum(float(logits[n, t - 1, text[t]]) for t in places)
     assert together == pytest.approx(by_hand, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["rope", "t5", "learned", "gla"])
+def test_problems_that_share_a_row_have_the_loss_and_gradients_of_padded_rows(name):
+    model = model_of(name)
+    dataset = TaskDataset(CopyWord(), max_length=4)  # rows of 3 to 9 characters, train_len 10
+    sizes = dataset, 24, 1, 5
+    padded, packed = TaskBatches(*sizes).batch(2), PackedTaskBatches(*sizes).batch(2)
+    assert len(packed.tensors[0]) < 0.8 * 24 and packed.n_targets == padded.n_targets
+
+    @cache
+    def attend_at(length):
+        return make_attend(Full(), length, model.schemes, torch.device("cpu"))
+
+    documents = fold_documents(packed.starts)
+    layout = RowLayout(documents=documents)
+    losses = [
+        model.loss(*padded.tensors, attend_at(dataset.train_len)),
+        model.loss(*packed.tensors, WithinDocuments(attend_at, documents), layout),
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0)
+    theirs, ours = (torch.autograd.grad(loss, list(model.parameters())) for loss in losses)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_packed_rows_hold_each_problem_once_and_divide_into_equal_parts():
+    dataset = TaskDataset(Addition(), max_length=6)
+    batch = PackedTaskBatches(dataset, 40, seed=1, n_steps=5, n_parts=6).batch(3)
+    (inputs, targets), starts = batch.tensors, batch.starts
+    assert inputs.shape[1] == dataset.train_len and len(inputs) % 6 == 0
+    found = []
+    for row, wanted, begins in zip(*(t.tolist() for t in (inputs, targets, starts)), strict=True):
+        firsts = [n for n, begin in enumerate(begins) if begin]
+        assert firsts[:1] == [0] or (not any(row) and set(wanted) == {IGNORED})
+        for first, end in zip(firsts, [*firsts[1:], len(row)], strict=False):
+            text = bytes(row[first:end]).rstrip(b"\0").decode()
+            prompt, answer = text[: text.index("=") + 1], text[text.index("=") + 1 :]
+            found.append((prompt, answer))
+            ignored = [IGNORED] * (len(prompt) - 1)
+            rest = [IGNORED] * (end - first - len(text))
+            assert wanted[first:end] == [*ignored, *answer.encode(), 0, *rest]
+    drawn = dataset.training_examples(1, 3, 5, 40)
+    assert sorted(found) == sorted((example.prompt, example.answer) for example in drawn)
+    n_characters = sum(example.n_chars for example in drawn)
+    assert len(inputs) <= 6 * (-(-1.1 * n_characters // (6 * dataset.train_len)) + 1)
+    assert first_fit([3, 7, 5, 2, 4], 9) == [[1, 3], [2, 4], [0]]
+    with pytest.raises(ValueError, match="an item of 10, room for 9"):
+        first_fit([10], 9)
+
+
+def test_a_packed_run_of_a_task_has_the_losses_of_a_padded_one(tmp_path, capsys):
+    losses = []
+    words = ("dataset.max_length=12", "batch_tokens=520", "tokens=5200")
+    for more in ([], ["reading=packed", "reading.mask=document", "accumulation=2"]):
+        config = small(tmp_path, *words, *more)
+        train(config)
+        lines = (folder_of_task(config) / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
+    assert len(losses[0]) == 10 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]
+    shown = capsys.readouterr().err
+    assert shown.count("problems of lengths 1 to 12, packed into fewer rows") == 1
 
 
 def test_ignored_rows_give_no_loss_and_no_gradient():
@@ -301,6 +365,16 @@ def test_the_context_length_and_whole_rows_follow_from_the_task():
         (["model=learned", "model.position.max_len=9"],
          "model.position ends at 9 tokens, train_len=10"),
         (["batch_tokens=0"], "not allowed: batch_tokens=0 (at least 1)"),
+        (["reading=packed"], "reading=packed: is for texts, dataset=copy is a task; add "
+                             "reading.mask=document, or leave reading out"),
+        (["reading=padded"],
+         "reading=padded: is for texts, dataset=copy is a task; leave reading out"),
+        (["reading=packed", "reading.mask=document", "model=coupled"],
+         "reading.mask=document: Coupled reads the tokens of whole rows; use another model, or "
+         "leave reading out"),
+        (["reading=packed", "reading.mask=document", "model=random_rope"],
+         "reading.mask=document: RandomPositions(RoPE) samples positions for whole rows; use "
+         "another model, or leave reading out"),
         (["dataset.max_length=30000000"], "dataset: copy: length=30000000 (at most 100000)"),
     ],
 )  # fmt: skip
