@@ -7,6 +7,7 @@ devices. Called `attend(q, k, v, position, x, sampled)`, all return the same val
 """
 
 from lexp.attention.bidirectional import BidirectionalAttention, BidirectionalSizes
+from lexp.attention.cached import CachedAttention
 from lexp.attention.call import Attend, AttentionFunction, AttentionInput, MakeAttend
 from lexp.attention.chunked import Chunked, ChunkSizes
 from lexp.attention.documents import (
@@ -36,6 +37,7 @@ __all__ = [
     "BidirectionalAttention",
     "BidirectionalSizes",
     "BlockSizes",
+    "CachedAttention",
     "ChunkSizes",
     "Chunked",
     "DocumentFold",

@@ -80,31 +80,16 @@ class Chunked(AttentionFunction):
                 *ready, q, k, position, bias, attention_weights, self.n_keys, sampled, self.seq_len,
                 self.pattern.score_scale,
             )  # fmt: skip
-        start = n_scores = 0
-        while start < self.seq_len:
-            end = min(start + self._rows(q, position, start), self.seq_len)
-            with torch.autocast(q.device.type, enabled=False):
-                chunk = make_chunk(layer, self.pattern.branches, start, end)
-            n_scores += chunk.scores.numel()
-            yield chunk
-            start = end
-            if q.device.type == "cpu" and n_scores >= self.sizes.give_back_scores:
-                del chunk
-                give_back()
-                n_scores = 0
-
-    def _rows(self, q: Tensor, position: Position, start: int) -> int:
-        """Return the number of query rows of the chunk that begins at `start`."""
-        sizes = self.sizes
-        first = min(branch.keys(start, start + 1)[0] for branch in self.pattern.branches)
-        n_keys = min(start + sizes.max_rows, self.seq_len) - first
-        most = sizes.max_scores(q.device)
-        fitting = max(sizes.min_rows, most // (q.shape[0] * q.shape[1] * n_keys))
-        return min(sizes.max_rows, fitting, position.max_span or sizes.max_rows)
+        yield from chunks_of(layer, self.pattern, self.sizes)
 
 
 class LayerTensors(NamedTuple):
-    """The tensors that one layer's chunks are cut from: q and k prepared, and as they came in."""
+    """The tensors that one layer's chunks are cut from: q and k prepared, and as they came in.
+
+    n_keys: of each query. first: index of the first query. kept: indices of the keys, ascending;
+    None: all from 0 on. first_input: index of the first input that bias and attention_weights were
+    made from.
+    """
 
     q: Tensor
     k: Tensor
@@ -117,6 +102,18 @@ class LayerTensors(NamedTuple):
     sampled: Tensor | None
     seq_len: int
     score_scale: float
+    first: int = 0
+    kept: tuple[range, ...] | None = None
+    first_input: int = 0
+
+    @property
+    def rows(self) -> range:
+        """Return the indices of the queries."""
+        return range(self.first, self.first + self.q.shape[2])
+
+    def place(self, keys: slice) -> slice:
+        """Return where keys of these indices, all of them kept, are in k."""
+        return keys if self.kept is None else place_of(keys, self.kept)
 
     @property
     def root(self) -> float:
@@ -127,9 +124,43 @@ class LayerTensors(NamedTuple):
         return math.sqrt(self.q_raw.shape[-1]) / self.score_scale
 
 
+def place_of(keys: slice | range, kept: tuple[range, ...]) -> slice:
+    """Return where an unbroken stretch of indices, all of them in kept, is among those in kept."""
+    start = sum(min(r.stop, keys.start) - r.start for r in kept if r.start < keys.start)
+    return slice(start, start + keys.stop - keys.start)
+
+
+def chunks_of(layer: LayerTensors, pattern: Pattern, sizes: ChunkSizes) -> Iterator["QueryChunk"]:
+    """Yield scores and weights of a layer's queries chunk by chunk."""
+    kind = layer.q.device.type
+    start, n_scores = layer.first, 0
+    while start < layer.rows.stop:
+        end = min(start + n_rows(layer, pattern, sizes, start), layer.rows.stop)
+        with torch.autocast(kind, enabled=False):
+            chunk = make_chunk(layer, pattern.branches, start, end)
+        n_scores += chunk.scores.numel()
+        yield chunk
+        start = end
+        if kind == "cpu" and n_scores >= sizes.give_back_scores:
+            del chunk
+            give_back()
+            n_scores = 0
+
+
+def n_rows(layer: LayerTensors, pattern: Pattern, sizes: ChunkSizes, start: int) -> int:
+    """Return the number of query rows of the chunk that begins at `start`."""
+    q, most = layer.q, layer.position.max_span
+    first = min(branch.keys(start, start + 1)[0] for branch in pattern.branches)
+    n_keys = min(start + sizes.max_rows, layer.rows.stop) - first
+    n_scores = q.shape[0] * q.shape[1] * n_keys
+    fitting = max(sizes.min_rows, sizes.max_scores(q.device) // n_scores)
+    return min(sizes.max_rows, fitting, most or sizes.max_rows)
+
+
 class QueryChunk(NamedTuple):
     """Queries start .. start + Q - 1 and the keys that they may see: indices keys [K], in spans.
 
+    spans: where they are among the keys at hand.
     scores [B, H, Q, K]: before softmax, biases added; meaningless where allowed [Q, K] is not.
     weights [B, H, Q, K]: what values are multiplied by, 0 there.
     """
@@ -151,12 +182,13 @@ def make_chunk(
 ) -> QueryChunk:
     """Return the chunk of queries start .. end-1."""
     i = torch.arange(start, end, device=layer.q.device)
+    rows = slice(start - layer.first, end - layer.first)
     candidates = [(branch, slice(*branch.keys(start, end))) for branch in branches]
     nonempty = [(branch, keys) for branch, keys in candidates if keys.start < keys.stop]
     parts_by_span = [
         score_span(layer, branch, slice(start, end), keys) for branch, keys in nonempty
     ]
-    spans = [keys for _, keys in nonempty]
+    spans = [layer.place(keys) for _, keys in nonempty]
     columns = zip(*parts_by_span, strict=True)
     scores, allowed, q_pos, k_pos, j = (
         parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in columns
@@ -165,17 +197,17 @@ def make_chunk(
     pair = Pair(
         b=torch.arange(batch, device=i.device)[:, None, None, None],
         h=torch.arange(n_heads, device=i.device)[:, None, None],
-        i=i[:, None],
-        j=j,
+        i=i[:, None] - layer.first_input,
+        j=j - layer.first_input,
         q_pos=q_pos,
         k_pos=k_pos,
-        n_keys=layer.n_keys[i][:, None],
+        n_keys=layer.n_keys[rows][:, None],
     )
     if layer.bias is not None:
         scores = scores + layer.bias(pair).to(scores.dtype)
     if layer.attention_weights is not None:
         keys = for_each_query(take_spans(layer.k_raw, spans), n_heads)
-        weights = layer.attention_weights(scores, layer.q_raw[:, :, start:end], keys, pair, allowed)
+        weights = layer.attention_weights(scores, layer.q_raw[:, :, rows], keys, pair, allowed)
     else:
         weights = scores.masked_fill(~allowed, -math.inf).softmax(-1)
     return QueryChunk(start, spans, j, scores, allowed, weights)
@@ -188,10 +220,10 @@ def take_spans(x: Tensor, spans: list[slice]) -> Tensor:
 
 
 def score_span(
-    layer: LayerTensors, branch: Branch, rows: slice, keys: slice
+    layer: LayerTensors, branch: Branch, queries: slice, keys: slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return scores [B, H, Q, K]; allowed, q_pos, k_pos [Q, K]; and the key indices [K]."""
-    i, j = (torch.arange(s.start, s.stop, device=layer.q.device) for s in (rows, keys))
+    i, j = (torch.arange(s.start, s.stop, device=layer.q.device) for s in (queries, keys))
     if layer.sampled is not None:
         q_pos, k_pos = layer.sampled[i], layer.sampled[j]
     else:
@@ -206,7 +238,8 @@ def score_span(
         raise NotDefined(
             f"{name} overflows beyond {most} positions, this pattern needs more at once"
         )
-    q, k = layer.q[:, :, rows], layer.k[:, :, keys]
+    rows = slice(queries.start - layer.first, queries.stop - layer.first)
+    q, k = layer.q[:, :, rows], layer.k[:, :, layer.place(keys)]
     factors = layer.position.rotary_factors(q_pos, k_pos, layer.seq_len)
     if factors is not None:
         q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])

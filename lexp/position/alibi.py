@@ -43,6 +43,7 @@ class ALiBi(Position):
     relative = True
     two_sided = True
     by_distance = True
+    reads_inputs = False
 
     def __init__(self, n_heads: int, series: str = "powers"):
         super().__init__()

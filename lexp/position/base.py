@@ -50,6 +50,7 @@ class Position(nn.Module):
     per_layer: bool = False  # every layer has parameters of its own
     reads_indices: bool = False  # Pair.i, j or n_keys are read as positions
     reads_tokens: bool = False  # embed() reads token ids
+    reads_inputs: bool = True  # bias() or attention_weights(), if there are any, read x
     applied_inside: bool = False  # a model's own layers apply it: nothing can move its positions
     n_earlier: int = 0  # inputs before a token that bias() and attention_weights() read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any

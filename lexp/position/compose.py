@@ -32,13 +32,19 @@ MERGED: dict[str, Merge] = {
 # Those that say how something is read are merged over the parts that read it.
 MERGED_OF_READERS: dict[str, Merge] = {"relative": all}
 MERGED_OF_BIASES: dict[str, Merge] = {"by_distance": all, "by_token": all}
+MERGED_OF_SCORES: dict[str, Merge] = {"reads_inputs": any}
 
 
 def take_properties(whole: Position, parts: Sequence[Position]) -> None:
     """Give a scheme the properties that follow from those of its parts."""
     readers = [part for part in parts if part.reads_positions]
     biases = [part for part in parts if part.has_bias]
-    for some, merged in ((parts, MERGED), (readers, MERGED_OF_READERS), (biases, MERGED_OF_BIASES)):
+    scores = [part for part in parts if part.has_bias or part.has_attention_weights]
+    groups = (
+        (parts, MERGED), (readers, MERGED_OF_READERS), (biases, MERGED_OF_BIASES),
+        (scores, MERGED_OF_SCORES),
+    )  # fmt: skip
+    for some, merged in groups:
         for name, merge in merged.items():
             # As the base class has it where no part says anything.
             values = [getattr(part, name) for part in some] or [getattr(Position, name)]

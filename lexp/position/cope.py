@@ -31,6 +31,7 @@ class CoPE(Position):
     """
 
     per_layer = True
+    reads_inputs = False
 
     def __init__(self, head_dim: int, max_pos: int = 64, query: str = "plain"):
         super().__init__()

@@ -32,6 +32,7 @@ class FIRE(Position):
 
     shift_invariant = False
     per_layer = True
+    reads_inputs = False
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class KerpleLog(Position):
     relative = True
     two_sided = True
     by_distance = True
+    reads_inputs = False
     bounds = MappingProxyType({"r1": (LEAST, math.inf), "r2": (LEAST, math.inf)})
 
     def __init__(self, n_heads: int):
@@ -51,6 +52,7 @@ class KerplePower(Position):
     relative = True
     two_sided = True
     by_distance = True
+    reads_inputs = False
     bounds = MappingProxyType({"r1": (LEAST, math.inf), "r2": (LEAST, MOST_POWER)})
 
     def __init__(self, n_heads: int):

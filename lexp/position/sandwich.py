@@ -22,6 +22,7 @@ class Sandwich(Position):
     relative = True
     two_sided = True
     by_distance = True
+    reads_inputs = False
 
     def __init__(self, n_heads: int, dim: int = 128, base: float = 10000.0):
         super().__init__()

@@ -19,6 +19,7 @@ class SinkLogits(Position):
     """A learned logit for each head and layer beside the scores of the keys; it starts at 0."""
 
     per_layer = True
+    reads_inputs = False
 
     def __init__(self, n_heads: int):
         super().__init__()

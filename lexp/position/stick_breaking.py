@@ -26,6 +26,8 @@ class StickBreaking(Position):
     token gets it.
     """
 
+    reads_inputs = False
+
     def __init__(self, remainder: str = "none"):
         super().__init__()
         if remainder not in REMAINDERS:

@@ -21,6 +21,7 @@ class SWAT(RoPE):
 
     by_distance = True
     two_sided = False
+    reads_inputs = False
 
     def __init__(self, head_dim: int, n_heads: int, base: float = 10000.0):
         super().__init__(head_dim, base)

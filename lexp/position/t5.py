@@ -23,6 +23,7 @@ class T5(Position):
 
     relative = True
     by_distance = True
+    reads_inputs = False
 
     def __init__(self, n_heads: int, n_buckets: int = 32, max_distance: int = 128):
         super().__init__()

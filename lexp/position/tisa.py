@@ -26,6 +26,7 @@ class TISA(Position):
     relative = True
     two_sided = True
     by_distance = True
+    reads_inputs = False
 
     def __init__(
         self, n_heads: int, n_kernels: int = 5, fold: bool = False, per_layer: bool = False

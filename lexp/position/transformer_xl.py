@@ -21,6 +21,7 @@ class TransformerXL(Position):
 
     relative = True
     per_layer = True
+    reads_inputs = False
 
     def __init__(self, d_model: int, head_dim: int, n_heads: int):
         super().__init__()

@@ -15,6 +15,7 @@ from lexp.position import (
     DAPE,
     SHAPE,
     ALiBi,
+    FoX,
     Learned,
     NoPE,
     Position,
@@ -26,7 +27,12 @@ from lexp.position import (
     Wrapper,
     XPos,
 )
-from lexp.position.compose import MERGED, MERGED_OF_BIASES, MERGED_OF_READERS
+from lexp.position.compose import (
+    MERGED,
+    MERGED_OF_BIASES,
+    MERGED_OF_READERS,
+    MERGED_OF_SCORES,
+)
 from lexp.position.random_positions import SampledPositions
 from lexp.system.errors import NotDefined
 
@@ -82,7 +88,7 @@ def test_every_wrapper_of_lexp_is_listed_here():
 
 
 def test_every_property_is_merged():
-    assert {*MERGED, *MERGED_OF_READERS, *MERGED_OF_BIASES} == set(NAMES)
+    assert {*MERGED, *MERGED_OF_READERS, *MERGED_OF_BIASES, *MERGED_OF_SCORES} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,6 +120,7 @@ def test_a_sum_has_the_properties_of_its_parts():
     assert both.by_length and both.per_layer and both.n_earlier == 3 and both.max_span == 7
     assert not both.shift_invariant and both.two_sided and both.by_distance and both.relative
     assert not Sum([RoPE(8), NoPE(), DAPE(ALiBi(2), 2)]).two_sided
+    assert not both.reads_inputs and Sum([ALiBi(2), FoX(8, 2)]).reads_inputs
     changed = both.with_parts([Interpolated(RoPE(8), 2.0), Interpolated(Other(2), 2.0)])
     assert changed.max_span == 14 and both.max_span == 7
     assert changed.title == both.title == "RoPE + Other"
