@@ -54,6 +54,7 @@ WORK = {
     "status": ("status", "status"),
     "study": ("study.command", "study"),
     "finetune": ("finetune", "finetune_"),
+    "export": ("export", "export"),
 }
 # Commands that several ranks share; the others would do the same work in one folder.
 SHARED = ("train", "finetune")
@@ -67,9 +68,16 @@ def refuse_early(word: str, config: Any) -> None:
     """
     from lexp.commands.study.file import read_study_file
     from lexp.config import validation
-    from lexp.config.settings import HF, FinetuneConfig, MethodsConfig, ReportConfig, TrainConfig
+    from lexp.config.settings import (
+        HF,
+        ExportConfig,
+        FinetuneConfig,
+        MethodsConfig,
+        ReportConfig,
+        TrainConfig,
+    )
     from lexp.hf.source import find_source
-    from lexp.runs.find import find_runs, finished_run
+    from lexp.runs.find import find_runs, finished_run, folder_to_fill
 
     readers: dict[str, Callable[[Any], Any]] = {
         "train": validation.read_composed_train,
@@ -78,6 +86,7 @@ def refuse_early(word: str, config: Any) -> None:
         "analyze": validation.read_analyze,
         "report": validation.read_report,
         "finetune": validation.read_finetune,
+        "export": validation.read_export,
         "study": read_study_file,
     }
     match readers[word](config) if word in readers else None:
@@ -89,6 +98,9 @@ def refuse_early(word: str, config: Any) -> None:
             finished_run("init_from", folder)
         case FinetuneConfig(run=folder):
             finished_run("run", folder)
+        case ExportConfig(run=folder, to=to):
+            finished_run("run", folder)
+            folder_to_fill("to", to)
 
 
 def _work(word: str, config: Any, **named: Any) -> None:
@@ -145,6 +157,10 @@ def _finetune(config: Any) -> None:
     _work("finetune", config)
 
 
+def _export(config: Any) -> None:
+    _work("export", config)
+
+
 def _check(word: str) -> Callable[[Any], None]:
     """Return the check of a command, imported when it is called."""
 
@@ -164,4 +180,5 @@ TASKS = {
     "status": (_status, _check("status")),
     "study": (_study, _check("study")),
     "finetune": (_finetune, _check("finetune")),
+    "export": (_export, _check("export")),
 }

@@ -62,13 +62,17 @@ COMMANDS = {
         "train a masked language model on a task with labels",
         "lexp finetune task=glue/sst2 run=outputs/default/RUN",
     ),
+    "export": Command(
+        "write a run as a folder that transformers loads, with a model card",
+        "lexp export run=outputs/default/RUN to=my-model",
+    ),
     "list": Command(
         "list every scheme, method, text and task, and which combine", "lexp list yarn kerple_log"
     ),
 }
 
 # Commands that write files: they go on when nobody reads what they print.
-WORKING = ("train", "eval", "probe", "analyze", "report", "study", "finetune")
+WORKING = ("train", "eval", "probe", "analyze", "report", "study", "finetune", "export")
 # Flags by which they print and do no work.
 SHOWING = {"--help", "-h", "--cfg", "-c", "--info", "-i"}
 
@@ -174,7 +178,7 @@ def run(word: str, arguments: list[str]) -> None:
         return
     is_sweep = parse_flags(arguments)[0].multirun
     if is_sweep and word in OF_ONE_STUDY:
-        raise ConfigError(f"lexp {word} takes no -m; repeat the command for each study")
+        raise ConfigError(f"lexp {word} takes no -m; repeat the command for each")
     guard.install()
     register_schemas()
     groups = "model|trunk|size|dataset|tokenizer|reading|extension|objective"

@@ -17,7 +17,8 @@ import numpy as np
 
 from lexp.config.settings import HF, HfRunConfig, MethodsConfig
 from lexp.data import Tokens
-from lexp.data.tokenizer import Subwords, read_subwords
+from lexp.data.byte_vocabulary import byte_json
+from lexp.data.tokenizer import Bytes, Tokenizer, read_subwords, text_digest
 from lexp.hf.config import Described, describe
 from lexp.hf.general import DescribedGeneral
 from lexp.hf.load import fresh_model, load_model, require_transformers
@@ -122,15 +123,19 @@ def _write_config(run: Run, settings: dict[str, Any], tokenizer: str, n_rows: in
     run.__dict__.pop("config", None)  # cached
 
 
-def read_tokenizer(source: Source) -> Subwords:
-    """Return the model's tokenizer; DataError if it is missing."""
+def read_tokenizer(source: Source) -> Tokenizer:
+    """Return the model's tokenizer; DataError if it is missing.
+
+    The bytes that `lexp export` writes are bytes again: numbers then compare with the run's own.
+    """
     path = source.folder / "tokenizer.json"
     if not path.is_file():
         raise DataError(
             f"path={source.path} has no tokenizer.json; transformers writes one: "
             "AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)"
         )
-    return read_subwords(path)
+    vocabulary = read_subwords(path)
+    return Bytes() if vocabulary.digest == text_digest(byte_json()) else vocabulary
 
 
 def refuse_other_ids(run: Run, tokens: Tokens) -> None:

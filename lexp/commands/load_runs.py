@@ -328,9 +328,22 @@ def _trained(
     run, config = opened.run, opened.config
     if isinstance(config, HfRunConfig):
         return trained_external(run, config), config.model.sha256
+    return with_weights(run, config, opened.store.tokenizer, selected)
+
+
+def with_weights(
+    run: Run,
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    selected: checkpoint.Checkpoint | None = None,
+) -> tuple[Transformer, str]:
+    """Return the model of a run of lexp with the weights of a checkpoint, and their digest.
+
+    selected: None for the checkpoint that training ended with.
+    """
     selected = selected or final_checkpoint(run)
     model, missing = runtime.catch_out_of_memory(
-        lambda: make_model(config, opened.store.tokenizer.vocab_size).eval()
+        lambda: make_model(config, tokenizer.vocab_size).eval()
     )
     if model is None:
         raise OutOfMemory(f"{run.name}: a model of the sizes in its config.json: {missing}")

@@ -114,13 +114,13 @@ def path_word(key: str, value: Any) -> list[str]:
     return [f"{key}={value!r} (letters, digits, '.', '_' and '-', at most 100)"]
 
 
-def folder_name(outputs: Any) -> list[str]:
+def folder_name(folder: Any, key: str = "outputs") -> list[str]:
     """Return a problem unless it can be the name of a folder."""
-    if not isinstance(outputs, str) or not outputs.strip():
-        return [f"outputs={outputs!r} (a folder)"]
-    if any("\ud800" <= character <= "\udfff" for character in outputs):
+    if not isinstance(folder, str) or not folder.strip():
+        return [f"{key}={folder!r} (a folder)"]
+    if any("\ud800" <= character <= "\udfff" for character in folder):
         # Checkpoints in it could be written, and not be read.
-        return [f"outputs={outputs} (a name in UTF-8; in a locale without it set PYTHONUTF8=1)"]
+        return [f"{key}={folder} (a name in UTF-8; in a locale without it set PYTHONUTF8=1)"]
     return []
 
 

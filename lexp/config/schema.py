@@ -191,6 +191,16 @@ class FinetuneSchema:
 
 
 @dataclass
+class ExportSchema:
+    """The root config of `lexp export`."""
+
+    extension: Any = MISSING
+    run: str = MISSING
+    to: str = MISSING
+    length: int | None = None
+
+
+@dataclass
 class StudySchema:
     """The root config of `lexp study`; lexp.commands.study.file checks the study file."""
 
@@ -222,6 +232,7 @@ def register_schemas() -> None:
     store.store(name="status_schema", node=StatusSchema)
     store.store(name="study_schema", node=StudySchema)
     store.store(name="finetune_schema", node=FinetuneSchema)
+    store.store(name="export_schema", node=ExportSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

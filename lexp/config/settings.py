@@ -340,6 +340,16 @@ class FinetuneConfig(StudyFolder):
     precision: str
 
 
+@dataclass(frozen=True)
+class ExportConfig:
+    """Settings of `lexp export`. extension: one choice, by its name."""
+
+    run: str
+    to: str
+    length: int | None
+    extension: dict[str, Node]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig(StudyFolder):
     """Settings of `lexp study`. study: the study file; train, eval, ...: values for stages."""

@@ -57,6 +57,7 @@ SYNONYMS = {
     "device": "gpus n_gpus num_gpus ngpus gpu devices cuda accelerator",
     "precision": "dtype fp16 bf16 amp mixed_precision torch_dtype",
     "outputs": "out out_dir output output_dir output_path save_dir log_dir",
+    "to": "out out_dir output output_dir output_path folder path save_dir dest destination",
     "name": "run_name experiment exp exp_name experiment_name run_id",
     "dataset": "data corpus texts text train_data data_path data_dir",
     "model": "position scheme arch architecture pos positions runs run",

@@ -30,6 +30,7 @@ from lexp.config.settings import (
     NOPE,
     AnalyzeConfig,
     EvalConfig,
+    ExportConfig,
     FinetuneConfig,
     HfRunConfig,
     MethodsConfig,
@@ -261,6 +262,18 @@ def read_finetune(composed: DictConfig) -> FinetuneConfig:
     problems += path_word("task.name", config.task.name)
     if config.max_len is not None and not 3 <= config.max_len <= MAX_LENGTH:
         problems.append(f"max_len={config.max_len} (from 3 to {MAX_LENGTH})")
+    raise_all(problems)
+    return config
+
+
+def read_export(composed: DictConfig) -> ExportConfig:
+    """Return the settings of `lexp export`; one ConfigError names everything that is wrong."""
+    config = read_settings(ExportConfig, plain(composed))
+    problems = [*folder_name(config.to, "to")]
+    if len(config.extension) != 1:
+        problems.append(f"extension={list(config.extension)} (one choice)")
+    if config.length is not None and not 1 <= config.length <= MAX_LENGTH:
+        problems.append(f"length={config.length} (from 1 to {MAX_LENGTH})")
     raise_all(problems)
     return config
 

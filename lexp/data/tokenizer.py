@@ -111,7 +111,7 @@ class Subwords:
         self._json = json_text
         ids = (self._fast.token_to_id(token) for token in END_TOKENS)
         self.end: int | None = next((id_ for id_ in ids if id_ is not None), None)
-        self.digest = hashlib.sha256(json_text.encode()).hexdigest()
+        self.digest = text_digest(json_text)
 
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Return ids and byte counts; the bytes follow from each token's character span."""
@@ -127,6 +127,11 @@ class Subwords:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
         write_text(folder / "tokenizer.json", self._json)
+
+
+def text_digest(json_text: str) -> str:
+    """Return the digest of a vocabulary's JSON."""
+    return hashlib.sha256(json_text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,10 @@ from lexp.model.transformer import Dims
 from lexp.system.errors import CheckpointError, ConfigError
 
 # Rotary frequencies that stay the same whatever the length, or (longrope) have two sets of them.
-ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope", "proportional")
+# The key of what `lexp export` has written: tokens of context in training, where the config's own
+# key says how many the model is for.
+TRAIN_LEN = "lexp_train_len"
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _dims(config: Any) -> Dims:
 
 
 def _train_len(config: Any) -> int | None:
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+    for key in (TRAIN_LEN, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
         value = getattr(config, key, None)
         if isinstance(value, int) and value > 0:
             return value

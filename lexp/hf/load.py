@@ -61,12 +61,19 @@ def fresh_model(described: Described | DescribedGeneral, seed: int) -> Transform
 
 
 def _quiet_class(described: Described | DescribedGeneral) -> Any:
-    """Return the model's class; of transformers' own messages only errors are shown."""
+    """Return the model's class."""
+    quiet_transformers()
+    import transformers
+
+    return getattr(transformers, described.model_class)
+
+
+def quiet_transformers() -> None:
+    """Import transformers; of its own messages only errors are shown."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    return getattr(transformers, described.model_class)
 
 
 def _ready(theirs: Any, described: Described | DescribedGeneral) -> Transformer:

@@ -42,14 +42,19 @@ def _of_kind(rotary: Any, described: Described, kind: LayerKind) -> Position:
     return scheme if cap is None else Sum([scheme, SoftCapped(float(cap))])
 
 
-def _rotary(rotary: Any, described: Described, kind: LayerKind) -> PartialRoPE:
-    """Return the rotary positions of a kind of layers. rotary: transformers' module for all."""
+def _rotary(rotary: Any, described: Described, kind: LayerKind) -> Position:
+    """Return the rotary positions of a kind of layers, none where no channel rotates.
+
+    rotary: transformers' module for all layers.
+    """
     head_dim = described.dims.head_dim
     if head_dim % 2:
         raise ConfigError(f"head_dim={head_dim}: rotary positions need an even one")
     own = hasattr(rotary, f"{kind.name}_inv_freq")
     prefix = f"{kind.name}_" if own else ""
     theta = getattr(rotary, f"{prefix}inv_freq").tolist()
+    if not any(theta):
+        return NoPE()
     temperature = float(getattr(rotary, f"{prefix}attention_scaling"))
     rope_type = rotary.rope_type[kind.name] if own else rotary.rope_type
     if rope_type != "longrope":

@@ -23,18 +23,36 @@ from lexp.results import append_csv, read_all, write_csv
 from lexp.runs.locks import one_at_a_time
 
 
+def stored_evaluations(study: Path) -> list[EvalResult]:
+    """Return all evaluations of a study's runs as they are now, failures included, in order."""
+    results = of_present_weights(
+        study, read_all(study, EVALUATIONS), lambda r: (r.run.name, r.step)
+    )
+    results.sort(
+        key=lambda r: (
+            r.run.name, r.pattern.label, r.extension.label, r.protocol.label, r.documents,
+            r.tokens, r.scored.targets, r.length, r.step,
+        )
+    )  # fmt: skip
+    return results
+
+
+def stored_tasks(study: Path) -> list[TaskResult]:
+    """Return all evaluations of tasks of a study's runs as they are now, in order."""
+    results = of_present_weights(study, read_all(study, TASKS), lambda r: (r.run.name, r.step))
+    results.sort(
+        key=lambda r: (
+            r.task.label, r.run.name, r.pattern.label, r.extension.label, r.examples,
+            r.length, r.second_length, r.step,
+        )
+    )  # fmt: skip
+    return results
+
+
 def write_results(study: Path) -> None:
     """Write <study>/results.csv with all evaluations of the study's runs, failures included."""
     with one_at_a_time(study):  # or a table gathered before another job's last result could win
-        results = of_present_weights(
-            study, read_all(study, EVALUATIONS), lambda r: (r.run.name, r.step)
-        )
-        results.sort(
-            key=lambda r: (
-                r.run.name, r.pattern.label, r.extension.label, r.protocol.label, r.documents,
-                r.tokens, r.scored.targets, r.length, r.step,
-            )
-        )  # fmt: skip
+        results = stored_evaluations(study)
         columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in results)]
         write_csv(study / "results.csv", columns, _once([result.row() for result in results]))
 
@@ -85,13 +103,7 @@ def append_tasks(study: Path, results: Sequence[TaskResult]) -> None:
 def write_tasks(study: Path) -> None:
     """Write <study>/tasks.csv with all evaluations of tasks, failures included."""
     with one_at_a_time(study):
-        results = of_present_weights(study, read_all(study, TASKS), lambda r: (r.run.name, r.step))
-        results.sort(
-            key=lambda r: (
-                r.task.label, r.run.name, r.pattern.label, r.extension.label, r.examples,
-                r.length, r.second_length, r.step,
-            )
-        )  # fmt: skip
+        results = stored_tasks(study)
         write_csv(study / "tasks.csv", task_result.COLUMNS, _once([r.row() for r in results]))
 
 

@@ -43,6 +43,22 @@ def find_runs(study: Path) -> list[Run]:
     return runs
 
 
+def folder_to_fill(key: str, folder: str) -> Path:
+    """Return a folder to write, that is not there yet or empty; ConfigError for another.
+
+    Links above it are followed, as the user named it; it is none itself.
+    """
+    path = Path(os.path.normpath(folder))
+    path = real_folder(path.parent) / path.name
+    if path.is_symlink():
+        raise ConfigError(f"{key}={folder}: is a symbolic link; name a folder that is not there")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(
+            f"{key}={folder}: is there already; name a new or an empty folder, nothing is replaced"
+        )
+    return path
+
+
 def finished_run(key: str, folder: str) -> Run:
     """Return the run that `key=folder` names; ConfigError if it is not finished."""
     run = Run(real_folder(folder))

@@ -50,7 +50,7 @@ REFUSED = {
     "train lr=-1": ["lr=-1.0"],
     "train model=[rope,xpos]": ["one choice a run", "-m model=rope,xpos"],
     "train --cfg job -m": ["leave out -m"],
-    "study -m study=lex,alibi": ["lexp study takes no -m; repeat the command for each study"],
+    "study -m study=lex,alibi": ["lexp study takes no -m; repeat the command for each"],
     "train -m hydra/launcher=nope": [
         "no hydra/launcher 'nope'; there are basic, here, local, slurm"
     ],
@@ -138,6 +138,7 @@ def test_bad_input_is_one_clear_line_with_exit_code_2(line, tmp_path):
             "finetune run=nowhere task.train=a task.validation=b",
             "run=nowhere: not the folder of a finished run",
         ),
+        ("export run=nowhere to=x", "run=nowhere: not the folder of a finished run"),
     ],
 )
 def test_what_is_not_there_is_refused_before_torch_is_loaded(line, reason):
@@ -221,6 +222,7 @@ def test_tab_completion(typed, offered):
         ("lexp eval name=", ["name=books", "name=zoo"]),
         ("lexp eval lengths=[8] name=z", ["name=zoo"]),
         ("lexp finetune run=", ["run=outputs/zoo/a"]),
+        ("lexp export to=x run=", ["run=outputs/zoo/a"]),
         ("lexp train init_from=outputs/z", ["init_from=outputs/zoo/a"]),
         ("lexp report outputs=other name=", ["name=mine"]),
     ],

@@ -33,6 +33,7 @@ TAKEN = {
     "eval": ["attention", "extension", "protocol", "dataset", "hydra/launcher"],
     "probe": ["probes", "attention", "extension", "dataset", "hydra/launcher"],
     "finetune": ["task", "hydra/launcher"],
+    "export": ["extension"],
     "study": ["study", "dataset", "tokenizer", "hydra/launcher"],
     "report": [],
     "status": [],

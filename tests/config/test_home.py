@@ -28,6 +28,7 @@ PATHS = {
     "tokenizer.path": ("train", "tokenizer=file tokenizer.path='~/x'"),
     "path": ("eval", "model=hf path='~/x'"),
     "run": ("finetune", "task=text run='~/x' task.train=a task.validation=b"),
+    "to": ("export", "run=a to='~/x'"),
     "task.train": ("finetune", "task=text run=a task.train='~/x' task.validation='~/y'"),
     "a class of the user's": ("train", "+model.folder={deep:[{er:'~/x'}]}"),
 }

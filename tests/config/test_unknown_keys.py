@@ -11,6 +11,7 @@ from lexp.config.schema import register_schemas
 from lexp.config.settings import (
     AnalyzeConfig,
     EvalConfig,
+    ExportConfig,
     FinetuneConfig,
     ProbeConfig,
     ReportConfig,
@@ -47,6 +48,7 @@ SAID = {
     "train model.positoin.base=1": "model.position.base",
     "eval seq_len=64": "lengths (tokens of context, or lengths of a task's problems)",
     "finetune steps=3": "epochs (passes over the texts)",
+    "export out=x": "to (folder to write: a new one, or an empty one)",
     "finetune bs=3": "batch_size (texts in a step)",
 }
 
@@ -189,13 +191,13 @@ def test_several_values_are_a_list_where_the_key_takes_one_and_need_m_elsewhere(
     [
         ("train", TrainConfig), ("eval", EvalConfig), ("probe", ProbeConfig),
         ("analyze", AnalyzeConfig), ("report", ReportConfig), ("status", StatusConfig),
-        ("finetune", FinetuneConfig),
+        ("finetune", FinetuneConfig), ("export", ExportConfig),
     ],
 )  # fmt: skip
 def test_the_keys_that_take_a_list_are_those_whose_setting_holds_several(word, kind):
     hints = get_type_hints(kind)
-    hints.pop("raw")
-    if word == "train":
+    hints.pop("raw", None)
+    if word in ("train", "export"):
         hints.pop("extension")  # one choice, which the settings hold by its name
     several = {
         key for key, hint in hints.items()

@@ -110,6 +110,8 @@ ELSEWHERE = {
     "srun --ntasks=8 --gpus-per-task=1 lexp train model=rope parallel=fsdp": "tests/slurm does",
     "bash scripts/test_gpu.sh": "needs a GPU",
     "lexp finetune task=glue/rte run=outputs/default/RUN": "the hub; test_finetune.py does more",
+    "lexp export run=outputs/default/RUN to=my-model": "the name of a run; test_export.py does",
+    "lexp export run=outputs/default/RUN to=my-model-4k extension=yarn length=4096": "likewise",
     "lexp report | head -1": "a shell's pipe; tests/cli/test_streams.py closes one",
     "lexp train model=t5 kernel=flex": "needs a GPU",
     "lexp eval kernel=flex": "needs a GPU",

@@ -22,7 +22,7 @@ MODULES = {
 }  # fmt: skip
 METHODS = {
     "chmod", "hardlink_to", "mkdir", "rename", "rmdir", "savefig", "symlink_to", "to_csv", "tofile",
-    "touch", "truncate", "unlink", "write_bytes", "write_text",
+    "save_pretrained", "touch", "truncate", "unlink", "write_bytes", "write_text",
 }  # fmt: skip
 FUNCTIONS = {"save_file", "mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory"}
 READING_MODES = {"r", "rb", "rt"}
@@ -32,6 +32,7 @@ ALLOWED = {
     ("lexp/cli/streams.py", "open"): "the null device",
     ("lexp/data/store.py", "np.memmap"): "mode r; the digest was checked through the door",
     ("lexp/display/png.py", "figure.savefig"): "into memory",
+    ("lexp/hf/export.py", "theirs.save_pretrained"): "into a new folder of lexp's own",
     ("lexp/record/event_file.py", "self._file.truncate"): "a file that the door opened",
     ("lexp/record/metrics.py", "self._file.truncate"): "a file from open_to_append",
     ("lexp/results/arrays.py", "np.savez_compressed"): "into memory",
