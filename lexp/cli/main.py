@@ -106,6 +106,8 @@ def flagged(arguments: list[str]) -> list[str]:
 
 def _meant(word: str) -> str:
     """Return what to type instead of a word that is no command."""
+    if word.startswith("-"):
+        return "the command comes first, as in lexp train -m model=rope,alibi"
     for group in ("model", "attention", "extension", "dataset"):
         name = word.lower()
         if name.isidentifier() and (config_folder() / group / f"{name}.yaml").is_file():
@@ -126,6 +128,9 @@ def _run_word(word: str, arguments: list[str]) -> int:
         return guarded(word, lambda: _list(arguments[1:]), arguments[1:])
     elif word in COMMANDS:
         return guarded(word, lambda: run(word, arguments[1:]), arguments[1:])
+    elif word == "version":
+        say(f"lexp: version takes no {arguments[1]!r}; type lexp version")
+        return 2
     else:
         say(f"lexp: no command {word!r}; {_meant(word)}")
         return 2
@@ -231,26 +236,7 @@ def next_command(word: str, arguments: list[str]) -> list[str]:
         same.append("name=debug")  # as each of the presets says
     # Jobs that SLURM has taken are not done yet.
     sent = word == "train" and "hydra.launcher.wait=false" in arguments
-    if word == "train" and not sent:
-        same += _task_lengths(arguments)
     return [f"next: lexp {' '.join(['status' if sent else NEXT[word], *map(shlex.quote, same)])}"]
-
-
-def _task_lengths(arguments: list[str]) -> list[str]:
-    """Return the lengths at which problems of the trained tasks are asked; none for texts."""
-    values = dict(a.split("=", 1) for a in arguments if re.match(r"dataset(\.max_length)?=", a))
-    names = re.findall(r"\w+", values.get("dataset", ""))
-    files = [config_folder() / "dataset" / f"{name}.yaml" for name in names]
-    if not any(path.exists() and "\ntask:\n" in path.read_text("utf-8") for path in files):
-        return []
-    from lexp.config.tasks import usual_lengths  # torch is loaded: they were trained
-    from lexp.config.yaml_file import read_yaml
-
-    longest = re.fullmatch(r"\d+", values.get("dataset.max_length", ""))
-    lengths = usual_lengths(
-        [read_yaml(path) for path in files if path.exists()], longest and int(longest[0])
-    )
-    return [f"lengths=[{','.join(map(str, lengths))}]"]
 
 
 def _with_seeds(arguments: list[str]) -> str:
@@ -343,6 +329,7 @@ def complete(arguments: list[str]) -> None:
 
 def _list(words: list[str]) -> None:
     from lexp.cli import hydra_guard as guard
+    from lexp.cli.flags import parse_flags
     from lexp.commands.list import list_
     from lexp.config.schema import register_schemas
     from lexp.config.sweep import split
@@ -353,6 +340,8 @@ def _list(words: list[str]) -> None:
         print("--config-dir DIR        and those of your own")
         return
     guard.check_flags(words)
+    if parse_flags(words)[0].multirun:
+        raise ConfigError("lexp list takes no -m; write several names: lexp list yarn ntk")
     guard.install()
     register_schemas()
     list_(config_folder(), *split(words))

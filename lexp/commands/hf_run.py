@@ -21,7 +21,7 @@ from lexp.data.byte_vocabulary import byte_json
 from lexp.data.tokenizer import Bytes, Tokenizer, read_subwords, text_digest
 from lexp.hf.config import Described, describe
 from lexp.hf.general import DescribedGeneral
-from lexp.hf.load import fresh_model, load_model, require_transformers
+from lexp.hf.load import fresh_model, load_model, require_transformers, stored_parameters
 from lexp.hf.source import Source, find_source
 from lexp.model.transformer import Transformer
 from lexp.runs.locks import refuse_without_locks
@@ -37,8 +37,11 @@ DATASET = {"name": "stdlib", "_target_": "lexp.data.stdlib.Stdlib"}
 OBJECTIVE = {"name": "causal", "_target_": "lexp.training.objective.CausalLM"}
 
 
-def register(config: MethodsConfig) -> Run:
-    """Return the run of the model at config.path; its folder is made at its first use."""
+def register(config: MethodsConfig, computes: str) -> Run:
+    """Return the run of the model at config.path; its folder is made at its first use.
+
+    computes: precision and device, to be said with what the model is.
+    """
     assert config.path is not None, "checked with model=hf"
     require_transformers()
     source = find_source(config.path)
@@ -50,9 +53,12 @@ def register(config: MethodsConfig) -> Run:
     if train_len is None:
         raise ConfigError(f"path={source.path}: its config has no trained length, give train_len=")
     family, dims = described.config.model_type, described.dims
+    n_parameters, kinds = stored_parameters(source)
     say(
-        f"{source.name}: model family {family}, {dims.n_layers} layers of width {dims.d_model}, "
-        f"{described.vocab_size} tokens in its vocabulary, trained at {train_len} tokens"
+        f"{source.name}: model family {family}, {n_parameters / 1e6:.2f}M parameters in "
+        f"{' and '.join(kinds)}, {dims.n_layers} layers of width {dims.d_model}, "
+        f"{described.vocab_size} tokens in its vocabulary, trained at {train_len} tokens; "
+        f"computed in {computes}"
     )
     model: dict[str, Any] = {"name": source.name, "type": family}
     model["sha256"] = source.sha256()

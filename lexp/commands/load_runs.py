@@ -87,7 +87,7 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     dataset = plan.config.dataset or config.dataset
     if task := _task_of(run, config, dataset):
         pairs = itertools.product(plan.grid, repeat=2) if task.task.n_lengths == 2 else ()
-        targets = TaskTargets(task, (*plan.lengths, *pairs), plan.examples)
+        targets = TaskTargets(task, (*plan.problem_lengths(task), *pairs), plan.examples)
         for length in targets.lengths:
             try:
                 held_out_examples(task.task, length, 1, 0)
@@ -197,7 +197,7 @@ def open_runs(plan: RunPlan) -> tuple[list[RunWithData], list[LexpError]]:
     """
     config = plan.config
     if config.model == HF:
-        runs = [register(config)]
+        runs = [register(config, f"{plan.precision} on {plan.device}")]
     else:
         runs = select_finished(config.study_folder, config.model)
     opened: list[RunWithData] = []
@@ -232,10 +232,28 @@ def _say_without_pairs(opened: list[RunWithData], plan: RunPlan) -> None:
 
 def _remarks(opened: RunWithData, plan: RunPlan) -> list[str]:
     if opened.task:
-        return []
+        return _task_remarks(opened.task, opened.config.dataset, plan)
     dataset = plan.config.dataset or opened.config.dataset
     vocabulary = opened.config.tokenizer.name
     return opened.texts.remarks(opened.store, dataset, opened.run.fingerprint, vocabulary)
+
+
+def _task_remarks(targets: TaskTargets, trained_on: Node, plan: RunPlan) -> list[str]:
+    """Return what is said of problems before they are asked: their lengths, or another task."""
+    task, trained, lines = targets.dataset.task, make_task(trained_on), list[str]()
+    if trained and trained.task != task:
+        lines.append(
+            f"runs trained on {trained.task.label} are asked problems of {task.label}, another "
+            "task; leave dataset= out to ask their own"
+        )
+    lengths = plan.problem_lengths(targets.dataset)
+    if lengths != plan.lengths:
+        listed = ",".join(map(str, lengths))
+        lines.append(
+            f"problems of {task.label} at lengths=[{listed}], as training had lengths to "
+            f"{targets.dataset.max_length}; give lengths= for others"
+        )
+    return lines
 
 
 def raise_problems(problems: list[LexpError], statuses: list[str], allow_partial: bool) -> None:

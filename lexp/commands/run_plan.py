@@ -12,6 +12,7 @@ import torch
 from lexp.attention import MakeAttend
 from lexp.commands.run_parts import choose_backend, make_corpus, make_task
 from lexp.config.settings import EvalConfig, MethodsConfig, build_all
+from lexp.data.tasks.dataset import TaskDataset
 from lexp.evaluate import Method
 from lexp.extension import Extension
 from lexp.pattern import Pattern
@@ -39,6 +40,10 @@ class RunPlan:
     grid: tuple[int, ...] = ()
     kernel: str = "tiles"
 
+    def problem_lengths(self, dataset: TaskDataset) -> tuple[int, ...]:
+        """Return the lengths of the problems that runs of a task are asked."""
+        return self.lengths
+
     @cached_property
     def device(self) -> torch.device:
         """Return the device that computes; ConfigError if this machine has no such device."""
@@ -60,6 +65,10 @@ class EvalPlan(RunPlan):
     """A plan of `lexp eval`."""
 
     config: EvalConfig
+
+    def problem_lengths(self, dataset: TaskDataset) -> tuple[int, ...]:
+        """Return the lengths that were given, or the usual ones of this task."""
+        return dataset.usual_lengths() if self.config.chooses_lengths else self.lengths
 
 
 def plan_evaluation(config: EvalConfig) -> EvalPlan:

@@ -1,5 +1,6 @@
 """The texts of a command: each is read, verified and mapped once, for all runs and workers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ class TrainingTexts:
 
     _corpora: dict[str, Corpus] = field(default_factory=dict)
     _stores: dict[tuple[str, str, Path, bool], Store] = field(default_factory=dict)
+    _said: set[str] = field(default_factory=set)
+
+    def unsaid(self, notes: Sequence[str]) -> list[str]:
+        """Return those notes on texts and tasks that no run of this process has said yet."""
+        new = [note for note in notes if note not in self._said]
+        self._said.update(new)
+        return new
 
     def load(
         self, dataset: Node, tokenizer: Node, cache: Path, with_end: bool = False

@@ -24,7 +24,7 @@ from lexp.commands.run_parts import (
     unused_entries,
 )
 from lexp.commands.texts import TrainingTexts
-from lexp.commands.train_data import batch_size, open_training_data
+from lexp.commands.train_data import batch_size, open_training_data, refuse_unnamed
 from lexp.commands.train_memory import choose_recomputed
 from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.commands.train_reading import make_reading, training_attention
@@ -77,7 +77,7 @@ def check(config: DictConfig) -> TrainConfig:
     if make_task(settings.dataset):
         refuse_for_task(settings, vocabulary)
     else:
-        make_corpus(settings.dataset)
+        refuse_unnamed(make_corpus(settings.dataset), settings.dataset.name)
     return settings
 
 
@@ -191,7 +191,7 @@ def _train(
     # Until here and while texts are tokenised a signal ends the process: there is nothing to save.
     given = open_training_data(settings, texts, group)
     if group.is_rank_zero:
-        say(*given.notes, *unused_entries(settings))
+        say(*texts.unsaid(given.notes), *unused_entries(settings))
     steps, tokenizer = loop_settings(settings), given.tokenizer
     objective = make_objective(settings)
     model, start, notes = make_first(settings, tokenizer, device)

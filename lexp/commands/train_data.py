@@ -7,13 +7,15 @@ from lexp.commands.run_parts import make_objective, make_task
 from lexp.commands.texts import TrainingTexts, text_digests
 from lexp.commands.train_reading import make_reading
 from lexp.config.settings import TrainConfig
-from lexp.data import Store
+from lexp.data import Corpus, Store
+from lexp.data.corpus import Split
 from lexp.data.reading import Reading
 from lexp.data.remarks import remarks
 from lexp.data.tasks.dataset import TaskDataset
+from lexp.data.text import TextFiles
 from lexp.data.tokenizer import Bytes, Tokenizer
 from lexp.distributed import SingleProcess
-from lexp.system.errors import DataError
+from lexp.system.errors import ConfigError, DataError
 from lexp.training.batches import (
     BatchSource,
     GrowingBatches,
@@ -22,6 +24,9 @@ from lexp.training.batches import (
     TextBatches,
 )
 from lexp.training.validation import TaskValidation, TextValidation, Validation, validation_spans
+
+# The splits that training reads.
+NEEDED: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,9 @@ def open_training_data(
     named = settings.dataset, settings.tokenizer, settings.cache, reading.needs_end
     corpus, store = group.after_rank_0(lambda: texts.load(*named))
     objective, tokenizer = make_objective(settings), store.tokenizer
-    for split in ("train", "validation"):
+    for split in NEEDED:
         if not store.splits[split].names:
-            raise DataError(
-                f"dataset={settings.dataset.name} has no documents for {split}; set "
-                f"dataset.{split}=FOLDER, or only dataset.path=FOLDER, which is split"
-            )
+            raise DataError(_missing(settings.dataset.name, split))
     sources = []
     for length in settings.lengths:
         sizes = length, settings.batch_tokens // length, settings.seed
@@ -62,6 +64,24 @@ def open_training_data(
         validation=_of_text(settings, store),
         digests=text_digests(corpus, store),
         notes=(*corpus.notes(), *remarks(store, settings.tokenizer.name)),
+    )
+
+
+def refuse_unnamed(corpus: Corpus, name: str) -> None:
+    """Raise ConfigError for files of the user's own of which a split was not named.
+
+    It is known before any text is read. name: of the data set.
+    """
+    if isinstance(corpus, TextFiles) and not corpus.globs["path"]:
+        for split in NEEDED:
+            if not corpus.globs[split]:
+                raise ConfigError(_missing(name, split))
+
+
+def _missing(name: str, split: str) -> str:
+    return (
+        f"dataset={name} has no documents for {split}; set dataset.{split}=FOLDER, or only "
+        "dataset.path=FOLDER, which is split"
     )
 
 

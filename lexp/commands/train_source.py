@@ -1,6 +1,6 @@
 """Where a run starts from: another run's weights, and the extension that it trains them with."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -33,12 +33,18 @@ def find_source(settings: TrainConfig) -> Source | None:
     run = finished_run("init_from", settings.init_from)
     config = read_config(run)
     if not isinstance(config, TrainConfig):
-        raise ConfigError(f"init_from={run.folder}: a model of Hugging Face, not one of lexp train")
+        raise ConfigError(
+            f"init_from={run.folder}: a model of Hugging Face; name a run of `lexp train`"
+        )
     if config.trunk != settings.trunk:
         raise ConfigError(
             f"init_from={run.folder}: trained with trunk={config.trunk.name}, this run has "
             f"trunk={settings.trunk.name} or other values in it; choose the same"
         )
+    there, here = (asdict(replace(one.size, name="")) for one in (config, settings))
+    if there != here:
+        needed = " ".join(f"size.{key}={value}" for key, value, _ in differences(there, here))
+        raise ConfigError(f"init_from={run.folder}: a model of another size; add {needed}")
     return run, config
 
 
@@ -130,7 +136,10 @@ def start_from(
     """
     run, config = source
     if run.tokenizer_digest != tokenizer:
-        raise ConfigError(f"init_from={run.folder}: trained with another vocabulary")
+        raise ConfigError(
+            f"init_from={run.folder}: trained with another vocabulary; give its texts and "
+            f"vocabulary: dataset={config.dataset.name} tokenizer={config.tokenizer.name}"
+        )
     latest = final_checkpoint(run)
     if config.model.entries == settings.model.entries:
         # An extension names parameters its own way; it shares them with the model.

@@ -153,6 +153,7 @@ class AnalyzeSchema(MethodsSchema):
 class EvalSchema(MethodsSchema):
     """The root config of `lexp eval`."""
 
+    lengths: list[Any] | None = MISSING  # type: ignore[assignment]  # null: usual ones
     protocol: Any = field(default_factory=dict)
     checkpoints: Any = MISSING
     max_tokens: float | None = MISSING

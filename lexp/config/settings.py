@@ -293,7 +293,11 @@ class MethodsConfig(StudyFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(MethodsConfig):
-    """Settings of `lexp eval`. checkpoints: last, all, or steps. workers: auto, or a number."""
+    """Settings of `lexp eval`.
+
+    checkpoints: last, all, or steps. workers: auto, or a number. chooses_lengths: none were given,
+    so `lengths` are those usual for texts, and tasks are asked at their own.
+    """
 
     protocol: dict[str, Node]
     checkpoints: str | tuple[int, ...]
@@ -304,6 +308,7 @@ class EvalConfig(MethodsConfig):
     workers: int | str
     kernel: str
     wandb: str
+    chooses_lengths: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,12 @@
 """The settings of a run that follow from its task: the longest row decides the context length."""
 
-import contextlib
 import copy
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from lexp.config.instantiate import build
 from lexp.config.schema import plain
-from lexp.data.tasks.base import Task
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.system.errors import ConfigError
 
@@ -21,26 +17,6 @@ TARGET = f"{TaskDataset.__module__}.{TaskDataset.__qualname__}"
 def is_task(dataset: Any) -> bool:
     """Return True if the config of a data set describes a task, not texts."""
     return isinstance(dataset, dict) and dataset.get("_target_") == TARGET
-
-
-def usual_lengths(datasets: Sequence[dict[str, Any]], longest: int | None) -> list[int]:
-    """Return problem lengths within and beyond those of training that all tasks have.
-
-    They are a quarter, a half, once, one and a half times and twice the longest one of training.
-    datasets: as in conf/, without texts. longest: in place of theirs.
-    """
-    nodes = [node for node in datasets if is_task(node)]
-    longest = longest or max(node["max_length"] for node in nodes)
-    tasks = [build(node["task"], Task, "dataset.task") for node in nodes]
-    wanted = sorted({max(1, longest * quarters // 4) for quarters in (1, 2, 4, 6, 8)})
-    return [n for n in wanted if all(_has_length(task, n) for task in tasks)] or [longest]
-
-
-def _has_length(task: Task, length: int) -> bool:
-    """Return True if a task has problems of a length."""
-    with contextlib.suppress(ValueError):
-        return bool(task.sample(length, np.random.default_rng(0)))
-    return False
 
 
 def with_task(node: Any, task: Any) -> Any:

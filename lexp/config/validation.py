@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -52,6 +53,8 @@ KERNELS = ("tiles", "flex")
 PARALLEL = ("ddp", "fsdp")
 WANDB_MODES = ("off", "offline", "online")
 MAX_TOKENS = 1e15
+# Context lengths of an evaluation of texts for which none are given.
+TEXT_LENGTHS = (64, 128, 256, 512, 1024, 2048)
 
 
 def read_composed_train(config: DictConfig) -> TrainConfig:
@@ -178,7 +181,10 @@ def read_hf_run(raw: dict[str, Any]) -> HfRunConfig:
 
 def read_eval(composed: DictConfig) -> EvalConfig:
     """Return the settings of `lexp eval`; one ConfigError names everything that is wrong."""
-    config = read_settings(EvalConfig, plain(composed))
+    raw = plain(composed)
+    chooses = raw.get("lengths") is None
+    raw |= {"lengths": [*TEXT_LENGTHS]} if chooses else {}
+    config = replace(read_settings(EvalConfig, raw), chooses_lengths=chooses)
     problems = [
         *_methods(config),
         *_chosen(protocol=config.protocol),

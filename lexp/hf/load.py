@@ -1,6 +1,7 @@
 """The loader of transformers models, from their files to models that lexp can run."""
 
 import importlib.util
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from lexp.hf.model import adopt
 from lexp.hf.source import Source
 from lexp.model.transformer import Transformer
 from lexp.system.errors import CheckpointError, ConfigError
+
+# The names of types in the headers of safetensors files, and torch's.
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
 
 def require_transformers() -> None:
@@ -44,6 +48,27 @@ def load_model(source: Source, described: Described | DescribedGeneral) -> Trans
         if names:
             raise CheckpointError(f"path={source.path}: {kind} parameters: {', '.join(names[:3])}")
     return _ready(theirs, described)
+
+
+def stored_parameters(source: Source) -> tuple[int, list[str]]:
+    """Return how many parameters a model's files hold, and their types, from the headers alone.
+
+    CheckpointError if a header cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    n_parameters, kinds = 0, set[str]()
+    for name in source.weights:
+        try:
+            with safe_open(source.folder / name, "pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118  not a dict
+                    if not _is_table(key):
+                        entry = tensors.get_slice(key)
+                        n_parameters += math.prod(entry.get_shape())
+                        kinds.add(entry.get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"path={source.path} is damaged: {error}") from None
+    return n_parameters, sorted(DTYPES.get(kind, kind) for kind in kinds)
 
 
 def _is_table(name: str) -> bool:

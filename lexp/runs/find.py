@@ -62,6 +62,12 @@ def folder_to_fill(key: str, folder: str) -> Path:
 def finished_run(key: str, folder: str) -> Run:
     """Return the run that `key=folder` names; ConfigError if it is not finished."""
     run = Run(real_folder(folder))
-    if not run.is_done:
-        raise ConfigError(f"{key}={run.folder}: not the folder of a finished run")
-    return run
+    if run.is_done:
+        return run
+    if run.is_marked and run.problem:
+        raise ConfigError(f"{key}={run.folder}: {run.problem}")
+    if any((run.folder / mark).exists() for mark in MARKS):
+        raise ConfigError(f"{key}={run.folder}: this run is not finished; train it to its end")
+    finished = sorted(f"{key}={path.parent}" for path in run.folder.glob("*/done.json"))
+    what = f"one of its runs: {', '.join(finished[:4])}" if finished else f"{key}=outputs/NAME/RUN"
+    raise ConfigError(f"{key}={run.folder}: not the folder of a finished run; give {what}")

@@ -43,6 +43,9 @@ REFUSED = {
     "trian": ["no command 'trian'; did you mean train?"],
     "help GLA": ["no command 'GLA'; it is a choice of model=: lexp list gla"],
     "Train": ["no command 'Train'; did you mean train?"],
+    "help -m": ["no command '-m'; the command comes first, as in lexp train -m"],
+    "version -m": ["version takes no '-m'"],
+    "list -m": ["lexp list takes no -m; write several names"],
     "help gla": ["no command 'gla'; it is a choice of model=: lexp list gla"],
     "train size.n_layers=abc": ["size.n_layers=abc", "a whole number"],
     "train lr=abc": ["lr=abc", "a number"],
@@ -102,7 +105,12 @@ REFUSED = {
     "train extension=yarn +extension.pi._target_=lexp.extension.PI": [
         "not allowed: extension=['yarn', 'pi'] (one choice)",
     ],
-    "train init_from=nowhere": ["init_from=nowhere: not the folder of a finished run"],
+    "train init_from=nowhere": [
+        "init_from=nowhere: not the folder of a finished run; give init_from=outputs/NAME/RUN",
+    ],
+    "train -m dataset=text seed=0,1": [
+        "job dataset=text seed=0: dataset=text has no documents for train; set dataset.train=",
+    ],
 }
 
 

@@ -71,6 +71,17 @@ def test_texts_are_read_once_and_stores_verified_once_for_all_runs(runs, counted
         assert counted == {"read": 1, "verified": 2, "mapped": 6}, word
 
 
+def test_runs_of_one_process_say_once_what_is_to_be_said_of_their_problems(tmp_path, capsys):
+    texts = TrainingTexts()
+    size = ("size.n_layers=1", "size.d_model=16", "size.n_heads=1", "size.head_dim=16")
+    for seed in (0, 1):
+        words = ("dataset=copy", "dataset.max_length=2", "tokens=96", "batch_tokens=96", *size)
+        train(compose("train", f"outputs={tmp_path}", f"seed={seed}", "device=cpu", *words), texts)
+    said = capsys.readouterr().err
+    assert said.count("copy has few problems (26 of length 1, 676 of length 2)") == 1
+    assert said.count("(from the start)") == 2
+
+
 def test_a_worker_maps_what_its_parent_has_verified(runs, counted, tmp_path):
     plan = check(composed(tmp_path, "eval"))
     opened, problems = open_runs(plan)

@@ -41,8 +41,10 @@ TYPED = {
 
 @pytest.mark.parametrize("composed", TYPED, ids=lambda kind: kind.__name__)
 def test_what_hydra_composes_is_what_commands_read(composed):
-    # What is no key: all values together, and what is known from the run to start from.
-    names = {item.name for item in fields(TYPED[composed])} - {"raw", "extended_from"}
+    # What is no key: all values together, what is known from the run to start from, and whether
+    # a key has a value.
+    others = {"raw", "extended_from", "chooses_lengths"}
+    names = {item.name for item in fields(TYPED[composed])} - others
     assert names == {item.name for item in fields(composed)}
     assert TYPED[composed].__dataclass_params__.frozen  # type: ignore[attr-defined]
 
@@ -92,6 +94,7 @@ def test_a_plan_is_built_once_and_can_be_sent_to_another_process():
         compose("eval", "attention=[full,blockwise]", "protocol=[fixed]", "lengths=[64,16]")
     )
     assert plan.lengths == (16, 64) and plan.max_tokens == 65536
+    assert evaluate.check(compose("eval")).lengths == (64, 128, 256, 512, 1024, 2048)
     assert [method.label for method in plan.methods] == ["full", "blockwise"]
     assert plan.protocols[0].label(plan.lengths) == "fixed-by-8-64"
     sent = pickle.loads(pickle.dumps(plan))

@@ -14,8 +14,10 @@ from lexp.commands.probe import probe
 from lexp.commands.report import report
 from lexp.commands.train import check, train
 from lexp.data.tasks.copy import CopyWord
-from lexp.data.tasks.dataset import held_out_examples
+from lexp.data.tasks.dataset import TaskDataset, held_out_examples
+from lexp.data.tasks.lego import Lego
 from lexp.data.tasks.rows import END, make_rows
+from lexp.data.tasks.scan import Scan
 from lexp.evaluate import TASKS
 from lexp.record import NullLogger
 from lexp.results import read_newest
@@ -163,6 +165,24 @@ def test_a_plan_says_what_there_is_to_do_and_does_nothing(task_runs, capsys):
     tokens = f"{3 * 2 * 4000 * (6 + 12) / 1e6:.2f}M"
     assert capsys.readouterr().err.endswith(f"12 cells of 3 runs, {tokens} tokens to read\n")
     assert not [*task_runs.glob("default/*/tasks/*")]
+
+
+def test_without_lengths_a_task_is_asked_at_those_usual_for_it(task_runs, capsys):
+    eval_(compose("eval", f"outputs={task_runs}", "plan=true", *EVAL))
+    # A quarter, a half, once, one and a half times and twice 2; rows of 4, 6, 8 and 10 tokens.
+    assert capsys.readouterr().err.splitlines() == [
+        "problems of copy-n_letters=2 at lengths=[1,2,3,4], as training had lengths to 2; give "
+        "lengths= for others",
+        f"24 cells of 3 runs, {3 * 2 * 40 * (4 + 6 + 8 + 10) / 1e6:.2f}M tokens to read",
+    ]
+    eval_(compose("eval", f"outputs={task_runs}", "plan=true", "dataset=sort", *EVAL))
+    assert capsys.readouterr().err.startswith(
+        "runs trained on copy-n_letters=2 are asked problems of sort, another task; leave "
+    )
+    task = TaskDataset(Lego(), max_length=6)  # LEGO has no chain of one variable
+    assert task.usual_lengths() == (3, 6, 9, 12)
+    assert TaskDataset(Lego(), max_length=4).usual_lengths() == (2, 4, 6, 8)
+    assert TaskDataset(Scan(), max_length=22).usual_lengths() == (5, 11, 22, 33)
 
 
 def test_a_method_is_sized_in_tokens(task_runs):

@@ -96,8 +96,11 @@ def test_trained_pattern_is_the_sliding_window(study, texts, tmp_path, capsys):
     eval_(study("eval", folder, "lengths=[64]", "attention=[trained,full]", "max_tokens=null"))
     said = capsys.readouterr().err
     assert "tiny uses a sliding window of 7 tokens: attention=[trained] keeps it, att" in said
-    assert "tiny: model family mistral, 2 layers of width " in said
-    assert f" {VOCAB} tokens in its vocabulary, trained at {TRAINED} tokens\n" in said
+    own = transformers.MistralForCausalLM(config()).parameters()
+    n_parameters = f"{sum(p.numel() for p in own) / 1e6:.2f}M parameters"
+    assert f"tiny: model family mistral, {n_parameters} in float32, 2 layers of width " in said
+    trained = f" {VOCAB} tokens in its vocabulary, trained at {TRAINED} tokens"
+    assert f"{trained}; computed in float32 on cpu\n" in said
     found = {r["attention"]: float(r["nll"]) for r in study_rows(tmp_path)}
     expected = expected_nll(config(), folder, sorted((texts / "test").glob("*.txt")), 64)
     assert found["trained"] == pytest.approx(expected, abs=1e-5)

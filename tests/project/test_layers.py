@@ -41,7 +41,7 @@ FENCES = {
     "huggingface_hub": {"data", "hf"},
     "transformers": {"hf"},
     "matplotlib": {"display"},
-    "safetensors": {"runs"},
+    "safetensors": {"runs", "hf"},
     "scipy": {"statistics"},
 }
 

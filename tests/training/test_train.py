@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lexp.commands.train import train
+from lexp.commands.train import check, train
 from lexp.data.reading import Batches
 from lexp.record.metrics import read
 from lexp.runs import checkpoint
@@ -280,7 +280,7 @@ def test_edited_settings_of_a_run_are_named(tiny, monkeypatch):
 
 def test_missing_splits_are_named(tiny):
     said = "dataset=text has no documents for validation; set dataset.validation=FOLDER, or only "
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(ConfigError, match=said):
         train(tiny("dataset.validation=null"))
 
 
@@ -469,5 +469,13 @@ def test_init_from_refuses_what_is_not_a_finished_run(tiny, tmp_path):
         train(tiny("model=rope", f"init_from={tmp_path}/nowhere"))
     source = tiny("model=rope")
     train(source)
-    with pytest.raises(CheckpointError, match="does not fit the model"):
+    said = rf"a model of another size; add size.d_ff={check(source).size.d_ff}$"
+    with pytest.raises(ConfigError, match=said):
         train(tiny("model=nope", f"init_from={folder_of(source)}", "size.d_ff=48"))
+    study = folder_of(source).parent
+    said = rf"of a finished run; give one of its runs: init_from={folder_of(source)}$"
+    with pytest.raises(ConfigError, match=said):
+        train(tiny("model=nope", f"init_from={study}"))
+    (folder_of(source) / "done.json").unlink()
+    with pytest.raises(ConfigError, match="this run is not finished; train it to its end"):
+        train(tiny("model=nope", f"init_from={folder_of(source)}"))

@@ -176,8 +176,7 @@ def _add_reading(
             n_times = n_times * ("trained" in states) + ("random" in states)
             n_times *= len(plan.instruments)
         for method in plan.methods:
-            for length in plan.lengths:
-                # Lengths are of problems where the run is of a task.
+            for length in plan.problem_lengths(task) if task else plan.lengths:
                 n_seen = task.row_len(length) if task else length
                 per_token = weight.forward(n_seen, method.pattern)
                 if not per_token:

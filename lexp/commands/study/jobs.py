@@ -149,7 +149,7 @@ def asked(jobs: list[StudyJob]) -> set[tuple[str, str, float]]:
         if isinstance(job.plan, EvalPlan)
         for run in selected_runs(job.plan, jobs)
         if (dataset := make_task(run.dataset))
-        for length in job.plan.lengths
+        for length in job.plan.problem_lengths(dataset)
     }
 
 

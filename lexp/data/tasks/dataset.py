@@ -6,6 +6,7 @@ format, so that no sum is tested that was trained on with other hints, or the ot
 Where a length has too few problems to divide them, training and test share them.
 """
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable
@@ -96,6 +97,14 @@ class TaskDataset(Dataset):
         }
         return digest(parts)
 
+    def usual_lengths(self) -> tuple[int, ...]:
+        """Return problem lengths within and beyond the trained ones, of those the task has.
+
+        They are a quarter, a half, once, one and a half times and twice the longest trained one.
+        """
+        wanted = sorted({max(1, self.max_length * n // 4) for n in (1, 2, 4, 6, 8)})
+        return tuple(n for n in wanted if _has_length(self.task, n))
+
     def training_examples(self, seed: int, step: int, n_steps: int, n_rows: int) -> list[Example]:
         """Draw the problems of a step; the same arguments give the same ones."""
         rng = np.random.default_rng([seed, step])
@@ -130,6 +139,13 @@ def _format(task: Task) -> dict[str, object]:
     """
     values = [(field, getattr(task, field.name)) for field in fields(task)]
     return {field.name: value for field, value in values if field.repr or value != field.default}
+
+
+def _has_length(task: Task, length: int) -> bool:
+    """Return True if a task has problems of a length."""
+    with contextlib.suppress(ValueError):
+        return bool(task.sample(length, np.random.default_rng(0)))
+    return False
 
 
 def held_out_examples(task: Task, length: Length, n: int, seed: int) -> list[Example]:
