@@ -18,7 +18,7 @@ from lexp.evaluate import (
     ModelUnderTest,
     depends_on_length,
     eval_spec,
-    prepare,
+    prepare_unfitted,
 )
 from lexp.record.console import duration
 from lexp.results import find
@@ -124,7 +124,7 @@ def _add(
             is_covered |= shared and stored.ok
             continue
         try:
-            model, pattern = prepare(tested, method, length)
+            model, pattern = prepare_unfitted(tested, method, length)
             scorer = tested.objective.scorer(
                 model, pattern, tested.autocast, targets.protocol, tested.make_attend
             )

@@ -4,6 +4,7 @@ A run is scored whole by one process, so that its files have one writer. A proce
 dies (out of memory, most often) takes the run it was at with it, and no other.
 """
 
+import itertools
 import multiprocessing
 import os
 import queue
@@ -34,6 +35,7 @@ from lexp.evaluate import (
     TaskResult,
     evaluate,
     evaluate_task,
+    fit_ahead,
 )
 from lexp.record import Console, NullLogger
 from lexp.results import clean_leftovers
@@ -127,11 +129,20 @@ def _events_at(opened: RunWithData, selected: Checkpoint | None, plan: EvalPlan)
     def advance(n_tokens: int) -> None:
         waiting.append(Progress(n_tokens, None))
 
+    for words in _fits(opened, tested):
+        yield Progress(0, f"{opened.run.name}{at} {words}")
     for result in _results(opened, tested, starting, advance):
         yield from waiting
         waiting.clear()
         yield ResultReady(result, not all(was_stored))
         was_stored.clear()
+
+
+def _fits(opened: RunWithData, tested: ModelUnderTest) -> Iterator[str]:
+    """Fit what the methods of a run need before anything is scored; yield each step in words."""
+    for targets, method in itertools.product(opened.targets, opened.methods):
+        for length in targets.lengths:
+            yield from fit_ahead(tested, method, length)
 
 
 def _results(

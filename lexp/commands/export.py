@@ -21,7 +21,7 @@ from lexp.config.settings import ExportConfig, TrainConfig
 from lexp.config.validation import read_export
 from lexp.data.byte_vocabulary import byte_json
 from lexp.data.tokenizer import Bytes, Tokenizer
-from lexp.evaluate.model_under_test import refuse_second
+from lexp.evaluate.prepare import refuse_second
 from lexp.extension import ByFactor, Extension, Lengths, YaRN
 from lexp.extension.base import OfSchemes
 from lexp.hf.export import ExportFacts, save

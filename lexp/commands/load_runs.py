@@ -2,13 +2,12 @@
 
 import itertools
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lexp.commands.hf_run import fresh_external, refuse_other_ids, register, trained_external
+from lexp.commands.own_texts import OwnTexts
 from lexp.commands.run_parts import (
     extended_to,
     make_corpus,
@@ -280,6 +279,10 @@ def load_model_under_test(
     """Load a checkpoint of a run, the final one unless another is selected."""
     run, config, store = opened.run, opened.config, opened.store
     model, sha256 = _trained(opened, selected)
+    own = OwnTexts(
+        run, config.dataset, store, opened.texts, opened.task is not None,
+        plan.config.dataset is not None,
+    )  # fmt: skip
     return ModelUnderTest(
         folder=run.folder,
         run=RunInfo(
@@ -309,7 +312,8 @@ def load_model_under_test(
         model=model.to(plan.device),
         tokens=store.splits["test"],
         autocast=runtime.autocast(plan.precision, plan.device),
-        sample=partial(_sample, opened, plan),
+        sample=own.sample,
+        fit_text=own.fit_text,
         trained=training_pattern(config),
         step=LAST if selected is None or selected.step == last_step(config) else selected.step,
         objective=make_objective(config),
@@ -376,31 +380,3 @@ def load_untrained(opened: RunWithData) -> Transformer:
         return fresh_external(opened.run, config)
     torch.manual_seed(config.seed)
     return make_model(config, opened.store.tokenizer.vocab_size).eval()
-
-
-def _sample(opened: RunWithData, plan: RunPlan, n: int, length: int) -> Tensor:
-    """Return windows of the texts a run was trained on, its long documents in turns, [n, length].
-
-    NotDefined if no document is that long, or nobody knows the texts; DataError if they have
-    changed since.
-    """
-    store, trained_on = opened.store, opened.run.fingerprint
-    if not trained_on:
-        raise NotDefined("what a model from elsewhere was trained on is not known")
-    if plan.config.dataset is not None and not opened.task:
-        store = opened.texts.store(opened.config.dataset, store.tokenizer)
-    if store.fingerprint != trained_on:
-        raise DataError(
-            f"{opened.run.name}: dataset {opened.config.dataset.name} is not what it was "
-            f"trained on any more (fingerprint {store.fingerprint[:8]}, then {trained_on[:8]})"
-        )
-    train = store.splits["train"]
-    documents = [d for d, size in enumerate(train.lengths) if size >= length]
-    if not documents:
-        raise NotDefined(f"no training document has {length} tokens")
-    windows = []
-    for number in range(n):
-        d, turn = documents[number % len(documents)], number // len(documents)
-        first = min(turn * length, int(train.lengths[d]) - length)
-        windows.append(torch.from_numpy(train.window(d, first, length).astype("int64")))
-    return torch.stack(windows)

@@ -95,7 +95,7 @@ def make_methods(config: MethodsConfig) -> tuple[Method, ...]:
     longest = max(config.lengths)
     patterns = build_all(config.attention, Pattern, "attention", lambda p: p.label)
     extensions = build_all(config.extension, Extension, "extension", lambda e: e.label)
-    return tuple(Method(p, e, longest) for p in patterns for e in extensions)
+    return tuple(Method(p, e.filled(longest), longest) for p in patterns for e in extensions)
 
 
 def whole_windows(config: MethodsConfig) -> tuple[Protocol, ...]:

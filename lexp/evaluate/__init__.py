@@ -2,16 +2,16 @@
 
 from lexp.evaluate.model_under_test import (
     LAST,
+    FitText,
     Method,
     ModelIdentity,
     ModelUnderTest,
     RunInfo,
     methods_for,
     model_spec,
-    prepare,
-    refuse_beyond,
     text_names,
 )
+from lexp.evaluate.prepare import fit_ahead, prepare, prepare_unfitted, refuse_beyond
 from lexp.evaluate.result import COLUMNS, EVALUATIONS, STEP, EvalResult, eval_spec
 from lexp.evaluate.run import depends_on_length, evaluate
 from lexp.evaluate.targets import EvalTargets, ScoredText
@@ -26,6 +26,7 @@ __all__ = [
     "TASKS",
     "EvalResult",
     "EvalTargets",
+    "FitText",
     "Method",
     "ModelIdentity",
     "ModelUnderTest",
@@ -38,9 +39,11 @@ __all__ = [
     "eval_spec",
     "evaluate",
     "evaluate_task",
+    "fit_ahead",
     "methods_for",
     "model_spec",
     "prepare",
+    "prepare_unfitted",
     "refuse_beyond",
     "text_names",
 ]

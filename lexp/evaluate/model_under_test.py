@@ -1,20 +1,21 @@
 """The model under test: a trained model with its text, and the methods by which it is run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lexp.attention import MakeAttend, make_attend, refuse_meaningless
+from lexp.attention import MakeAttend, make_attend
 from lexp.data import Tokens
+from lexp.data.corpus import Split
 from lexp.data.lost_text import MOST_LOST
-from lexp.extension import Extension, Lengths, Sample, method_label
+from lexp.extension import Extension, Sample, method_label
 from lexp.model.transformer import Transformer
-from lexp.pattern import Full, Pattern, Trained, is_replaceable, refuse_nothing_replaced, replaced
+from lexp.pattern import Full, Pattern, Trained, is_replaceable, replaced
 from lexp.results import component_spec
 from lexp.system.errors import NotDefined
-from lexp.training.objective import CausalLM, Objective, refuse_other_attention
+from lexp.training.objective import CausalLM, Objective
 
 # The step of a run's last checkpoint, whichever it was.
 LAST = -1
@@ -91,6 +92,19 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
+class FitText:
+    """A split that extensions are fitted on. fingerprint: of the texts that it is a split of."""
+
+    tokens: Tokens
+    fingerprint: str
+
+
+def no_fit_text(split: Split) -> FitText:
+    """Raise NotDefined: there are no texts to fit on."""
+    raise NotDefined("there are no texts to fit on")
+
+
+@dataclass(frozen=True)
 class ModelUnderTest:
     """A trained model together with the text it is scored on.
 
@@ -98,7 +112,8 @@ class ModelUnderTest:
     of training. step: of the checkpoint, LAST for the one that training ended with. objective: what
     the model was trained to predict. make_attend: the backend of attention. sampled: fingerprint of
     the training texts, "" where they are those that are scored or nobody knows them. extended: name
-    of the extension that the model was trained with, "" without one.
+    of the extension that the model was trained with, "" without one. fit_text: opens a split that
+    extensions are fitted on; NotDefined if there is none.
     """
 
     folder: Path
@@ -114,6 +129,7 @@ class ModelUnderTest:
     make_attend: MakeAttend = make_attend
     sampled: str = ""
     extended: str = ""
+    fit_text: Callable[[Split], FitText] = no_fit_text
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """Return the model's pattern under a method, with all sizes filled in."""
@@ -165,35 +181,3 @@ def model_spec(tested: ModelUnderTest, method: Method, length: int) -> dict[str,
         "longest": method.longest if is_extended else None,
         "length": length,
     }
-
-
-def prepare(tested: ModelUnderTest, method: Method, length: int) -> tuple[Transformer, Pattern]:
-    """Return the model as a method runs it at a length, and the pattern with its sizes.
-
-    NotDefined with the reason if the method has no meaning there.
-    """
-    lengths = Lengths(tested.run.train_len, length, method.longest)
-    pattern = tested.fit(method.pattern, length)
-    refuse_nothing_replaced(tested.trained, method.pattern)
-    refuse_other_attention(tested.trained, pattern)
-    refuse_second(tested.extended, method.extension)
-    model = method.extension.extend(tested.model, pattern, lengths, tested.sample)
-    refuse_beyond(model, length)
-    refuse_meaningless(pattern, model.schemes)
-    return model, pattern
-
-
-def refuse_second(extended: str, extension: Extension) -> None:
-    """Raise NotDefined for another change of positions of a model trained with one."""
-    if extended and type(extension) is not Extension and not extension.only_scales:
-        raise NotDefined(
-            f"{extension.name} is for a scheme as first trained, this model was trained with "
-            f"{extended}: use extension=[none] (as trained), or one that only multiplies scores"
-        )
-
-
-def refuse_beyond(model: Transformer, length: int) -> None:
-    """Raise NotDefined if a scheme of the model ends before this length."""
-    for position in model.schemes:
-        if position.max_len is not None and length > position.max_len:
-            raise NotDefined(f"{position.title} ends at {position.max_len} tokens")

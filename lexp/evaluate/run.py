@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lexp.evaluate.model_under_test import Method, ModelUnderTest, prepare
+from lexp.evaluate.model_under_test import Method, ModelUnderTest
 from lexp.evaluate.partial_progress import PartialFile
+from lexp.evaluate.prepare import prepare
 from lexp.evaluate.result import EvalResult, eval_spec
 from lexp.evaluate.targets import EvalTargets
 from lexp.results import (

@@ -9,7 +9,8 @@ import numpy as np
 from lexp.data.tasks.base import Length, spelled
 from lexp.data.tasks.dataset import TaskDataset, held_out_examples
 from lexp.data.tasks.rows import make_rows
-from lexp.evaluate.model_under_test import Method, ModelUnderTest, model_spec, prepare
+from lexp.evaluate.model_under_test import Method, ModelUnderTest, model_spec
+from lexp.evaluate.prepare import prepare
 from lexp.evaluate.task_result import ARRAYS, TASKS, TaskMeasures, TaskResult
 from lexp.results import (
     NOT_FINITE,

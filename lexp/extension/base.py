@@ -48,6 +48,13 @@ class Extension:
         """Return the name in tables, with values only where the user gave some."""
         return label_of(self.name, self)
 
+    def filled(self, longest: int) -> "Extension":
+        """Return the extension with lengths filled in that its label tells.
+
+        longest: of the evaluation, in tokens.
+        """
+        return self
+
     def extend(
         self, model: Transformer, pattern: Pattern, lengths: Lengths, sample: Sample
     ) -> Transformer:

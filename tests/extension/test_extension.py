@@ -267,7 +267,7 @@ def defined(name: str, position) -> bool:
         return position.reads_positions or absolute
     if name in ("ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope"):
         return turns(position)
-    if name in ("log_n", "uniform_scale"):
+    if name in ("log_n", "uniform_scale", "head_scale", "fitted_scale"):
         return not position.has_attention_weights and not position.has_scale
     if name == "drope":
         bare = isinstance(position, NoPE) or turns(position)
