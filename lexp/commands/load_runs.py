@@ -1,11 +1,11 @@
 """The loader of a study's runs as models under test: settings, texts, weights."""
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from lexp.commands.asked_tasks import asked_task, task_remarks, task_targets
 from lexp.commands.hf_run import fresh_external, refuse_other_ids, register, trained_external
 from lexp.commands.own_texts import OwnTexts
 from lexp.commands.run_parts import (
@@ -24,7 +24,6 @@ from lexp.commands.select_runs import final_checkpoint, last_step, read_config, 
 from lexp.commands.texts import Texts
 from lexp.config.settings import HF, HfRunConfig, Node, TrainConfig
 from lexp.data import Store
-from lexp.data.tasks.dataset import TaskDataset, held_out_examples
 from lexp.data.tasks.store import task_store
 from lexp.data.tokenizer import Tokenizer, load_tokenizer
 from lexp.evaluate import (
@@ -84,15 +83,8 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
     _check_parts(run, config)
     tokenizer = load_run_tokenizer(run)
     dataset = plan.config.dataset or config.dataset
-    if task := _task_of(run, config, dataset):
-        pairs = itertools.product(plan.grid, repeat=2) if task.task.n_lengths == 2 else ()
-        targets = TaskTargets(task, (*plan.problem_lengths(task), *pairs), plan.examples)
-        for length in targets.lengths:
-            try:
-                held_out_examples(task.task, length, 1, 0)
-            except ValueError as error:
-                key = "lengths" if isinstance(length, int) else "grid"
-                raise ConfigError(f"{key}: dataset={dataset.name}: {error}") from None
+    if task := asked_task(run, config, dataset):
+        targets = task_targets(task, dataset, plan)
         methods = methods_for(training_pattern(config), plan.methods)
         methods = tuple(replace(method, longest=targets.longest) for method in methods)
         return RunWithData(run, config, dataset.name, task_store(task), (), methods, texts, targets)
@@ -115,28 +107,6 @@ def open_run_with_data(run: Run, plan: RunPlan, texts: Texts) -> RunWithData:
         refuse_other_ids(run, store.splits["test"])
     methods = methods_for(training_pattern(config), plan.methods)
     return RunWithData(run, config, dataset.name, store, text.targets, methods, texts)
-
-
-def _task_of(run: Run, config: TrainConfig | HfRunConfig, dataset: Node) -> TaskDataset | None:
-    """Return the task that a run is asked; None for texts.
-
-    ConfigError if the run was trained on texts and a task is asked for, or the other way round. The
-    lengths of training are the run's own.
-    """
-    trained, asked = make_task(config.dataset), make_task(dataset)
-    if (trained is None) != (asked is None):
-        words = "a task" if trained else "texts", "a task" if asked else "texts"
-        raise ConfigError(
-            f"dataset={dataset.name}: {run.name} was trained on {words[0]}, this is {words[1]}"
-        )
-    if trained and asked and asked.task != trained.task and isinstance(config, TrainConfig):
-        for scheme in make_positions(config):
-            if scheme.reads_tokens:
-                raise ConfigError(
-                    f"dataset={dataset.name}: {scheme.title} of {run.name} takes positions from "
-                    f"problems of {trained.task.label}, this is {asked.task.label}"
-                )
-    return trained and asked and replace(trained, task=asked.task)
 
 
 def _check_parts(run: Run, config: TrainConfig | HfRunConfig) -> None:
@@ -231,28 +201,10 @@ def _say_without_pairs(opened: list[RunWithData], plan: RunPlan) -> None:
 
 def _remarks(opened: RunWithData, plan: RunPlan) -> list[str]:
     if opened.task:
-        return _task_remarks(opened.task, opened.config.dataset, plan)
+        return task_remarks(opened.task, opened.config.dataset, plan)
     dataset = plan.config.dataset or opened.config.dataset
     vocabulary = opened.config.tokenizer.name
     return opened.texts.remarks(opened.store, dataset, opened.run.fingerprint, vocabulary)
-
-
-def _task_remarks(targets: TaskTargets, trained_on: Node, plan: RunPlan) -> list[str]:
-    """Return what is said of problems before they are asked: their lengths, or another task."""
-    task, trained, lines = targets.dataset.task, make_task(trained_on), list[str]()
-    if trained and trained.task != task:
-        lines.append(
-            f"runs trained on {trained.task.label} are asked problems of {task.label}, another "
-            "task; leave dataset= out to ask their own"
-        )
-    lengths = plan.problem_lengths(targets.dataset)
-    if lengths != plan.lengths:
-        listed = ",".join(map(str, lengths))
-        lines.append(
-            f"problems of {task.label} at lengths=[{listed}], as training had lengths to "
-            f"{targets.dataset.max_length}; give lengths= for others"
-        )
-    return lines
 
 
 def raise_problems(problems: list[LexpError], statuses: list[str], allow_partial: bool) -> None:
