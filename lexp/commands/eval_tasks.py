@@ -19,6 +19,7 @@ from lexp.evaluate.task_result import COLUMNS
 from lexp.record import ChartLine, Console, NullLogger, WandbLogger, log_rows
 from lexp.report.results import append_tasks, write_tasks
 from lexp.report.task_grid import task_grid
+from lexp.report.task_tokens import token_table
 from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
 from lexp.runs.locks import one_at_a_time
 from lexp.system.errors import LexpError
@@ -84,10 +85,11 @@ def publish_tasks(
     """Print a table of each task; write them as Markdown, with the curves beside them."""
     log_rows(wandb, "tasks", COLUMNS, [result.row() for result in results])
     results = [result for result in results if result.step == LAST] or results
-    tables, grids, charts = [], {}, {}
+    tables, token_tables, grids, charts = [], [], {}, {}
     for same, notes in by_task(results, [opened.run for opened in runs]):
         label = same[0].task.label
         tables.append(task_table(same, notes))
+        token_tables.append(token_table(same, notes))
         charts[f"tasks-{file_stem(label)}.png"] = task_chart(same, notes)
         if grid := task_grid(same, notes):
             grids[label] = grid
@@ -100,7 +102,7 @@ def publish_tasks(
         rich.table(table)
     rich.lines(*caption)
     paragraphs = [
-        *map(to_markdown, [*tables, *grids.values()]),
+        *map(to_markdown, [*tables, *grids.values(), *token_tables]),
         "  \n".join(map(in_markdown, caption)),
     ]
     styles = CurveStyles.of(charts.values())

@@ -22,6 +22,7 @@ from lexp.report.over_training import TRAINING, over_training
 from lexp.report.study_results import ResultSeries
 from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
+from lexp.report.task_tokens import place_chart, token_table
 from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
 from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError
@@ -59,6 +60,8 @@ def task_sections(results: Sequence[TaskResult], runs: Sequence[Run]) -> list[Se
             task_table(same, notes),
             task_chart(same, notes),
             *([grid] if grid else []),
+            token_table(same, notes),
+            *([places] if (places := place_chart(same, notes)) else []),
         ]
         title = f"Exact match by problem length: {same[0].task.label}"
         sections.append(Section(title, " ".join(tasks_caption(same)), tuple(items)))

@@ -153,6 +153,17 @@ def lengths_of(series: TaskSeries) -> list[int]:
     return sorted(length for length in series.results if isinstance(length, int))
 
 
+def all_lengths(all_series: Sequence[TaskSeries]) -> list[int]:
+    """Return the problem lengths of all series, ascending."""
+    return sorted({length for series in all_series for length in lengths_of(series)})
+
+
+def length_heads(all_series: Sequence[TaskSeries]) -> list[str]:
+    """Return the heads of the columns for problem lengths; the longest trained one is marked."""
+    longest = {series.trained_length for series in all_series}
+    return [f"{n} (trained)" if longest == {n} else str(n) for n in all_lengths(all_series)]
+
+
 def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table:
     """Make a row per (variant, method), a column per problem length, of one task.
 
@@ -161,8 +172,7 @@ def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table
     """
     all_series = make_task_series([r for r in results if not r.second_length], notes)
     learned = learned_seeds(all_series)
-    lengths = sorted({length for series in all_series for length in lengths_of(series)})
-    longest = {series.trained_length for series in all_series}
+    lengths = all_lengths(all_series)
     rows = []
     for series in all_series:
         states = [learned[series.variant, seed] for seed in series.seeds]
@@ -175,9 +185,8 @@ def task_table(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Table
                 *[_cell(series, length) for length in lengths],
             )
         )
-    heads = [f"{n} (trained)" if longest == {n} else str(n) for n in lengths]
     title = f"{results[0].task.label}: exact match in % by problem length"
-    names = ("model", "method", "learned", "reach", *heads)
+    names = ("model", "method", "learned", "reach", *length_heads(all_series))
     return Table(title, names, tuple(rows), 2, _reasons(results))
 
 
@@ -202,15 +211,22 @@ def _learned_cell(states: Sequence[bool | None]) -> TableCell:
     return TableCell(f"{n} of {len(states)}", "" if n == len(states) else "failed")
 
 
-def _cell(series: TaskSeries, length: int) -> TableCell:
-    """Return the median seed, and with several seeds the best, and how many reach 90 %."""
+def cell_without_number(series: TaskSeries, length: int) -> TableCell | None:
+    """Return the cell of a length that was not asked, or where some seed has no number."""
     by_seed = series.results.get(length, {})
     if not by_seed:
         return TableCell("")
     failed = [result for result in by_seed.values() if not result.ok]
-    if failed:
-        some = f" {len(failed)}/{len(by_seed)}" * (len(failed) < len(by_seed))
-        return TableCell(SHORT[failed[0].status] + some, "failed")
+    if not failed:
+        return None
+    some = f" {len(failed)}/{len(by_seed)}" * (len(failed) < len(by_seed))
+    return TableCell(SHORT[failed[0].status] + some, "failed")
+
+
+def _cell(series: TaskSeries, length: int) -> TableCell:
+    """Return the median seed, and with several seeds the best, and how many reach 90 %."""
+    if (without := cell_without_number(series, length)) is not None:
+        return without
     shares = series.shares(length)
     median = statistics.median(shares)
     style = "best" if median >= HOLDS else ""

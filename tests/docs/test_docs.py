@@ -59,12 +59,18 @@ CHECKED = {
         "lexp train dataset=addition dataset.task.reverse=true model=coupled",
         "lexp train dataset=addition dataset.task.reverse=true dataset.task.hints=true "
         "model=random_fire",
+        "lexp train dataset=addition dataset.task.reverse=true dataset.max_length=5 model=rope "
+        "tokens=3e6 batch_tokens=1024 optim.matrices=muon",
+        "lexp train dataset=addition dataset.task.reverse=true dataset.max_length=5 model=coupled "
+        "tokens=2e6 batch_tokens=1024 optim.matrices=muon",
         "lexp train dataset=copy model=shape",
         "lexp train dataset=copy model=rope size=nano",
         "lexp train -m dataset=addition model=nope,rope,alibi,t5,fire,tisa,xpos 'seed=range(5)'",
         "lexp eval 'lengths=[5,10,20,30,40]'",
         "lexp eval 'lengths=[20,40]' 'attention=[full,blockwise]' 'extension=[none,log_n]'",
         "lexp eval 'lengths=[20]' 'grid=[5,10,20,30]'",
+        "lexp eval 'lengths=[3,5,6,7,8,10]' 'attention=[full,blockwise,self_extend]' "
+        "'extension=[none,log_n]'",
     ],
     "needs the hub; tests/hf/test_hf_runs.py has models of its own": [
         "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from matplotlib import pyplot
 
@@ -18,6 +19,7 @@ from lexp.display.svg import axes, n_outside
 from lexp.evaluate.task_result import TaskResult
 from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
+from lexp.report.task_tokens import place_chart, token_table
 from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
 from lexp.results import Component
 from lexp.runs.run import variant
@@ -68,6 +70,52 @@ def test_the_report_of_tasks_goes_on_with_an_analysis_at_their_lengths():
 def test_one_seed_is_shown_as_it_is_and_never_rounded_to_all_or_nothing():
     table = task_table(study(rope={20: (0.9999,), 40: (0.0001,), 80: (0.0,)}), NOTES)
     assert cells(table)["rope"] == ["full", "yes", "20", "99.9", "0.1", "0"]
+
+
+def test_single_tokens_are_shown_where_no_answer_is_right():
+    results = [
+        replace(one, measures=replace(one.measures, token_accuracy=accuracy))
+        for one, accuracy in zip(study(rope={20: (0, 0, 0)}), (0.25, 0.5, 0.375), strict=True)
+    ]
+    failed = result("rope", 0, 20, math.nan, "blockwise", status="not defined", reason="why")
+    table = token_table([*results, failed], NOTES)
+    assert table.heads == ("model", "method", "20 (trained)")
+    rows = [[cell.text for cell in row] for row in table.rows]
+    assert rows == [["rope", "full", "37.5 (50.0)"], ["rope", "blockwise", "n/d"]]
+
+
+def answers(*right: str) -> SimpleNamespace:
+    """Scores of answers as an evaluation stores them; 1 for a right token, 0 for a wrong one."""
+    marks = np.array([mark == "1" for answer in right for mark in answer])
+    lengths = [len(answer) for answer in right]
+    arrays = {
+        "example": np.repeat(np.arange(len(right)), lengths),
+        "place": np.concatenate([np.arange(n) for n in lengths]),
+        "right": marks,
+        "nats": np.zeros(len(marks)),
+    }
+    return SimpleNamespace(load=lambda: arrays, path="answers.npz")
+
+
+def test_right_tokens_by_place_are_those_of_the_first_length_beyond_training():
+    # 25 answers of three tokens, and one that is longer: its last place is left out.
+    first = answers(*["110"] * 15, *["100"] * 10, "1111")
+    second = answers(*["111"] * 25, "0111")
+    results = [
+        replace(result("rope", seed, length, 0.0), examples=26, arrays=arrays)
+        for seed, arrays in enumerate((first, second))
+        for length in (20, 30, 40)
+    ]
+    results.append(result("rope", 0, 30, 0.0, "blockwise"))  # as trained alone is drawn
+    chart = place_chart(results, NOTES)
+    assert chart.title == "copy: right tokens by place in the answer, problems of length 30"
+    (curve,) = chart.curves
+    expected = [(1, (100, 2500 / 26)), (2, (1600 / 26, 100)), (3, (100 / 26, 100))]
+    assert [point.x for point in curve.points] == [place for place, _ in expected]
+    for point, (_, shares) in zip(curve.points, expected, strict=True):
+        found = (point.y, point.low, point.high)
+        assert found == pytest.approx((sum(shares) / 2, min(shares), max(shares)))
+    assert place_chart(BIMODAL, NOTES) is None  # no stored answers
 
 
 def test_no_sentence_says_how_far_a_model_goes_that_has_not_learned():
