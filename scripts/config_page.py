@@ -10,7 +10,10 @@ from lexp.config.comments import CommentedKey, choice_keys, default_choices, key
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
-COMMANDS = ("train", "eval", "probe", "analyze", "report", "status", "study", "finetune", "export")
+COMMANDS = (
+    "train", "eval", "probe", "harness", "analyze", "report", "status", "study", "finetune",
+    "export",
+)  # fmt: skip
 # The order of the sections, and how a choice of the group is typed.
 GROUPS = {
     "model": "model={}", "trunk": "trunk={}", "size": "size={}", "dataset": "dataset={}",

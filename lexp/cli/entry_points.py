@@ -55,6 +55,7 @@ WORK = {
     "study": ("study.command", "study"),
     "finetune": ("finetune", "finetune_"),
     "export": ("export", "export"),
+    "harness": ("harness", "harness"),
 }
 # Commands that several ranks share; the others would do the same work in one folder.
 SHARED = ("train", "finetune")
@@ -66,6 +67,7 @@ def refuse_early(word: str, config: Any) -> None:
     These are settings out of range, a model or run that is not there and, where a command reads
     runs, a study without any.
     """
+    from lexp.commands.harness_files import require_harness
     from lexp.commands.study.file import read_study_file
     from lexp.config import validation
     from lexp.config.settings import (
@@ -83,12 +85,15 @@ def refuse_early(word: str, config: Any) -> None:
         "train": validation.read_composed_train,
         "eval": validation.read_eval,
         "probe": validation.read_probe,
+        "harness": validation.read_harness,
         "analyze": validation.read_analyze,
         "report": validation.read_report,
         "finetune": validation.read_finetune,
         "export": validation.read_export,
         "study": read_study_file,
     }
+    if word == "harness":
+        require_harness()
     match readers[word](config) if word in readers else None:
         case MethodsConfig(model=model, path=str(path)) if model == HF:
             find_source(path)
@@ -137,6 +142,10 @@ def _probe(config: Any) -> None:
     _work("probe", config)
 
 
+def _harness(config: Any) -> None:
+    _work("harness", config)
+
+
 def _analyze(config: Any) -> None:
     _work("analyze", config)
 
@@ -181,4 +190,5 @@ TASKS = {
     "study": (_study, _check("study")),
     "finetune": (_finetune, _check("finetune")),
     "export": (_export, _check("export")),
+    "harness": (_harness, _check("harness")),
 }

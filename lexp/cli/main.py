@@ -43,6 +43,10 @@ COMMANDS = {
         "plant information in texts and ask for it: is distant context used?",
         "lexp probe 'probes=[passkey,copy]' 'lengths=[128,512]'",
     ),
+    "harness": Command(
+        "run tasks of lm-evaluation-harness by every method",
+        "lexp harness 'tasks=[lambada_openai,hellaswag]' 'lengths=[512]'",
+    ),
     "analyze": Command(
         "measure attention and hidden states, to explain extrapolation",
         "lexp analyze 'instruments=[heads]' 'lengths=[128,512,2048]'",
@@ -72,7 +76,9 @@ COMMANDS = {
 }
 
 # Commands that write files: they go on when nobody reads what they print.
-WORKING = ("train", "eval", "probe", "analyze", "report", "study", "finetune", "export")
+WORKING = (
+    "train", "eval", "probe", "harness", "analyze", "report", "study", "finetune", "export",
+)  # fmt: skip
 # Flags by which they print and do no work.
 SHOWING = {"--help", "-h", "--cfg", "-c", "--info", "-i"}
 
@@ -215,7 +221,8 @@ def run(word: str, arguments: list[str]) -> None:
 
 
 # The command that follows a command; `lexp report` itself says which page to open.
-NEXT = {"train": "eval", "eval": "report", "probe": "report", "analyze": "report"}
+NEXT = {"train": "eval", "eval": "report", "probe": "report", "analyze": "report",
+        "harness": "report"}  # fmt: skip
 SEEDS = "seed=0,1,2,3,4"
 
 

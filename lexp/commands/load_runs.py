@@ -270,12 +270,12 @@ def load_model_under_test(
         step=LAST if selected is None or selected.step == last_step(config) else selected.step,
         objective=make_objective(config),
         make_attend=plan.make_attend,
-        extended=_extended(config),
+        extended=extended_with(config),
         sampled="" if store.fingerprint == run.fingerprint else run.fingerprint,
     )
 
 
-def _extended(config: TrainConfig | HfRunConfig) -> str:
+def extended_with(config: TrainConfig | HfRunConfig) -> str:
     """Return the name of the extension that a run was trained with; "" without one."""
     if isinstance(config, HfRunConfig) or config.extended_from is None:
         return ""

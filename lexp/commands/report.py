@@ -5,7 +5,7 @@ import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,16 @@ from lexp.display.latex import to_latex
 from lexp.display.table import in_markdown, prose_in_markdown, to_csv, to_markdown
 from lexp.display.terminal import table_console
 from lexp.evaluate import EVALUATIONS, LAST, TASKS, EvalResult, TaskResult
+from lexp.evaluate.harness_result import HARNESS, HarnessResult
 from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant
 from lexp.probes.result import PROBES, ProbeResult
 from lexp.report.files import write_files
+from lexp.report.harness import harness_caption, harness_tables
 from lexp.report.learning_rates import learning_rates
 from lexp.report.long_range_tokens import judging_runs
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.protocol_section import report_protocol
-from lexp.report.results import write_probes, write_results
+from lexp.report.results import write_harness, write_probes, write_results
 from lexp.report.study_results import (
     ResultSeries,
     by_protocol,
@@ -62,7 +64,7 @@ class StudyContents:
 
     scored: of every checkpoint. answered: of tasks, by last checkpoints. analyses: with numbers;
     unmeasured: without. n_without: runs without any result. rates: the section on learning rates,
-    of all runs.
+    of all runs. harnessed: tasks of lm-evaluation-harness.
     """
 
     runs: list[Run]
@@ -73,6 +75,7 @@ class StudyContents:
     unmeasured: list[AnalysisResult]
     n_without: int
     rates: list[Section]
+    harnessed: list[HarnessResult] = field(default_factory=list)
 
     @property
     def last(self) -> list[EvalResult]:
@@ -105,13 +108,15 @@ def write_report(settings: ReportConfig) -> None:
 
 
 def _complete_tables(study: Path, contents: StudyContents) -> None:
-    """Write results.csv and probes.csv anew: a killed command may not have added its last ones."""
+    """Write the CSV files anew: a killed command may not have added its last results."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what was read once already
         if contents.scored:
             write_results(study)
         if contents.probed:
             write_probes(study)
+        if contents.harnessed:
+            write_harness(study)
 
 
 @contextmanager
@@ -148,16 +153,20 @@ def _read(study: Path, settings: ReportConfig) -> StudyContents:
     probed = read_newest(study, PROBES)
     probed = of_present_weights(study, probed, lambda r: (r.run.name, LAST))
     probed = [r for r in with_damage(probed) if r.run.name in names]
+    harnessed = read_newest(study, HARNESS)
+    harnessed = of_present_weights(study, harnessed, lambda r: (r.run.name, LAST))
+    harnessed = [r for r in with_damage(harnessed) if r.run.name in names]
     analyses = read_newest(study, ANALYSES)
     analyses = of_present_weights(study, analyses, lambda r: (r.run.name, r.step))
     analyses = [r for r in with_damage(analyses) if r.run.name in names]
     has_losses = any(result.step == LAST for result in scored)
-    if not (has_losses or answered or probed or analyses):
+    if not (has_losses or answered or probed or harnessed or analyses):
         raise ConfigError(f"no evaluated cell in {study.resolve()}; score some with `lexp eval`")
     rates = learning_rates([run for run in runs if _is_readable(run)])
     # A variant has one name in all tables, so what tells it apart is of all runs in any of them.
     seen = {result.run.name for result in scored} | {result.run.name for result in probed}
     seen |= {result.run.name for result in answered} | {result.run.name for result in analyses}
+    seen |= {result.run.name for result in harnessed}
     return StudyContents(
         runs=[run for run in runs if run.name in seen],
         scored=scored,
@@ -169,6 +178,7 @@ def _read(study: Path, settings: ReportConfig) -> StudyContents:
         unmeasured=[result for result in analyses if not result.ok],
         n_without=len(names - seen),
         rates=rates,
+        harnessed=harnessed,
     )
 
 
@@ -191,6 +201,10 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
     if contents.probed:
         tables = probe_tables(contents.probed, notes)
         sections.append(Section("Probes", " ".join(probes_caption(contents.probed)), tuple(tables)))
+    if contents.harnessed:
+        text = " ".join(harness_caption(contents.harnessed))
+        items = tuple(harness_tables(contents.harnessed, notes))
+        sections.append(Section("Tasks of lm-evaluation-harness", text, items))
     sections += instrument_sections(analyses, of_runs)
     others = [
         (result, f"{result.run.model} {of_runs[result.run.name]}".rstrip(), result.instrument.label)
@@ -202,6 +216,7 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
         *contents.scored,
         *contents.answered,
         *contents.probed,
+        *contents.harnessed,
         *contents.analyses,
         *contents.unmeasured,
     ]

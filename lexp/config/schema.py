@@ -96,12 +96,11 @@ class TrainSchema:
 
 
 @dataclass
-class MethodsSchema:
-    """Settings of `lexp eval`, `probe` and `analyze`: runs, methods, lengths, text, device."""
+class RunsSchema:
+    """Settings of commands on finished runs: which runs, methods and lengths, and the device."""
 
     attention: Any = field(default_factory=dict)  # choices by key; at least one
     extension: Any = field(default_factory=dict)
-    dataset: Any = None
     name: str = MISSING
     outputs: str = MISSING
     model: Any = MISSING
@@ -112,6 +111,13 @@ class MethodsSchema:
     allow_partial: bool = MISSING
     device: str = MISSING
     precision: str = MISSING
+
+
+@dataclass
+class MethodsSchema(RunsSchema):
+    """Settings of `lexp eval`, `probe` and `analyze`, which take a text."""
+
+    dataset: Any = None
 
 
 @dataclass
@@ -175,6 +181,17 @@ class ProbeSchema(MethodsSchema):
 
 
 @dataclass
+class HarnessSchema(RunsSchema):
+    """The root config of `lexp harness`."""
+
+    tasks: Any = MISSING
+    task_folder: str | None = None
+    shots: int | None = None
+    limit: int | None = None
+    resamples: int = MISSING
+
+
+@dataclass
 class FinetuneSchema:
     """The root config of `lexp finetune`."""
 
@@ -229,6 +246,7 @@ def register_schemas() -> None:
     store.store(name="eval_schema", node=EvalSchema)
     store.store(name="analyze_schema", node=AnalyzeSchema)
     store.store(name="probe_schema", node=ProbeSchema)
+    store.store(name="harness_schema", node=HarnessSchema)
     store.store(name="report_schema", node=ReportSchema)
     store.store(name="status_schema", node=StatusSchema)
     store.store(name="study_schema", node=StudySchema)

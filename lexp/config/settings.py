@@ -276,11 +276,11 @@ class StatusConfig(StudyFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsConfig(StudyFolder):
-    """Settings of `lexp eval`, `probe` and `analyze`: runs, methods, lengths, text, device."""
+    """Settings of commands on finished runs: which runs, methods, lengths, text, device."""
 
     attention: dict[str, Node]
     extension: dict[str, Node]
-    dataset: Node | None
+    dataset: Node | None = None
     model: str | tuple[str, ...] | None
     path: str | None
     train_len: int | None
@@ -328,6 +328,17 @@ class AnalyzeConfig(MethodsConfig):
     texts: int
     checkpoints: str | tuple[int, ...]
     states: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessConfig(MethodsConfig):
+    """Settings of `lexp harness`. shots, limit: null for those of each task's file, and for all."""
+
+    tasks: tuple[str, ...]
+    task_folder: str | None
+    shots: int | None
+    limit: int | None
+    resamples: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from lexp.config.settings import (
     EvalConfig,
     ExportConfig,
     FinetuneConfig,
+    HarnessConfig,
     HfRunConfig,
     MethodsConfig,
     Node,
@@ -211,6 +212,26 @@ def read_probe(composed: DictConfig) -> ProbeConfig:
     problems = [*_methods(config), *_chosen(probes=config.probes)]
     problems += [*at_least(2, samples=config.samples), *at_least(0, seed=config.seed)]
     raise_all(problems)
+    return config
+
+
+def read_harness(composed: DictConfig) -> HarnessConfig:
+    """Return the settings of `lexp harness`; one ConfigError names everything that is wrong."""
+    config = read_settings(HarnessConfig, plain(composed))
+    if isinstance(config.tasks, str):
+        config = replace(config, tasks=(config.tasks,))
+    problems = _methods(config)
+    if not isinstance(config.tasks, tuple) or not config.tasks:
+        problems.append("tasks=[] (at least one, such as tasks=[lambada_openai,hellaswag])")
+    elif not all(isinstance(name, str) and name.strip() for name in config.tasks):
+        problems.append(f"tasks={list(config.tasks)} (names of tasks)")
+    elif len(set(config.tasks)) < len(config.tasks):
+        problems.append(f"tasks={list(config.tasks)} (each task once)")
+    if config.shots is not None:
+        problems += at_least(0, shots=config.shots)
+    if config.limit is not None:
+        problems += at_least(1, limit=config.limit)
+    raise_all([*problems, *at_least(1, resamples=config.resamples)])
     return config
 
 

@@ -47,15 +47,21 @@ class Encoded(NamedTuple):
 class Tokenizer(Protocol):
     """A fixed vocabulary; `digest` changes whenever any text would be tokenised differently.
 
-    end: id of the token that ends a text; None: it has none. `encode` never adds it.
+    end: id of the token that ends a text; None: it has none. begin: ids that the vocabulary's own
+    rules put before a text, mostly none. `encode` adds neither.
     """
 
     vocab_size: int
     digest: str
     end: int | None
+    begin: tuple[int, ...]
 
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Cut each text into tokens; no special tokens are added."""
+        ...
+
+    def decode(self, rows: list[list[int]]) -> list[str]:
+        """Return the text of each row of ids; tokens that stand for no text are left out."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -69,11 +75,16 @@ class Bytes:
     vocab_size = 256
     digest = "bytes"
     end: int | None = 0
+    begin: tuple[int, ...] = ()
 
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Return one token per byte."""
         raw = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
         return [Encoded(ids, np.ones(len(ids), dtype=np.uint16)) for ids in raw]
+
+    def decode(self, rows: list[list[int]]) -> list[str]:
+        """Return the text of bytes; those that are no UTF-8 are shown as U+FFFD."""
+        return [bytes(row).decode(errors="replace") for row in rows]
 
     def save(self, folder: Path) -> None:
         """Write nothing."""
@@ -111,6 +122,7 @@ class Subwords:
         self._json = json_text
         ids = (self._fast.token_to_id(token) for token in END_TOKENS)
         self.end: int | None = next((id_ for id_ in ids if id_ is not None), None)
+        self.begin = self._begin()
         self.digest = text_digest(json_text)
 
     def encode(self, texts: list[str]) -> list[Encoded]:
@@ -123,6 +135,20 @@ class Subwords:
             Encoded(np.array(row, dtype=np.uint32), bytes_per_token(text, e.offsets), n_lost)
             for text, e, row, n_lost in zip(texts, encodings, ids, lost, strict=True)
         ]
+
+    def decode(self, rows: list[list[int]]) -> list[str]:
+        """Return the text of each row; special tokens are left out."""
+        return self._fast.decode_batch(rows, skip_special_tokens=True)
+
+    def _begin(self) -> tuple[int, ...]:
+        """Return the ids that the post-processor puts before a text."""
+        with _library_errors("cannot cut a text"):
+            bare, whole = (
+                self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
+            )
+        return next(
+            tuple(whole[:n]) for n in range(len(whole) + 1) if whole[n : n + len(bare)] == bare
+        )
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""

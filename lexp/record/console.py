@@ -28,7 +28,8 @@ class Console:
 
     title: shown before each line. total: tokens to process. done: tokens that an earlier start has
     processed. following: how many pieces of work of the same size come afterwards. efficiency:
-    returns what else to show of a rate in tokens per second. Use as a context manager.
+    returns what else to show of a rate in tokens per second. unit: of the amounts, if not tokens.
+    Use as a context manager.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Console:
         done: int = 0,
         following: int = 0,
         efficiency: Callable[[float], list[str]] | None = None,
+        unit: str = "tokens",
     ):
         self._rich = Rich(stderr=True, highlight=False)
         self._title, self._total, self._done = title, total, done
@@ -46,7 +48,7 @@ class Console:
         # How many of the further words there is room for, by columns of the terminal.
         self._n_further: dict[int, int] = {}
         self._following = following
-        self._efficiency = efficiency
+        self._efficiency, self._unit = efficiency, unit
         self._progress: Progress | None = None
         if self._rich.is_terminal:
             self._progress = Progress(_Line(self), console=self._rich, refresh_per_second=4)
@@ -128,7 +130,7 @@ class Console:
     def rate(self) -> str:
         """Return the tokens per second since the start; "" before the first step."""
         per_s = self._tokens_per_s()
-        return f"{per_s / 1000:.1f}k tokens/s" if per_s else ""
+        return f"{per_s / 1000:.1f}k {self._unit}/s" if per_s else ""
 
     def time_left(self) -> str:
         """Return the time left at the present rate, here and for all runs; "" before any step.

@@ -10,11 +10,12 @@ from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, EvalResult
 from lexp.extension import Extension
 from lexp.report.row_names import Scored, row_key, row_names, scored_of
-from lexp.results import DAMAGED, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
+from lexp.results import DAMAGED, FAILED, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
 from lexp.scoring.protocol import BOS
 
 SHORT = {
     NOT_DEFINED: "n/d", NOT_FINITE: "not finite", OUT_OF_MEMORY: "OOM", DAMAGED: "damaged",
+    FAILED: "failed",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""results.csv, probes.csv and tasks.csv: every result of a study.
+"""results.csv, probes.csv, tasks.csv and harness.csv: every result of a study.
 
 A new result is appended; at its end a command writes the table anew from what is stored.
 """
@@ -17,9 +17,10 @@ from lexp.evaluate import (
     TaskResult,
     task_result,
 )
+from lexp.evaluate import harness_result as harness
 from lexp.probes import result as probes
 from lexp.report.weights import of_present_weights
-from lexp.results import append_csv, read_all, write_csv
+from lexp.results import append_csv, read_all, read_newest, write_csv
 from lexp.runs.locks import one_at_a_time
 
 
@@ -105,6 +106,33 @@ def write_tasks(study: Path) -> None:
     with one_at_a_time(study):
         results = stored_tasks(study)
         write_csv(study / "tasks.csv", task_result.COLUMNS, _once([r.row() for r in results]))
+
+
+def append_harness(study: Path, results: Sequence[harness.HarnessResult]) -> None:
+    """Append new results of a harness to <study>/harness.csv."""
+    rows = [row for result in results for row in result.rows()]
+    with one_at_a_time(study):
+        done = append_csv(study / "harness.csv", [harness.COLUMNS], rows)
+    if not done:
+        write_harness(study)
+
+
+def write_harness(study: Path) -> None:
+    """Write <study>/harness.csv with the newest results of tasks of a harness, failures included.
+
+    A task that failed and then did not is not shown as failed.
+    """
+    with one_at_a_time(study):
+        results = of_present_weights(
+            study, read_newest(study, harness.HARNESS), lambda r: (r.run.name, LAST)
+        )
+        results.sort(
+            key=lambda r: (
+                r.asked, r.run.name, r.pattern.label, r.extension.label, r.shots, r.limit, r.length,
+            )
+        )  # fmt: skip
+        rows = [row for result in results for row in result.rows()]
+        write_csv(study / "harness.csv", harness.COLUMNS, _once(rows))
 
 
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from lexp.results.json_values import from_json
 from lexp.results.record import Record, Result, ResultKind, Spec
 from lexp.results.status import (
     DAMAGED,
+    FAILED,
     NOT_DEFINED,
     NOT_FINITE,
     OK,
@@ -36,6 +37,7 @@ from lexp.results.store import (
 
 __all__ = [
     "DAMAGED",
+    "FAILED",
     "NOT_DEFINED",
     "NOT_FINITE",
     "OK",

@@ -8,7 +8,9 @@ from lexp.system.errors import NotDefined
 from lexp.system.runtime import catch_out_of_memory
 
 OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY = "ok", "not defined", "not finite", "out of memory"
-STATUSES = (OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY)
+# What is asked could not be read or asked: data out of reach, an error in somebody's code.
+FAILED = "failed"
+STATUSES = (OK, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY, FAILED)
 # Never stored: of a record whose arrays are not the ones that were written.
 DAMAGED = "damaged"
 
@@ -27,9 +29,10 @@ class Outcome(Generic[T]):
 def worth_another_try(status: str) -> bool:
     """Return True if the same command computes a record of this status again.
 
-    Another machine, or the same one with fewer processes, may have the memory that was missing.
+    Another machine, or the same one with fewer processes, may have the memory that was missing, or
+    the data that was out of reach.
     """
-    return status == OUT_OF_MEMORY
+    return status in (OUT_OF_MEMORY, FAILED)
 
 
 def attempt(compute: Callable[[], T]) -> Outcome[T]:

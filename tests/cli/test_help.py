@@ -32,6 +32,7 @@ TAKEN = {
     ],
     "eval": ["attention", "extension", "protocol", "dataset", "hydra/launcher"],
     "probe": ["probes", "attention", "extension", "dataset", "hydra/launcher"],
+    "harness": ["attention", "extension", "hydra/launcher"],
     "finetune": ["task", "hydra/launcher"],
     "export": ["extension"],
     "study": ["study", "dataset", "tokenizer", "hydra/launcher"],
@@ -47,7 +48,7 @@ def test_a_page_has_only_the_groups_that_the_command_takes(command):
 
 def test_only_pages_of_commands_that_take_a_sweep_offer_one():
     offering = {word for word in TASKS if "-m" in page(word)}
-    assert offering == {"train", "eval", "probe", "analyze", "finetune"}
+    assert offering == {"train", "eval", "probe", "harness", "analyze", "finetune"}
 
 
 def test_a_page_lists_the_choices_and_explains_every_value():

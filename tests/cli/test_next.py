@@ -37,6 +37,7 @@ def test_training_says_that_torch_is_loaded_and_imports_nothing_else_of_weight(t
         ("train", "-m dataset=copy hydra.launcher.wait=false", "lexp status"),
         ("eval", "name=a lengths=[8]", "lexp report name=a"),
         ("probe", "", "lexp report"),
+        ("harness", "", "lexp report"),
         ("analyze", "--config-dir=mine", "lexp report"),
         ("eval", "plan=true", None),
         ("train", "--cfg job", None),

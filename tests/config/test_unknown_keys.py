@@ -116,14 +116,14 @@ LEVELS = {
     "train zzz=full": "; there are model, trunk, objective,",
 }
 OF_OTHERS = {
-    "train attention=[full]": "no key 'attention'; attention is a key of lexp analyze, eval and "
-    "probe",
+    "train attention=[full]": "no key 'attention'; attention is a key of lexp analyze, eval, "
+    "harness and probe",
     "train attention.window.window=9": "no key 'attention.window.window'; attention is a key of "
-    "lexp analyze, eval and probe",
+    "lexp analyze, eval, harness and probe",
     "train task=glue/rte": "no key 'task'; task is a key of lexp finetune",
     "eval size=nano": "no key 'size'; size is a key of lexp train",
     "train lengths=[64]": f"no key 'lengths'; did you mean {LENGTH}? lengths is a key of lexp "
-    "analyze, eval and probe",
+    "analyze, eval, harness and probe",
 }
 
 

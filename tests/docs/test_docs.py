@@ -76,6 +76,14 @@ CHECKED = {
         "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "
         "'attention=[full,blockwise,self_extend]' 'extension=[none,yarn]'",
     ],
+    "needs lm-evaluation-harness; tests/peers/test_harness.py runs it": [
+        "lexp harness 'tasks=[lambada_openai,hellaswag]'",
+        "lexp harness 'tasks=[lambada_openai,hellaswag]' model=xpos 'lengths=[512]' "
+        "'attention=[full,blockwise]' 'extension=[none,yarn]'",
+        "lexp harness 'tasks=[mmlu]' shots=5 model=hf path=EleutherAI/pythia-160m "
+        "'lengths=[2048,8192]'",
+        "lexp harness 'tasks=[my_task]' task_folder=mine limit=100",
+    ],
     "starts processes, as tests/commands/test_launchers.py does": [
         "lexp train -m model=rope,xpos seed=0,1,2 hydra/launcher=local hydra.launcher.per_gpu=4",
         f"{MANY} hydra/launcher=local",
@@ -128,6 +136,7 @@ ELSEWHERE = {
     "docs/benchmarks/gpu-biases.md": "a GPU",
     "python scripts/bench_gpu.py --device cpu --tiny": "tests/project/test_bench_gpu.py runs it",
     "pip install 'lexp[slurm]'": "a network",
+    "LEXP_ALLOW=utils lexp harness 'tasks=[my_task]' task_folder=mine": "a folder of one's own",
     'eval "$(lexp -sc install=bash)"': "a shell's; tests/cli/test_cli.py asks what it evaluates",
 }
 # Words in running text that stand for commands.

@@ -43,6 +43,7 @@ FENCES = {
     "matplotlib": {"display"},
     "safetensors": {"runs", "hf"},
     "scipy": {"statistics"},
+    "lm_eval": {"commands"},
 }
 
 

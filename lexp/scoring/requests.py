@@ -1,0 +1,316 @@
+"""Requests about texts, as lm-evaluation-harness makes them, answered from a model's likelihoods.
+
+A continuation's log-likelihood given a context, a whole text's, and the greedy continuation of a
+context. A text longer than the length loses its beginning; a whole text is cut into windows of the
+length, each token being predicted once, with one token of the window before as context.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lexp.attention import Attend, MakeAttend, make_attend
+from lexp.data.tokenizer import Tokenizer
+from lexp.model.transformer import Transformer
+from lexp.pattern import Pattern
+from lexp.system.errors import NotDefined
+
+# Tokens in one forward pass.
+BATCH_TOKENS = 16384
+# Rows are filled up to a multiple of this, so that most texts share a pass with others. What
+# follows a token changes nothing for a causal model.
+ROUND = 32
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Asks for log p(text | context), and whether the text is the greedy continuation."""
+
+    context: str
+    text: str
+
+
+@dataclass(frozen=True)
+class WholeText:
+    """Asks for log p(text)."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Asks for the greedy continuation, up to the first of some strings or so many tokens."""
+
+    context: str
+    until: tuple[str, ...]
+    max_tokens: int
+
+
+Request = Continuation | WholeText | Completion
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The answer to a Continuation or a WholeText. greedy: each token is the likeliest one."""
+
+    log_prob: float
+    greedy: bool
+
+
+Response = Likelihood | str
+
+
+class TokenPair(NamedTuple):
+    """Tokens whose likelihood is asked for, and those before them, at least one."""
+
+    context: list[int]
+    target: list[int]
+
+
+@dataclass(frozen=True)
+class ReadRow:
+    """A text that is read once, and the targets at its end that are asked for: (request, ids)."""
+
+    tokens: tuple[int, ...]
+    targets: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class RequestScorer:
+    """A model that answers requests.
+
+    prepare: returns the model and its pattern for texts of so many tokens. length: tokens read at
+    most. is_exact: rows must not be filled up, as the model depends on the length of the text.
+    autocast: the precision. advance: told of requests that are answered.
+    """
+
+    prepare: Callable[[int], tuple[Transformer, Pattern]]
+    tokenizer: Tokenizer
+    length: int
+    is_exact: bool
+    autocast: AbstractContextManager
+    advance: Callable[[int], None] = lambda n_requests: None
+    make_attend: MakeAttend = make_attend
+    batch_tokens: int = BATCH_TOKENS
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """Return the answer to each request; NotDefined if one cannot be asked at this length."""
+        answers: dict[int, Response] = {}
+        by_kind: dict[type, list[int]] = {}
+        for n, request in enumerate(requests):
+            by_kind.setdefault(type(request), []).append(n)
+        continuations = by_kind.get(Continuation, [])
+        pairs = self._pairs([requests[n] for n in continuations])  # type: ignore[misc]
+        answers |= dict(zip(continuations, self._likelihoods(pairs), strict=True))
+        for n in by_kind.get(WholeText, []):
+            windows = list(self._windows(requests[n].text))  # type: ignore[union-attr]
+            parts = self._likelihoods(windows)
+            total = sum(part.log_prob for part in parts)
+            answers[n] = Likelihood(total, all(part.greedy for part in parts))
+        completions = by_kind.get(Completion, [])
+        texts = self._complete([requests[n] for n in completions])  # type: ignore[misc]
+        answers |= dict(zip(completions, texts, strict=True))
+        return [answers[n] for n in range(len(requests))]
+
+    @cached_property
+    def first(self) -> int:
+        """Return the token that stands before a text that has nothing before it."""
+        if self.tokenizer.begin:
+            return self.tokenizer.begin[0]
+        if self.tokenizer.end is None:
+            raise NotDefined("the tokenizer has no token that begins or ends a text")
+        return self.tokenizer.end
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        """Return ids, with what the vocabulary puts before a text."""
+        begin = list(self.tokenizer.begin)
+        return [begin + row.ids.tolist() for row in self.tokenizer.encode(texts)]
+
+    def _pairs(self, requests: Sequence[Continuation]) -> list[TokenPair]:
+        """Cut contexts and continuations; white space at a context's end goes to what follows it.
+
+        Both are cut as one text, of which the continuation has what the context alone has not.
+        """
+        bare = [request.context.rstrip() for request in requests]
+        # Of a context that is all white space nothing would be left.
+        contexts = [b or request.context for b, request in zip(bare, requests, strict=True)]
+        wholes = self._encode([request.context + request.text for request in requests])
+        distinct = list(dict.fromkeys(contexts))
+        ids = dict(zip(distinct, self._encode(distinct), strict=True))
+        pairs = []
+        for request, context, whole in zip(requests, contexts, wholes, strict=True):
+            before = ids[context]
+            if not request.context:
+                target = whole[len(self.tokenizer.begin) :]
+                pair = TokenPair([self.first], target)
+                if target[:1] == [self.first]:
+                    pair = TokenPair(target[:1], target[1:])
+            else:
+                pair = TokenPair(before or [self.first], whole[len(before) :])
+            self._check(pair, request)
+            pairs.append(pair)
+        return pairs
+
+    def _check(self, pair: TokenPair, request: Continuation) -> None:
+        if not pair.target:
+            raise NotDefined(f"the answer {request.text[:40]!r} has no token of its own")
+        if len(pair.target) > self.length:
+            raise NotDefined(
+                f"an answer has {len(pair.target)} tokens, the length is {self.length}"
+            )
+
+    def _windows(self, text: str) -> Iterator[TokenPair]:
+        """Yield windows that predict each token of a text once, the last with all the context."""
+        tokens = [self.first, *self._encode([text])[0]]
+        n_tokens = len(tokens) - 1
+        for begin in range(0, n_tokens, self.length):
+            end = min(begin + self.length, n_tokens)
+            first = max(0, end - self.length)
+            yield TokenPair(tokens[first : begin + 1], tokens[begin + 1 : end + 1])
+
+    def _rows(self, pairs: Sequence[TokenPair]) -> list[ReadRow]:
+        """Return the rows to read: requests that differ in their last token alone share one."""
+        targets: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
+        for n, pair in enumerate(pairs):
+            read = (*pair.context, *pair.target)[-self.length - 1 :][:-1]
+            targets.setdefault(read, []).append((n, tuple(pair.target)))
+        return [ReadRow(tokens, tuple(asked)) for tokens, asked in targets.items()]
+
+    def _size(self, n_tokens: int) -> int:
+        """Return the tokens of a row in a pass."""
+        if self.is_exact:
+            return n_tokens
+        return min(-(-n_tokens // ROUND) * ROUND, max(self.length, n_tokens))
+
+    def _likelihoods(self, pairs: Sequence[TokenPair]) -> list[Likelihood]:
+        by_size: dict[int, list[ReadRow]] = {}
+        for row in self._rows(pairs):
+            by_size.setdefault(self._size(len(row.tokens)), []).append(row)
+        log_probs: np.ndarray = np.zeros(len(pairs))
+        greedy: np.ndarray = np.ones(len(pairs), dtype=bool)
+        # The largest first: what runs out of memory does so at once.
+        for size in sorted(by_size, reverse=True):
+            rows, each = by_size[size], max(1, self.batch_tokens // size)
+            model, attend = self._ready(size)
+            for begin in range(0, len(rows), each):
+                batch = rows[begin : begin + each]
+                request, log_prob, likeliest = self._pass(model, attend, batch, size)
+                np.add.at(log_probs, request, log_prob)
+                np.logical_and.at(greedy, request, likeliest)
+                self.advance(sum(len(row.targets) for row in batch))
+        return [Likelihood(float(x), bool(g)) for x, g in zip(log_probs, greedy, strict=True)]
+
+    def _ready(self, size: int) -> tuple[Transformer, Attend]:
+        """Return the model and attention for rows of so many tokens."""
+        model, pattern = self.prepare(size)
+        device = next(model.parameters()).device
+        return model, self.make_attend(pattern, size, model.schemes, device)
+
+    def _pass(
+        self, model: Transformer, attend: Attend, rows: Sequence[ReadRow], size: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the request of each target token, its log-likelihood, and if it is likeliest.
+
+        Arrays [N].
+        """
+        asked = [
+            (n, len(row.tokens) - len(ids) + k, request, token)
+            for n, row in enumerate(rows)
+            for request, ids in row.targets
+            for k, token in enumerate(ids)
+        ]
+        row_of, place, request, target = (np.array(column) for column in zip(*asked, strict=True))
+        hidden = self._hidden(model, attend, [row.tokens for row in rows], size)
+        log_prob, likeliest = [], []
+        n_at_once = max(1, model.max_logits // model.head.out_features)
+        for begin in range(0, len(target), n_at_once):
+            piece = slice(begin, begin + n_at_once)
+            log_probs = self._logits(model, hidden, row_of[piece], place[piece]).log_softmax(-1)
+            wanted = torch.from_numpy(target[piece]).to(log_probs.device)
+            log_prob.append(log_probs.gather(1, wanted[:, None])[:, 0].double().cpu().numpy())
+            likeliest.append((log_probs.argmax(-1) == wanted).cpu().numpy())
+        return request, np.concatenate(log_prob), np.concatenate(likeliest)
+
+    def _hidden(
+        self, model: Transformer, attend: Attend, rows: Sequence[Sequence[int]], size: int
+    ) -> torch.Tensor:
+        """Return hidden states [n, size, d_model] of rows, filled up at their ends."""
+        tokens: np.ndarray = np.zeros((len(rows), size), dtype=np.int64)
+        for n, row in enumerate(rows):
+            tokens[n, : len(row)] = row
+        device = next(model.parameters()).device
+        with torch.inference_mode(), self.autocast:
+            return model.hidden(torch.from_numpy(tokens).to(device), attend)
+
+    def _logits(
+        self, model: Transformer, hidden: torch.Tensor, row: np.ndarray, place: np.ndarray
+    ) -> torch.Tensor:
+        """Return logits [N, V] at places of rows, the head in its full precision."""
+        at = hidden[torch.from_numpy(row), torch.from_numpy(place)]
+        with torch.inference_mode():
+            return model.head(at.to(model.head.weight.dtype)).float()
+
+    def _complete(self, requests: Sequence[Completion]) -> list[str]:
+        """Return greedy continuations, cut before the first string that ends them."""
+        contexts = self._encode([request.context for request in requests])
+        begun = []
+        for request, context in zip(requests, contexts, strict=True):
+            room = self.length - request.max_tokens
+            if room < 1:
+                raise NotDefined(
+                    f"{request.max_tokens} new tokens leave no room for the text before them, the "
+                    f"length is {self.length}"
+                )
+            begun.append((context or [self.first])[-room:])
+        texts = [""] * len(requests)
+        alike: dict[int, list[int]] = {}
+        for n, context in enumerate(begun):
+            alike.setdefault(self._size(len(context) + requests[n].max_tokens), []).append(n)
+        for size in sorted(alike, reverse=True):
+            same, each = alike[size], max(1, self.batch_tokens // size)
+            for begin in range(0, len(same), each):
+                batch = same[begin : begin + each]
+                for n, text in zip(batch, self._grow(batch, begun, requests), strict=True):
+                    texts[n] = text
+                self.advance(len(batch))
+        return texts
+
+    def _grow(
+        self, batch: list[int], begun: list[list[int]], requests: Sequence[Completion]
+    ) -> list[str]:
+        """Return the continuations of a batch of contexts, a token at a time."""
+        grown: dict[int, list[int]] = {n: [] for n in batch}
+        going = list(batch)
+        while going:
+            by_size: dict[int, list[int]] = {}
+            for n in going:
+                by_size.setdefault(self._size(len(begun[n]) + len(grown[n])), []).append(n)
+            for size, same in by_size.items():
+                rows = [begun[n] + grown[n] for n in same]
+                model, attend = self._ready(size)
+                hidden = self._hidden(model, attend, rows, size)
+                last = np.array([len(row) - 1 for row in rows])
+                tokens = self._logits(model, hidden, np.arange(len(rows)), last).argmax(-1).tolist()
+                for n, token in zip(same, tokens, strict=True):
+                    grown[n].append(token)
+            going = [n for n in going if not self._is_over(grown[n], requests[n])]
+        return [self._text(grown[n], requests[n]) for n in batch]
+
+    def _is_over(self, tokens: list[int], request: Completion) -> bool:
+        if tokens[-1] == self.tokenizer.end or len(tokens) >= request.max_tokens:
+            return True
+        (text,) = self.tokenizer.decode([tokens])
+        return any(stop in text for stop in request.until)
+
+    def _text(self, tokens: list[int], request: Completion) -> str:
+        """Return the text of new tokens up to what ends it."""
+        ended = tokens[:-1] if tokens[-1] == self.tokenizer.end else tokens
+        (text,) = self.tokenizer.decode([ended])
+        for stop in request.until:
+            text = text.split(stop)[0]
+        return text

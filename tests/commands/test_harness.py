@@ -1,0 +1,212 @@
+"""`lexp harness` with a stand-in for the package; tests/peers/test_harness.py runs the package."""
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lexp.cli.entry_points import refuse_early, show
+from lexp.commands import harness as command
+from lexp.commands.harness_files import check_task_files
+from lexp.commands.report import report
+from lexp.evaluate.harness_result import COLUMNS, HarnessValue
+from lexp.evaluate.harness_run import HarnessTask
+from lexp.scoring.requests import Continuation, RequestScorer, WholeText
+from lexp.system.errors import ConfigError, DataError, Incomplete
+from support.config import compose
+
+# A task with two questions of four answers, and one that cannot be loaded.
+QUESTIONS = tuple(Continuation(f"question {n}:", answer) for n in range(2) for answer in "ABCD")
+
+
+@dataclass(frozen=True)
+class Settings:
+    shots: int
+    limit: int
+    resamples: int
+
+
+def measure(answers):
+    """The mean likelihood as what the package would make of it."""
+    mean = sum(answer.log_prob for answer in answers) / len(answers)
+    return (
+        HarnessValue("choice", "none", "acc", 0.75, 0.1, 0.25, True, 0, 2, "1.0", False),
+        HarnessValue("choice", "none", "nats", -mean, float("nan"), float("nan"), False, 0, 2,
+                     "1.0", False),
+    )  # fmt: skip
+
+
+def broken(answers):
+    raise DataError("ZeroDivisionError: in its metric")
+
+
+TASKS = {
+    "choice": HarnessTask("choice", QUESTIONS, "d1", measure),
+    "long": HarnessTask("long", (Continuation("a", 40 * "b"),), "d2", measure),
+    "away": HarnessTask("away", (), "", broken, "ConnectionError: no network"),
+    "broken": HarnessTask("broken", (WholeText("a text"),), "d3", broken),
+}
+
+
+@pytest.fixture
+def ask(trained_once, texts, tmp_path, monkeypatch):
+    """Runs `lexp harness` on a finished run and returns the rows of harness.csv."""
+    import shutil
+
+    shutil.copytree(trained_once(("rope",)), tmp_path / "outputs")
+    stand_in = SimpleNamespace(
+        VERSION="0.0", HarnessSettings=Settings,
+        load_tasks=lambda names, folder, settings, say: tuple(TASKS[name] for name in names),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "lexp.commands.harness_tasks", stand_in)
+
+    def run(*overrides: str) -> list[dict[str, str]]:
+        base = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32"]
+        given = {override.partition("=")[0] for override in overrides}
+        base += ["lengths=[16,32]"] * ("lengths" not in given)
+        command.harness(compose("harness", *base, *overrides))
+        with (run.folder / "harness.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    run.folder = tmp_path / "outputs" / "default"
+    return run
+
+
+def test_values_stand_in_tables_and_are_computed_once(ask, capsys, monkeypatch):
+    rows = ask("tasks=[choice,long]", "extension=[none,pi]", "attention=[full]")
+    assert list(rows[0]) == list(COLUMNS) and len(rows) == 2 * 2 * 2 + 4
+    (row,) = (
+        r for r in rows if (r["metric"], r["length"], r["extension"]) == ("acc", "16", "none")
+    )
+    shown = [row[name] for name in ("value", "stderr", "chance", "documents", "harness", "status")]
+    assert shown == ["0.75", "0.1", "0.25", "2", "0.0", "ok"]
+    # Two answers of 40 tokens: neither length holds them.
+    assert {r["status"] for r in rows if r["asked"] == "long"} == {"not defined"}
+    out = capsys.readouterr().out
+    assert "an answer has 40 tokens, the length is 16" in out
+    line = next(line for line in out.splitlines() if "full pi" in line and "32" in line)
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    assert cells[:6] == ["rope", "full pi", "32", "0.7500", "0.1000", "0.2500"]
+    assert cells[6] == f"{float(row_of(rows, 'nats', '32', 'pi')['value']):.4f}"
+    assert cells[7:] == ["-", "-"]
+    assert "acc" in (ask.folder / "harness.md").read_text()
+
+    monkeypatch.setattr(RequestScorer, "answer", lambda *_: pytest.fail("computed again"))
+    again = ask("tasks=[choice]", "extension=[none,pi]", "attention=[full]")
+    assert again == rows
+
+
+def row_of(rows, metric, length, extension):
+    wanted = metric, length, extension
+    (row,) = (r for r in rows if (r["metric"], r["length"], r["extension"]) == wanted)
+    return row
+
+
+def test_likelihoods_of_requests_are_stored(ask):
+    """A shorter length cuts the questions, so that their likelihoods differ."""
+    import numpy as np
+
+    ask("tasks=[choice]", "lengths=[8,32]", "attention=[full]")
+    short, long = (
+        np.load(next(ask.folder.glob(f"rope*/harness/choice-full-{n}-*.npz"))) for n in (8, 32)
+    )
+    assert short["log_prob"].shape == (8,) and np.isfinite(short["log_prob"]).all()
+    assert not np.allclose(short["log_prob"], long["log_prob"])
+
+
+def test_a_task_that_fails_is_shown_and_tried_again(ask, capsys, monkeypatch):
+    with pytest.raises(Incomplete, match="2 tasks of 3 failed: away, broken"):
+        ask("tasks=[away,choice,broken]", "attention=[full]", "lengths=[32]")
+    out = capsys.readouterr().out
+    assert "failed (rope): ConnectionError: no network." in out
+    assert "failed (rope): ZeroDivisionError: in its metric." in out
+    rows = ask(
+        "tasks=[away,choice,broken]", "attention=[full]", "lengths=[32]", "allow_partial=true"
+    )
+    assert {r["asked"]: r["status"] for r in rows} == {
+        "away": "failed", "broken": "failed", "choice": "ok"
+    }  # fmt: skip
+    monkeypatch.setitem(TASKS, "away", HarnessTask("away", QUESTIONS, "d4", measure))
+    rows = ask("tasks=[away]", "attention=[full]", "lengths=[32]")
+    assert {r["status"] for r in rows if r["asked"] == "away"} == {"ok"}
+
+
+def test_the_report_has_the_tables(ask, tmp_path):
+    ask("tasks=[choice,away]", "attention=[full]", "lengths=[32]", "allow_partial=true")
+    report(compose("report", f"outputs={tmp_path}/outputs"))
+    page = (ask.folder / "report" / "report.md").read_text()
+    assert "## Tasks of lm-evaluation-harness" in page
+    assert "| rope | full | 32 | **0.7500** | 0.1000 | 0.2500 |" in page
+    assert "failed (rope): ConnectionError: no network." in page
+    assert "1 of 2 cells without a number (1 failed)" in page
+
+
+def test_without_the_package_one_line_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr("lexp.commands.harness_files.find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as error:
+        refuse_early("harness", compose("harness", "tasks=[hellaswag]"))
+    assert show(error.value) == 2
+    assert "lexp harness needs the extra harness: pip install 'lexp[harness]'" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "overrides, said",
+    [
+        ([], r"tasks=\[\] \(at least one"),
+        (["tasks=[a,a]"], r"tasks=\['a', 'a'\] \(each task once\)"),
+        (["tasks=[a]", "shots=-1"], r"shots=-1 \(at least 0\)"),
+        (["tasks=[a]", "limit=0"], r"limit=0 \(at least 1\)"),
+        (["tasks=[a]", "resamples=0"], r"resamples=0 \(at least 1\)"),
+        (["tasks=[1]"], r"tasks=\[1\] \(names of tasks\)"),
+    ],
+)
+def test_values_that_are_not_allowed_end_in_one_line(overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        command.check(compose("harness", *overrides))
+
+
+PACKAGE = Path("/nowhere/lm_eval")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("process_docs: !function helper.clean", "runs helper.clean, code of the module helper"),
+        ("process_docs: !function os.system", "export LEXP_ALLOW=mine,os"),
+        ("a: [{b: !function helper.clean}]", "runs helper.clean"),
+        ("doc_to_text: !!python/name:os.system x", "python/name:os.system"),
+        ("a: !other x", "has !other x, which is not allowed"),
+        ("dataset_path: pandas", "dataset_path=pandas reads pickles"),
+        ("metric_list: [{metric: ./mine}]", r"metric=./mine is none of the harness; name one of"),
+        ("metric_list: [{metric: acc, hf_evaluate: true}]", "hf_evaluate loads code from the hub"),
+        ("include: ../other_yaml", "other_yaml runs helper.clean"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_task_files_run_no_code_that_nobody_has_allowed(tmp_path, monkeypatch, text, said):
+    monkeypatch.setenv("LEXP_ALLOW", "mine")
+    folder = tmp_path / "tasks"
+    (folder / "inner").mkdir(parents=True)
+    (tmp_path / "tasks" / "other_yaml").write_text("x: !function helper.clean")
+    (folder / "inner" / "task.yaml").write_text(f"task: mine\n{text}\n")
+    with pytest.raises(ConfigError, match=said):
+        check_task_files(folder, PACKAGE, {"acc"})
+
+
+def test_allowed_code_and_files_of_the_package_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv("LEXP_ALLOW", "helper")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "base").write_text("process_docs: !function utils.clean")
+    (tmp_path / "own" / "a.yaml").write_text(
+        "task: a\ninclude: ../package/base\nprocess_results: !function helper.sub.f\n"
+        "metric_list: [{metric: mine}]\nhf_evaluate: false"
+    )
+    check_task_files(tmp_path / "own", (tmp_path / "package").resolve(), {"acc"})
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        check_task_files(tmp_path / "gone", PACKAGE, set())
