@@ -28,9 +28,9 @@ import torch
 
 from lexp import __version__
 from lexp.data.reading import DocumentBatches
-from lexp.data.store import Tokens
 from lexp.data.tasks.addition import Addition
 from lexp.data.tasks.dataset import TaskDataset
+from lexp.data.tokens import Tokens
 from lexp.distributed import SingleProcess, make_engine
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer

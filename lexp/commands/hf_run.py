@@ -152,11 +152,12 @@ def refuse_other_ids(run: Run, tokens: Tokens) -> None:
     n_rows = run.data.get("vocab_size")
     if not isinstance(n_rows, int):
         raise CheckpointError(f"{run.folder}/config.json has no vocab_size")
-    beyond = np.flatnonzero(tokens.ids >= n_rows)
+    beyond = tokens.places(lambda ids: ids >= n_rows)
     if len(beyond):
         document = int(np.searchsorted(tokens.starts, beyond[0], side="right")) - 1
+        found = tokens.ids[beyond[:1]][0]
         raise DataError(
-            f"{run.name}: document {tokens.names[document]} has token id {tokens.ids[beyond[0]]}, "
+            f"{run.name}: document {tokens.names[document]} has token id {found}, "
             f"the model has {n_rows} rows"
         )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,7 @@ from lexp.data import Corpus
 from lexp.data.reading import Moved, Reading
 from lexp.data.tasks.dataset import TaskDataset
 from lexp.data.tokenizer import BytesSpec, TokenizerSpec
+from lexp.data.unchanged import FileFindings
 from lexp.extension import ByFactor, Extension, Lengths, with_schemes
 from lexp.model import layers
 from lexp.model.layers import LayerEntry
@@ -31,11 +33,16 @@ from lexp.training.objective import CausalLM, Objective
 MAX_LAYERS, MAX_WEIGHTS = 10_000, 10**13
 
 
-def make_corpus(dataset: Node) -> Corpus:
-    """Return the texts that a dataset names; ConfigError for a task."""
+def make_corpus(dataset: Node, cache: Path | None = None) -> Corpus:
+    """Return the texts that a dataset names; ConfigError for a task.
+
+    cache: the folder where digests of unchanged files are kept; None: all are read anew.
+    """
     if is_task(dataset.values):
         raise ConfigError(f"dataset={dataset.name} is a task; texts are needed here")
-    return dataset.build(Corpus, "dataset")
+    corpus = dataset.build(Corpus, "dataset")
+    corpus.findings = FileFindings(cache)
+    return corpus
 
 
 def make_task(dataset: Node) -> TaskDataset | None:

@@ -47,7 +47,7 @@ class TrainingTexts:
         with_end: the vocabulary needs a token that ends texts; DataError if it has none.
         """
         key = digest(dataset.values), digest(tokenizer.values), cache, with_end
-        corpus = self._corpora.get(key[0]) or make_corpus(dataset)
+        corpus = self._corpora.get(key[0]) or make_corpus(dataset, cache)
         if key not in self._stores:
             folder, spec = make_folder(cache), tokenizer.build(TokenizerSpec, "tokenizer")
             load = spec.load_with_end if with_end else spec.load
@@ -159,5 +159,5 @@ class Texts:
     def _corpus(self, dataset: Node) -> Corpus:
         key = digest(dataset.values)
         if key not in self._corpora:
-            self._corpora[key] = make_corpus(dataset)
+            self._corpora[key] = make_corpus(dataset, self.plan.config.cache)
         return self._corpora[key]

@@ -146,7 +146,7 @@ def _of_other_texts(folder: Path, settings: TrainConfig) -> str:
     """
     if make_task(settings.dataset):
         return ""  # its problems are settings, and other settings are another run
-    corpus, run = make_corpus(settings.dataset), Run(folder)
+    corpus, run = make_corpus(settings.dataset, settings.cache), Run(folder)
     ended = (folder / "done.json").stat().st_mtime
     try:
         if not corpus.changed_since(ended) or corpus.fingerprint() == run.fingerprint:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
 from lexp.data.dataset import Dataset
+from lexp.data.unchanged import FileFindings
 from lexp.system.errors import DataError
 
 Split = Literal["train", "validation", "test"]
@@ -19,7 +20,12 @@ class Document(NamedTuple):
 
 
 class Corpus(Dataset):
-    """Documents by split; a split that was not configured is empty."""
+    """Documents by split; a split that was not configured is empty.
+
+    findings: where digests of unchanged files are kept from one start to the next.
+    """
+
+    findings: FileFindings = FileFindings()
 
     @property
     def commit(self) -> str | None:

@@ -58,7 +58,11 @@ class Hub(Corpus):
     def _commit(self) -> str:
         folder = Path(self.path)
         if folder.is_dir():
-            return digest_of_folder(folder)
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            found = self.findings.about(
+                ["folder"], files, lambda: {"digest": digest_of_folder(folder)}
+            )
+            return str(found["digest"])
         from huggingface_hub import HfApi
 
         try:

@@ -2,10 +2,10 @@
 
 import hashlib
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from lexp.data.split import assign, check_shares, piece
 from lexp.system.errors import ConfigError, DataError
 
 SHARES = (0.8, 0.1, 0.1)
+# Another number wherever the same files would be read or split otherwise.
+READ_AS = 1
 
 
 class TextFiles(Corpus):
@@ -64,12 +66,13 @@ class TextFiles(Corpus):
     def _how_split(self) -> str:
         where = f"dataset.path={','.join(self.globs['path'])}"
         percents = " / ".join(f"{100 * share:g}" for share in self.shares)
-        hashes, assigned = self._read_through[0], self._assigned
-        n_documents = f"{len(hashes)} document{'s' * (len(hashes) > 1)}"
-        if assigned is None:
+        n, counts = self._found["n_documents"], self._found["of_splits"]
+        n_documents = f"{n} document{'s' * (n > 1)}"
+        if counts is None:
             return f"{where}: {n_documents}, cut into {percents} % of the text"
-        counts = Counter(assigned.tolist())
-        of_splits = ", ".join(f"{counts[at]} {split}" for at, split in enumerate(SPLITS))
+        of_splits = ", ".join(
+            f"{count} {split}" for count, split in zip(counts, SPLITS, strict=True)
+        )
         return f"{where}: {n_documents}, {of_splits} ({percents} %, by a hash of each text)"
 
     def n_bytes(self) -> int | None:
@@ -121,10 +124,32 @@ class TextFiles(Corpus):
         """Return a digest of all names and texts; DataError if a file is used in two splits."""
         return self._fingerprint
 
-    @cached_property
+    @property
     def _fingerprint(self) -> str:
-        if self.globs["path"]:
-            return self._read_through[1]
+        return str(self._found["fingerprint"])
+
+    @cached_property
+    def _found(self) -> dict[str, Any]:
+        """What all texts have to be read for: fingerprint; with `path`, how they are split.
+
+        n_documents; of_splits: documents of each split, None where too few are cut in three.
+        """
+        files = {key: self.files(key) for key in self.globs}
+        names = {key: document_names(of_key) for key, of_key in files.items()}
+        asked = [READ_AS, names, self.column, self.shares]
+        all_files = [path for of_key in files.values() for path in of_key]
+        return self.findings.about(asked, all_files, self._find)
+
+    def _find(self) -> dict[str, Any]:
+        if not self.globs["path"]:
+            return {"fingerprint": self._content_fingerprint()}
+        hashes, fingerprint = self._read_through
+        counts = None
+        if self._assigned is not None:
+            counts = np.bincount(self._assigned, minlength=len(SPLITS)).tolist()
+        return {"fingerprint": fingerprint, "n_documents": len(hashes), "of_splits": counts}
+
+    def _content_fingerprint(self) -> str:
         split_of: dict[Path, Split] = {}
         for split in SPLITS:
             for path in self.files(split):

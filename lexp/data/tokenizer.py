@@ -200,13 +200,13 @@ def bytes_per_token(text: str, offsets: list[tuple[int, int]]) -> np.ndarray:
     """
     if not offsets:
         return np.zeros(0, dtype=np.uint16)
-    widths = [
-        1 if c < "\x80" else 2 if c < "\u0800" else 3 if c < "\U00010000" else 4 for c in text
-    ]
-    byte_at = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
     ends = np.maximum.accumulate(np.array([end for _, end in offsets]))
     ends[-1] = len(text)
-    counts = np.diff(byte_at[ends], prepend=0)
+    if not text.isascii():
+        points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        widths = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+        ends = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])[ends]
+    counts = np.diff(ends, prepend=0)
     if counts.max() > np.iinfo(np.uint16).max:
         raise DataError(f"one token covers {counts.max()} bytes; is this a tokenizer for text?")
     return counts.astype(np.uint16)

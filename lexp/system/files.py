@@ -138,14 +138,23 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     StorageError if it cannot be made.
     """
-    refuse_links(path)
-    temporary = _temporary(path)
-    with storage(path):
-        temporary.mkdir()
+    temporary = make_new_folder(path)
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # renamed already, unless something failed
+
+
+def make_new_folder(path: Path) -> Path:
+    """Return a new folder to fill, which `publish` renames to `path`.
+
+    StorageError if it cannot be made.
+    """
+    refuse_links(path)
+    temporary = _temporary(path)
+    with storage(path):
+        temporary.mkdir()
+    return temporary
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -264,7 +264,7 @@ def test_store_gives_back_every_document(tmp_path: Path, spec):
     store = open_store(corpus, tokenizer, tmp_path / "cache")
     again = open_store(corpus, tokenizer, tmp_path / "cache")
     for tokens in (store.splits["train"], again.splits["train"]):
-        assert tokens.names == ("train-0", "train-1", "train-2")
+        assert tuple(tokens.names) == ("train-0", "train-1", "train-2")
         for number, text in enumerate(texts_of(corpus, "train")):
             (encoded,) = tokenizer.encode([text])
             n = len(encoded.ids)
@@ -272,7 +272,7 @@ def test_store_gives_back_every_document(tmp_path: Path, spec):
             assert tokens.window(number, 0, n).tolist() == encoded.ids.tolist()
             assert tokens.n_bytes(number, 0, n) == len(text.encode())
             assert tokens.n_bytes(number, 1, max(0, n - 1)) == int(encoded.n_bytes[1:].sum())
-    assert store.splits["test"].names == ()
+    assert list(store.splits["test"].names) == []
 
 
 def test_store_is_complete_or_absent(tmp_path: Path):
@@ -310,21 +310,21 @@ def test_what_a_killed_process_left_is_dropped_after_a_day(tmp_path: Path):
 def test_a_damaged_index_is_named(tmp_path: Path):
     corpus = Lists(train=["hello world"])
     open_store(corpus, Bytes(), tmp_path)
-    (path,) = tmp_path.glob("*/train.json")
+    (path,) = tmp_path.glob("*/manifest.json")
     path.write_text("{")
-    with pytest.raises(DataError, match=r"train.json is damaged .*delete"):
+    with pytest.raises(DataError, match=r"manifest.json is damaged .*delete"):
         open_store(corpus, Bytes(), tmp_path)
     path.unlink()
-    with pytest.raises(DataError, match=r"train.json is damaged .*delete"):
+    with pytest.raises(DataError, match=r"manifest.json is damaged .*delete"):
         open_store(corpus, Bytes(), tmp_path)
 
 
 def test_a_truncated_store_is_named(tmp_path: Path):
     corpus = Lists(train=["hello world"])
     open_store(corpus, Bytes(), tmp_path)
-    (path,) = tmp_path.glob("*/train.tokens")
+    (path,) = tmp_path.glob("*/train-00000.tokens")
     path.write_bytes(b"hel")
-    with pytest.raises(DataError, match=r"train.tokens is damaged .*delete"):
+    with pytest.raises(DataError, match=r"train-00000.tokens is damaged .*delete"):
         open_store(corpus, Bytes(), tmp_path)
 
 

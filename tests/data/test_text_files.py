@@ -258,7 +258,7 @@ def test_a_label_beyond_what_a_float_holds_is_named(tmp_path: Path):
 def test_odd_names_survive_the_store(tmp_path: Path):
     write(tmp_path, os.fsdecode(b"a/caf\xe9.txt"), "b/a:1.txt", "b/[x] y.txt")
     tokens = open_store(TextFiles(test=f"{tmp_path}/*/*"), Bytes(), tmp_path).splits["test"]
-    assert tokens.names == (os.fsdecode(b"a/caf\xe9.txt"), "b/[x] y.txt", "b/a:1.txt")
+    assert tuple(tokens.names) == (os.fsdecode(b"a/caf\xe9.txt"), "b/[x] y.txt", "b/a:1.txt")
 
 
 # --- changed

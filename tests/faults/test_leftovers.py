@@ -4,7 +4,8 @@ import os
 import shutil
 import time
 
-from lexp.data.store import FORMAT, LEFT_AFTER_S, _remove_leftovers
+from lexp.data.store import FORMAT
+from lexp.data.work_folder import LEFT_AFTER_S, remove_leftovers
 from support.forked import lexp
 
 
@@ -33,18 +34,19 @@ def test_commands_clean_up_after_killed_ones(foreign_study, tmp_path):
 
 
 def test_old_leftovers_in_the_cache_go_whatever_they_are(tmp_path):
-    names = (f".abcd-ef01-{FORMAT}.abcdefgh", f".bpe-300-0123-{FORMAT}.json.abcdefgh")
-    folder, file = (tmp_path / name for name in names)
+    names = (f".abcd-ef01-{FORMAT}.abcdefgh", ".bpe-300-0123-3.json.abcdefgh",
+             ".texts-0123abcd.json.abcdefgh")  # fmt: skip
+    folder, file, findings = (tmp_path / name for name in names)
     link, fresh = tmp_path / f".link-{FORMAT}.abcdefgh", tmp_path / f".new-{FORMAT}.json.abcdefgh"
     folder.mkdir()
     (tmp_path / "kept").mkdir()
-    for path in (folder / "train.tokens", file, fresh, tmp_path / "kept" / "file"):
+    for path in (folder / "train.names", file, findings, fresh, tmp_path / "kept" / "file"):
         path.touch()
     link.symlink_to(tmp_path / "kept")
     old = time.time() - LEFT_AFTER_S - 60
-    for path in (folder / "train.tokens", folder, file, tmp_path / "kept"):
+    for path in (folder / "train.names", folder, file, findings, tmp_path / "kept"):
         os.utime(path, (old, old))
     os.utime(link, (old, old), follow_symlinks=False)
-    _remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {fresh.name, "kept"}
     assert (tmp_path / "kept" / "file").exists()

@@ -48,7 +48,7 @@ LINKS = {
     "RUN/checkpoints": TRAIN,
     "RUN/checkpoints/STEP": EVAL,
     "../.cache": TRAIN,
-    "../.cache/TEXT/train.tokens": EVAL,
+    "../.cache/TEXT/train-00000.tokens": EVAL,
 }
 
 
@@ -120,7 +120,7 @@ IN_PLACE_OF_FILES = {
     "RUN/config.json": REPORT,
     "RUN/lock": TRAIN,
     "RUN/checkpoints/STEP": TRAIN,
-    "../.cache/TEXT/train.tokens": EVAL,
+    "../.cache/TEXT/train-00000.tokens": EVAL,
 }
 
 

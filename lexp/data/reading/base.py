@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from lexp.data.store import Tokens
+from lexp.data.tokens import Tokens
 from lexp.system.errors import DataError
 from lexp.system.text import counted
 

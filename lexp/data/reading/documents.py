@@ -6,7 +6,7 @@ import numpy as np
 
 from lexp.data.reading.base import Batches, Reading, Windows
 from lexp.data.remarks import percent
-from lexp.data.store import Tokens
+from lexp.data.tokens import Tokens
 
 # An epoch that leaves out a larger share of the tokens names the reading that uses all.
 MUCH = 0.1

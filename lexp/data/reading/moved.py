@@ -12,7 +12,7 @@ import numpy as np
 
 from lexp.data.reading.base import Batches, Reading, Windows
 from lexp.data.remarks import percent
-from lexp.data.store import Tokens
+from lexp.data.tokens import Tokens
 
 FACTOR = 4  # of train_len, unless target_len is given
 

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from lexp.data.reading.base import Batches, Reading, Windows
-from lexp.data.store import Tokens
+from lexp.data.tokens import Tokens
 from lexp.system.text import counted
 
 # So many tokens are searched for the token that ends a text: a quarter of a second.
@@ -91,7 +91,7 @@ class PackedBatches(Batches):
 
     def remarks(self) -> list[str]:
         """Say how many documents hold the token that stands between documents."""
-        places = np.flatnonzero(self.tokens.ids[:MOST_SEARCHED] == self._end)
+        places = self.tokens.places(lambda ids: ids == self._end, MOST_SEARCHED)
         n = len(np.unique(np.searchsorted(self.tokens.starts, places, side="right")))
         if not n:
             return []

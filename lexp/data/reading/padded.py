@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lexp.data.reading.base import Batches, Reading, Windows
-from lexp.data.store import Tokens
+from lexp.data.tokens import Tokens
 
 PADDING = 0  # any id: nobody sees it, and it is no target
 

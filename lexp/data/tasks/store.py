@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from lexp.data.corpus import SPLITS
-from lexp.data.store import SplitFacts, Store, Tokens
+from lexp.data.store import SplitFacts, Store
 from lexp.data.tasks.base import Example
 from lexp.data.tasks.dataset import TaskDataset, draw_example
 from lexp.data.tasks.rows import make_rows
 from lexp.data.tokenizer import Bytes
+from lexp.data.tokens import Tokens
 
 # Rows that stand for the texts of training.
 N_ROWS = 64
