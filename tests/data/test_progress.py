@@ -57,3 +57,31 @@ def test_each_step_from_files_to_tokens_is_announced(texts, tmp_path, capsys, mo
     open_store(corpus, BPESpec(300).load(corpus, tmp_path), tmp_path)
     works = ("reading", "training a BPE vocabulary", "tokenising")
     assert said(capsys) == [f"lexp: {what}: {size / 1e6:.0f} MB of text" for what in works]
+
+
+def test_tokens_a_second_count_from_this_start(clock, capsys):
+    progress_ = TextProgress("tokenising", 20_000_000)
+    progress_.begin_at(10_000_000, 2_000_000)
+    clock[0] += 10
+    progress_.advance(2_500_000, 500_000)
+    assert said(capsys)[1:] == ["lexp: tokenising: 12 of 20 MB, 50k tokens/s, 30 s left"]
+    clock[0] += 10_000
+    progress_.advance(100, 0)
+    assert said(capsys) == ["lexp: tokenising: 13 of 20 MB, 0k tokens/s, 8.3 h left"]
+
+
+def test_a_terminal_has_a_bar(clock, capsys, monkeypatch):
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    progress_ = TextProgress("tokenising", 1_600_000)
+    for _ in range(4):
+        clock[0] += 2
+        progress_.advance(400_000, 400_000)
+    progress_.end()
+    line, *others = capsys.readouterr().err.split("\r\x1b[K")[1:]
+    assert line == (
+        "lexp: tokenising: [======                  ] 0 of 2 MB, 200k tokens/s, 6 s left"
+    )
+    assert (
+        others[-1] == ("lexp: tokenising: [========================] 2 MB done, 200k tokens/s\n")
+        and len(others) == 4
+    )
