@@ -20,7 +20,14 @@ from lexp.record import ChartLine, Console, NullLogger, WandbLogger, log_rows
 from lexp.report.results import append_tasks, write_tasks
 from lexp.report.task_grid import task_grid
 from lexp.report.task_tokens import token_table
-from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
+from lexp.report.tasks import (
+    by_task,
+    make_task_series,
+    reach,
+    task_chart,
+    task_table,
+    tasks_caption,
+)
 from lexp.runs.locks import one_at_a_time
 from lexp.system.errors import LexpError
 from lexp.system.files import clean, write_bytes, write_text
@@ -85,11 +92,13 @@ def publish_tasks(
     """Print a table of each task; write them as Markdown, with the curves beside them."""
     log_rows(wandb, "tasks", COLUMNS, [result.row() for result in results])
     results = [result for result in results if result.step == LAST] or results
-    tables, token_tables, grids, charts = [], [], {}, {}
+    tables, token_tables, unreached, grids, charts = [], [], [], {}, {}
     for same, notes in by_task(results, [opened.run for opened in runs]):
         label = same[0].task.label
         tables.append(task_table(same, notes))
         token_tables.append(token_table(same, notes))
+        if all(reach(series) is None for series in make_task_series(same, notes)):
+            unreached.append(token_tables[-1])  # or there would be zeros alone
         charts[f"tasks-{file_stem(label)}.png"] = task_chart(same, notes)
         if grid := task_grid(same, notes):
             grids[label] = grid
@@ -98,7 +107,7 @@ def publish_tasks(
         _show_in_wandb(wandb, chart)
     caption = tasks_caption(results)
     rich = table_console()
-    for table in (*tables, *grids.values()):
+    for table in (*tables, *grids.values(), *unreached):
         rich.table(table)
     rich.lines(*caption)
     paragraphs = [

@@ -128,6 +128,8 @@ def test_eval_prints_a_row_per_method_and_stores_every_result(task_runs, capsys)
     assert by_place["rope", "0", "full", "5"]["tokens"] == "12"
     beyond = by_place["learned", "0", "full", "5"]
     assert beyond["status"] == "not defined" and "learned" in out
+    tokens = "single answer tokens right in %, by problem length"
+    assert tokens in (study / "tasks.md").read_text() and tokens not in " ".join(out.split())
     for name in ("tasks.md", "tasks-copy-n_letters=2.png"):
         assert (study / name).stat().st_size
     # Nothing is computed twice, and no result of other examples is taken for it.
@@ -269,6 +271,7 @@ def test_a_grid_asks_each_pair_of_operand_lengths(tmp_path, capsys, monkeypatch)
     assert "both up to 2" in shown and "5 cells of 1 run" in out.err
     assert (study / "tasks-addition-grid.png").stat().st_size
     assert "m=3" in (study / "tasks.md").read_text()
+    assert "single answer tokens right in %, by problem length" in shown  # no answer is right
     report(compose("report", f"outputs={tmp_path}"))
     assert "of addition (bytes) in rows of 10 tokens; one seed" in capsys.readouterr().out
     assert "by both lengths, n x m" in (study / "report" / "report.html").read_text()
