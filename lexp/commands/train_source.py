@@ -36,10 +36,11 @@ def find_source(settings: TrainConfig) -> Source | None:
         raise ConfigError(
             f"init_from={run.folder}: a model of Hugging Face; name a run of `lexp train`"
         )
-    if config.trunk != settings.trunk:
+    if config.trunk not in (settings.trunk, replace(settings.trunk, qk_norm=None)):
         raise ConfigError(
             f"init_from={run.folder}: trained with trunk={config.trunk.name}, this run has "
-            f"trunk={settings.trunk.name} or other values in it; choose the same"
+            f"trunk={settings.trunk.name} or other values in it; choose the same (only "
+            "trunk.qk_norm may be added)"
         )
     there, here = (asdict(replace(one.size, name="")) for one in (config, settings))
     if there != here:
@@ -131,8 +132,8 @@ def start_from(
 ) -> tuple[str, list[str]]:
     """Give a model without extension another run's weights, its scheme's too if it is the same.
 
-    Returns their digest, and a line that names the parameters that start afresh; none if there are
-    none.
+    Returns their digest, and lines that name the parameters that start afresh: those of another
+    scheme, and of a QK-norm that the source lacks (DroPE).
     """
     run, config = source
     if run.tokenizer_digest != tokenizer:
@@ -140,12 +141,15 @@ def start_from(
             f"init_from={run.folder}: trained with another vocabulary; give its texts and "
             f"vocabulary: dataset={config.dataset.name} tokenizer={config.tokenizer.name}"
         )
-    latest = final_checkpoint(run)
+    latest, lines, kept = final_checkpoint(run), list[str](), set[str]()
+    if config.trunk != settings.trunk:
+        kept.add("qk_norm")
+        lines.append(f"init_from={run.folder}: has no QK-norm; here it starts with weights of 1")
     if config.model.entries == settings.model.entries:
         # An extension names parameters its own way; it shares them with the model.
-        checkpoint.load_model(latest, with_extension(model, config))
-        return latest.model_sha256, []
-    checkpoint.load_trunk(latest, model)
+        checkpoint.load_model(latest, with_extension(model, config), kept)
+        return latest.model_sha256, lines
+    checkpoint.load_model(latest, model, kept | {"positions"})
     # Without the layer's number.
     fresh = dict.fromkeys(n.partition(".")[2] for n, _ in model.positions.named_parameters())
     line = (
@@ -153,4 +157,4 @@ def start_from(
         f"model={settings.model.name}; parameters of the scheme that start afresh: "
         f"{', '.join(fresh)}"
     )
-    return latest.model_sha256, [line] if fresh else []
+    return latest.model_sha256, [*lines, *([line] if fresh else [])]

@@ -88,8 +88,9 @@ class DroPE(OfSchemes):
     """Rotary positions dropped after training (Gelberg et al. 2025, arXiv 2512.12167).
 
     Scores are multiplied by 1 + c log(length / train_len). The paper recalibrates the model first,
-    at its trained length: `lexp train model=nope init_from=RUN`; evaluated without that, this shows
-    what the recalibration is for. c: 0.412 trained from scratch (as there), 0.103 for SmolLM.
+    at its trained length (docs/extending.md): `lexp train model=nope init_from=RUN`, with QK-norm
+    where the learning rate is 1e-3 or more. Evaluated without that, this shows what the
+    recalibration is for. c: 0.412 trained from scratch (as there), 0.103 for SmolLM.
     """
 
     c: float = 0.412

@@ -12,7 +12,7 @@ Neither safetensors nor torch's own format notices a flipped bit, so each load c
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -217,18 +217,13 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest["files"]
 
 
-def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copy the parameters into the model; CheckpointError if a name or shape differs."""
-    _fill(_tensors(model), _read(checkpoint, FILES[0]), checkpoint.path / FILES[0])
+def load_model(checkpoint: Checkpoint, model: nn.Module, fresh: Collection[str] = ()) -> None:
+    """Copy the parameters into the model; CheckpointError if a name or shape differs.
 
-
-def load_trunk(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copy all parameters but those of the position scheme, which keeps its initialisation.
-
-    CheckpointError if another name or shape differs.
+    fresh: submodules by name whose parameters, wherever they are, keep their initialisation.
     """
     target, stored = (
-        {name: tensor for name, tensor in tensors.items() if not name.startswith("positions.")}
+        {name: tensor for name, tensor in tensors.items() if not set(name.split(".")) & set(fresh)}
         for tensors in (_tensors(model), _read(checkpoint, FILES[0]))
     )
     _fill(target, stored, checkpoint.path / FILES[0])

@@ -107,6 +107,8 @@ ELSEWHERE = {
     "run=outputs/default/RUN": "test_finetune.py does",
     "lexp train model=rope init_from=outputs/default/RUN extension=yarn train_len=512 tokens=1e6 "
     "lr=1e-4": "the name of a run; tests/training/test_extended.py does",
+    "lexp train model=nope init_from=outputs/default/RUN tokens=1e6 "
+    "'trunk.qk_norm={_target_: lexp.model.trunk.RMSNorm, eps: 1e-6}'": "likewise",
     "lexp train model=rope wandb=offline": "test_wandb.py does",
     "lexp eval wandb=offline": "likewise",
     "lexp train model=rope tensorboard=true": "test_event_file.py does",

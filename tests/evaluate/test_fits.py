@@ -18,6 +18,7 @@ from lexp.extension import FittedScale, HeadScale, Lengths, scales_of
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full
 from lexp.position import NoPE
+from support.by_hand import by_hand
 from support.config import compose, refusal
 from support.evaluation import tiny_model, tokens_of
 from support.schemes import CPU
@@ -33,33 +34,6 @@ def extended(extension) -> tuple[Transformer, nn.Parameter]:
     return model, scales_of(model)
 
 
-def by_hand(model: Transformer, scales: torch.Tensor, tokens: list[int]) -> torch.Tensor:
-    """The mean loss of a text without positions, scores of head h in layer l times scales[l, h].
-
-    Wang et al. 2024, section 4, for the layers of GPT-2 that lexp's trunk has; float64, with loops
-    over heads and queries.
-    """
-    x = model.embedding.weight[tokens[:-1]]
-    for n, block in enumerate(model.blocks):
-        normed = nn.functional.layer_norm(x, x.shape[-1:]) * block.norm_attention.weight
-        q, k, v = (normed @ block.attention.qkv.weight.T).split(16, dim=-1)
-        heads = []
-        for h in range(2):
-            own = slice(8 * h, 8 * h + 8)
-            rows = []
-            for i in range(len(x)):
-                scores = scales[n, h, 0] * (k[: i + 1, own] @ q[i, own]) / math.sqrt(8)
-                weights = torch.exp(scores) / torch.exp(scores).sum()
-                rows.append(weights @ v[: i + 1, own])
-            heads.append(torch.stack(rows))
-        x = x + torch.cat(heads, dim=1) @ block.attention.out.weight.T
-        normed = nn.functional.layer_norm(x, x.shape[-1:]) * block.norm_mlp.weight
-        x = x + nn.functional.gelu(normed @ block.mlp_in.weight.T) @ block.mlp_out.weight.T
-    logits = nn.functional.layer_norm(x, x.shape[-1:]) * model.norm.weight @ model.head.weight.T
-    chosen = logits.log_softmax(-1)[torch.arange(len(x)), tokens[1:]]
-    return -chosen.mean()
-
-
 def test_scaled_scores_and_the_gradients_of_scales_are_the_papers():
     model, scales = extended(HeadScale())
     given = torch.tensor([[1.0, 1.9], [1.3, 2.6]], dtype=torch.float64)[..., None]
@@ -69,7 +43,7 @@ def test_scaled_scores_and_the_gradients_of_scales_are_the_papers():
     loss = model.loss(torch.tensor([tokens[:-1]]), torch.tensor([tokens[1:]]), attend) / N
     (found,) = torch.autograd.grad(loss, scales)
     free = given.clone().requires_grad_()
-    wanted = by_hand(model, free, tokens)
+    wanted = by_hand(model, tokens, free[..., 0])
     torch.testing.assert_close(loss, wanted, rtol=1e-10, atol=0)
     (gradient,) = torch.autograd.grad(wanted, free)
     assert gradient.abs().min() > 1e-5
@@ -80,7 +54,7 @@ TOKENS = tokens_of(N + 1).ids.astype(int).tolist()
 
 
 def hand_loss(model: Transformer, scales: torch.Tensor) -> torch.Tensor:
-    return by_hand(model, scales.double().view(2, 2, 1), TOKENS)
+    return by_hand(model, TOKENS, scales.double().view(2, 2))
 
 
 def batch_loss(model: Transformer):

@@ -15,9 +15,10 @@ from lexp.commands.evaluate import eval_
 from lexp.commands.run_parts import make_model
 from lexp.commands.select_runs import read_config
 from lexp.commands.train import check, train
-from lexp.runs.checkpoint import latest
+from lexp.runs.checkpoint import latest, load_model
 from lexp.runs.run import Run
 from lexp.system.errors import CheckpointError, ConfigError
+from support.by_hand import by_hand
 from support.config import compose, compose_tiny
 from support.texts import make_text
 from support.training import Killed, folder_of, result_of, stop_after
@@ -236,6 +237,46 @@ def test_an_extension_without_meaning_is_refused_before_anything_is_built(
         check(make(*words))
     line = str(error.value)
     assert said in line and "\n" not in line
+
+
+def test_drope_drops_positions_norms_queries_and_keys_and_sharpens(
+    go_on, source, one_window, outputs, capsys
+):
+    """Gelberg et al. 2025: no positions, QK-norm, scores times 1 + 0.412 ln(length / train_len).
+
+    The weights are the source's (lr=1e-30), of a model with rotary positions and without QK-norm.
+    """
+    norm = "trunk.qk_norm={_target_: lexp.model.trunk.RMSNorm, eps: 1e-3}"
+    words = f"train_len={L}", "batch_tokens=16", "tokens=16", "lr=1e-30"
+    config = go_on(source("rope"), "model=nope", norm, *words)
+    train(config)
+    run = folder_of(config)
+    assert "has no QK-norm; here it starts with weights of 1\n" in capsys.readouterr().err
+    eval_(compose(
+        "eval", f"outputs={outputs}", f"lengths=[{LONGER}]", "extension=[none,drope]",
+        "attention=[full]", "model=nope", "device=cpu", "precision=float32",
+    ))  # fmt: skip
+    with (outputs / "default" / "results.csv").open(newline="") as file:
+        rows = {
+            r["extension"]: float(r["nll"]) for r in csv.DictReader(file) if r["run"] == run.name
+        }
+    model = make_model(read_config(Run(source("rope"))), 256)
+    load_model(latest(source("rope") / "checkpoints"), model)
+    tokens = list((one_window / "test" / "0.txt").read_bytes())
+    for name, scale in (("none", 1.0), ("drope", 1 + 0.412 * math.log(LONGER / L))):
+        scales = torch.full((1, 2), scale, dtype=torch.float64)
+        with torch.no_grad():
+            wanted = by_hand(model, tokens, scales, qk_eps=1e-3).item()
+        assert rows[name] == pytest.approx(wanted, rel=1e-5)
+        with torch.no_grad():
+            assert abs(by_hand(model, tokens, scales).item() - wanted) > 1e-3, "the norm shows"
+    assert abs(rows["none"] - rows["drope"]) > 1e-4
+
+
+@pytest.mark.parametrize("trunk", ["trunk=llama", "+trunk.norm.eps=1e-3"])
+def test_of_another_trunk_only_a_qk_norm_may_be_added(trunk, go_on, source):
+    with pytest.raises(ConfigError, match=r"choose the same \(only trunk.qk_norm may be added\)"):
+        check(go_on(source("rope"), "model=nope", trunk))
 
 
 def test_an_extended_run_does_not_go_on_without_its_extension(evaluated, go_on):
