@@ -79,6 +79,8 @@ COMMANDS = {
 WORKING = (
     "train", "eval", "probe", "harness", "analyze", "report", "study", "finetune", "export",
 )  # fmt: skip
+# Commands of which each result is stored as soon as it is known.
+RESUMED = ("eval", "probe", "analyze")
 # Flags by which they print and do no work.
 SHOWING = {"--help", "-h", "--cfg", "-c", "--info", "-i"}
 
@@ -187,7 +189,7 @@ def run(word: str, arguments: list[str]) -> None:
 
         print(help_page(config_folder(), word, *split(arguments), page_width()))
         return
-    is_sweep = parse_flags(arguments)[0].multirun
+    is_sweep = parse_flags(arguments)[0].multirun or MULTIRUN in arguments
     if is_sweep and word in OF_ONE_STUDY:
         raise ConfigError(f"lexp {word} takes no -m; repeat the command for each")
     guard.install()
@@ -220,6 +222,8 @@ def run(word: str, arguments: list[str]) -> None:
     say(*next_command(word, arguments))
 
 
+# What -m says in Hydra's words.
+MULTIRUN = "hydra.mode=MULTIRUN"
 # The command that follows a command; `lexp report` itself says which page to open.
 NEXT = {"train": "eval", "eval": "report", "probe": "report", "analyze": "report",
         "harness": "report"}  # fmt: skip
@@ -267,7 +271,8 @@ def guarded(word: str, action: Callable[[], None], arguments: Sequence[str] = ()
     except YAMLError as error:
         return show(ConfigError(str(error)))
     except KeyboardInterrupt:
-        say("lexp: interrupted")
+        kept = "; results so far are kept, the same command continues" * (word in RESUMED)
+        say(f"lexp: interrupted{kept}")
         return EXIT_INTERRUPTED
     except Exception as defect:
         problem = actionable(defect) or in_user_code(defect)

@@ -45,6 +45,8 @@ REFUSED = {
     "Train": ["no command 'Train'; did you mean train?"],
     "help -m": ["no command '-m'; the command comes first, as in lexp train -m"],
     "version -m": ["version takes no '-m'"],
+    "report hydra.mode=MULTIRUN": ["lexp report takes no -m; repeat the command for each"],
+    "train hydra.mode=MULTIRUN lr=0.1,-1": ["lexp: job lr=-1: not allowed: lr=-1"],
     "list -m": ["lexp list takes no -m; write several names"],
     "help gla": ["no command 'gla'; it is a choice of model=: lexp list gla"],
     "train size.n_layers=abc": ["size.n_layers=abc", "a whole number"],

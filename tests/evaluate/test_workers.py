@@ -21,6 +21,7 @@ from support.training import flip_a_bit
 pytestmark = pytest.mark.slow
 EVAL = ("lengths=[8,16,32]", "attention=[full,blockwise]", "device=cpu", "precision=float32")
 N_CELLS = 6  # of a run
+KEPT = "lexp: interrupted; results so far are kept, the same command continues"
 
 # The main module of a forked `lexp eval`, which the processes that it spawns read first as well. In
 # the process that has kept its first cell of a run named in WHERE, it does what HOW says.
@@ -176,7 +177,7 @@ def test_no_process_stays_when_the_command_is_ended(runs, how):
     ended = process.end(60)
     assert all_gone(children)
     if how == "SIGINT":
-        assert ended.code == 130 and ended.said.splitlines()[-1] == "lexp: interrupted", ended.said
+        assert ended.code == 130 and ended.said.splitlines()[-1] == KEPT, ended.said
         assert "Traceback" not in ended.said
     evaluated(runs, "workers=1")  # what was there is whole
     assert all(len(cells_of(runs, m)) == N_CELLS for m in ("rope", "alibi", "learned"))
