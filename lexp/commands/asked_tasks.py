@@ -9,6 +9,7 @@ from lexp.config.settings import HfRunConfig, Node, TrainConfig
 from lexp.data.tasks.dataset import TaskDataset, held_out_examples
 from lexp.evaluate import TaskTargets
 from lexp.runs.run import Run
+from lexp.scoring.protocol import Segments
 from lexp.system.errors import ConfigError
 
 
@@ -62,4 +63,6 @@ def task_remarks(targets: TaskTargets, trained_on: Node, plan: RunPlan) -> list[
             f"problems of {task.label} at lengths=[{listed}], as training had lengths to "
             f"{targets.dataset.max_length}; give lengths= for others"
         )
+    if names := [protocol.name for protocol in plan.protocols if protocol.name != Segments.name]:
+        lines.append(f"protocol={','.join(names)}: is for texts; answers of tasks are scored whole")
     return lines

@@ -181,6 +181,10 @@ def test_without_lengths_a_task_is_asked_at_those_usual_for_it(task_runs, capsys
     assert capsys.readouterr().err.startswith(
         "runs trained on copy-n_letters=2 are asked problems of sort, another task; leave "
     )
+    eval_(compose("eval", f"outputs={task_runs}", "plan=true", *EVAL, "lengths=[2]",
+                  "protocol=[segments,fixed,sliding]"))  # fmt: skip
+    (line, _) = capsys.readouterr().err.splitlines()
+    assert line == "protocol=fixed,sliding: is for texts; answers of tasks are scored whole"
     task = TaskDataset(Lego(), max_length=6)  # LEGO has no chain of one variable
     assert task.usual_lengths() == (3, 6, 9, 12)
     assert TaskDataset(Lego(), max_length=4).usual_lengths() == (2, 4, 6, 8)
