@@ -12,7 +12,8 @@ from lexp.display.table import Table
 class Point:
     """A value and its interval. A y that is NaN or infinite is a failure; note says why.
 
-    x, y in the units of the chart's axes; low and high NaN where there is no interval.
+    x, y in the units of the chart's axes; low and high NaN where there is no interval. each: the
+    values that y stands for, such as those of seeds; they are drawn as faint dots.
     """
 
     x: float
@@ -20,6 +21,7 @@ class Point:
     low: float = math.nan
     high: float = math.nan
     note: str = ""
+    each: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

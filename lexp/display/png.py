@@ -84,6 +84,10 @@ def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
         style = _properties(styles.style(chart, curve))
         xs, ys, lows, highs = _columns(chart, curve)
         axes.plot(xs, ys, markevery=every, **style)
+        dots = [(point.x, value) for point in curve.points for value in point.each]
+        if dots:
+            axes.plot(*zip(*dots, strict=True), "o", color=style["color"], alpha=0.35, markersize=4,
+                      markeredgewidth=0)  # fmt: skip
         if not chart.absolute:
             axes.fill_between(xs, lows, highs, color=style["color"], alpha=faint, linewidth=0)
     for x, label in chart.marks:

@@ -296,7 +296,8 @@ def _curve(
     stretches = runs(curve, common, y.base > 0)
     yield f'<g clip-path="url(#{ident}-clip)">'
     yield f'<path class="band" d="{"".join(_band(s, x, y) for s in stretches)}"/>'
-    yield f'<path class="line" d="{"".join(_line(s, x, y) for s in stretches)}"/></g>'
+    yield f'<path class="line" d="{"".join(_line(s, x, y) for s in stretches)}"/>'
+    yield f"{_dots(curve, x, y)}</g>"
     for point in sorted(curve.points, key=lambda p: p.x):
         yield _point(point, shape, x, y, f"{curve.name} {curve.group}")
     yield "</g>"
@@ -333,6 +334,13 @@ def _line(stretch: Sequence[Point], x: Axis, y: Axis) -> str:
     return "".join(
         f"{'L' if n else 'M'}{_px(x.place(p.x))} {_py(y.place(p.y))}" for n, p in enumerate(stretch)
     )
+
+
+def _dots(curve: Curve, x: Axis, y: Axis) -> str:
+    """Return a path of lines without a length, whose round ends are dots; "" without values."""
+    dots = [(p.x, value) for p in curve.points for value in p.each]
+    path = "".join(f"M{_px(x.place(at))} {_py(_reach(y, value))}h0" for at, value in dots)
+    return f'<path class="dots" d="{path}"/>' if path else ""
 
 
 def _band(stretch: Sequence[Point], x: Axis, y: Axis) -> str:

@@ -245,7 +245,7 @@ def percent(share: float) -> str:
 
 
 def task_chart(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Chart:
-    """Draw the median seed by problem length, and every seed as a point in a note."""
+    """Draw the median seed by problem length, and every seed as a faint dot."""
     all_series = make_task_series([r for r in results if not r.second_length], notes)
     curves = []
     for series in all_series:
@@ -257,13 +257,17 @@ def task_chart(results: Sequence[TaskResult], notes: Mapping[str, str]) -> Chart
                 continue
             low, high = _spread(series, length)
             seeds = ", ".join(percent(share) for share in shares)
-            points.append(Point(length, 100 * statistics.median(shares), low, high, f"{seeds}"))
+            each = tuple(100 * share for share in shares) if len(shares) > 1 else ()
+            median = 100 * statistics.median(shares)
+            points.append(Point(length, median, low, high, seeds, each))
         curves.append(Curve(series.name, series.row_method, tuple(points)))
     trained = sorted({series.trained_length for series in all_series})
     marks = tuple((float(n), f"trained to {n}") for n in trained)
     title = f"{results[0].task.label}: exact match by problem length"
+    has_dots = any(point.each for curve in curves for point in curve.points)
+    y_label = "exact match in %, median seed" + " (dots: each seed)" * has_dots
     return Chart(
-        title, "problem length", "exact match in %, median seed", False, False, tuple(curves),
+        title, "problem length", y_label, False, False, tuple(curves),
         marks, absolute=True, decimals=1, y_ends=(0.0, 100.0),
     )  # fmt: skip
 

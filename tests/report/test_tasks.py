@@ -1,6 +1,7 @@
 """Tasks in tables and sentences: seeds as they are, nothing said of models that learned nothing."""
 
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from lexp.display.document import Page, Section
 from lexp.display.html import render
 from lexp.display.png import chart_figure
 from lexp.display.style import CurveStyles
-from lexp.display.svg import axes, n_outside
+from lexp.display.svg import axes, draw, n_outside
 from lexp.evaluate.task_result import TaskResult
 from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
@@ -186,6 +187,30 @@ def test_the_chart_has_the_median_with_every_seed_named():
     at_40 = next(point for point in alibi.points if point.x == 40)
     assert (at_40.y, at_40.low, at_40.high, at_40.note) == (95, 0, 100, "0, 95.0, 100")
     assert chart.marks == ((20.0, "trained to 20"),)
+
+
+def test_every_seed_is_a_dot_in_both_pictures():
+    chart = task_chart(BIMODAL, NOTES)
+    x, y = axes(chart)
+    n_seeds = sum(len(point.each) for curve in chart.curves for point in curve.points)
+    assert n_seeds > 0
+    svg = draw(chart, "c", CurveStyles.of([chart]))
+    paths = re.findall(r'class="dots" d="([^"]*)"', svg)
+    dots = [
+        tuple(map(float, dot.split())) for path in paths for dot in re.findall(r"M([^h]*)h0", path)
+    ]
+    assert len(dots) == n_seeds
+    alibi = next(curve for curve in chart.curves if curve.name == "alibi")
+    assert next(point.each for point in alibi.points if point.x == 40) == (0, 95, 100)
+    for share in (0, 95, 100):
+        at = min(dots, key=lambda dot: abs(dot[0] - x.place(40)) + abs(dot[1] - y.place(share)))
+        assert at == pytest.approx((x.place(40), y.place(share)), abs=0.1)
+    figure = chart_figure(chart, CurveStyles.of([chart]))
+    lines = [line for line in figure.axes[0].lines if line.get_alpha() == 0.35]
+    assert sum(len(line.get_xdata()) for line in lines) == n_seeds
+    pyplot.close(figure)
+    one_seed = task_chart([r for r in BIMODAL if r.run.seed == 0], NOTES)
+    assert 'class="dots"' not in draw(one_seed, "c", CurveStyles.of([one_seed]))
 
 
 def test_the_axis_has_all_shares_and_one_good_seed_is_not_cut_off():
