@@ -1,3 +1,19 @@
-"""Length extrapolation experiments: train on short texts, run on long ones."""
+"""Length extrapolation experiments: train on short texts, run on long ones.
+
+In Python: `load`, `results` and `figure` (lexp.commands.python). They are imported when they are
+first used: `import lexp` itself imports nothing.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name in ("load", "figure"):
+        return getattr(import_module("lexp.commands.python"), name)
+    if name == "results":  # a package that can be called
+        return import_module("lexp.results")
+    raise AttributeError(f"module 'lexp' has no attribute {name!r}")

@@ -23,7 +23,6 @@ from lexp.data.byte_vocabulary import byte_json
 from lexp.data.tokenizer import Bytes, Tokenizer
 from lexp.evaluate.prepare import refuse_second
 from lexp.extension import ByFactor, Extension, Lengths, YaRN
-from lexp.extension.base import OfSchemes
 from lexp.hf.export import ExportFacts, save
 from lexp.hf.export_positions import rotation_of
 from lexp.hf.export_rotary import Interpolation
@@ -96,12 +95,12 @@ def _check_length(
         raise ConfigError(f"length={length}: at least the run's train_len={config.train_len}")
     if type(extension) is Extension:
         return
-    if not isinstance(extension, OfSchemes) or extension.follows_length:
+    if not isinstance(extension, ByFactor) or extension.follows_length:
         raise ConfigError(
             f"extension={key}: a config holds one change for texts of all lengths: pi, ntk, yarn, "
             "ntk_by_parts or longrope with one factor"
         )
-    if isinstance(extension, ByFactor) and extension.factor is None and not settings.length:
+    if extension.factor is None and not settings.length:
         raise ConfigError(
             f"extension={key}: give length=, the longest context in tokens, from which its factor "
             "follows"

@@ -16,15 +16,15 @@ FAILED_GROUND, FAILED_INK, FRAME = "#e9e9e9", "#444444", "#c8500a"
 
 def heat_map_png(table: Table) -> bytes:
     """Return a table as PNG; its cells have the colours of their styles."""
+    import matplotlib
+
+    matplotlib.use("Agg")
     with own_style():
         return figure_png(heat_map_figure(table))
 
 
 def heat_map_figure(table: Table) -> Any:
     """Return a table as a figure of matplotlib."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot
 
     n_blocks = max(1, math.ceil(len(table.rows) / MOST_ROWS))

@@ -43,6 +43,9 @@ LETTER, LONGEST = 0.065, 48
 
 def chart_png(chart: Chart, styles: CurveStyles | None = None) -> bytes:
     """Return a chart as PNG, for papers and slides. styles: of all charts beside it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
     with own_style():
         return figure_png(chart_figure(chart, styles or CurveStyles.of([chart])))
 
@@ -62,9 +65,6 @@ def own_style() -> Iterator[None]:
 
 def chart_figure(chart: Chart, styles: CurveStyles) -> Any:
     """Return a chart as a figure of matplotlib."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
 

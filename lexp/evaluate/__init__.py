@@ -11,7 +11,7 @@ from lexp.evaluate.model_under_test import (
     model_spec,
     text_names,
 )
-from lexp.evaluate.prepare import fit_ahead, prepare, prepare_unfitted, refuse_beyond
+from lexp.evaluate.prepare import fit_ahead, prepare, prepare_unfitted, refuse_beyond, under_method
 from lexp.evaluate.result import COLUMNS, EVALUATIONS, STEP, EvalResult, eval_spec
 from lexp.evaluate.run import depends_on_length, evaluate
 from lexp.evaluate.targets import EvalTargets, ScoredText
@@ -46,4 +46,5 @@ __all__ = [
     "prepare_unfitted",
     "refuse_beyond",
     "text_names",
+    "under_method",
 ]

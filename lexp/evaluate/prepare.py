@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from lexp.attention import refuse_meaningless
 from lexp.evaluate.fit import find_or_fit, fit_steps
 from lexp.evaluate.model_under_test import Method, ModelUnderTest
-from lexp.extension import Extension, Fitted, Lengths
+from lexp.extension import Extension, Fitted, Lengths, Sample
 from lexp.model.transformer import Transformer
-from lexp.pattern import Pattern, refuse_nothing_replaced
+from lexp.pattern import Pattern, refuse_nothing_replaced, replaced
 from lexp.results import attempt
 from lexp.system.errors import NotDefined
 from lexp.training.objective import refuse_other_attention
@@ -30,12 +30,29 @@ def prepare_unfitted(
 ) -> tuple[Transformer, Pattern]:
     """Return the same without any fit: an extension with fitted numbers has those of its start."""
     lengths = Lengths(tested.run.train_len, length, method.longest)
-    pattern = tested.fit(method.pattern, length)
-    refuse_nothing_replaced(tested.trained, method.pattern)
-    refuse_other_attention(tested.trained, pattern)
-    refuse_second(tested.extended, method.extension)
-    model = method.extension.extend(tested.model, pattern, lengths, tested.sample)
-    refuse_beyond(model, length)
+    return under_method(
+        tested.model, tested.trained, method, lengths, tested.sample, tested.extended
+    )
+
+
+def under_method(
+    model: Transformer,
+    trained: Pattern,
+    method: Method,
+    lengths: Lengths,
+    sample: Sample,
+    extended: str,
+) -> tuple[Transformer, Pattern]:
+    """Return a trained model without any fit, and its pattern.
+
+    trained: pattern of training; sample, extended: see ModelUnderTest.
+    """
+    pattern = replaced(trained, method.pattern.fit(lengths.train_len, lengths.length))
+    refuse_nothing_replaced(trained, method.pattern)
+    refuse_other_attention(trained, pattern)
+    refuse_second(extended, method.extension)
+    model = method.extension.extend(model, pattern, lengths, sample)
+    refuse_beyond(model, lengths.length)
     refuse_meaningless(pattern, model.schemes)
     return model, pattern
 

@@ -38,6 +38,20 @@ def stored_evaluations(study: Path) -> list[EvalResult]:
     return results
 
 
+def stored_probes(study: Path) -> list[probes.ProbeResult]:
+    """Return all probes of a study's runs as they are now, in order."""
+    results = of_present_weights(
+        study, read_all(study, probes.PROBES), lambda r: (r.run.name, LAST)
+    )
+    results.sort(
+        key=lambda r: (
+            r.probe.label, r.run.name, r.pattern.label, r.extension.label, r.samples,
+            r.probe_seed, r.length,
+        )
+    )  # fmt: skip
+    return results
+
+
 def stored_tasks(study: Path) -> list[TaskResult]:
     """Return all evaluations of tasks of a study's runs as they are now, in order."""
     results = of_present_weights(study, read_all(study, TASKS), lambda r: (r.run.name, r.step))
@@ -80,15 +94,7 @@ def append_probes(study: Path, results: Sequence[probes.ProbeResult]) -> None:
 def write_probes(study: Path) -> None:
     """Write <study>/probes.csv with all probes of the study's runs, failures included."""
     with one_at_a_time(study):
-        results = of_present_weights(
-            study, read_all(study, probes.PROBES), lambda r: (r.run.name, LAST)
-        )
-        results.sort(
-            key=lambda r: (
-                r.probe.label, r.run.name, r.pattern.label, r.extension.label, r.samples,
-                r.probe_seed, r.length,
-            )
-        )  # fmt: skip
+        results = stored_probes(study)
         write_csv(study / "probes.csv", probes.COLUMNS, _once([r.row() for r in results]))
 
 

@@ -1,4 +1,12 @@
-"""One store for everything that is measured: evaluations, probes, analyses and fine-tunings."""
+"""One store for everything that is measured: evaluations, probes, analyses and fine-tunings.
+
+Called, the package is the function `results` of `import lexp`, which has this name.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from lexp.results.arrays import ArrayFile
 from lexp.results.component import (
@@ -69,3 +77,11 @@ __all__ = [
     "write",
     "write_csv",
 ]
+
+
+class _CallablePackage(ModuleType):
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return import_module("lexp.commands.python").results(*given, **named)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -9,6 +9,7 @@ import torch
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf (transformers)")
 
+import lexp  # noqa: E402
 from lexp.attention import make_attend  # noqa: E402
 from lexp.cli.main import guarded  # noqa: E402
 from lexp.commands import export as command  # noqa: E402
@@ -220,6 +221,11 @@ def test_the_folder_has_the_cells_of_the_run_and_a_card(
         assert [row[name] for name in same] == [theirs[key][name] for name in same]
         for name in ("nll", "bpb"):
             assert float(theirs[key][name]) == pytest.approx(float(row[name]), abs=1e-5)
+    loaded = [
+        lexp.load(path, "cpu", "float32") for path in (run, next(study.glob("my-model-hf-*")))
+    ]
+    scores = [one.score("a text é", "window", extension="pi") for one in loaded]
+    assert len(scores[0]) == 8 and abs(scores[0] - scores[1]).max() < 1e-5
 
 
 def test_a_model_without_positions_is_read_as_one(tmp_path, texts, capsys):
@@ -273,12 +279,13 @@ def test_bad_settings_end_in_a_line_before_any_work(trained_once, tmp_path):
         "to=x length=0": "length=0 (from 1 to ",
         "to=x extension=yarn": "extension=yarn: give length=, the longest context in tokens",
         "to=x extension=dynamic_ntk length=64": "a config holds one change for texts of all len",
+        "to=x extension=drope length=64": "a config holds one change for texts of all lengths",
         "to=x extension=vector_replacement": "a config holds one change for texts of all lengths",
     }
     for line, said in lines.items():
         assert said in refusal(command.check, "export", f"run={run}", *line.split()), line
     said = refusal(command.check, "export", f"run={tmp_path}", "to=x")
-    assert said == f"run={tmp_path}: not the folder of a finished run"
+    assert said.startswith(f"run={tmp_path}: not the folder of a finished run")
     config = json.loads((run / "config.json").read_text())
     config["settings"]["model"]["pattern"] = {"_target_": "lexp.pattern.Window", "window": 8}
     (run / "config.json").write_text(json.dumps(config))
