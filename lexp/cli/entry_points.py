@@ -70,6 +70,7 @@ def refuse_early(word: str, config: Any) -> None:
     from lexp.commands.harness_files import require_harness
     from lexp.commands.study.file import read_study_file
     from lexp.config import validation
+    from lexp.config.hf_folder import is_hf_folder
     from lexp.config.settings import (
         HF,
         ExportConfig,
@@ -99,7 +100,7 @@ def refuse_early(word: str, config: Any) -> None:
             find_source(path)
         case MethodsConfig() | ReportConfig() as settings:
             find_runs(settings.study_folder)
-        case TrainConfig(init_from=str(folder)):
+        case TrainConfig(init_from=str(folder)) if not is_hf_folder(folder):
             finished_run("init_from", folder)
         case FinetuneConfig(run=folder):
             finished_run("run", folder)

@@ -1,6 +1,7 @@
 """Where a run starts from: another run's weights, and the extension that it trains them with."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,22 +15,38 @@ from lexp.commands.run_parts import (
     with_extension,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
-from lexp.config.settings import TrainConfig
+from lexp.config.hf_folder import is_hf_folder, rope_base, trained_length
+from lexp.config.settings import ModelConfig, Node, TrainConfig
 from lexp.data.tokenizer import Tokenizer
 from lexp.extension import ByFactor, Extension, Lengths
+from lexp.hf.import_weights import lexp_weights
+from lexp.hf.source import find_source as find_hf_source
 from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.runs.find import finished_run
 from lexp.runs.run import Run, differences
 from lexp.system.errors import ConfigError
 
-Source = tuple[Run, TrainConfig]
+ROPE = "lexp.position.RoPE"
+
+
+@dataclass(frozen=True)
+class HfFolder:
+    """A checkpoint of transformers that a run goes on from. length: that it was trained at."""
+
+    folder: Path
+    length: int
+
+
+Source = tuple[Run | HfFolder, TrainConfig]
 
 
 def find_source(settings: TrainConfig) -> Source | None:
     """Return the run to start from and its settings; ConfigError if it is no finished run."""
     if settings.init_from is None:
         return None
+    if is_hf_folder(settings.init_from):
+        return _hf_folder(settings, settings.init_from)
     run = finished_run("init_from", settings.init_from)
     config = read_config(run)
     if not isinstance(config, TrainConfig):
@@ -47,6 +64,24 @@ def find_source(settings: TrainConfig) -> Source | None:
         needed = " ".join(f"size.{key}={value}" for key, value, _ in differences(there, here))
         raise ConfigError(f"init_from={run.folder}: a model of another size; add {needed}")
     return run, config
+
+
+def _hf_folder(settings: TrainConfig, path: str) -> Source:
+    """Return a checkpoint of transformers, and settings of a run that would have it.
+
+    Size and trunk of the present settings are the checkpoint's already (lexp.config.hf_folder).
+    """
+    length, trunk = trained_length(path), settings.trunk
+    position = {"_target_": ROPE, "head_dim": settings.size.head_dim, "base": rope_base(path)}
+    model = {"name": "rope", "position": position}
+    return HfFolder(Path(path), length), replace(
+        settings,
+        model=ModelConfig(name="rope", position=Node(position)),
+        trunk=trunk if trunk.name == "qwen3" else replace(trunk, qk_norm=None),
+        train_len=length,
+        extended_from=None,
+        raw={**settings.raw, "model": model},
+    )
 
 
 def extended(settings: TrainConfig, source: Source | None) -> TrainConfig:
@@ -136,6 +171,8 @@ def start_from(
     scheme, and of a QK-norm that the source lacks (DroPE).
     """
     run, config = source
+    if isinstance(run, HfFolder):
+        return _start_from_folder(run, config, settings, model)
     if run.tokenizer_digest != tokenizer:
         raise ConfigError(
             f"init_from={run.folder}: trained with another vocabulary; give its texts and "
@@ -158,3 +195,19 @@ def start_from(
         f"{', '.join(fresh)}"
     )
     return latest.model_sha256, [*lines, *([line] if fresh else [])]
+
+
+def _start_from_folder(
+    source: HfFolder, config: TrainConfig, settings: TrainConfig, model: Transformer
+) -> tuple[str, list[str]]:
+    """Give a model the weights of a checkpoint of transformers; see start_from."""
+    found = find_hf_source(str(source.folder))
+    weights = lexp_weights(
+        found, model.dims, model.embedding.num_embeddings, config.trunk.qk_norm is not None
+    )
+    kept = {"positions"} | ({"qk_norm"} if config.trunk != settings.trunk else set())
+    checkpoint.fill(model, weights, source.folder, kept)
+    return found.sha256(), [
+        f"init_from={source.folder}: size, trunk and vocabulary are those of this checkpoint, "
+        f"trained at {source.length} tokens"
+    ]

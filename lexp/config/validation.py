@@ -23,6 +23,7 @@ from lexp.config.checks import (
     step_numbers,
     warmup_problems,
 )
+from lexp.config.hf_folder import with_hf_folder
 from lexp.config.layers import model_problems
 from lexp.config.optim import optim_problems
 from lexp.config.schema import check_types, plain
@@ -63,7 +64,7 @@ def read_composed_train(config: DictConfig) -> TrainConfig:
 
     The train_len of a task is computed before values that refer to it, such as a scheme's.
     """
-    return read_train(plain(with_train_len(config)))
+    return read_train(plain(with_train_len(with_hf_folder(config))))
 
 
 def read_train(raw: dict[str, Any]) -> TrainConfig:

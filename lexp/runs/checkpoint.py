@@ -222,11 +222,18 @@ def load_model(checkpoint: Checkpoint, model: nn.Module, fresh: Collection[str] 
 
     fresh: submodules by name whose parameters, wherever they are, keep their initialisation.
     """
+    fill(model, _read(checkpoint, FILES[0]), checkpoint.path / FILES[0], fresh)
+
+
+def fill(
+    model: nn.Module, tensors: dict[str, Tensor], path: Path, fresh: Collection[str] = ()
+) -> None:
+    """Do the same with tensors by name. path: of their file, for messages."""
     target, stored = (
-        {name: tensor for name, tensor in tensors.items() if not set(name.split(".")) & set(fresh)}
-        for tensors in (_tensors(model), _read(checkpoint, FILES[0]))
+        {name: tensor for name, tensor in named.items() if not set(name.split(".")) & set(fresh)}
+        for named in (_tensors(model), tensors)
     )
-    _fill(target, stored, checkpoint.path / FILES[0])
+    _fill(target, stored, path)
 
 
 def load_optimizer(

@@ -1,0 +1,145 @@
+"""The settings of a run that goes on from a checkpoint of transformers: its sizes and its trunk.
+
+Llama, Mistral and Qwen3 have the layers of trunk=llama and trunk=qwen3, so that such a checkpoint
+is trained as any model of lexp. What its config.json has that these trunks lack is refused.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lexp.system.errors import ConfigError
+from lexp.system.reading import read_file
+
+FAMILIES = ("llama", "mistral", "qwen3")
+NORM, MLP = "lexp.model.trunk.RMSNorm", "lexp.model.trunk.SwiGLU"
+# Keys of its config.json, and the values with which the trunks compute the same.
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,),
+    "quantization_config": (None,), "partial_rotary_factor": (None, 1.0),
+}  # fmt: skip
+
+
+def is_hf_folder(path: str | None) -> bool:
+    """Return whether a path is a folder with a model of transformers, and no run of lexp."""
+    return path is not None and "model_type" in _config(Path(path) / "config.json")
+
+
+def with_hf_folder(config: DictConfig) -> DictConfig:
+    """Return the composed config of a run with what its init_from says, if that is a checkpoint.
+
+    Size, trunk and vocabulary are the checkpoint's, and so is the base of model=rope. Another model
+    keeps its values. ConfigError for a checkpoint that no trunk of lexp is like.
+    """
+    path = OmegaConf.select(config, "init_from")
+    if not isinstance(path, str) or not is_hf_folder(path):
+        return config
+    folder = Path(path)
+    raw = _config(folder / "config.json")
+    where = f"init_from={path}"
+    if problems := list(_problems(folder, raw)):
+        raise ConfigError(f"{where}: {', '.join(problems)}")
+    filled = copy.deepcopy(config)
+    OmegaConf.set_struct(filled, False)
+    size = _size(folder.resolve().name, raw, where)
+    for key, value in size.items():
+        filled.size[key] = value
+    own_norm = filled.trunk.get("qk_norm")
+    norm = {"_target_": NORM, "eps": float(raw["rms_norm_eps"])}
+    filled.trunk = {
+        "name": "qwen3" if raw["model_type"] == "qwen3" else "llama", "norm": norm,
+        "mlp": {"_target_": MLP}, "n_kv_heads": _n_kv_heads(raw),
+        "qk_norm": norm if raw["model_type"] == "qwen3" else own_norm, "output_gate": None,
+        "sinks": None, "tied_embeddings": bool(raw.get("tie_word_embeddings", False)),
+    }  # fmt: skip
+    vocabulary = str(folder / "tokenizer.json")
+    filled.tokenizer = {
+        "name": "file",
+        "_target_": "lexp.data.tokenizer.FileSpec",
+        "path": vocabulary,
+    }
+    if filled.model.get("name") == "rope":
+        filled.model.position.base = _rope(raw)["rope_theta"]
+    return filled
+
+
+def trained_length(path: str) -> int:
+    """Return the length that the checkpoint in a folder was trained at, as its config says."""
+    return _trained_length(_config(Path(path) / "config.json"))
+
+
+def rope_base(path: str) -> float:
+    """Return the base of the rotary frequencies of the checkpoint in a folder."""
+    return float(_rope(_config(Path(path) / "config.json"))["rope_theta"])
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return a config.json; {} if there is none to read."""
+    try:
+        value = json.loads(read_file(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _rope(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return rope_theta and rope_type, which older files have in other places."""
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    theta = rope.get("rope_theta") or raw.get("rope_theta") or 10000.0
+    return {**rope, "rope_type": kind, "rope_theta": float(theta)}
+
+
+def _trained_length(raw: dict[str, Any]) -> int:
+    # The first key is one that `lexp export` writes.
+    return int(raw.get("lexp_train_len") or raw["max_position_embeddings"])
+
+
+def _n_kv_heads(raw: dict[str, Any]) -> int:
+    return int(raw.get("num_key_value_heads") or raw["num_attention_heads"])
+
+
+def _problems(folder: Path, raw: dict[str, Any]) -> list[str]:
+    """Return what keeps a checkpoint from being trained here."""
+    kind = raw["model_type"]
+    if kind not in FAMILIES:
+        return [f"model family {kind!r} (trained are {', '.join(FAMILIES)}; others are evaluated)"]
+    found = [
+        f"{key}={str(raw[key])[:40]} (allowed: {' or '.join(map(str, allowed))})"
+        for key, allowed in ALLOWED.items()
+        if key in raw and raw[key] not in allowed
+    ]
+    if kind != "qwen3" and raw.get("sliding_window") is not None:
+        found.append(f"sliding_window={raw['sliding_window']} (allowed: null)")
+    if raw.get("use_sliding_window"):
+        found.append("use_sliding_window=true (allowed: false)")
+    if (rope_type := _rope(raw)["rope_type"]) != "default":
+        found.append(f"rope_type={rope_type} (allowed: default)")
+    needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+              "rms_norm_eps", "vocab_size", "max_position_embeddings")  # fmt: skip
+    found += [f"config.json has no {key}" for key in needed if not raw.get(key)]
+    if not (folder / "tokenizer.json").is_file():
+        found.append("no tokenizer.json (transformers' save_pretrained writes one)")
+    return found
+
+
+def _size(name: str, raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the values of size.*; d_ff is the one of which the trunk makes the checkpoint's."""
+    n_heads, width = raw["num_attention_heads"], raw["hidden_size"]
+    head_dim = raw.get("head_dim") or width // n_heads
+    left_out = (n_heads - _n_kv_heads(raw)) * head_dim
+    twice = 3 * raw["intermediate_size"] - 2 * left_out
+    if twice < 2 or twice % 2:
+        raise ConfigError(
+            f"{where}: intermediate_size={raw['intermediate_size']} is no feed-forward width of "
+            "trunk=llama with these heads"
+        )
+    word = "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip("._-")
+    return {
+        "name": word[:60] or "model", "n_layers": raw["num_hidden_layers"], "d_model": width,
+        "n_heads": n_heads, "head_dim": head_dim, "d_ff": twice // 2, "share_layers": False,
+        "train_len": _trained_length(raw),
+    }  # fmt: skip

@@ -1,0 +1,118 @@
+"""`init_from=` a checkpoint of transformers: what is trained, what is recorded, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+transformers = pytest.importorskip("transformers", reason="needs the extra hf (transformers)")
+
+from tokenizers import Tokenizer  # noqa: E402
+
+from lexp.commands.evaluate import eval_  # noqa: E402
+from lexp.commands.train import check, train  # noqa: E402
+from lexp.data.tokenizer import train_bpe  # noqa: E402
+from lexp.runs.run import Run  # noqa: E402
+from lexp.system.errors import CheckpointError, ConfigError  # noqa: E402
+from support.config import compose, compose_tiny  # noqa: E402
+from support.hf import LLAMA, expected_nll, made, rope, saved, study_rows  # noqa: E402
+
+TEXT = "def length(text): return the number of tokens in the text, one by one"
+VOCAB = Tokenizer.from_str(train_bpe([TEXT] * 20, 280)).get_vocab_size()
+SHAPE = {**LLAMA, "vocab_size": VOCAB}
+CONFIGS = {
+    "llama": lambda **more: transformers.LlamaConfig(**SHAPE, **more),
+    "mistral": lambda **more: transformers.MistralConfig(**SHAPE, sliding_window=None, **more),
+    "qwen3": lambda **more: transformers.Qwen3Config(
+        **SHAPE, head_dim=16, tie_word_embeddings=True, **more
+    ),
+}
+L, LONGER = LLAMA["max_position_embeddings"], 64
+
+
+@pytest.fixture
+def go_on(texts, tmp_path):
+    """Composes a run of one step that changes nothing, from a checkpoint's folder."""
+
+    def make(folder: Path, *overrides: str):
+        usual = (f"train_len={LONGER}", f"init_from={folder}", "batch_tokens=64", "tokens=64",
+                 "lr=1e-30")  # fmt: skip
+        return compose_tiny(texts, tmp_path / "outputs", *usual, *overrides)
+
+    return make
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_is_trained_with_an_extension_and_evaluated_as_trained(
+    name, go_on, texts, tmp_path, capsys
+):
+    """Under PI with s = 2: transformers' own linear scaling of the same weights."""
+    folder = saved(CONFIGS[name](**rope("default", rope_theta=5000.0)), tmp_path / "tiny")
+    config = go_on(folder, "extension=pi")
+    train(config)
+    said = capsys.readouterr().err
+    assert "size, trunk and vocabulary are those of this checkpoint, trained at 32 tokens" in said
+    assert "extension=pi: from 32 to 64 tokens with factor 2" in said
+    (run,) = map(Run, tmp_path.glob("outputs/default/rope-pi-*-tiny-text-L64-s0-*"))
+    assert run.data["extended_from"] == L
+    eval_(compose(
+        "eval", f"outputs={tmp_path}/outputs", f"lengths=[{LONGER}]", "attention=[full]",
+        "max_tokens=null", "device=cpu", "precision=float32",
+    ))  # fmt: skip
+    (row,) = study_rows(tmp_path)
+    interpolated = CONFIGS[name](**rope("linear", factor=2.0, rope_theta=5000.0))
+    wanted = expected_nll(interpolated, folder, sorted((texts / "test").glob("*.txt")), LONGER)
+    assert float(row["nll"]) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_checkpoint_learns_and_its_positions_can_be_dropped(go_on, tmp_path):
+    """Its embedding has rows that no token has, as those padded to a round number do."""
+    folder = saved(transformers.LlamaConfig(**LLAMA), tmp_path / "tiny")
+    assert LLAMA["vocab_size"] > VOCAB
+    norm = "trunk.qk_norm={_target_: lexp.model.trunk.RMSNorm, eps: 1e-6}"
+    config = go_on(folder, "model=nope", norm, "lr=1e-2", "tokens=640")
+    train(config)
+    (path,) = tmp_path.glob("outputs/default/nope-*/metrics.jsonl")
+    lines = map(json.loads, path.read_text().splitlines())
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] - 0.3
+
+
+def changed(folder: Path, **values: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"model_type": "gpt2"}, r"model family 'gpt2' \(trained are llama, mistral, qwen3; oth"),
+        ({"attention_bias": True}, r"attention_bias=True \(allowed: False\)"),
+        ({"hidden_act": "gelu"}, r"hidden_act=gelu \(allowed: silu\)"),
+        ({"sliding_window": 8}, r"sliding_window=8 \(allowed: null\)"),
+        (rope("llama3", factor=8.0), r"rope_type=llama3 \(allowed: default\)"),
+        ({"vocab_size": None}, r"config.json has no vocab_size"),
+        ({"intermediate_size": 47}, r"intermediate_size=47 is no feed-forward width of trunk"),
+    ],
+)
+def test_a_checkpoint_that_no_trunk_is_like_is_refused(values, said, go_on, tmp_path):
+    folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
+    changed(folder, **values)
+    with pytest.raises(ConfigError, match=rf"^init_from=\S+/tiny: {said}"):
+        check(go_on(folder))
+
+
+def test_an_extension_must_be_of_its_scheme_and_longer(go_on, tmp_path):
+    folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
+    with pytest.raises(ConfigError, match="train_len=32 is not longer than the 32 tokens of init"):
+        check(go_on(folder, "extension=pi", "train_len=32"))
+    with pytest.raises(ConfigError, match="which has model.name=rope, here nope; give the same"):
+        check(go_on(folder, "extension=pi", "model=nope"))
+
+
+def test_parameters_that_are_missing_or_left_over_are_named(go_on, tmp_path):
+    folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
+    made(transformers.Qwen2Config(**SHAPE)).save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").replace(folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="parameters that lexp lacks: model.layers.0.self"):
+        train(go_on(folder))
