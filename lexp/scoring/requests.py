@@ -16,6 +16,7 @@ import torch
 
 from lexp.attention import Attend, MakeAttend, make_attend
 from lexp.data.tokenizer import Tokenizer
+from lexp.model.decoder import Decoder
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
 from lexp.system.errors import NotDefined
@@ -268,38 +269,67 @@ class RequestScorer:
                 )
             begun.append((context or [self.first])[-room:])
         texts = [""] * len(requests)
-        alike: dict[int, list[int]] = {}
-        for n, context in enumerate(begun):
-            alike.setdefault(self._size(len(context) + requests[n].max_tokens), []).append(n)
-        for size in sorted(alike, reverse=True):
-            same, each = alike[size], max(1, self.batch_tokens // size)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for n, (context, request) in enumerate(zip(begun, requests, strict=True)):
+            alike.setdefault((len(context), request.max_tokens), []).append(n)
+        for n_context, n_new in sorted(alike, reverse=True):
+            same, size = alike[n_context, n_new], n_context + n_new
+            each = max(1, self.batch_tokens // size)
             for begin in range(0, len(same), each):
                 batch = same[begin : begin + each]
-                for n, text in zip(batch, self._grow(batch, begun, requests), strict=True):
-                    texts[n] = text
+                asked = [requests[n] for n in batch]
+                grown = self._grow([begun[n] for n in batch], asked, size)
+                for n, tokens in zip(batch, grown, strict=True):
+                    texts[n] = self._text(tokens, requests[n])
                 self.advance(len(batch))
         return texts
 
     def _grow(
-        self, batch: list[int], begun: list[list[int]], requests: Sequence[Completion]
-    ) -> list[str]:
-        """Return the continuations of a batch of contexts, a token at a time."""
-        grown: dict[int, list[int]] = {n: [] for n in batch}
-        going = list(batch)
-        while going:
-            by_size: dict[int, list[int]] = {}
-            for n in going:
-                by_size.setdefault(self._size(len(begun[n]) + len(grown[n])), []).append(n)
-            for size, same in by_size.items():
-                rows = [begun[n] + grown[n] for n in same]
-                model, attend = self._ready(size)
-                hidden = self._hidden(model, attend, rows, size)
-                last = np.array([len(row) - 1 for row in rows])
-                tokens = self._logits(model, hidden, np.arange(len(rows)), last).argmax(-1).tolist()
-                for n, token in zip(same, tokens, strict=True):
-                    grown[n].append(token)
-            going = [n for n in going if not self._is_over(grown[n], requests[n])]
-        return [self._text(grown[n], requests[n]) for n in batch]
+        self, contexts: list[list[int]], requests: Sequence[Completion], size: int
+    ) -> list[list[int]]:
+        """Return the new tokens of contexts of one length, in a text of `size` tokens."""
+        model, pattern = self.prepare(size)
+        read = self._reader(model, pattern, size)
+        rows = [list(context) for context in contexts]
+        n_context = len(contexts[0])
+        ended: dict[int, list[int]] = {}
+        while len(ended) < len(rows):
+            last = read(rows)
+            with torch.inference_mode():
+                # In its full precision: in bfloat16 the likeliest tokens would often tie.
+                logits = model.head(last.to(model.head.weight.dtype))
+            for n, token in enumerate(logits.argmax(-1).tolist()):
+                rows[n].append(token)
+                if n not in ended and self._is_over(rows[n][n_context:], requests[n]):
+                    ended[n] = rows[n][n_context:]
+        return [ended[n] for n in range(len(rows))]
+
+    def _reader(
+        self, model: Transformer, pattern: Pattern, size: int
+    ) -> Callable[[list[list[int]]], torch.Tensor]:
+        """Return what reads rows of one length, each time longer, in a text of `size` tokens.
+
+        It returns the hidden states of their last tokens [n, d_model]. Keys of what was read are
+        kept, but for models that need all of a text at once.
+        """
+        device = next(model.parameters()).device
+        try:
+            decoder = Decoder(model, pattern, size)
+        except NotDefined:
+
+            def read(rows: list[list[int]]) -> torch.Tensor:
+                n_tokens = len(rows[0])
+                attend = self.make_attend(pattern, n_tokens, model.schemes, device)
+                return self._hidden(model, attend, rows, n_tokens)[:, -1]
+
+            return read
+
+        def read_new(rows: list[list[int]]) -> torch.Tensor:
+            new = torch.tensor([row[decoder.n_read :] for row in rows], device=device)
+            with torch.inference_mode(), self.autocast:
+                return decoder.read(new)[:, -1]
+
+        return read_new
 
     def _is_over(self, tokens: list[int], request: Completion) -> bool:
         if tokens[-1] == self.tokenizer.end or len(tokens) >= request.max_tokens:

@@ -34,10 +34,10 @@ ASKED = [
 ]
 
 
-def make(position=None, pattern=None, **more) -> RequestScorer:
+def make(position=None, pattern=None, kind=Transformer, **more) -> RequestScorer:
     torch.manual_seed(0)
     position = position or RoPE(8)
-    model = Transformer(Dims(2, 16, 2, 8, 32), 256, [LayerEntry(lambda: position)]).eval()
+    model = kind(Dims(2, 16, 2, 8, 32), 256, [LayerEntry(lambda: position)]).eval()
     for parameter in model.parameters():  # far from uniform, so that likelihoods differ
         torch.nn.init.normal_(parameter, std=0.4)
     settings = {
@@ -182,9 +182,22 @@ def grown(scorer: RequestScorer, context: str, n_tokens: int) -> list[int]:
     return tokens[-n_tokens:]
 
 
-@pytest.mark.parametrize("is_exact", [False, True])
-def test_completions_are_greedy_and_end_where_they_are_told_to(is_exact):
-    scorer = make(is_exact=is_exact, tokenizer=Latin())
+class Whole(Transformer):
+    """A model that has to read all of a text at once."""
+
+    def hidden(self, tokens, attend, first=0):
+        return super().hidden(tokens, attend, first)
+
+
+@pytest.mark.parametrize("kind", [Transformer, Whole])
+def test_completions_are_greedy_and_end_where_they_are_told_to(kind):
+    scorer = make(kind=kind, tokenizer=Latin())
+    read: list[int] = []
+    model, _ = scorer.prepare(0)
+    embed = model.embedding.forward
+    model.embedding.forward = lambda tokens: read.append(tokens.numel()) or embed(tokens)
+    scorer.answer([Completion("a river of", (), 3)])
+    assert read == ([10, 1, 1] if kind is Transformer else [10, 11, 12])
     contexts = ["a river of", "stone", "much longer than what the model reads at most, it is"]
     asked = [Completion(context, (), 8) for context in contexts]
     texts = scorer.answer(asked)
