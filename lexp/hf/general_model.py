@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lexp.attention import Attend, make_attend
+from lexp.attention import USUAL_LAYOUT, Attend, RowLayout, make_attend
 from lexp.hf.attention import Call
 from lexp.hf.general import NAME, AttentionCall, DescribedGeneral, register, set_answer
 from lexp.model.transformer import MAX_LOGITS, MLP_ROWS, Transformer
@@ -144,6 +144,13 @@ class GeneralTransformer(Transformer):
         finally:
             self.current.attend = None
         return out.last_hidden_state
+
+    def loss(
+        self, tokens: Tensor, targets: Tensor, attend: Attend, layout: RowLayout = USUAL_LAYOUT
+    ) -> Tensor:
+        """Return the total of `losses`; the head may be more than its weights."""
+        assert layout is USUAL_LAYOUT, "rows have no layout of their own"
+        return self.losses(tokens, targets, attend).sum()
 
 
 def adopt_general(theirs: Any, described: DescribedGeneral) -> GeneralTransformer:
