@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -206,13 +207,16 @@ def _say(epoch: int, measures: dict[str, float]) -> None:
     say(f"epoch {epoch}: {words}")
 
 
+def finetune_rows(study: Path) -> list[dict[str, Any]]:
+    """Return the rows of finetune.csv: one per epoch of every fine-tuning of a study's runs."""
+    results = of_present_weights(study, read_all(study, FINETUNINGS), lambda r: (r.run, LAST))
+    return [row for result in results for row in result.rows()]
+
+
 def write_table(study: Path) -> Path:
     """Write finetune.csv: one row per epoch of every fine-tuning of every run of a study."""
     path = study / "finetune.csv"
     with one_at_a_time(study):
         clean(study, path.name)
-        results = read_all(study, FINETUNINGS)
-        results = of_present_weights(study, results, lambda r: (r.run, LAST))
-        rows = [row for result in results for row in result.rows()]
-        write_csv(path, COLUMNS, rows, nan="nan")
+        write_csv(path, COLUMNS, finetune_rows(study), nan="nan")
     return path

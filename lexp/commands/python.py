@@ -1,5 +1,6 @@
 """The functions of `import lexp`: a run to score text with, a study's results, its picture."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from lexp.attention import make_attend
+from lexp.commands.finetune import finetune_rows
 from lexp.commands.hf_run import trained_external
 from lexp.commands.load_runs import check_code, load_run_tokenizer, with_weights
 from lexp.commands.run_parts import make_objective, training_pattern
@@ -21,13 +23,19 @@ from lexp.display.document import Chart
 from lexp.display.heat_png import heat_map_figure
 from lexp.display.png import chart_figure, own_style
 from lexp.display.style import CurveStyles
-from lexp.evaluate import COLUMNS, LAST, STEP, Method, methods_for, task_result, under_method
+from lexp.evaluate import LAST, Method, methods_for, under_method
 from lexp.extension import Extension, Fitted, Lengths
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
-from lexp.probes import result as probe_result
 from lexp.report import results_picture
-from lexp.report.results import stored_evaluations, stored_probes, stored_tasks
+from lexp.report.results import (
+    StoredRows,
+    evaluation_rows,
+    harness_rows,
+    probe_rows,
+    stored_evaluations,
+    task_rows,
+)
 from lexp.runs.find import find_runs, finished_run
 from lexp.runs.run import LEXP, Run, run_notes
 from lexp.scoring.protocol import Segments, Span
@@ -35,13 +43,21 @@ from lexp.system import runtime
 from lexp.system.errors import ConfigError, DataError, NotDefined
 from lexp.system.files import config_folder
 from lexp.system.links import real_folder
+from lexp.training.finetune_result import COLUMNS as FINETUNE_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
 T = TypeVar("T", Pattern, Extension)
-KINDS = ("eval", "tasks", "probes")
+# What is stored, by the kind that `results` is asked for.
+KINDS: dict[str, Callable[[Path], StoredRows]] = {
+    "eval": evaluation_rows,
+    "tasks": task_rows,
+    "probes": probe_rows,
+    "harness": harness_rows,
+    "finetune": lambda study: StoredRows(list(FINETUNE_COLUMNS), finetune_rows(study)),
+}
 
 
 @dataclass(frozen=True)
@@ -143,22 +159,16 @@ def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Load
 def results(study: str | Path, kind: str = "eval") -> "DataFrame":
     """Return every stored result of a study's runs, one per row, failures included.
 
-    kind: eval, tasks or probes; the columns are those of results.csv, tasks.csv and probes.csv.
+    kind: eval, tasks, probes, harness or finetune. The columns are those of the study's CSV file:
+    results.csv, tasks.csv, probes.csv, harness.csv and finetune.csv.
     """
     from pandas import DataFrame
 
     folder = _study(study)
     if kind not in KINDS:
         raise ConfigError(f"kind={kind} (one of {', '.join(KINDS)})")
-    if kind == "tasks":
-        rows = [result.row() for result in stored_tasks(folder)]
-        return DataFrame(rows, columns=list(task_result.COLUMNS))
-    if kind == "probes":
-        rows = [result.row() for result in stored_probes(folder)]
-        return DataFrame(rows, columns=list(probe_result.COLUMNS))
-    evaluations = stored_evaluations(folder)
-    columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in evaluations)]
-    return DataFrame([result.row() for result in evaluations], columns=columns)
+    columns, rows = KINDS[kind](folder)
+    return DataFrame(rows, columns=columns)
 
 
 def figure(

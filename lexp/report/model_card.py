@@ -76,7 +76,7 @@ def model_card(facts: CardFacts) -> str:
         f"Tokenizer: {facts.tokenizer}. No token was put in front of texts in training: encode "
         "with add_special_tokens=False.",
         f"The config is for contexts of up to {facts.length} tokens; trained were "
-        f"{facts.train_len}."
+        f"{facts.train_len}. As transformers runs it, attention is full."
         + (f" Positions are changed by {facts.extension}." if facts.extension else ""),
     ]
     lines = [f"# {in_markdown(run.name)}", "", *(f"{in_markdown(line)}\n" for line in said)]

@@ -5,7 +5,7 @@ A new result is appended; at its end a command writes the table anew from what i
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lexp.evaluate import (
     COLUMNS,
@@ -64,12 +64,51 @@ def stored_tasks(study: Path) -> list[TaskResult]:
     return results
 
 
+class StoredRows(NamedTuple):
+    """Stored results as a table has them."""
+
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+def evaluation_rows(study: Path) -> StoredRows:
+    """Return the rows of results.csv."""
+    results = stored_evaluations(study)
+    columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in results)]
+    return StoredRows(columns, _once([result.row() for result in results]))
+
+
+def probe_rows(study: Path) -> StoredRows:
+    """Return the rows of probes.csv."""
+    return StoredRows(list(probes.COLUMNS), _once([r.row() for r in stored_probes(study)]))
+
+
+def task_rows(study: Path) -> StoredRows:
+    """Return the rows of tasks.csv."""
+    return StoredRows(list(task_result.COLUMNS), _once([r.row() for r in stored_tasks(study)]))
+
+
+def harness_rows(study: Path) -> StoredRows:
+    """Return the rows of harness.csv.
+
+    A task that failed and then did not is not shown as failed.
+    """
+    results = of_present_weights(
+        study, read_newest(study, harness.HARNESS), lambda r: (r.run.name, LAST)
+    )
+    results.sort(
+        key=lambda r: (
+            r.asked, r.run.name, r.pattern.label, r.extension.label, r.shots, r.limit, r.length,
+        )
+    )  # fmt: skip
+    rows = [row for result in results for row in result.rows()]
+    return StoredRows(list(harness.COLUMNS), _once(rows))
+
+
 def write_results(study: Path) -> None:
     """Write <study>/results.csv with all evaluations of the study's runs, failures included."""
     with one_at_a_time(study):  # or a table gathered before another job's last result could win
-        results = stored_evaluations(study)
-        columns = [*COLUMNS, *[STEP] * any(result.step != LAST for result in results)]
-        write_csv(study / "results.csv", columns, _once([result.row() for result in results]))
+        write_csv(study / "results.csv", *evaluation_rows(study))
 
 
 def append_results(study: Path, results: Sequence[EvalResult]) -> None:
@@ -94,8 +133,7 @@ def append_probes(study: Path, results: Sequence[probes.ProbeResult]) -> None:
 def write_probes(study: Path) -> None:
     """Write <study>/probes.csv with all probes of the study's runs, failures included."""
     with one_at_a_time(study):
-        results = stored_probes(study)
-        write_csv(study / "probes.csv", probes.COLUMNS, _once([r.row() for r in results]))
+        write_csv(study / "probes.csv", *probe_rows(study))
 
 
 def append_tasks(study: Path, results: Sequence[TaskResult]) -> None:
@@ -110,8 +148,7 @@ def append_tasks(study: Path, results: Sequence[TaskResult]) -> None:
 def write_tasks(study: Path) -> None:
     """Write <study>/tasks.csv with all evaluations of tasks, failures included."""
     with one_at_a_time(study):
-        results = stored_tasks(study)
-        write_csv(study / "tasks.csv", task_result.COLUMNS, _once([r.row() for r in results]))
+        write_csv(study / "tasks.csv", *task_rows(study))
 
 
 def append_harness(study: Path, results: Sequence[harness.HarnessResult]) -> None:
@@ -124,21 +161,9 @@ def append_harness(study: Path, results: Sequence[harness.HarnessResult]) -> Non
 
 
 def write_harness(study: Path) -> None:
-    """Write <study>/harness.csv with the newest results of tasks of a harness, failures included.
-
-    A task that failed and then did not is not shown as failed.
-    """
+    """Write <study>/harness.csv with the newest results of a harness, failures included."""
     with one_at_a_time(study):
-        results = of_present_weights(
-            study, read_newest(study, harness.HARNESS), lambda r: (r.run.name, LAST)
-        )
-        results.sort(
-            key=lambda r: (
-                r.asked, r.run.name, r.pattern.label, r.extension.label, r.shots, r.limit, r.length,
-            )
-        )  # fmt: skip
-        rows = [row for result in results for row in result.rows()]
-        write_csv(study / "harness.csv", harness.COLUMNS, _once(rows))
+        write_csv(study / "harness.csv", *harness_rows(study))
 
 
 def _once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -88,8 +88,11 @@ def test_results_are_the_rows_of_the_table(evaluated):
         f"{float(row['nll']):.6f}" for row in rows if row["nll"]
     ]
     assert set(frame["status"]) == {"ok", NOT_DEFINED} and frame["length"].dtype == "int64"
-    assert lexp.results(str(evaluated), kind="probes").empty
-    assert "exact_match" in lexp.results(evaluated, kind="tasks").columns
+    for kind, column in {
+        "probes": "probe", "tasks": "exact_match", "harness": "task", "finetune": "epoch"
+    }.items():  # fmt: skip
+        other = lexp.results(str(evaluated), kind=kind)
+        assert other.empty and column in other.columns
 
 
 def test_a_figure_has_a_line_for_each_model_and_method(evaluated):
@@ -116,7 +119,9 @@ def test_what_is_wrong_is_an_error_of_one_line(evaluated, tmp_path):
         lambda: run.score("abc", extension="no/pi"): "extension=no/pi (one of drope, ",
         lambda: run.score("abc", length=0): "length=0: from 1 on, or None for one window",
         lambda: lexp.results(tmp_path): "no run in ",
-        lambda: lexp.results(evaluated, kind="all"): "kind=all (one of eval, tasks, probes)",
+        lambda: lexp.results(
+            evaluated, kind="all"
+        ): "kind=all (one of eval, tasks, probes, harness, finetune)",
         lambda: lexp.figure(evaluated): "has results of one of prefix-32, segments-32",
         lambda: lexp.figure(evaluated, model="xpos"): "has runs of learned, rope",
     }.items():

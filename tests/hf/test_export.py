@@ -53,6 +53,8 @@ CASES = {
     "longrope": ("model=p_rope", LongRoPE(divisors=[1, 1.5, 2, 3]), {
         "rope_type": "longrope", "short_factor": pytest.approx([1, 1.5, 2]),
         "long_factor": pytest.approx([1, 1.5, 2])}),
+    "learned pi": ("model=learned", PI(), {"n_positions": 64}),
+    "sinusoidal pi": ("model=sinusoidal", PI(), {"n_positions": 64}),
     "tied": ("model=rope trunk.tied_embeddings=true", None, {"tie_word_embeddings": True}),
     "shared": ("model=rope size.share_layers=true", None, {"num_hidden_layers": 3}),
     "llama": ("model=p_rope trunk=llama size.head_dim=16", None, {
@@ -65,6 +67,7 @@ CASES = {
 }  # fmt: skip
 CLASSES = {
     "alibi": "MptForCausalLM", "learned": "GPT2LMHeadModel", "sinusoidal": "GPT2LMHeadModel",
+    "learned pi": "GPT2LMHeadModel", "sinusoidal pi": "GPT2LMHeadModel",
     "llama": "LlamaForCausalLM", "llama nope": "LlamaForCausalLM", "smollm3": "SmolLM3ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }  # fmt: skip
@@ -194,12 +197,12 @@ def test_the_folder_has_the_cells_of_the_run_and_a_card(
     model, trained_once, texts, tmp_path, capsys
 ):
     shutil.copytree(trained_once(("rope", "learned")), tmp_path / "outputs")
-    study = tmp_path / "outputs" / "default"
+    study, longest = tmp_path / "outputs" / "default", 32 if model == "rope" else 16
     (run,) = study.glob(f"{model}-*")
     shutil.rmtree(next(path for path in study.glob("*-L16-*") if path != run))
     how = (
-        f"outputs={tmp_path}/outputs", "lengths=[8,16]", "attention=[full,window]", "device=cpu",
-        "precision=float32", "extension=[none,pi]", "extension.pi.factor=2",
+        f"outputs={tmp_path}/outputs", f"lengths=[8,{longest}]", "attention=[full,window]",
+        "device=cpu", "precision=float32", "extension=[none,pi]", "extension.pi.factor=2",
     )  # fmt: skip
     eval_(compose("eval", *how))
     capsys.readouterr()
@@ -208,7 +211,9 @@ def test_the_folder_has_the_cells_of_the_run_and_a_card(
     assert capsys.readouterr().err.splitlines()[-1] == f"hf upload 'my model' '{to}'"
     assert not list(to.parent.glob(".*"))
     card = (to / "README.md").read_text()
-    perplexity = next(iter(cells(study).values()))["full", "none", "segments-16", 16]["ppl"]
+    perplexity = next(iter(cells(study).values()))["full", "none", f"segments-{longest}", 8]["ppl"]
+    positions = "n_positions" if model == "learned" else "max_position_embeddings"
+    assert json.loads((to / "config.json").read_text())[positions] == longest
     assert f"| {model} | full |  |" in card and f"{float(perplexity):.2f}" in card
     assert "640 tokens in windows of 16; seed 0; fingerprint of the texts " in card
     assert card.startswith("---\nlibrary_name: transformers\n") and "\n# license:\n---\n" in card
