@@ -48,6 +48,12 @@ SAID = {
 }
 
 
+# A value that is another key's unless it is given, where that other key is null.
+NULL_TAKEN = (
+    r"While dereferencing interpolation '\$\{oc\.select:([\w.]+),.*Incompatible value 'None'"
+)
+
+
 def said_of_override(text: str) -> str:
     """Return what lexp says where Hydra refuses an override; "" for any other text."""
     if found := re.search(UNKNOWN_CHOICE, text):
@@ -76,6 +82,9 @@ def in_words(text: str, override: str = "") -> str:
     body, _, full_key = text.partition(", full_key: ")
     if body.startswith("Missing mandatory value"):
         return missing(full_key)
+    if found := re.match(NULL_TAKEN, body):
+        taken = f"{full_key} is taken from it; give it a value, or write {full_key}=VALUE"
+        return f"{found[1]}=null: {taken}"
     key, _, value = override.partition("=")
     for pattern, expected in EXPECTED.items():
         if re.search(pattern, body):

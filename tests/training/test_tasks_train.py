@@ -375,6 +375,8 @@ def test_the_context_length_and_whole_rows_follow_from_the_task():
         (["reading=packed", "reading.mask=document", "model=random_rope"],
          "reading.mask=document: RandomPositions(RoPE) samples positions for whole rows; use "
          "another model, or leave reading out"),
+        (["dataset.lr=null"],
+         "dataset.lr=null: lr is taken from it; give it a value, or write lr=VALUE"),
         (["dataset.max_length=30000000"], "dataset: copy: length=30000000 (at most 100000)"),
     ],
 )  # fmt: skip
