@@ -178,10 +178,8 @@ def start_from(
             f"init_from={run.folder}: trained with another vocabulary; give its texts and "
             f"vocabulary: dataset={config.dataset.name} tokenizer={config.tokenizer.name}"
         )
-    latest, lines, kept = final_checkpoint(run), list[str](), set[str]()
-    if config.trunk != settings.trunk:
-        kept.add("qk_norm")
-        lines.append(f"init_from={run.folder}: has no QK-norm; here it starts with weights of 1")
+    latest = final_checkpoint(run)
+    kept, lines = qk_norm_that_starts(source, settings)
     if config.model.entries == settings.model.entries:
         # An extension names parameters its own way; it shares them with the model.
         checkpoint.load_model(latest, with_extension(model, config), kept)
@@ -197,6 +195,16 @@ def start_from(
     return latest.model_sha256, [*lines, *([line] if fresh else [])]
 
 
+def qk_norm_that_starts(source: Source, settings: TrainConfig) -> tuple[set[str], list[str]]:
+    """Return the name of the QK-norm that a source lacks, and a line that says so; or nothing."""
+    run, config = source
+    if config.trunk == settings.trunk:
+        return set(), []
+    return {"qk_norm"}, [
+        f"init_from={run.folder}: has no QK-norm; here it starts with weights of 1"
+    ]
+
+
 def _start_from_folder(
     source: HfFolder, config: TrainConfig, settings: TrainConfig, model: Transformer
 ) -> tuple[str, list[str]]:
@@ -205,9 +213,10 @@ def _start_from_folder(
     weights = lexp_weights(
         found, model.dims, model.embedding.num_embeddings, config.trunk.qk_norm is not None
     )
-    kept = {"positions"} | ({"qk_norm"} if config.trunk != settings.trunk else set())
-    checkpoint.fill(model, weights, source.folder, kept)
-    return found.sha256(), [
+    kept, lines = qk_norm_that_starts((source, config), settings)
+    checkpoint.fill(model, weights, source.folder, kept | {"positions"})
+    line = (
         f"init_from={source.folder}: size, trunk and vocabulary are those of this checkpoint, "
         f"trained at {source.length} tokens"
-    ]
+    )
+    return found.sha256(), [line, *lines]

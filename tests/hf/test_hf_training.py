@@ -7,9 +7,12 @@ import pytest
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf (transformers)")
 
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 from lexp.commands.evaluate import eval_  # noqa: E402
+from lexp.commands.export import export  # noqa: E402
 from lexp.commands.train import check, train  # noqa: E402
 from lexp.data.tokenizer import train_bpe  # noqa: E402
 from lexp.runs.run import Run  # noqa: E402
@@ -65,13 +68,26 @@ def test_a_checkpoint_is_trained_with_an_extension_and_evaluated_as_trained(
     assert float(row["nll"]) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_checkpoint_learns_and_its_positions_can_be_dropped(go_on, tmp_path):
+def test_a_checkpoint_comes_back_by_export(go_on, tmp_path):
+    """Its parameters, under transformers' names, are those that it had."""
+    folder = saved(CONFIGS["qwen3"](), tmp_path / "tiny")
+    train(go_on(folder, f"train_len={L}"))
+    (run,) = tmp_path.glob("outputs/default/rope-*")
+    export(compose("export", f"run={run}", f"to={tmp_path}/back"))
+    before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-7)
+
+
+def test_a_checkpoint_learns_and_its_positions_can_be_dropped(go_on, tmp_path, capsys):
     """Its embedding has rows that no token has, as those padded to a round number do."""
     folder = saved(transformers.LlamaConfig(**LLAMA), tmp_path / "tiny")
     assert LLAMA["vocab_size"] > VOCAB
     norm = "trunk.qk_norm={_target_: lexp.model.trunk.RMSNorm, eps: 1e-6}"
     config = go_on(folder, "model=nope", norm, "lr=1e-2", "tokens=640")
     train(config)
+    assert "tiny: has no QK-norm; here it starts with weights of 1" in capsys.readouterr().err
     (path,) = tmp_path.glob("outputs/default/nope-*/metrics.jsonl")
     lines = map(json.loads, path.read_text().splitlines())
     losses = [line["loss"] for line in lines if "loss" in line]
