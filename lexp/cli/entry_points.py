@@ -56,6 +56,7 @@ WORK = {
     "finetune": ("finetune", "finetune_"),
     "export": ("export", "export"),
     "harness": ("harness", "harness"),
+    "generate": ("generate", "generate_"),
 }
 # Commands that several ranks share; the others would do the same work in one folder.
 SHARED = ("train", "finetune")
@@ -70,6 +71,7 @@ def refuse_early(word: str, config: Any) -> None:
     from lexp.commands.harness_files import require_harness
     from lexp.commands.study.file import read_study_file
     from lexp.config import validation
+    from lexp.config.generation import GenerateConfig, read_generate
     from lexp.config.hf_folder import is_hf_folder
     from lexp.config.settings import (
         HF,
@@ -91,6 +93,7 @@ def refuse_early(word: str, config: Any) -> None:
         "report": validation.read_report,
         "finetune": validation.read_finetune,
         "export": validation.read_export,
+        "generate": read_generate,
         "study": read_study_file,
     }
     if word == "harness":
@@ -102,7 +105,7 @@ def refuse_early(word: str, config: Any) -> None:
             find_runs(settings.study_folder)
         case TrainConfig(init_from=str(folder)) if not is_hf_folder(folder):
             finished_run("init_from", folder)
-        case FinetuneConfig(run=folder):
+        case FinetuneConfig(run=folder) | GenerateConfig(run=folder):
             finished_run("run", folder)
         case ExportConfig(run=folder, to=to):
             finished_run("run", folder)
@@ -171,6 +174,11 @@ def _export(config: Any) -> None:
     _work("export", config)
 
 
+def _generate(config: Any, prompt: str | None = None) -> None:
+    """Continue a text. prompt: as it was typed, in place of the config's."""
+    _work("generate", config, prompt=prompt)
+
+
 def _check(word: str) -> Callable[[Any], None]:
     """Return the check of a command, imported when it is called."""
 
@@ -192,4 +200,5 @@ TASKS = {
     "finetune": (_finetune, _check("finetune")),
     "export": (_export, _check("export")),
     "harness": (_harness, _check("harness")),
+    "generate": (_generate, _check("generate")),
 }

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lexp import __version__
@@ -69,6 +70,10 @@ COMMANDS = {
     "export": Command(
         "write a run as a folder that transformers loads, with a model card",
         "lexp export run=outputs/default/RUN to=my-model",
+    ),
+    "generate": Command(
+        "continue a text with a run, under any attention pattern",
+        "lexp generate run=outputs/default/RUN prompt='def main('",
     ),
     "list": Command(
         "list every scheme, method, text and task, and which combine", "lexp list yarn kerple_log"
@@ -134,6 +139,11 @@ def _run_word(word: str, arguments: list[str]) -> int:
         return guarded("train", lambda: complete(arguments))
     elif word == "list":
         return guarded(word, lambda: _list(arguments[1:]), arguments[1:])
+    elif word == "generate":
+        from lexp.cli.overrides import split_prompt
+
+        prompt, rest = split_prompt(arguments[1:])
+        return guarded(word, lambda: run(word, rest, prompt=prompt), rest)
     elif word in COMMANDS:
         return guarded(word, lambda: run(word, arguments[1:]), arguments[1:])
     elif word == "version":
@@ -172,8 +182,8 @@ def usage() -> str:
     )
 
 
-def run(word: str, arguments: list[str]) -> None:
-    """Hand a command to Hydra."""
+def run(word: str, arguments: list[str], **beside: Any) -> None:
+    """Hand a command to Hydra. beside: named arguments of its function that Hydra does not read."""
     import hydra
 
     from lexp.cli import hydra_guard as guard
@@ -218,7 +228,9 @@ def run(word: str, arguments: list[str]) -> None:
     # Hydra would print what goes wrong its own way and exit with 1; raised, it reaches `guarded`.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [f"lexp {word}", *arguments]
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(task)()
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=word)(
+        partial(task, **beside)
+    )()
     say(*next_command(word, arguments))
 
 

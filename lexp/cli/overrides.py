@@ -21,7 +21,8 @@ KEY = re.compile(r"(\+{1,2}|~)?[A-Za-z_$][\w$-]*([./@:][\w$-]+)*")
 # Keys whose values are files, folders or globs, also as values for all stages of a study.
 PATHS = re.compile(
     r"\+{0,2}((train|eval|probe|analyze|report)\.)?"
-    r"(outputs|path|init_from|run|task_folder|(dataset|task)\.(train|validation|test|path)|tokenizer\.path)"
+    r"(outputs|path|init_from|run|task_folder|prompt_file|"
+    r"(dataset|task)\.(train|validation|test|path)|tokenizer\.path)"
 )
 LONGEST_KEY = 200
 CLOSING = {"[": "]", "{": "}", "(": ")"}
@@ -39,6 +40,16 @@ def readable(arguments: list[str]) -> list[str]:
     n_overrides = len(parsed.overrides) + len(rest)
     words = [readable_word(word, parsed.multirun) for word in arguments[:n_overrides]]
     return [*words, *arguments[n_overrides:]]
+
+
+def split_prompt(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return the text of `prompt=TEXT`, None without one, and the other words.
+
+    Any text is taken as it is typed: Hydra would read `Hello, world` as a sweep, `${x}` as a key.
+    """
+    typed = [word for word in arguments if word.startswith("prompt=")]
+    rest = [word for word in arguments if not word.startswith("prompt=")]
+    return (typed[-1].partition("=")[2] if typed else None), rest
 
 
 def readable_word(word: str, sweep: bool = False) -> str:

@@ -219,6 +219,23 @@ class ExportSchema:
 
 
 @dataclass
+class GenerateSchema:
+    """The root config of `lexp generate`."""
+
+    attention: Any = field(default_factory=dict)
+    extension: Any = field(default_factory=dict)
+    run: str = MISSING
+    prompt: str | None = None
+    prompt_file: str | None = None
+    max_new_tokens: int = MISSING
+    temperature: float = MISSING
+    top_p: float = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    precision: str = MISSING
+
+
+@dataclass
 class StudySchema:
     """The root config of `lexp study`; lexp.commands.study.file checks the study file."""
 
@@ -252,6 +269,7 @@ def register_schemas() -> None:
     store.store(name="study_schema", node=StudySchema)
     store.store(name="finetune_schema", node=FinetuneSchema)
     store.store(name="export_schema", node=ExportSchema)
+    store.store(name="generate_schema", node=GenerateSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

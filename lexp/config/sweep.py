@@ -22,8 +22,8 @@ from lexp.system.output import say
 MANY = 20
 
 
-# Commands that work on one study as a whole or write one folder, and take no -m.
-OF_ONE_STUDY = ("report", "status", "study", "export")
+# Commands that work on one study as a whole, write one folder or print one text; they take no -m.
+OF_ONE_STUDY = ("report", "status", "study", "export", "generate")
 
 
 def check_launcher(arguments: list[str]) -> None:

@@ -61,7 +61,11 @@ def long_range_table(
     )
     heads = ("model", "method", "tokens", *map(str, lengths))
     return Table(
-        f"Long-range tokens, {all_series[0].protocol.label}", heads, tuple(rows), 2, (note,)
+        f"Long-range tokens (LongPPL), {all_series[0].protocol.label}",
+        heads,
+        tuple(rows),
+        2,
+        (note,),
     )
 
 

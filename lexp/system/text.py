@@ -1,6 +1,7 @@
 """Text that is shown: made safe for terminals and pages, labels, sorting by number."""
 
 import re
+import unicodedata
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -18,6 +19,18 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text.replace("\r", "")
     )
+
+
+def escaped(text: str) -> str:
+    """Return a text of any origin for a terminal: what it would act on as escapes such as `\\x1b`.
+
+    Line ends and tabs stay.
+    """
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c)[0] in "LMNPS" or unicodedata.category(c) == "Zs"
+        else c.encode("unicode_escape").decode()
+        for c in text
+    )  # fmt: skip
 
 
 def counted(n: int, noun: str) -> str:

@@ -35,6 +35,7 @@ TAKEN = {
     "harness": ["attention", "extension", "hydra/launcher"],
     "finetune": ["task", "hydra/launcher"],
     "export": ["extension"],
+    "generate": ["attention", "extension"],
     "study": ["study", "dataset", "tokenizer", "hydra/launcher"],
     "report": [],
     "status": [],

@@ -29,6 +29,7 @@ PATHS = {
     "path": ("eval", "model=hf path='~/x'"),
     "run": ("finetune", "task=text run='~/x' task.train=a task.validation=b"),
     "to": ("export", "run=a to='~/x'"),
+    "prompt_file": ("generate", "run=a prompt_file='~/x'"),
     "task.train": ("finetune", "task=text run=a task.train='~/x' task.validation='~/y'"),
     "a class of the user's": ("train", "+model.folder={deep:[{er:'~/x'}]}"),
 }

@@ -7,6 +7,7 @@ import pytest
 
 from lexp.cli import main as cli
 from lexp.config.comments import commands_with, default_choices, keys, takes_list
+from lexp.config.generation import GenerateConfig
 from lexp.config.schema import register_schemas
 from lexp.config.settings import (
     AnalyzeConfig,
@@ -47,6 +48,8 @@ SAID = {
     "train -m model=xpos,rope model.position.gama=1": "model.position.gamma",
     "train model.positoin.base=1": "model.position.base",
     "eval seq_len=64": "lengths (tokens of context, or lengths of a task's problems)",
+    "generate run=x max_tokens=3": "max_new_tokens (tokens to generate; the text ends earlier",
+    "generate run=x text=hello": "prompt (the text to continue",
     "finetune steps=3": "epochs (passes over the texts)",
     "export out=x": "to (folder to write: a new one, or an empty one)",
     "finetune bs=3": "batch_size (texts in a step)",
@@ -117,9 +120,9 @@ LEVELS = {
 }
 OF_OTHERS = {
     "train attention=[full]": "no key 'attention'; attention is a key of lexp analyze, eval, "
-    "harness and probe",
+    "generate, harness and probe",
     "train attention.window.window=9": "no key 'attention.window.window'; attention is a key of "
-    "lexp analyze, eval, harness and probe",
+    "lexp analyze, eval, generate, harness and probe",
     "train task=glue/rte": "no key 'task'; task is a key of lexp finetune",
     "eval size=nano": "no key 'size'; size is a key of lexp train",
     "train lengths=[64]": f"no key 'lengths'; did you mean {LENGTH}? lengths is a key of lexp "
@@ -191,14 +194,18 @@ def test_several_values_are_a_list_where_the_key_takes_one_and_need_m_elsewhere(
     [
         ("train", TrainConfig), ("eval", EvalConfig), ("probe", ProbeConfig),
         ("analyze", AnalyzeConfig), ("report", ReportConfig), ("status", StatusConfig),
-        ("finetune", FinetuneConfig), ("export", ExportConfig),
+        ("finetune", FinetuneConfig), ("export", ExportConfig), ("generate", GenerateConfig),
     ],
 )  # fmt: skip
 def test_the_keys_that_take_a_list_are_those_whose_setting_holds_several(word, kind):
     hints = get_type_hints(kind)
-    hints.pop("raw", None)
-    if word in ("train", "export"):
-        hints.pop("extension")  # one choice, which the settings hold by its name
+    single = {
+        "train": ["extension"],
+        "export": ["extension"],
+        "generate": ["extension", "attention"],
+    }
+    for key in ("raw", *single.get(word, [])):
+        hints.pop(key, None)  # one choice, which the settings hold by its name
     several = {
         key for key, hint in hints.items()
         if get_origin(hint) is dict or tuple in map(get_origin, (hint, *get_args(hint)))

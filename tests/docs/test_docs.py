@@ -143,6 +143,21 @@ ELSEWHERE = {
     "LEXP_ALLOW=utils lexp harness 'tasks=[my_task]' task_folder=mine": "a folder of one's own",
     'eval "$(lexp -sc install=bash)"': "a shell's; tests/cli/test_cli.py asks what it evaluates",
 }
+# The name of a run; tests/commands/test_generate.py does.
+ELSEWHERE |= dict.fromkeys(
+    (
+        "lexp generate run=outputs/default/RUN prompt='def '",
+        "lexp generate run=outputs/default/RUN prompt='def main('",
+        "lexp generate run=outputs/default/RUN prompt='Hello, world' temperature=0.8 top_p=0.95 "
+        "seed=1",
+        "lexp generate run=outputs/default/RUN prompt_file=chapter.txt attention=blockwise "
+        "extension=yarn",
+        "head -c 4000 chapter.txt | lexp generate run=outputs/default/RUN prompt=- "
+        "max_new_tokens=64",
+        "lexp generate run=outputs/default/COPY-RUN prompt='abc='",
+    ),
+    "the name of a run; test_generate.py does",
+)
 # Words in running text that stand for commands.
 FORMS: list[str] = [
     "lexp train model=NAME",

@@ -11,7 +11,7 @@ from lexp.system.errors import ConfigError
 from support.studies import LENGTHS, LONGEST, Study, bumpy, shifted
 
 DIFFERENCES = f"Differences at {LONGEST}, segments-{LONGEST}"
-KEYS = f"Long-range tokens, segments-{LONGEST}"
+KEYS = f"Long-range tokens (LongPPL), segments-{LONGEST}"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from lexp.pattern import Window
 from lexp.system.errors import ConfigError
 from support.studies import LONGEST, Study, flat
 
-KEYS = f"Long-range tokens, segments-{LONGEST}"
+KEYS = f"Long-range tokens (LongPPL), segments-{LONGEST}"
 
 
 @pytest.fixture

@@ -1,0 +1,64 @@
+"""Generation: the tokens that a model continues a text with."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lexp.model.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen of the predicted ones.
+
+    temperature: logits are divided by it; 0 takes the likeliest token. top_p: tokens are drawn from
+    the fewest likeliest ones whose probabilities add up to at least so much (nucleus sampling,
+    Holtzman et al. 2020, arXiv 1904.09751).
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def choose(self, logits: Tensor, generator: torch.Generator) -> int:
+        """Return one token by its logits [V]."""
+        if self.temperature == 0:
+            return int(logits.argmax())
+        probabilities = (logits.double().cpu() / self.temperature).softmax(-1)
+        sorted_, ids = probabilities.sort(descending=True, stable=True)
+        before = sorted_.cumsum(-1) - sorted_
+        kept = sorted_.masked_fill(before >= self.top_p, 0)
+        return int(ids[torch.multinomial(kept, 1, generator=generator)])
+
+
+def generate(
+    decoder: Decoder,
+    prompt: Tensor,
+    sampling: Sampling,
+    generator: torch.Generator,
+    vocab_size: int,
+    end: int | None,
+    autocast: AbstractContextManager,
+) -> Iterator[int]:
+    """Yield the tokens after a prompt, up to the end of the decoder's text.
+
+    prompt [n]: token ids. vocab_size: ids beyond it stand for no text. end: a token that ends the
+    text, and is not yielded.
+    """
+    head = decoder.model.head
+    new = prompt
+    while True:
+        with torch.inference_mode():
+            with autocast:
+                hidden = decoder.read(new[None])[:, -1]
+            # Outside of autocast: in bfloat16 the likeliest tokens would often tie.
+            logits = head(hidden.to(head.weight.dtype))[0, :vocab_size]
+        token = sampling.choose(logits, generator)
+        if token == end:
+            return
+        yield token
+        if decoder.n_read + 1 >= decoder.seq_len:
+            return
+        new = torch.tensor([token], device=prompt.device)
