@@ -73,7 +73,8 @@ def load_tasks(
     folder: of task files of one's own. say: told which task is loaded. ConfigError for a name that
     is not known, or a file with code that is not allowed.
     """
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    for library in ("lm_eval", "huggingface_hub"):  # which says each of its retries
+        logging.getLogger(library).setLevel(logging.ERROR)
     os.environ["DISABLE_MULTIPROC"] = "1"  # the bootstrap must not fork a process with threads
     if folder is not None:
         check_task_files(folder, PACKAGE, set(metric_registry))

@@ -121,7 +121,7 @@ def _title(results: Sequence[HarnessResult]) -> str:
         words = [f"{first.shots}-shot"]
     sizes = sorted({value.documents for value in values if value.documents})
     words += [counted(sizes[-1], "question")] if sizes else []
-    words += ["the first ones"] if first.limit else []
+    words += [f"limit={first.limit}"] if first.limit else []
     words += [f"in {first.run.precision}"]
     return f"{first.asked}: {', '.join(words)}"
 
