@@ -21,6 +21,7 @@ from lexp.commands.run_plan import RunPlan, check_dataset, make_methods, whole_w
 from lexp.commands.select_runs import select_checkpoints
 from lexp.config.settings import AnalyzeConfig, build_all
 from lexp.config.validation import STATES, read_analyze
+from lexp.data.corpus import Split
 from lexp.data.tasks.dataset import held_out_examples
 from lexp.data.tasks.rows import make_rows
 from lexp.display.document import Chart, Picture
@@ -28,7 +29,7 @@ from lexp.display.png import chart_png
 from lexp.display.style import CurveStyles
 from lexp.display.table import Table, to_csv
 from lexp.display.terminal import table_console
-from lexp.evaluate import ModelUnderTest
+from lexp.evaluate import FitText, ModelUnderTest
 from lexp.evaluate.task_run import SEED
 from lexp.instruments.base import CheckpointInfo, Instrument
 from lexp.instruments.measure import (
@@ -48,7 +49,7 @@ from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import run_notes
 from lexp.scoring.protocol import long_enough
 from lexp.system import runtime
-from lexp.system.errors import LexpError
+from lexp.system.errors import LexpError, NotDefined
 from lexp.system.files import clean, make_folder, write_bytes, write_text
 from lexp.system.output import say
 from lexp.system.text import file_stem
@@ -157,8 +158,15 @@ def _models(
         yield CheckpointInfo("trained", step, loss), tested
     if "random" in states:
         tested = load_model_under_test(opened, plan, checkpoints[-1])
-        untrained = replace(tested, model=load_untrained(opened).to(plan.device))
+        model = load_untrained(opened).to(plan.device)
+        # What is fitted is stored under the weights of the checkpoint.
+        untrained = replace(tested, model=model, fit_text=no_fit_of_untrained)
         yield CheckpointInfo("random", 0, math.nan), untrained
+
+
+def no_fit_of_untrained(split: Split) -> FitText:
+    """Raise NotDefined: scales are fitted to trained models."""
+    raise NotDefined("scales are fitted to trained models, this one is freshly initialised")
 
 
 def first_tokens(tested: ModelUnderTest, length: int, n_texts: int) -> Tensor:

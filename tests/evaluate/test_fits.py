@@ -11,13 +11,16 @@ import torch
 from torch import nn
 
 from lexp.attention import make_attend
+from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import check, eval_
 from lexp.evaluate import fit as fits
 from lexp.evaluate import partial_progress
 from lexp.extension import FittedScale, HeadScale, Lengths, scales_of
+from lexp.instruments.measure import ANALYSES
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full
 from lexp.position import NoPE
+from lexp.results import read_newest
 from support.by_hand import by_hand
 from support.config import compose, refusal
 from support.evaluation import tiny_model, tokens_of
@@ -266,6 +269,20 @@ def test_what_cannot_be_fitted_is_not_defined_with_the_reason(study, tmp_path, t
         "fitted_scale is fitted on documents of 90001 tokens or more, the longest of the t" in page
     )
     assert "head_scale: its fit is not finite at step 1" in page
+
+
+def test_an_untrained_model_does_not_take_the_fit_of_the_trained_one(nope, tmp_path):
+    analyze(compose(
+        "analyze", f"outputs={tmp_path}/outputs", "lengths=[16]", "attention=[full]", "texts=1",
+        "instruments=[heads]", "states=[random,trained]", "device=cpu", "precision=float32",
+        "extension=[head_scale]", "extension.head_scale.steps=2",
+    ))  # fmt: skip
+    results = read_newest(tmp_path / "outputs" / "default", ANALYSES)
+    assert {r.state: r.reason for r in results} == {
+        "trained": "",
+        "random": "scales are fitted to trained models, this one is freshly initialised",
+    }
+    assert len(list((nope.run / "fits").glob("*.npz"))) == 1
 
 
 @pytest.mark.parametrize(
