@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 COMMANDS = (
     "train", "eval", "probe", "harness", "analyze", "report", "status", "study", "finetune",
-    "export", "generate",
+    "export", "generate", "data",
 )  # fmt: skip
 # The order of the sections, and how a choice of the group is typed.
 GROUPS = {

@@ -55,6 +55,7 @@ WORK = {
     "study": ("study.command", "study"),
     "finetune": ("finetune", "finetune_"),
     "export": ("export", "export"),
+    "data": ("data", "data"),
     "harness": ("harness", "harness"),
     "generate": ("generate", "generate_"),
 }
@@ -94,6 +95,7 @@ def refuse_early(word: str, config: Any) -> None:
         "finetune": validation.read_finetune,
         "export": validation.read_export,
         "generate": read_generate,
+        "data": validation.read_data,
         "study": read_study_file,
     }
     if word == "harness":
@@ -179,6 +181,10 @@ def _generate(config: Any, prompt: str | None = None) -> None:
     _work("generate", config, prompt=prompt)
 
 
+def _data(config: Any) -> None:
+    _work("data", config)
+
+
 def _check(word: str) -> Callable[[Any], None]:
     """Return the check of a command, imported when it is called."""
 
@@ -199,6 +205,7 @@ TASKS = {
     "study": (_study, _check("study")),
     "finetune": (_finetune, _check("finetune")),
     "export": (_export, _check("export")),
+    "data": (_data, _check("data")),
     "harness": (_harness, _check("harness")),
     "generate": (_generate, _check("generate")),
 }

@@ -14,8 +14,8 @@ from lexp.system.errors import ConfigError
 
 LAUNCHERS = "hydra/launcher"
 PRESETS = "debug"
-# Commands that only read runs and results: they take no launcher.
-READING = ("report", "status", "export", "generate")
+# Commands that start no runs: they take no launcher.
+READING = ("report", "status", "export", "generate", "data")
 WIDTH = 100
 # The column of explanations; keys that are too long for it have a line of their own.
 COLUMN = 28

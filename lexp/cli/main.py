@@ -67,6 +67,10 @@ COMMANDS = {
         "train a masked language model on a task with labels",
         "lexp finetune task=glue/sst2 run=outputs/default/RUN",
     ),
+    "data": Command(
+        "tokenise a data set once, and say what training would leave out",
+        "lexp data dataset=text dataset.path=FOLDER tokenizer=bpe",
+    ),
     "export": Command(
         "write a run as a folder that transformers loads, with a model card",
         "lexp export run=outputs/default/RUN to=my-model",
@@ -82,7 +86,7 @@ COMMANDS = {
 
 # Commands that write files: they go on when nobody reads what they print.
 WORKING = (
-    "train", "eval", "probe", "harness", "analyze", "report", "study", "finetune", "export",
+    "train", "eval", "probe", "harness", "analyze", "report", "study", "finetune", "export", "data",
 )  # fmt: skip
 # Commands of which each result is stored as soon as it is known.
 RESUMED = ("eval", "probe", "analyze")

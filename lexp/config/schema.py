@@ -236,6 +236,18 @@ class GenerateSchema:
 
 
 @dataclass
+class DataSchema:
+    """The root config of `lexp data`."""
+
+    dataset: Any = MISSING
+    tokenizer: Any = MISSING
+    reading: Any = MISSING
+    outputs: str = MISSING
+    verify: bool = MISSING
+    show: int = MISSING
+
+
+@dataclass
 class StudySchema:
     """The root config of `lexp study`; lexp.commands.study.file checks the study file."""
 
@@ -270,6 +282,7 @@ def register_schemas() -> None:
     store.store(name="finetune_schema", node=FinetuneSchema)
     store.store(name="export_schema", node=ExportSchema)
     store.store(name="generate_schema", node=GenerateSchema)
+    store.store(name="data_schema", node=DataSchema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -23,7 +23,7 @@ MANY = 20
 
 
 # Commands that work on one study as a whole, write one folder or print one text; they take no -m.
-OF_ONE_STUDY = ("report", "status", "study", "export", "generate")
+OF_ONE_STUDY = ("report", "status", "study", "export", "generate", "data")
 
 
 def check_launcher(arguments: list[str]) -> None:

@@ -23,6 +23,7 @@ from lexp.config.checks import (
     step_numbers,
     warmup_problems,
 )
+from lexp.config.data_settings import DataConfig
 from lexp.config.hf_folder import with_hf_folder
 from lexp.config.layers import model_problems
 from lexp.config.optim import optim_problems
@@ -291,6 +292,13 @@ def read_finetune(composed: DictConfig) -> FinetuneConfig:
     if config.max_len is not None and not 3 <= config.max_len <= MAX_LENGTH:
         problems.append(f"max_len={config.max_len} (from 3 to {MAX_LENGTH})")
     raise_all(problems)
+    return config
+
+
+def read_data(composed: DictConfig) -> DataConfig:
+    """Return the settings of `lexp data`; one ConfigError names everything that is wrong."""
+    config = read_settings(DataConfig, plain(composed))
+    raise_all([*folder_name(config.outputs), *at_least(0, show=config.show)])
     return config
 
 

@@ -22,9 +22,11 @@ class Document(NamedTuple):
 class Corpus(Dataset):
     """Documents by split; a split that was not configured is empty.
 
+    max_tokens: a split ends after the document with which it has so many; None: with the last.
     findings: where digests of unchanged files are kept from one start to the next.
     """
 
+    max_tokens: int | None = None
     findings: FileFindings = FileFindings()
 
     @property

@@ -15,8 +15,8 @@ from lexp.data.hub_folder import (
     check_reader,
     digest_of_folder,
 )
-from lexp.system.errors import DataError, first_line
-from lexp.system.files import digest
+from lexp.system.errors import ConfigError, DataError, first_line
+from lexp.system.files import digest, one_number
 
 
 class Hub(Corpus):
@@ -26,6 +26,7 @@ class Hub(Corpus):
     a commit at the first use, and the commit is part of the fingerprint.
     train, validation, test: hub split names, rows of one (`train[1000:2000]`), or None.
     column: the field that holds the text. max_documents: how many of each split are read, or None.
+    max_tokens: a split is streamed until it has so many; None: to its end.
     reading: how training reads it unless the run says so; not read here.
     """
 
@@ -39,6 +40,7 @@ class Hub(Corpus):
         test: str | None = "test",
         column: str = "text",
         max_documents: int | None = None,
+        max_tokens: int | None = None,
         reading: dict | None = None,
     ):
         self.path, self.config, self.revision = path, config, revision
@@ -46,7 +48,11 @@ class Hub(Corpus):
             "train": train, "validation": validation, "test": test,
         }  # fmt: skip
         self.column = column
-        self.max_documents = max_documents
+        self.max_documents, self.max_tokens = one_number(max_documents), one_number(max_tokens)
+        for key in ("max_documents", "max_tokens"):
+            most = getattr(self, key)
+            if most is not None and (not isinstance(most, int) or most < 1):
+                raise ConfigError(f"dataset.{key}={most} (a whole number from 1, or null)")
         self._failure: DataError | None = None
 
     @property
@@ -79,6 +85,8 @@ class Hub(Corpus):
     def fingerprint(self) -> str:
         """Return a digest of the dataset's commit and of every choice made from it."""
         choices = [self.config, self.splits, self.column, self.max_documents]
+        if self.max_tokens is not None:
+            choices.append(self.max_tokens)
         return digest([self.path if not Path(self.path).is_dir() else "", self.commit, choices])
 
     def documents(self, split: Split) -> Iterator[Document]:

@@ -10,6 +10,8 @@ from lexp.system.text import counted
 # Documents that two splits share and that are a smaller part of the tokens move no number: empty
 # packages, licence headers.
 LEAST_COMMON = 0.001
+# So many hashes are looked at together.
+AT_ONCE = 1 << 20
 
 
 def remarks(store: Store, vocabulary: str, splits: tuple[Split, ...] = SPLITS) -> list[str]:
@@ -65,11 +67,27 @@ def common_documents(store: Store, split: Split, others: np.ndarray, other: str)
     others: hashes of the other split's documents. other: its name.
     """
     hashes, lengths = store.facts[split].hashes, store.splits[split].lengths
-    common = (hashes != 0) & np.isin(hashes, others)
+    common = (hashes != 0) & among(hashes, others)
     if not common.any() or lengths[common].sum() < LEAST_COMMON * lengths.sum():
         return []
     name = f"dataset.{split}"
     return [f"{_some(int(common.sum()), len(hashes), name)} in {other} too"]
+
+
+def among(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which of the hashes are among others, bool [n]; quick where the others are millions.
+
+    Of the others only those are compared whose low bits one of the hashes has.
+    """
+    n_bits = max(10, len(hashes).bit_length() + 4)
+    low = np.uint64((1 << n_bits) - 1)
+    is_low: np.ndarray = np.zeros(1 << n_bits, dtype=bool)
+    is_low[hashes & low] = True
+    likely = [hashes[:0]]
+    for first in range(0, len(others), AT_ONCE):
+        part = np.asarray(others[first : first + AT_ONCE])
+        likely.append(part[is_low[part & low]])
+    return np.isin(hashes, np.concatenate(likely))
 
 
 def copies(hashes: np.ndarray, name: str) -> list[str]:

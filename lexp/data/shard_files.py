@@ -34,6 +34,7 @@ class SplitRecord:
 
     shards: tokens of each, and whether it has bytes per token, which are all 1 otherwise.
     first_nul: name of the first of n_nul documents that are NUL characters to a tenth or more.
+    n_with_end: documents that hold the token that ends a text.
     """
 
     n_documents: int = 0
@@ -43,6 +44,7 @@ class SplitRecord:
     n_vanished: int = 0
     n_nul: int = 0
     first_nul: str = ""
+    n_with_end: int = 0
     shards: list[tuple[int, bool]] = field(default_factory=list)
     is_whole: bool = False
 
@@ -194,6 +196,7 @@ class SplitWriter:
         known.n_tokens += len(batch.ids)
         known.n_bytes += int(batch.text_bytes.sum())
         known.n_lost += int(batch.lost.sum())
+        known.n_with_end += int(batch.has_end.sum())
         known.n_vanished += int(((batch.lengths == 0) & (batch.text_bytes > 0)).sum())
         if batch.has_nul.any():
             known.first_nul = known.first_nul or batch.names[int(batch.has_nul.argmax())]

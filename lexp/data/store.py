@@ -27,7 +27,7 @@ import numpy as np
 from lexp.data.corpus import SPLITS, Corpus, Split
 from lexp.data.progress import TextProgress
 from lexp.data.shard_files import SplitRecord, SplitWriter, StoreRecord, shard_name
-from lexp.data.tokenise import encoded, id_dtype
+from lexp.data.tokenise import encoded, id_dtype, until
 from lexp.data.tokenizer import Tokenizer
 from lexp.data.tokens import MappedFile, Names, ShardedArray, Tokens
 from lexp.data.unchanged import State, is_settled, read_states, state_of, write_states
@@ -182,7 +182,7 @@ def _write_split(
     with SplitWriter(work, split, record) as writer:
         documents = islice(corpus.documents(split), writer.of_split.n_documents, None)
         with closing(encoded(documents, tokenizer)) as batches:
-            for batch in batches:
+            for batch in until(batches, corpus.max_tokens, writer.of_split.n_tokens):
                 writer.add(batch)
                 progress.advance(int(batch.text_bytes.sum()), len(batch.ids))
         writer.finish()
@@ -278,6 +278,7 @@ def _read(folder: Path, split: Split, manifest: dict[str, Any]) -> tuple[Tokens,
         ids=shards("tokens", manifest["dtype"]),
         starts=mapped(f"{split}.starts", "<i8", n + 1).array,
         bytes_per_token=shards("bytes", "<u2") if is_split else None,
+        n_with_end=record.n_with_end,
     )
     facts = SplitFacts(
         n_bytes=record.n_bytes,

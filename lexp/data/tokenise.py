@@ -36,7 +36,8 @@ class EncodedDocuments(NamedTuple):
 
     ids [n]; n_bytes: of each token, uint16 [n], None where all are 1; lengths, text_bytes: of each
     document, int64; hashes: starts of the SHA-256 of the texts, uint64, 0 for an empty text; lost:
-    bytes of each that the tokens cannot give back; has_nul: whether NUL is a tenth of each or more.
+    bytes of each that the tokens cannot give back; has_nul: whether NUL is a tenth of each or more;
+    has_end: whether the token that ends a text is among its own.
     """
 
     names: tuple[str, ...]
@@ -47,12 +48,13 @@ class EncodedDocuments(NamedTuple):
     hashes: np.ndarray
     lost: np.ndarray
     has_nul: np.ndarray
+    has_end: np.ndarray
 
     def first(self, n: int) -> "EncodedDocuments":
         """Return the first n of the documents."""
         end = int(self.lengths[:n].sum())
         n_bytes = None if self.n_bytes is None else self.n_bytes[:end]
-        of_documents = (self.lengths, self.text_bytes, self.hashes, self.lost, self.has_nul)
+        of_documents = self[3:]
         return EncodedDocuments(
             self.names[:n], self.ids[:end], n_bytes, *(values[:n] for values in of_documents)
         )
@@ -90,6 +92,23 @@ def encoded(
         raise MemoryError("a process that tokenises was killed") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def until(
+    batches: Iterator[EncodedDocuments], max_tokens: int | None, n_tokens: int
+) -> Iterator[EncodedDocuments]:
+    """Yield batches to the document with which there are max_tokens. n_tokens: there were before.
+
+    What is after it is not asked for, but for batches under way in other processes.
+    """
+    if max_tokens is None:
+        yield from batches
+        return
+    while n_tokens < max_tokens and (batch := next(batches, None)) is not None:
+        so_far = n_tokens + np.cumsum(batch.lengths)
+        part = batch.first(1 + int(np.searchsorted(so_far, max_tokens)))
+        yield part
+        n_tokens += len(part.ids)
 
 
 def _in_order(
@@ -132,16 +151,21 @@ def encode(batch: Sequence[Document], tokenizer: Tokenizer) -> EncodedDocuments:
         raise
     data = [text.encode() for text in texts]
     n_bytes = np.concatenate([document.n_bytes for document in cut], dtype="<u2")
+    ids = np.concatenate([document.ids for document in cut], dtype=id_dtype(tokenizer.vocab_size))
+    lengths = np.array([len(document.ids) for document in cut], dtype=np.int64)
+    has_end: np.ndarray = np.zeros(len(cut), dtype=bool)
+    if tokenizer.end is not None:
+        places = np.flatnonzero(ids == tokenizer.end)
+        has_end[np.searchsorted(np.cumsum(lengths), places, side="right")] = True
     return EncodedDocuments(
         names=tuple(document.name for document in batch),
-        ids=np.concatenate(
-            [document.ids for document in cut], dtype=id_dtype(tokenizer.vocab_size)
-        ),
+        ids=ids,
         n_bytes=None if bool((n_bytes == 1).all()) else n_bytes,
-        lengths=np.array([len(document.ids) for document in cut], dtype=np.int64),
+        lengths=lengths,
         text_bytes=np.array([len(text) for text in data], dtype=np.int64),
         hashes=np.array([_hash(text) for text in data], dtype="<u8"),
         lost=np.array([document.n_lost for document in cut], dtype=np.int64),
+        has_end=has_end,
         has_nul=np.array([10 * text.count("\0") >= len(text) > 0 for text in texts]),
     )
 

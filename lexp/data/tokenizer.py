@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from lexp.data.charsmap import check_charsmap
-from lexp.data.corpus import Corpus
+from lexp.data.corpus import Corpus, Document
 from lexp.data.lost_text import TextRestorer
 from lexp.data.progress import TextProgress
 from lexp.system.errors import ConfigError, DataError, first_line
@@ -31,6 +31,8 @@ END_TOKENS = (
 )  # fmt: skip
 # In bytes; no word of a text with spaces is that long, and its vocabulary is the same without.
 LONGEST_PIECE = 1000
+# Of English in vocabularies of the usual size.
+BYTES_PER_TOKEN = 4
 
 
 class Encoded(NamedTuple):
@@ -260,12 +262,23 @@ class BPESpec(TokenizerSpec):
         path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-3.json"
         if not own_file_exists(path):
             progress = TextProgress("training a BPE vocabulary", corpus.n_bytes())
-            texts = (document.text for document in progress.follow(corpus.documents("train")))
+            documents = _within_budget(corpus.documents("train"), corpus.max_tokens)
+            texts = (document.text for document in progress.follow(documents))
             write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})
         try:
             return read_sealed(path)["tokenizer"], str(path)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} cannot be read ({error}); delete it") from None
+
+
+def _within_budget(documents: Iterator[Document], max_tokens: int | None) -> Iterator[Document]:
+    """Yield documents until they have about max_tokens tokens, at BYTES_PER_TOKEN bytes each."""
+    n_bytes = 0
+    for document in documents:
+        yield document
+        n_bytes += len(document.text.encode())
+        if max_tokens is not None and n_bytes >= BYTES_PER_TOKEN * max_tokens:
+            return
 
 
 class FileSpec(TokenizerSpec):

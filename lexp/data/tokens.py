@@ -140,12 +140,14 @@ class Tokens:
     """The documents of one split: their ids, and where each document begins.
 
     ids [n]; starts [documents + 1]; bytes_per_token [n], or None where every token is one byte.
+    n_with_end: documents that hold the token that ends a text; None: nobody has counted.
     """
 
     names: Sequence[str]
     ids: np.ndarray | ShardedArray
     starts: np.ndarray
     bytes_per_token: np.ndarray | ShardedArray | None
+    n_with_end: int | None = None
 
     @cached_property
     def lengths(self) -> np.ndarray:

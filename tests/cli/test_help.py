@@ -36,6 +36,7 @@ TAKEN = {
     "finetune": ["task", "hydra/launcher"],
     "export": ["extension"],
     "generate": ["attention", "extension"],
+    "data": ["dataset", "tokenizer", "reading"],
     "study": ["study", "dataset", "tokenizer", "hydra/launcher"],
     "report": [],
     "status": [],

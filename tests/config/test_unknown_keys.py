@@ -7,6 +7,7 @@ import pytest
 
 from lexp.cli import main as cli
 from lexp.config.comments import commands_with, default_choices, keys, takes_list
+from lexp.config.data_settings import DataConfig
 from lexp.config.generation import GenerateConfig
 from lexp.config.schema import register_schemas
 from lexp.config.settings import (
@@ -195,6 +196,7 @@ def test_several_values_are_a_list_where_the_key_takes_one_and_need_m_elsewhere(
         ("train", TrainConfig), ("eval", EvalConfig), ("probe", ProbeConfig),
         ("analyze", AnalyzeConfig), ("report", ReportConfig), ("status", StatusConfig),
         ("finetune", FinetuneConfig), ("export", ExportConfig), ("generate", GenerateConfig),
+        ("data", DataConfig),
     ],
 )  # fmt: skip
 def test_the_keys_that_take_a_list_are_those_whose_setting_holds_several(word, kind):

@@ -182,6 +182,18 @@ def test_hub_reads_a_dataset_with_slices_and_limits(local_hub: Path):
     )
 
 
+def test_hub_streams_to_a_budget_of_tokens(local_hub: Path, tmp_path: Path):
+    def hub(**choices):
+        return Hub(str(local_hub), column="page", **choices)
+
+    store = open_store(hub(max_tokens=15.0), Bytes(), tmp_path / "cache")
+    assert list(store.splits["train"].lengths) == [7, 7, 7]  # "train 0" and on
+    assert list(store.splits["validation"].lengths) == [12, 12]
+    assert len({hub(max_tokens=n).fingerprint() for n in (None, 15, 16)}) == 3
+    with pytest.raises(ConfigError, match="dataset.max_tokens=0 "):
+        hub(max_tokens=0)
+
+
 def test_hub_names_a_missing_column_split_or_dataset(local_hub: Path):
     with pytest.raises(DataError, match=r"no column 'text'; it has page"):
         list(Hub(str(local_hub)).documents("train"))

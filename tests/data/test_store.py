@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexp.data import Corpus, open_store, shard_files, store, tokenise, unchanged
+from lexp.data import Corpus, open_store, remarks, shard_files, store, tokenise, unchanged
 from lexp.data.corpus import Document
 from lexp.data.text import TextFiles
 from lexp.data.tokenizer import BPESpec, Bytes, Encoded
@@ -259,3 +259,43 @@ def test_texts_that_have_not_changed_are_not_read_again(own_texts, tmp_path, set
     path.write_bytes(path.read_bytes().swapcase())
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert corpus().fingerprint() != fingerprint
+
+
+# --- budgets
+
+
+class Pulled(Lists):
+    """Texts that count how many documents of train were asked for."""
+
+    def __init__(self, train: list[str], max_tokens: int):
+        super().__init__(train)
+        self.max_tokens, self.n_pulled = max_tokens, 0
+
+    def documents(self, split):
+        for document in super().documents(split):
+            self.n_pulled += split == "train"
+            yield document
+
+
+@pytest.mark.parametrize("budget, n_documents", [(1, 1), (10, 1), (11, 2), (35, 4), (1000, 8)])
+def test_a_split_ends_with_the_document_that_fills_the_budget(tmp_path, small, budget, n_documents):
+    corpus = Pulled(["0123456789"] * 8, budget)
+    tokens = open_store(corpus, Bytes(), tmp_path).splits["train"]
+    assert len(tokens.lengths) == n_documents and len(tokens.ids) == 10 * n_documents
+    assert corpus.n_pulled <= n_documents + 1  # batches have two
+
+
+def test_a_vocabulary_is_trained_on_about_the_budget(tmp_path):
+    corpus = Pulled(["0123456789"] * 90, 10)
+    BPESpec(257).load(corpus, tmp_path)
+    assert corpus.n_pulled == 4  # 4 bytes a token
+
+
+def test_copies_are_found_among_many(monkeypatch):
+    monkeypatch.setattr(remarks, "AT_ONCE", 1000)
+    rng = np.random.default_rng(0)
+    others = rng.integers(1, 1 << 63, 5000).astype(np.uint64)
+    hashes = np.concatenate([others[[7, 1500, 4999]], others[:300] + np.uint64(1 << 40)])
+    np.testing.assert_array_equal(remarks.among(hashes, others), np.isin(hashes, others))
+    assert remarks.among(hashes, others).sum() == 3
+    assert remarks.among(hashes, others[:0]).sum() == 0 == remarks.among(hashes[:0], others).sum()

@@ -43,6 +43,10 @@ MANY = "lexp train -m model=rope,alibi,xpos seed=0,1,2 name=many"
 STUDIES = [step.text for step in study_steps()]
 # Not run, but composed and checked whole, as the jobs of a sweep are before the first one starts.
 CHECKED = {
+    "trains a vocabulary on 9 MB; tests/commands/test_data_command.py has small texts": [
+        "lexp data tokenizer=bpe",
+        "lexp data dataset=stdlib tokenizer=bpe reading=packed",
+    ],
     "has lengths below its train_len, as tests/training/test_readings.py trains": [
         "lexp train train_len=128 'length_warmup=[32,64]'",
     ],

@@ -37,7 +37,6 @@ class DocumentBatches(Batches):
         self._seed = seed
         self._is_short = per_document == 0
         self._slack = predictions - per_document * length
-        self._first_window = np.cumsum(per_document) - per_document
         self._last_window = np.cumsum(per_document)
         self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
 
@@ -63,7 +62,7 @@ class DocumentBatches(Batches):
         order, starts = self._shuffled(epoch)
         window = order[place]
         document = int(np.searchsorted(self._last_window, window, side="right"))
-        within = int(window - self._first_window[document])
+        within = int(window - (self._last_window[document - 1] if document else 0))
         first = int(starts[document]) + within * self.length
         return self.tokens.window(document, first, self.length + 1)
 

@@ -12,9 +12,6 @@ from lexp.data.reading.base import Batches, Reading, Windows
 from lexp.data.tokens import Tokens
 from lexp.system.text import counted
 
-# So many tokens are searched for the token that ends a text: a quarter of a second.
-MOST_SEARCHED = 1 << 28
-
 
 @dataclass(frozen=True)
 class Packed(Reading):
@@ -91,8 +88,10 @@ class PackedBatches(Batches):
 
     def remarks(self) -> list[str]:
         """Say how many documents hold the token that stands between documents."""
-        places = self.tokens.places(lambda ids: ids == self._end, MOST_SEARCHED)
-        n = len(np.unique(np.searchsorted(self.tokens.starts, places, side="right")))
+        n = self.tokens.n_with_end
+        if n is None:
+            places = self.tokens.places(lambda ids: ids == self._end)
+            n = len(np.unique(np.searchsorted(self.tokens.starts, places, side="right")))
         if not n:
             return []
         return [
