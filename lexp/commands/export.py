@@ -178,6 +178,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+         "model_input_names": ["input_ids", "attention_mask"],
          **({"eos_token": ends[0]} if ends else {})},
     )  # fmt: skip
 

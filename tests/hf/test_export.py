@@ -179,6 +179,7 @@ def test_stock_transformers_cuts_text_into_the_ids_of_the_run(kind, tmp_path):
         ids = tokenizer.encode([text])[0].ids.tolist()
         assert loaded(text, add_special_tokens=False).input_ids == ids, repr(text)
         assert loaded.decode(ids) == text
+    assert set(loaded("a")) == {"input_ids", "attention_mask"}  # what generate() takes
     assert loaded.eos_token_id == (tokenizer.end if kind == "packed" else None)
 
 
