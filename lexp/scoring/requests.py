@@ -5,9 +5,10 @@ context. A text longer than the length loses its beginning; a whole text is cut 
 length, each token being predicted once, with one token of the window before as context.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -108,11 +109,9 @@ class RequestScorer:
         continuations = by_kind.get(Continuation, [])
         pairs = self._pairs([requests[n] for n in continuations])  # type: ignore[misc]
         answers |= dict(zip(continuations, self._likelihoods(pairs), strict=True))
-        for n in by_kind.get(WholeText, []):
-            windows = list(self._windows(requests[n].text))  # type: ignore[union-attr]
-            parts = self._likelihoods(windows)
-            total = sum(part.log_prob for part in parts)
-            answers[n] = Likelihood(total, all(part.greedy for part in parts))
+        of_texts = by_kind.get(WholeText, [])
+        wholes = self._wholes([requests[n].text for n in of_texts])  # type: ignore[union-attr]
+        answers |= dict(zip(of_texts, wholes, strict=True))
         completions = by_kind.get(Completion, [])
         texts = self._complete([requests[n] for n in completions])  # type: ignore[misc]
         answers |= dict(zip(completions, texts, strict=True))
@@ -173,6 +172,19 @@ class RequestScorer:
             end = min(begin + self.length, n_tokens)
             first = max(0, end - self.length)
             yield TokenPair(tokens[first : begin + 1], tokens[begin + 1 : end + 1])
+
+    def _wholes(self, texts: list[str]) -> list[Likelihood]:
+        """Return the likelihoods of texts, whose windows share passes."""
+        windows = [list(self._windows(text)) for text in texts]
+        quiet = replace(self, advance=lambda n_windows: None)
+        parts = iter(quiet._likelihoods([window for of_text in windows for window in of_text]))
+        wholes = []
+        for of_text in windows:
+            own = list(itertools.islice(parts, len(of_text)))
+            log_prob = sum(part.log_prob for part in own)
+            wholes.append(Likelihood(log_prob, all(part.greedy for part in own)))
+        self.advance(len(texts))
+        return wholes
 
     def _rows(self, pairs: Sequence[TokenPair]) -> list[ReadRow]:
         """Return the rows to read: requests that differ in their last token alone share one."""

@@ -132,6 +132,23 @@ def test_requests_of_one_size_share_a_pass_and_equal_texts_a_row():
     assert shapes == [(2, 6), (2, 6), (1, 6)]
 
 
+def test_progress_counts_requests_and_windows_of_texts_share_passes():
+    told, sizes = [], []
+    scorer = make(advance=told.append)
+    model, _ = scorer.prepare(0)
+    hidden = model.hidden
+    model.hidden = lambda tokens, attend: sizes.append(len(tokens)) or hidden(tokens, attend)
+    texts = [WholeText(make_text(1, 60)[:100]), WholeText(make_text(2, 60)[:60]), WholeText("")]
+    asked = [*texts, Continuation("a", "b"), Completion("a", (), 2)]
+    answers = scorer.answer(asked)
+    assert sum(told) == len(asked)
+    # Of 24 tokens each: five windows of the first text, three of the second.
+    assert sizes[1] == 5 + 3
+    alone = [scorer.answer([text])[0].log_prob for text in texts]
+    assert [answer.log_prob for answer in answers[:3]] == pytest.approx(alone, abs=1e-4)
+    assert alone[2] == 0
+
+
 def test_windows_predict_each_token_once():
     scorer = make(length=3)
     windows = list(scorer._windows("abcdefg"))
