@@ -28,6 +28,7 @@ from lexp.commands.train_data import batch_size, open_training_data, refuse_unna
 from lexp.commands.train_memory import choose_recomputed
 from lexp.commands.train_progress import Machine, progress, show_profile
 from lexp.commands.train_reading import make_reading, training_attention
+from lexp.commands.train_sample import sample_lines
 from lexp.commands.train_source import extended, find_source, make_first
 from lexp.config.settings import TrainConfig
 from lexp.config.validation import check_ranks, read_composed_train
@@ -244,6 +245,7 @@ def _train(
             {"step": job.step, "seconds": round(job.seconds, 1), "validation": job.last_validation,
              "parameters": sum(p.numel() for p in job.model.parameters())}
         )  # fmt: skip
+    say(*sample_lines(job, tokenizer))
 
 
 def _to_the_end(

@@ -12,6 +12,7 @@ from lexp.cli.overrides import split_prompt
 from lexp.commands.generate import check, generate_
 from lexp.commands.run_parts import make_model
 from lexp.commands.select_runs import final_checkpoint, read_config
+from lexp.commands.train import train
 from lexp.extension import DynamicNTK, Extension, Lengths
 from lexp.pattern import Blockwise, Full
 from lexp.runs import checkpoint
@@ -102,6 +103,17 @@ def test_the_command_prints_the_text_and_says_how_fast_it_was(runs, tmp_path, ca
     refused = completed("generate", f"run={tmp_path}", "prompt=a=b", cwd=tmp_path)
     assert refused.returncode == 2
     assert "not the folder of a finished run" in refused.stderr.splitlines()[-1]
+
+
+def test_training_ends_with_a_sample_that_generation_repeats(tiny, texts, tmp_path, capsys):
+    """Half of the 16 trained tokens are the beginning of a validation text."""
+    train(tiny("model=xpos", "tokens=128"))
+    said = capsys.readouterr().err
+    prompt = (texts / "validation" / "0.txt").read_text()[:8]
+    sample = said.partition(f"sample, greedy, after [{prompt}]: ")[2].partition("\n")[0]
+    (run,) = (path.parent for path in tmp_path.glob("outputs/*/*/done.json"))
+    text = continued(capsys, str(run), "max_new_tokens=8", prompt=prompt)
+    assert len(sample) == 8 and sample == text.replace("\n", " ")
 
 
 def test_bad_values_are_one_line(runs, capsys):

@@ -1,0 +1,36 @@
+"""The sample of text that training ends with: how the model continues a validation text."""
+
+import torch
+
+from lexp.data.text_stream import TextStream
+from lexp.data.tokenizer import Tokenizer
+from lexp.model.decoder import Decoder
+from lexp.scoring.generation import Sampling, generate
+from lexp.training.loop import TrainingJob
+from lexp.training.validation import TextValidation
+
+# Tokens of the validation text, and those generated, at most.
+N_PROMPT, N_NEW = 24, 40
+
+
+def sample_lines(job: TrainingJob, tokenizer: Tokenizer) -> list[str]:
+    """Return the beginning of the first validation text and its greedy continuation, in one line.
+
+    Both together are no longer than the texts of training. None of tasks and of masked models, nor
+    of several ranks, which may each hold a part of the model. It is left in evaluation mode.
+    """
+    text, train_len = job.validation, job.settings.train_len
+    if not isinstance(text, TextValidation) or job.pattern.two_sided or job.group.size > 1:
+        return []
+    n_prompt = min(N_PROMPT, max(1, train_len // 2))
+    ids = text.tokens.window(0, 0, n_prompt).tolist()
+    decoder = Decoder(job.model.eval(), job.pattern, min(n_prompt + N_NEW, max(2, train_len)))
+    prompt = torch.tensor(ids, device=next(job.model.parameters()).device)
+    new = generate(
+        decoder, prompt, Sampling(), torch.Generator(), tokenizer.vocab_size, tokenizer.end,
+        job.autocast,
+    )  # fmt: skip
+    stream = TextStream(tokenizer, ids)
+    continued = "".join(map(stream.push, new)) + stream.finish()
+    (begun,) = tokenizer.decode([ids])
+    return [f"sample, greedy, after [{begun}]: {continued}"]
