@@ -104,9 +104,15 @@ def _check_parts(path: Path, root: yaml.Node | None, metrics: set[str]) -> None:
                 f"task_folder: {path}: dataset_path={value.value} reads pickles, which can hold "
                 "code; use json, csv, parquet or text"
             )
+    if "use_prompt" in keys:
+        raise ConfigError(
+            f"task_folder: {path}: use_prompt reads templates of elsewhere; write doc_to_text"
+        )
     if "process_results" in keys:
         return  # the names of metrics are its own then
-    for value in keys.get("metric", []):
+    # A group names the metrics of its tasks again, and loads none.
+    listed = [pair for one in keys.get("metric_list", []) for pair in _pairs(one)]
+    for value in (value for key, value in listed if key == "metric"):
         if value.tag != FUNCTION and value.value not in metrics:
             raise ConfigError(
                 f"task_folder: {path}: metric={value.value} is none of the harness; name one of "

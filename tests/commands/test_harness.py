@@ -184,6 +184,7 @@ PACKAGE = Path("/nowhere/lm_eval")
         ("a: [{b: !function helper.clean}]", "runs helper.clean"),
         ("doc_to_text: !!python/name:os.system x", "python/name:os.system"),
         ("a: !other x", "has !other x, which is not allowed"),
+        ("use_prompt: ../prompts.yaml:one", "use_prompt reads templates of elsewhere"),
         ("dataset_path: pandas", "dataset_path=pandas reads pickles"),
         ("metric_list: [{metric: ./mine}]", r"metric=./mine is none of the harness; name one of"),
         ("metric_list: [{metric: acc, hf_evaluate: true}]", "hf_evaluate loads code from the hub"),
@@ -209,6 +210,9 @@ def test_allowed_code_and_files_of_the_package_pass(tmp_path, monkeypatch):
     (tmp_path / "own" / "a.yaml").write_text(
         "task: a\ninclude: ../package/base\nprocess_results: !function helper.sub.f\n"
         "metric_list: [{metric: mine}]\nhf_evaluate: false"
+    )
+    (tmp_path / "own" / "b.yaml").write_text(
+        "group: b\ntask: [a]\naggregate_metric_list: [{metric: mine}]"
     )
     check_task_files(tmp_path / "own", (tmp_path / "package").resolve(), {"acc"})
     with pytest.raises(ConfigError, match="there is no such folder"):
