@@ -1,10 +1,11 @@
 """The training loop: a budget in tokens, periodic validation and checkpoints, exact resumption."""
 
 import functools
+import itertools
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from lexp.record import Console, EventFile, Metrics, NullLogger, WandbLogger
 from lexp.runs import checkpoint
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, Diverged
 from lexp.system.runtime import StopRequest
+from lexp.training.ahead import ahead_of_steps
 from lexp.training.batches import BatchSource
 from lexp.training.objective import Batch
 from lexp.training.optim import OptimSettings, learning_rate, set_learning_rates
@@ -100,10 +102,24 @@ def train(job: TrainingJob, console: Console | NullLogger) -> None:
 
     attend_over(settings.train_len)  # NotDefined before the first step
     n_steps = settings.n_steps
+    steps = itertools.repeat(0, n_steps) if settings.one_batch else range(n_steps)
+    with ahead_of_steps(job.batches, itertools.islice(steps, job.step, None)) as batches:
+        _train_steps(job, console, batches, attend_over, device)
+
+
+def _train_steps(
+    job: TrainingJob,
+    console: Console | NullLogger,
+    batches: Iterator[Batch],
+    attend_over: AttendOver,
+    device: torch.device,
+) -> None:
+    """Do the steps of `train`. batches: of the steps that are left, in order."""
+    settings, n_steps = job.settings, job.settings.n_steps
     while job.step < n_steps:
         started = time.perf_counter()
         rate = learning_rate(job.step, n_steps, settings.optim)
-        loss, norm = _step(job, attend_over, rate, device)
+        loss, norm = _step(job, next(batches), attend_over, rate, device)
         job.step += 1
         job.after_step()
         job.seconds += time.perf_counter() - started
@@ -157,7 +173,7 @@ def resume(job: TrainingJob, saved: checkpoint.Checkpoint) -> None:
 
 
 def _step(
-    job: TrainingJob, attend_over: AttendOver, rate: float, device: torch.device
+    job: TrainingJob, batch: Batch, attend_over: AttendOver, rate: float, device: torch.device
 ) -> tuple[float, float]:
     """Do one optimiser step; return loss and gradient norm.
 
@@ -165,8 +181,6 @@ def _step(
     Diverged, before the update, if one of them is not finite.
     """
     settings, n_parts = job.settings, job.settings.accumulation
-    number = 0 if settings.one_batch else job.step
-    batch = job.batches.batch(number)
     part_losses = []
     for number, part in enumerate(batch.parts(n_parts), 1):
         inputs = [job.group.shard(tensor).to(device) for tensor in part.tensors]

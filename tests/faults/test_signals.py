@@ -38,7 +38,7 @@ PHASES = {
     "a save": (checkpoint, "save_file", 3),
     "a save is renamed": (checkpoint, "publish", 2),
     "validation": (Scorer, "score", 2),
-    "the last step": (Batches, "batch", 10),
+    "the last step": (loop, "_step", 10),
 }
 # Before the signals are watched there is nothing to save, and after the last step nothing to stop.
 BEFORE, LAST = ("texts are tokenised", "the run folder is opened"), "the last step"

@@ -53,10 +53,10 @@ def interrupt_after(monkeypatch, n_steps: int) -> Iterator[None]:
     """Interrupt the training in the block as Ctrl-C does, when step n_steps + 1 begins."""
     original = loop._step
 
-    def step(job, attend, rate, device):
+    def step(job, *others):
         if job.step == n_steps:
             raise KeyboardInterrupt
-        return original(job, attend, rate, device)
+        return original(job, *others)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(loop, "_step", step)

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lexp.commands.train import check, train
-from lexp.data.reading import Batches
 from lexp.record.metrics import read
 from lexp.runs import checkpoint
 from lexp.runs.locks import locked
@@ -187,14 +186,14 @@ def test_a_signal_saves_at_the_next_step_and_the_run_resumes_bit_equal(
     train(whole)
     broken = tiny(f"outputs={tmp_path}/broken")
     with monkeypatch.context() as patch:
-        original = Batches.batch
+        original = loop._step
 
-        def batch(self, step):
-            if step == 5:
+        def step(job, *others):
+            if job.step == 5:
                 os.kill(os.getpid(), number)
-            return original(self, step)
+            return original(job, *others)
 
-        patch.setattr(Batches, "batch", batch)
+        patch.setattr(loop, "_step", step)
         with pytest.raises(SystemExit) as stopped:
             train(broken)
     assert stopped.value.code == code
