@@ -11,7 +11,7 @@ from lexp.system.text import counted
 # packages, licence headers.
 LEAST_COMMON = 0.001
 # So many hashes are looked at together.
-AT_ONCE = 1 << 20
+AT_ONCE = 1 << 16
 
 
 def remarks(store: Store, vocabulary: str, splits: tuple[Split, ...] = SPLITS) -> list[str]:

@@ -260,7 +260,7 @@ def _read(folder: Path, split: Split, manifest: dict[str, Any]) -> tuple[Tokens,
         size, expected = path.stat().st_size, length * np.dtype(dtype).itemsize
         if size != expected:
             raise DataError(f"{path} has {size} bytes, not {expected}; delete {folder}")
-        return MappedFile(path, dtype, length)
+        return MappedFile(path, dtype, length, is_random=name.endswith(".tokens"))
 
     def shards(kind: str, dtype: str) -> ShardedArray:
         return ShardedArray(

@@ -6,6 +6,7 @@ takes 16 bytes.
 
 import bisect
 import itertools
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,12 +25,14 @@ NAMES_AT_ONCE = 1 << 14
 class MappedFile:
     """An array of n numbers in a file of its own, mapped at its first use.
 
-    path: None where every number is 1, which needs no file.
+    path: None where every number is 1, which needs no file. is_random: it is read here and there,
+    so the system need not read more of it ahead.
     """
 
     path: Path | None
     dtype: str
     n: int
+    is_random: bool = False
 
     @cached_property
     def array(self) -> np.ndarray:
@@ -42,8 +45,11 @@ class MappedFile:
         if not self.n:  # an empty file cannot be mapped
             return np.zeros(0, dtype=self.dtype)
         with open_own(self.path) as file:
-            # As a plain array: a memmap makes an object of its kind for each slice.
-            return np.asarray(np.memmap(file, dtype=self.dtype, mode="r", shape=(self.n,)))
+            size = self.n * np.dtype(self.dtype).itemsize
+            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        if self.is_random:
+            mapped.madvise(mmap.MADV_RANDOM)
+        return np.frombuffer(mapped, dtype=self.dtype)
 
 
 class ShardedArray:
