@@ -23,7 +23,7 @@ from lexp.commands.report_sections import (
 from lexp.commands.select_runs import last_step, read_config, select_runs
 from lexp.config.settings import ReportConfig
 from lexp.config.validation import read_report
-from lexp.display.document import Page, Section
+from lexp.display.document import Item, Page, Section
 from lexp.display.html import render
 from lexp.display.latex import to_latex
 from lexp.display.table import in_markdown, prose_in_markdown, to_csv, to_markdown
@@ -32,6 +32,7 @@ from lexp.evaluate import EVALUATIONS, LAST, TASKS, EvalResult, TaskResult
 from lexp.evaluate.harness_result import HARNESS, HarnessResult
 from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant
 from lexp.probes.result import PROBES, ProbeResult
+from lexp.report.depth_map import depth_maps
 from lexp.report.files import write_files
 from lexp.report.harness import harness_caption, harness_tables
 from lexp.report.learning_rates import learning_rates
@@ -199,8 +200,10 @@ def _page(study: Path, contents: StudyContents, settings: ReportConfig, n_warnin
     last_steps = {run.name: last_step(config) for run, config in zip(runs, configs, strict=True)}
     sections += training_sections(contents.scored, last_steps, notes, settings.delta)
     if contents.probed:
-        tables = probe_tables(contents.probed, notes)
-        sections.append(Section("Probes", " ".join(probes_caption(contents.probed)), tuple(tables)))
+        shown: list[Item] = [*probe_tables(contents.probed, notes)]
+        shown += depth_maps(contents.probed, notes)
+        caption = " ".join(probes_caption(contents.probed))
+        sections.append(Section("Probes", caption, tuple(shown)))
     if contents.harnessed:
         text = " ".join(harness_caption(contents.harnessed))
         items = tuple(harness_tables(contents.harnessed, notes))

@@ -1,4 +1,4 @@
-"""The colours of cells by their number: of a ratio around 1, and of a share in percent."""
+"""The colours of cells by their number: a ratio around 1, a share in percent, a gain in nats."""
 
 import bisect
 import itertools
@@ -53,13 +53,23 @@ SHARES = HeatScale(
         ("#5b9bd0", "#000000"), ("#1f5f9e", "#ffffff"),
     ),
 )  # fmt: skip
+# Orange below 0, white around it, ever darker blue above: ln 10 = 2.3 nats are a digit's worth.
+GAINS = HeatScale(
+    "gain",
+    (-0.1, 0.1, 0.3, 1.0, 2.0),
+    (
+        ("#fbc58a", "#000000"), ("#f6f4ee", "#000000"), ("#d9e8f2", "#000000"),
+        ("#a9cfe8", "#000000"), ("#5b9bd0", "#000000"), ("#1f5f9e", "#ffffff"),
+    ),
+)  # fmt: skip
+SCALES = (RATIOS, SHARES, GAINS)
 COLOURS = {
     style: colours
-    for scale in (RATIOS, SHARES)
+    for scale in SCALES
     for style, colours in zip(scale.styles, scale.colours, strict=True)
 }
 
 
 def scale_of(styles: set[str]) -> HeatScale | None:
     """Return the scale that some cells are coloured by; None for cells without colours."""
-    return next((s for s in (RATIOS, SHARES) if not styles.isdisjoint(s.styles)), None)
+    return next((s for s in SCALES if not styles.isdisjoint(s.styles)), None)

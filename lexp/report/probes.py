@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,13 +29,25 @@ def probe_tables(results: list[ProbeResult], notes: dict[str, str]) -> list[Tabl
     ]
 
 
-def _table(
-    title: str,
-    results: list[ProbeResult],
-    notes: dict[str, str],
-    fill: Callable[[list[ProbeResult]], TableCell],
-) -> Table:
-    """Make a row per (variant, method), a column per length."""
+@dataclass(frozen=True)
+class ProbeRow:
+    """The results of one variant by one method: a row of tables, or a map of depths.
+
+    name, method: its labels, with what tells it apart. by_length: the results of all seeds.
+    """
+
+    name: str
+    method: str
+    by_length: dict[int, list[ProbeResult]]
+
+    @property
+    def n_seeds(self) -> int:
+        """Return the number of seeds that have a result at any length."""
+        return len({result.run.seed for same in self.by_length.values() for result in same})
+
+
+def probe_rows(results: list[ProbeResult], notes: dict[str, str]) -> list[ProbeRow]:
+    """Return the rows of one probe's results, in their order. notes: as in `probe_tables`."""
     groups: dict[tuple, dict[int, list[ProbeResult]]] = {}
     texts = text_names(result.run for result in results)
     wheres = {_where(result, texts) for result in results}
@@ -43,22 +55,49 @@ def _table(
     for result in results:
         key = (result.run.model, result.run.variant, result.method, _where(result, texts))
         groups.setdefault(key, {}).setdefault(result.length, []).append(result)
-    lengths = sorted({result.length for result in results})
-    train_lens = {result.run.train_len for result in results}
     rows = []
     for by_length in groups.values():
         first = next(iter(by_length.values()))[0]
         name = " ".join(filter(None, (first.run.model, notes.get(first.run.variant, ""))))
-        n_seeds = len({result.run.seed for same in by_length.values() for result in same})
-        fields = [
-            _field(by_length[n], fill, n_seeds) if n in by_length else TableCell("")
-            for n in lengths
-        ]
         told = [form.format(value) for form, value, told in
                 zip(WHERE, _where(first, texts), differing, strict=True) if told]  # fmt: skip
-        rows.append((TableCell(name), TableCell(" ".join([first.method, *told])), *fields))
-    heads = [f"{n} (trained)" if train_lens == {n} else str(n) for n in lengths]
-    return Table(title, ("model", "method", *heads), tuple(rows), 2)
+        rows.append(ProbeRow(name, " ".join([first.method, *told]), by_length))
+    return rows
+
+
+def length_heads(results: list[ProbeResult], lengths: list[int]) -> list[str]:
+    """Return the heads of columns, the trained length marked where all runs have the same."""
+    train_lens = {result.run.train_len for result in results}
+    return [f"{n} (trained)" if train_lens == {n} else str(n) for n in lengths]
+
+
+def failed_cell(results: list[ProbeResult]) -> TableCell | None:
+    """Return the cell of results of which some failed; None if none did."""
+    failed = [result for result in results if not result.ok]
+    if not failed:
+        return None
+    some = len(failed) < len(results)
+    text = SHORT[failed[0].status] + (f" {len(failed)}/{len(results)}" if some else "")
+    return TableCell(text, "failed")
+
+
+def _table(
+    title: str,
+    results: list[ProbeResult],
+    notes: dict[str, str],
+    fill: Callable[[list[ProbeResult]], TableCell],
+) -> Table:
+    """Make a row per (variant, method), a column per length."""
+    lengths = sorted({result.length for result in results})
+    rows = []
+    for row in probe_rows(results, notes):
+        fields = [
+            _field(row.by_length[n], fill, row.n_seeds) if n in row.by_length else TableCell("")
+            for n in lengths
+        ]
+        rows.append((TableCell(row.name), TableCell(row.method), *fields))
+    heads = ("model", "method", *length_heads(results, lengths))
+    return Table(title, heads, tuple(rows), 2)
 
 
 def _where(result: ProbeResult, texts: dict[str, str]) -> tuple[str, str, int, int]:
@@ -70,14 +109,11 @@ def _field(
     results: list[ProbeResult], fill: Callable[[list[ProbeResult]], TableCell], n_seeds: int
 ) -> TableCell:
     """Return what a table's cell shows, or that a seed failed. n_seeds: of the row."""
-    failed = [result for result in results if not result.ok]
-    if not failed:
-        cell = fill(results)
-        missing = f" ({len(results)} of {n_seeds} seeds)" * (len(results) < n_seeds)
-        return replace(cell, text=f"{cell.text}{missing}")
-    some = len(failed) < len(results)
-    text = SHORT[failed[0].status] + (f" {len(failed)}/{len(results)}" if some else "")
-    return TableCell(text, "failed")
+    if failed := failed_cell(results):
+        return failed
+    cell = fill(results)
+    missing = f" ({len(results)} of {n_seeds} seeds)" * (len(results) < n_seeds)
+    return replace(cell, text=f"{cell.text}{missing}")
 
 
 def _shares(results: list[ProbeResult]) -> TableCell:

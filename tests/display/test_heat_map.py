@@ -9,7 +9,7 @@ from matplotlib import colors, pyplot
 from matplotlib.patches import Rectangle
 
 from lexp.display.document import Page, Section
-from lexp.display.heat import RATIOS, SHARES
+from lexp.display.heat import GAINS, RATIOS, SCALES, SHARES
 from lexp.display.heat_png import MOST_ROWS, heat_map_figure
 from lexp.display.html import render
 from lexp.display.table import Table, TableCell
@@ -42,15 +42,16 @@ def heat_table(n_rows: int = 3) -> Table:
 
 def test_numbers_can_be_read_on_every_colour_of_the_page_and_of_pictures():
     css = (resources.files("lexp.display") / "assets" / "page.css").read_text(encoding="utf-8")
-    for scale in (RATIOS, SHARES):
+    for scale in SCALES:
         rules = re.findall(
             rf"\.({scale.name}\d), tr:hover > \.\1 \{{ background: (\S+); color: (\S+); \}}", css
         )
         assert [(ground, ink) for _, ground, ink in rules] == [*scale.colours]
         assert [style for style, _, _ in rules] == [*scale.styles]
         assert min(contrast(ground, ink) for ground, ink in scale.colours) >= 4.5
-    grounds = [luminance(ground) for ground, _ in SHARES.colours]
-    assert grounds == sorted(grounds, reverse=True)  # the more right answers, the darker
+    for colours in (SHARES.colours, GAINS.colours[1:]):
+        grounds = [luminance(ground) for ground, _ in colours]
+        assert grounds == sorted(grounds, reverse=True)  # the more right or gained, the darker
     # Away from 1 the colours get darker on both sides: it is not the hue alone that says it.
     levels = [luminance(ground) for ground, _ in RATIOS.colours]
     middle = RATIOS.styles.index(RATIOS.style(1.0))

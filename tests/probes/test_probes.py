@@ -16,6 +16,7 @@ from torch import nn
 from lexp.attention import Reference, make_attend
 from lexp.commands import probe as probe_task
 from lexp.commands.probe import probe
+from lexp.commands.report import report
 from lexp.commands.train import train
 from lexp.data import Tokens
 from lexp.data.tokenizer import Bytes, Subwords, train_bpe
@@ -542,6 +543,12 @@ def test_every_cell_is_a_row_and_the_arrays_beside_it_give_its_numbers(study, ca
     assert "n/d (learned): Learned ends at 16 tokens." in printed
     markdown = (study.folder / "probes.md").read_text()
     assert "**recall: gain**" in markdown and "| rope | blockwise | n/d |" in markdown
+    report(compose("report", f"outputs={study.folder.parent}"))
+    page = (study.folder / "report" / "report.md").read_text()
+    for name in ("passkey", "recall", "mqar"):
+        assert f"**{name} by depth and length: rope, blockwise (gain)**" in page
+    assert "copy by depth" not in page  # it plants near the beginning alone
+    assert "by depth" not in capsys.readouterr().out
 
 
 def test_the_cell_is_that_of_the_library_called_by_hand(study, texts):
