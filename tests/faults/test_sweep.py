@@ -15,9 +15,8 @@ import torch
 from lexp.commands import launch
 from lexp.commands.train import train
 from lexp.data import store
-from lexp.data.reading import Batches
 from lexp.runs import checkpoint, status
-from lexp.training import optim
+from lexp.training import loop, optim
 from support.children import assert_whole, run
 from support.faults.warm import Forked
 from support.forked import lexp, words_for
@@ -29,15 +28,15 @@ FATAL_STEP = 6  # the checkpoint of step 4 is there
 
 
 def at_the_step(action) -> None:
-    """Do something when the fatal step asks for its batch."""
-    original = Batches.batch
+    """Do something when the fatal step begins."""
+    original = loop._step
 
-    def batch(self, step):
-        if step == FATAL_STEP:
+    def step(job, *others):
+        if job.step == FATAL_STEP:
             action()
-        return original(self, step)
+        return original(job, *others)
 
-    Batches.batch = batch
+    loop._step = step
 
 
 def defect():

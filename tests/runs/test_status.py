@@ -339,7 +339,7 @@ def test_real_runs_end_in_their_states(tiny, monkeypatch):
     memory = tiny("seed=2")
     with monkeypatch.context() as patch:
 
-        def full(job, attend, rate, device):
+        def full(job, *others):
             raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
         patch.setattr("lexp.training.loop._step", full)
@@ -357,10 +357,10 @@ def test_real_runs_end_in_their_states(tiny, monkeypatch):
     with monkeypatch.context() as patch:
         real = training.loop._step
 
-        def signalled(job, attend, rate, device):
+        def signalled(job, *others):
             if job.step == 2:
                 signal.raise_signal(signal.SIGTERM)
-            return real(job, attend, rate, device)
+            return real(job, *others)
 
         patch.setattr("lexp.training.loop._step", signalled)
         with pytest.raises(SystemExit):
