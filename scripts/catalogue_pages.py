@@ -339,10 +339,9 @@ def tasks_page() -> str:
         kind = getattr(importlib.import_module(module), name)
         fields = ", ".join(f"`{key}`" for key in node["task"] if key != "_target_") or "-"
         title = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
-        source = (importlib.import_module(module).__doc__ or "").split("\n\n")[0]
-        example = " ".join(source.split()).rstrip(".")
+        example = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").rstrip(".")
         rows.append(f"| `{path.stem}` | {cell(title)} | {cell(example)} | {fields} |")
-    head = "| `dataset=` | rule | example and source | fields |\n| --- | --- | --- | --- |"
+    head = "| `dataset=` | rule | lengths and an example | fields |\n| --- | --- | --- | --- |"
     table = "\n".join(["<!-- tasks -->", "", head, *rows, "", "<!-- /tasks -->"])
     return re.sub(r"<!-- tasks -->.*<!-- /tasks -->", lambda _: table, text, flags=re.DOTALL)
 

@@ -48,7 +48,7 @@ SAID = {
     "train model=xpos model.position.gama=1": "model.position.gamma",
     "train -m model=xpos,rope model.position.gama=1": "model.position.gamma",
     "train model.positoin.base=1": "model.position.base",
-    "eval seq_len=64": "lengths (tokens of context, or lengths of a task's problems)",
+    "eval seq_len=64": "lengths (list of tokens of context, or of lengths of a task's problems;",
     "generate run=x max_tokens=3": "max_new_tokens (tokens to generate; the text ends earlier",
     "generate run=x text=hello": "prompt (the text to continue",
     "finetune steps=3": "epochs (passes over the texts)",
