@@ -7,6 +7,7 @@ nothing of models; `score` puts a model's answers beside the right ones, `result
 from lexp.probes.base import Form, Material, Probe, ProbeExample, make_examples
 from lexp.probes.copy import Copy
 from lexp.probes.mqar import MQAR
+from lexp.probes.needles import MultiKey, MultiQuery, MultiValue
 from lexp.probes.passkey import Passkey
 from lexp.probes.recall import Recall
 
@@ -15,6 +16,9 @@ __all__ = [
     "Copy",
     "Form",
     "Material",
+    "MultiKey",
+    "MultiQuery",
+    "MultiValue",
     "Passkey",
     "Probe",
     "ProbeExample",

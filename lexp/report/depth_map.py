@@ -12,16 +12,17 @@ import numpy as np
 from lexp.display.document import UnitTables
 from lexp.display.heat import GAINS, SHARES
 from lexp.display.table import Table, TableCell
-from lexp.probes import Copy
+from lexp.probes import Copy, MultiQuery, MultiValue
 from lexp.probes.result import ProbeResult
 from lexp.report.probes import ProbeRow, failed_cell, length_heads, probe_rows
+from lexp.report.study_results import method_rank
 
 # Ends of the depths of a row, as shares of the length; the last includes 1.
 ENDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-# A table for each row would be a page of tables: the first row and the best of the others.
+# A table for each row would be a page of tables: the usual method and the best of the others.
 MOST_BEST = 3
-# Probes that plant at the beginning alone: there is nothing to show by depth.
-NO_DEPTH = (Copy.name,)
+# Probes that plant at the beginning alone, or ask for answers of several depths at once.
+NO_DEPTH = (Copy.name, MultiValue.name, MultiQuery.name)
 UNITS = ("gain in nats", "answers right in %")
 
 # What a cell shows of some examples: numbers [n examples] of one result.
@@ -46,9 +47,9 @@ def depth_maps(results: list[ProbeResult], notes: dict[str, str]) -> list[UnitTa
 
 
 def _shown(rows: list[ProbeRow]) -> list[ProbeRow]:
-    """Return the first row, and those of the largest gain beyond training, in their order."""
-    best = sorted(range(1, len(rows)), key=lambda n: -_gain_beyond(rows[n]))[:MOST_BEST]
-    return [rows[0], *[rows[n] for n in sorted(best)]]
+    """Return a row of the most usual method, and then those of the largest gain beyond training."""
+    baseline, *others = sorted(rows, key=lambda row: method_rank(row.method))
+    return [baseline, *sorted(others, key=lambda row: -_gain_beyond(row))[:MOST_BEST]]
 
 
 def _gain_beyond(row: ProbeRow) -> float:
@@ -103,8 +104,8 @@ def _table(
     words = [f"{100 * a:.0f}-{100 * b:.0f} %" for a, b in itertools.pairwise(ENDS)]
     results = [result for same in row.by_length.values() for result in same]
     left_out = (
-        f"{n_left_out} more of this probe have no map: shown are the first row of its tables and "
-        f"the {MOST_BEST} others with the largest mean gain beyond the trained length."
+        f"{n_left_out} more of this probe have no map: shown are one with the most usual method "
+        f"and the {MOST_BEST} others with the largest mean gain beyond the trained length."
     )
     notes = (
         "Depth: place of the planted answer, 0 % at the beginning of the text and 100 % at its "

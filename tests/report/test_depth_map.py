@@ -88,14 +88,14 @@ def test_a_probe_that_plants_at_the_beginning_or_has_no_number_has_no_map(made):
     assert titles == ["passkey by depth and length: rope, full"]
 
 
-def test_the_first_row_and_the_three_best_beyond_training_have_a_map(made):
+def test_the_usual_method_and_the_three_best_beyond_training_have_a_map(made):
     results = []
     for n, (near, far) in enumerate([(0, 0), (9, 0.1), (0, 3), (0, 0.2), (0, 2), (9, -1)]):
-        method = Component("window", f"window_{n}", {})
+        method = Component("window", f"window_{n}", {}) if n != 5 else FULL
         results += [made(scores(), 128, method, gain=near), made(scores(), 512, method, gain=far)]
     maps = depth_maps(results, {})
-    shown = [drawn.title.rsplit("_", 1)[1] for drawn in maps]
-    assert shown == ["0", "2", "3", "4"]
+    shown = [drawn.title.split(", ")[1] for drawn in maps]
+    assert shown == ["full", "window_2", "window_4", "window_3"]
     assert maps[0].tables[0].notes[1].startswith("2 more of this probe have no map")
 
 

@@ -1,0 +1,118 @@
+"""Tasks of RULER: examples read back as text, and gains of models that must and cannot."""
+
+import re
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+
+from lexp.attention import make_attend
+from lexp.data import Tokens
+from lexp.data.tokenizer import Bytes
+from lexp.model.layers import LayerEntry
+from lexp.model.transformer import Dims, Transformer
+from lexp.pattern import Window
+from lexp.position import RoPE
+from lexp.probes import Material, MultiKey, MultiQuery, MultiValue, make_examples
+from lexp.probes.score import score_examples
+from lexp.system.errors import NotDefined
+from support.texts import make_text
+
+KINDS = [MultiKey(), MultiValue(), MultiQuery()]
+by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda p: p.name)
+TEXTS = [make_text(seed, 600).encode() for seed in range(3)]
+STARTS = np.cumsum([0, *map(len, TEXTS)])
+IDS = np.frombuffer(b"".join(TEXTS), np.uint8)
+BYTES = Material(Tokens(("a", "b", "c"), IDS, STARTS, None), Bytes())
+
+
+def read(tokens: np.ndarray) -> str:
+    return bytes(tokens.tolist()).decode()
+
+
+LINE = r"^Code ([b-z]{3}): (\d{4})"
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "values", "asked"),
+    [(MultiKey(), 4, 1, 1), (MultiValue(), 1, 4, 4), (MultiQuery(), 4, 1, 4),
+     (MultiQuery(queries=2), 4, 1, 2)],
+    ids=repr,
+)  # fmt: skip
+def test_needles_stand_in_the_text_and_those_asked_for_again_at_the_end(kind, keys, values, asked):
+    orders = set()
+    for example in make_examples(kind, BYTES, 200, 20, 0):
+        text, control = read(example.tokens), read(example.control)
+        assert len(text) == len(control) == 201
+        found = re.findall(LINE, text, re.M)
+        needles, end = found[: keys * values], found[keys * values :]
+        assert len(end) == asked and set(end) <= set(needles) and len(set(end)) == asked
+        assert len({key for key, _ in needles}) == keys
+        assert len({value for _, value in needles}) == keys * values
+        assert text.endswith(".".join(f"\nCode {key}: {value}" for key, value in end))
+        # What is scored is every digit of the answers, and where the text has the same ones.
+        assert read(example.tokens[example.answer]) == "".join(value for _, value in end)
+        assert (example.tokens[example.source] == example.tokens[example.answer]).all()
+        assert (example.source < example.answer.min()).all()
+        # The control has no number that is asked for, in a needle; all else is alike.
+        changed = np.flatnonzero(example.tokens != example.control)
+        assert changed.tolist() == sorted(example.source)
+        answers = {value for _, value in end}
+        told = re.findall(LINE, control, re.M)[: keys * values]
+        assert [key for key, _ in told] == [key for key, _ in needles]
+        assert not answers & {value for _, value in told} and len(set(told)) == keys * values
+        # What is left is a stretch of a document.
+        rest = re.sub(r"\nCode [b-z]{3}: \d{4}\.", "", text)
+        rest = rest[: rest.rindex("\nCode")] if "\nCode" in rest else rest
+        assert any(rest in document.decode() for document in TEXTS) and len(rest) > 40
+        others = {read(other) for other in example.others}
+        distracting = {v for _, v in needles} - answers if isinstance(kind, MultiKey) else set()
+        assert others == distracting and kind.n_candidates == 1 + len(distracting)
+        orders.add(tuple(needles.index(line) for line in end))
+    if isinstance(kind, MultiValue):
+        assert orders == {(0, 1, 2, 3)}  # the order of the text
+    else:
+        assert len(orders) > 3
+
+
+def test_they_fit_128_bytes_and_a_shorter_length_says_what_it_takes():
+    # By hand: a line has 16 bytes, the last one no full stop, and the last token is not read.
+    for kind, least in zip(KINDS, (78, 126, 126), strict=True):
+        assert len(make_examples(kind, BYTES, least, 1, 0)) == 1
+        with pytest.raises(NotDefined, match=f"{kind.name} takes {least} tokens, the length is"):
+            make_examples(kind, BYTES, least - 1, 1, 0)
+
+
+@by_name
+def test_what_no_layer_can_see_gains_exactly_nothing_and_what_one_sees_does_not(kind):
+    """In float64, two layers of 90 keys: what is further back than 179 tokens is out of sight."""
+    torch.manual_seed(0)
+    position = RoPE(8)
+    model = Transformer(Dims(2, 16, 2, 8, 32), 256, [LayerEntry(lambda: position)]).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    examples = make_examples(kind, BYTES, 420, 40, 0)
+    attend = make_attend(Window(90), 420, [position], torch.device("cpu"))
+    scores = score_examples(kind, model, examples, attend, nullcontext())
+    gains = np.split(scores.gain, np.cumsum([len(e.answer) for e in examples])[:-1])
+    blind = [
+        (example.answer - np.flatnonzero(example.tokens != example.control).max() > 2 * 89 + 1)
+        for example in examples
+    ]
+    n_blind = sum(int(one.sum()) for one in blind)
+    assert 10 < n_blind < sum(map(len, blind))
+    for gain, out_of_sight in zip(gains, blind, strict=True):
+        assert (gain[out_of_sight] == 0).all()
+    assert any((g[~b] != 0).any() for g, b in zip(gains, blind, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [(MultiKey, {"keys": 0}), (MultiKey, {"keys": 101}), (MultiValue, {"values": 0}),
+     (MultiQuery, {"queries": 5}), (MultiQuery, {"queries": 0}), (MultiKey, {"digits": 2})],
+)  # fmt: skip
+def test_values_without_a_meaning_are_refused(kind, values):
+    with pytest.raises(ValueError, match=kind.name):
+        kind(**values)
