@@ -10,6 +10,7 @@ from lexp.probes.mqar import MQAR
 from lexp.probes.needles import MultiKey, MultiQuery, MultiValue
 from lexp.probes.passkey import Passkey
 from lexp.probes.recall import Recall
+from lexp.probes.variables import VariableTracking
 
 __all__ = [
     "MQAR",
@@ -23,5 +24,6 @@ __all__ = [
     "Probe",
     "ProbeExample",
     "Recall",
+    "VariableTracking",
     "make_examples",
 ]  # fmt: skip

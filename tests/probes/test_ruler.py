@@ -14,12 +14,19 @@ from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Window
 from lexp.position import RoPE
-from lexp.probes import Material, MultiKey, MultiQuery, MultiValue, make_examples
+from lexp.probes import (
+    Material,
+    MultiKey,
+    MultiQuery,
+    MultiValue,
+    VariableTracking,
+    make_examples,
+)
 from lexp.probes.score import score_examples
 from lexp.system.errors import NotDefined
 from support.texts import make_text
 
-KINDS = [MultiKey(), MultiValue(), MultiQuery()]
+KINDS = [MultiKey(), MultiValue(), MultiQuery(), VariableTracking()]
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda p: p.name)
 TEXTS = [make_text(seed, 600).encode() for seed in range(3)]
 STARTS = np.cumsum([0, *map(len, TEXTS)])
@@ -76,9 +83,41 @@ def test_needles_stand_in_the_text_and_those_asked_for_again_at_the_end(kind, ke
         assert len(orders) > 3
 
 
+def test_variables_are_those_of_the_chain_that_begins_with_the_number():
+    mixed = set()
+    for example in make_examples(VariableTracking(), BYTES, 220, 20, 0):
+        text, control = read(example.tokens), read(example.control)
+        number, listed = re.fullmatch(r".*\n(\d{3})=([A-Z,]{19})", text, re.S).groups()
+
+        def variables(text: str, value: str) -> tuple[list[str], list[str]]:
+            """Follow assignments from a number: its variables, and all lines."""
+            lines = re.findall(r"^([A-Z]{3})=(\w{3})\.", text, re.M)
+            found = [name for name, given in lines if given == value]
+            for name, given in lines:  # a name is given only after it was defined
+                found += [name] * (given in found)
+            return found, [name for name, _ in lines]
+
+        found, lines = variables(text, number)
+        assert found == listed.split(",") and len(found) == 5 and len(lines) == 10
+        assert len(set(lines)) == 10
+        # In the control all of these names belong to the other number, and all else is alike.
+        others, same = variables(control, number)
+        assert same == lines and set(others) == set(lines) - set(found)
+        changed = np.flatnonzero(example.tokens != example.control)
+        assert 1 <= len(changed) <= 6 and sorted(text[:-24]) == sorted(control[:-24])
+        assert read(example.tokens[example.answer]) == "".join(found)
+        assert (example.tokens[example.source] == example.tokens[example.answer]).all()
+        assert all(text[place + 3] == "=" for place in example.source[::3])
+        (other,) = example.others
+        assert read(other) == "".join(others)
+        mixed.add(tuple(name in found for name in lines))
+    assert len(mixed) > 10
+
+
 def test_they_fit_128_bytes_and_a_shorter_length_says_what_it_takes():
-    # By hand: a line has 16 bytes, the last one no full stop, and the last token is not read.
-    for kind, least in zip(KINDS, (78, 126, 126), strict=True):
+    # By hand: a line has 16 bytes, the last one no full stop, and the last token is not read;
+    # of variables 10 lines of 9 bytes, and 24 that ask for them.
+    for kind, least in zip(KINDS, (78, 126, 126, 113), strict=True):
         assert len(make_examples(kind, BYTES, least, 1, 0)) == 1
         with pytest.raises(NotDefined, match=f"{kind.name} takes {least} tokens, the length is"):
             make_examples(kind, BYTES, least - 1, 1, 0)
