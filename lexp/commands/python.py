@@ -1,6 +1,8 @@
 """The functions of `import lexp`: a run to score text with, a study's results, its picture."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,7 +42,7 @@ from lexp.runs.find import find_runs, finished_run
 from lexp.runs.run import LEXP, Run, run_notes
 from lexp.scoring.protocol import Segments, Span
 from lexp.system import runtime
-from lexp.system.errors import ConfigError, DataError, NotDefined
+from lexp.system.errors import ConfigError, DataError, NotDefined, actionable, first_line
 from lexp.system.files import config_folder
 from lexp.system.links import real_folder
 from lexp.training.finetune_result import COLUMNS as FINETUNE_COLUMNS
@@ -97,8 +99,9 @@ class LoadedRun:
         if n_targets < 1:
             return np.zeros(0, dtype=np.float32)
         length = n_targets if length is None else length
-        if length < 1:
-            raise ConfigError(f"length={length}: from 1 on, or None for one window")
+        if not isinstance(length, int | np.integer) or length < 1:
+            raise ConfigError(f"length={length}: a whole number from 1 on, or None for one window")
+        length = int(length)
         trained = training_pattern(self.config)
         (method,) = methods_for(trained, [Method(method_pattern, method_extension, length)])
         lengths = Lengths(self.config.train_len, length, length)
@@ -116,7 +119,12 @@ class LoadedRun:
         return next(self.model.parameters()).device
 
     def _tokens(self, text: str) -> Tokens:
-        (encoded,) = self.tokenizer.encode([text])
+        if not isinstance(text, str):
+            raise DataError(f"the text is of type {type(text).__name__}; give a str")
+        try:
+            (encoded,) = self.tokenizer.encode([text])
+        except UnicodeEncodeError as error:
+            raise DataError(f"the text is no text in UTF-8: {first_line(error)}") from None
         n_rows = self.model.embedding.num_embeddings
         if len(encoded.ids) and int(encoded.ids.max()) >= n_rows:
             raise DataError(
@@ -133,13 +141,23 @@ class LoadedRun:
         return next(iter(config.extension))
 
 
+@contextmanager
+def _as_in_commands() -> Iterator[None]:
+    """Raise what the disk refuses as the LexpError that a command prints."""
+    try:
+        yield
+    except OSError as error:
+        raise actionable(error) or error from error
+
+
+@_as_in_commands()
 def load(run: str | Path, device: str = "auto", precision: str = "auto") -> LoadedRun:
     """Return a finished run by its folder: model, tokenizer, settings.
 
     device: auto, cpu, cuda or mps. precision: auto (as `lexp eval` has it), float32 or bfloat16.
     LexpError says what is wrong with the folder, such as CheckpointError for damaged weights.
     """
-    found = finished_run("run", str(run))
+    found = finished_run("run", str(_folder("run", run)))
     config = read_config(found)
     check_code(found, config)
     if precision not in ("auto", "float32", "bfloat16"):
@@ -156,6 +174,7 @@ def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Load
     return LoadedRun(found.folder, config, model.to(on).eval(), tokenizer, chosen)
 
 
+@_as_in_commands()
 def results(study: str | Path, kind: str = "eval") -> "DataFrame":
     """Return every stored result of a study's runs, one per row, failures included.
 
@@ -165,12 +184,13 @@ def results(study: str | Path, kind: str = "eval") -> "DataFrame":
     from pandas import DataFrame
 
     folder = _study(study)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"kind={kind} (one of {', '.join(KINDS)})")
     columns, rows = KINDS[kind](folder)
     return DataFrame(rows, columns=columns)
 
 
+@_as_in_commands()
 def figure(
     study: str | Path, protocol: str | None = None, model: str | list[str] | None = None
 ) -> "Figure":
@@ -180,16 +200,19 @@ def figure(
     only runs of these models.
     """
     folder = _study(study)
-    names = tuple(model) if isinstance(model, list) else model
+    if not (model is None or isinstance(model, str | list | tuple)):
+        raise ConfigError(f"model={model}: a name or a list of names")
+    names = model if model is None or isinstance(model, str) else tuple(map(str, model))
     runs: list[Run] = select_runs(folder, names)
     chosen = {run.name for run in runs}
     evaluations = [r for r in stored_evaluations(folder) if r.run.name in chosen]
     labels = sorted({result.protocol.label for result in evaluations})
     if protocol is None and len(labels) == 1:
         (protocol,) = labels
+    if not labels:
+        raise ConfigError(f"{folder}: no results of these runs; run `lexp eval` first")
     if protocol not in labels:
-        there = f"one of {', '.join(labels)}" if labels else "run `lexp eval` first"
-        raise ConfigError(f"protocol={protocol}: {folder} has results of {there}")
+        raise ConfigError(f"protocol={protocol}: {folder} has results of {', '.join(labels)}")
     same = [result for result in evaluations if result.protocol.label == protocol]
     last = [result for result in same if result.step == LAST] or same
     notes = run_notes(runs)
@@ -205,9 +228,16 @@ def figure(
 
 def _study(folder: str | Path) -> Path:
     """Return the folder of a study; ConfigError if no run is in it."""
-    study = real_folder(folder)
+    study = real_folder(_folder("study", folder))
     find_runs(study)
     return study
+
+
+def _folder(key: str, folder: str | Path) -> Path:
+    """Return the path that a caller gives; ConfigError for a value that is none."""
+    if not isinstance(folder, str | os.PathLike) or "\0" in (path := os.fsdecode(folder)):
+        raise ConfigError(f"{key}={folder!r}: expected the path of a folder")
+    return Path(path)
 
 
 def _part(group: str, choice: str | T, kind: type[T]) -> T:

@@ -13,7 +13,7 @@ from lexp.evaluate import EVALUATIONS
 from lexp.extension import PI
 from lexp.pattern import Window
 from lexp.results import NOT_DEFINED, read_all
-from lexp.system.errors import CheckpointError, ConfigError, NotDefined
+from lexp.system.errors import CheckpointError, ConfigError, DataError, NotDefined, StorageError
 from support import ROOT
 
 
@@ -117,17 +117,30 @@ def test_what_is_wrong_is_an_error_of_one_line(evaluated, tmp_path):
         lambda: lexp.load(path, device="tpu"): "device=tpu (one of auto, cpu, cuda, mps)",
         lambda: run.score("abc", "flash"): "attention=flash (one of bidirectional, ",
         lambda: run.score("abc", extension="no/pi"): "extension=no/pi (one of drope, ",
-        lambda: run.score("abc", length=0): "length=0: from 1 on, or None for one window",
+        lambda: run.score("abc", length=0): "length=0: a whole number from 1 on, or None for ",
+        lambda: run.score("abc", length=1.5): "length=1.5: a whole number from 1 on, or None",
+        lambda: run.score("abc", length="8"): "length=8: a whole number from 1 on, or None",
+        lambda: lexp.load("a\0b"): r"run='a\x00b': expected the path of a folder",
+        lambda: lexp.load(None): "run=None: expected the path of a folder",
+        lambda: lexp.results(3): "study=3: expected the path of a folder",
+        lambda: lexp.results(evaluated, kind=["eval"]): "kind=['eval'] (one of eval, tasks, ",
+        lambda: lexp.figure(evaluated, model=3): "model=3: a name or a list of names",
+        lambda: lexp.figure(evaluated, model=[]): "no results of these runs; run `lexp eval` ",
         lambda: lexp.results(tmp_path): "no run in ",
         lambda: lexp.results(
             evaluated, kind="all"
         ): "kind=all (one of eval, tasks, probes, harness, finetune)",
-        lambda: lexp.figure(evaluated): "has results of one of prefix-32, segments-32",
+        lambda: lexp.figure(evaluated): "has results of prefix-32, segments-32",
         lambda: lexp.figure(evaluated, model="xpos"): "has runs of learned, rope",
     }.items():
         with pytest.raises(ConfigError) as error:
             call()
         assert said in str(error.value) and "\n" not in str(error.value)
+    for text, said in {b"abc": "of type bytes; give a str", "a\ud800": "no text in UTF-8"}.items():
+        with pytest.raises(DataError, match=said):
+            run.score(text)
+    with pytest.raises(StorageError, match="File name too long"):
+        lexp.load("x" * 300)
     with pytest.raises(AttributeError, match="module 'lexp' has no attribute 'nothing'"):
         _ = lexp.nothing
     config = json.loads((path / "config.json").read_text())
