@@ -11,11 +11,14 @@ from lexp.probes.needles import MultiKey, MultiQuery, MultiValue
 from lexp.probes.passkey import Passkey
 from lexp.probes.recall import Recall
 from lexp.probes.variables import VariableTracking
+from lexp.probes.words import CommonWords, FrequentWords
 
 __all__ = [
     "MQAR",
+    "CommonWords",
     "Copy",
     "Form",
+    "FrequentWords",
     "Material",
     "MultiKey",
     "MultiQuery",

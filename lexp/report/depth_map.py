@@ -12,7 +12,14 @@ import numpy as np
 from lexp.display.document import UnitTables
 from lexp.display.heat import GAINS, SHARES
 from lexp.display.table import Table, TableCell
-from lexp.probes import Copy, MultiQuery, MultiValue, VariableTracking
+from lexp.probes import (
+    CommonWords,
+    Copy,
+    FrequentWords,
+    MultiQuery,
+    MultiValue,
+    VariableTracking,
+)
 from lexp.probes.result import ProbeResult
 from lexp.report.probes import ProbeRow, failed_cell, length_heads, probe_rows
 from lexp.report.study_results import method_rank
@@ -22,7 +29,8 @@ ENDS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 # A table for each row would be a page of tables: the usual method and the best of the others.
 MOST_BEST = 3
 # Probes that plant at the beginning alone, or ask for answers of several depths at once.
-NO_DEPTH = (Copy.name, MultiValue.name, MultiQuery.name, VariableTracking.name)
+SEVERAL = (MultiValue, MultiQuery, VariableTracking, CommonWords, FrequentWords)
+NO_DEPTH = (Copy.name, *[kind.name for kind in SEVERAL])
 UNITS = ("gain in nats", "answers right in %")
 
 # What a cell shows of some examples: numbers [n examples] of one result.

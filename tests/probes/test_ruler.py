@@ -1,6 +1,8 @@
 """Tasks of RULER: examples read back as text, and gains of models that must and cannot."""
 
+import math
 import re
+from collections import Counter
 from contextlib import nullcontext
 
 import numpy as np
@@ -15,6 +17,8 @@ from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Window
 from lexp.position import RoPE
 from lexp.probes import (
+    CommonWords,
+    FrequentWords,
     Material,
     MultiKey,
     MultiQuery,
@@ -26,7 +30,9 @@ from lexp.probes.score import score_examples
 from lexp.system.errors import NotDefined
 from support.texts import make_text
 
-KINDS = [MultiKey(), MultiValue(), MultiQuery(), VariableTracking()]
+KINDS = [
+    MultiKey(), MultiValue(), MultiQuery(), VariableTracking(), CommonWords(), FrequentWords(),
+]  # fmt: skip
 by_name = pytest.mark.parametrize("kind", KINDS, ids=lambda p: p.name)
 TEXTS = [make_text(seed, 600).encode() for seed in range(3)]
 STARTS = np.cumsum([0, *map(len, TEXTS)])
@@ -114,10 +120,38 @@ def test_variables_are_those_of_the_chain_that_begins_with_the_number():
     assert len(mixed) > 10
 
 
+@pytest.mark.parametrize("kind", [CommonWords(), FrequentWords()], ids=lambda p: p.name)
+def test_the_words_asked_for_are_the_most_frequent_of_the_list_and_rare_in_the_control(kind):
+    for length in (128, 203, 1000):
+        for example in make_examples(kind, BYTES, length, 6, 0):
+            text, control = read(example.tokens), read(example.control)
+            body, listed = text.split("\nMost frequent:")
+            answers = listed.split()
+            counts = Counter(words := re.findall(r"\n([b-z]{4})(?=\n|$)", body))
+            told = Counter(re.findall(r"\n([b-z]{4})(?=\n|$)", control.split("\nMost")[0]))
+            assert len(words) == (length + 1 - 15 - 10) // 5  # as many as there is room for
+            if isinstance(kind, CommonWords):
+                assert sorted(counts.values())[-3:] == [1, 8, 8]
+                assert answers == sorted(answers, key=words.index)
+            else:
+                # Shares of ranks 1 and 2: 6 / pi^2 and a quarter of it.
+                wanted = [int(len(words) * 6 / math.pi**2 / n**2) for n in (1, 2)]
+                assert [counts[word] for word in answers] == wanted
+                assert sorted(counts.values())[-3] < wanted[1]
+            assert {word for word, _ in counts.most_common(2)} == set(answers)
+            assert set(told) == set(counts) and [told[word] for word in answers] == [1, 1]
+            assert sorted(told.values()) == sorted(counts.values())
+            assert control.endswith(listed)
+            assert read(example.tokens[example.answer]) == "".join(answers)
+            places = [body.index(f"\n{word}") + 1 for word in answers]
+            assert example.source.tolist() == [p + k for p in places for k in range(4)]
+
+
 def test_they_fit_128_bytes_and_a_shorter_length_says_what_it_takes():
     # By hand: a line has 16 bytes, the last one no full stop, and the last token is not read;
-    # of variables 10 lines of 9 bytes, and 24 that ask for them.
-    for kind, least in zip(KINDS, (78, 126, 126, 113), strict=True):
+    # of variables 10 lines of 9 bytes, and 24 that ask for them;
+    # of words 18 or 14 lines of 5 bytes, 15 bytes of the question and 10 of the answer.
+    for kind, least in zip(KINDS, (78, 126, 126, 113, 114, 94), strict=True):
         assert len(make_examples(kind, BYTES, least, 1, 0)) == 1
         with pytest.raises(NotDefined, match=f"{kind.name} takes {least} tokens, the length is"):
             make_examples(kind, BYTES, least - 1, 1, 0)
@@ -125,7 +159,11 @@ def test_they_fit_128_bytes_and_a_shorter_length_says_what_it_takes():
 
 @by_name
 def test_what_no_layer_can_see_gains_exactly_nothing_and_what_one_sees_does_not(kind):
-    """In float64, two layers of 90 keys: what is further back than 179 tokens is out of sight."""
+    """In float64, two layers of 90 keys: what is further back than 179 tokens is out of sight.
+
+    Lists reach to the question, so they take two layers of 12 keys.
+    """
+    window = 12 if isinstance(kind, CommonWords | FrequentWords) else 90
     torch.manual_seed(0)
     position = RoPE(8)
     model = Transformer(Dims(2, 16, 2, 8, 32), 256, [LayerEntry(lambda: position)]).double().eval()
@@ -133,11 +171,14 @@ def test_what_no_layer_can_see_gains_exactly_nothing_and_what_one_sees_does_not(
         for parameter in model.parameters():
             parameter.mul_(4)
     examples = make_examples(kind, BYTES, 420, 40, 0)
-    attend = make_attend(Window(90), 420, [position], torch.device("cpu"))
+    attend = make_attend(Window(window), 420, [position], torch.device("cpu"))
     scores = score_examples(kind, model, examples, attend, nullcontext())
     gains = np.split(scores.gain, np.cumsum([len(e.answer) for e in examples])[:-1])
     blind = [
-        (example.answer - np.flatnonzero(example.tokens != example.control).max() > 2 * 89 + 1)
+        (
+            example.answer - np.flatnonzero(example.tokens != example.control).max()
+            > 2 * (window - 1) + 1
+        )
         for example in examples
     ]
     n_blind = sum(int(one.sum()) for one in blind)
