@@ -12,8 +12,6 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
-    if name in ("load", "figure"):
+    if name in ("load", "results", "figure"):
         return getattr(import_module("lexp.commands.python"), name)
-    if name == "results":  # a package that can be called
-        return import_module("lexp.results")
     raise AttributeError(f"module 'lexp' has no attribute {name!r}")

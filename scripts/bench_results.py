@@ -40,7 +40,7 @@ for name in ("evaluate", "report", "status", "train"):
 from lexp.cli.main import main
 from lexp.evaluate import EVALUATIONS
 from lexp.report import append_results, write_results
-from lexp.results import read
+from lexp.result_store import read
 from pathlib import Path
 if sys.argv[1] in ("append", "table"):
     study = Path(sys.argv[2])

@@ -43,7 +43,7 @@ from lexp.instruments.measure import (
 from lexp.instruments.over_training import shown
 from lexp.record import Console
 from lexp.report.weights import of_present_weights
-from lexp.results import NOT_DEFINED, clean_leftovers, component_of, is_same_part, read_newest
+from lexp.result_store import NOT_DEFINED, clean_leftovers, component_of, is_same_part, read_newest
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import run_notes

@@ -21,7 +21,7 @@ from lexp.evaluate import (
     prepare_unfitted,
 )
 from lexp.record.console import duration
-from lexp.results import find
+from lexp.result_store import find
 from lexp.runs.checkpoint import Checkpoint
 from lexp.scoring.losses import collect
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled

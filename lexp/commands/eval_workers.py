@@ -38,7 +38,7 @@ from lexp.evaluate import (
     fit_ahead,
 )
 from lexp.record import Console, NullLogger
-from lexp.results import clean_leftovers
+from lexp.result_store import clean_leftovers
 from lexp.runs.checkpoint import Checkpoint
 from lexp.runs.run import Run
 from lexp.system import runtime

@@ -20,7 +20,7 @@ from lexp.data.tokenizer import Tokenizer
 from lexp.evaluate import LAST
 from lexp.model.classifier import Classifier, joined
 from lexp.report.weights import of_present_weights
-from lexp.results import Spec, find, path_of, read_all, write, write_csv
+from lexp.result_store import Spec, find, path_of, read_all, write, write_csv
 from lexp.runs import checkpoint
 from lexp.runs.find import finished_run
 from lexp.runs.locks import one_at_a_time, refuse_without_locks

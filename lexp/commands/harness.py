@@ -18,7 +18,7 @@ from lexp.evaluate.harness_run import HarnessCase, HarnessPlan, HarnessTask, run
 from lexp.record import Console
 from lexp.report.harness import harness_caption, harness_tables
 from lexp.report.results import append_harness, write_harness
-from lexp.results import FAILED, clean_leftovers
+from lexp.result_store import FAILED, clean_leftovers
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime

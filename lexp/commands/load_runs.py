@@ -37,7 +37,7 @@ from lexp.evaluate import (
     methods_for,
 )
 from lexp.model.transformer import Transformer
-from lexp.results import OUT_OF_MEMORY
+from lexp.result_store import OUT_OF_MEMORY
 from lexp.runs import checkpoint
 from lexp.runs.run import Run, variant
 from lexp.runs.usual import without_usual

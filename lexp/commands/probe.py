@@ -23,7 +23,7 @@ from lexp.probes.run import ProbeCase, ProbePlan, run_probes
 from lexp.record import Console
 from lexp.report import append_probes, write_probes
 from lexp.report.probes import probe_tables, probes_caption
-from lexp.results import clean_leftovers
+from lexp.result_store import clean_leftovers
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime

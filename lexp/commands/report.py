@@ -50,7 +50,7 @@ from lexp.report.study_results import (
 from lexp.report.summary import facts, missing, opening, protocol_sections
 from lexp.report.tables import failures_table
 from lexp.report.weights import of_present_weights
-from lexp.results import count_results, read_newest, with_damage
+from lexp.result_store import count_results, read_newest, with_damage
 from lexp.runs.find import find_runs
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
 from lexp.runs.run import Run, run_notes, source_commit, variant_notes

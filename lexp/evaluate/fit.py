@@ -22,7 +22,7 @@ from lexp.evaluate.partial_progress import PartialFile
 from lexp.extension import Fitted, Lengths, scales_of
 from lexp.extension.fitted import BATCH, FitLoss
 from lexp.model.transformer import Transformer
-from lexp.results import (
+from lexp.result_store import (
     NOT_FINITE,
     OK,
     Component,

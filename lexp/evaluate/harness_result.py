@@ -6,7 +6,7 @@ from typing import Any
 
 from lexp.evaluate.model_under_test import RunInfo
 from lexp.extension import method_label
-from lexp.results import Component, Result, ResultKind
+from lexp.result_store import Component, Result, ResultKind
 
 COLUMNS = (
     "run", "model", "size", "dataset", "seed", "train_len", "attention", "extension", "length",

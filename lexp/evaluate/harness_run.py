@@ -18,7 +18,7 @@ from lexp.evaluate.model_under_test import Method, ModelUnderTest, model_spec
 from lexp.evaluate.prepare import prepare
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
-from lexp.results import (
+from lexp.result_store import (
     FAILED,
     NOT_FINITE,
     OK,

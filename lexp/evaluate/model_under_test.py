@@ -13,7 +13,7 @@ from lexp.data.lost_text import MOST_LOST
 from lexp.extension import Extension, Sample, method_label
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern, Trained, is_replaceable, replaced
-from lexp.results import component_spec
+from lexp.result_store import component_spec
 from lexp.system.errors import NotDefined
 from lexp.training.objective import CausalLM, Objective
 

@@ -8,7 +8,7 @@ from lexp.evaluate.model_under_test import Method, ModelUnderTest
 from lexp.extension import Extension, Fitted, Lengths, Sample
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern, refuse_nothing_replaced, replaced
-from lexp.results import attempt
+from lexp.result_store import attempt
 from lexp.system.errors import NotDefined
 from lexp.training.objective import refuse_other_attention
 

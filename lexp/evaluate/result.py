@@ -8,7 +8,7 @@ from typing import Any
 from lexp.evaluate.model_under_test import LAST, Method, ModelUnderTest, RunInfo, model_spec
 from lexp.evaluate.targets import EvalTargets, ScoredText
 from lexp.extension import method_label
-from lexp.results import (
+from lexp.result_store import (
     Component,
     Result,
     ResultKind,

@@ -16,7 +16,7 @@ from lexp.evaluate.partial_progress import PartialFile
 from lexp.evaluate.prepare import prepare
 from lexp.evaluate.result import EvalResult, eval_spec
 from lexp.evaluate.targets import EvalTargets
-from lexp.results import (
+from lexp.result_store import (
     NOT_DEFINED,
     NOT_FINITE,
     Outcome,

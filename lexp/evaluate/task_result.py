@@ -7,7 +7,7 @@ from typing import Any
 from lexp.data.tasks.base import Length
 from lexp.evaluate.model_under_test import LAST, RunInfo
 from lexp.extension import method_label
-from lexp.results import Component, Result, ResultKind
+from lexp.result_store import Component, Result, ResultKind
 from lexp.scoring.answers import AnswerScores
 from lexp.system.errors import DataError
 

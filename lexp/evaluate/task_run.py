@@ -12,7 +12,7 @@ from lexp.data.tasks.rows import make_rows
 from lexp.evaluate.model_under_test import Method, ModelUnderTest, model_spec
 from lexp.evaluate.prepare import prepare
 from lexp.evaluate.task_result import ARRAYS, TASKS, TaskMeasures, TaskResult
-from lexp.results import (
+from lexp.result_store import (
     NOT_FINITE,
     Outcome,
     Spec,

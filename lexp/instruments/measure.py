@@ -17,7 +17,7 @@ from lexp.instruments.base import (
     Measurement,
     Row,
 )
-from lexp.results import (
+from lexp.result_store import (
     Component,
     Result,
     ResultKind,

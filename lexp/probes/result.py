@@ -6,7 +6,7 @@ from typing import Any
 from lexp.evaluate import RunInfo
 from lexp.extension import method_label
 from lexp.probes.score import ARRAYS, Scores
-from lexp.results import Component, Result, ResultKind
+from lexp.result_store import Component, Result, ResultKind
 from lexp.system.errors import DataError
 
 COLUMNS = (

@@ -13,7 +13,7 @@ from lexp.probes.base import Material, Probe, ProbeExample, make_examples
 from lexp.probes.measures import NO_MEASURES, measure
 from lexp.probes.result import PROBES, ProbeResult
 from lexp.probes.score import ARRAYS, Scores, score_examples
-from lexp.results import (
+from lexp.result_store import (
     NOT_DEFINED,
     NOT_FINITE,
     Outcome,

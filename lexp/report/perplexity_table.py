@@ -10,7 +10,7 @@ from lexp.display.table import Table, TableCell
 from lexp.evaluate import LAST, EvalResult
 from lexp.extension import Extension
 from lexp.report.row_names import Scored, row_key, row_names, scored_of
-from lexp.results import DAMAGED, FAILED, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
+from lexp.result_store import DAMAGED, FAILED, NOT_DEFINED, NOT_FINITE, OUT_OF_MEMORY
 from lexp.scoring.protocol import BOS
 
 SHORT = {

@@ -20,7 +20,7 @@ from lexp.evaluate import (
 from lexp.evaluate import harness_result as harness
 from lexp.probes import result as probes
 from lexp.report.weights import of_present_weights
-from lexp.results import append_csv, read_all, read_newest, write_csv
+from lexp.result_store import append_csv, read_all, read_newest, write_csv
 from lexp.runs.locks import one_at_a_time
 
 

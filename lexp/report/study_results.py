@@ -10,7 +10,7 @@ from lexp.evaluate import EvalResult
 from lexp.extension import Extension, method_label
 from lexp.pattern import Trained
 from lexp.report.row_names import RowNames, Scored, row_key, row_names, scored_of
-from lexp.results import Component
+from lexp.result_store import Component
 from lexp.scoring.losses import Losses
 from lexp.scoring.protocol import ProtocolInfo
 from lexp.statistics import TokenLosses

@@ -8,7 +8,7 @@ from lexp.config.settings import HfRunConfig, RunConfig, TrainConfig
 from lexp.config.tasks import is_task
 from lexp.display.document import Section
 from lexp.report.protocol_section import HEADING, ProtocolReport
-from lexp.results import NOT_DEFINED, Result
+from lexp.result_store import NOT_DEFINED, Result
 from lexp.system.text import counted
 
 NOTHING_SCORED = "Reach and gain: not known, no losses were scored (lexp eval)."

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lexp.evaluate import LAST
-from lexp.results import Result
+from lexp.result_store import Result
 from lexp.runs.run import Run
 from lexp.system.output import warn
 from lexp.system.text import counted

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lexp.data import Tokens
-from lexp.results import ArrayFile
+from lexp.result_store import ArrayFile
 from lexp.scoring.protocol import BOS, TextWindow
 from lexp.system.errors import DataError
 

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from lexp.data import Tokens
-from lexp.results import Component, code_in, component_spec
+from lexp.result_store import Component, code_in, component_spec
 from lexp.system.errors import ConfigError, DataError
 
 BOS = "none"

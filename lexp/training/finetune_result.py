@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lexp.results import Result, ResultKind
+from lexp.result_store import Result, ResultKind
 from lexp.statistics.scores import MEASURES
 
 COLUMNS = (

@@ -12,7 +12,7 @@ import lexp
 from lexp.evaluate import EVALUATIONS
 from lexp.extension import PI
 from lexp.pattern import Window
-from lexp.results import NOT_DEFINED, read_all
+from lexp.result_store import NOT_DEFINED, read_all
 from lexp.system.errors import CheckpointError, ConfigError, DataError, NotDefined, StorageError
 from support import ROOT
 

@@ -31,7 +31,7 @@ from lexp.report.expected import parse_expected
 from lexp.report.paired import paired_table
 from lexp.report.scales import best_scale, fit
 from lexp.report.study_results import make_series
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from lexp.runs import checkpoint
 from lexp.runs.run import Run, run_folder
 from lexp.system.errors import CheckpointError, ConfigError, LexpError

@@ -49,7 +49,7 @@ from lexp.evaluate import EvalResult, RunInfo, ScoredText
 from lexp.extension import Extension
 from lexp.pattern import Full, Window
 from lexp.report.perplexity_chart import results_chart
-from lexp.results import NOT_DEFINED, OK, component_of
+from lexp.result_store import NOT_DEFINED, OK, component_of
 from lexp.scoring.protocol import Segments
 from lexp.system.text import natural
 from support.pages import Tree

@@ -35,7 +35,7 @@ from lexp.pattern import Blockwise, Full, Window
 from lexp.position import ALiBi, RoPE
 from lexp.record.metrics import read
 from lexp.report.perplexity_table import TOKEN_METRIC, caption, make_grid, to_table
-from lexp.results import ArrayFile, path_of, read_newest
+from lexp.result_store import ArrayFile, path_of, read_newest
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
 from lexp.scoring.losses import Losses, collect, read_losses

@@ -20,7 +20,7 @@ from lexp.instruments.measure import ANALYSES
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full
 from lexp.position import NoPE
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from support.by_hand import by_hand
 from support.config import compose, refusal
 from support.evaluation import tiny_model, tokens_of

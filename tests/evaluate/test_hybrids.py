@@ -5,7 +5,7 @@ import pytest
 from lexp.commands.probe import probe
 from lexp.commands.report import report
 from lexp.commands.train import train
-from lexp.results import NOT_DEFINED
+from lexp.result_store import NOT_DEFINED
 from support.config import compose
 from support.evaluation import by_cell
 

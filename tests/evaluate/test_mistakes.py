@@ -20,7 +20,7 @@ from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full
 from lexp.position import RoPE, XPos
 from lexp.report.study_results import make_series
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from lexp.scoring.losses import collect
 from lexp.scoring.protocol import Fixed, Prefix, Segments, Sliding
 from lexp.scoring.scorer import Scorer

@@ -20,7 +20,7 @@ from lexp.data.tasks.rows import END, make_rows
 from lexp.data.tasks.scan import Scan
 from lexp.evaluate import TASKS
 from lexp.record import NullLogger
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from lexp.runs import checkpoint
 from lexp.runs.find import find_runs
 from lexp.runs.run import Run

@@ -28,7 +28,7 @@ KEPT = "lexp: interrupted; results so far are kept, the same command continues"
 SCRIPT = """
 import os, signal, time
 import lexp.evaluate.run as run
-from lexp.results import path_of
+from lexp.result_store import path_of
 whole = run.write
 
 def write(folder, spec, *rest):

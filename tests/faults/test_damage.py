@@ -12,7 +12,7 @@ import pytest
 from lexp.commands.train import train
 from lexp.data.reading import Batches
 from lexp.evaluate import EVALUATIONS
-from lexp.results import read
+from lexp.result_store import read
 from lexp.runs import checkpoint
 from support.children import assert_whole, run
 from support.training import folder_of, result_of

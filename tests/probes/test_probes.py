@@ -36,7 +36,7 @@ from lexp.probes.result import COLUMNS, PROBES
 from lexp.probes.run import ProbePlan, run_probes
 from lexp.probes.score import score_examples
 from lexp.report.probes import probe_tables, probes_caption
-from lexp.results.arrays import write_arrays
+from lexp.result_store.arrays import write_arrays
 from lexp.system.errors import ConfigError, DataError, Incomplete, NotDefined
 from support.config import compose
 from support.texts import make_text

@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "lexp").rglob("*.py"))
 # Floors from the ground up; a module may import from its own room and from floors below.
 FLOORS = [
     {"lexp", "system", "statistics"},
-    {"position", "pattern", "display", "record", "data", "results", "runs"},
+    {"position", "pattern", "display", "record", "data", "result_store", "runs"},
     {"attention", "config"},
     {"model"},
     {"distributed", "extension", "hf", "scoring"},
@@ -118,7 +118,7 @@ def test_no_pickle_no_shell_no_remote_code(path):
     # Results read arrays out of an archive themselves, after a look at their sizes; nothing is
     # extracted to a folder.
     reads = {f"zipfile.{name}" for name in ("BadZipFile", "ZipFile", "ZipInfo")}
-    names = imported(path) - (reads if path == ROOT / "lexp/results/arrays.py" else set())
+    names = imported(path) - (reads if path == ROOT / "lexp/result_store/arrays.py" else set())
     assert not {name.split(".")[0] for name in names} & FORBIDDEN_IMPORTS
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):

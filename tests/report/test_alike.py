@@ -39,7 +39,7 @@ from lexp.report.perplexity_table import unit_tables
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.report.scales import scale_tables
 from lexp.report.study_results import make_series
-from lexp.results import NOT_DEFINED, OK, Component, Spec, component_of, read_newest, write
+from lexp.result_store import NOT_DEFINED, OK, Component, Spec, component_of, read_newest, write
 from lexp.scoring.protocol import Prefix, Segments
 from lexp.system.errors import ConfigError
 from support.evaluation import tiny_model, tokens_of

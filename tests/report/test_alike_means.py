@@ -13,7 +13,7 @@ from lexp.report.over_training import over_training
 from lexp.report.ratio_map import MANY_MODELS, results_picture
 from lexp.report.scales import scale_tables
 from lexp.report.study_results import make_series
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from lexp.scoring.protocol import Prefix, Segments
 from support.studies import LONGEST, Study, bumpy
 

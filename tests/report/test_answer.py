@@ -18,7 +18,7 @@ from lexp.report.differences import against_baseline
 from lexp.report.numbers import p_text, smallest_p_text
 from lexp.report.study_results import make_series
 from lexp.report.summary import facts, missing
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from lexp.scoring.protocol import Fixed, Prefix
 from support.studies import LONGEST, Study, bumpy
 

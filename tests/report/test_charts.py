@@ -13,7 +13,7 @@ from lexp.report.charts import length_items
 from lexp.report.differences_chart import differences_chart
 from lexp.report.ratio_map import MANY_MODELS, ratio_map, results_picture
 from lexp.report.study_results import make_series
-from lexp.results import component_of, read_all
+from lexp.result_store import component_of, read_all
 from support.studies import LENGTHS, Study, bumpy
 
 WINDOW = Window()

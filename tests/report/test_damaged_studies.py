@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lexp.evaluate import EVALUATIONS
-from lexp.results import ArrayFile, read_newest
+from lexp.result_store import ArrayFile, read_newest
 from lexp.scoring.losses import read_losses
 from lexp.system.errors import DataError
 from lexp.system.files import read_sealed, sha256, write_sealed

@@ -14,7 +14,7 @@ from lexp.evaluate import RunInfo
 from lexp.probes.result import ProbeMeasures, ProbeResult
 from lexp.probes.score import Scores
 from lexp.report.depth_map import depth_maps
-from lexp.results import NOT_DEFINED, OK, Component
+from lexp.result_store import NOT_DEFINED, OK, Component
 from support.pages import PAYLOADS, Tree
 
 RUN = RunInfo(

@@ -13,7 +13,7 @@ from lexp.pattern import Full, Sinks, Window
 from lexp.probes import Copy
 from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
 from lexp.report import write_results
-from lexp.results import Spec, component, component_of, read_newest, write
+from lexp.result_store import Spec, component, component_of, read_newest, write
 from lexp.scoring.protocol import Segments
 from support.studies import LONGEST, Study, bumpy, run_info
 

@@ -7,7 +7,7 @@ import pytest
 from lexp.commands.report_sections import study_section
 from lexp.report.expected import parse_expected
 from lexp.report.expected_tasks import Answers, Ranks, answers_table, ranks_table
-from lexp.results import Component
+from lexp.result_store import Component
 from lexp.system.errors import ConfigError
 from support.task_results import result, study
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from lexp.evaluate import RunInfo
 from lexp.evaluate.harness_result import HarnessResult, HarnessValue
 from lexp.report.harness import harness_caption, harness_tables, number
-from lexp.results import FAILED, Component
+from lexp.result_store import FAILED, Component
 
 NAN = math.nan
 RUN = RunInfo("rope-0", "rope", "nano", "made", 0, 32, "bytes", "float32", "", "v1", "b")

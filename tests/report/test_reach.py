@@ -12,7 +12,7 @@ from lexp.pattern import Blockwise, Window
 from lexp.report.charts import length_chart
 from lexp.report.claims import claims
 from lexp.report.study_results import make_series
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from lexp.scoring.protocol import Prefix
 from support.studies import LONGEST, TRAINED, Study, bumpy, shifted, two_documents
 

@@ -17,7 +17,7 @@ from lexp.extension import PI
 from lexp.pattern import Window
 from lexp.report.charts import length_chart, position_chart, published_chart
 from lexp.report.study_results import make_series
-from lexp.results import read_newest
+from lexp.result_store import read_newest
 from lexp.runs.run import variant_notes
 from lexp.scoring.protocol import Fixed
 from support.config import compose

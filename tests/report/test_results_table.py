@@ -8,7 +8,7 @@ import pytest
 from lexp.evaluate import EVALUATIONS
 from lexp.report import append_results, write_results
 from lexp.report import results as tables
-from lexp.results import ArrayFile, read_newest
+from lexp.result_store import ArrayFile, read_newest
 from support.studies import Study, bumpy, flat
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lexp.pattern import Blockwise, Full, OwnChunk, Pattern, Window
 from lexp.report.claims import Claim
-from lexp.results import component_of
+from lexp.result_store import component_of
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from lexp.report.task_answer import task_answer
 from lexp.report.task_grid import task_grid
 from lexp.report.task_tokens import place_chart, token_table
 from lexp.report.tasks import by_task, task_chart, task_table, tasks_caption
-from lexp.results import Component
+from lexp.result_store import Component
 from lexp.runs.run import variant
 from lexp.statistics.shares import wilson
 from support.config import compose

@@ -23,7 +23,7 @@ from lexp.probes import Copy
 from lexp.probes.result import PROBES, ProbeMeasures, ProbeResult
 from lexp.report.results import write_probes
 from lexp.report.weights import of_present_weights
-from lexp.results import Spec, component_of, read_newest, write
+from lexp.result_store import Spec, component_of, read_newest, write
 from lexp.runs.run import Run
 from lexp.system.files import sha256
 from lexp.training.finetune_result import FINETUNINGS, FinetuneResult

@@ -8,7 +8,7 @@ import pytest
 from lexp.commands import train as train_task
 from lexp.commands.train import train
 from lexp.extension import NTK
-from lexp.results import component_spec
+from lexp.result_store import component_spec
 from lexp.runs.run import Run, open_run, run_name, run_notes, variant, variant_notes
 from lexp.system.text import label_of
 from support.config import compose

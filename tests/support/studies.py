@@ -14,7 +14,7 @@ from lexp.evaluate import EVALUATIONS, LAST, EvalResult, RunInfo, ScoredText
 from lexp.extension import Extension
 from lexp.instruments.measure import ANALYSES, AnalysisResult
 from lexp.pattern import Full, Pattern
-from lexp.results import OK, OUT_OF_MEMORY, Component, Spec, component_of, path_of, write
+from lexp.result_store import OK, OUT_OF_MEMORY, Component, Spec, component_of, path_of, write
 from lexp.runs.run import TRAINED_ON, Run, open_run, run_name, variant
 from lexp.scoring.losses import Losses
 from lexp.scoring.protocol import Protocol, Segments

@@ -4,7 +4,7 @@ import math
 
 from lexp.evaluate import RunInfo
 from lexp.evaluate.task_result import TaskMeasures, TaskResult
-from lexp.results import Component
+from lexp.result_store import Component
 from lexp.statistics.shares import wilson
 
 

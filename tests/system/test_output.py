@@ -25,7 +25,7 @@ from lexp.display.table import (
 )
 from lexp.display.terminal import table_console
 from lexp.record.console import Console
-from lexp.results.csv_file import write_csv
+from lexp.result_store.csv_file import write_csv
 from lexp.runs.status import Status
 from lexp.system.output import csv_cell, make_libraries_plain, say, warn
 from support import ROOT

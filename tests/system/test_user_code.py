@@ -21,7 +21,7 @@ from lexp.pattern import (
     Window,
 )
 from lexp.position import ALiBi
-from lexp.results import component_spec
+from lexp.result_store import component_spec
 from lexp.runs.find import find_runs
 from lexp.runs.run import Run, variant
 from lexp.system.errors import CheckpointError

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import lexp
-from lexp.results import (
+from lexp.result_store import (
     NOT_DEFINED,
     OK,
     OUT_OF_MEMORY,
@@ -402,7 +402,7 @@ def test_csv_leaves_missing_values_empty(tmp_path):
 
 
 ROOT = Path(lexp.__file__).parent
-FILES = [p for p in sorted(ROOT.rglob("*.py")) if p.relative_to(ROOT).parts[0] != "results"]
+FILES = [p for p in sorted(ROOT.rglob("*.py")) if p.relative_to(ROOT).parts[0] != "result_store"]
 # What it takes to keep results elsewhere: where they lie, how they are sealed, who is newest.
 OWN_STORES = (
     re.compile(r"\*?/?(eval|probes|finetune)(/.*)?"), re.compile(r"\*/analysis.*"),

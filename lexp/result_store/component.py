@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from lexp.results.json_values import to_json
-from lexp.results.record import Result
+from lexp.result_store.json_values import to_json
+from lexp.result_store.record import Result
 from lexp.system.files import digest, one_number
 from lexp.system.user_code import code_digest
 

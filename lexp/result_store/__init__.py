@@ -1,15 +1,7 @@
-"""One store for everything that is measured: evaluations, probes, analyses and fine-tunings.
+"""One store for everything that is measured: evaluations, probes, analyses and fine-tunings."""
 
-Called, the package is the function `results` of `import lexp`, which has this name.
-"""
-
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import Any
-
-from lexp.results.arrays import ArrayFile
-from lexp.results.component import (
+from lexp.result_store.arrays import ArrayFile
+from lexp.result_store.component import (
     Component,
     code_in,
     code_in_label,
@@ -17,10 +9,10 @@ from lexp.results.component import (
     component_spec,
     is_same_part,
 )
-from lexp.results.csv_file import append_csv, write_csv
-from lexp.results.json_values import from_json
-from lexp.results.record import Record, Result, ResultKind, Spec
-from lexp.results.status import (
+from lexp.result_store.csv_file import append_csv, write_csv
+from lexp.result_store.json_values import from_json
+from lexp.result_store.record import Record, Result, ResultKind, Spec
+from lexp.result_store.status import (
     DAMAGED,
     FAILED,
     NOT_DEFINED,
@@ -30,7 +22,7 @@ from lexp.results.status import (
     Outcome,
     attempt,
 )
-from lexp.results.store import (
+from lexp.result_store.store import (
     clean_leftovers,
     count_results,
     find,
@@ -77,11 +69,3 @@ __all__ = [
     "write",
     "write_csv",
 ]
-
-
-class _CallablePackage(ModuleType):
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return import_module("lexp.commands.python").results(*given, **named)
-
-
-sys.modules[__name__].__class__ = _CallablePackage

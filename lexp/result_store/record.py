@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lexp.results.arrays import ArrayFile
-from lexp.results.json_values import from_json, to_json
-from lexp.results.status import OK
+from lexp.result_store.arrays import ArrayFile
+from lexp.result_store.json_values import from_json, to_json
+from lexp.result_store.status import OK
 from lexp.system.files import digest
 
 

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lexp.results.arrays import ArrayFile, Arrays, write_arrays
-from lexp.results.component import named_apart
-from lexp.results.json_values import with_floats
-from lexp.results.record import Record, Result, ResultKind, Spec, key_of, result_of, values_of
-from lexp.results.status import DAMAGED, STATUSES, worth_another_try
+from lexp.result_store.arrays import ArrayFile, Arrays, write_arrays
+from lexp.result_store.component import named_apart
+from lexp.result_store.json_values import with_floats
+from lexp.result_store.record import Record, Result, ResultKind, Spec, key_of, result_of, values_of
+from lexp.result_store.status import DAMAGED, STATUSES, worth_another_try
 from lexp.system.errors import CheckpointError, DataError
 from lexp.system.files import clean, make_folder, read_sealed, write_sealed
 from lexp.system.links import refuse_links
