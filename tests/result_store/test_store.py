@@ -429,13 +429,17 @@ def keeps_results(code: str) -> set[str]:
     return found
 
 
-# The vocabulary's cache is sealed too. Times of files decide which leftovers are old, and whether
-# a complete run looks at its texts again for a remark; no number depends on either.
+# Token stores, what is remembered of their digests and the vocabulary's cache are sealed too. Times
+# of files decide which leftovers are old, whether a text is to be read again, and whether a complete
+# run looks at its texts again for a remark; no number depends on any of them.
 ELSEWHERE = {
     "commands/train.py": {"st_mtime"},
-    "data/store.py": {"st_mtime"},
+    "data/shard_files.py": {"read_sealed", "write_sealed"},
+    "data/store.py": {"read_sealed", "write_sealed"},
     "data/text.py": {"st_mtime"},
     "data/tokenizer.py": {"write_sealed", "read_sealed"},
+    "data/unchanged.py": {"read_sealed", "st_mtime_ns", "write_sealed"},
+    "data/work_folder.py": {"st_mtime"},
 }
 
 
