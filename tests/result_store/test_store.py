@@ -430,7 +430,7 @@ def keeps_results(code: str) -> set[str]:
 
 
 # Token stores, what is remembered of their digests and the vocabulary's cache are sealed too. Times
-# of files decide which leftovers are old, whether a text is to be read again, and whether a complete
+# of files decide which leftovers are old, whether a text is read again, and whether a complete
 # run looks at its texts again for a remark; no number depends on any of them.
 ELSEWHERE = {
     "commands/train.py": {"st_mtime"},
