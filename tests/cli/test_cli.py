@@ -89,7 +89,7 @@ REFUSED = {
     "eval outputs=made extension=[longrope]": ["divisors=[...]"],
     "eval outputs=made extension=[pi] extension.pi.factor=0.2": ["factor must be", "0.2"],
     "probe probes=[]": ["probes=[] (at least one of its choices)"],
-    "probe probes=[passky]": ["no probes 'passky'", "copy, mqar, passkey, recall"],
+    "probe probes=[passky]": ["no probes 'passky'", "common_words, copy, frequent_words, mqar"],
     "probe outputs=made probes=[passkey] probes.passkey.digits=0": [
         "probes.passkey",
         "1 to 20 digits, got 0",
