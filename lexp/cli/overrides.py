@@ -21,7 +21,7 @@ KEY = re.compile(r"(\+{1,2}|~)?[A-Za-z_$][\w$-]*([./@:][\w$-]+)*")
 # Keys whose values are files, folders or globs, also as values for all stages of a study.
 PATHS = re.compile(
     r"\+{0,2}((train|eval|probe|analyze|report)\.)?"
-    r"(outputs|path|init_from|run|task_folder|prompt_file|"
+    r"(outputs|path|init_from|run|to|task_folder|prompt_file|"
     r"(dataset|task)\.(train|validation|test|path)|tokenizer\.path)"
 )
 LONGEST_KEY = 200

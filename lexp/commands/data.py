@@ -69,6 +69,12 @@ def data(config: DictConfig) -> None:
     load = plan.tokenizer.load_with_end if plan.reading.needs_end else plan.tokenizer.load
     with enough_memory(settings.dataset.name):
         store = open_store(corpus, load(corpus, folder), folder, anew=settings.verify)
+    if not any(len(tokens.lengths) for tokens in store.splits.values()):
+        name = settings.dataset.name
+        raise DataError(
+            f"dataset={name} has no documents in any split; set dataset.train=FOLDER, or another "
+            "dataset"
+        )
     console = table_console()
     console.table(splits_table(store, settings))
     if len(store.splits["train"].lengths):

@@ -26,7 +26,7 @@ from typing import Any
 
 from lexp import __version__
 from lexp.runs.spelling import PATHS, one_spelling
-from lexp.runs.usual import GPT, NO_EXTENSION, extension_name, without_usual
+from lexp.runs.usual import GPT, NO_EXTENSION, extension_name, reading_name, without_usual
 from lexp.system.errors import CheckpointError
 from lexp.system.files import digest, make_folder, write_json
 from lexp.system.links import refuse_links
@@ -204,7 +204,7 @@ def variant_notes(all_settings: Iterable[dict[str, Any]]) -> dict[str, str]:
         rivals = [other for other in flat.values() if other["model"] == values["model"]]
         keys = _differing(values, rivals)
         # A choice's name stands for all that it sets,
-        choices = set(keys) & {*GROUPS, "objective", "trunk", "extension"}
+        choices = set(keys) & {*GROUPS, "objective", "trunk", "extension", "reading"}
         keys = [k for k in keys if k in choices or k.split(".")[0] not in choices]
         briefly[name] = _words(values, keys)
     alike: dict[tuple[str, str], list[str]] = {}
@@ -259,6 +259,7 @@ def _telling(settings: dict[str, Any]) -> dict[str, Any]:
     groups = [*GROUPS, "objective", *(["trunk"] if "trunk" in settings else [])]
     choices = {group: settings[group]["name"] for group in groups}
     choices["extension"] = extension_name(settings)
+    choices["reading"] = reading_name(settings)
     sizes = {"max_len", *settings["size"]}
     rest = {
         key: value

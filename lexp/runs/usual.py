@@ -29,6 +29,11 @@ def extension_name(settings: dict[str, Any]) -> str:
     return next(iter(settings.get("extension", USUAL["extension"])))
 
 
+def reading_name(settings: dict[str, Any]) -> str:
+    """Return the name of the reading that a run of these settings is trained with."""
+    return str(settings.get("reading", USUAL["reading"])["name"])
+
+
 def without_usual(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings without the keys that have their usual value, in groups too."""
     kept = _without(settings, USUAL)

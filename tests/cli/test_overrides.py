@@ -20,8 +20,9 @@ LIBRARY = re.compile(
     r"|Could not|Missing mandatory|defaults list|hydra\.mode"
 )
 PATHS_TYPED = [
-    "outputs", "path", "init_from", "run", "dataset.train", "dataset.validation", "dataset.test",
-    "dataset.path", "tokenizer.path", "task.train", "task.validation", "task.path",
+    "outputs", "path", "init_from", "run", "to", "prompt_file", "task_folder",
+    "dataset.train", "dataset.validation", "dataset.test", "dataset.path", "tokenizer.path",
+    "task.train", "task.validation", "task.path",
     "+train.init_from", "+train.dataset.train", "++dataset.train",
 ]  # fmt: skip
 LITERAL = [

@@ -55,6 +55,11 @@ def asked(texts, tmp_path):
     return compose_data
 
 
+def test_a_data_set_without_documents_is_refused(tmp_path):
+    with pytest.raises(DataError, match="dataset=text has no documents in any split; set "):
+        data(compose("data", f"outputs={tmp_path}/outputs", "dataset=text"))
+
+
 def test_what_it_prepares_is_what_training_reads(asked, tiny, texts, monkeypatch, capsys):
     data(asked("show=1"))
     shown = capsys.readouterr()

@@ -298,6 +298,13 @@ def test_variants_of_a_list_of_layers_are_told_apart_by_the_values_in_it(tmp_pat
     assert list(run_notes([runs[0], runs[2]]).values()) == ["", "window=8"]
 
 
+def test_a_reading_is_told_apart_by_its_name(tmp_path):
+    changes = (), ("reading=packed",), ("reading=packed", "reading.mask=document")
+    runs = [run_in(tmp_path, "model=xpos", *given) for given in changes]
+    assert list(run_notes(runs[:2]).values()) == ["reading=documents", "reading=packed"]
+    assert list(run_notes(runs[1:]).values()) == ["", "mask=document"]
+
+
 def test_no_two_variants_of_a_model_have_the_same_note(tmp_path):
     changes = {
         "size=nano": (),
