@@ -6,6 +6,7 @@ is trained as any model of lexp. What its config.json has that these trunks lack
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,),
     "quantization_config": (None,), "partial_rotary_factor": (None, 1.0),
 }  # fmt: skip
+COUNTS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size",
+    "max_position_embeddings",
+)  # fmt: skip
+# Counts that it may leave out; the last is a key that `lexp export` writes.
+MORE_COUNTS = ("num_key_value_heads", "head_dim", "lexp_train_len")
+LARGEST = 1e30  # a whole number may be too large for a float
 
 
 def is_hf_folder(path: str | None) -> bool:
@@ -62,7 +70,7 @@ def with_hf_folder(config: DictConfig) -> DictConfig:
         "path": vocabulary,
     }
     if filled.model.get("name") == "rope":
-        filled.model.position.base = _rope(raw)["rope_theta"]
+        filled.model.position.base = float(_rope(raw)["rope_theta"])
     return filled
 
 
@@ -88,13 +96,14 @@ def _config(path: Path) -> dict[str, Any]:
 def _rope(raw: dict[str, Any]) -> dict[str, Any]:
     """Return rope_theta and rope_type, which older files have in other places."""
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        rope = {"rope_type": str(rope)}
     kind = rope.get("rope_type") or rope.get("type") or "default"
     theta = rope.get("rope_theta") or raw.get("rope_theta") or 10000.0
-    return {**rope, "rope_type": kind, "rope_theta": float(theta)}
+    return {**rope, "rope_type": kind, "rope_theta": theta}
 
 
 def _trained_length(raw: dict[str, Any]) -> int:
-    # The first key is one that `lexp export` writes.
     return int(raw.get("lexp_train_len") or raw["max_position_embeddings"])
 
 
@@ -118,12 +127,26 @@ def _problems(folder: Path, raw: dict[str, Any]) -> list[str]:
         found.append("use_sliding_window=true (allowed: false)")
     if (rope_type := _rope(raw)["rope_type"]) != "default":
         found.append(f"rope_type={rope_type} (allowed: default)")
-    needed = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-              "rms_norm_eps", "vocab_size", "max_position_embeddings")  # fmt: skip
-    found += [f"config.json has no {key}" for key in needed if not raw.get(key)]
+    found += _malformed(raw)
     if not (folder / "tokenizer.json").is_file():
         found.append("no tokenizer.json (transformers' save_pretrained writes one)")
     return found
+
+
+def _malformed(raw: dict[str, Any]) -> Iterator[str]:
+    """Yield what is missing in a config, and values that are no sizes."""
+    values = {**raw, "rope_theta": _rope(raw)["rope_theta"]}
+    for key in (*COUNTS, *MORE_COUNTS, "rms_norm_eps", "rope_theta"):
+        value = values.get(key)
+        is_count = key in COUNTS or key in MORE_COUNTS
+        is_number = isinstance(value, int if is_count else int | float)
+        if value is None and key not in MORE_COUNTS:
+            yield f"config.json has no {key}"
+        elif value is not None and (
+            not is_number or isinstance(value, bool) or not 0 < value < LARGEST
+        ):
+            allowed = "a whole number from 1" if is_count else "a number above 0"
+            yield f"{key}={str(value)[:40]} (allowed: {allowed})"
 
 
 def _size(name: str, raw: dict[str, Any], where: str) -> dict[str, Any]:

@@ -108,6 +108,12 @@ def changed(folder: Path, **values: object) -> None:
         ({"sliding_window": 8}, r"sliding_window=8 \(allowed: null\)"),
         (rope("llama3", factor=8.0), r"rope_type=llama3 \(allowed: default\)"),
         ({"vocab_size": None}, r"config.json has no vocab_size"),
+        ({"num_hidden_layers": "2"}, r"num_hidden_layers=2 \(allowed: a whole number from 1\)"),
+        ({"lexp_train_len": -4}, r"lexp_train_len=-4 \(allowed: a whole number from 1\)"),
+        ({"rms_norm_eps": "a"}, r"rms_norm_eps=a \(allowed: a number above 0\)"),
+        ({"rms_norm_eps": float("nan")}, r"rms_norm_eps=nan \(allowed: a number above 0\)"),
+        ({"rope_parameters": "x"}, r"rope_type=x \(allowed: default\)"),
+        (rope("default", rope_theta="y"), r"rope_theta=y \(allowed: a number above 0\)"),
         ({"intermediate_size": 47}, r"intermediate_size=47 is no feed-forward width of trunk"),
     ],
 )
