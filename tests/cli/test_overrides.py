@@ -122,7 +122,6 @@ def test_what_is_to_be_written_is_read():
 
 REFUSED = {
     "eval lengths=64": "lengths=64: expected a list; write lengths=[64]",
-    "eval lengths=null": "lengths=null: null is not allowed",
     "eval max_tokens=[1]": "max_tokens=[1]: expected a number",
     "eval attention=64": "attention=64: expected names of choices; there are ",
     "eval outputs={a:1}": "outputs={a:1}: expected text",

@@ -19,6 +19,7 @@ def name(*overrides: str) -> str:
 
 
 GLOBS = ("dataset=text", "dataset.validation=v/*.txt", "dataset.test=t/*.txt")
+TRAIN = (*GLOBS, "dataset.train=x/*.txt")
 FILE = ("tokenizer=file",)
 # Spellings of one value each; {here} is the current folder.
 SAME = {
@@ -66,7 +67,7 @@ def test_the_current_folder_may_be_reached_through_a_link(tmp_path, monkeypatch)
 OTHERS = [
     ("model.position.base=10001",), ("model.position.base=10000.5",), (*GLOBS, "dataset.train=a"),
     (*GLOBS, "dataset.train=b"), (*GLOBS, "dataset.train=../a"), (*GLOBS, "dataset.train=/a"),
-    (*GLOBS, "dataset.train=[a,b]"), (*GLOBS, "dataset.validation=a"), (*GLOBS, "dataset.test=a"),
+    (*GLOBS, "dataset.train=[a,b]"), (*TRAIN, "dataset.validation=a"), (*TRAIN, "dataset.test=a"),
     (*FILE, "tokenizer.path=a"), (*FILE, "tokenizer.path=b"), ("init_from=null", "seed=1"),
     ("dataset=hub", "dataset.path=a/b"), ("dataset=hub", "dataset.path=a/c"),
     ("dataset=hub", "dataset.path=a/b", "dataset.max_documents=5"), (),
