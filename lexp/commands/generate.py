@@ -82,15 +82,16 @@ def generate_(config: DictConfig, prompt: str | None = None) -> None:
         torch.Generator().manual_seed(settings.seed),
         tokenizer.vocab_size, tokenizer.end, runtime.autocast(precision, device),
     )  # fmt: skip
-    stream, n_new, started = TextStream(tokenizer, ids), 0, time.perf_counter()
+    stream, times = TextStream(tokenizer, ids), []
     for token in tokens:
+        times.append(time.perf_counter())
         print(escaped(stream.push(token)), end="", flush=True)
-        n_new += 1
     print(escaped(stream.finish()), flush=True)
-    rate = n_new / (time.perf_counter() - started)
+    # From the first new token on: before it the prompt is read.
+    rate = f", {(len(times) - 1) / (times[-1] - times[0]):.0f} tokens/s" if len(times) > 1 else ""
     kept = max((cache.n_kept for cache in decoder.caches), default=0)
     say(
-        f"{counted(n_new, 'token')} after {len(ids):,} of the prompt, {rate:.0f} tokens/s, "
+        f"{counted(len(times), 'token')} after {len(ids):,} of the prompt{rate}, "
         f"{counted(kept, 'key')} kept in a layer"
     )
 
