@@ -144,7 +144,7 @@ class Subwords:
 
     def _begin(self) -> tuple[int, ...]:
         """Return the ids that the post-processor puts before a text."""
-        with _library_errors("cannot cut a text"):
+        with _library_errors(f"{self._origin}: cannot cut this text"):
             bare, whole = (
                 self._fast.encode("a", add_special_tokens=added).ids for added in (False, True)
             )

@@ -168,6 +168,8 @@ def test_lengths_beyond_the_names_that_there_are(task, longest, message):
             ask(longest + 1)
 
 
+# Choices of a task in another format than its default.
+TASK_OF = {"reversed_addition": "addition"}
 CONFS = [
     path
     for path in sorted((ROOT / "conf" / "dataset").glob("*.yaml"))
@@ -181,22 +183,26 @@ def test_each_choice_names_its_task_and_all_its_fields(path):
     dataset = build(node, TaskDataset, "dataset")
     task = dataset.task
     module = import_module(type(task).__module__)
-    assert node["name"] == task.name == path.stem == module.__name__.rpartition(".")[2]
+    assert node["name"] == path.stem
+    assert task.name == TASK_OF.get(path.stem, path.stem) == module.__name__.rpartition(".")[2]
     given = {key: value for key, value in node["task"].items() if key != "_target_"}
-    assert given == vars(type(task)())  # every field with its default
+    assert given == vars(task)  # every field
+    assert (given == vars(type(task)())) == (path.stem not in TASK_OF)  # with its default
     for length in range(task.shortest, dataset.max_length + 1):
         assert task.sample(length, np.random.default_rng(0)).n_chars < dataset.train_len
 
 
 def test_each_task_has_a_choice():
-    assert {path.stem for path in CONFS} == {task.name for task in TASKS}
+    assert {TASK_OF.get(path.stem, path.stem) for path in CONFS} == {task.name for task in TASKS}
+    assert len(CONFS) == len({task.name for task in TASKS}) + len(TASK_OF)
 
 
 @pytest.mark.parametrize("path", CONFS, ids=lambda path: path.stem)
 def test_examples_in_docstrings_and_settings_are_right(path):
     """Every `problem=` -> `answer` is right in one of the formats that are tested above."""
-    solvers = [solve for task, solve in SOLVED if task.name == path.stem]
-    text = import_module(f"lexp.data.tasks.{path.stem}").__doc__ + path.read_text()
+    name = TASK_OF.get(path.stem, path.stem)
+    solvers = [solve for task, solve in SOLVED if task.name == name]
+    text = import_module(f"lexp.data.tasks.{name}").__doc__ + path.read_text()
     text = re.sub(r"\s+", " ", text)
     examples = re.findall(r"`([^`\s|][^`]*=)`(?: ->|,| \|)+ `([^`]+)`", text)
     assert len(examples) >= 2

@@ -69,6 +69,7 @@ CHECKED = {
         "tokens=2e6 batch_tokens=1024 optim.matrices=muon",
         "lexp train dataset=copy model=shape",
         "lexp train dataset=copy model=rope size=nano",
+        "lexp train dataset=reversed_addition model=rope size=nano",
         "lexp train -m dataset=addition model=nope,rope,alibi,t5,fire,tisa,xpos 'seed=range(5)'",
         "lexp eval 'lengths=[5,10,20,30,40]'",
         "lexp eval 'lengths=[20,40]' 'attention=[full,blockwise]' 'extension=[none,log_n]'",
@@ -150,6 +151,7 @@ ELSEWHERE = {
 # The name of a run; tests/commands/test_generate.py does.
 ELSEWHERE |= dict.fromkeys(
     (
+        "lexp generate run=RUN prompt=TEXT",
         "lexp generate run=outputs/default/RUN prompt='def '",
         "lexp generate run=outputs/default/RUN prompt='def main('",
         "lexp generate run=outputs/default/RUN prompt='Hello, world' temperature=0.8 top_p=0.95 "

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from lexp.attention import Reference, make_attend
 from lexp.extension import PI, Lengths, LogNScale, YaRN
+from lexp.extension.fitted import HeadScaled
 from lexp.extension.frequencies import Tempered
 from lexp.extension.interpolation import BetweenRows, Interpolated
 from lexp.extension.scale import Scaled
@@ -65,6 +67,11 @@ WRAPPERS = {
     Interpolated: (lambda inner: Interpolated(inner, 2.0), {"max_span"}, set()),
     BetweenRows: (lambda _: BetweenRows(Bounded(9, 4), 2.0), {"max_len"}, set()),
     Scaled: (lambda inner: Scaled(inner, 2.0), set(), {"scale"}),
+    HeadScaled: (
+        lambda inner: HeadScaled(inner, nn.Parameter(torch.full((1, 2, 1), 2.0)), 0),
+        set(),
+        {"scale"},
+    ),
     RandomPositions: (RandomPositions, {"max_len"}, {"sample_positions"}),
     RandomFloats: (lambda inner: RandomFloats(inner, 16), set(), {"sample_positions"}),
     TokenPositions: (

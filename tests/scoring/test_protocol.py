@@ -21,9 +21,9 @@ from lexp.evaluate import (
     RunInfo,
     depends_on_length,
     evaluate,
-    prepare,
 )
 from lexp.evaluate.partial_progress import PartialFile
+from lexp.evaluate.prepare import prepare_unfitted
 from lexp.extension import Extension
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
@@ -244,7 +244,7 @@ def test_extensions_say_truly_whether_they_follow_the_length(name, tmp_path):
         for length in (10, 24):
             one = subject(model, tmp_path)
             try:
-                extended, pattern = prepare(one, method, length)
+                extended, pattern = prepare_unfitted(one, method, length)
             except NotDefined:
                 break
             made = EvalTargets(Prefix(), (length,), exam(Prefix()).spans)
