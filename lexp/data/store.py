@@ -41,6 +41,7 @@ from lexp.system.files import (
     remove_folder,
     sha256_own,
     storage,
+    sync_folder,
     write_sealed,
 )
 from lexp.system.links import refuse_links
@@ -162,6 +163,7 @@ def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
         _keep_states(work, record.states, time.time_ns())
         for name in {path.name for path in work.iterdir()} - {MANIFEST, CHECKED, *record.digests}:
             remove_file(work / name)
+        sync_folder(work)  # a power loss must not bring back what is not of the store
         try:
             publish(work, folder)
         except OSError:
