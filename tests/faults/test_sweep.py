@@ -171,7 +171,7 @@ def test_of_twelve_jobs_the_healthy_finish_and_the_same_command_runs_only_the_ot
     # What hung says where, and only defects leave a traceback.
     logs = {seed: (folder / "log.txt").read_text() for seed, folder in folders.items()}
     assert [seed for seed, log in logs.items() if "Traceback" in log] == [1]
-    assert "in batch" in logs[10] and 'threading.py", line' in logs[10]
+    assert "in hang" in logs[10] and 'threading.py", line' in logs[10]
 
     again = lexp(*words, cwd=tmp_path, setup=warm_jobs)
     assert again.code == 0, again.said

@@ -378,10 +378,10 @@ def test_the_user_signal_goes_on_to_whoever_waited_for_it(tiny, monkeypatch, wai
     config = tiny("seed=5")
     real, seen = training.loop._step, []
 
-    def signalled(job, attend, rate, device):
+    def signalled(job, *others):
         if job.step == 2:
             signal.raise_signal(signal.SIGUSR2)
-        return real(job, attend, rate, device)
+        return real(job, *others)
 
     def handler(number, frame):
         folder = run_folder(config)

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from lexp.data.reading import Batches
 from lexp.runs import checkpoint
+from lexp.training import loop
 
 Act = Callable[[str, tuple[Any, ...]], None]
 GROUPS = ("open", "os.", "shutil.", "tempfile.")
@@ -95,12 +95,12 @@ def is_file(handle: int) -> bool:
 
 
 def at_step(step: int, action) -> None:
-    """Do something when a step asks for its batch."""
-    original = Batches.batch
+    """Do something when a step begins, counted from 0."""
+    original = loop._step
 
-    def batch(self, wanted):
-        if wanted == step:
+    def begin(job, *others):
+        if job.step == step:
             action()
-        return original(self, wanted)
+        return original(job, *others)
 
-    Batches.batch = batch
+    loop._step = begin
