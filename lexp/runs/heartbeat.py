@@ -26,6 +26,8 @@ from lexp.system.output import say
 BEAT_EVERY_S = 5.0
 # On a slow file system heartbeats become rarer: writing takes at most this share of the time.
 MAX_SHARE = 0.01
+# The thread that assembles batches ahead of the steps, which wait for it.
+BATCHES_THREAD = "batches"
 
 
 class Heartbeat:
@@ -80,9 +82,7 @@ class Heartbeat:
 
     def _give_up(self) -> None:
         """End a hung process; it can neither save nor raise an error."""
-        stack = traceback.extract_stack(sys._current_frames()[threading.main_thread().ident or 0])
-        where = f"{Path(stack[-1].filename).name}, line {stack[-1].lineno}"
-        reason = f"hung: no step for {self._stall_s:.0f} s (stall_min), in {where}"
+        reason = f"hung: no step for {self._stall_s:.0f} s (stall_min), in {hangs_in()}"
         with contextlib.suppress(Exception):  # the stacks of all threads go to the log
             faulthandler.dump_traceback(sys.stderr)
         say(f"lexp: {reason}")
@@ -113,6 +113,21 @@ class Heartbeat:
             reason=reason,
             stepped=stepped,
         )
+
+
+def hangs_in() -> str:
+    """Return the file and line of the main thread, or of the thread whose batch it waits for."""
+    frames = sys._current_frames()
+    makers = [thread for thread in threading.enumerate() if thread.name == BATCHES_THREAD]
+    stacks = [
+        traceback.extract_stack(frames[thread.ident])
+        for thread in (threading.main_thread(), *makers)
+        if thread.ident in frames
+    ]
+    # Both wait in a queue, the step for a batch and the batch for its turn: only one of them hangs.
+    busy = (s for s in stacks if all(Path(call.filename).name != "queue.py" for call in s))
+    last = next(busy, stacks[0])[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 @contextlib.contextmanager

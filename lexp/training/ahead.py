@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from lexp.runs.heartbeat import BATCHES_THREAD
 from lexp.training.batches import BatchSource
 from lexp.training.objective import Batch
 
@@ -31,7 +32,7 @@ def ahead_of_steps(source: BatchSource, steps: Iterable[int]) -> Iterator[Iterat
     ready: queue.Queue[Batch | _Failed] = queue.Queue(N_AHEAD)
     ending = threading.Event()
     thread = threading.Thread(
-        target=_assemble, args=(source, steps, ready, ending), name="batches", daemon=True
+        target=_assemble, args=(source, steps, ready, ending), name=BATCHES_THREAD, daemon=True
     )
     thread.start()
     try:

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from lexp.runs.heartbeat import BATCHES_THREAD, hangs_in
 from lexp.system.errors import DataError
 from lexp.training import ahead
 from lexp.training.ahead import ahead_of_steps
@@ -37,7 +38,12 @@ def wait_for(source: Source, n: int) -> None:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
+    return [thread.name for thread in threading.enumerate() if thread.name == BATCHES_THREAD]
+
+
+def wait_until(is_over: threading.Event) -> None:
+    while not is_over.is_set():
+        time.sleep(0.001)  # two lines below `def`
 
 
 def test_batches_come_in_order_and_a_few_ahead():
@@ -66,3 +72,40 @@ def test_training_that_stops_ends_the_thread(n_read):
             next(batches)
         raise SystemExit(75)
     assert threads() == [] and len(source.made) <= n_read + 4
+
+
+def hanging_there(is_over: threading.Event) -> tuple[threading.Thread, list[bool]]:
+    """Watch until `hangs_in` names the line of `wait_until`, for 2 s at most, then end the wait."""
+    place = f"test_ahead.py, line {wait_until.__code__.co_firstlineno + 2}"
+    seen = []
+
+    def watch():
+        end = time.monotonic() + 2
+        while hangs_in() != place and time.monotonic() < end:
+            pass
+        seen.append(time.monotonic() < end)
+        is_over.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    return watcher, seen
+
+
+def test_a_step_that_hangs_for_its_batch_names_the_place_where_the_batch_hangs():
+    source, is_over = Source(), threading.Event()
+    source.batch = lambda step: wait_until(is_over)
+    with ahead_of_steps(source, range(1)) as batches:
+        watcher, seen = hanging_there(is_over)
+        next(batches)
+    watcher.join()
+    assert seen == [True]
+
+
+def test_a_step_that_hangs_itself_names_its_own_place():
+    is_over = threading.Event()
+    with ahead_of_steps(Source(), range(9)) as batches:
+        next(batches)
+        watcher, seen = hanging_there(is_over)
+        wait_until(is_over)
+    watcher.join()
+    assert seen == [True]
