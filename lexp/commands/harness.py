@@ -8,22 +8,20 @@ from omegaconf import DictConfig
 
 from lexp.commands.harness_runs import RunWithTokenizer, load_without_texts, open_without_texts
 from lexp.commands.load_runs import raise_problems
+from lexp.commands.publish import publish
 from lexp.commands.run_plan import RunPlan, make_methods
 from lexp.config.settings import HarnessConfig
 from lexp.config.validation import read_harness
-from lexp.display.table import in_markdown, to_markdown
-from lexp.display.terminal import table_console
 from lexp.evaluate.harness_result import HARNESS, OWN_SHOTS, HarnessResult
 from lexp.evaluate.harness_run import HarnessCase, HarnessPlan, HarnessTask, run_harness
 from lexp.record import Console
 from lexp.report.harness import harness_caption, harness_tables
 from lexp.report.results import append_harness, write_harness
 from lexp.result_store import FAILED, clean_leftovers
-from lexp.runs.locks import one_at_a_time, refuse_without_locks
+from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import Incomplete, LexpError
-from lexp.system.files import clean, write_text
 from lexp.system.output import say
 from lexp.system.text import counted
 
@@ -54,7 +52,9 @@ def harness(config: DictConfig) -> None:
         of_tasks = load_plan(plan)
         results = run_tasks(runs, plan, of_tasks, problems)
     if results:
-        publish(settings.study_folder, results, variant_notes(o.run.made_of for o in runs))
+        variants = variant_notes(o.run.made_of for o in runs)
+        tables, notes = harness_tables(results, variants), harness_caption(results)
+        publish(settings.study_folder, "harness", tables, notes)
     raise_problems(problems, [result.status for result in results], settings.allow_partial)
     failed = sorted({result.asked for result in results if result.status == FAILED})
     if failed and not settings.allow_partial:
@@ -125,18 +125,3 @@ def run_tasks(
 
 def _n_requests(task: HarnessTask) -> int:
     return len(task.requests)
-
-
-def publish(study: Path, results: list[HarnessResult], variants: dict[str, str]) -> None:
-    """Print the tables; write them as Markdown."""
-    tables = harness_tables(results, variants)
-    notes = harness_caption(results)
-    rich = table_console()
-    for table in tables:
-        rich.table(table)
-    rich.lines(*notes)
-    paragraphs = [*map(to_markdown, tables), "  \n".join(map(in_markdown, notes))]
-    with one_at_a_time(study):
-        clean(study, "harness.*")
-        write_text(study / "harness.md", "\n".join(paragraphs) + "\n")
-    say(f"{study}/harness.csv, harness.md")

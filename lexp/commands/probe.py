@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -12,11 +11,10 @@ from lexp.commands.load_runs import (
     open_runs,
     raise_problems,
 )
+from lexp.commands.publish import publish
 from lexp.commands.run_plan import RunPlan, check_dataset, make_methods, whole_windows
 from lexp.config.settings import ProbeConfig, build_all
 from lexp.config.validation import read_probe
-from lexp.display.table import in_markdown, to_markdown
-from lexp.display.terminal import table_console
 from lexp.probes import Material, Probe
 from lexp.probes.result import PROBES, ProbeResult
 from lexp.probes.run import ProbeCase, ProbePlan, run_probes
@@ -24,12 +22,10 @@ from lexp.record import Console
 from lexp.report import append_probes, write_probes
 from lexp.report.probes import probe_tables, probes_caption
 from lexp.result_store import clean_leftovers
-from lexp.runs.locks import one_at_a_time, refuse_without_locks
+from lexp.runs.locks import refuse_without_locks
 from lexp.runs.run import variant_notes
 from lexp.system import runtime
 from lexp.system.errors import ConfigError, LexpError
-from lexp.system.files import clean, write_text
-from lexp.system.output import say
 from lexp.system.text import counted
 
 
@@ -72,7 +68,9 @@ def probe_runs(plan: ProbeRunPlan) -> None:
     runs = [opened for opened in runs if not opened.task]
     results = _probe_all(runs, plan, problems) if runs else []
     if results:
-        _publish(settings.study_folder, results, variant_notes(o.run.made_of for o in runs))
+        variants = variant_notes(o.run.made_of for o in runs)
+        tables, notes = probe_tables(results, variants), probes_caption(results)
+        publish(settings.study_folder, "probes", tables, notes)
     raise_problems(problems, [result.status for result in results], settings.allow_partial)
 
 
@@ -122,19 +120,3 @@ def no_probe_of_task(opened: RunWithData) -> ConfigError:
         f"{opened.run.name} was trained on a task; probes plant information in texts (its "
         "answers: lexp eval)"
     )
-
-
-def _publish(study: Path, results: list[ProbeResult], variants: dict[str, str]) -> None:
-    """Print the tables; write them as Markdown."""
-    tables = probe_tables(results, variants)
-    notes = probes_caption(results)
-    # A pipe or log file has no width: wide enough for any table is better than a cut one.
-    rich = table_console()
-    for table in tables:
-        rich.table(table)
-    rich.lines(*notes)
-    paragraphs = [*map(to_markdown, tables), "  \n".join(map(in_markdown, notes))]
-    with one_at_a_time(study):
-        clean(study, "probes.*")
-        write_text(study / "probes.md", "\n".join(paragraphs) + "\n")
-    say(f"{study}/probes.csv, probes.md")

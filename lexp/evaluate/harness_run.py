@@ -166,6 +166,7 @@ def _answers(
         advance(n_requests)
 
     def answers() -> list[Response]:
+        """Return the response to each request, by the model as the method runs it."""
         model, pattern = prepared(case.length)
         refuse_both_sides(pattern, "the harness asks causal models")
         follows = method.extension.follows_length
