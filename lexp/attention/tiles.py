@@ -53,7 +53,10 @@ class TileSizes:
     skips those by itself.
     max_mask: a tile has fewer rows where its dense mask would hold more numbers (of one head).
     min_rows: of a tile of a bounded pattern (smaller ones waste the matrix units).
-    group_rows: query rows of a sequence folded into one call (bounds the temporaries).
+    window_rows: most rows of a tile of a sliding window. The kernel scores lookback + rows keys for
+    each query, of which the window has lookback + 1: fewer rows for long windows, fewer wasted.
+    group_rows: query rows of a sequence folded into one call (bounds the temporaries), or as many
+    rows of keys where a tile has more of them.
     piece_rows: rows of a piece of pairwise biases that are made at once on a CPU.
     """
 
@@ -61,6 +64,7 @@ class TileSizes:
     chunk_rows: int = 512
     max_mask: int = 1 << 24
     min_rows: int = 64
+    window_rows: int = 1024
     group_rows: int = 16384
     piece_rows: int = 64
 
@@ -117,6 +121,8 @@ def cut(
         return tuple(TileGroup(s, min(rows, seq_len - s), 1, s) for s in starts)
     unit = pattern.period if pattern.period > 1 else sizes.min_rows
     rows = math.ceil(max(lookback, sizes.min_rows) / unit) * unit
+    if pattern.period == 1:
+        rows = min(rows, max(sizes.min_rows, sizes.window_rows))
     if rows > most:
         rows = int(most // pattern.period) * pattern.period
     if rows < 1:
@@ -130,7 +136,7 @@ def cut(
         groups.append(TileGroup(start, min(rows, seq_len - start), 1, start))
         start += rows
     whole_tiles, rest = divmod(max(seq_len - start, 0), rows)
-    per_group = max(1, sizes.group_rows // rows)
+    per_group = max(1, sizes.group_rows // max(rows, lookback))
     for first in range(0, whole_tiles, per_group):
         count = min(per_group, whole_tiles - first)
         groups.append(TileGroup(start + first * rows, rows, count, lookback))

@@ -161,6 +161,32 @@ def test_bounded_patterns_take_linear_work_and_flat_temporaries():
     assert TileSizes().whole_tokens < 1 << 16
 
 
+def test_a_long_window_scores_few_keys_that_it_masks():
+    n, window = 1 << 16, 8192
+    groups = cut(Window(window), n, RoPE(64))
+    scores = sum(g.rows * g.n_tiles * (g.rows + g.left) for g in groups)
+    seen = n * window - window * (window - 1) // 2
+    assert scores < 1.15 * seen
+    assert max(g.n_tiles * (g.rows + g.left) for g in groups) <= 2 * 16384
+    # Where rows are as many as the lookback, they stay so.
+    assert {g.rows for g in cut(Window(1024), 1 << 14, NoPE())} == {1024}
+
+
+@pytest.mark.parametrize("scheme", ["alibi", "rope", "xpos", "fox"])
+def test_a_window_longer_than_its_tiles_equals_the_reference(scheme):
+    sizes = TileSizes(min_rows=8, window_rows=16, group_rows=120)
+    position, n, pattern = SCHEMES[scheme], 203, Window(41)
+    # Fewer keys before the first tiles, then three tiles in each call and a last one cut short.
+    shapes = {(g.rows, g.n_tiles, g.left) for g in cut(pattern, n, position, sizes)}
+    assert shapes == {(16, 1, 0), (16, 1, 16), (16, 1, 32), (16, 3, 40), (11, 1, 40)}
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=generator, dtype=torch.float64)
+    expected = Reference(pattern, n, position, CPU)(q, k, v, position.double(), q[:, 0])
+    q, k, v = q.float(), k.float(), v.float()
+    found = Tiles(pattern, n, position, CPU, sizes)(q, k, v, position.float(), q[:, 0])
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-6)
+
+
 def test_blockwise_forgets_what_is_out_of_reach():
     """Locality: only keys of a query's own block and the one before move its output."""
     position, n, block = RoPE(HEAD_DIM), 160, 32
