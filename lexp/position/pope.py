@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lexp.position.base import Factors, Position
+from lexp.position.rope import unit_circle
 
 
 class PoPE(Position):
@@ -44,5 +45,5 @@ class PoPE(Position):
 
     def rotary_factors(self, q_pos: Tensor, k_pos: Tensor, seq_len: int) -> Factors:
         """Return exp(i theta n) for queries and keys alike."""
-        rate = 1j * torch.tensor(self.frequencies, dtype=torch.float64, device=q_pos.device)
-        return torch.exp(q_pos[:, None] * rate), torch.exp(k_pos[:, None] * rate)
+        theta = torch.tensor(self.frequencies, dtype=torch.float64, device=q_pos.device)
+        return unit_circle(q_pos[:, None] * theta), unit_circle(k_pos[:, None] * theta)
