@@ -186,6 +186,8 @@ FORMS: list[str] = [
     "lexp study study=nope_length dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=zoo dataset=text 'dataset.train=books/train/*.txt' …",
 ]
+# Pages whose commands are composed and checked, not run: other pages run them, or take hours.
+COMPOSED = ("docs/scope.md",)
 # What has to be there before a page's first command.
 BEFORE = {
     "docs/benchmarks/results.md": ["lexp train model=rope"],
@@ -219,12 +221,13 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
         if text in ELSEWHERE or text in FORMS:
             continue
         named = re.fullmatch(r"lexp study study=(\w+)", text)
-        if step.kind == "choice" and named:  # tests/commands/test_study_files.py composes each
+        composed = step.kind == "choice" or page in COMPOSED
+        if composed and named:  # tests/commands/test_study_files.py composes each
             assert named[1] in NAMES, step
             continue
-        if step.kind == "choice" or text in LISTED or "-m" in text.split():
+        if composed or text in LISTED or "-m" in text.split():
             check(step, world)  # a sweep, which runs in part, as a whole
-        if step.kind != "choice" and text not in LISTED:
+        if not composed and text not in LISTED:
             world.do(step._replace(text=in_small(text) if text else step.text))
 
 
@@ -290,6 +293,17 @@ def test_prose_stands_in_lines_that_a_diff_can_show(page):
         code = code != fence
         if not (code or fence or line.lstrip().startswith("|")):
             assert len(line) <= 100, f"{page}:{number}"
+
+
+def test_every_title_of_the_scope_has_a_command_or_the_reason_why_not():
+    text = (ROOT / "docs/scope.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in re.findall(r"^\| .*\*.*", text, re.M)]
+    assert len(rows) == 3 + 10 + 13
+    for title, answer, where in rows:
+        verdict = re.match("Yes|In part|Outside", answer)
+        assert verdict, title
+        needs = {"Yes": "`lexp ", "In part": r"`lexp |\]\(", "Outside": r"Needed|`lexp "}
+        assert re.search(needs[verdict[0]], where), title
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/studies/")])
