@@ -3,10 +3,21 @@
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from lexp.commands.fit_cost import (
+    PILOT_WINDOW,
+    Growth,
+    PlannedFit,
+    WindowCost,
+    by_size,
+    find_fit,
+    grown,
+    measure_window,
+)
 from lexp.commands.load_runs import RunWithData, load_model_under_test
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.select_runs import select_checkpoints
@@ -29,25 +40,23 @@ from lexp.scoring.scorer import Piece, Scorer
 from lexp.statistics import TokenLosses, decompose, difference, smallest_difference
 from lexp.system.errors import LexpError, NotDefined
 
+# In place of a protocol, in the rows of fits.
+FIT = "fit"
 # The pilot reads so many tokens of a run to measure its speed and how its losses vary.
 PILOT_TOKENS = 16384
-PILOT_WINDOW = 1024
 # So many seeds of a variant say how its seeds vary; a study has hundreds of runs.
 PILOT_SEEDS = 3
 
-
-# Seconds per token read, and per squared token of a window.
-Speed = tuple[float, float]
 # By text and vocabulary, whose tokens alone compare; by variant; by seed. None beyond PILOT_SEEDS.
 Pilots = dict[tuple[str, str], dict[str, dict[int, TokenLosses | None]]]
 
 
 @dataclass
 class EvalCost:
-    """The cost of one protocol and method over all runs.
+    """The cost of one protocol and method over all runs, or of a method's fits.
 
-    n_cells: results. n_known: results stored already. not_defined: results that have no meaning.
-    n_tokens, seconds: sums over results still to compute. n_bytes: the most that one of them needs.
+    n_cells: results, or fits. n_known: those stored already. not_defined: those without a meaning.
+    n_tokens, seconds: sums over those still to compute. n_bytes: the most that one of them needs.
     """
 
     n_cells: int = 0
@@ -58,10 +67,23 @@ class EvalCost:
     not_defined: int = 0
 
 
+@dataclass
+class CountedCosts:
+    """What is counted so far. needs: by protocol and method. fits: digests of those counted.
+
+    speeds, fit_pilots: by variant and method.
+    """
+
+    needs: dict[tuple[str, str], EvalCost] = field(default_factory=dict)
+    speeds: dict[tuple[str, str], Growth] = field(default_factory=dict)
+    fit_pilots: dict[tuple[str, str], WindowCost] = field(default_factory=dict)
+    fits: set[tuple[Path, str]] = field(default_factory=set)
+
+
 def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: TableConsole) -> None:
     """Print results, tokens, time and memory by protocol and method, and what could be shown."""
-    needs: dict[tuple[str, str], EvalCost] = {}
-    speeds: dict[tuple[str, str], Speed] = {}
+    counted = CountedCosts()
+    needs = counted.needs
     pilots: Pilots = {}
     free = None
     for opened, selected in _checkpoints(runs, plan, rich):
@@ -72,8 +94,7 @@ def print_cost(runs: list[RunWithData], plan: EvalPlan, rich: TableConsole) -> N
             continue
         free = available_bytes(next(tested.model.parameters()).device)
         for targets, method in itertools.product(opened.targets, opened.methods):
-            need = needs.setdefault((targets.label, method.label), EvalCost())
-            _add(need, tested, targets, method, speeds)
+            _add(counted, tested, targets, method)
         read = opened.store.fingerprint, opened.store.tokenizer.digest
         by_seed = pilots.setdefault(read, {}).setdefault(tested.run.variant, {})
         seed, piloted = tested.run.seed, [n for n, losses in by_seed.items() if losses is not None]
@@ -106,14 +127,11 @@ def _checkpoints(
 
 
 def _add(
-    need: EvalCost,
-    tested: ModelUnderTest,
-    targets: EvalTargets,
-    method: Method,
-    speeds: dict[tuple[str, str], Speed],
+    counted: CountedCosts, tested: ModelUnderTest, targets: EvalTargets, method: Method
 ) -> None:
     """Count a run's results of one protocol and method; a variant's runs are equally fast."""
-    key = tested.run.variant, method.label
+    need = counted.needs.setdefault((targets.label, method.label), EvalCost())
+    key, speeds = (tested.run.variant, method.label), counted.speeds
     shared = targets.protocol.nested and not depends_on_length(tested, targets, method)
     is_covered = False
     for length in sorted(targets.lengths, reverse=True):
@@ -125,6 +143,7 @@ def _add(
             continue
         try:
             model, pattern = prepare_unfitted(tested, method, length)
+            fit = find_fit(tested, method, length, model)
             scorer = tested.objective.scorer(
                 model, pattern, tested.autocast, targets.protocol, tested.make_attend
             )
@@ -138,10 +157,33 @@ def _add(
         is_covered = shared
         if key not in speeds:
             speeds[key] = _speed(scorer, tested, length)
-        linear, quadratic = speeds[key]
         need.n_tokens += sum(piece.size for piece in pieces)
-        need.seconds += sum(linear * p.size + quadratic * p.size**2 for p in pieces)
+        need.seconds += sum(grown(speeds[key], piece.size) for piece in pieces)
         need.n_bytes = max(need.n_bytes, n_bytes)
+        if fit is not None:
+            _add_fit(counted, tested, method, fit)
+
+
+def _add_fit(
+    counted: CountedCosts, tested: ModelUnderTest, method: Method, fit: PlannedFit
+) -> None:
+    """Count a fit, once for all results that need it."""
+    name = tested.folder, fit.fit.spec.digest
+    if name in counted.fits:
+        return
+    counted.fits.add(name)
+    need = counted.needs.setdefault((FIT, method.label), EvalCost())
+    need.n_cells += 1
+    if not fit.n_steps:
+        need.n_known += 1
+        return
+    key = tested.run.variant, method.label
+    if key not in counted.fit_pilots:
+        counted.fit_pilots[key] = measure_window(fit)
+    window = counted.fit_pilots[key]
+    need.n_tokens += fit.n_tokens
+    need.seconds += fit.seconds(window)
+    need.n_bytes = max(need.n_bytes, fit.n_bytes(window))
 
 
 def _bytes(scorer: Scorer, pieces: list[Piece], precision: str) -> int:
@@ -152,7 +194,7 @@ def _bytes(scorer: Scorer, pieces: list[Piece], precision: str) -> int:
     return needed_bytes(scorer.model, scorer.pattern, in_flight, size, item)
 
 
-def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Speed:
+def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Growth:
     """Return seconds per token, and per squared token of a window where every key is seen."""
     large = min(longest, PILOT_WINDOW)
     small = max(1, large // 4)
@@ -167,8 +209,7 @@ def _speed(scorer: Scorer, tested: ModelUnderTest, longest: int) -> Speed:
         seconds.append((time.perf_counter() - started) / sum(w.size for w in read))
     if scorer.pattern.is_bounded:
         return max(seconds), 0.0
-    quadratic = max(0.0, (seconds[0] - seconds[1]) / (large - small))
-    return max(0.0, seconds[1] - quadratic * small), quadratic
+    return by_size(small, seconds[1], large, seconds[0])
 
 
 def pilot(tested: ModelUnderTest) -> TokenLosses:

@@ -1,5 +1,6 @@
 """Evaluation: the losses of trained models on long texts, each computed once and stored."""
 
+from lexp.evaluate.fit import Fit, frozen, make_fit, make_loss, steps_left
 from lexp.evaluate.model_under_test import (
     LAST,
     FitText,
@@ -26,6 +27,7 @@ __all__ = [
     "TASKS",
     "EvalResult",
     "EvalTargets",
+    "Fit",
     "FitText",
     "Method",
     "ModelIdentity",
@@ -40,11 +42,15 @@ __all__ = [
     "evaluate",
     "evaluate_task",
     "fit_ahead",
+    "frozen",
+    "make_fit",
+    "make_loss",
     "methods_for",
     "model_spec",
     "prepare",
     "prepare_unfitted",
     "refuse_beyond",
+    "steps_left",
     "text_names",
     "under_method",
 ]

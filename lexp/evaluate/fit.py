@@ -123,12 +123,30 @@ def make_fit(tested: ModelUnderTest, method: Method, length: int) -> Fit:
     return Fit(tested, method, replace(extension, fit_len=fit_len), fit_len, text)
 
 
+def steps_left(fit: Fit, model: Transformer) -> int:
+    """Return how many steps of a fit are still to be made, 0 if it is stored.
+
+    NotDefined if it is stored and failed.
+    """
+    stored = find(fit.tested.folder, fit.spec, read_arrays=False)
+    if stored is None:
+        begun = _partial_file(fit, model).load()
+        return fit.extension.n_steps - (begun[1] if begun else 0)
+    if not stored.ok:
+        raise NotDefined(f"{fit.extension.name}: {stored.reason}")
+    return 0
+
+
+def _partial_file(fit: Fit, model: Transformer) -> PartialFile:
+    path = path_of(fit.tested.folder, fit.spec).with_suffix(".part")
+    return PartialFile(path, fit.spec.digest, fit.extension.n_numbers(scales_of(model)))
+
+
 def _compute(fit: Fit, model: Transformer) -> Iterator[str]:
     """Fit the scales of a model and store them; yield before each step what it is, in words."""
     folder, extension = fit.tested.folder, fit.extension
     scales, n_steps = scales_of(model), extension.n_steps
-    path = path_of(folder, fit.spec).with_suffix(".part")
-    partial = PartialFile(path, fit.spec.digest, extension.n_numbers(scales))
+    partial = _partial_file(fit, model)
     started, status, reason = time.perf_counter(), OK, ""
     begun = partial.load()
     numbers, n_done = begun or (np.zeros(n_steps, dtype=np.float32), 0)
@@ -154,8 +172,8 @@ def _compute(fit: Fit, model: Transformer) -> Iterator[str]:
     partial.remove()
 
 
-def make_loss(fit: Fit, model: Transformer) -> FitLoss:
-    """Return the mean loss in nats per token of a batch of windows, by its number."""
+def make_loss(fit: Fit, model: Transformer, n_rows: int = BATCH) -> FitLoss:
+    """Return the mean loss in nats per token of a batch of n_rows windows, by its number."""
     tested, length = fit.tested, fit.length
     device = next(model.parameters()).device
     windows = DocumentBatches(fit.text.tokens, length, 1, SEED)
@@ -163,7 +181,7 @@ def make_loss(fit: Fit, model: Transformer) -> FitLoss:
     attend = tested.make_attend(pattern, length, model.schemes, device)
 
     def loss(number: int) -> Tensor:
-        indices = range(number * BATCH, (number + 1) * BATCH)
+        indices = range(number * n_rows, (number + 1) * n_rows)
         places = [divmod(index, windows.n_windows) for index in indices]
         tokens = torch.from_numpy(windows.windows(places, number).tokens).to(device)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]

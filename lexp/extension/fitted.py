@@ -62,6 +62,7 @@ class Fitted(OfSchemes):
     text: str = "train"
 
     only_scales: ClassVar[bool] = True
+    takes_gradients: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.fit_len, str) and self.fit_len != EACH_LENGTH:
@@ -106,6 +107,11 @@ class Fitted(OfSchemes):
     @property
     def n_steps(self) -> int:
         """Return the number of steps of the fit."""
+        raise NotImplementedError
+
+    @property
+    def windows_of_step(self) -> int:
+        """Return how many windows a step reads."""
         raise NotImplementedError
 
     def n_numbers(self, scales: nn.Parameter) -> int:
@@ -168,6 +174,7 @@ class HeadScale(Fitted):
     floor: float = 1.0
 
     name = "head_scale"
+    takes_gradients = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,6 +195,11 @@ class HeadScale(Fitted):
     def n_steps(self) -> int:
         """Return the number of steps of the optimiser."""
         return self.steps
+
+    @property
+    def windows_of_step(self) -> int:
+        """Return the windows of a batch."""
+        return BATCH
 
     def n_numbers(self, scales: nn.Parameter) -> int:
         """Return the scales, two moments of each, and a loss for each step."""
@@ -274,6 +286,11 @@ class FittedScale(Fitted):
         """Return how many constants are tried."""
         return 1 + int((self.most - self.least) / self.by + 1e-6)
 
+    @property
+    def windows_of_step(self) -> int:
+        """Return the windows that a constant is tried on, whole batches."""
+        return math.ceil(self.n_texts / BATCH) * BATCH
+
     def n_numbers(self, scales: nn.Parameter) -> int:
         """Return a loss for each constant."""
         return self.n_steps
@@ -284,7 +301,7 @@ class FittedScale(Fitted):
         """Try a constant in each step, and yield the losses; at the end, take the best."""
         losses, first = begun or (np.zeros(self.n_steps, dtype=np.float32), 0)
         losses = losses.copy()
-        n_batches = math.ceil(self.n_texts / BATCH)
+        n_batches = self.windows_of_step // BATCH
         for step in range(first, self.n_steps):
             scales.data.fill_(self.grid[step])
             with torch.no_grad():

@@ -1,14 +1,18 @@
 """`lexp eval plan=true` against the evaluation that follows; what memory it says will be needed."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from lexp.commands import eval_cost as cost_task
+from lexp.commands import fit_cost
 from lexp.commands.evaluate import eval_
+from lexp.commands.fit_cost import by_size, grown
 from lexp.commands.train import train
+from lexp.evaluate import fit as fits_module
 from lexp.evaluate import run as evaluate_run
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
@@ -134,6 +138,62 @@ def test_a_nested_protocol_reads_the_longest_length_alone(study, needs):
     study.train("model=learned")
     study.eval("plan=true", "model=learned", "attention=[full]", "protocol=[prefix]")
     assert totals(needs) == (3, 0, 1, 3 * 16)
+
+
+def test_a_fit_is_counted_once_for_all_that_needs_it(study, needs, monkeypatch, capsys):
+    """Three constants are tried on 9 texts, two batches of 8; HeadScale reads one in each step."""
+    study.train("model=nope")
+    asked = (
+        "attention=[full]", "protocol=[segments,prefix]", "extension=[head_scale,fitted_scale]",
+        "extension.head_scale.steps=3", "extension.head_scale.fit_len=length",
+        "extension.fitted_scale.n_texts=9", "extension.fitted_scale.most=1",
+    )  # fmt: skip
+    study.eval("plan=true", *asked)
+    fits = {name: need for (protocol, name), need in needs.items() if protocol == "fit"}
+    by_head, by_grid = fits.values()
+    assert (by_head.n_cells, by_head.n_tokens) == (3, 3 * 8 * (8 + 16 + 32))
+    assert (by_grid.n_cells, by_grid.n_tokens) == (1, 3 * 16 * 32)
+    assert min(by_head.seconds, by_grid.seconds) > 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ fit"))
+    assert [cell.strip() for cell in row.split("│")[3:7]] == ["3", "0", "0", "0.00M"]
+    read, make_loss = [], fits_module.make_loss
+
+    def counted(fit, model):
+        loss = make_loss(fit, model)
+        return lambda number: read.append(fit.length * 8) or loss(number)
+
+    monkeypatch.setattr(fits_module, "make_loss", counted)
+    study.eval(*asked)
+    assert sum(read) == by_head.n_tokens + by_grid.n_tokens
+    (run,) = study.folder.glob("nope-*")
+    shutil.rmtree(run / "eval")
+    study.eval("plan=true", *asked)
+    known = [(need.n_cells, need.n_known, need.n_tokens) for key, need in needs.items()
+             if key[0] == "fit"]  # fmt: skip
+    assert known == [(3, 3, 0), (1, 1, 0)]
+
+
+def test_what_cannot_be_fitted_is_not_read(study, needs):
+    study.train("model=nope")
+    asked = ("attention=[full]", "extension=[head_scale]", "extension.head_scale.fit_len=90000")
+    study.eval("plan=true", *asked)
+    assert totals(needs) == (3, 0, 3, 0)
+
+
+def test_a_step_of_a_fit_keeps_activations_and_one_without_gradients_none(study, monkeypatch):
+    """Memory in windows of 8 and 32 tokens of attention that keeps n^2 numbers for n tokens."""
+    kept = {8: 8 * 100.0 + 64 * 5.0, 32: 32 * 100.0 + 32 * 32 * 5.0}
+    linear, quadratic = by_size(8, kept[8] / 8, 32, kept[32] / 32)
+    assert (linear, quadratic) == pytest.approx((100, 5))
+    assert grown((linear, quadratic), 64) == pytest.approx(6400 + 4096 * 5)
+    study.train("model=nope")
+    found, measure = [], fit_cost.measure_window
+    monkeypatch.setattr(
+        cost_task, "measure_window", lambda f: found.append(measure(f)) or found[-1]
+    )
+    study.eval("plan=true", "attention=[full]", "extension=[head_scale,fitted_scale]")
+    with_gradient, without = found
+    assert grown(with_gradient.kept, 32) > 32 * 4 * 16 and without.kept == (0, 0)
 
 
 def test_one_of_anything_is_said(study, tiny, texts, capsys):

@@ -17,6 +17,7 @@ from lexp.config.job_configs import JobConfigs
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.display.terminal import TableConsole
+from lexp.extension import HeadScale
 from lexp.model.layers import in_turns
 from lexp.pattern import Blockwise, Full, Trained, Window
 from lexp.report.expected import Perplexities, blocks_of, split_name
@@ -130,6 +131,32 @@ def test_reading_costs_what_each_layer_sees(model, method, keys):
     weight = study_weight.weigh(read_train(plain(compose("train", *overrides))), 1e9)
     expected = 0 if keys is None else 2 * weight.n_active + 4 * 128 * keys  # 4 heads of 32
     assert weight.forward(64, method) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_fit_costs_its_steps_once():
+    """HeadScale at four lengths: 200 steps of 8 windows, of NoPE and RoPE with two seeds each.
+
+    A backward pass through frozen weights costs as much again as the forward pass in products with
+    weights (2 FLOPs a parameter), and twice that in attention (4 a layer, channel and key).
+    """
+    _, _, jobs = checked("nope_length", "mini")
+    (plan,) = [
+        job.plan for job in jobs if isinstance(job.plan, EvalPlan)
+        and any(isinstance(method.extension, HeadScale) for method in job.plan.methods)
+    ]  # fmt: skip
+    runs = training_runs(jobs)
+    weights = {variant(run.raw): study_weight.weigh(run, 1e9) for run in runs}
+    need, counted = study_weight.StageCost("eval"), set()
+    study_weight._add_fits(need, plan, runs, weights, counted)
+    lengths = (128, 256, 512, 1024)
+    assert need.n_tokens == 4 * 200 * 8 * sum(lengths) == 12_288_000
+    active = weights[variant(runs[0].raw)].n_active
+    inner = 4 * 128  # 4 layers of 4 heads of 32
+    each = [200 * 8 * n * (4 * active + 12 * inner * (n + 1) / 2) for n in lengths]
+    assert need.flops == pytest.approx(4 * sum(each))
+    assert need.seconds == pytest.approx(need.flops / 1e9)
+    study_weight._add_fits(need, plan, runs, weights, counted)  # another stage with the same fits
+    assert need.n_tokens == 12_288_000
 
 
 def test_lengths_of_a_task_are_problems_where_its_cost_is_counted():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lexp.attention import make_attend
+from lexp.commands import fit_cost
 from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import check, eval_
 from lexp.evaluate import fit as fits
@@ -173,6 +174,10 @@ def test_a_fit_that_is_killed_goes_on_bit_equal(nope, monkeypatch):
     with pytest.raises(Killed):
         nope(*HEAD)
     assert not list((nope.run / "fits").glob("*.json"))
+    left, steps_left = [], fit_cost.steps_left
+    monkeypatch.setattr(fit_cost, "steps_left", lambda *a: left.append(steps_left(*a)) or left[-1])
+    nope(*HEAD, "plan=true")
+    assert set(left) == {3}
     nope(*HEAD)
     assert asked == [0, 1, 2, 3, 4, 5, 5, 6, 7]
     assert scales_in(nope.run) == whole

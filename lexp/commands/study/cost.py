@@ -2,6 +2,7 @@
 
     training     6 P + 6 layers inner (L + 1)            FLOPs a token
     forward      2 P + 4 layers inner c(T)               FLOPs a token
+    a fit        4 P + 12 layers inner c(T)              FLOPs a token, with gradients of scales
 
 P: parameters that multiply something (all but untied token embeddings); inner: heads x head_dim; a
 query of L sees (L + 1) / 2 keys on average, c(T) = (T + 1) / 2, or at most L under a pattern that
@@ -10,9 +11,11 @@ models see all L, and their head is counted for every token. Time is FLOPs by th
 training: `flops=`, else the study file's, else measured here in a few steps of each variant.
 """
 
+import itertools
 import math
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -38,6 +41,7 @@ from lexp.config.settings import Node, StudyConfig, TrainConfig
 from lexp.data.reading import Windows
 from lexp.display.table import Table, TableCell
 from lexp.display.terminal import TableConsole
+from lexp.extension import Fitted, Lengths
 from lexp.model.layers import in_turns
 from lexp.pattern import (
     Banded,
@@ -52,6 +56,7 @@ from lexp.runs.run import Run, run_folder, variant
 from lexp.scoring.memory import spelled
 from lexp.system import runtime
 from lexp.system.errors import ConfigError, NotDefined
+from lexp.training.objective import CausalLM
 from lexp.training.optim import make_optimizers
 from lexp.training.speed import training_flops
 
@@ -60,6 +65,10 @@ VOCABULARIES = {"bytes": 256, "gpt2": 50257}
 PILOT_SECONDS, HEAVIEST_CPU = 1.0, 2e12
 # Of a parameter in a checkpoint (weights and two moments in float32), and of a scored token.
 BYTES_PARAMETER, BYTES_TOKEN = 12, 18
+
+
+# A fit: its run's folder, the method's name, and the length.
+FitKey = tuple[Path, str, int]
 
 
 @dataclass(frozen=True)
@@ -82,15 +91,21 @@ class Weight:
         """Return the FLOPs of a token in training."""
         return training_flops(self.n_active, self.attention, self.train_len)
 
-    def forward(self, length: int, method: Pattern) -> float:
-        """Return the FLOPs of a token in a window under a method; 0 where it is not defined."""
+    def forward(self, length: int, method: Pattern, backward: bool = False) -> float:
+        """Return the FLOPs of a token in a window under a method; 0 where it is not defined.
+
+        backward: with a backward pass through frozen weights, which has the gradients of what a
+        layer reads alone; those of attention have two factors for each product.
+        """
         try:
             refuse_nothing_replaced(self.trained, method)
         except NotDefined:
             return 0.0
         turns = in_turns(replaced(self.trained, method).turns, self.n_layers)
         keys = [mean_keys(own, self.train_len, length) for own in turns if own.attends]
-        return 2 * self.n_active + 4 * self.attention * sum(keys) / max(1, len(keys))
+        of_weights, of_attention = (4, 12) if backward else (2, 4)
+        attention = self.attention * sum(keys) / max(1, len(keys))
+        return of_weights * self.n_active + of_attention * attention
 
 
 def mean_keys(pattern: Pattern, train_len: int, length: int) -> float:
@@ -126,7 +141,7 @@ def print_cost(
     for run in training_runs(jobs):
         if variant(run.raw) not in weights:
             weights[variant(run.raw)] = weigh(run, flops)
-    needs = []
+    needs, fits = [], set[FitKey]()
     for stage in study.stages:
         need = StageCost(f"{stage.number} {stage.command}")
         for job in (job for job in jobs if job.stage == stage):
@@ -134,7 +149,9 @@ def print_cost(
             if isinstance(job.plan, TrainConfig):
                 _add_training(need, job.plan, weights[variant(job.plan.raw)])
             elif isinstance(job.plan, RunPlan):
-                _add_reading(need, job.plan, selected_runs(job.plan, jobs), weights)
+                runs = selected_runs(job.plan, jobs)
+                _add_reading(need, job.plan, runs, weights)
+                _add_fits(need, job.plan, runs, weights, fits)
         needs.append(need)
     rich.table(_table(study, needs))
     models = ", ".join(
@@ -187,6 +204,37 @@ def _add_reading(
                 need.flops += flops
                 need.seconds += flops / weight.speed
                 need.n_bytes += n_times * n_scored * BYTES_TOKEN
+
+
+def _add_fits(
+    need: StageCost,
+    plan: RunPlan,
+    runs: list[TrainConfig],
+    weights: dict[str, Weight],
+    counted: set[FitKey],
+) -> None:
+    """Add the steps of the fits that a stage needs and no stage before it.
+
+    counted: those of the stages before, to which this one's are added.
+    """
+    for run, method in itertools.product(runs, plan.methods):
+        extension, weight = method.extension, weights[variant(run.raw)]
+        if not isinstance(extension, Fitted) or type(make_objective(run)) is not CausalLM:
+            continue
+        if make_task(run.dataset):
+            continue  # not defined
+        n_times = _n_checkpoints(plan.checkpoints, len(run.kept_steps))
+        n_windows = n_times * extension.n_steps * extension.windows_of_step
+        for length in plan.lengths:
+            fit_len = extension.length_of_fit(Lengths(run.train_len, length, method.longest))
+            key = run_folder(run.study_folder, run.raw), method.label, fit_len
+            per_token = weight.forward(fit_len, method.pattern, extension.takes_gradients)
+            if key in counted or not per_token:
+                continue
+            counted.add(key)
+            need.n_tokens += n_windows * fit_len
+            need.flops += n_windows * fit_len * per_token
+            need.seconds += n_windows * fit_len * per_token / weight.speed
 
 
 def _n_checkpoints(selection: str | tuple[int, ...], n_kept: int) -> int:
