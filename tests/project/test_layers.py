@@ -3,9 +3,10 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 from support import ROOT
 
@@ -53,24 +54,65 @@ def room(path: Path) -> str:
     return "lexp" if parts == ("__init__",) else parts[0]
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+# Ways in which reading a file can run code, or a shell be opened.
+FORBIDDEN_CALLS = {
+    "eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.load", "os.system",
+    "torch.hub.load", "hydra.utils.instantiate", "instantiate", "OmegaConf.load",
+}  # fmt: skip
+LAST_WORDS = {name.rpartition(".")[2] for name in FORBIDDEN_CALLS}
+FORBIDDEN_KEYWORDS = {"allow_pickle", "trust_remote_code", "shell"}
+FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "tarfile", "zipfile"}
+
+
+@dataclass
+class Facts:
+    """What the tests below ask of a file."""
+
+    n_lines: int
+    imported: set[str] = field(default_factory=set)
+    functions: list[tuple[int, int, str]] = field(default_factory=list)  # last line, too
+    forbidden: list[tuple[int, str]] = field(default_factory=list)  # calls
+    classes: list[str] = field(default_factory=list)  # public ones
+
+
+@cache
+def facts(path: Path) -> Facts:
+    """Read and parse a file, once for all tests."""
+    text = path.read_text()
+    tree, found = ast.parse(text), Facts(text.count("\n"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found.imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+            found.imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            found.functions.append((node.lineno, node.end_lineno, node.name))
+        elif isinstance(node, ast.Call):
+            called = node.func
+            last = getattr(called, "attr", getattr(called, "id", ""))
+            name = ast.unparse(called) if last in LAST_WORDS else last  # to unparse all is slow
+            keywords = {keyword.arg for keyword in node.keywords}
+            if name in FORBIDDEN_CALLS or keywords & FORBIDDEN_KEYWORDS:
+                found.forbidden.append((node.lineno, name))
+    classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    found.classes = [name for name in classes if not name.startswith("_")]
+    return found
+
+
+def imports_of(paths: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield every file with each of the names that it imports."""
+    for path in paths:
+        for name in facts(path).imported:
+            yield path, name
 
 
 def floor(name: str) -> int:
     return next(n for n, rooms in enumerate(FLOORS) if name in rooms)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_downwards_and_fences_hold(path):
-    own = room(path)
-    for name in imported(path):
+def test_imports_point_downwards_and_fences_hold():
+    for path, name in imports_of(FILES):
+        own = room(path)
         top, _, rest = name.partition(".")
         if top != "lexp":
             assert own in FENCES.get(top, {own}), f"{path} imports {name}"
@@ -91,40 +133,27 @@ def test_the_tree_is_a_table_of_contents():
     assert len([name for name in entries if "." not in name]) <= 24 and len(FLOORS) <= 14
     places: dict[str, list[str]] = {}
     for path in FILES:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+        for name in facts(path).classes:
+            places.setdefault(name, []).append(str(path.relative_to(ROOT)))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_can_be_read_in_one_sitting(path):
-    assert path.read_text().count("\n") <= 400
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 70, f"{path}:{node.lineno} {node.name}"
+def test_files_can_be_read_in_one_sitting():
+    for path in FILES:
+        assert facts(path).n_lines <= 400, path
+        for first, last, name in facts(path).functions:
+            assert last - first < 70, f"{path}:{first} {name}"
 
 
-# Ways in which reading a file can run code, or a shell be opened.
-FORBIDDEN_CALLS = {
-    "eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.load", "os.system",
-    "torch.hub.load", "hydra.utils.instantiate", "instantiate", "OmegaConf.load",
-}  # fmt: skip
-FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "tarfile", "zipfile"}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_pickle_no_shell_no_remote_code(path):
+def test_no_pickle_no_shell_no_remote_code():
     # Results read arrays out of an archive themselves, after a look at their sizes; nothing is
     # extracted to a folder.
     reads = {f"zipfile.{name}" for name in ("BadZipFile", "ZipFile", "ZipInfo")}
-    names = imported(path) - (reads if path == ROOT / "lexp/result_store/arrays.py" else set())
-    assert not {name.split(".")[0] for name in names} & FORBIDDEN_IMPORTS
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            assert ast.unparse(node.func) not in FORBIDDEN_CALLS, f"{path}:{node.lineno}"
-            for keyword in node.keywords:
-                assert keyword.arg not in ("allow_pickle", "trust_remote_code", "shell"), path
+    for path in FILES:
+        allowed = reads if path == ROOT / "lexp/result_store/arrays.py" else set()
+        packages = {name.split(".")[0] for name in facts(path).imported - allowed}
+        assert not packages & FORBIDDEN_IMPORTS, path
+        assert not facts(path).forbidden, path
 
 
 def test_the_command_line_is_light():
@@ -150,12 +179,11 @@ def test_composing_a_config_does_not_import_torch():
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_tests_share_through_support_alone(path):
+def test_tests_share_through_support_alone():
     """No test file imports another, nor a conftest; what tests share depends on no test."""
-    for name in imported(path):
-        parts = name.split(".")
-        assert not any(part.startswith("test_") or part == "conftest" for part in parts[:-1]), name
-        assert not parts[-1].startswith("test_"), name
-    if path.parent.name == "oracles":
-        assert not {name for name in imported(path) if name.split(".")[0] in ("lexp", "support")}
+    for path, name in imports_of(TESTS):
+        *modules, last = name.split(".")
+        of_tests = [part for part in modules if part.startswith("test_") or part == "conftest"]
+        assert not of_tests and not last.startswith("test_"), f"{path} imports {name}"
+        if path.parent.name == "oracles":
+            assert name.split(".")[0] not in ("lexp", "support"), f"{path} imports {name}"
