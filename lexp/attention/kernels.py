@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lexp.attention.cpu.arithmetic import scores_dtype
 from lexp.attention.cpu.backward import Forward, attend_in_blocks
-from lexp.attention.cpu.matmul import attend_by_matmul, scores_dtype
+from lexp.attention.cpu.matmul import attend_by_matmul
 from lexp.attention.heads import fused
 from lexp.attention.layouts import (
     BandMask,
@@ -27,8 +28,9 @@ from lexp.attention.layouts import (
 )
 from lexp.attention.toeplitz import reversed_matrix
 
-# Up to this many keys the backward pass of lexp.attention.cpu is faster than torch's in bfloat16.
-BACKWARD_KEYS = 512
+# Above so many keys, and up to so many, the backward pass of lexp.attention.cpu is faster than
+# torch's, which takes all pairs, masked or not, up to 512 keys.
+BACKWARD_KEYS_BFLOAT16, BACKWARD_KEYS = (0, 512), (384, 512)
 # Up to this many keys plain products are faster than the fused kernel, in bfloat16.
 MATMUL_KEYS, MATMUL_KEYS_PER_CHANNEL = 4096, 32
 # Rows of a block. Plain products: few where there are few keys, of which the mask then leaves out
@@ -74,8 +76,14 @@ class Case(NamedTuple):
         """Return True if the backward pass in blocks is the only lean one, or the faster one."""
         if not (self.on_cpu and self.records):
             return False
-        short = self.dtype == torch.bfloat16 and self.n_keys <= BACKWARD_KEYS
-        return self.bias_grad or (short and self.input_grad)
+        return self.bias_grad or (self.backward_is_faster and self.input_grad)
+
+    @property
+    def backward_is_faster(self) -> bool:
+        """Return True if the backward pass in blocks beats the fused kernel's."""
+        in_bfloat16 = self.dtype == torch.bfloat16
+        above, most = BACKWARD_KEYS_BFLOAT16 if in_bfloat16 else BACKWARD_KEYS
+        return above < self.n_keys <= most
 
 
 class Kernel(NamedTuple):
@@ -108,23 +116,28 @@ def choose_kernel(layout: Layout, case: Case) -> Kernel:
         BandMask             -                      the whole tile       with the tile's mask
 
     (1) The biases need a gradient: the fused kernel has none for them, and falls back to whole
-    [B, H, T, T] matrices. Or q, k, v need one in bfloat16 with at most 512 keys: of the fused
+    [B, H, T, T] matrices. Or q, k, v need one, in bfloat16 with at most 512 keys: of the fused
     kernel's time this takes 0.2 to 0.6 at 128 tokens, 0.5 to 0.7 at 512 and 0.85 to 1.05 at 1024
-    (heads of 8 to 128 channels; at 1024 tokens of 32 to 128). In float32 it takes the same time.
+    (heads of 8 to 128 channels; at 1024 tokens of 32 to 128). In float32 with 385 to 512 keys: at
+    512 tokens the backward pass takes 0.7 to 0.85 of it; with fewer keys, as long or longer.
     (2) No gradients are recorded, bfloat16, and at most 4096 keys and 32 keys a channel: of the
     fused kernel's time this takes 0.45 to 0.75 up to 512 keys, 0.4 to 1 up to 32 keys a channel
     (the most for one text on two threads), and about the same or more beyond.
     All measured on processors without AMX.
     """
-    matmul = matmul_whole if isinstance(layout, BandMask) else matmul_in_blocks
     if case.own_backward_pays and not isinstance(layout, BandMask):
-        # The output is all that is kept of the forward pass, so a pairwise bias needs no mask of
-        # the whole tile either.
-        fused = fused_in_blocks if isinstance(layout, PairwiseBias) else FUSED[type(layout)]
-        return Kernel(matmul if case.matmul_is_faster else fused, own_backward=True)
+        return Kernel(forward_of_own_backward(layout, case), own_backward=True)
     if case.matmul_is_faster and not case.records:
-        return Kernel(matmul)
+        return Kernel(matmul_whole if isinstance(layout, BandMask) else matmul_in_blocks)
     return Kernel(FUSED[type(layout)])
+
+
+def forward_of_own_backward(layout: Layout, case: Case) -> Forward:
+    """Return the forward pass before a backward pass in blocks."""
+    if case.matmul_is_faster:
+        return matmul_in_blocks
+    # The output is all that is kept, so a pairwise bias needs no mask of the whole tile.
+    return fused_in_blocks if isinstance(layout, PairwiseBias) else FUSED[type(layout)]
 
 
 def fused_causal(
@@ -208,8 +221,10 @@ def in_blocks(
     for block in blocks(slice(None), n_rows, k.shape[2] - n_rows, size, scores_dtype(q)):
         keys, block_values = k[:, :, : block.n_keys], v[:, :, : block.n_keys]
         added = layout.added(values, block)
-        outputs.append(attend(q[:, :, block.rows], keys, block_values, added, scale))
-    return torch.cat(outputs, dim=2)
+        out = attend(q[:, :, block.rows], keys, block_values, added, scale)
+        outputs.append(out.transpose(1, 2))
+    # A token's heads side by side, as the layer's last projection reads them.
+    return torch.cat(outputs, dim=1).transpose(1, 2)
 
 
 FUSED: dict[type[Layout], Forward] = {

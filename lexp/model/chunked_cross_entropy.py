@@ -59,8 +59,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             d_logits = powers.div_(sums.masked_fill(~is_scored, math.inf))
             d_logits.scatter_add_(-1, chosen, -is_scored.to(sums.dtype))
             d_logits = d_logits.to(hidden.dtype)
-            d_hidden[rows] = d_logits @ rounded
-            d_weight += d_logits.T @ hidden[rows]
+            torch.mm(d_logits, rounded, out=d_hidden[rows])
+            add_product(d_weight, d_logits.T, hidden[rows])
         ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
         return total
 
@@ -70,6 +70,14 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         """Return the gradients of hidden states and weights."""
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * grad, d_weight * grad, None, None
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to total; in one pass, unrounded, if they have its dtype."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 def parts(hidden: Tensor, weight: Tensor, max_logits: int | None) -> list[slice]:

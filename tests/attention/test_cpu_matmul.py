@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lexp.attention import Reference, Tiles
-from lexp.attention.cpu.matmul import attend_by_matmul, bfloat16_products
+from lexp.attention.cpu.arithmetic import bfloat16_products
+from lexp.attention.cpu.matmul import attend_by_matmul
 from lexp.attention.kernels import Case, choose_kernel, fused_in_blocks, matmul_in_blocks
 from lexp.attention.layouts import (
     BandMask,

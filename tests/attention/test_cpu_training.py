@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lexp.attention import Tiles
+from lexp.attention.cpu.arithmetic import FullPrecision
 from lexp.attention.cpu.backward import attend_in_blocks
 from lexp.attention.kernels import Case, choose_kernel
 from lexp.attention.layouts import (
@@ -142,12 +143,12 @@ def with_gradients(out, weight, inputs):
     return [out.double(), *torch.autograd.grad((out.double() * weight).sum(), wanted)]
 
 
-def own_backward(q, k, v, values, layout, scale, max_together=HEADS):
-    """A backward pass in blocks, one text at a time, after the forward pass that would be taken."""
+def own_backward(q, k, v, values, layout, scale, arithmetic=None):
+    """A backward pass in blocks after the forward pass that would be taken."""
     case = Case.of(q, k, v, values)._replace(bias_grad=True)
     kernel = choose_kernel(layout, case)
     assert kernel.own_backward
-    return attend_in_blocks(q, k, v, values, layout, scale, kernel.forward, max_together)
+    return attend_in_blocks(q, k, v, values, layout, scale, kernel.forward, arithmetic)
 
 
 def by_autograd(q, k, v, values, layout, scale):
@@ -163,12 +164,12 @@ WAYS = [(True, own_backward), (False, own_backward), (False, by_autograd)]
 SIZES = [(1, 1), (5, 5), (64, 64), (65, 65), (150, 150), (70, 200), (1, 90)]
 
 
-@pytest.mark.parametrize("together", [3, 32])
+@pytest.mark.parametrize("together", [1, 1 << 18])
 @pytest.mark.parametrize(("learned", "attend"), WAYS)
 @pytest.mark.parametrize(("rows", "n_keys"), SIZES)
 def test_biases_by_distance_are_the_formula(rows, n_keys, learned, attend, together):
     if attend is own_backward:
-        attend = partial(own_backward, max_together=together)
+        attend = partial(own_backward, arithmetic=FullPrecision(max_scores=together))
     q, k, v, values, weight = given(rows, n_keys, learned)
     row = F.pad(values, (0, rows - 1), value=-math.inf)
     expected = with_gradients(dense(q, k, v, values, 0.3), weight, (q, k, v, values))
@@ -237,7 +238,7 @@ def test_without_a_bias_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     found, theirs = (
         with_gradients(out, weight, (q, k, v))
         for out in (
-            own_backward(q, k, v, q.new_zeros(()), NoBias(), 0.3, 32),
+            own_backward(q, k, v, q.new_zeros(()), NoBias(), 0.3),
             F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
         )
     )
@@ -253,7 +254,7 @@ def test_blocked_in_bfloat16_is_as_exact_as_the_fused_kernel():
     inputs = (q, k, v, values)
     exact = [t.detach().double().requires_grad_() for t in inputs]
     expected = with_gradients(dense(*exact, 0.3), weight, exact)
-    found = with_gradients(own_backward(q, k, v, row, ToeplitzBias(), 0.3, 32), weight, inputs)
+    found = with_gradients(own_backward(q, k, v, row, ToeplitzBias(), 0.3), weight, inputs)
     added = reversed_matrix(row.detach(), n, n).flip(1)[None]
     fused = F.scaled_dot_product_attention(q, k, v, attn_mask=added, scale=0.3)
     theirs = with_gradients(fused, weight, (q, k, v))
@@ -273,7 +274,10 @@ def error(found, right):
         (512, 32, torch.bfloat16, True),
         (513, 32, torch.bfloat16, False),
         (8, 64, torch.bfloat16, True),
-        (8, 32, torch.float32, False),
+        (384, 32, torch.float32, False),
+        (385, 32, torch.float32, True),
+        (512, 32, torch.float32, True),
+        (513, 32, torch.float32, False),
     ],
 )
 def test_when_the_own_backward_pass_is_taken(n, head_dim, dtype, taken):

@@ -8,7 +8,6 @@ O the output of a block,
 When this is used, and why, is said by `choose_kernel` in lexp.attention.kernels.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lexp.attention.cpu.matmul import bfloat16_products, scores_dtype
+from lexp.attention.cpu.arithmetic import Arithmetic, arithmetic_of, scores_dtype
 from lexp.attention.layouts import BiasBlock, Layout, blocks
 
 # q, k, v, biases, their layout and the scale of scores to the output.
 Forward = Callable[[Tensor, Tensor, Tensor, Tensor, Layout, float], Tensor]
-
-# Rows of a block, and how many of batch x heads go together: their scores stay in the cache.
-ROWS, MAX_TOGETHER = 64, 32
 
 
 def attend_in_blocks(
@@ -34,14 +30,15 @@ def attend_in_blocks(
     layout: Layout,
     scale: float,
     forward: Forward,
-    max_together: int = MAX_TOGETHER,
+    arithmetic: Arithmetic | None = None,
 ) -> Tensor:
     """Return causal attention of q [B, H, R, D] to k, v [B, heads, K, D] with biases in a layout.
 
-    forward: computes the output. max_together: texts x heads that the backward pass takes at once.
-    First derivatives only.
+    forward: computes the output. arithmetic: of the backward pass; None: that of the precision of
+    q. First derivatives only.
     """
-    return Blocked.apply(q, k, v, values, layout, scale, forward, max_together)
+    arithmetic = arithmetic or arithmetic_of(q)
+    return Blocked.apply(q, k, v, values, layout, scale, forward, arithmetic)
 
 
 class Blocked(torch.autograd.Function):
@@ -57,13 +54,13 @@ class Blocked(torch.autograd.Function):
         layout: Layout,
         scale: float,
         forward: Forward,
-        max_together: int,
+        arithmetic: Arithmetic,
     ) -> Tensor:
         """Return the output [B, H, R, D]."""
         # Detached: torch chooses its kernel by what requires a gradient, even where none is taken.
         out = forward(q, k, v, values.detach(), layout, scale)
         ctx.save_for_backward(q, k, v, values, out)
-        ctx.layout, ctx.scale, ctx.max_together = layout, scale, max_together
+        ctx.layout, ctx.scale, ctx.arithmetic = layout, scale, arithmetic
         return out
 
     @staticmethod
@@ -71,35 +68,43 @@ class Blocked(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v and of the biases."""
         q, k, v, values, out = ctx.saved_tensors
-        wide = scores_dtype(q)
         n_heads, n_shared, n_rows, n_keys = q.shape[1], k.shape[1], q.shape[2], k.shape[2]
-        # Of queries [texts x key heads, the query heads that share one, R, D].
-        by_query = [t.unflatten(1, (n_shared, -1)).flatten(0, 1).to(wide) for t in (q, grad, out)]
-        by_key = [t.flatten(0, 1).to(wide) for t in (k, v)]
-        d_q, d_k, d_v = (torch.zeros_like(t) for t in (by_query[0], *by_key))
+        d_q, d_k, d_v = (by_token(t) for t in (q, k, v))
         d_values = torch.zeros_like(values) if ctx.needs_input_grad[3] else None
-        left = n_keys - n_rows
+        arithmetic, wide = ctx.arithmetic, scores_dtype(q)
         # Whole texts together: a bias by head is added to all, and its gradient summed over them.
-        n_texts = math.ceil(ctx.max_together / n_heads)
-        with bfloat16_products(q.dtype == torch.bfloat16):
+        n_texts = arithmetic.n_texts(n_heads, n_keys)
+        with torch.autocast("cpu", enabled=False), arithmetic.precision():
             for first in range(0, q.shape[0], n_texts):
-                part = slice(first * n_shared, (first + n_texts) * n_shared)
-                tensors = [t[part] for t in (*by_query, *by_key)]
-                gradients = [d[part] for d in (d_q, d_k, d_v)]
-                for block in blocks(slice(first, first + n_texts), n_rows, left, ROWS, wide):
+                texts = slice(first, first + n_texts)
+                # Of queries [texts x key heads, the query heads that share one, R, D].
+                tensors = [
+                    t[texts].unflatten(1, (n_shared, -1)).flatten(0, 1).to(wide)
+                    for t in (q, grad, out)
+                ] + [t[texts].flatten(0, 1).to(wide) for t in (k, v)]
+                gradients = [torch.zeros_like(tensors[n]) for n in (0, 3, 4)]
+                for block in blocks(texts, n_rows, n_keys - n_rows, arithmetic.n_rows, wide):
                     added = ctx.layout.added(values, block)
-                    d_scores = block_backward(tensors, gradients, added, ctx.scale, block)
+                    d_scores = block_backward(
+                        tensors, gradients, added, ctx.scale, block, arithmetic
+                    )
                     if d_values is not None:
                         by_head = d_scores.view(-1, n_heads, *d_scores.shape[-2:])
                         ctx.layout.collect(d_values, by_head, block)
-        d_q *= ctx.scale
-        d_k *= ctx.scale
-        shaped = [d.view_as(t).to(t.dtype) for d, t in zip((d_q, d_k, d_v), (q, k, v), strict=True)]
-        return (*shaped, d_values, None, None, None, None)
+                gradients[0] *= ctx.scale
+                gradients[1] *= ctx.scale
+                for whole, part in zip((d_q, d_k, d_v), gradients, strict=True):
+                    whole[texts] = part.view_as(whole[texts])
+        return d_q, d_k, d_v, d_values, None, None, None, None
 
 
 def block_backward(
-    tensors: list[Tensor], gradients: list[Tensor], added: Tensor, scale: float, block: BiasBlock
+    tensors: list[Tensor],
+    gradients: list[Tensor],
+    added: Tensor,
+    scale: float,
+    block: BiasBlock,
+    arithmetic: Arithmetic,
 ) -> Tensor:
     """Return the gradient of a block's scores [N, S, rows, n_keys].
 
@@ -111,14 +116,17 @@ def block_backward(
     (d_q, d_k, d_v), seen = gradients, slice(0, block.n_keys)
     q, grad, out = (t[:, :, block.rows].flatten(1, 2) for t in tensors[:3])
     k, v = (t[:, seen] for t in tensors[3:])
-    by_head = (-1, added.shape[-3], block.stop - block.start, block.n_keys)
-    # Scaled afterwards: scaled queries would be rounded, unlike those of the forward pass.
-    weights = torch.bmm(q, k.mT).mul_(scale)
-    weights.view(by_head).add_(added)
-    weights = torch.softmax(weights, -1)
+    weights = torch.softmax(arithmetic.scores(q, k, added, scale), -1)
     dots = (grad * out).sum(-1, keepdim=True)
     d_v[:, seen].baddbmm_(weights.mT, grad)
-    d_scores = torch.bmm(grad, v.mT).sub_(dots).mul_(weights)
+    d_scores = arithmetic.centred(grad, v, dots).mul_(weights)
     d_q[:, :, block.rows] = torch.bmm(d_scores, k).unflatten(1, (d_q.shape[1], -1))
     d_k[:, seen].baddbmm_(d_scores.mT, q)
     return d_scores.unflatten(1, (d_q.shape[1], -1))
+
+
+def by_token(x: Tensor) -> Tensor:
+    """Return an empty tensor of the shape of x [B, H, T, D], a token's heads side by side."""
+    return torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(
+        1, 2
+    )

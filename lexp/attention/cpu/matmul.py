@@ -3,13 +3,12 @@
 A fused kernel avoids scores that do not fit the cache; the scores of a few rows and heads fit it.
 """
 
-import contextlib
-from collections.abc import Iterator
 from itertools import product
 
 import torch
 from torch import Tensor
 
+from lexp.attention.cpu.arithmetic import bfloat16_products, scores_dtype
 from lexp.attention.heads import scores_of, weighted
 
 # Scores computed together: 2 MiB of float32, which stay in the cache.
@@ -43,24 +42,3 @@ def attend_by_matmul(
             weights = scores.mul_(scale).add_(added[part]).softmax(-1)
             out[part] = weighted(weights, v[shared].to(wide))
     return out
-
-
-def scores_dtype(q: Tensor) -> torch.dtype:
-    """Return the precision in which the scores of queries are computed."""
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
-
-
-@contextlib.contextmanager
-def bfloat16_products(enabled: bool) -> Iterator[None]:
-    """Compute float32 products of the block in the bfloat16 units, with float32 sums.
-
-    This loses nothing for numbers that came from bfloat16.
-    """
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    if enabled:
-        matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
