@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv in the repository and installs lexp into it, unless that is done already.
+# Makes .venv in the repository and installs lexp into it, unless that is done already; with uv
+# where it is there, else with pip.
 # Sourced by the other scripts: afterwards `lexp` and `python` are those of .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,18 +19,27 @@ fi
 # Installed again only when what is to be installed has changed.
 stamp=".venv/.installed"
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
-    echo "installing into .venv (once; a few minutes where torch has to be downloaded)" >&2
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
-    # Linux's default build of torch brings several GB of CUDA libraries. Without an NVIDIA GPU the
-    # 200 MB CPU build is enough; where its index cannot be reached, what pip finds is used.
-    cpu_index=https://download.pytorch.org/whl/cpu
-    if [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null \
-        && .venv/bin/python -c "import urllib.request as r; r.urlopen('$cpu_index/torch/', timeout=10)" 2>/dev/null; then
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" --index-url "$cpu_index"
+    if command -v uv >/dev/null; then
+        # --seed: pip too, for whoever adds a package by hand.
+        make=(uv venv --quiet --seed --python "$python") install=(uv pip install --quiet --python .venv/bin/python)
     else
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0"
+        make=("$python" -m venv) install=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
     fi
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+    [ -x .venv/bin/python ] || "${make[@]}" .venv
+    # Linux's default build of torch brings several GB of CUDA libraries. Without an NVIDIA GPU the
+    # CPU build is enough; where its index cannot be reached, what the default index has is used.
+    cpu_index=https://download.pytorch.org/whl/cpu index=() size="200 MB (CPU build)"
+    if [ "$(uname)" = Linux ]; then
+        if ! command -v nvidia-smi >/dev/null \
+            && .venv/bin/python -c "import urllib.request as r; r.urlopen('$cpu_index/torch/', timeout=10)" 2>/dev/null; then
+            index=(--index-url "$cpu_index")
+        else
+            size="3 GB (CUDA libraries included)"
+        fi
+    fi
+    echo "installing into .venv, once, by ${install[0]##*/}: torch, about $size, and about 250 MB of other packages (1 to 4 minutes at 50 Mbit/s or more)" >&2
+    "${install[@]}" "torch==2.13.0" ${index[@]+"${index[@]}"}
+    "${install[@]}" -e '.[dev]'
     touch "$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"
