@@ -177,6 +177,7 @@ OTHER_TYPES = {
     "scales/mini ": [], "scales/mini/train": 5, "scales/mini/eval": {"a": 1},
     "scales/mini/probe": "x", "scales/mini/analyze": [1], "scales/mini/flops": "x",
     "scales/mini/flops ": -1, "scales/mini/flops  ": float("nan"), "scales/mini/flops   ": True,
+    "scales/mini/results": 5, "scales/mini/results ": "x.txt",
     "scales/mini/expected": "x", "scales/mini/deviations": [[]],
 }  # fmt: skip
 

@@ -19,16 +19,29 @@ from lexp.commands.report_sections import STUDY_FILE
 from lexp.commands.run_plan import EvalPlan
 from lexp.commands.study.cost import print_cost
 from lexp.commands.study.file import Stage, Study, read_study_file
-from lexp.commands.study.jobs import CommandPlan, StudyJob, compose_study, training_runs
+from lexp.commands.study.jobs import (
+    CommandPlan,
+    StudyJob,
+    compose_study,
+    evaluations_of,
+    run_label,
+    training_runs,
+)
+from lexp.commands.study.results_file import (
+    ResultsFile,
+    add_run,
+    read_results_file,
+    refuse_without_rows,
+)
 from lexp.commands.texts import TrainingTexts
 from lexp.commands.train import train_run
 from lexp.config.settings import ReportConfig, StudyConfig, TrainConfig
 from lexp.display.terminal import table_console
 from lexp.record.console import duration
 from lexp.runs.locks import one_at_a_time
-from lexp.runs.run import Run, run_folder
+from lexp.runs.run import Run, run_folder, run_name
 from lexp.system.children import child_environment, lexp_command
-from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, LexpError
+from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
 from lexp.system.files import clean, make_folder, write_json
 from lexp.system.output import say
 
@@ -39,7 +52,10 @@ HERE = ("here", "basic")
 def check(config: DictConfig) -> tuple[StudyConfig, Study, list[StudyJob]]:
     """Return settings, study and all its jobs; ConfigError before any work if one is bad."""
     settings, study = read_study_file(config)
-    return settings, study, compose_study(study)
+    jobs = compose_study(study)
+    if study.results:
+        refuse_without_rows(study.results, training_runs(jobs), settings)
+    return settings, study, jobs
 
 
 def study(config: DictConfig) -> None:
@@ -55,7 +71,17 @@ def study(config: DictConfig) -> None:
     launcher = _launcher_words()
     started = time.perf_counter()
     problems: list[LexpError] = []
-    for stage in chosen.stages:
+    stages = chosen.stages
+    if chosen.results:
+        if launcher:
+            raise ConfigError(
+                f"{launcher[0]}: {chosen.results} grows run by run, without a launcher; remove it, "
+                f"or add study.scales.{chosen.scale}.results=null"
+            )
+        problems += _add_missing(Path(chosen.results), chosen, jobs)
+        later = [stage for stage in stages if stage.command not in ("train", "eval")]
+        stages = tuple(later if any(folder.glob("*/done.json")) else ())
+    for stage in stages:
         stage_jobs = [job for job in jobs if job.stage == stage]
         _say(chosen, stage)
         if stage.command == "train" and launcher:
@@ -64,6 +90,42 @@ def study(config: DictConfig) -> None:
             problems += _run(stage_jobs)
     spent = duration(time.perf_counter() - started)
     _say_end(folder, spent, problems)
+
+
+def _add_missing(path: Path, chosen: Study, jobs: list[StudyJob]) -> list[LexpError]:
+    """Train and evaluate each run of which a results file has no rows; add those of each at once.
+
+    Return what failed.
+    """
+    file, texts, problems = read_results_file(path), TrainingTexts(), []
+    runs = [(job, job.plan) for job in jobs if isinstance(job.plan, TrainConfig)]
+    missing = [(job, run) for job, run in runs if not file.has(run, texts)]
+    _say_missing(file, [run for _, run in runs], [run for _, run in missing])
+    is_own = not file.is_of_other_texts(runs[0][1], texts)
+    if not is_own:
+        say(f"{path}: its rows are of other texts than these: none is used, none is added")
+    for number, (job, run) in enumerate(missing, 1):
+        say(f"run {number} of {len(missing)}: {run_label(run)}")
+        try:
+            train_run(run, texts)
+            for plan in evaluations_of(run, jobs):
+                evaluate_runs(plan)
+            if is_own:
+                command = f"lexp study study={chosen.name} scale={chosen.scale}"
+                add_run(path, run.study_folder, run_name(run.raw), command)
+        except LexpError as error:
+            problems.append(_shown(error, job.stage))
+    return problems
+
+
+def _say_missing(file: ResultsFile, runs: list[TrainConfig], missing: list[TrainConfig]) -> None:
+    """Print which runs have rows in a results file, and which have not."""
+    there = [run_label(run) for run in runs if run not in missing]
+    if not file.rows:
+        say(f"{file.path.absolute()}: not there yet, every run is trained")
+    else:
+        say(f"{file.path}: has {len(there)} of {len(runs)} runs: {', '.join(there) or 'none'}")
+    say(f"missing: {', '.join(map(run_label, missing)) or 'none'}")
 
 
 def record(chosen: Study) -> dict[str, Any]:

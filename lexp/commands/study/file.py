@@ -4,6 +4,7 @@
     expected                      printed numbers, see lexp.report.expected
     deviations                    where this is not what the paper did
     scales.SCALE.time, flops      how long it takes; FLOPs a second that `time` of a plan assumes
+    scales.SCALE.results          a CSV file whose runs are not trained again, see results_file.py
     scales.SCALE.train ...        stages: lists of values for `lexp train`, eval, ..., report
 
 In a train stage a list is a sweep (every combination is a run), and `model: glob(*)` lists all
@@ -28,7 +29,7 @@ COMMANDS = ("train", "eval", "probe", "analyze", "report")
 # What decides where everything is written: set once for a study, never by a stage.
 OF_THE_STUDY = ("name", "outputs", "hydra", "_global_")
 KEYS = ("name", "claim", "source", "expected", "deviations", "scales")
-SCALE_KEYS = ("time", "flops", "deviations", "expected", *COMMANDS)
+SCALE_KEYS = ("time", "flops", "deviations", "expected", "results", *COMMANDS)
 
 LISTS = ("deviations", "expected", *COMMANDS)
 
@@ -65,7 +66,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Study:
-    """A study at one scale. time: in words. flops: FLOPs a second of the device it is meant for."""
+    """A study at one scale.
+
+    time: in words. flops: FLOPs a second of the device it is meant for. results: its results file,
+    or None.
+    """
 
     name: str
     scale: str
@@ -73,6 +78,7 @@ class Study:
     source: str
     time: str
     flops: float | None
+    results: str | None
     expected: tuple[Any, ...]
     deviations: tuple[str, ...]
     stages: tuple[Stage, ...]
@@ -123,7 +129,7 @@ def parse_study(settings: StudyConfig) -> Study:
             stages.append(Stage(len(stages) + 1, command, stage_values))
     return Study(
         node["name"], scale, str(node["claim"]).strip(), str(node["source"]).strip(),
-        str(at_scale.get("time", "")), at_scale.get("flops"),
+        str(at_scale.get("time", "")), at_scale.get("flops"), at_scale.get("results"),
         tuple(at_scale.get("expected", node.get("expected")) or ()),
         (*(node.get("deviations") or ()), *(at_scale.get("deviations") or ())), tuple(stages),
     )  # fmt: skip
@@ -195,6 +201,11 @@ def _refuse_other_types(node: Values, where: str) -> None:
     flops = node.get("flops")
     if flops is not None and not (type(flops) in (int, float) and 0 < flops < math.inf):
         raise ConfigError(f"{where}: flops: {flops!r}: expected a number above 0, such as 1.0e12")
+    results = node.get("results")
+    if results is not None and not (isinstance(results, str) and results.endswith(".csv")):
+        raise ConfigError(
+            f"{where}: results: {results!r}: expected a .csv file, or null: no results file"
+        )
 
 
 def spelled(value: Any) -> str:

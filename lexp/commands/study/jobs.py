@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,21 @@ def selected_runs(plan: RunPlan, jobs: list[StudyJob]) -> list[TrainConfig]:
     """Return those runs that a study trains which a command of it is about."""
     names = _model_names(plan)
     return [run for run in training_runs(jobs) if names is None or run.model.name in names]
+
+
+def evaluations_of(run: TrainConfig, jobs: list[StudyJob]) -> list[EvalPlan]:
+    """Return the evaluations of a study that are about a run, each of that run's model alone."""
+    plans = [job.plan for job in jobs if isinstance(job.plan, EvalPlan)]
+    return [
+        replace(plan, config=replace(plan.config, model=run.model.name))
+        for plan in plans
+        if run in selected_runs(plan, jobs)
+    ]
+
+
+def run_label(run: TrainConfig) -> str:
+    """Return the words for a run in messages: its model and its seed."""
+    return f"{run.model.name} seed {run.seed}"
 
 
 def _model_names(plan: CommandPlan | RunPlan) -> tuple[str, ...] | None:
