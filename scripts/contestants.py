@@ -138,6 +138,8 @@ def schemes(shape: Shape) -> dict[str, Callable[[], position.Position]]:
         "fire": partial(position.FIRE, heads, 256),
         "fox": partial(position.FoX, shape.d_model, heads),
         "cope": partial(position.CoPE, size),
+        "wall": partial(position.Wall, shape.d_model, size, heads),
+        "selective_rope": partial(position.SelectiveRoPE, shape.d_model, size, heads),
     }
 
 

@@ -86,7 +86,7 @@ class BidirectionalAttention(AttentionFunction):
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, sampled = inputs
         bias, root = position.bias(x), math.sqrt(q.shape[-1]) / self.pattern.score_scale
-        q, k = prepare(q, k, position, self.n_keys.float())
+        q, k = prepare(q, k, position, self.n_keys.float(), x)
         factors = self._factors(position, sampled)
         if factors is not None:
             q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])

@@ -62,10 +62,20 @@ class CachedAttention(AttentionFunction):
         wide = torch.float64 if inputs.q.dtype == torch.float64 else torch.float32
         q, k, x = (t.to(wide) for t in (inputs.q, self.k, self.x))
         n_keys = self.pattern.n_keys(torch.arange(first, self.n_read, device=q.device))
-        ready = prepare(q, k, position, n_keys.to(wide))
+
+        def of_inputs(numbers: Tensor) -> tuple[Tensor, Tensor]:
+            """Return the numbers [B, H, T, ...] of the queries, and of the keys."""
+            of_keys = [
+                numbers[:, :, r.start - self.first_input :][:, :, : len(r)] for r in self.kept
+            ]
+            return numbers[:, :, -q.shape[2] :], torch.cat(of_keys, dim=2)
+
+        ready = prepare(q, k, position, n_keys.to(wide), x, of_inputs)
+        decays = position.log_decays(x)
+        of_q, of_k = (None, None) if decays is None else of_inputs(decays)
         return LayerTensors(
-            *ready, q, k, position, position.bias(x), position.attention_weights(x), n_keys,
-            inputs.sampled, self.seq_len, self.pattern.score_scale, first, self.kept,
+            *ready, q, k, position, of_q, of_k, position.bias(x), position.attention_weights(x),
+            n_keys, inputs.sampled, self.seq_len, self.pattern.score_scale, first, self.kept,
             self.first_input,
         )  # fmt: skip
 
@@ -83,7 +93,7 @@ class CachedAttention(AttentionFunction):
 
 def reads_inputs(position: Position) -> bool:
     """Return whether the scores of a scheme read the inputs of its layer."""
-    return position.reads_inputs and (position.has_bias or position.has_attention_weights)
+    return position.reads_inputs and position.has_input_hooks
 
 
 def taken(x: Tensor, places: list[slice]) -> Tensor:

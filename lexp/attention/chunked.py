@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lexp.attention.call import AttentionFunction, AttentionInput
+from lexp.attention.decays import decayed_scores
 from lexp.attention.heads import for_each_query, scores_of, weighted
 from lexp.attention.prepare import prepare, rotate, rotate_keys
 from lexp.pattern import Branch, Pattern
@@ -74,10 +75,11 @@ class Chunked(AttentionFunction):
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         with torch.autocast(q.device.type, enabled=False):
             q, k, x = (t.to(wide) for t in (q, k, x))
-            ready = prepare(q, k, position, self.n_keys.to(wide))
-            bias, attention_weights = position.bias(x), position.attention_weights(x)
+            ready = prepare(q, k, position, self.n_keys.to(wide), x)
+            decays = position.log_decays(x)
             layer = LayerTensors(
-                *ready, q, k, position, bias, attention_weights, self.n_keys, sampled, self.seq_len,
+                *ready, q, k, position, decays, decays, position.bias(x),
+                position.attention_weights(x), self.n_keys, sampled, self.seq_len,
                 self.pattern.score_scale,
             )  # fmt: skip
         yield from chunks_of(layer, self.pattern, self.sizes)
@@ -86,6 +88,7 @@ class Chunked(AttentionFunction):
 class LayerTensors(NamedTuple):
     """The tensors that one layer's chunks are cut from: q and k prepared, and as they came in.
 
+    q_decays, k_decays: the scheme's log decays of the queries and of the keys at hand, if any.
     n_keys: of each query. first: index of the first query. kept: indices of the keys, ascending;
     None: all from 0 on. first_input: index of the first input that bias and attention_weights were
     made from.
@@ -96,6 +99,8 @@ class LayerTensors(NamedTuple):
     q_raw: Tensor
     k_raw: Tensor
     position: Position
+    q_decays: Tensor | None
+    k_decays: Tensor | None
     bias: Bias | None
     attention_weights: AttentionWeights | None
     n_keys: Tensor
@@ -243,7 +248,12 @@ def score_span(
     factors = layer.position.rotary_factors(q_pos, k_pos, layer.seq_len)
     if factors is not None:
         q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
-    scores = scores_of(q, k) / layer.root
+    if layer.q_decays is not None and layer.k_decays is not None:
+        k = for_each_query(k, q.shape[1])
+        decays = layer.q_decays[:, :, rows], layer.k_decays[:, :, layer.place(keys)]
+        scores = decayed_scores(q, k, *decays, queries.start, keys.start) / layer.root
+    else:
+        scores = scores_of(q, k) / layer.root
     shape = (len(i), len(j))
     dtype = scores.dtype
     return (

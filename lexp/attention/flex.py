@@ -63,6 +63,8 @@ def refuse_beyond_flex(pattern: Pattern, seq_len: int, position: Position) -> No
         problem = f"{name} needs whole rows of scores"
     elif position.samples_positions:
         problem = f"{name} samples positions"
+    elif position.has_log_decays:
+        problem = f"{name} decays each channel by what the tokens say"
     elif position.has_bias and not (position.by_distance or position.by_token):
         problem = f"the bias of {name} reads more than the distance"
     elif position.max_span is not None and seq_len > position.max_span:
@@ -100,7 +102,7 @@ class Flex(AttentionFunction):
                 "use kernel=tiles"
             )
         bias, scale = position.bias(x), self.score_scale / math.sqrt(q.shape[-1])
-        q, k = prepare(q, k, position, self.n_keys.float())
+        q, k = prepare(q, k, position, self.n_keys.float(), x)
         if (factors := self.table.factors(position)) is not None:
             q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
         v = for_each_query(v, k.shape[1])

@@ -1,5 +1,6 @@
 """Transforms of queries and keys before their product: content map, query scale, rotation."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,15 +11,39 @@ from lexp.position import Position
 from lexp.position.base import Factors
 
 
-def prepare(q: Tensor, k: Tensor, position: Position, n_keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply the scheme's content map and query scale; q, k as in AttentionInput, n_keys [T].
+def prepare(
+    q: Tensor,
+    k: Tensor,
+    position: Position,
+    n_keys: Tensor,
+    x: Tensor,
+    of_inputs: Callable[[Tensor], Factors] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Apply the scheme's content map, query scale and angles; q, k, x as in AttentionInput.
 
-    A content map may differ by head: it gets a key for each query head.
+    n_keys [T]. of_inputs: from numbers of the inputs [B, H, T, .] to those of queries and of keys;
+    None: both are of all inputs. A content map may differ by head: it gets a key for each query
+    head, and so do angles.
     """
     if position.transforms_qk:
         q, k = position.transform_qk(q, for_each_query(k, q.shape[1]))
     scale = position.scale(n_keys)
-    return (q if scale is None else (q * scale[..., None].to(q.device)).to(q.dtype)), k
+    q = q if scale is None else (q * scale[..., None].to(q.device)).to(q.dtype)
+    angles = position.angles(x)
+    if angles is not None:
+        factors = unit_factors(angles, torch.float64 if q.dtype == torch.float64 else torch.float32)
+        of_q, of_k = (factors, factors) if of_inputs is None else of_inputs(factors)
+        q, k = rotate(q, of_q), rotate(for_each_query(k, q.shape[1]), of_k)
+    return q, k
+
+
+def unit_factors(angles: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return cosines and sines of angles [..., D/2], float64, as parts [..., D/2, 2] in a dtype.
+
+    Whole turns are taken off before the precision is: far from the origin nothing is lost.
+    """
+    turned = angles.remainder(2 * math.pi).to(dtype)
+    return torch.stack([turned.cos(), turned.sin()], dim=-1)
 
 
 def rotate(x: Tensor, factors: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lexp.attention.call import AttentionFunction, AttentionInput
+from lexp.attention.decays import pairwise
 from lexp.attention.heads import for_each_query
 from lexp.attention.prepare import prepare, rotate
 from lexp.pattern import Pattern
@@ -34,7 +35,8 @@ class Reference(AttentionFunction):
         index, n_keys = self.index, self.pattern.n_keys(self.index)
         root = math.sqrt(q.shape[-1]) / self.pattern.score_scale
         q_raw, k_raw = q, k
-        q, k = prepare(q, k, position, n_keys.to(q.dtype))
+        q, k = prepare(q, k, position, n_keys.to(q.dtype), x)
+        log_decays = position.log_decays(x)
         batch = torch.arange(q.shape[0], device=q.device)[:, None, None, None]
         heads = torch.arange(q.shape[1], device=q.device)[:, None, None]
         scores = q.new_zeros(*q.shape[:-1], len(index))
@@ -49,7 +51,11 @@ class Reference(AttentionFunction):
             factors_of = position.rotary_factors_ahead if branch.ahead else position.rotary_factors
             factors = factors_of(q_pos, k_pos, len(index))
             q_i, k_j = (q, k) if factors is None else (rotate(q, factors[0]), rotate(k, factors[1]))
-            scores = torch.where(of_branch, q_i @ k_j.transpose(-1, -2) / root, scores)
+            if log_decays is not None:
+                products = pairwise(q_i, k_j, log_decays, log_decays, 0, 0)
+            else:
+                products = q_i @ k_j.transpose(-1, -2)
+            scores = torch.where(of_branch, products / root, scores)
         pair = Pair(
             batch, heads, index[:, None], index, q_grid.to(q.dtype), k_grid.to(q.dtype),
             n_keys[:, None],

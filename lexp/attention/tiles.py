@@ -11,6 +11,8 @@ Positions are counted from each tile's first query. For a shift-invariant scheme
 nothing but the rounding, and it is what keeps xPos exact at any distance from the origin. For the
 other schemes positions are counted from the text's first token; their queries and keys are rotated
 before they are cut into tiles.
+Where the tokens decide how channels decay, so are they, while they fall by little enough over a
+tile (lexp.attention.decays); the chunks of lexp.attention.chunked take texts in which they do not.
 Which kernel then computes a tile is said by `choose_kernel` in lexp.attention.kernels; with sink
 logits it is that of lexp.attention.cpu.sinks.
 """
@@ -25,7 +27,9 @@ from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from lexp.attention.call import AttentionFunction, AttentionInput
+from lexp.attention.chunked import Chunked
 from lexp.attention.cpu.sinks import attend_with_sinks
+from lexp.attention.decays import scaled, within_span
 from lexp.attention.heads import for_each_query
 from lexp.attention.kernels import Case, ChooseKernel, choose_kernel
 from lexp.attention.layouts import (
@@ -50,7 +54,7 @@ class TileSizes:
 
     whole_tokens: up to this many tokens full attention with a bias is one tile. Beyond, tiles have
     chunk_rows rows, so that fewer keys after the last query are read. Without a bias the kernel
-    skips those by itself.
+    skips those by itself. The same goes for decays by content, which fall less over a short tile.
     max_mask: a tile has fewer rows where its dense mask would hold more numbers (of one head).
     min_rows: of a tile of a bounded pattern (smaller ones waste the matrix units).
     window_rows: most rows of a tile of a sliding window. The kernel scores lookback + rows keys for
@@ -111,7 +115,9 @@ def cut(
             raise NotDefined(f"{name} overflows beyond {most} positions, this text has {seq_len}")
         most = math.inf
     if lookback is None:
-        whole = sizes.whole_tokens if position.has_bias else math.inf
+        whole = math.inf
+        if position.has_bias or position.has_log_decays:
+            whole = sizes.whole_tokens
         dense = position.has_bias and not position.by_distance
         chunk = min(
             sizes.chunk_rows, most, max(1, sizes.max_mask // seq_len) if dense else math.inf
@@ -213,6 +219,7 @@ class Tiles(AttentionFunction):
         if not takes_tiles(pattern, position, device):
             raise ValueError(f"{position.title}: tiles are for softmax over 0 .. T-1")
         self.tiling = make_tiling(pattern, seq_len, position, device, sizes)
+        self.beyond_span = Chunked(pattern, seq_len, position, device)
         self.layout = choose_layout(pattern, position, len(self.tiling.groups))
         self.sizes, self.choose, self.score_scale = sizes, choose, pattern.score_scale
         self.n_keys = pattern.n_keys(torch.arange(seq_len, device=device))
@@ -220,8 +227,11 @@ class Tiles(AttentionFunction):
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
         q, k, v, position, x, _ = inputs
+        decays = position.log_decays(x)
+        if decays is not None and not all(within_span(decays, *g[:3]) for g in self.tiling.groups):
+            return self.beyond_span.attend(inputs)
         bias, scale = position.bias(x), self.score_scale / math.sqrt(q.shape[-1])
-        q, k = prepare(q, k, position, self.n_keys.float())
+        q, k = prepare(q, k, position, self.n_keys.float(), x)
         factors = self.tiling.rotary.factors(position)
         if factors is not None and self.tiling.from_zero:
             q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
@@ -229,7 +239,7 @@ class Tiles(AttentionFunction):
         row = self._row(bias, q) if isinstance(self.layout, ToeplitzBias) else None
         sinks = position.sink_logits()
         outputs = [
-            self._group(group, q, k, v, bias, row, factors, scale, sinks)
+            self._group(group, q, k, v, decays, bias, row, factors, scale, sinks)
             for group in self.tiling.groups
         ]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
@@ -246,6 +256,7 @@ class Tiles(AttentionFunction):
         q: Tensor,
         k: Tensor,
         v: Tensor,
+        decays: Tensor | None,
         bias: Bias | None,
         row: Tensor | None,
         factors: Factors | None,
@@ -262,6 +273,9 @@ class Tiles(AttentionFunction):
             # Factors are [.., T, D/2, 2].
             k = rotate_keys(k, factors[1][..., key, :, :], q.shape[1])
             q = rotate(q, factors[0][..., query, :, :])
+        if decays is not None:
+            k = for_each_query(k, q.shape[1])
+            q, k = scaled(q, k, fold(decays, group, group.left))
         q, k, v = q.to(v.dtype), k.to(v.dtype), for_each_query(v, k.shape[1])
         if row is not None:
             values = row[:, len(tiling.k_pos) - group.left - group.rows :]

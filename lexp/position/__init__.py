@@ -20,6 +20,7 @@ from lexp.position.random_positions import RandomFloats, RandomPositions
 from lexp.position.rope import RoPE
 from lexp.position.sandwich import Sandwich
 from lexp.position.scaled import LogN, LogTemperature, SSMax
+from lexp.position.selective_rope import SelectiveRoPE
 from lexp.position.shape import SHAPE
 from lexp.position.sink_logits import SinkLogits
 from lexp.position.sinusoidal import Sinusoidal
@@ -29,12 +30,13 @@ from lexp.position.t5 import T5
 from lexp.position.tisa import TISA
 from lexp.position.token_positions import TokenPositions
 from lexp.position.transformer_xl import TransformerXL
+from lexp.position.wall import Wall
 from lexp.position.xpos import XPos, XPosDecay
 
 __all__ = [
     "CABLE", "DAPE", "FIRE", "SHAPE", "SWAT", "T5", "TISA", "ALiBi", "CoPE", "FoPE", "FoX",
     "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "LogTemperature", "NoPE", "PRoPE",
     "PaTH", "Pair", "PoPE", "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax",
-    "Sandwich", "SinkLogits", "Sinusoidal", "StickBreaking", "Sum", "TokenPositions",
-    "TransformerXL", "Wrapper", "XPos", "XPosDecay",
+    "Sandwich", "SelectiveRoPE", "SinkLogits", "Sinusoidal", "StickBreaking", "Sum",
+    "TokenPositions", "TransformerXL", "Wall", "Wrapper", "XPos", "XPosDecay",
 ]  # fmt: skip

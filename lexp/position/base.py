@@ -50,9 +50,9 @@ class Position(nn.Module):
     per_layer: bool = False  # every layer has parameters of its own
     reads_indices: bool = False  # Pair.i, j or n_keys are read as positions
     reads_tokens: bool = False  # embed() reads token ids
-    reads_inputs: bool = True  # bias() or attention_weights(), if there are any, read x
+    reads_inputs: bool = True  # hooks with x, if the scheme has any, read it
     applied_inside: bool = False  # a model's own layers apply it: nothing can move its positions
-    n_earlier: int = 0  # inputs before a token that bias() and attention_weights() read for it
+    n_earlier: int = 0  # inputs before a token that hooks with x read for it
     max_len: int | None = None  # longest sequence the scheme is defined for; None: any
     max_span: int | None = None  # most positions that rotary_factors() takes at once; None: any
     # The angle per token of each channel pair, fastest first, if that is what rotary_factors()
@@ -122,6 +122,16 @@ class Position(nn.Module):
         return self.overrides("rotary_factors_ahead")
 
     @property
+    def has_angles(self) -> bool:
+        """Return whether angles() gives numbers."""
+        return self.overrides("angles")
+
+    @property
+    def has_log_decays(self) -> bool:
+        """Return whether log_decays() gives numbers."""
+        return self.overrides("log_decays")
+
+    @property
     def has_bias(self) -> bool:
         """Return whether bias() gives a function."""
         return self.overrides("bias")
@@ -130,6 +140,12 @@ class Position(nn.Module):
     def has_attention_weights(self) -> bool:
         """Return whether attention_weights() gives a function."""
         return self.overrides("attention_weights")
+
+    @property
+    def has_input_hooks(self) -> bool:
+        """Return whether a hook that attention calls is given the inputs of the layer."""
+        of_keys = self.has_angles or self.has_log_decays
+        return of_keys or self.has_bias or self.has_attention_weights
 
     @property
     def replaces_softmax(self) -> bool:
@@ -193,6 +209,24 @@ class Position(nn.Module):
         Asked of two-sided schemes alone.
         """
         return self.rotary_factors(q_pos, k_pos, seq_len)
+
+    def angles(self, x: Tensor) -> Tensor | None:
+        """Return the angle of each token's rotation, [B, H, T, D'/2], in radians.
+
+        The (even, odd) channel pairs of queries and keys alike are turned by it, so that scores
+        read differences: running sums over tokens of what x [B, T, d_model] says, from any origin,
+        in float64, as long sums cancel.
+        """
+        return None
+
+    def log_decays(self, x: Tensor) -> Tensor | None:
+        """Return the logarithm of each channel's decay up to a token, [B, H, T, D'].
+
+        Channel c then adds q_ic k_jc exp(l_ic - l_jc) to the score of a pair. Like angles(), these
+        are running sums over tokens; they never rise, so that no pair's factor is above 1. Keys
+        later than the query have no factor: not for two-sided schemes.
+        """
+        return None
 
     def bias(self, x: Tensor) -> Bias | None:
         """Return a function from a Pair to its bias, added to scores scaled by 1/sqrt(head_dim).

@@ -39,7 +39,7 @@ def take_properties(whole: Position, parts: Sequence[Position]) -> None:
     """Give a scheme the properties that follow from those of its parts."""
     readers = [part for part in parts if part.reads_positions]
     biases = [part for part in parts if part.has_bias]
-    scores = [part for part in parts if part.has_bias or part.has_attention_weights]
+    scores = [part for part in parts if part.has_input_hooks]
     groups = (
         (parts, MERGED), (readers, MERGED_OF_READERS), (biases, MERGED_OF_BIASES),
         (scores, MERGED_OF_SCORES),
@@ -105,6 +105,14 @@ class Wrapper(Position):
         own = type(self).attention_weights is not Wrapper.attention_weights
         return None if own else self.inner.sink_logits()
 
+    def angles(self, x: Tensor) -> Tensor | None:
+        """Delegate to the inner scheme."""
+        return self.inner.angles(x)
+
+    def log_decays(self, x: Tensor) -> Tensor | None:
+        """Delegate to the inner scheme."""
+        return self.inner.log_decays(x)
+
     def bias(self, x: Tensor) -> Bias | None:
         """Delegate to the inner scheme."""
         return self.inner.bias(x)
@@ -132,6 +140,11 @@ class Sum(Position):
             raise ValueError("together: embeddings have no layers, and one of the schemes has")
         if sum(part.has_attention_weights for part in schemes) > 1:
             raise ValueError("together: only one scheme can take the place of softmax")
+        decaying = next((part for part in schemes if part.has_log_decays), None)
+        if decaying and any(part.has_rotary_factors or part.has_angles for part in schemes):
+            # Channels of a pair decay by themselves: rotated first, scores would read the angle
+            # from the origin, not the difference.
+            raise ValueError(f"together: {decaying.title} cannot stand with a rotation")
         self.schemes = nn.ModuleList(schemes)
         take_properties(self, schemes)
 
@@ -190,6 +203,14 @@ class Sum(Position):
         """Return the products of the factors for keys after the query."""
         return product([part.rotary_factors_ahead(q_pos, k_pos, seq_len) for part in self.parts])
 
+    def angles(self, x: Tensor) -> Tensor | None:
+        """Return the sum of the angles."""
+        return total([part.angles(x) for part in self.parts])
+
+    def log_decays(self, x: Tensor) -> Tensor | None:
+        """Return the sum of the logarithms."""
+        return total([part.log_decays(x) for part in self.parts])
+
     def bias(self, x: Tensor) -> Bias | None:
         """Return the sum of the biases."""
         functions = [b for part in self.parts if (b := part.bias(x)) is not None]
@@ -214,6 +235,12 @@ class Sum(Position):
             if (weights := part.attention_weights(x)) is not None:
                 return weights
         return None
+
+
+def total(summands: list[Tensor | None]) -> Tensor | None:
+    """Return the sum of those that are there, or None."""
+    present = [summand for summand in summands if summand is not None]
+    return sum(present[1:], present[0]) if present else None
 
 
 def product(factors: list[Factors | None]) -> Factors | None:

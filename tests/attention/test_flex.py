@@ -42,7 +42,8 @@ BOTH = [torch.float32, torch.bfloat16]
 def is_taken(position: Position) -> bool:
     """Whether softmax of products and of biases that a row or a number by token holds is all."""
     biased = position.has_bias and not (position.by_distance or position.by_token)
-    return not (position.has_attention_weights or position.samples_positions or biased)
+    others = position.has_attention_weights or position.samples_positions
+    return not (others or biased or position.has_log_decays)
 
 
 TAKEN = [scheme for scheme in SCHEMES if is_taken(make(scheme))]

@@ -51,11 +51,14 @@ PATHS = {
     "own": (lambda *parts: tiled(*parts, own_backward), Full()),
 }  # fmt: skip
 # No positions, a rotation, one that differs by head, one of keys by head; biases by distance, by
-# token and by pair; whole rows of scores.
-SCHEMES = ["nope", "rope", "xpos", "fope", "pope", "alibi", "tisa", "fox", "fire", "cope"]
+# token and by pair; decays and angles by token; whole rows of scores.
+SCHEMES = [
+    "nope", "rope", "xpos", "fope", "pope", "alibi", "tisa", "fox", "fire", "wall",
+    "selective_rope", "cope",
+]  # fmt: skip
 NOT_DEFINED = {
-    "both": {"fox", "fire", "cope"}, "moved": {"nope"}, "tiles": {"cope"}, "band": {"cope"},
-    "products": {"cope"}, "own": {"cope"},
+    "both": {"fox", "fire", "cope", "wall", "selective_rope"}, "moved": {"nope"},
+    "tiles": {"cope"}, "band": {"cope"}, "products": {"cope"}, "own": {"cope"},
 }  # fmt: skip
 CASES = [(p, s) for p in PATHS for s in SCHEMES if s not in NOT_DEFINED.get(p, ())]
 

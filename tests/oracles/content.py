@@ -129,3 +129,53 @@ def path_fox(
     ]
     gates = fox(0 * q, k, head, n_heads, parts[1], x)
     return path_scores(q, k, head, parts[0], x, silu) + gates / root
+
+
+def wall(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """Pai, Averbuch et al. 2026: of each channel the gates of the tokens after the key, multiplied.
+
+    Not by way of running sums.
+    """
+    n, d = q.shape
+    rows = slice(head * d, (head + 1) * d)
+    logits = x @ learned["gate.weight"][rows].T + learned["gate.bias"][rows]
+    gates = 1 / (1 + torch.exp(-logits))
+    zero = torch.zeros((), dtype=q.dtype)
+
+    def entry(i: int, j: int) -> Tensor:
+        if j > i:
+            return zero
+        return sum(q[i] * k[j] * gates[j + 1 : i + 1].prod(0)) / math.sqrt(d)
+
+    return of_pairs(entry, n)
+
+
+def selective_rope(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """Movahedi et al. 2025: each pair of channels of the query turned by what was read since j."""
+    n, d = q.shape
+    width, pairs = x.shape[1] // n_heads, range(d // 2)
+    parts = [x[:, h * width : (h + 1) * width] for h in range(n_heads)]
+    normed = torch.cat([p / torch.sqrt((p * p).sum(1, keepdim=True) + 1e-6) for p in parts], dim=1)
+    channels = [head * (d // 2) + c for c in pairs]
+    wide = normed @ learned["into.weight"].T @ learned["out.weight"][channels].T
+    taps, zero = learned["conv.weight"][channels, 0], torch.zeros(d // 2, dtype=q.dtype)
+    turns = []
+    for t in range(n):
+        window = [wide[s] if s >= 0 else zero for s in range(t - 3, t + 1)]
+        theta = torch.tensor([500000 ** (-2 * c / d) for c in pairs], dtype=q.dtype)
+        turns.append(theta * sum(taps[:, a] * row for a, row in enumerate(window)))
+
+    def entry(i: int, j: int) -> Tensor:
+        if j > i:
+            return torch.zeros((), dtype=q.dtype)
+        score = torch.zeros((), dtype=q.dtype)
+        for c in pairs:
+            angle = sum((turn[c] for turn in turns[j + 1 : i + 1]), torch.zeros((), dtype=q.dtype))
+            a, b = q[i, 2 * c : 2 * c + 2], k[j, 2 * c : 2 * c + 2]
+            # a turned by the angle, times b: Re(a conj(b) exp(i angle)).
+            score = score + angle.cos() * (a @ b) - angle.sin() * (a[1] * b[0] - a[0] * b[1])
+        return score / math.sqrt(d)
+
+    return of_pairs(entry, n)

@@ -43,6 +43,8 @@ def test_reference_and_fast_paths_match_the_paper_values_and_gradients(
     scheme, n_heads, monkeypatch
 ):
     """Gradients of queries, keys, values and of every learned parameter of the scores."""
+    if scheme == "selective_rope" and D_MODEL % n_heads:
+        pytest.skip("each head has its part of the layer's input")
     monkeypatch.setattr("lexp.position.path.BLOCK_KEYS", 7)
     torch.manual_seed(0)
     check_against_oracle(getattr(oracles, scheme), make(scheme, n_heads).eval().double(), n_heads)
@@ -135,7 +137,8 @@ def test_shift_invariance_is_as_promised(scheme):
     # Far enough apart for FIRE's threshold of 512.
     sampled = 16 * torch.arange(2 * n, dtype=torch.float64) if position.samples_positions else None
     out = Reference(Window(window), 2 * n, position, CPU)(q, k, v, position, x, sampled)
-    same = torch.allclose(out[:, :, n + window :], out[:, :, window:n], rtol=0, atol=1e-9)
+    clear = window + position.n_earlier
+    same = torch.allclose(out[:, :, n + clear :], out[:, :, clear:n], rtol=0, atol=1e-9)
     assert position.shift_invariant == (same and not position.has_embedding)
 
 
@@ -149,6 +152,8 @@ def test_promises_about_hooks_hold(scheme):
     assert (factors is not None) == position.has_rotary_factors
     assert (position.transform_qk(q, q)[0] is not q) == position.transforms_qk
     assert (position.embed(x, at.long(), at.long()[None]) is not x) == position.has_embedding
+    assert (position.angles(x) is not None) == position.has_angles
+    assert (position.log_decays(x) is not None) == position.has_log_decays
     assert (position.bias(x) is not None) == position.has_bias
     assert (position.attention_weights(x) is not None) == position.has_attention_weights
     assert (position.sample_positions(20) is not None) == position.samples_positions
@@ -299,9 +304,11 @@ def test_causality_holds_across_folded_and_chunked_tiles(scheme, pattern):
     assert_causal(model, attend, n, (1, 64, 200, n - 1))
 
 
-@pytest.mark.parametrize(
-    "scheme", sorted(set(SCHEMES) - {"nope", "nope_log_n", "nope_ssmax", "abacus", "coupled"})
-)
+# Wall starts as NoPE, and parameters three times as large make that closer still.
+NOT_AT_START = {"nope", "nope_log_n", "nope_ssmax", "abacus", "coupled", "wall"}
+
+
+@pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - NOT_AT_START))
 def test_position_matters(scheme):
     """Swapping two earlier tokens changes the last prediction by more than rounding."""
     torch.manual_seed(0)

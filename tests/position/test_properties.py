@@ -41,7 +41,7 @@ from lexp.system.errors import NotDefined
 CPU, HEAD_DIM, HEADS, N, L = torch.device("cpu"), 8, 2, 21, 8
 HOOKS = (
     "sample_positions", "embed", "transform_qk", "scale", "rotary_factors", "rotary_factors_ahead",
-    "bias", "attention_weights",
+    "angles", "log_decays", "bias", "attention_weights",
 )  # fmt: skip
 NAMES = sorted(set(Position.__annotations__) - {"frequencies", "bounds"})
 
