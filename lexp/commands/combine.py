@@ -50,19 +50,20 @@ class Combiner:
     def __init__(self, config_folder: Path, folders: list[str]):
         self.config_folder, self.folders = config_folder, folders
         self.choices = read_choices(config_folder, folders)
+        self.settings, self.methods = cache(self._settings), cache(self._methods)
         self.model, self.pattern = cache(self._model), cache(self._pattern)
-        self.methods = cache(self._methods)
 
     def _model(self, scheme: str) -> Transformer:
         """Return an untrained model with a scheme."""
         torch.manual_seed(0)
-        return make_model(self._settings(scheme), 256).eval()
+        return make_model(self.settings(scheme), 256).eval()
 
     def _pattern(self, scheme: str) -> Pattern:
         """Return the pattern that a model with a scheme is trained with."""
-        return training_pattern(self._settings(scheme))
+        return training_pattern(self.settings(scheme))
 
     def _settings(self, scheme: str) -> TrainConfig:
+        """Return the settings of a training with a scheme; composing them takes longest."""
         words = [f"model={scheme}"]
         (choice,) = (c for c in self.choices if (c.group, c.name) == ("model", scheme))
         if "task: null" in choice.text:

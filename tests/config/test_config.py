@@ -10,7 +10,7 @@ from lexp.commands import evaluate as eval_task
 from lexp.commands import train as train_task
 from lexp.config import sweep
 from lexp.config.instantiate import build
-from lexp.config.schema import check_types, plain
+from lexp.config.schema import TrainSchema, _convert, check_types, is_as_declared, plain
 from lexp.config.sweep import check_jobs
 from lexp.pattern import Blockwise, Pattern
 from lexp.position import Position, RoPE, XPos
@@ -257,6 +257,28 @@ def test_settings_from_a_run_folder_are_checked_and_never_interpolated():
         check_types({**settings, "size": {**settings["size"], "n_layers": "many"}})
     with pytest.raises(ConfigError, match="surprise"):
         check_types({**settings, "surprise": 1})
+
+
+ODD = (None, "x", "5", "???", "${name}", "${", True, 0, -5, 1.5, 10**400, float("nan"), [], {},
+       [None], {"a": 1}, {"a": ["${"]})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["seed", "lr", "name", "compile", "stall_min", "init_from", "keep", "length_warmup", "model"],
+)
+def test_what_is_taken_as_it_is_omegaconf_would_not_change(key):
+    """Every run that is opened is judged so, 50 times sooner; settings of lexp's own are all."""
+    settings = train_task.check(compose("train")).raw
+    assert is_as_declared(settings, TrainSchema)
+    for value in ODD:
+        changed = {**settings, key: value}
+        if is_as_declared(changed, TrainSchema):
+            _convert(changed)
+            merged = OmegaConf.merge(OmegaConf.structured(TrainSchema), {key: value})
+            as_number = key in ("lr", "stall_min") and type(value) is int
+            wanted = float(value) if as_number else value
+            assert repr(OmegaConf.to_container(merged)[key]) == repr(wanted)
 
 
 def test_a_dataset_that_does_not_exist_is_refused_by_eval_too():
