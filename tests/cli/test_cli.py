@@ -180,7 +180,7 @@ def test_an_unwritable_output_folder_is_exit_code_5(texts, tmp_path):
 
 def test_a_sweep_then_eval_then_the_same_again(texts, tmp_path):
     sweep = ("train", "-m", "model=rope,learned", "seed=0,1", *TINY, *dataset(texts))
-    result = lexp(*sweep, cwd=tmp_path)
+    result = completed(*sweep, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     runs = sorted(p.parent.name for p in (tmp_path / "outputs/default").glob("*/done.json"))
     assert [r.rsplit("-", 1)[0] for r in runs] == [

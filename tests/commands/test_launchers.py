@@ -29,23 +29,17 @@ from lexp.runs.status import Status
 from lexp.system.errors import Busy, ConfigError
 from support import ROOT
 from support.config import TINY, dataset
-from support.forked import completed
+from support.faults.warm import warm_jobs
+from support.forked import begin, completed
 
 HOST = socket.gethostname()
-# For the processes that a launcher starts; what starts them is forked from this one.
+# What starts jobs is forked from this process. With warm_jobs the jobs are forks, too; without, as
+# in test_runs_of_processes_are_the_runs_of_one, each is a start of Python.
 lexp = partial(completed, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+start = partial(begin, setup=warm_jobs, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
 LOCAL = ("hydra/launcher=local", "hydra.launcher.jobs=2")
 LONG = [word for word in TINY if not word.startswith(("tokens", "save_every", "eval_every"))]
 LONG += ["tokens=64e6", "save_every=1000000", "eval_every=1000000"]
-
-
-def start(*arguments: str, cwd: Path) -> subprocess.Popen:
-    """The command, running, in a process of its own."""
-    extra = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "lexp", *arguments], cwd=cwd, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **extra},
-    )  # fmt: skip
 
 
 def wait_for(what, seconds: float = 60):
@@ -92,9 +86,9 @@ def test_a_job_that_is_killed_takes_no_other_with_it_and_only_it_is_started_agai
         return len(killed) == 2
 
     wait_for(kill_the_long_ones)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 10 and "Traceback" not in err, err
-    assert err.count("killed by SIGKILL, most likely out of memory; log: ") == 2
+    ended = process.end()
+    assert ended.code == 10 and "Traceback" not in ended.said, ended.said
+    assert ended.said.count("killed by SIGKILL, most likely out of memory; log: ") == 2
     found = [status.judge(path.parent) for path in study.glob("*/status.json")]
     assert sorted(one.state for one in found) == ["done", "done", "failed", "failed"]
     for one in found:
@@ -104,9 +98,9 @@ def test_a_job_that_is_killed_takes_no_other_with_it_and_only_it_is_started_agai
     try:
         wait_for(lambda: len(long_ones()) == 2)
     finally:
-        again.terminate()
-        _, err = again.communicate(timeout=60)
-    assert err.count("is complete, nothing to do") == 2 and err.count("started ") == 2
+        os.kill(again.pid, signal.SIGTERM)
+        said = again.end().said
+    assert said.count("is complete, nothing to do") == 2 and said.count("started ") == 2
 
 
 def test_a_signal_stops_all_jobs_saved_and_the_same_command_goes_on(texts, tmp_path):
@@ -115,9 +109,9 @@ def test_a_signal_stops_all_jobs_saved_and_the_same_command_goes_on(texts, tmp_p
     process = start("train", "-m", *words, cwd=tmp_path)
     wait_for(lambda: under_way(study, "rope") and under_way(study, "alibi"))
     assert states(study) == {"rope": "running", "alibi": "running", "nope": "queued"}
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 75 and "Traceback" not in err, err
+    os.kill(process.pid, signal.SIGTERM)
+    ended = process.end()
+    assert ended.code == 75 and "Traceback" not in ended.said, ended.said
     assert states(study) == {"rope": "preempted", "alibi": "preempted"}
     assert not list(study.glob("nope-*"))
     for model in ("rope", "alibi"):
@@ -126,9 +120,9 @@ def test_a_signal_stops_all_jobs_saved_and_the_same_command_goes_on(texts, tmp_p
     try:
         wait_for(lambda: all("from step" in log.read_text() for log in study.glob("*/log.txt")))
     finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
+        os.kill(process.pid, signal.SIGINT)
+        ended = process.end()
+    assert ended.code == 130
     assert states(study) == {"rope": "interrupted", "alibi": "interrupted"}
 
 
@@ -136,7 +130,8 @@ def test_a_job_that_fails_says_why_and_its_code_is_the_sweeps(texts, tmp_path):
     """No made text has a window of 4096 tokens."""
     words = [word for word in TINY if not word.startswith(("train_len", "batch_tokens", "tokens"))]
     sizes = ["train_len=4096,16", "batch_tokens=8192", "tokens=8192"]
-    result = lexp("train", "-m", *sizes, *words, *dataset(texts), *LOCAL, cwd=tmp_path)
+    words = ["train", "-m", *sizes, *words, *dataset(texts), *LOCAL]
+    result = lexp(*words, cwd=tmp_path, setup=warm_jobs)
     assert result.returncode == 3 and "Traceback" not in result.stderr, result.stderr
     assert "exit code 3: the train split gives 0 windows of train_len=4096" in result.stderr
     shown = lexp("status", cwd=tmp_path)
@@ -161,7 +156,7 @@ def test_runs_of_processes_are_the_runs_of_one(texts, tmp_path):
         assert metrics.count("\n") > 10 and metrics == other.read_text()
     # Evaluations of one study at once: no job's cells are missing from the table.
     sweep = ["attention=[full],[window]", "lengths=[8],[16]", "device=cpu", "name=a"]
-    result = lexp("eval", "-m", *sweep, *LOCAL, cwd=tmp_path)
+    result = lexp("eval", "-m", *sweep, *LOCAL, cwd=tmp_path, setup=warm_jobs)
     assert result.returncode == 0, result.stderr
     assert len((tmp_path / "outputs" / "a" / "results.csv").read_text().splitlines()) == 1 + 8
     assert "perplexity" in (tmp_path / "outputs" / "a" / "sweep" / "job-0.txt").read_text()
@@ -179,8 +174,8 @@ def test_a_sweep_in_one_process_shows_what_is_still_to_come(texts, tmp_path):
     assert "lexp: 2 of 2 runs are not done" in result.stderr.splitlines()[-1]
     assert f"is being trained by process {process.pid} on {HOST}; skipped" in result.stderr
     assert f"is queued by process {process.pid} on {HOST}; skipped" in result.stderr
-    process.kill()
-    process.communicate()
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.end().code == -signal.SIGKILL
     assert states(study) == {"rope": "lost", "alibi": "lost"}
 
 
@@ -355,21 +350,21 @@ def test_a_launcher_whose_package_or_scheduler_is_missing_is_refused_in_a_line(m
         sweep.check_launcher(["hydra/launcher=slurm"])
 
 
-def test_every_model_is_one_glob_away(texts):
-    """And each of them can be trained: check_jobs composes and checks them all."""
+def test_every_model_is_one_glob_away(monkeypatch):
+    """That each is composed and can be trained, tests/config/test_config.py shows."""
     from lexp.cli import hydra_guard
-    from lexp.commands.train import check
     from lexp.config.schema import register_schemas
     from lexp.system.files import config_folder
 
     register_schemas()
     hydra_guard.install()
-    models = []
-    of_tasks = {"abacus", "coupled"}
-    words = ["model=glob(*,exclude=[abacus,coupled])", *TINY, *dataset(texts)]
-    sweep.check_jobs(config_folder(), "train", words, lambda c: models.append(check(c).model.name))
+    monkeypatch.setattr(sweep.JobConfigs, "compose", lambda configs, words: words)
+    jobs = []
+    words = ["model=glob(*,exclude=[abacus,coupled])", "seed=1"]
+    assert sweep.check_jobs(config_folder(), "train", words, jobs.append) == len(jobs)
     files = {path.stem for path in (config_folder() / "model").glob("*.yaml")}
-    assert {*models, *of_tasks} == files and len(models) == len(files) - 2 > 30
+    models = sorted(files - {"abacus", "coupled"})
+    assert sorted(jobs) == [[f"model={name}", "seed=1"] for name in models] and len(models) > 30
 
 
 def test_a_signal_that_comes_before_a_job_waits_for_it_is_held_back_not_lost():

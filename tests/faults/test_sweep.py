@@ -2,23 +2,20 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lexp.commands import launch
 from lexp.commands.train import train
 from lexp.data import store
 from lexp.runs import checkpoint, status
 from lexp.training import loop, optim
 from support.children import assert_whole, run
-from support.faults.warm import Forked
+from support.faults.warm import Forked, warm_jobs
 from support.forked import lexp, words_for
 from support.training import folder_of, result_of
 
@@ -82,11 +79,6 @@ FAULTS = {
     11: (lambda: at_the_step(full_disk), "failed", "cannot write "),
 }  # fmt: skip
 CODES = {1: 1, 2: 3, 4: 10, 5: 10, 7: 7, 8: 6, 10: 11, 11: 5}
-
-
-def warm_jobs() -> None:
-    names = {name: getattr(subprocess, name) for name in ("DEVNULL", "STDOUT")}
-    launch.processes.subprocess = SimpleNamespace(**names, Popen=Forked)
 
 
 def with_faults() -> None:

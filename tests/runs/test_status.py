@@ -20,8 +20,8 @@ from lexp.runs.heartbeat import Heartbeat, status_heartbeat
 from lexp.runs.locks import locked
 from lexp.runs.status import Status
 from lexp.system.errors import CheckpointError, ConfigError, DataError, Diverged, OutOfMemory
-from support import ROOT
 from support.config import TINY, compose, dataset
+from support.forked import begin, completed
 
 HOST = socket.gethostname()
 
@@ -402,21 +402,19 @@ def test_the_user_signal_goes_on_to_whoever_waited_for_it(tiny, monkeypatch, wai
 
 def test_a_killed_run_is_lost_and_a_second_process_does_not_touch_a_status(texts, tmp_path):
     words = [w for w in TINY if not w.startswith("tokens")]
-    command = [sys.executable, "-m", "lexp", "train", *words, "tokens=64e6", *dataset(texts)]
-    extra = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    options = {"cwd": tmp_path, "env": {**os.environ, **extra}}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
+    command = ["train", *words, "tokens=64e6", *dataset(texts)]
+    process = begin(*command, cwd=tmp_path)
     try:
         end = time.monotonic() + 60
         while not list(tmp_path.glob("outputs/default/*/metrics.jsonl")):
-            assert time.monotonic() < end and process.poll() is None
+            assert time.monotonic() < end
             time.sleep(0.1)
         (folder,) = tmp_path.glob("outputs/default/*-s0-*")
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+        second = completed(*command, cwd=tmp_path)
         assert second.returncode == 8 and f"in use by process {process.pid}" in second.stderr
         found = status.judge(folder)
         assert (found.state, found.pid) == ("running", process.pid)
     finally:
-        process.kill()
-        process.wait()
+        os.kill(process.pid, signal.SIGKILL)
+        process.end()
     assert status.judge(folder).state == "lost"

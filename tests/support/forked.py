@@ -51,13 +51,16 @@ def begin(*words: str, cwd: Path, setup=lambda: None, **environment: str) -> Chi
     return start(action, cwd / "said.log")
 
 
-def completed(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+def completed(
+    *words: str, cwd: Path, setup=lambda: None, **environment: str
+) -> subprocess.CompletedProcess:
     """Run `lexp WORDS` in a folder and return what `support.cli.lexp` does, ten times sooner."""
     with tempfile.TemporaryDirectory() as folder:
         errors = Path(folder) / "stderr"
 
-        def setup() -> None:
+        def prepare() -> None:
             os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+            setup()
 
-        ended = lexp(*words, cwd=cwd, setup=setup, **environment)
+        ended = lexp(*words, cwd=cwd, setup=prepare, **environment)
         return subprocess.CompletedProcess(words, ended.code, ended.said, errors.read_text())

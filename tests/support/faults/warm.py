@@ -7,11 +7,20 @@ import faulthandler
 import os
 import resource
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from lexp.cli import main as cli
+from lexp.commands import launch
+
+
+def warm_jobs() -> None:
+    """In a command that launches jobs: they are forks of it."""
+    names = {name: getattr(subprocess, name) for name in ("DEVNULL", "STDOUT")}
+    launch.processes.subprocess = SimpleNamespace(**names, Popen=Forked)
 
 
 class Forked:
