@@ -25,6 +25,7 @@ METHODS = {
     "save_pretrained", "touch", "truncate", "unlink", "write_bytes", "write_text",
 }  # fmt: skip
 FUNCTIONS = {"save_file", "mkstemp", "mkdtemp", "NamedTemporaryFile", "TemporaryDirectory"}
+CHANGING = {"open", "replace", *FUNCTIONS, *METHODS}.union(*MODULES.values())  # last words
 READING_MODES = {"r", "rb", "rt"}
 # What is allowed elsewhere, and why.
 ALLOWED = {
@@ -49,8 +50,11 @@ def writes(tree: ast.AST) -> list[tuple[int, str]]:
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
+            last = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            holder = getattr(getattr(node.func, "value", None), "id", "")
+            if last not in CHANGING and holder != "tempfile":
+                continue  # to unparse every call is slow
             name = ast.unparse(node.func)
-            last = name.rpartition(".")[2]
             owner = name.rpartition(".")[0]
             is_method = isinstance(node.func, ast.Attribute)
             if last == "open" and owner not in ("os", "zipfile", "webbrowser"):
