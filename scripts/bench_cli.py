@@ -17,6 +17,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from bench_files import add_outputs, publish
+
 from lexp import __version__
 
 SMALL = ("tokens=32768", "eval_tokens=2048", "device=cpu", "name=bench")
@@ -76,7 +78,7 @@ def table(repeat: int) -> str:
         for shown, command, repeated in MEASURED:
             times = [cpu_seconds(command, folder) for _ in range(repeat if repeated else 1)]
             lines.append(f"| {shown} | {statistics.median(times):.2f} |")
-            print(lines[-1], flush=True)
+            print(lines[-1], file=sys.stderr)
     return "\n".join(lines)
 
 
@@ -84,15 +86,14 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     options = parser.parse_args()
     measured = table(options.repeat)
     machine = (
         f"{date.today()}, lexp {__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}, {os.cpu_count()} cores, one thread."
     )
-    if options.out:
-        options.out.write_text(f"{measured}\n\n{machine}\n", encoding="utf-8")
+    publish(f"{measured}\n\n{machine}", options)
 
 
 if __name__ == "__main__":

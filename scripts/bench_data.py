@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from bench_files import add_outputs, publish
 
 from lexp import __version__
 from lexp.data import Corpus, Store, open_store
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=float, default=10e9)
     parser.add_argument("--part", choices=["open", "tokenise"])
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     given = parser.parse_args()
     if given.part:  # in a process of its own, whose memory is measured
         part = measure_opening if given.part == "open" else measure_tokenising
@@ -79,8 +80,7 @@ def main() -> None:
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     with_ = f"lexp {__version__}, Python {platform.python_version()}, {platform.machine()}"
     lines += ["", f"{os.cpu_count()} cores, load {load}, {time.strftime('%Y-%m-%d')}; {with_}."]
-    text = "\n".join(lines) + "\n"
-    given.out.write_text(text) if given.out else print(text)
+    publish("\n".join(lines), given)
 
 
 def in_child(part: str, folder: Path) -> dict[str, float]:

@@ -15,10 +15,10 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import numpy as np
 import torch
+from bench_files import add_outputs, dtype_of, publish
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -225,19 +225,20 @@ def main() -> None:
     parser.add_argument("--full", type=int, default=1 << 14)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--float32", action="store_true", help="no bfloat16")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--float32", action="store_true", help="also where auto is bfloat16")
+    add_outputs(parser)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     prepare_process()
-    autocast = nullcontext() if given.float32 else torch.autocast("cpu", dtype=torch.bfloat16)
+    dtype = dtype_of(given)
+    autocast = nullcontext() if dtype == torch.float32 else torch.autocast("cpu", dtype=dtype)
     torch.manual_seed(0)
     model = Transformer(DIMS, 256, [LayerEntry(SCHEMES["rope"])]).eval()
     lengths = [4096 * 4**k for k in range(20) if 4096 * 4**k <= given.longest]
     full = [n for n in (4096, 8192, 16384, 32768, 65536) if n <= given.full]
     lines = [
         f"lexp {__version__}, torch {torch.__version__}, {platform.machine()}, {given.threads} "
-        f"thread(s), {'float32' if given.float32 else 'bfloat16'}; size=nano, RoPE, trained length "
+        f"thread(s), {str(dtype).removeprefix('torch.')}; size=nano, RoPE, trained length "
         f"{TRAIN_LEN}, median of {given.repeats}.",
         "",
         "| attention | tokens | seconds | tokens/s | growth | MiB more |",
@@ -260,9 +261,7 @@ def main() -> None:
         *by_scheme(1024, 5 * given.repeats, autocast),
         *by_scheme(min(16384, given.full), given.repeats, autocast),
     ]
-    print("\n".join(lines))
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n")
+    publish("\n".join(lines), given)
 
 
 if __name__ == "__main__":

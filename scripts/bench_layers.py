@@ -18,10 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from bench_files import add_outputs, dtype_of, publish
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -311,14 +311,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--float32", action="store_true", help="no bfloat16")
+    parser.add_argument("--float32", action="store_true", help="also where auto is bfloat16")
     parser.add_argument("--parts", nargs="+", default=["trunks", "sinks", "alike", "hybrids"])
     parser.add_argument("--only", nargs="+", default=[], help="hybrids")
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     prepare_process()
-    dtype = torch.float32 if given.float32 else torch.bfloat16
+    dtype = dtype_of(given)
     lines = [
         f"lexp {__version__}, torch {torch.__version__}, {platform.machine()}, 1 thread, "
         f"{str(dtype).removeprefix('torch.')}, {given.seq_len} tokens, {given.rounds} rounds.",
@@ -332,9 +332,7 @@ def main() -> None:
         lines += alike(*common)
     if "hybrids" in given.parts:
         lines += hybrids(*common, given.only)
-    print("\n".join(lines))
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    publish("\n".join(lines), given)
 
 
 if __name__ == "__main__":

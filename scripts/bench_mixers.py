@@ -13,9 +13,9 @@ import statistics
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import torch
+from bench_files import add_outputs, publish
 from torch import Tensor
 
 from lexp import __version__
@@ -123,14 +123,12 @@ def main() -> None:
     parser.add_argument("--lengths", default="256,512,2048,8192")
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     lengths = sorted(int(n) for n in options.lengths.split(","))
     text = report(lengths, options.tokens, options.repeats, lambda line: print(line, flush=True))
-    print(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
+    publish(text, options)
 
 
 if __name__ == "__main__":

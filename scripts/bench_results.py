@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from random import Random
 
+from bench_files import add_outputs, publish
+
 from lexp import __version__
 from lexp.runs.run import Run, run_folder
 from lexp.system.files import read_sealed, sha256, write_json, write_sealed
@@ -65,16 +67,14 @@ def main() -> None:
     parser.add_argument("--trained", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[], help="rows to measure")
     parser.add_argument("--keep", type=Path, help="make the study here, or use the one made here")
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch)
         if not (folder / "outputs").exists():
             make_study(folder, given.runs, given.trained)
         lines = measured(folder, given)
-    print("\n".join(lines))
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    publish("\n".join(lines), given)
 
 
 def make_study(folder: Path, n_runs: int, n_trained: int) -> None:

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from bench_files import add_outputs, publish
 
 from lexp import __version__
 
@@ -57,13 +58,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--per-gpu", type=int, default=4)
     parser.add_argument("--set", nargs="*", default=[], help="overrides of every command")
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lines = measured(given, Path(folder))
-    print("\n".join(lines))
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n")
+    publish("\n".join(lines), given)
 
 
 def measured(given: argparse.Namespace, folder: Path) -> list[str]:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from bench_files import add_outputs, publish
 
 from lexp import __version__
 from lexp.data.reading import DocumentBatches
@@ -211,7 +212,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--tokens", type=float, default=2e4, help="of each training")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     runtime.prepare_process()
@@ -232,9 +233,7 @@ def main() -> None:
         "| --- | ---: | --- | --- |",
         *goals,
     ]
-    print("\n".join(lines))
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n")
+    publish("\n".join(lines), given)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ import platform
 import statistics
 import time
 from functools import partial
-from pathlib import Path
 
 import torch
+from bench_files import add_outputs, dtype_of, publish
 from contestants import BASE, PEERS, Contestant, Maker, Shape, enter, ours, plain, schemes, step
 
 from lexp import __version__
@@ -95,13 +95,13 @@ def main() -> None:
     parser.add_argument("--seq-len", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--float32", action="store_true", help="no bfloat16")
+    parser.add_argument("--float32", action="store_true", help="also where auto is bfloat16")
     parser.add_argument("--only", nargs="+", default=[], help="names that contain one of these")
-    parser.add_argument("--out", type=Path)
+    add_outputs(parser)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     prepare_process()
-    dtype = torch.float32 if given.float32 else torch.bfloat16
+    dtype = dtype_of(given)
     peak = matmul_peak(dtype)
     names = [n for n in MAKERS if n == BASE or not given.only or any(w in n for w in given.only)]
     lines = [
@@ -111,9 +111,7 @@ def main() -> None:
     ]
     for seq_len in given.seq_len:
         lines += table(seq_len, names, given.rounds, dtype, peak)
-    print("\n".join(lines))
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n")
+    publish("\n".join(lines), given)
 
 
 if __name__ == "__main__":

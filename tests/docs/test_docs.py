@@ -132,6 +132,7 @@ ELSEWHERE = {
     "torchrun --standalone --nproc-per-node=4 -m lexp train model=rope": "test_distributed.py does",
     "srun --ntasks=8 --gpus-per-task=1 lexp train model=rope parallel=fsdp": "tests/slurm does",
     "bash scripts/test_gpu.sh": "needs a GPU",
+    "bash scripts/bench.sh": "takes an hour; tests/project/test_bench_files.py runs it",
     "lexp finetune task=glue/rte run=outputs/default/RUN": "the hub; test_finetune.py does more",
     "lexp export run=outputs/default/RUN to=my-model": "the name of a run; test_export.py does",
     "lexp export run=outputs/default/RUN to=my-model-4k extension=yarn length=4096": "likewise",
