@@ -107,18 +107,18 @@ def _analyze_all(
         except LexpError as error:
             problems.append(error)
     trained, random = (state in states for state in STATES)
-    n_models = sum(
-        len(opened.methods) * (len(checkpoints) * trained + random)
+    total = sum(
+        sum(_lengths(opened, plan)) * len(opened.methods) * (len(checkpoints) * trained + random)
         for opened, checkpoints in selected
     )
     per_token = len(plan.instruments) * n_texts
     results: list[AnalysisResult] = []
-    with Console("analyzing", per_token * sum(plan.lengths) * n_models) as console:
+    with Console("analyzing", per_token * total) as console:
         for opened, checkpoints in selected:
             try:
                 clean_leftovers(opened.run.folder, ANALYSES)
                 for info, tested in _models(opened, checkpoints, plan):
-                    for length in plan.lengths:
+                    for length in _lengths(opened, plan):
                         ids = _rows_read(opened, tested, length, n_texts)
                         for method, instrument in itertools.product(
                             opened.methods, plan.instruments
@@ -130,6 +130,11 @@ def _analyze_all(
             except LexpError as error:
                 problems.append(error)
     return results
+
+
+def _lengths(opened: RunWithData, plan: AnalysisPlan) -> tuple[int, ...]:
+    """Return the lengths of a run's texts, or of the problems of its task."""
+    return plan.lengths if opened.task is None else plan.problem_lengths(opened.task.dataset)
 
 
 def _rows_read(opened: RunWithData, tested: ModelUnderTest, length: int, n: int) -> Tensor:

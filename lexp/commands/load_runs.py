@@ -272,6 +272,7 @@ def load_model_under_test(
         make_attend=plan.make_attend,
         extended=extended_with(config),
         sampled="" if store.fingerprint == run.fingerprint else run.fingerprint,
+        tokenizer=None if opened.task else store.tokenizer,
     )
 
 

@@ -31,6 +31,7 @@ from lexp.display.terminal import table_console
 from lexp.evaluate import EVALUATIONS, LAST, TASKS, EvalResult, TaskResult
 from lexp.evaluate.harness_result import HARNESS, HarnessResult
 from lexp.instruments.measure import ANALYSES, AnalysisResult, by_variant
+from lexp.instruments.sample import TIMES
 from lexp.probes.result import PROBES, ProbeResult
 from lexp.report.depth_map import depth_maps
 from lexp.report.files import write_files
@@ -269,8 +270,20 @@ def next_commands(contents: StudyContents, settings: ReportConfig) -> list[str]:
     elif not contents.probed:
         lines.append(f"next: {' '.join(['lexp probe', *words])}")
     elif not (contents.analyses or contents.unmeasured):
-        lines.append(f"next: {' '.join(['lexp analyze', *words])}")
+        instruments = shlex.quote("instruments=[heads,sample]")
+        lines.append(
+            f"next: {' '.join(['lexp analyze', *words, instruments, *_lengths(contents)])}"
+        )
     return lines
+
+
+def _lengths(contents: StudyContents) -> list[str]:
+    """Return the word that asks for the lengths of samples, of those that texts were scored at."""
+    longest = max((result.length for result in contents.scored), default=0)
+    trained = {result.run.train_len for result in contents.scored}
+    lengths = sorted({n * train_len for n in TIMES for train_len in trained})
+    asked = [n for n in lengths if n <= longest]
+    return [shlex.quote(f"lengths=[{','.join(map(str, asked))}]")] * bool(asked)
 
 
 def _is_readable(run: Run) -> bool:

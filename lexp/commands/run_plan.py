@@ -41,8 +41,8 @@ class RunPlan:
     kernel: str = "tiles"
 
     def problem_lengths(self, dataset: TaskDataset) -> tuple[int, ...]:
-        """Return the lengths of the problems that runs of a task are asked."""
-        return self.lengths
+        """Return the lengths that were given, or the usual ones of this task."""
+        return dataset.usual_lengths() if self.config.chooses_lengths else self.lengths
 
     @cached_property
     def device(self) -> torch.device:
@@ -65,10 +65,6 @@ class EvalPlan(RunPlan):
     """A plan of `lexp eval`."""
 
     config: EvalConfig
-
-    def problem_lengths(self, dataset: TaskDataset) -> tuple[int, ...]:
-        """Return the lengths that were given, or the usual ones of this task."""
-        return dataset.usual_lengths() if self.config.chooses_lengths else self.lengths
 
 
 def plan_evaluation(config: EvalConfig) -> EvalPlan:

@@ -1,11 +1,8 @@
 """The sample of text that training ends with: how the model continues a validation text."""
 
-import torch
-
-from lexp.data.text_stream import TextStream
 from lexp.data.tokenizer import Tokenizer
 from lexp.model.decoder import Decoder
-from lexp.scoring.generation import Sampling, generate
+from lexp.scoring.generation import greedy_text
 from lexp.training.loop import TrainingJob
 from lexp.training.validation import TextValidation
 
@@ -25,12 +22,6 @@ def sample_lines(job: TrainingJob, tokenizer: Tokenizer) -> list[str]:
     n_prompt = min(N_PROMPT, max(1, train_len // 2))
     ids = text.tokens.window(0, 0, n_prompt).tolist()
     decoder = Decoder(job.model.eval(), job.pattern, min(n_prompt + N_NEW, max(2, train_len)))
-    prompt = torch.tensor(ids, device=next(job.model.parameters()).device)
-    new = generate(
-        decoder, prompt, Sampling(), torch.Generator(), tokenizer.vocab_size, tokenizer.end,
-        job.autocast,
-    )  # fmt: skip
-    stream = TextStream(tokenizer, ids)
-    continued = "".join(map(stream.push, new)) + stream.finish()
+    continued = greedy_text(decoder, ids, tokenizer, job.autocast)
     (begun,) = tokenizer.decode([ids])
     return [f"sample, greedy, after [{begun}]: {continued}"]

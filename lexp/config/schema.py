@@ -150,6 +150,7 @@ class StatusSchema:
 class AnalyzeSchema(MethodsSchema):
     """The root config of `lexp analyze`."""
 
+    lengths: list[Any] | None = MISSING  # type: ignore[assignment]  # null: usual ones
     instruments: Any = field(default_factory=dict)
     texts: int = MISSING
     checkpoints: Any = MISSING

@@ -276,7 +276,11 @@ class StatusConfig(StudyFolder):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsConfig(StudyFolder):
-    """Settings of commands on finished runs: which runs, methods, lengths, text, device."""
+    """Settings of commands on finished runs: which runs, methods, lengths, text, device.
+
+    chooses_lengths: none were given, so `lengths` are those usual for texts, and tasks are asked at
+    their own.
+    """
 
     attention: dict[str, Node]
     extension: dict[str, Node]
@@ -289,15 +293,12 @@ class MethodsConfig(StudyFolder):
     allow_partial: bool
     device: str
     precision: str
+    chooses_lengths: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(MethodsConfig):
-    """Settings of `lexp eval`.
-
-    checkpoints: last, all, or steps. workers: auto, or a number. chooses_lengths: none were given,
-    so `lengths` are those usual for texts, and tasks are asked at their own.
-    """
+    """Settings of `lexp eval`. checkpoints: last, all, or steps. workers: auto, or a number."""
 
     protocol: dict[str, Node]
     checkpoints: str | tuple[int, ...]
@@ -308,7 +309,6 @@ class EvalConfig(MethodsConfig):
     workers: int | str
     kernel: str
     wandb: str
-    chooses_lengths: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

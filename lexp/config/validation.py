@@ -56,8 +56,9 @@ KERNELS = ("tiles", "flex")
 PARALLEL = ("ddp", "fsdp")
 WANDB_MODES = ("off", "offline", "online")
 MAX_TOKENS = 1e15
-# Context lengths of an evaluation of texts for which none are given.
+# Context lengths of texts for which none are given: of an evaluation, and of an analysis.
 TEXT_LENGTHS = (64, 128, 256, 512, 1024, 2048)
+ANALYSIS_LENGTHS = (128, 256, 512, 1024)
 
 
 def read_composed_train(config: DictConfig) -> TrainConfig:
@@ -184,9 +185,7 @@ def read_hf_run(raw: dict[str, Any]) -> HfRunConfig:
 
 def read_eval(composed: DictConfig) -> EvalConfig:
     """Return the settings of `lexp eval`; one ConfigError names everything that is wrong."""
-    raw = plain(composed)
-    chooses = raw.get("lengths") is None
-    raw |= {"lengths": [*TEXT_LENGTHS]} if chooses else {}
+    raw, chooses = _with_lengths(plain(composed), TEXT_LENGTHS)
     config = replace(read_settings(EvalConfig, raw), chooses_lengths=chooses)
     problems = [
         *_methods(config),
@@ -239,7 +238,8 @@ def read_harness(composed: DictConfig) -> HarnessConfig:
 
 def read_analyze(composed: DictConfig) -> AnalyzeConfig:
     """Return the settings of `lexp analyze`; one ConfigError names everything that is wrong."""
-    config = read_settings(AnalyzeConfig, plain(composed))
+    raw, chooses = _with_lengths(plain(composed), ANALYSIS_LENGTHS)
+    config = replace(read_settings(AnalyzeConfig, raw), chooses_lengths=chooses)
     problems = [*_methods(config), *_chosen(instruments=config.instruments)]
     if not config.states or any(state not in STATES for state in config.states):
         problems.append(f"states={list(config.states)} (of {', '.join(STATES)})")
@@ -331,6 +331,12 @@ def read_study(composed: DictConfig) -> StudyConfig:
         problems += positive(flops=config.flops)
     raise_all(problems)
     return config
+
+
+def _with_lengths(raw: dict[str, Any], usual: tuple[int, ...]) -> tuple[dict[str, Any], bool]:
+    """Return settings with usual lengths if none were given, and whether none were."""
+    chooses = raw.get("lengths") is None
+    return {**raw, "lengths": [*usual]} if chooses else raw, chooses
 
 
 def _methods(config: MethodsConfig) -> list[str]:

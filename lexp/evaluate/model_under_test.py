@@ -10,6 +10,7 @@ from lexp.attention import MakeAttend, make_attend
 from lexp.data import Tokens
 from lexp.data.corpus import Split
 from lexp.data.lost_text import MOST_LOST
+from lexp.data.tokenizer import Tokenizer
 from lexp.extension import Extension, Sample, method_label
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full, Pattern, Trained, is_replaceable, replaced
@@ -113,7 +114,7 @@ class ModelUnderTest:
     the model was trained to predict. make_attend: the backend of attention. sampled: fingerprint of
     the training texts, "" where they are those that are scored or nobody knows them. extended: name
     of the extension that the model was trained with, "" without one. fit_text: opens a split that
-    extensions are fitted on; NotDefined if there is none.
+    extensions are fitted on; NotDefined if there is none. tokenizer: of texts; None for a task.
     """
 
     folder: Path
@@ -130,6 +131,7 @@ class ModelUnderTest:
     sampled: str = ""
     extended: str = ""
     fit_text: Callable[[Split], FitText] = no_fit_text
+    tokenizer: Tokenizer | None = None
 
     def fit(self, pattern: Pattern, length: int) -> Pattern:
         """Return the model's pattern under a method, with all sizes filled in."""

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from lexp.attention import ChunkSizes
+from lexp.data.tokenizer import Tokenizer
 from lexp.display.document import Chart, Picture
 from lexp.display.table import Table
 from lexp.model.transformer import Transformer
@@ -42,7 +43,8 @@ class AnalysisInput:
 
     model: as the method runs it at this length. texts: token ids, int64 [n, seq_len], the first
     seq_len tokens of n test documents. train_len: of the run. state: of the CheckpointInfo.
-    sizes: how attention is cut, on which no number depends.
+    sizes: how attention is cut, on which no number depends. tokenizer: of texts; None for problems
+    of a task.
     """
 
     model: Transformer
@@ -51,6 +53,7 @@ class AnalysisInput:
     train_len: int
     state: str
     sizes: ChunkSizes = field(default_factory=ChunkSizes)
+    tokenizer: Tokenizer | None = None
 
     @property
     def seq_len(self) -> int:

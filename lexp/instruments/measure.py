@@ -136,8 +136,11 @@ def measure(
                 "general path of model=hf)"
             )
         device = next(model.parameters()).device
-        train_len, state = tested.run.train_len, checkpoint.state
-        return instrument.measure(AnalysisInput(model, pattern, texts.to(device), train_len, state))
+        inputs = AnalysisInput(
+            model, pattern, texts.to(device), tested.run.train_len, checkpoint.state,
+            tokenizer=tested.tokenizer,
+        )  # fmt: skip
+        return instrument.measure(inputs)
 
     outcome = attempt(measurement)
     value = outcome.value or Measurement(())

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lexp.data.text_stream import TextStream
+from lexp.data.tokenizer import Tokenizer
 from lexp.model.decoder import Decoder
 
 
@@ -62,3 +64,16 @@ def generate(
         if decoder.n_read + 1 >= decoder.seq_len:
             return
         new = torch.tensor([token], device=prompt.device)
+
+
+def greedy_text(
+    decoder: Decoder, prompt: list[int], tokenizer: Tokenizer, autocast: AbstractContextManager
+) -> str:
+    """Return the greedy continuation of a prompt's ids, up to the end of the decoder's text."""
+    device = next(decoder.model.parameters()).device
+    ids = torch.tensor(prompt, device=device)
+    new = generate(
+        decoder, ids, Sampling(), torch.Generator(), tokenizer.vocab_size, tokenizer.end, autocast
+    )
+    stream = TextStream(tokenizer, prompt)
+    return "".join(map(stream.push, new)) + stream.finish()

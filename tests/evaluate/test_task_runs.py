@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lexp.attention import make_attend
+from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import eval_
 from lexp.commands.probe import probe
 from lexp.commands.report import report
@@ -189,6 +190,17 @@ def test_without_lengths_a_task_is_asked_at_those_usual_for_it(task_runs, capsys
     assert task.usual_lengths() == (3, 6, 9, 12)
     assert TaskDataset(Lego(), max_length=4).usual_lengths() == (2, 4, 6, 8)
     assert TaskDataset(Scan(), max_length=22).usual_lengths() == (5, 11, 22, 33)
+
+
+def test_instruments_too_read_problems_of_usual_lengths(task_runs, capsys):
+    analyze(compose("analyze", f"outputs={task_runs}", "model=rope", "texts=1",
+                    "instruments=[heads,sample]", "attention=[full]", "device=cpu"))  # fmt: skip
+    printed = capsys.readouterr()
+    assert "problems of copy-n_letters=2 at lengths=[1,2,3,4], as training" in printed.err
+    assert "sample not defined for rope: samples continue texts, and this run was" in printed.out
+    with (task_runs / "default" / "analysis" / "heads.csv").open(newline="") as file:
+        lengths = {row["length"] for row in csv.DictReader(file)}
+    assert lengths == {"4", "6", "8", "10"}  # rows of problems of 1 to 4 letters, in tokens
 
 
 def test_a_method_is_sized_in_tokens(task_runs):

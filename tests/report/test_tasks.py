@@ -68,6 +68,17 @@ def test_the_report_of_tasks_goes_on_with_an_analysis_at_their_lengths():
     assert len(next_commands(analysed, settings)) == 1
 
 
+def test_the_report_of_texts_goes_on_with_samples_at_lengths_that_were_scored():
+    settings = read_report(compose("report", "show=all"))
+    run = SimpleNamespace(train_len=128)
+    for longest, asked in [(2048, " 'lengths=[128,1024]'"), (512, " 'lengths=[128]'"), (64, "")]:
+        scored = [SimpleNamespace(run=run, length=n) for n in (64, longest)]
+        contents = StudyContents([], scored, [], [SimpleNamespace()], [], [], 0, [])
+        assert next_commands(contents, settings) == [
+            f"next: lexp analyze 'instruments=[heads,sample]'{asked}"
+        ]
+
+
 def test_one_seed_is_shown_as_it_is_and_never_rounded_to_all_or_nothing():
     table = task_table(study(rope={20: (0.9999,), 40: (0.0001,), 80: (0.0,)}), NOTES)
     assert cells(table)["rope"] == ["full", "yes", "20", "99.9", "0.1", "0"]
