@@ -26,7 +26,7 @@ from lexp import __version__
 from lexp.commands.study.results_file import processor
 from lexp.system.runtime import choose_precision
 
-NUMBER = re.compile(r"`?-?\d+(?:\.\d+)?")
+NUMBER = re.compile(r"`?-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
 FACTORS = {"k": 1e3, "M": 1e6, "%": 0.01}
 
 

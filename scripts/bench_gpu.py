@@ -1,8 +1,11 @@
 """What training and evaluation take on a GPU, beside other people's models and what limits them.
 
-    python scripts/bench_gpu.py [--parts steps many eval] [--schemes rope alibi] [--out FILE.md]
+    python scripts/bench_gpu.py --page docs/benchmarks/gpu.md --json docs/benchmarks/gpu.json
+    python scripts/bench_gpu.py [--parts parity steps] [--schemes rope alibi] [--out FILE.md]
     python scripts/bench_gpu.py --device cpu --tiny        # all of it at toy size, in seconds
 
+parity Every scheme by both kernels in float32 and bfloat16 against the reference in float64.
+memory A training step of size=medium at 2048 tokens: time, and the most memory it takes.
 steps  One training step (forward, backward, clipping, fused AdamW) of every scheme, by both
        kernels, compiled and not, beside the plainest GPT and the peers of that scheme. A scheme's
        contestants take turns, --rounds times; a ratio is the median of each round's to the
@@ -12,15 +15,14 @@ many   Training runs of size=nano at once on one device, a process each: tokens 
 eval   One document of a million tokens, scored whole: blockwise and full attention, seconds and
        memory.
 
+What would start after --minutes is a row that says so. --page puts the tables between the markers
+of a page.
 MFU is model FLOPs over the fastest matrix product measured in the same run. What fails or is not
 defined is a row that says why. Who the models are: scripts/contestants.py.
 """
 
 import argparse
-import gc
 import platform
-import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,11 +32,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from contestants import BASE, PEERS, Contestant, Maker, Shape, enter, ours, plain, schemes, step
-from omegaconf import OmegaConf
+from bench_files import add_machine, figures
+from contestants import Shape, enter, ours, schemes
+from gpu_parity import parity
+from gpu_steps import (
+    KERNELS,
+    SCHEMES,
+    clear,
+    is_over,
+    memory,
+    memory_of_steps,
+    rounds,
+    said,
+    shape_of,
+    steps,
+    wait,
+)
 
 from lexp import __version__
-from lexp.attention import make_attend, make_flex
 from lexp.data import Tokens
 from lexp.model import chunked_cross_entropy as head_loss
 from lexp.model.layers import LayerEntry
@@ -43,13 +58,9 @@ from lexp.pattern import Blockwise, Full, Pattern
 from lexp.scoring.protocol import Prefix
 from lexp.scoring.scorer import Scorer
 from lexp.system import runtime
-from lexp.system.errors import first_line
-from lexp.system.files import config_folder
 
-SCHEMES = ("nope", "rope", "xpos", "alibi", "kerple_log", "t5", "tisa")
-KERNELS = {"tiles": make_attend, "flex": make_flex}
 NANO_TOKENS = 4096  # of a step of size=nano
-COMPILED = f"{BASE}, compiled"
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
 def main() -> None:
@@ -69,8 +80,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--float32", action="store_true", help="no bfloat16")
     parser.add_argument("--tiny", action="store_true", help="toy sizes: only to see that it runs")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--minutes", type=float, default=12, help="start nothing after so many")
+    parser.add_argument("--out", type=Path, help="write the tables to this file of Markdown")
+    parser.add_argument("--page", type=Path, help="and between the markers of this page")
+    parser.add_argument("--json", type=Path, help="and their figures to this file")
     given = parser.parse_args()
+    given.end = time.monotonic() + 60 * given.minutes
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("device cuda: this machine has none; allowed here: --device cpu --tiny")
     if given.tiny:
@@ -88,27 +103,43 @@ def main() -> None:
         for line in PARTS[part](given):
             print(line, flush=True)
             lines.append(line)
-            if given.out:  # what is known stays if the rest is cut off
-                given.out.write_text("\n".join(lines) + "\n")
+            write(lines, given)  # what is known stays if the rest is cut off
+
+
+def write(lines: list[str], given: Any) -> None:
+    """Write the tables and their figures where the options say."""
+    text = "\n".join(lines) + "\n"
+    if given.out:
+        given.out.write_text(text)
+    if given.page:
+        given.page.write_text(between_markers(given.page.read_text("utf-8"), text), "utf-8")
+    if given.json:
+        add_machine(given.json, device_name(given), figures(text))
+
+
+def between_markers(page: str, text: str) -> str:
+    """Return a page with the text between its markers."""
+    before, _, rest = page.partition(BEGIN)
+    _, marker, after = rest.partition(END)
+    if not marker:
+        raise SystemExit(f"the page has no {BEGIN} and {END}; add both lines to it")
+    return f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+
+
+def device_name(given: Any) -> str:
+    """Return the name of the device that is measured."""
+    return torch.cuda.get_device_name() if given.device == "cuda" else platform.machine()
 
 
 def heading(given: Any) -> list[str]:
     """The machine, versions, and the two limits."""
-    cuda = given.device == "cuda"
-    machine = torch.cuda.get_device_name() if cuda else platform.machine()
     return [
-        f"lexp {__version__}, torch {torch.__version__}, {machine}, "
+        f"lexp {__version__}, torch {torch.__version__}, {device_name(given)}, "
         f"{str(given.dtype).removeprefix('torch.')}; {given.peak / 1e12:.3g} TFLOP/s in matrix "
         f"products, {copy_rate(given) / 1e9:.0f} GB/s in copies (read and written)."
         + " Toy sizes: not a measurement."
         * given.tiny,
     ]
-
-
-def wait(given: Any) -> None:
-    """Until the device has done what it was given."""
-    if given.device == "cuda":
-        torch.cuda.synchronize()
 
 
 def fastest(run: Callable[[], object], given: Any, repeats: int) -> float:
@@ -137,126 +168,12 @@ def copy_rate(given: Any) -> float:
     return 2 * source.nbytes / fastest(lambda: target.copy_(source), given, 10)
 
 
-def shape_of(size: str, given: Any) -> Shape:
-    """A choice of size= as contestants have it."""
+def parity_of_kernels(given: Any) -> Iterator[str]:
+    """A table of errors; toy runs have no kernel of flex, which is for a GPU."""
+    kernels = {name: make for name, make in KERNELS.items() if name == "tiles" or not given.tiny}
     device = torch.device(given.device)
-    if given.tiny:
-        return Shape(1, 32, 2, 64, 64, 32, device)
-    node = OmegaConf.load(config_folder() / "size" / f"{size}.yaml")
-    return Shape(
-        node.n_layers, node.d_model, node.n_heads, node.d_ff, given.vocab, given.seq_len, device
-    )  # fmt: skip
-
-
-def compiled_plain(shape: Shape) -> tuple[torch.nn.Module, Callable]:
-    """The base line, compiled."""
-    model, loss = plain(shape)
-    return model, torch.compile(loss)
-
-
-def group(scheme: str, given: Any) -> dict[str, Maker]:
-    """Who runs beside a scheme: all its ways, the plain model, and peers that have it."""
-    # Toy runs compile nothing, and the kernel of flex is for a GPU.
-    kernels = ("tiles",) if given.device == "cpu" else tuple(KERNELS)
-    makers: dict[str, Maker] = {BASE: plain, COMPILED: plain if given.tiny else compiled_plain}
-    for kernel in kernels:
-        for compiled in (False,) if given.tiny else (False, True):
-            name = f"lexp {scheme}, {kernel}" + ", compiled" * compiled
-            makers[name] = partial(ours, scheme=scheme, make=KERNELS[kernel], compiled=compiled)
-    rivals = {"kerple_log": "t5", "tisa": "t5"}.get(scheme, scheme)
-    return makers | {name: make for name, make in PEERS.items() if rivals in name.split(" ")[-1]}
-
-
-def memory(given: Any) -> int:
-    """The most bytes that tensors took since the last reset."""
-    return torch.cuda.max_memory_allocated() if given.device == "cuda" else 0
-
-
-def clear(given: Any) -> int:
-    """Forget what is free and the most that was in use; bytes in use now."""
-    gc.collect()
-    if given.device != "cuda":
-        return 0
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
-
-
-def said(error: Exception) -> str:
-    """What went wrong, in a cell of a table."""
-    first = first_line(error)
-    return f"{type(error).__name__}: {first}"[:160].replace("|", "/")
-
-
-def steps(given: Any) -> Iterator[str]:
-    """A table for each scheme."""
-    shape = shape_of("small", given)
-    limit = given.batch * shape.seq_len * shape.token_flops / given.peak
-    yield ""
-    yield (
-        f"## Training steps, size=small: {given.batch} x {shape.seq_len} tokens, vocabulary "
-        f"{shape.vocab_size}\n\nA step's matrix products alone would take {limit * 1000:.3g} ms."
-    )
-    for scheme in given.schemes:
-        torch.compiler.reset()
-        yield from table_of_steps(scheme, shape, given)
-
-
-def table_of_steps(scheme: str, shape: Shape, given: Any) -> Iterator[str]:
-    """A scheme's contestants, in turns, fastest first."""
-    contestants, grown, failed = [], {}, []
-    for name, make in group(scheme, given).items():
-        before = clear(given)
-        try:
-            one = enter(name, make, shape)
-            if one is None:
-                continue
-            started = time.perf_counter()
-            rounds(one, shape, given, 1)
-            rounds(one, shape, given, 1)  # the first one compiles
-            print(f"{name}: ready in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-        except Exception as error:  # whatever a library says: the others still run
-            failed.append(f"| {name} | {said(error)} | | | | | |")
-            one = None
-            continue
-        grown[name] = memory(given) - before
-        contestants.append(one)
-    for _ in range(given.rounds):
-        for one in contestants:
-            one.seconds.append(rounds(one, shape, given, given.steps))
-    base = next((c.seconds for c in contestants if c.name == COMPILED), None)
-    yield ""
-    yield "| model | ms | of rounds | tokens/s | MFU | of plain compiled | GiB |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    n_tokens = given.batch * shape.seq_len
-    for one in sorted(contestants, key=lambda one: statistics.median(one.seconds)):
-        took = statistics.median(one.seconds)
-        low, high = min(one.seconds) * 1000, max(one.seconds) * 1000
-        mfu = n_tokens * shape.token_flops / took / given.peak
-        speed = "" if base is None else f"{ratio(base, one.seconds):.2f}x"
-        yield (
-            f"| {one.name} | {took * 1000:.1f} | {low:.1f} to {high:.1f} | "
-            f"{n_tokens / took / 1000:.1f}k | {mfu:.0%} | {speed} | "
-            f"{grown[one.name] / 2**30:.1f} |"
-        )
-    yield from failed
-
-
-def ratio(base: list[float], own: list[float]) -> float:
-    """How many times as fast, the median over rounds."""
-    return statistics.median(b / o for b, o in zip(base, own, strict=True))
-
-
-def rounds(one: Contestant, shape: Shape, given: Any, n_steps: int) -> float:
-    """Seconds of a step, the mean over some that follow each other."""
-    size = (given.batch, shape.seq_len + 1)
-    wait(given)
-    started = time.perf_counter()
-    for _ in range(n_steps):
-        ids = torch.randint(shape.vocab_size, size, device=shape.device)
-        step(one, ids, given.dtype).item()  # as training does, for its log
-    wait(given)
-    return (time.perf_counter() - started) / n_steps
+    sizes = (1, 32, 2, 64, 64, 40) if given.tiny else (1, 256, 4, 64, 64, 256)
+    yield from parity(Shape(*sizes, device), kernels, partial(is_over, given))
 
 
 def many(given: Any) -> Iterator[str]:
@@ -268,6 +185,9 @@ def many(given: Any) -> Iterator[str]:
     yield "| ---: | ---: | ---: |"
     alone = 0.0
     for count in given.processes:
+        if is_over(given):
+            yield f"| {count} | left out: the time was over | |"
+            continue
         rate = together(count, given)
         alone = alone or rate / count
         yield f"| {count} | {rate / 1000:.1f}k | {rate / alone:.2f}x |"
@@ -320,6 +240,9 @@ def evaluation(given: Any) -> Iterator[str]:
         for pattern in (Blockwise(128), Full()):
             for kernel in kernels:
                 row = f"| {scheme} | {pattern.label} | {kernel} | "
+                if is_over(given):
+                    yield f"{row}left out: the time was over | | | |"
+                    continue
                 try:
                     yield row + scored(scheme, pattern, kernel, shape, text, given)
                 except Exception as error:  # out of memory, not defined: a row like any other
@@ -357,8 +280,10 @@ def scored(
 
 
 PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
-    "steps": steps, "many": many, "eval": evaluation,
+    "parity": parity_of_kernels, "memory": memory_of_steps, "many": many, "eval": evaluation,
+    "steps": steps,
 }  # fmt: skip
+
 
 if __name__ == "__main__":
     main()

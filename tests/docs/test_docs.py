@@ -139,11 +139,9 @@ ELSEWHERE = {
     "lexp report | head -1": "a shell's pipe; tests/cli/test_streams.py closes one",
     "lexp train model=t5 kernel=flex": "needs a GPU",
     "lexp eval kernel=flex": "needs a GPU",
-    "python scripts/bench_gpu.py --parts many eval --out docs/benchmarks/gpu-eval.md": "a GPU",
-    "python scripts/bench_gpu.py --parts steps --schemes nope rope xpos --out "
-    "docs/benchmarks/gpu-steps.md": "a GPU",
-    "python scripts/bench_gpu.py --parts steps --schemes alibi t5 --out "
-    "docs/benchmarks/gpu-biases.md": "a GPU",
+    "python scripts/bench_gpu.py --page docs/benchmarks/gpu.md --json docs/benchmarks/gpu.json": (
+        "needs a GPU"
+    ),
     "python scripts/bench_gpu.py --device cpu --tiny": "tests/project/test_bench_gpu.py runs it",
     "pip install 'lexp[slurm]'": "a network",
     "LEXP_ALLOW=utils lexp harness 'tasks=[my_task]' task_folder=mine": "a folder of one's own",

@@ -1,16 +1,24 @@
 """The benchmark of the next GPU at hand runs, so that no time on it is lost."""
 
+import argparse
+import importlib
+import json
+import math
 import os
 import subprocess
 import sys
+
+import torch
 
 from support import ROOT
 
 
 def test_every_part_of_it_runs_at_toy_size(tmp_path):
-    out = tmp_path / "table.md"
+    out, page, figures = (tmp_path / name for name in ("table.md", "page.md", "gpu.json"))
+    page.write_text("# A page\n\n<!-- figures -->\nnone yet\n<!-- /figures -->\n\nGoals.\n")
     command = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py"), "--device", "cpu"]
-    command += ["--tiny", "--schemes", "t5", "--out", str(out)]
+    command += ["--tiny", "--schemes", "t5", "--out", str(out), "--page", str(page)]
+    command += ["--json", str(figures)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -27,3 +35,28 @@ def test_every_part_of_it_runs_at_toy_size(tmp_path):
             place = heads[first]
         elif not first.startswith("---"):
             float(row[place].rstrip("k"))
+    written = f"<!-- figures -->\n\n{text}\n<!-- /figures -->"
+    assert page.read_text() == f"# A page\n\n{written}\n\nGoals.\n"
+    # Both precisions of every scheme are within their limit of the reference in float64.
+    parity = [row for row in rows if len(row) == 6 and row[2] in ("float32", "bfloat16")]
+    assert len(parity) == 18 and {row[5].rstrip(" |") for row in parity} == {"yes"}
+    (machine,) = json.loads(figures.read_text())["machines"].values()
+    found = {(one["row"], one["column"]) for one in machine["figures"]}
+    assert {("lexp t5, tiles", "MFU"), ("rope, tiles, float32", "error of outputs")} <= found
+
+
+def test_what_would_start_too_late_says_so(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    bench_gpu = importlib.import_module("bench_gpu")
+    given = argparse.Namespace(
+        tiny=True, device="cpu", end=-math.inf, schemes=["rope"], batch=2, steps=1, rounds=1,
+        processes=[2], document=4096, eval_size="nano", peak=1.0, float32=True, seq_len=32,
+        dtype=torch.float32,
+    )  # fmt: skip
+    for name, n_rows in {"parity": 18, "memory": 3, "many": 1, "eval": 4}.items():
+        lines = list(bench_gpu.PARTS[name](given))
+        assert len([line for line in lines if "left out: the time was over" in line]) == n_rows
+    lines = list(bench_gpu.PARTS["steps"](given))
+    assert any(
+        line.startswith("| lexp rope, tiles | left out: the time was over") for line in lines
+    )
