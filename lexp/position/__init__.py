@@ -13,6 +13,7 @@ from lexp.position.hope import HoPE
 from lexp.position.kerple import KerpleLog, KerplePower
 from lexp.position.learned import Learned
 from lexp.position.nope import NoPE
+from lexp.position.normalisation import SigmoidWeights, SoftmaxOne, Softpick
 from lexp.position.p_rope import PRoPE
 from lexp.position.path import PaTH
 from lexp.position.pope import PoPE
@@ -37,6 +38,7 @@ __all__ = [
     "CABLE", "DAPE", "FIRE", "SHAPE", "SWAT", "T5", "TISA", "ALiBi", "CoPE", "FoPE", "FoX",
     "HoPE", "KerpleLog", "KerplePower", "Learned", "LogN", "LogTemperature", "NoPE", "PRoPE",
     "PaTH", "Pair", "PoPE", "Position", "RandomFloats", "RandomPositions", "RoPE", "SSMax",
-    "Sandwich", "SelectiveRoPE", "SinkLogits", "Sinusoidal", "StickBreaking", "Sum",
-    "TokenPositions", "TransformerXL", "Wall", "Wrapper", "XPos", "XPosDecay",
+    "Sandwich", "SelectiveRoPE", "SigmoidWeights", "SinkLogits", "Sinusoidal", "SoftmaxOne",
+    "Softpick", "StickBreaking", "Sum", "TokenPositions", "TransformerXL", "Wall", "Wrapper",
+    "XPos", "XPosDecay",
 ]  # fmt: skip

@@ -179,3 +179,39 @@ def selective_rope(
         return score / math.sqrt(d)
 
     return of_pairs(entry, n)
+
+
+def of_seen(scores: Tensor, weight) -> Tensor:
+    """Return the weights that a rule gives to each query's scores of the keys up to it."""
+    n = len(scores)
+    return torch.stack(
+        [torch.nn.functional.pad(weight(scores[i, : i + 1]), (0, n - i - 1)) for i in range(n)]
+    )
+
+
+@weights
+def softmax_one(
+    q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor
+) -> Tensor:
+    """Miller 2023: exp(s) / (1 + sum exp(s)), on RoPE."""
+    scores = rope(q, k, head, n_heads, learned, x)
+    return of_seen(scores, lambda s: s.exp() / (1 + s.exp().sum()))
+
+
+@weights
+def sigmoid(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """Ramapuram et al. 2024, section 3: sigmoid(s + b), b = -log n, n = 64 trained tokens."""
+    scores = rope(q, k, head, n_heads, learned, x)
+    return of_seen(scores, lambda s: 1 / (1 + 64 * torch.exp(-s)))
+
+
+@weights
+def softpick(q: Tensor, k: Tensor, head: int, n_heads: int, learned: Params, x: Tensor) -> Tensor:
+    """Zuhri et al. 2025, equation 3; the released 1e-8 is added after a division by exp(max s)."""
+
+    def weight(s: Tensor) -> Tensor:
+        above = torch.exp(s) - 1
+        least = 1e-8 * torch.exp(s.max().clamp(min=0))
+        return above.clamp(min=0) / (above.abs().sum() + least)
+
+    return of_seen(rope(q, k, head, n_heads, learned, x), weight)
