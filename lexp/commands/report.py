@@ -54,7 +54,8 @@ from lexp.report.weights import of_present_weights
 from lexp.result_store import count_results, read_newest, with_damage
 from lexp.runs.find import find_runs
 from lexp.runs.locks import one_at_a_time, refuse_without_locks
-from lexp.runs.run import Run, run_notes, source_commit, variant_notes
+from lexp.runs.run import Run, run_notes, variant_notes
+from lexp.runs.source import source_commit
 from lexp.system.errors import CheckpointError, ConfigError
 from lexp.system.output import say
 from lexp.system.text import counted, file_stem

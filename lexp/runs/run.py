@@ -336,18 +336,6 @@ def versions() -> dict[str, str]:
     return {"lexp": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def source_commit() -> str:
-    """Return the commit of the checkout that lexp runs from; "" without a checkout."""
-    git = Path(__file__).resolve().parents[2] / ".git"
-    try:
-        head = (git / "HEAD").read_text(encoding="utf-8").strip()
-        if not head.startswith("ref: "):
-            return head
-        return (git / head.removeprefix("ref: ")).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(read_own(path))

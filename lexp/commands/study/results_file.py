@@ -26,7 +26,8 @@ from lexp.config.settings import StudyConfig, TrainConfig
 from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.report.results import stored_evaluations
 from lexp.result_store import append_csv, write_csv
-from lexp.runs.run import TRAINED_ON, run_name, source_commit, variant
+from lexp.runs.run import TRAINED_ON, run_name, variant
+from lexp.runs.source import source_commit
 from lexp.system.errors import ConfigError
 from lexp.system.files import make_folder
 from lexp.system.output import say
