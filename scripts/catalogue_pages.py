@@ -310,7 +310,7 @@ def methods_page(choices: list[Choice], defined: dict[str, dict[str, set[str]]])
     parts += ["## Studies", "", wrapped(STUDIES)]
     parts += ["| `lexp study study=…` | what it is | results |", "| --- | --- | --- |"]
     for path in sorted((CONF / "study").glob("*.yaml")):
-        page = f"studies/{path.stem}.md"
+        page = "results.md" if path.stem == "reference" else f"studies/{path.stem}.md"
         results = f"[{page}]({page})" if (ROOT / "docs" / page).exists() else ""
         parts.append(f"| `{path.stem}` | {cell(heading(path))} | {results} |")
     return "\n".join([*parts, ""])

@@ -174,6 +174,7 @@ FORMS: list[str] = [
     "lexp train model=nope init_from=… tokens=262144",
     "lexp study study=alibi dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=context_extension dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=reference dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=kerple dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=hybrid dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=mixers dataset=text 'dataset.train=books/train/*.txt' …",
