@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lexp.commands.study import command
 from lexp.commands.study.command import check, study
 from lexp.commands.study.results_file import ALL_COLUMNS, read_results_file
 from lexp.system.errors import ConfigError
@@ -122,6 +123,13 @@ def test_without_a_results_file_everything_is_trained(made, tmp_path):
 def test_a_study_that_its_results_file_cannot_be_of_is_refused(made, words, expected):
     with pytest.raises(ConfigError, match=expected):
         check(made("outputs", words))
+
+
+def test_a_launcher_is_refused_where_a_file_grows_run_by_run(made, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "_launcher_words", lambda: ["hydra/launcher=local"])
+    with pytest.raises(ConfigError, match=r"hydra/launcher=local: .*csv grows run by run"):
+        study(made("outputs"))
+    assert runs_in(tmp_path / "outputs") == []
 
 
 HEADER = ",".join(ALL_COLUMNS)
