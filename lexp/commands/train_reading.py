@@ -24,12 +24,8 @@ def make_reading(config: TrainConfig) -> Reading:
         )
     if is_task(config.dataset.values):
         _refuse_for_task(config, reading)
-    if config.length_warmup and (is_task(config.dataset.values) or isinstance(reading, Moved)):
-        what = name if isinstance(reading, Moved) else f"dataset={config.dataset.name}, a task,"
-        raise ConfigError(
-            f"length_warmup={list(config.length_warmup)}: {what} has windows of lengths of its "
-            "own; leave length_warmup out"
-        )
+    if config.length_warmup:
+        _refuse_with_warmup(config, reading)
     if reading.within_documents:
         refuse_with_documents(config)
     if isinstance(reading, Moved):
@@ -42,6 +38,22 @@ def training_attention(config: TrainConfig, device: torch.device) -> MakeAttend:
     if make_reading(config).moves_positions:
         return make_moved
     return choose_backend(config.kernel, device)
+
+
+def _refuse_with_warmup(config: TrainConfig, reading: Reading) -> None:
+    """Raise ConfigError for data that cannot be read in shorter windows first."""
+    given = f"length_warmup={list(config.length_warmup)}"
+    if is_task(config.dataset.values):
+        raise ConfigError(
+            f"{given}: dataset={config.dataset.name}, a task, has rows of lengths of its own; use "
+            "dataset.draw=grow, or leave length_warmup out"
+        )
+    if isinstance(reading, Moved):
+        raise ConfigError(
+            f"{given}: reading={config.reading.name} spreads train_len tokens over target_len "
+            "positions, shorter windows would leave larger gaps; leave length_warmup out, or train "
+            "with it first, on documents, and go on from that run with init_from="
+        )
 
 
 def _refuse_for_task(config: TrainConfig, reading: Reading) -> None:

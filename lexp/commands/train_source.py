@@ -1,5 +1,6 @@
 """Where a run starts from: another run's weights, and the extension that it trains them with."""
 
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lexp.commands.run_parts import (
     with_extension,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
-from lexp.config.hf_folder import is_hf_folder, rope_base, trained_length
+from lexp.config.hf_folder import is_hf_folder, rope_position, trained_length
 from lexp.config.settings import ModelConfig, Node, TrainConfig
 from lexp.data.tokenizer import Tokenizer
 from lexp.extension import ByFactor, Extension, Lengths
@@ -27,7 +28,7 @@ from lexp.runs.find import finished_run
 from lexp.runs.run import Run, differences
 from lexp.system.errors import ConfigError
 
-ROPE = "lexp.position.RoPE"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def find_source(settings: TrainConfig) -> Source | None:
         return None
     if is_hf_folder(settings.init_from):
         return _hf_folder(settings, settings.init_from)
+    refuse_hub_name(settings.init_from)
     run = finished_run("init_from", settings.init_from)
     config = read_config(run)
     if not isinstance(config, TrainConfig):
@@ -66,13 +68,26 @@ def find_source(settings: TrainConfig) -> Source | None:
     return run, config
 
 
+def refuse_hub_name(path: str) -> None:
+    """Raise ConfigError for a path that is no folder and reads as a model of the hub."""
+    name, _, revision = path.partition("@")
+    if Path(path).exists() or not HUB_NAME.fullmatch(name):
+        return
+    folder = f"models/{name.partition('/')[2]}"
+    at = f" --revision {revision}" if revision else ""
+    raise ConfigError(
+        f"init_from={path}: no folder here; give a finished run (init_from=outputs/NAME/RUN), or "
+        f"download the model: hf download {name}{at} --local-dir {folder}, then init_from={folder}"
+    )
+
+
 def _hf_folder(settings: TrainConfig, path: str) -> Source:
     """Return a checkpoint of transformers, and settings of a run that would have it.
 
     Size and trunk of the present settings are the checkpoint's already (lexp.config.hf_folder).
     """
     length, trunk = trained_length(path), settings.trunk
-    position = {"_target_": ROPE, "head_dim": settings.size.head_dim, "base": rope_base(path)}
+    position = rope_position(path, settings.size.head_dim)
     model = {"name": "rope", "position": position}
     return HfFolder(Path(path), length), replace(
         settings,
@@ -215,8 +230,12 @@ def _start_from_folder(
     )
     kept, lines = qk_norm_that_starts((source, config), settings)
     checkpoint.fill(model, weights, source.folder, kept | {"positions"})
+    position = config.model.position
+    scaling = position.values.get("scaling") if position else None
+    is_kept = scaling and config.model.entries == settings.model.entries
     line = (
         f"init_from={source.folder}: size, trunk and vocabulary are those of this checkpoint, "
         f"trained at {source.length} tokens"
+        + (f"; its frequencies stay scaled ({scaling['rope_type']})" if is_kept else "")
     )
     return found.sha256(), [line, *lines]

@@ -16,6 +16,15 @@ from lexp.system.errors import ConfigError
 from lexp.system.reading import read_file
 
 FAMILIES = ("llama", "mistral", "qwen3")
+ROPE, SCALED_ROPE = "lexp.position.RoPE", "lexp.hf.scaled_rotary.ScaledRoPE"
+# By rope_type: the numbers that scale the frequencies, and those that may be left out.
+ORIGINAL = "original_max_position_embeddings"
+SCALINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "default": ((), ()),
+    "linear": (("factor",), ()),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor", ORIGINAL), ()),
+    "yarn": (("factor", ORIGINAL), ("beta_fast", "beta_slow", "attention_factor")),
+}
 NORM, MLP = "lexp.model.trunk.RMSNorm", "lexp.model.trunk.SwiGLU"
 # Keys of its config.json, and the values with which the trunks compute the same.
 ALLOWED: dict[str, tuple[Any, ...]] = {
@@ -29,6 +38,9 @@ COUNTS = (
 # Counts that it may leave out; the last is a key that `lexp export` writes.
 MORE_COUNTS = ("num_key_value_heads", "head_dim", "lexp_train_len")
 LARGEST = 1e30  # a whole number may be too large for a float
+# Other keys beside them, and values of some that change nothing.
+READ = ("rope_type", "type", "rope_theta", ORIGINAL)
+WITHOUT_EFFECT = {"partial_rotary_factor": 1.0, "truncate": True}
 
 
 def is_hf_folder(path: str | None) -> bool:
@@ -70,7 +82,7 @@ def with_hf_folder(config: DictConfig) -> DictConfig:
         "path": vocabulary,
     }
     if filled.model.get("name") == "rope":
-        filled.model.position.base = float(_rope(raw)["rope_theta"])
+        filled.model.position = _position(raw, size["head_dim"])
     return filled
 
 
@@ -79,9 +91,9 @@ def trained_length(path: str) -> int:
     return _trained_length(_config(Path(path) / "config.json"))
 
 
-def rope_base(path: str) -> float:
-    """Return the base of the rotary frequencies of the checkpoint in a folder."""
-    return float(_rope(_config(Path(path) / "config.json"))["rope_theta"])
+def rope_position(path: str, head_dim: int) -> dict[str, Any]:
+    """Return the node of the rotary positions of the checkpoint in a folder."""
+    return _position(_config(Path(path) / "config.json"), head_dim)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -100,7 +112,49 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
         rope = {"rope_type": str(rope)}
     kind = rope.get("rope_type") or rope.get("type") or "default"
     theta = rope.get("rope_theta") or raw.get("rope_theta") or 10000.0
-    return {**rope, "rope_type": kind, "rope_theta": theta}
+    return {**rope, "rope_type": str(kind), "rope_theta": theta}
+
+
+def _position(raw: dict[str, Any], head_dim: int) -> dict[str, Any]:
+    rope = _rope(raw)
+    node = {"_target_": ROPE, "head_dim": head_dim, "base": float(rope["rope_theta"])}
+    if rope["rope_type"] == "default":
+        return node
+    return {**node, "_target_": SCALED_ROPE, "scaling": _scaling(raw)}
+
+
+def _scaling(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return how a config scales the frequencies, without what it leaves open."""
+    rope = _rope(raw)
+    kind = rope["rope_type"]
+    names = [name for some in SCALINGS[kind] for name in some]
+    if ORIGINAL in names:
+        # In configs without it, the original context is the present one, as in transformers.
+        rope[ORIGINAL] = raw.get(ORIGINAL) or rope.get(ORIGINAL) or raw["max_position_embeddings"]
+    return {"rope_type": kind, **{name: rope[name] for name in names if rope.get(name) is not None}}
+
+
+def _scaling_problems(raw: dict[str, Any]) -> Iterator[str]:
+    """Yield what lexp does not compute of a config's rotary frequencies."""
+    rope = _rope(raw)
+    kind = rope["rope_type"]
+    if kind not in SCALINGS:
+        yield f"rope_type={kind} (allowed: {', '.join(SCALINGS)})"
+        return
+    needed, others = SCALINGS[kind]
+    for key in needed:
+        if rope.get(key) is None and key != ORIGINAL:
+            yield f"rope_type={kind} without {key}"
+    for key, value in rope.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key in (*needed, *others):
+            if value is not None and not (is_number and 0 < value < LARGEST):
+                yield f"{key}={str(value)[:40]} (allowed: a number above 0)"
+        elif key not in READ and value is not None and WITHOUT_EFFECT.get(key) != value:
+            yield f"{key}={str(value)[:40]} with rope_type={kind} (not supported)"
+    low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
+    if isinstance(low, int | float) and isinstance(high, int | float) and low >= high:
+        yield f"low_freq_factor={low} with high_freq_factor={high} (allowed: below it)"
 
 
 def _trained_length(raw: dict[str, Any]) -> int:
@@ -125,9 +179,7 @@ def _problems(folder: Path, raw: dict[str, Any]) -> list[str]:
         found.append(f"sliding_window={raw['sliding_window']} (allowed: null)")
     if raw.get("use_sliding_window"):
         found.append("use_sliding_window=true (allowed: false)")
-    if (rope_type := _rope(raw)["rope_type"]) != "default":
-        found.append(f"rope_type={rope_type} (allowed: default)")
-    found += _malformed(raw)
+    found += [*_scaling_problems(raw), *_malformed(raw)]
     if not (folder / "tokenizer.json").is_file():
         found.append("no tokenizer.json (transformers' save_pretrained writes one)")
     return found

@@ -19,11 +19,13 @@ class TextProgress:
     """Shows that work on texts begins, and how long the rest takes; on rank 0 only.
 
     On a terminal that is a bar, elsewhere a line now and then. what: the work, such as
-    `tokenising`. n_bytes: of the texts, None if that is not known before.
+    `tokenising`. n_bytes: of the texts, None if that is not known before. max_tokens: where each
+    split ends, if not before; None: at its end. It is a total where n_bytes is not known.
     """
 
-    def __init__(self, what: str, n_bytes: int | None):
-        self._what, self._n_bytes = what, n_bytes
+    def __init__(self, what: str, n_bytes: int | None, max_tokens: int | None = None):
+        self._what, self._n_bytes, self._max_tokens = what, n_bytes, max_tokens
+        self._split, self._in_split = "", 0
         self._done = self._before = 0
         self._tokens = self._tokens_before = 0
         self._has_bar = False
@@ -44,10 +46,15 @@ class TextProgress:
         self._done = self._before = n_bytes
         self._tokens = self._tokens_before = n_tokens
 
+    def begin_split(self, name: str, n_tokens: int) -> None:
+        """Count the tokens of a split, of which an earlier start has made n_tokens."""
+        self._split, self._in_split = name, n_tokens
+
     def advance(self, n_bytes: int, n_tokens: int = 0) -> None:
         """Count more text as done, and the tokens that it has become."""
         self._done += n_bytes
         self._tokens += n_tokens
+        self._in_split += n_tokens
         if time.monotonic() >= self._next_line:
             is_seen = sys.stderr.isatty()
             self._next_line = time.monotonic() + (REDRAWN_S if is_seen else EVERY_S)
@@ -62,16 +69,25 @@ class TextProgress:
             self._draw(f"{self._bar()}{self._how_far()}", end="\n")
 
     def _bar(self) -> str:
-        if not self._n_bytes:
+        done, total = self._done, self._n_bytes
+        if not total and self._max_tokens:
+            done, total = self._in_split, self._max_tokens
+        if not total:
             return ""
-        full = min(BAR_WIDTH, BAR_WIDTH * self._done // self._n_bytes)
+        full = min(BAR_WIDTH, BAR_WIDTH * done // total)
         return f"[{'=' * full}{' ' * (BAR_WIDTH - full)}] "
 
     def _how_far(self) -> str:
         done, rate = f"{self._done / 1e6:.0f}", ""
         elapsed_s = max(time.monotonic() - self._begin, 1e-9)
+        tokens_a_second = (self._tokens - self._tokens_before) / elapsed_s
         if self._tokens:
-            rate = f", {(self._tokens - self._tokens_before) / elapsed_s / 1000:.0f}k tokens/s"
+            rate = f", {tokens_a_second / 1000:.0f}k tokens/s"
+        if self._n_bytes is None and self._max_tokens:
+            left = max(0, self._max_tokens - self._in_split)
+            counted = f"{self._in_split / 1e6:.0f} of {self._max_tokens / 1e6:.0f}M tokens"
+            rest = f", {_duration(left / tokens_a_second)} left" if tokens_a_second else ""
+            return f"{self._split}: {counted}{rate}{rest}"
         if self._n_bytes is None or self._done >= self._n_bytes:
             return f"{done} MB done{rate}"
         left_s = elapsed_s * (self._n_bytes - self._done) / max(1, self._done - self._before)

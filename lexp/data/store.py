@@ -31,7 +31,7 @@ from lexp.data.tokenise import encoded, id_dtype, until
 from lexp.data.tokenizer import Tokenizer
 from lexp.data.tokens import MappedFile, Names, ShardedArray, Tokens
 from lexp.data.unchanged import State, is_settled, read_states, state_of, write_states
-from lexp.data.work_folder import work_folder
+from lexp.data.work_folder import work_folder, writing_alone
 from lexp.system.errors import CheckpointError, DataError, OutOfMemory, first_line, refuse_shortage
 from lexp.system.files import (
     make_folder,
@@ -93,7 +93,10 @@ def open_store(corpus: Corpus, tokenizer: Tokenizer, cache: Path, anew: bool = F
     fingerprint = corpus.fingerprint()
     folder = store_folder(cache, fingerprint, tokenizer)
     if not folder.is_dir():
-        _write(corpus, tokenizer, folder)
+        make_folder(folder.parent)
+        with writing_alone(folder):
+            if not folder.is_dir():  # another process may have written it meanwhile
+                _write(corpus, tokenizer, folder)
     _verify(folder, anew)
     return map_store(folder, fingerprint, tokenizer)
 
@@ -138,10 +141,9 @@ def stored_hashes(folder: Path, split: Split) -> np.ndarray | None:
 
 
 def _write(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write next to the target and rename, so that runs that start together do not collide."""
-    make_folder(folder.parent)
+    """Write next to the target and rename: what has the store's name is whole."""
     with storage(folder), work_folder(folder) as (work, record):
-        progress = TextProgress("tokenising", corpus.n_bytes())
+        progress = TextProgress("tokenising", corpus.n_bytes(), corpus.max_tokens)
         if record.n_documents:
             say(f"lexp: tokenising: {record.n_documents} documents were done by an earlier start")
             known = record.splits.values()
@@ -182,6 +184,7 @@ def _write_split(
 ) -> None:
     """Tokenise a split from where its record ends."""
     with SplitWriter(work, split, record) as writer:
+        progress.begin_split(split, writer.of_split.n_tokens)
         documents = islice(corpus.documents(split), writer.of_split.n_documents, None)
         with closing(encoded(documents, tokenizer)) as batches:
             for batch in until(batches, corpus.max_tokens, writer.of_split.n_tokens):

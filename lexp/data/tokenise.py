@@ -150,8 +150,8 @@ def encode(batch: Sequence[Document], tokenizer: Tokenizer) -> EncodedDocuments:
                 raise DataError(f"{document.name}: {error}") from None
         raise
     data = [text.encode() for text in texts]
-    n_bytes = np.concatenate([document.n_bytes for document in cut], dtype="<u2")
-    ids = np.concatenate([document.ids for document in cut], dtype=id_dtype(tokenizer.vocab_size))
+    n_bytes = _end_to_end([document.n_bytes for document in cut], "<u2")
+    ids = _end_to_end([document.ids for document in cut], id_dtype(tokenizer.vocab_size))
     lengths = np.array([len(document.ids) for document in cut], dtype=np.int64)
     has_end: np.ndarray = np.zeros(len(cut), dtype=bool)
     if tokenizer.end is not None:
@@ -168,6 +168,13 @@ def encode(batch: Sequence[Document], tokenizer: Tokenizer) -> EncodedDocuments:
         has_end=has_end,
         has_nul=np.array([10 * text.count("\0") >= len(text) > 0 for text in texts]),
     )
+
+
+def _end_to_end(parts: list[np.ndarray], dtype: str) -> np.ndarray:
+    """Return arrays in one; a single one, which may be large, is not copied."""
+    if len(parts) == 1:
+        return parts[0].astype(dtype, copy=False)
+    return np.concatenate(parts, dtype=dtype)
 
 
 def _hash(text: bytes) -> int:

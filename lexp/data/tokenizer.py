@@ -82,7 +82,8 @@ class Bytes:
     def encode(self, texts: list[str]) -> list[Encoded]:
         """Return one token per byte."""
         raw = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
-        return [Encoded(ids, np.ones(len(ids), dtype=np.uint16)) for ids in raw]
+        one: np.ndarray = np.ones((), dtype=np.uint16)  # in one place for all tokens
+        return [Encoded(ids, np.broadcast_to(one, len(ids))) for ids in raw]
 
     def decode(self, rows: list[list[int]]) -> list[str]:
         """Return the text of bytes; those that are no UTF-8 are shown as U+FFFD."""
@@ -261,7 +262,8 @@ class BPESpec(TokenizerSpec):
         """Return the JSON of the vocabulary, and the path of its file."""
         path = cache / f"bpe-{self.vocab_size}-{corpus.fingerprint()[:16]}-3.json"
         if not own_file_exists(path):
-            progress = TextProgress("training a BPE vocabulary", corpus.n_bytes())
+            most = corpus.max_tokens and BYTES_PER_TOKEN * corpus.max_tokens
+            progress = TextProgress("training a BPE vocabulary", corpus.n_bytes() or most)
             documents = _within_budget(corpus.documents("train"), corpus.max_tokens)
             texts = (document.text for document in progress.follow(documents))
             write_sealed(path, {"tokenizer": train_bpe(texts, self.vocab_size)})

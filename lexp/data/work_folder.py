@@ -1,10 +1,13 @@
 """The folder in which one process writes a store, before it has the store's name.
 
-Its lock says whether its process still lives. Another process takes over the folder of one that was
-killed; while it lives, others write in folders of their own, and the first to end gives the store.
+One process writes a store while others wait for it. Its lock says whether it still lives: another
+one takes over the folder of a process that was killed. Where there are no locks, or where those of
+other machines are not seen, each writes in a folder of its own, and the first to end gives the
+store.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import platform
@@ -18,15 +21,38 @@ from typing import BinaryIO
 from lexp.data.shard_files import PROGRESS, StoreRecord, read_record
 from lexp.system.errors import LexpError
 from lexp.system.files import make_new_folder, open_to_append, remove_file, remove_folder
+from lexp.system.output import say
 from lexp.system.reading import own_file_exists
 
 LOCK = "lock"
 # Stores, vocabularies and findings about texts, before they have their names.
-TEMPORARY = re.compile(r"\.(.+-\d+(\.json)?|texts-.+\.json)\.[a-z0-9_]{8}")
+TEMPORARY = re.compile(r"\.(.+-\d+(\.json)?|texts-.+\.json)\.[a-z0-9_]{8}|\..+-\d+\.lock")
 # A process that tokenises writes continuously: after a day without a write it was killed.
 LEFT_AFTER_S = 86400
 # Of another machine only the times of writing are known for sure: not all file systems share locks.
 SILENT_AFTER_S = 120
+# A process that waits looks so often whether it still has to.
+LOOK_EVERY_S = 0.2
+# What flock says where another process holds the lock.
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+@contextlib.contextmanager
+def writing_alone(folder: Path) -> Iterator[None]:
+    """Wait while another process writes a store, and let others wait meanwhile.
+
+    folder: the store's. Without a lock if there are none, or if the one that holds it is on another
+    machine and has written nothing for SILENT_AFTER_S: that machine may be lost.
+    """
+    path = folder.parent / f".{folder.name}.{LOCK}"
+    with contextlib.ExitStack() as held:
+        is_ours = _wait(path, folder, held)
+        try:
+            yield
+        finally:
+            if is_ours:
+                with contextlib.suppress(LexpError):
+                    remove_file(path)
 
 
 @contextlib.contextmanager
@@ -82,6 +108,48 @@ def _abandoned(folder: Path, held: contextlib.ExitStack) -> tuple[Path, StoreRec
                 held.push(files.pop_all())
                 return path, record
     return None
+
+
+def _wait(path: Path, folder: Path, held: contextlib.ExitStack) -> bool:
+    """Return True with the lock held, False where there is no need to wait any longer for it."""
+    has_said = False
+    while not folder.is_dir():
+        with contextlib.ExitStack() as files:
+            try:
+                lock = files.enter_context(open_to_append(path))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Who had it has deleted the file: another process may have a new one.
+                if os.fstat(lock.fileno()).st_ino != path.stat().st_ino:
+                    continue
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()} on {platform.node()}".encode())
+                lock.flush()
+                held.push(files.pop_all())
+                return True
+            except FileNotFoundError:
+                continue
+            except LexpError:
+                return False  # writing the store says why
+            except OSError as error:
+                if error.errno not in HELD:
+                    return False
+                lock.seek(0)
+                holder = lock.read().decode(errors="replace") or "another process"
+        if not holder.endswith(f" on {platform.node()}") and _is_silent(folder):
+            return False
+        if not has_said:
+            say(f"lexp: tokenising: waiting for {holder}, which tokenises the same texts")
+            has_said = True
+        time.sleep(LOOK_EVERY_S)
+    return False
+
+
+def _is_silent(folder: Path) -> bool:
+    """Return whether nobody has written anything for a store for SILENT_AFTER_S."""
+    with contextlib.suppress(OSError, ValueError):
+        newest = max(_last_write(path) for path in folder.parent.glob(f".{folder.name}.*"))
+        return time.time() - newest > SILENT_AFTER_S
+    return False
 
 
 def _last_write(path: Path) -> float:

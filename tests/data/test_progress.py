@@ -70,6 +70,26 @@ def test_tokens_a_second_count_from_this_start(clock, capsys):
     assert said(capsys) == ["lexp: tokenising: 13 of 20 MB, 0k tokens/s, 8.3 h left"]
 
 
+def test_a_budget_of_tokens_is_the_total_of_each_split_where_no_size_is_known(
+    clock, capsys, monkeypatch
+):
+    progress_ = TextProgress("tokenising", None, max_tokens=8_000_000)
+    progress_.begin_at(9_000_000, 2_000_000)
+    progress_.begin_split("train", 2_000_000)
+    clock[0] += 10
+    progress_.advance(4_000_000, 1_000_000)
+    progress_.begin_split("validation", 0)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    clock[0] += 10
+    progress_.advance(4_000_000, 2_000_000)
+    first, bar = capsys.readouterr().err.split("\r\x1b[K")
+    assert first == "lexp: tokenising: train: 3 of 8M tokens, 100k tokens/s, 50 s left\n"
+    assert bar == (
+        "lexp: tokenising: [======                  ] "
+        "validation: 2 of 8M tokens, 150k tokens/s, 40 s left"
+    )
+
+
 def test_a_terminal_has_a_bar(clock, capsys, monkeypatch):
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     progress_ = TextProgress("tokenising", 1_600_000)

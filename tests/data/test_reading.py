@@ -9,6 +9,7 @@ import pytest
 
 from lexp.data import Tokens
 from lexp.data.reading import Documents, Packed, Padded
+from lexp.data.reading.base import drawn_order
 from lexp.data.text import TextFiles
 from lexp.data.tokenizer import END_TOKENS, BPESpec, Bytes, FileSpec
 from lexp.system.errors import DataError
@@ -106,6 +107,25 @@ def test_a_reading_is_a_pure_function_of_seed_and_step(reading):
         assert np.array_equal(fresh.batch(step).tokens, forward[step])
     other = reading.batches(tokens, END, 5, 2, seed=4).batch(0).tokens
     assert not np.array_equal(other, forward[0])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_windows_are_in_the_order_of_numpys_permutations(number):
+    """Runs resume in the order they began with, however little memory it takes."""
+    tokens, rng = tokens_of(*DOCUMENTS), np.random.default_rng([7, number])
+    texts = [DOCUMENTS[n] for n in rng.permutation([0, 1, 3, 4])]
+    stream = np.array([token for text in texts for token in [*text, END]])
+    order, start = rng.permutation(7), rng.integers(47 - 1 - 7 * 6 + 1)
+    wanted = [stream[start + 6 * place :][:7].tolist() for place in order]
+    batches = Packed().batches(tokens, END, 6, 1, seed=7)
+    assert [windows.tokens[0].tolist() for windows in epoch(batches, number)] == wanted
+    rng = np.random.default_rng([7, number])
+    order, starts = rng.permutation(4 + 1), rng.integers([29 - 4 * 6 + 1, 9 - 6 + 1, 1, 2, 1])
+    cut = [DOCUMENTS[n][starts[n] + 6 * at :][:7] for n in (0, 1) for at in range((4, 1)[n])]
+    batches = Documents().batches(tokens, END, 6, 1, seed=7)
+    found = [windows.tokens[0].tolist() for windows in epoch(batches, number)]
+    assert found == [cut[place] for place in order]
+    assert drawn_order(1000, rng).dtype == np.uint32
 
 
 def test_documents_says_what_it_leaves_out_and_what_uses_all():

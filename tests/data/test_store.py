@@ -1,15 +1,29 @@
 """Stores of long texts: shards, going on after a kill, digests that need not be computed again."""
 
+import errno
 import fcntl
 import json
 import os
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
-from lexp.data import Corpus, open_store, remarks, shard_files, store, tokenise, unchanged
+from lexp.data import (
+    Corpus,
+    open_store,
+    remarks,
+    shard_files,
+    store,
+    tokenise,
+    unchanged,
+    work_folder,
+)
 from lexp.data.corpus import Document
 from lexp.data.text import TextFiles
 from lexp.data.tokenizer import BPESpec, Bytes, Encoded
@@ -81,6 +95,12 @@ def killed(action) -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
+def left_in(cache: Path) -> Path:
+    """The folder of a process that was killed."""
+    (folder,) = (path for path in cache.iterdir() if path.is_dir())
+    return folder
+
+
 def digests_in(folder: Path) -> dict[str, str]:
     return json.loads((folder / "manifest.json").read_text())["files"]
 
@@ -118,7 +138,7 @@ def test_shards_hold_the_same_tokens_as_one_file(tmp_path, small, tokenizer, mon
 def test_a_killed_tokenising_goes_on_from_its_last_whole_shard(tmp_path, small, capsys):
     whole = open_store(Lists(TEXTS), Bytes(), tmp_path / "whole")
     killed(lambda: open_store(Lists(TEXTS, die_at=30), Bytes(), tmp_path / "cut"))
-    (left,) = (tmp_path / "cut").iterdir()
+    left = left_in(tmp_path / "cut")
     (left / "train.names").open("ab").write(b"more")  # of the shard that was not whole
     n_done = json.loads((left / "progress.json").read_text())["splits"]["train"]["n_documents"]
     assert 10 < n_done < 30
@@ -127,14 +147,15 @@ def test_a_killed_tokenising_goes_on_from_its_last_whole_shard(tmp_path, small, 
     assert tokenizer.n_cut == len(TEXTS) - n_done + 2  # and a document of each other split
     assert f"{n_done} documents were done by an earlier start" in capsys.readouterr().err
     assert digests_in(again.folder) == digests_in(whole.folder)
-    assert {p.name for p in again.folder.iterdir()} == {p.name for p in whole.folder.iterdir()}
+    names, wanted = ({p.name for p in one.folder.iterdir()} for one in (again, whole))
+    assert names ^ wanted <= {store.CHECKED}, "it remembers digests of files two seconds old"
     assert list((tmp_path / "cut").iterdir()) == [again.folder]
 
 
 @pytest.mark.parametrize("name", ["progress.json", "train.starts", "train-00001.tokens"])
 def test_what_a_killed_process_left_and_is_damaged_is_not_gone_on_with(tmp_path, small, name):
     killed(lambda: open_store(Lists(TEXTS, die_at=30), Bytes(), tmp_path))
-    (left,) = tmp_path.iterdir()
+    left = left_in(tmp_path)
     data = (left / name).read_bytes()
     (left / name).write_bytes(data[:-60] if name.endswith("tokens") else b"?" + data[1:])
     tokenizer = Counting()
@@ -144,7 +165,7 @@ def test_what_a_killed_process_left_and_is_damaged_is_not_gone_on_with(tmp_path,
 
 def test_the_folder_of_a_living_process_is_left_alone(tmp_path, small):
     killed(lambda: open_store(Lists(TEXTS, die_at=30), Bytes(), tmp_path))
-    (left,) = tmp_path.iterdir()
+    left = left_in(tmp_path)
     with (left / LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         tokenizer = Counting()
@@ -154,7 +175,7 @@ def test_the_folder_of_a_living_process_is_left_alone(tmp_path, small):
 
 def test_the_folder_of_another_machine_is_left_alone_while_it_is_written_to(tmp_path, small):
     killed(lambda: open_store(Lists(TEXTS, die_at=30), Bytes(), tmp_path))
-    (left,) = tmp_path.iterdir()
+    left = left_in(tmp_path)
     (left / LOCK).write_text("another machine")
     tokenizer = Counting()
     first = open_store(Lists(TEXTS), tokenizer, tmp_path)
@@ -167,6 +188,52 @@ def test_the_folder_of_another_machine_is_left_alone_while_it_is_written_to(tmp_
     tokenizer = Counting()
     open_store(Lists(TEXTS), tokenizer, tmp_path)
     assert tokenizer.n_cut < len(TEXTS) and not left.exists()
+
+
+def test_a_process_waits_for_the_one_that_writes_the_same_store(tmp_path, monkeypatch, capsys):
+    """Two threads stand for two processes: locks are of open files. The first stops in the middle.
+
+    The lock of a killed process, which is nobody's, holds nobody up.
+    """
+    killed(lambda: open_store(Lists(TEXTS, die_at=30), Bytes(), tmp_path))
+    (lock,) = tmp_path.glob(".*.lock")
+    assert lock.read_text().startswith("process ")
+    monkeypatch.setattr(work_folder, "LOOK_EVERY_S", 0.01)
+    begun, go_on, tokenizer = threading.Event(), threading.Event(), Counting()
+
+    class Stopping(Lists):
+        def documents(self, split):
+            begun.set()
+            assert go_on.wait(60)
+            yield from super().documents(split)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(open_store, Stopping(TEXTS), tokenizer, tmp_path)
+        assert begun.wait(60)
+        second = pool.submit(open_store, Lists(TEXTS), tokenizer, tmp_path)
+        while "tokenises the same texts" not in (said := capsys.readouterr().err):
+            assert not second.done()
+            time.sleep(0.01)
+        assert f"waiting for process {os.getpid()} on " in said and tokenizer.n_cut == 0
+        go_on.set()
+        assert digests_in(first.result().folder) == digests_in(second.result().folder)
+    assert tokenizer.n_cut == len(TEXTS) + 2 and not list(tmp_path.glob(".*.lock"))
+
+
+@pytest.mark.parametrize("case", ["silent on another machine", "no locks"])
+def test_a_process_does_not_wait_for_a_lock_that_says_nothing(case, tmp_path, monkeypatch):
+    folder = open_store(Lists(TEXTS), Bytes(), tmp_path / "elsewhere").folder
+    lock = tmp_path / f".{folder.name}.lock"
+    with lock.open("w") as file:
+        file.write("process 1 on another machine")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if case == "no locks":
+            error = OSError(errno.ENOLCK, "No locks available")
+            monkeypatch.setattr(fcntl, "flock", Mock(side_effect=error))
+        else:
+            os.utime(lock, (lock.stat().st_mtime - 300,) * 2)
+        assert digests_in(open_store(Lists(TEXTS), Bytes(), tmp_path).folder) == digests_in(folder)
 
 
 def test_two_documents_of_one_name_are_refused(tmp_path):

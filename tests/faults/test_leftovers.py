@@ -35,16 +35,16 @@ def test_commands_clean_up_after_killed_ones(foreign_study, tmp_path):
 
 def test_old_leftovers_in_the_cache_go_whatever_they_are(tmp_path):
     names = (f".abcd-ef01-{FORMAT}.abcdefgh", ".bpe-300-0123-3.json.abcdefgh",
-             ".texts-0123abcd.json.abcdefgh")  # fmt: skip
-    folder, file, findings = (tmp_path / name for name in names)
+             ".texts-0123abcd.json.abcdefgh", f".abcd-ef01-{FORMAT}.lock")  # fmt: skip
+    folder, file, findings, lock = (tmp_path / name for name in names)
     link, fresh = tmp_path / f".link-{FORMAT}.abcdefgh", tmp_path / f".new-{FORMAT}.json.abcdefgh"
     folder.mkdir()
     (tmp_path / "kept").mkdir()
-    for path in (folder / "train.names", file, findings, fresh, tmp_path / "kept" / "file"):
+    for path in (folder / "train.names", file, findings, lock, fresh, tmp_path / "kept" / "file"):
         path.touch()
     link.symlink_to(tmp_path / "kept")
     old = time.time() - LEFT_AFTER_S - 60
-    for path in (folder / "train.names", folder, file, findings, tmp_path / "kept"):
+    for path in (folder / "train.names", folder, file, findings, lock, tmp_path / "kept"):
         os.utime(path, (old, old))
     os.utime(link, (old, old), follow_symlinks=False)
     remove_leftovers(tmp_path)

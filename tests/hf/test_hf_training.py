@@ -10,11 +10,15 @@ transformers = pytest.importorskip("transformers", reason="needs the extra hf (t
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: E402
 
 from lexp.commands.evaluate import eval_  # noqa: E402
 from lexp.commands.export import export  # noqa: E402
 from lexp.commands.train import check, train  # noqa: E402
+from lexp.config.hf_folder import rope_position  # noqa: E402
+from lexp.config.instantiate import build  # noqa: E402
 from lexp.data.tokenizer import train_bpe  # noqa: E402
+from lexp.position import Position, RoPE  # noqa: E402
 from lexp.runs.run import Run  # noqa: E402
 from lexp.system.errors import CheckpointError, ConfigError  # noqa: E402
 from support.config import compose, compose_tiny  # noqa: E402
@@ -68,6 +72,50 @@ def test_a_checkpoint_is_trained_with_an_extension_and_evaluated_as_trained(
     assert float(row["nll"]) == pytest.approx(wanted, abs=1e-5)
 
 
+SCALED = [
+    rope("linear", factor=2.0, rope_theta=5000.0),
+    rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+         original_max_position_embeddings=4096),
+    rope("yarn", factor=4.0, original_max_position_embeddings=8192),
+    rope("yarn", factor=16.0, beta_fast=8.0, beta_slow=2.0, attention_factor=1.5),
+    rope("yarn", factor=0.5, rope_theta=1e6, original_max_position_embeddings=2048),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", SCALED, ids=lambda v: v["rope_parameters"]["rope_type"])
+def test_scaled_frequencies_are_those_of_transformers(values, tmp_path):
+    """In heads of 64 channels, of which several are in every range."""
+    config = transformers.LlamaConfig(
+        **{**SHAPE, "max_position_embeddings": 32768}, head_dim=64, **values
+    )
+    config.save_pretrained(tmp_path)
+    kind = values["rope_parameters"]["rope_type"]
+    theta, temperature = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+    scheme = build(rope_position(str(tmp_path), 64), Position, "position")
+    assert scheme.frequencies == pytest.approx(theta.tolist(), rel=1e-5)
+    assert scheme.temperature == pytest.approx(temperature, rel=1e-6)
+    assert len(set(theta / RoPE(64, values["rope_parameters"]["rope_theta"]).frequencies[0])) == 32
+
+
+def test_a_checkpoint_keeps_its_scaled_frequencies(go_on, texts, tmp_path, capsys):
+    """Trained on at its own length, in the older form of its config; and dropped by model=nope."""
+    yarn = CONFIGS["llama"](**rope("yarn", factor=4.0, original_max_position_embeddings=8))
+    folder = saved(yarn, tmp_path / "tiny")
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+    changed(folder, rope_parameters=None, rope_scaling=scaling, rope_theta=10000.0)
+    config = go_on(folder, f"train_len={L}")
+    train(config)
+    assert "trained at 32 tokens; its frequencies stay scaled (yarn)" in capsys.readouterr().err
+    assert "scaled" not in str(check(go_on(folder, "model=nope")).model)
+    eval_(compose(
+        "eval", f"outputs={tmp_path}/outputs", f"lengths=[{L}]", "attention=[full]",
+        "max_tokens=null", "device=cpu", "precision=float32",
+    ))  # fmt: skip
+    (row,) = study_rows(tmp_path)
+    wanted = expected_nll(yarn, folder, sorted((texts / "test").glob("*.txt")), L, L)
+    assert float(row["nll"]) == pytest.approx(wanted, abs=1e-5)
+
+
 def test_a_checkpoint_comes_back_by_export(go_on, tmp_path):
     """Its parameters, under transformers' names, are those that it had."""
     folder = saved(CONFIGS["qwen3"](), tmp_path / "tiny")
@@ -106,13 +154,21 @@ def changed(folder: Path, **values: object) -> None:
         ({"attention_bias": True}, r"attention_bias=True \(allowed: False\)"),
         ({"hidden_act": "gelu"}, r"hidden_act=gelu \(allowed: silu\)"),
         ({"sliding_window": 8}, r"sliding_window=8 \(allowed: null\)"),
-        (rope("llama3", factor=8.0), r"rope_type=llama3 \(allowed: default\)"),
+        (rope("dynamic", factor=8.0), r"rope_type=dynamic \(allowed: default, linear, llama3, ya"),
+        (rope("llama3", factor=8.0), r"rope_type=llama3 without low_freq_factor, rope_type=llama3"),
+        (
+            rope("llama3", factor=8.0, low_freq_factor=4, high_freq_factor=4),
+            r"low_freq_factor is n",
+        ),
+        (rope("yarn", factor=-1), r"factor=-1 \(allowed: a number above 0\)"),
+        (rope("yarn", factor=8.0, mscale=0.7), r"mscale=0.7 with rope_type=yarn \(not supported\)"),
+        (rope("default", partial_rotary_factor=0.5), r"partial_rotary_factor=0.5 with rope_type=d"),
         ({"vocab_size": None}, r"config.json has no vocab_size"),
         ({"num_hidden_layers": "2"}, r"num_hidden_layers=2 \(allowed: a whole number from 1\)"),
         ({"lexp_train_len": -4}, r"lexp_train_len=-4 \(allowed: a whole number from 1\)"),
         ({"rms_norm_eps": "a"}, r"rms_norm_eps=a \(allowed: a number above 0\)"),
         ({"rms_norm_eps": float("nan")}, r"rms_norm_eps=nan \(allowed: a number above 0\)"),
-        ({"rope_parameters": "x"}, r"rope_type=x \(allowed: default\)"),
+        ({"rope_parameters": "x"}, r"rope_type=x \(allowed: default, "),
         (rope("default", rope_theta="y"), r"rope_theta=y \(allowed: a number above 0\)"),
         ({"intermediate_size": 47}, r"intermediate_size=47 is no feed-forward width of trunk"),
     ],

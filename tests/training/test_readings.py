@@ -182,7 +182,7 @@ MASK = ("reading=packed", "reading.mask=document")
             "(fewer lengths: there are 1 steps)",
         ),
         (("length_warmup=[8]", "dataset=copy"), "length_warmup=[8]: dataset=copy, a task, has"),
-        (("length_warmup=[64]", "reading=pose"), "length_warmup=[64]: reading=pose has windows"),
+        (("length_warmup=[64]", "reading=pose"), "length_warmup=[64]: reading=pose spreads train_"),
         (("reading=pose", "objective=mlm"), "reading=pose: is for models that see one side"),
     ],
 )

@@ -464,6 +464,12 @@ def test_init_from_takes_the_scheme_over_only_where_it_is_the_same(tiny, capsys)
 
 
 def test_init_from_refuses_what_is_not_a_finished_run(tiny, tmp_path):
+    for name, wanted in (
+        ("meta/Llama-3.2", "hf download meta/Llama-3.2 --local-dir models/Llama-3.2, then init_f"),
+        ("a/b@v1.0", "hf download a/b --revision v1.0 --local-dir models/b, then init_from=model"),
+    ):
+        with pytest.raises(ConfigError, match=f"^init_from={name}: no folder here; .*: {wanted}"):
+            train(tiny(f"init_from={name}"))
     with pytest.raises(ConfigError, match=r"init_from=.*nowhere: not the folder of a finished run"):
         train(tiny("model=rope", f"init_from={tmp_path}/nowhere"))
     source = tiny("model=rope")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lexp.data.reading.base import Batches, Reading, Windows
+from lexp.data.reading.base import Batches, Reading, Windows, drawn_order, smallest_type
 from lexp.data.remarks import percent
 from lexp.data.tokens import Tokens
 
@@ -36,7 +36,7 @@ class DocumentBatches(Batches):
         super().__init__(tokens, length, batch_size, int(per_document.sum()))
         self._seed = seed
         self._is_short = per_document == 0
-        self._slack = predictions - per_document * length
+        self._slack = (predictions - per_document * length).astype(smallest_type(length))
         self._last_window = np.cumsum(per_document)
         self._epoch: tuple[int, np.ndarray, np.ndarray] | None = None
 
@@ -60,7 +60,7 @@ class DocumentBatches(Batches):
 
     def _window(self, epoch: int, place: int) -> np.ndarray:
         order, starts = self._shuffled(epoch)
-        window = order[place]
+        window = int(order[place])
         document = int(np.searchsorted(self._last_window, window, side="right"))
         within = int(window - (self._last_window[document - 1] if document else 0))
         first = int(starts[document]) + within * self.length
@@ -69,5 +69,7 @@ class DocumentBatches(Batches):
     def _shuffled(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            self._epoch = epoch, rng.permutation(self.n_windows), rng.integers(self._slack + 1)
+            order = drawn_order(self.n_windows, rng)
+            starts = rng.integers(self._slack + 1).astype(self._slack.dtype)
+            self._epoch = epoch, order, starts
         return self._epoch[1], self._epoch[2]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lexp.data.reading.base import Batches, Reading, Windows
+from lexp.data.reading.base import Batches, Reading, Windows, drawn_order
 from lexp.data.remarks import percent
 from lexp.data.tokens import Tokens
 
@@ -127,5 +127,5 @@ class MovedBatches(Batches):
     def _order(self, epoch: int) -> np.ndarray:
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            self._epoch = epoch, rng.permutation(self.n_windows)
+            self._epoch = epoch, drawn_order(self.n_windows, rng)
         return self._epoch[1]

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from lexp.data.reading.base import Batches, Reading, Windows
+from lexp.data.reading.base import Batches, Reading, Windows, drawn_order, smallest_type
 from lexp.data.tokens import Tokens
 from lexp.system.text import counted
 
@@ -68,8 +68,8 @@ class PackedBatches(Batches):
         self, reading: Packed, tokens: Tokens, end: int, length: int, batch_size: int, seed: int
     ):
         self._reading = reading
-        self._used = np.flatnonzero(tokens.lengths)
-        n_stream = int(tokens.lengths.sum()) + len(self._used)
+        n_documents = int(np.count_nonzero(tokens.lengths))
+        n_stream = int(tokens.lengths.sum()) + n_documents
         n_windows = max(n_stream - 1, 0) // length
         super().__init__(tokens, length, batch_size, n_windows)
         self._end, self._seed = end, seed
@@ -124,9 +124,15 @@ class PackedBatches(Batches):
     def _order(self, number: int) -> Epoch:
         if self._epoch is None or self._epoch.number != number:
             rng = np.random.default_rng([self._seed, number])
-            documents = rng.permutation(self._used)
+            documents = self._in_order(rng)
             stops = np.cumsum(self.tokens.lengths[documents] + 1)
-            windows = rng.permutation(self.n_windows)
+            windows = drawn_order(self.n_windows, rng)
             start = int(rng.integers(self._slack + 1))
             self._epoch = Epoch(number, documents, stops, windows, start)
         return self._epoch
+
+    def _in_order(self, rng: np.random.Generator) -> np.ndarray:
+        """Return the documents that are not empty, in a drawn order."""
+        used = np.flatnonzero(self.tokens.lengths)
+        used = used.astype(smallest_type(len(self.tokens.lengths)))
+        return used[drawn_order(len(used), rng)]

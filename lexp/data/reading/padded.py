@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lexp.data.reading.base import Batches, Reading, Windows
+from lexp.data.reading.base import Batches, Reading, Windows, drawn_order
 from lexp.data.tokens import Tokens
 
 PADDING = 0  # any id: nobody sees it, and it is no target
@@ -59,14 +59,14 @@ class PaddedBatches(Batches):
         return [f"padding: {100 * share:.0f} % of the tokens read; reading=packed has none"]
 
     def _window(self, epoch: int, place: int) -> np.ndarray:
-        window = self._shuffled(epoch)[place]
+        window = int(self._shuffled(epoch)[place])
         document = int(np.searchsorted(self._last_window, window, side="right"))
-        first = int(window - self._first_window[document]) * self.length
+        first = (window - int(self._first_window[document])) * self.length
         n_tokens = min(int(self.tokens.lengths[document]) - first, self.length + 1)
         return self.tokens.window(document, first, n_tokens)
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            self._epoch = epoch, rng.permutation(self.n_windows)
+            self._epoch = epoch, drawn_order(self.n_windows, rng)
         return self._epoch[1]
