@@ -26,7 +26,8 @@ from lexp.model.transformer import Transformer
 from lexp.runs import checkpoint
 from lexp.runs.find import finished_run
 from lexp.runs.run import Run, differences
-from lexp.system.errors import ConfigError
+from lexp.system import runtime
+from lexp.system.errors import ConfigError, OutOfMemory
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -167,7 +168,7 @@ def make_first(
 ) -> tuple[Transformer, dict[str, Any], list[str]]:
     """Return the model of a run's first step, what is recorded of its start, and lines to print."""
     torch.manual_seed(settings.seed)
-    model = make_unextended(settings, tokenizer.vocab_size).to(device)
+    model = _new_model(settings, tokenizer.vocab_size, device)
     notes, start = [*trunk_notes(settings, model), *mixer_notes(model, device)], dict[str, Any]()
     if source := find_source(settings):
         start["init_from"], fresh = start_from(source, settings, model, tokenizer.digest)
@@ -175,6 +176,21 @@ def make_first(
     if settings.extended_from is not None:
         start["extended_from"] = settings.extended_from
     return with_extension(model, settings), start, [*notes, *extension_note(settings)]
+
+
+def _new_model(settings: TrainConfig, vocab_size: int, device: torch.device) -> Transformer:
+    """Return the model of a run; OutOfMemory if its weights alone do not fit."""
+    model, missing = runtime.catch_out_of_memory(
+        lambda: make_unextended(settings, vocab_size).to(device)
+    )
+    if model is None:
+        size = settings.size
+        of = "" if settings.init_from is None else f" (of init_from={settings.init_from})"
+        raise OutOfMemory(
+            f"size={size.name}{of} has n_layers={size.n_layers}, d_model={size.d_model}, "
+            f"d_ff={size.d_ff}: {missing}; choose a smaller model"
+        )
+    return model
 
 
 def start_from(
@@ -230,12 +246,12 @@ def _start_from_folder(
     )
     kept, lines = qk_norm_that_starts((source, config), settings)
     checkpoint.fill(model, weights, source.folder, kept | {"positions"})
-    position = config.model.position
-    scaling = position.values.get("scaling") if position else None
-    is_kept = scaling and config.model.entries == settings.model.entries
     line = (
         f"init_from={source.folder}: size, trunk and vocabulary are those of this checkpoint, "
         f"trained at {source.length} tokens"
-        + (f"; its frequencies stay scaled ({scaling['rope_type']})" if is_kept else "")
     )
+    position = config.model.position
+    scaling = position.values.get("scaling") if position else None
+    if scaling and config.model.entries == settings.model.entries:
+        line += f"; its frequencies stay scaled ({scaling['rope_type']})"
     return found.sha256(), [line, *lines]

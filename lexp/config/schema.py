@@ -245,7 +245,7 @@ class DataSchema:
     tokenizer: Any = MISSING
     reading: Any = MISSING
     outputs: str = MISSING
-    verify: bool = MISSING
+    verify: Any = MISSING  # checked here: OmegaConf would take 3
     show: int = MISSING
 
 

@@ -58,6 +58,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if get_origin(hint) is tuple and is_dataclass(options[0]) and isinstance(value, list):
         entry: Any = options[0]
         return tuple(_read(entry, one, f"{where}[{n}].") for n, one in enumerate(value))
+    if hint is bool and not isinstance(value, bool):
+        raise ConfigError(f"not allowed: {where}={value!r} (true or false)")
     if float in options and type(value) is int:
         return float(value)
     return tuple(value) if isinstance(value, list) else value

@@ -1,6 +1,7 @@
 """The machine: device, precision, and the signals that ask a run to stop."""
 
 import contextlib
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -103,8 +104,20 @@ def hand_back(request: StopRequest) -> None:
         handler(number, None)
 
 
+def missing_memory(error: BaseException) -> str:
+    """Return in words what memory was missing; for other words than torch's on a CPU, the error's.
+
+    torch says where in its code it failed, and the bytes of the one block that it asked for.
+    """
+    line = first_line(error)
+    asked = re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", line)
+    if asked is None:
+        return line
+    return f"not enough memory: {int(asked[1]) / 2**30:,.1f} GiB were asked for at once"
+
+
 def catch_out_of_memory(compute: Callable[[], T]) -> tuple[T | None, str]:
-    """Compute a value and return it with ""; or None and the error's first line if memory ran out.
+    """Compute a value and return it with ""; or None and what was missing if memory ran out.
 
     Memory that torch keeps for later is then given back to the device.
     """
@@ -113,7 +126,7 @@ def catch_out_of_memory(compute: Callable[[], T]) -> tuple[T | None, str]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = first_line(error)
+        reason = missing_memory(error)
     # Outside the except block: the exception's frames would keep the tensors alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

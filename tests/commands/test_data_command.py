@@ -75,6 +75,12 @@ def test_what_it_prepares_is_what_training_reads(asked, tiny, texts, monkeypatch
     assert "all digests are right" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["3", "1", "no", "null"])
+def test_verify_is_true_or_false(asked, value):
+    with pytest.raises(ConfigError, match=r"^not allowed: verify=\S+ \(true or false\)$"):
+        check(asked(f"verify={value}"))
+
+
 def test_verify_reads_what_has_not_changed(asked, tmp_path, monkeypatch):
     data(asked())
     (path,) = tmp_path.glob("outputs/.cache/*/train-00000.tokens")

@@ -13,6 +13,7 @@ from lexp.data.reading import Batches
 from lexp.record import Metrics
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
+from lexp.training import loop
 from support.children import assert_whole, run
 from support.faults.calls import counted, die, watch
 from support.training import folder_of, result_of
@@ -24,27 +25,27 @@ MANY, PART = int(os.environ.get("LEXP_FAULTS_KILLS", "200")), 100
 
 
 def killed(config, rng: random.Random, first: int) -> None:
-    """Train, and die up to 20 ms after a random step from `first` on has asked for its batch.
+    """Train, and die up to 20 ms after a random step from `first` on has begun.
 
     One in four dies so long after the next save has begun: else few would die inside one.
     """
     fatal, jitter, in_save = rng.randrange(first, N_STEPS), rng.random() * 0.02, rng.random() < 0.25
-    make_batch, save = Batches.batch, checkpoint.save
+    make_step, save = loop._step, checkpoint.save
 
     def begin_to_die():
         threading.Thread(target=lambda: (time.sleep(jitter), die())).start()
 
-    def batch(self, step):
-        if step == fatal and not in_save:
+    def step(job, *others):
+        if job.step == fatal and not in_save:
             begin_to_die()
-        return make_batch(self, step)
+        return make_step(job, *others)
 
     def saving(root, tensors, state, keep=False):
         if state["step"] > fatal and in_save:
             begin_to_die()
         return save(root, tensors, state, keep)
 
-    Batches.batch, checkpoint.save = batch, saving
+    loop._step, checkpoint.save = step, saving
     train(config)
 
 

@@ -463,6 +463,15 @@ def test_init_from_takes_the_scheme_over_only_where_it_is_the_same(tiny, capsys)
     assert not torch.allclose(gates["cable"], wanted, atol=1e-3)
 
 
+def test_a_model_whose_weights_do_not_fit_is_one_line(tiny):
+    said = (
+        r"^size=\w+ has n_layers=\d+, d_model=1000000000000, d_ff=\d+: not enough memory: "
+        r"[\d,]+\.\d GiB were asked for at once; choose a smaller model$"
+    )
+    with pytest.raises(OutOfMemory, match=said):
+        train(tiny("size.d_model=1000000000000"))
+
+
 def test_init_from_refuses_what_is_not_a_finished_run(tiny, tmp_path):
     for name, wanted in (
         ("meta/Llama-3.2", "hf download meta/Llama-3.2 --local-dir models/Llama-3.2, then init_f"),
