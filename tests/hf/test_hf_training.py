@@ -158,7 +158,7 @@ def changed(folder: Path, **values: object) -> None:
         (rope("llama3", factor=8.0), r"rope_type=llama3 without low_freq_factor, rope_type=llama3"),
         (
             rope("llama3", factor=8.0, low_freq_factor=4, high_freq_factor=4),
-            r"low_freq_factor is n",
+            r"low_freq_factor=4 with high_freq_factor=4 \(allowed: below it\)",
         ),
         (rope("yarn", factor=-1), r"factor=-1 \(allowed: a number above 0\)"),
         (rope("yarn", factor=8.0, mscale=0.7), r"mscale=0.7 with rope_type=yarn \(not supported\)"),
