@@ -465,11 +465,11 @@ def test_init_from_takes_the_scheme_over_only_where_it_is_the_same(tiny, capsys)
 
 def test_a_model_whose_weights_do_not_fit_is_one_line(tiny):
     said = (
-        r"^size=\w+ has n_layers=\d+, d_model=1000000000000, d_ff=\d+: not enough memory: "
+        r"^size=\w+ has n_layers=\d+, d_model=60000000000, d_ff=\d+: not enough memory: "
         r"[\d,]+\.\d GiB were asked for at once; choose a smaller model$"
     )
     with pytest.raises(OutOfMemory, match=said):
-        train(tiny("size.d_model=1000000000000"))
+        train(tiny("size.d_model=60000000000"))
 
 
 def test_init_from_refuses_what_is_not_a_finished_run(tiny, tmp_path):
