@@ -298,7 +298,7 @@ def _printed(results: Results, expected: list[Any]) -> list[str]:
                 if at > 1 and cell:
                     ratio = math.exp(cell.nll - trained.nll)
                     rows.append([block["source"].split(", ")[0], f"`{name}`", f"{at:g}x",
-                                 f"{value / values[base]:.3g}", f"{ratio:.3g}"])  # fmt: skip
+                                 f"{value / values[base]:#.3g}", f"{ratio:#.3g}"])  # fmt: skip
     heads = ("source", "row", "length", "printed", "ours")
     return ["### Printed and ours, under `segments`, relative to the trained length", "",
             *table(heads, rows, 3)]  # fmt: skip
