@@ -101,14 +101,14 @@ def refuse_early(word: str, config: Any) -> None:
     if word == "harness":
         require_harness()
     match readers[word](config) if word in readers else None:
+        case GenerateConfig(run=str(folder)) | FinetuneConfig(run=folder):
+            finished_run("run", folder)
         case MethodsConfig(model=model, path=str(path)) if model == HF:
             find_source(path)
         case MethodsConfig() | ReportConfig() as settings:
             find_runs(settings.study_folder)
         case TrainConfig(init_from=str(folder)) if not is_hf_folder(folder):
             finished_run("init_from", folder)
-        case FinetuneConfig(run=folder) | GenerateConfig(run=folder):
-            finished_run("run", folder)
         case ExportConfig(run=folder, to=to):
             finished_run("run", folder)
             folder_to_fill("to", to)

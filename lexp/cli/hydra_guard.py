@@ -51,8 +51,8 @@ FIXED: dict[str, Any] = {
 }
 SWEEP_DIR = "${outputs}/${name}/sweep"
 KEYS_THAT_CALL = ("_target_", "()")
-# Commands whose `model` names runs of a study; that of `lexp train` is a choice from conf/model.
-SELECTING = ("eval", "probe", "harness", "analyze", "report")
+# Commands whose `model` names runs of a study, or hf; that of `lexp train` is from conf/model.
+SELECTING = ("eval", "probe", "harness", "analyze", "report", "generate")
 # `${train_len}`, `${..n_heads}`: other keys. Everything else in ${...} calls a resolver, such as
 # that of environment variables, or reaches Hydra's own config.
 OTHER_KEY = re.compile(r"\$\{\.*(?!hydra\b)[A-Za-z_]\w*(\.\w+|\[\w+\])*\}")

@@ -89,7 +89,7 @@ WORKING = (
     "train", "eval", "probe", "harness", "analyze", "report", "study", "finetune", "export", "data",
 )  # fmt: skip
 # Commands of which each result is stored as soon as it is known.
-RESUMED = ("eval", "probe", "analyze")
+RESUMED = ("eval", "probe", "analyze", "harness")
 # Flags by which they print and do no work.
 SHOWING = {"--help", "-h", "--cfg", "-c", "--info", "-i"}
 

@@ -30,7 +30,7 @@ from lexp.hf.load import require_transformers
 from lexp.model.transformer import Transformer
 from lexp.pattern import Full, NoAttention
 from lexp.report.model_card import CardFacts, longest_evaluated, model_card
-from lexp.runs.find import finished_run, folder_to_fill
+from lexp.runs.find import finished_run, folder_to_fill, refuse_among_runs
 from lexp.runs.run import Run
 from lexp.system.errors import ConfigError, NotDefined
 from lexp.system.files import (
@@ -61,6 +61,7 @@ def check(config: DictConfig) -> ExportPlan:
     settings = read_export(config)
     run = finished_run("run", settings.run)
     folder = folder_to_fill("to", settings.to)
+    refuse_among_runs("to", folder)
     run_config = read_config(run)
     if not isinstance(run_config, TrainConfig):
         raise ConfigError(

@@ -2,27 +2,25 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
-from lexp.attention import refuse_meaningless
-from lexp.commands.hf_run import trained_external
-from lexp.commands.load_runs import check_code, extended_with, load_run_tokenizer
-from lexp.commands.run_parts import make_model, training_pattern
-from lexp.commands.select_runs import final_checkpoint, read_config
+from lexp.commands.harness_runs import RunWithTokenizer, load_without_texts
+from lexp.commands.hf_run import register
+from lexp.commands.load_runs import load_run_tokenizer
+from lexp.commands.run_parts import training_pattern
+from lexp.commands.run_plan import RunPlan
+from lexp.commands.select_runs import read_config
 from lexp.config.generation import GenerateConfig, read_generate
-from lexp.config.settings import HfRunConfig, TrainConfig
 from lexp.data.text_stream import TextStream
 from lexp.data.tokenizer import Tokenizer
-from lexp.evaluate.prepare import refuse_beyond, refuse_second
-from lexp.extension import Extension, Fitted, Lengths
+from lexp.evaluate import Method, ModelUnderTest, fit_ahead, methods_for, prepare
+from lexp.extension import Extension
 from lexp.model.decoder import Decoder
-from lexp.model.transformer import Transformer
-from lexp.pattern import Pattern, refuse_nothing_replaced, replaced
-from lexp.runs import checkpoint
+from lexp.pattern import Pattern
 from lexp.runs.find import finished_run
 from lexp.runs.run import Run
 from lexp.scoring.generation import Sampling, generate
@@ -31,16 +29,17 @@ from lexp.system.errors import ConfigError, DataError, NotDefined, first_line
 from lexp.system.output import say
 from lexp.system.reading import read_text
 from lexp.system.text import counted, escaped
-from lexp.training.objective import refuse_other_attention
+
+# A fit of an extension says where it is once in so many steps.
+SAID_STEPS = 50
 
 
 @dataclass(frozen=True)
 class GeneratePlan:
-    """The plan of a generation: a run and the method by which it reads."""
+    """The plan of a generation: a run, None for the model at `path`, and how it reads."""
 
     config: GenerateConfig
-    run: Run
-    run_config: TrainConfig | HfRunConfig
+    run: Run | None
     pattern: Pattern
     extension: Extension
 
@@ -48,13 +47,12 @@ class GeneratePlan:
 def check(config: DictConfig) -> GeneratePlan:
     """Return the plan; ConfigError before any work if a value is not allowed."""
     settings = read_generate(config)
-    run = finished_run("run", settings.run)
+    run = None if settings.run is None else finished_run("run", settings.run)
     ((pattern_key, pattern),) = settings.attention.items()
     ((extension_key, extension),) = settings.extension.items()
     return GeneratePlan(
         settings,
         run,
-        read_config(run),
         pattern.build(Pattern, f"attention.{pattern_key}"),
         extension.build(Extension, f"extension.{extension_key}"),
     )
@@ -69,18 +67,18 @@ def generate_(config: DictConfig, prompt: str | None = None) -> None:
     settings = plan.config
     text = read_prompt(settings.prompt if prompt is None else prompt, settings.prompt_file)
     runtime.prepare_process()
-    device = runtime.choose_device(settings.device)
-    precision = runtime.choose_precision(settings.precision, device)
-    tokenizer = load_run_tokenizer(plan.run)
+    of_run = run_plan(plan)
+    run = plan.run or register(settings, f"{of_run.precision} on {of_run.device}")
+    tokenizer = load_run_tokenizer(run)
     ids = encoded(text, tokenizer)
     length = len(ids) + settings.max_new_tokens
-    model, pattern = extended(plan, load_model(plan, tokenizer).to(device), length)
-    decoder = Decoder(model, pattern, length)
+    tested, method = load(plan, of_run, run, tokenizer, length)
+    decoder = make_decoder(tested, method, length)
     tokens = generate(
-        decoder, torch.tensor(ids, device=device),
+        decoder, torch.tensor(ids, device=of_run.device),
         Sampling(settings.temperature, settings.top_p),
         torch.Generator().manual_seed(settings.seed),
-        tokenizer.vocab_size, tokenizer.end, runtime.autocast(precision, device),
+        tokenizer.vocab_size, tokenizer.end, tested.autocast,
     )  # fmt: skip
     stream, times = TextStream(tokenizer, ids), []
     for token in tokens:
@@ -106,10 +104,17 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
     try:
         if prompt_file is not None:
             return read_text(Path(prompt_file))
-        return sys.stdin.buffer.read().decode() if prompt == "-" else str(prompt)
+        return _read_input() if prompt == "-" else str(prompt)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"{where}: {reason}") from None
+
+
+def _read_input() -> str:
+    """Return the text on standard input, which a program may have been started without."""
+    if sys.stdin is None:
+        raise OSError("it is closed")
+    return sys.stdin.buffer.read().decode()
 
 
 def encoded(text: str, tokenizer: Tokenizer) -> list[int]:
@@ -128,46 +133,38 @@ def encoded(text: str, tokenizer: Tokenizer) -> list[int]:
     return found.ids.tolist()
 
 
-def load_model(plan: GeneratePlan, tokenizer: Tokenizer) -> Transformer:
-    """Return the run's model with the weights that its training ended with."""
-    run, config = plan.run, plan.run_config
-    check_code(run, config)
-    if isinstance(config, HfRunConfig):
-        return trained_external(run, config)
-    model = make_model(config, tokenizer.vocab_size).eval()
-    checkpoint.load_model(final_checkpoint(run), model)
-    return model
+def run_plan(plan: GeneratePlan) -> RunPlan:
+    """Return the plan by which a run is loaded; its texts are cached where its study has them."""
+    settings = plan.config
+    if plan.run is not None:
+        study = plan.run.folder.parent
+        settings = replace(settings, name=study.name, outputs=str(study.parent))
+    return RunPlan(config=settings, lengths=(), methods=(), protocols=())
 
 
-def extended(plan: GeneratePlan, model: Transformer, length: int) -> tuple[Transformer, Pattern]:
-    """Return the model and the pattern as the plan's method has them for a text of `length` tokens.
+def load(
+    plan: GeneratePlan, of_run: RunPlan, run: Run, tokenizer: Tokenizer, length: int
+) -> tuple[ModelUnderTest, Method]:
+    """Return the run's model, and the method as it is for the model and a text of this length."""
+    config = read_config(run)
+    asked = Method(plan.pattern, plan.extension.filled(length), length)
+    (method,) = methods_for(training_pattern(config), [asked])
+    return load_without_texts(RunWithTokenizer(run, config, tokenizer, (method,)), of_run), method
 
-    NotDefined with the reason if the method has no meaning there, or needs the text as a whole.
+
+def make_decoder(tested: ModelUnderTest, method: Method, length: int) -> Decoder:
+    """Return a decoder of a text of this length, by a model under a method.
+
+    What an extension fits is fitted first. NotDefined with the reason if the method has no meaning
+    there, or needs the text as a whole.
     """
-    config, extension = plan.run_config, plan.extension
-    trained = training_pattern(config)
-    pattern = replaced(trained, plan.pattern.fit(config.train_len, length))
-    refuse_nothing_replaced(trained, plan.pattern)
-    refuse_other_attention(trained, pattern)
-    refuse_second(extended_with(config), extension)
-    if isinstance(extension, Fitted):
-        raise NotDefined(
-            f"{extension.name} is fitted to texts, which generation does not open: use another "
-            "extension"
-        )
-    lengths = Lengths(config.train_len, length, length)
-    model = extension.extend(model, pattern, lengths, no_sample)
     try:
-        refuse_beyond(model, length)
+        for n, step in enumerate(fit_ahead(tested, method, length)):
+            if n % SAID_STEPS == 0:
+                say(f"lexp: fitting {step}")
+        model, pattern = prepare(tested, method, length)
+        return Decoder(model, pattern, length)
     except NotDefined as error:
-        raise ConfigError(
-            f"max_new_tokens={plan.config.max_new_tokens}: the text would have {length} tokens, "
-            f"but {error}"
+        raise NotDefined(
+            f"a text of {length} tokens (the prompt and max_new_tokens): {error}"
         ) from None
-    refuse_meaningless(pattern, model.schemes)
-    return model, pattern
-
-
-def no_sample(n: int, length: int) -> torch.Tensor:
-    """Raise NotDefined: generation reads no training texts."""
-    raise NotDefined("vector_replacement measures training texts, which generation does not open")

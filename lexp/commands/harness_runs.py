@@ -23,7 +23,7 @@ from lexp.data.tokenizer import Tokenizer
 from lexp.evaluate import Method, ModelIdentity, ModelUnderTest, RunInfo, methods_for
 from lexp.runs.run import Run, variant
 from lexp.system import runtime
-from lexp.system.errors import ConfigError, LexpError
+from lexp.system.errors import ConfigError, LexpError, NotDefined
 
 NO_TEXT = Tokens((), np.zeros(0, dtype=np.uint16), np.zeros(1, dtype=np.int64), None)
 
@@ -74,6 +74,8 @@ def load_without_texts(opened: RunWithTokenizer, plan: RunPlan) -> ModelUnderTes
         model, sha256 = with_weights(run, config, tokenizer)
 
     def own_texts() -> OwnTexts:
+        if make_task(config.dataset):
+            raise NotDefined("it reads texts of training, and this run was trained on a task")
         texts = Texts(plan)
         store = texts.store(config.dataset, tokenizer)
         return OwnTexts(run, config.dataset, store, texts, of_task=False, are_others=False)

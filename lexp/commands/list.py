@@ -151,6 +151,8 @@ def show_one(
             scheme, method = (choice, other) if choice.group == "model" else (other, choice)
             table.add_row(f"  {other.name}", _verdict(catalogue, scheme, method))
     console.print(table, "")
+    if choice.group in METHODS:
+        console.lines(f"next: lexp eval '{choice.group}=[{choice.name}]'", "")
 
 
 def _verdict(catalogue: Catalogue, scheme: Choice, method: Choice) -> str:

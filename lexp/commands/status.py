@@ -1,5 +1,6 @@
 """The command `lexp status`."""
 
+import shlex
 import time
 from collections import Counter
 from pathlib import Path
@@ -31,6 +32,7 @@ from lexp.runs.status import (
     Status,
     judge,
 )
+from lexp.system.output import say
 from lexp.system.text import counted
 
 COLOURS = {
@@ -61,11 +63,24 @@ def status(config: DictConfig) -> None:
     runs = look(study)
     if not settings.watch:
         rich.print(show(runs, rich.width))
+        say(*next_command(settings, runs))
         return
     try:
         _watch(study, runs, rich, settings.every)
     except KeyboardInterrupt:
         return  # to stop looking is not to interrupt anything
+
+
+def next_command(settings: StatusConfig, runs: dict[str, Status]) -> list[str]:
+    """Return the line with the next command; none while runs are under way or if none is done."""
+    states = {run.state for run in runs.values()}
+    if DONE not in states or states & {QUEUED, RUNNING}:
+        return []
+    values = {"name": settings.name, "outputs": settings.outputs}
+    usual = {"name": "default", "outputs": "outputs"}
+    words = [shlex.quote(f"{key}={v}") for key, v in values.items() if v != usual[key]]
+    has_results = any((settings.study_folder / f).is_file() for f in ("results.csv", "tasks.csv"))
+    return [f"next: {' '.join(['lexp', 'report' if has_results else 'eval', *words])}"]
 
 
 def look(study: Path) -> dict[str, Status]:

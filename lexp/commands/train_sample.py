@@ -3,6 +3,7 @@
 from lexp.data.tokenizer import Tokenizer
 from lexp.model.decoder import Decoder
 from lexp.scoring.generation import greedy_text
+from lexp.system.errors import Diverged
 from lexp.training.loop import TrainingJob
 from lexp.training.validation import TextValidation
 
@@ -22,6 +23,9 @@ def sample_lines(job: TrainingJob, tokenizer: Tokenizer) -> list[str]:
     n_prompt = min(N_PROMPT, max(1, train_len // 2))
     ids = text.tokens.window(0, 0, n_prompt).tolist()
     decoder = Decoder(job.model.eval(), job.pattern, min(n_prompt + N_NEW, max(2, train_len)))
-    continued = greedy_text(decoder, ids, tokenizer, job.autocast)
+    try:
+        continued = greedy_text(decoder, ids, tokenizer, job.autocast)
+    except Diverged:
+        return []  # the losses, which are written, say it
     (begun,) = tokenizer.decode([ids])
     return [f"sample, greedy, after [{begun}]: {continued}"]

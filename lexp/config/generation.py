@@ -5,28 +5,37 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from lexp.config.checks import MAX_LENGTH, at_least, between, one_of, raise_all
+from lexp.config.checks import (
+    MAX_LENGTH,
+    at_least,
+    between,
+    folder_name,
+    one_of,
+    path_word,
+    raise_all,
+)
 from lexp.config.schema import plain
-from lexp.config.settings import Node
+from lexp.config.settings import HF, MethodsConfig
 from lexp.config.typed import read_settings
-from lexp.config.validation import DEVICES, PRECISIONS
+from lexp.config.validation import DEVICES, PRECISIONS, external_problems
 
 
-@dataclass(frozen=True)
-class GenerateConfig:
-    """Settings of `lexp generate`. attention, extension: one choice each, by its name."""
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(MethodsConfig):
+    """Settings of `lexp generate`. attention, extension: one choice each, by its name.
 
-    attention: dict[str, Node]
-    extension: dict[str, Node]
-    run: str
+    run: null with model=hf. lengths, allow_partial: of commands that store results.
+    """
+
+    lengths: tuple[int, ...] = ()
+    allow_partial: bool = False
+    run: str | None
     prompt: str | None
     prompt_file: str | None
     max_new_tokens: int
     temperature: float
     top_p: float
     seed: int
-    device: str
-    precision: str
 
 
 def read_generate(composed: DictConfig) -> GenerateConfig:
@@ -37,9 +46,18 @@ def read_generate(composed: DictConfig) -> GenerateConfig:
         *[f"{key}={list(nodes)} (one choice)" for key, nodes in chosen.items() if len(nodes) != 1],
         *between(1, MAX_LENGTH, {"max_new_tokens": config.max_new_tokens}),
         *at_least(0, seed=config.seed),
+        *path_word("name", config.name),
+        *folder_name(config.outputs),
+        *external_problems(config),
         *one_of("device", config.device, DEVICES),
         *one_of("precision", config.precision, PRECISIONS),
     ]
+    if config.model not in (None, HF):
+        problems.append(f"model={config.model} (hf with path=FOLDER; a run of lexp: run=FOLDER)")
+    if config.run is None and config.model is None:
+        problems.append("no model (give run=FOLDER of a finished run, or model=hf path=FOLDER)")
+    if config.run is not None and config.model is not None:
+        problems.append(f"run={config.run} and model={config.model} (one of them)")
     if not (math.isfinite(config.temperature) and config.temperature >= 0):
         problems.append(f"temperature={config.temperature} (a finite number from 0)")
     if not 0 < config.top_p <= 1:

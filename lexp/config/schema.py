@@ -16,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lexp.config.messages import one_line
+from lexp.config.unknown_keys import refuse_added
 from lexp.system.errors import ConfigError
 from lexp.system.secrets import secret_in
 
@@ -97,8 +98,8 @@ class TrainSchema:
 
 
 @dataclass
-class RunsSchema:
-    """Settings of commands on finished runs: which runs, methods and lengths, and the device."""
+class ModelsSchema:
+    """Settings of commands on trained models: which ones, by which methods, and the device."""
 
     attention: Any = field(default_factory=dict)  # choices by key; at least one
     extension: Any = field(default_factory=dict)
@@ -108,10 +109,16 @@ class RunsSchema:
     path: str | None = None
     train_len: int | None = None
     position: str | None = None
-    lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
-    allow_partial: bool = MISSING
     device: str = MISSING
     precision: str = MISSING
+
+
+@dataclass
+class RunsSchema(ModelsSchema):
+    """Settings of commands on finished runs, at several lengths."""
+
+    lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
+    allow_partial: bool = MISSING
 
 
 @dataclass
@@ -221,20 +228,16 @@ class ExportSchema:
 
 
 @dataclass
-class GenerateSchema:
+class GenerateSchema(ModelsSchema):
     """The root config of `lexp generate`."""
 
-    attention: Any = field(default_factory=dict)
-    extension: Any = field(default_factory=dict)
-    run: str = MISSING
+    run: str | None = None
     prompt: str | None = None
     prompt_file: str | None = None
     max_new_tokens: int = MISSING
     temperature: float = MISSING
     top_p: float = MISSING
     seed: int = MISSING
-    device: str = MISSING
-    precision: str = MISSING
 
 
 @dataclass
@@ -301,9 +304,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
                 raise ConfigError(f"{key} holds {type(leaf).__name__}; write text or a number")
         if name := secret_in(inner):
             raise ConfigError(f"{key} holds the value of ${name}; settings are written down")
-    missing = list(_missing(OmegaConf.get_type(config), settings))
-    if missing:
+    schema = OmegaConf.get_type(config)
+    if missing := list(_missing(schema, settings)):
         raise ConfigError(f"no value for {', '.join(missing)}")
+    refuse_added(schema, settings)
     return settings
 
 

@@ -3,12 +3,14 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lexp.config.comments import keys as read_keys
 from lexp.config.messages import options
+from lexp.system.errors import ConfigError
 from lexp.system.files import config_folder
 
 # What other tools call a key of lexp. Where several keys share a word, those that a command has
@@ -178,3 +180,16 @@ def _keys(config: Any, prefix: str = "") -> Iterator[str]:
             inner = config[key]
             if OmegaConf.is_dict(inner):
                 yield from _keys(inner, f"{name}.")
+
+
+def refuse_added(schema: Any, settings: dict[str, Any], where: str = "") -> None:
+    """Raise ConfigError for a key that was added to a schema (+key): nothing would read it."""
+    if not is_dataclass(schema):
+        return
+    known = {item.name: item.type for item in fields(schema)}
+    for key, value in settings.items():
+        if key not in known:
+            listed = ", ".join(f"{where}{name}" for name in known)
+            raise ConfigError(f"no key {where + key!r}; there are {listed}")
+        if isinstance(value, dict):
+            refuse_added(known[key], value, f"{where}{key}.")

@@ -350,11 +350,11 @@ def _methods(config: MethodsConfig) -> list[str]:
         *length_list("lengths", config.lengths),
         *_chosen(attention=config.attention, extension=config.extension),
         *model_names(config.model),
-        *_external(config),
+        *external_problems(config),
     ]
 
 
-def _external(config: MethodsConfig) -> list[str]:
+def external_problems(config: MethodsConfig) -> list[str]:
     """Return what is wrong with model=hf and the keys that go with it alone."""
     train_len, position = config.train_len, config.position
     if config.model != HF:

@@ -19,7 +19,7 @@ from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement
 from lexp.instruments.over_seeds import by_kind
 from lexp.model.decoder import Decoder
 from lexp.scoring.generation import greedy_text
-from lexp.system.errors import NotDefined
+from lexp.system.errors import Diverged, NotDefined
 from lexp.system.text import counted
 
 # Lengths that are shown, over the trained length.
@@ -59,7 +59,10 @@ class Sample(Instrument):
         text = inputs.texts[0].tolist()
         prompt = text[:-n_new]
         decoder = Decoder(inputs.model, inputs.pattern, inputs.seq_len)
-        continuation = greedy_text(decoder, prompt, tokenizer, contextlib.nullcontext())
+        try:
+            continuation = greedy_text(decoder, prompt, tokenizer, contextlib.nullcontext())
+        except Diverged as error:
+            raise NotDefined(str(error)) from None
         before, in_text = tokenizer.decode([prompt[-SHOWN_BEFORE:], text[-n_new:]])
         row: dict[str, str | int | float] = {
             "n_before": len(prompt), "before": before[-SHOWN_BEFORE:],

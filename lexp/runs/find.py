@@ -11,6 +11,7 @@ from lexp.system.text import counted
 
 # A run has config.json once its training starts, and status.json from the moment it is queued.
 MARKS = ("config.json", "status.json")
+FINISHED = "done.json"
 
 
 def find_folders(study: Path) -> list[Path]:
@@ -59,6 +60,17 @@ def folder_to_fill(key: str, folder: str) -> Path:
     return path
 
 
+def refuse_among_runs(key: str, folder: Path) -> None:
+    """Raise ConfigError for a folder inside a run or beside runs: its files would count as theirs.
+
+    A model of transformers has a config.json, as a run has.
+    """
+    inside = next((above for above in folder.parents if (above / FINISHED).exists()), None)
+    if inside or any(folder.parent.glob(f"*/{FINISHED}")):
+        where = f"inside the run {inside}" if inside else f"among the runs of {folder.parent}"
+        raise ConfigError(f"{key}={folder}: is {where}; name a folder elsewhere")
+
+
 def finished_run(key: str, folder: str) -> Run:
     """Return the run that `key=folder` names; ConfigError if it is not finished."""
     run = Run(real_folder(folder))
@@ -68,6 +80,6 @@ def finished_run(key: str, folder: str) -> Run:
         raise ConfigError(f"{key}={run.folder}: {run.problem}")
     if any((run.folder / mark).exists() for mark in MARKS):
         raise ConfigError(f"{key}={run.folder}: this run is not finished; train it to its end")
-    finished = sorted(f"{key}={path.parent}" for path in run.folder.glob("*/done.json"))
+    finished = sorted(f"{key}={path.parent}" for path in run.folder.glob(f"*/{FINISHED}"))
     what = f"one of its runs: {', '.join(finished[:4])}" if finished else f"{key}=outputs/NAME/RUN"
     raise ConfigError(f"{key}={run.folder}: not the folder of a finished run; give {what}")

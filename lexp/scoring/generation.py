@@ -10,6 +10,7 @@ from torch import Tensor
 from lexp.data.text_stream import TextStream
 from lexp.data.tokenizer import Tokenizer
 from lexp.model.decoder import Decoder
+from lexp.system.errors import Diverged
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def generate(
     """Yield the tokens after a prompt, up to the end of the decoder's text.
 
     prompt [n]: token ids. vocab_size: ids beyond it stand for no text. end: a token that ends the
-    text, and is not yielded.
+    text, and is not yielded. Diverged if a logit is not finite.
     """
     head = decoder.model.head
     new = prompt
@@ -57,6 +58,11 @@ def generate(
                 hidden = decoder.read(new[None])[:, -1]
             # Outside of autocast: in bfloat16 the likeliest tokens would often tie.
             logits = head(hidden.to(head.weight.dtype))[0, :vocab_size]
+        if not logits.isfinite().all():
+            raise Diverged(
+                f"the prediction after {decoder.n_read} tokens is not finite; use "
+                "precision=float32, or a shorter text"
+            )
         token = sampling.choose(logits, generator)
         if token == end:
             return

@@ -4,6 +4,7 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,30 @@ def test_greedy_tokens_are_the_likeliest_of_the_whole_text_each_time(
     assert len(set(found)) > 1
 
 
+def test_a_scale_for_each_head_is_fitted_to_the_texts_of_training_first(study, capsys):
+    """Scores are linear in queries: scales of heads are those of the rows that make queries."""
+    (folder,) = study.folder.glob("rope-*")
+    words = ["extension=head_scale", "extension.head_scale.steps=2", "extension.head_scale.lr=30"]
+    found = continued(capsys, str(folder), *words)
+    run = Run(folder)
+    (fit,) = folder.glob("fits/*.npz")
+    scales = torch.from_numpy(np.load(fit)["scales"])
+    assert scales.shape == (1, 2) and (scales > 5).any()
+    model = make_model(read_config(run), 256).eval()
+    checkpoint.load_model(final_checkpoint(run), model)
+    with torch.inference_mode():
+        queries = model.blocks[0].attention.qkv.weight[:16]
+        queries *= scales[0].repeat_interleave(8)[:, None]
+        text = list(PROMPT.encode())
+        for _ in range(NEW):
+            attend = make_attend(Full(), len(text), model.schemes, torch.device("cpu"))
+            text.append(int(model(torch.tensor([text]), attend)[0, -1].argmax()))
+    assert found == bytes(text[-NEW:]).decode()
+    capsys.readouterr()
+    assert continued(capsys, str(folder), *words) == found  # the fit is stored
+    assert len([*folder.glob("fits/*.npz")]) == 1
+
+
 def test_draws_follow_the_seed_and_a_small_top_p_is_greedy(runs, capsys):
     rope = runs["rope"]
     drawn = [
@@ -116,17 +141,24 @@ def test_training_ends_with_a_sample_that_generation_repeats(tiny, texts, tmp_pa
     assert len(sample) == 8 and sample == text.replace("\n", " ")
 
 
-def test_bad_values_are_one_line(runs, capsys):
+def test_bad_values_are_one_line(runs, monkeypatch):
     rope, learned = (f"run={runs[name]}" for name in ("rope", "learned"))
     said = refusal(check, "generate", rope, "temperature=-1", "top_p=0", "max_new_tokens=0")
     for part in ("temperature=-1.0 (", "top_p=0.0 (above 0", "max_new_tokens=0 (from 1 to"):
         assert part in said
     assert "add temperature=1" in refusal(check, "generate", rope, "top_p=0.5")
+    assert "no model (give run=FOLDER of a finished run, or model=hf" in refusal(check, "generate")
+    assert "and model=hf (one of them)" in refusal(check, "generate", rope, "model=hf", "path=x")
+    assert "model=rope (hf with path=FOLDER" in refusal(check, "generate", "model=rope")
+    assert "path=x (is for Hugging Face models" in refusal(check, "generate", rope, "path=x")
     several = refusal(check, "generate", rope, "attention=[full,window]")
     assert "attention=['full', 'window'] (one choice)" in several
     for line, prompt, reason in [
-        ([learned], PROMPT, "the text would have 51 tokens, but Learned ends at 16 tokens"),
-        ([rope, "extension=fitted_scale"], "a", "fitted_scale is fitted to texts"),
+        (
+            [learned],
+            PROMPT,
+            r"a text of 51 tokens \(the prompt and max_new_tokens\): Learned ends at",
+        ),
         ([rope, "extension=vector_replacement"], "a", "vector_replacement is for models without"),
         ([learned, "extension=yarn"], "a", "yarn changes rotary frequencies, Learned has none"),
         ([rope, "attention=bidirectional"], "a", "causal"),
@@ -134,7 +166,11 @@ def test_bad_values_are_one_line(runs, capsys):
     ]:
         with pytest.raises(ConfigError, match=reason):
             generate_(compose("generate", *line, f"max_new_tokens={NEW}"), prompt)
-    for prompt, reason in [("", "the prompt is empty"), ("\udc80", "no text in UTF-8")]:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it where it is closed
+    for prompt, reason in [
+        ("", "the prompt is empty"), ("\udc80", "no text in UTF-8"),
+        ("-", r"prompt=- \(standard input\): it is closed"),
+    ]:  # fmt: skip
         with pytest.raises(DataError, match=reason):
             generate_(compose("generate", rope), prompt)
     with pytest.raises(DataError, match="prompt_file=nowhere.txt: No such file"):

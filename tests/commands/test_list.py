@@ -92,6 +92,7 @@ def test_list_of_one_gives_source_values_and_reasons(tmp_path):
     assert "arXiv 2205.09921" in result.stdout and "r1 log(1 + r2 |i - j|)" in result.stdout
     assert "_target_: lexp.extension.YaRN" in result.stdout
     assert "yarn changes rotary frequencies, ALiBi has none" in result.stdout
+    assert result.stdout.endswith("\nnext: lexp eval 'extension=[yarn]'\n\n")
     of_learned = re.search(r"^  learned +(.*)", result.stdout, re.M)
     assert of_learned and of_learned[1].startswith("yarn changes rotary frequencies, Learned")
 

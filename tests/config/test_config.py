@@ -119,6 +119,21 @@ def test_values_lexp_train_refuses(override):
     assert TRAIN_REFUSED[override] in refusal(train_task.check, "train", override)
 
 
+GIVEN = {
+    "export": ("run=a", "to=b"), "finetune": ("run=a", "task=glue/rte"), "harness": ("tasks=[a]",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["train", "eval", "probe", "analyze", "harness", "report", "status", "finetune", "export",
+     "generate", "data"],
+)  # fmt: skip
+def test_a_key_that_is_added_is_refused_by_every_command(word):
+    with pytest.raises(ConfigError, match="no key 'foo'; there are .*(outputs|run)"):
+        plain(compose(word, *GIVEN.get(word, ()), "+foo=1"))
+
+
 EVAL_REFUSED = {
     "lengths=[0,-5,abc]": ["0, -5, abc", "whole numbers from 1"],
     "lengths=[]": ["lengths=[]"],

@@ -57,6 +57,10 @@ CHECKED = {
         "lexp analyze 'instruments=[position_probe]' 'lengths=[256]' texts=93 "
         "'states=[trained,random]' dataset=text 'dataset.test=books/train/*.txt'",
     ],
+    "needs the study of the guide; tests/instruments/test_sample.py has one": [
+        "lexp analyze name=first 'instruments=[sample]' 'lengths=[128,1024]' "
+        "'attention=[full,blockwise]'",
+    ],
     "trains on tasks, as tests/evaluate/test_task_runs.py does": [
         "lexp train dataset=addition model=nope size=nano seed=0",
         "lexp train dataset=addition dataset.task.reverse=true model=abacus",

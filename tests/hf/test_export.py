@@ -281,6 +281,8 @@ def test_bad_settings_end_in_a_line_before_any_work(trained_once, tmp_path):
         f"to={full}/file": "is there already",
         f"to={link}": "is a symbolic link; name a folder that is not there",
         "to=''": "to='' (a folder)",
+        f"to={run}/checkpoints/new": f"is inside the run {run}; name a folder elsewhere",
+        f"to={run.parent}/new": f"is among the runs of {run.parent}; name a folder elsewhere",
         "to=x length=8": "length=8: at least the run's train_len=16",
         "to=x length=0": "length=0 (from 1 to ",
         "to=x extension=yarn": "extension=yarn: give length=, the longest context in tokens",

@@ -11,11 +11,14 @@ import pytest
 
 transformers = pytest.importorskip("transformers", reason="needs the extra hf (transformers)")
 
+import torch  # noqa: E402
 import yaml  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
 
 from lexp.cli.main import guarded  # noqa: E402
 from lexp.commands.analyze import analyze  # noqa: E402
 from lexp.commands.evaluate import eval_  # noqa: E402
+from lexp.commands.generate import generate_  # noqa: E402
 from lexp.commands.hf_run import DATASET  # noqa: E402
 from lexp.commands.probe import probe  # noqa: E402
 from lexp.commands.report import report  # noqa: E402
@@ -23,6 +26,7 @@ from lexp.data.tokenizer import train_bpe  # noqa: E402
 from lexp.hf.source import find_source  # noqa: E402
 from lexp.system.errors import CheckpointError  # noqa: E402
 from lexp.system.files import config_folder  # noqa: E402
+from lexp.system.text import escaped  # noqa: E402
 from support.cli import lexp  # noqa: E402
 from support.config import compose, dataset  # noqa: E402
 from support.forked import completed  # noqa: E402
@@ -327,6 +331,26 @@ def test_another_tokenizer_makes_other_cells(study, tmp_path):
     eval_(study("eval", folder, "lengths=[16]", "attention=[full]"))
     cells = list(tmp_path.glob("outputs/default/*/eval/*.json"))
     assert len(cells) == 2
+
+
+def test_generation_is_what_transformers_predicts_at_each_token(study, tmp_path, capsys):
+    folder = saved(CONFIGS["llama"](), tmp_path / "tiny")
+    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompt = "one two three"
+    ids = vocabulary.encode(prompt, add_special_tokens=False).ids
+    n_prompt = len(ids)
+    with torch.inference_mode():
+        for _ in range(6):
+            ids.append(int(theirs(torch.tensor([ids])).logits[0, -1].argmax()))
+    before, whole = vocabulary.decode(ids[:n_prompt]), vocabulary.decode(ids)
+    words = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32", "max_new_tokens=6"]
+    capsys.readouterr()
+    generate_(compose("generate", "model=hf", f"path={folder}", *words), prompt)
+    assert capsys.readouterr().out.removesuffix("\n") == escaped(whole[len(before) :])
+    (run,) = tmp_path.glob("outputs/default/tiny-*")
+    generate_(compose("generate", f"run={run}", *words), prompt)
+    assert capsys.readouterr().out.removesuffix("\n") == escaped(whole[len(before) :])
 
 
 def test_the_default_text_is_that_of_the_config_group():

@@ -274,6 +274,19 @@ def test_the_table_has_a_row_for_every_run_and_a_line_that_sums_up(tmp_path, cap
     assert rows[6] == "5 runs: 1 queued, 1 running, 1 diverged, 1 out of memory, 1 lost"
 
 
+def test_a_study_whose_runs_are_done_is_said_what_to_type_next(tmp_path):
+    settings = task.check(compose("status", f"outputs={tmp_path}", "name=a"))
+    done, running, failed = (Status(s) for s in (status.DONE, status.RUNNING, status.FAILED))
+    words = f"name=a outputs={tmp_path}"
+    runs = {"x": done, "y": failed}
+    assert task.next_command(settings, runs) == [f"next: lexp eval {words}"]
+    made(tmp_path / "a", "x", state=status.DONE)
+    (tmp_path / "a" / "results.csv").touch()
+    assert task.next_command(settings, runs) == [f"next: lexp report {words}"]
+    assert task.next_command(settings, {"x": done, "y": running}) == []
+    assert task.next_command(settings, {"y": failed}) == []
+
+
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     made(tmp_path / "outputs" / "mine", "a", state="done")
     with pytest.raises(ConfigError, match="no run in .*other; studies there: mine"):

@@ -1,12 +1,19 @@
 """How a token is chosen, and what is shown of it."""
 
+import contextlib
+
 import pytest
 import torch
 
 from lexp.data.text_stream import TextStream
 from lexp.data.tokenizer import Bytes, Subwords, train_bpe
-from lexp.scoring.generation import Sampling
+from lexp.model.decoder import Decoder
+from lexp.pattern import Full
+from lexp.position import NoPE
+from lexp.scoring.generation import Sampling, greedy_text
+from lexp.system.errors import Diverged
 from lexp.system.text import escaped
+from support.evaluation import tiny_model
 
 LOGITS = torch.tensor([0.1, 0.4, 0.05, 0.3, 0.15]).log()
 
@@ -26,6 +33,14 @@ def test_tokens_are_drawn_as_temperature_and_top_p_say():
     kept = [0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85]
     assert shares(Sampling(1.0, top_p=0.8)) == pytest.approx(kept, abs=0.03)
     assert shares(Sampling(1.0, top_p=0.4), 20) == [0, 1, 0, 0, 0]
+
+
+def test_a_prediction_that_is_not_finite_is_an_error_and_no_token():
+    model = tiny_model(NoPE()).eval()
+    with torch.no_grad():
+        model.head.weight[3] = torch.nan
+    with pytest.raises(Diverged, match="the prediction after 2 tokens is not finite"):
+        greedy_text(Decoder(model, Full(), 4), [1, 2], Bytes(), contextlib.nullcontext())
 
 
 def streamed(tokenizer, prompt: list[int], ids: list[int]) -> list[str]:
