@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from lexp.data.tokenizer import Tokenizer
 from lexp.evaluate.harness_result import HARNESS, HarnessResult, HarnessValue
 from lexp.evaluate.model_under_test import Method, ModelUnderTest, model_spec
+from lexp.evaluate.partial_progress import PartialFile
 from lexp.evaluate.prepare import prepare
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
@@ -26,11 +28,13 @@ from lexp.result_store import (
     Spec,
     attempt,
     component_of,
+    path_of,
     recall,
     write,
 )
-from lexp.scoring.requests import Likelihood, Request, RequestScorer, Response
+from lexp.scoring.requests import KINDS, Likelihood, Request, RequestScorer, Response
 from lexp.system.errors import LexpError
+from lexp.system.files import make_folder, remove_file
 from lexp.training.objective import refuse_both_sides
 
 Measure = Callable[[Sequence[Response]], tuple[HarnessValue, ...]]
@@ -118,6 +122,7 @@ def _compute(
 ) -> HarnessResult:
     """Answer the requests of a case, have them measured, and store the result."""
     started = time.perf_counter()
+    make_folder(path_of(case.tested.folder, case.spec).parent)
     task, plan = case.task, case.plan
     outcome: Outcome[list[Response]] = Outcome(None, FAILED, task.problem)
     if not task.problem:
@@ -147,7 +152,15 @@ def _compute(
         status=status,
         reason=reason,
     )
-    return write(case.tested.folder, case.spec, result, arrays if status == OK else None)
+    result = write(case.tested.folder, case.spec, result, arrays if status == OK else None)
+    for kind in KINDS:
+        remove_file(_part(case, kind))
+    return result
+
+
+def _part(case: HarnessCase, kind: str) -> Path:
+    """Return the file of what an unfinished start has computed of a kind of requests."""
+    return path_of(case.tested.folder, case.spec).with_suffix(f".{kind}.part")
 
 
 def _answers(
@@ -179,6 +192,7 @@ def _answers(
             autocast=tested.autocast,
             advance=told,
             make_attend=tested.make_attend,
+            partial=lambda kind, n: PartialFile(_part(case, kind), case.spec.digest, n, "<f8"),
         )
         return scorer.answer(case.task.requests)
 

@@ -1,7 +1,7 @@
 """Progress within one evaluation, so that what an interrupted start scored is not lost.
 
 A line of JSON (the spec's digest, how many passes are done, a digest of both and of the losses) and
-the losses, float32. A file of another evaluation, or a damaged one, is said and scored anew.
+the numbers. A file of another evaluation, or a damaged one, is said and scored anew.
 """
 
 import hashlib
@@ -25,12 +25,14 @@ MOST_HEADER_BYTES = 4096
 class PartialFile:
     """Losses of an unfinished evaluation, written now and then; the next start goes on there.
 
-    spec: digest of the evaluation's spec. n: how many losses it has when it is complete.
+    spec: digest of the evaluation's spec. n: how many losses it has when it is complete. dtype: of
+    the losses in the file, float32 unless it is given.
     """
 
     path: Path
     spec: str
     n: int
+    dtype: str = "<f4"
     _last: float = field(default_factory=time.monotonic)
 
     def load(self) -> tuple[np.ndarray, int] | None:
@@ -45,25 +47,27 @@ class PartialFile:
 
     def _read(self) -> tuple[np.ndarray, int]:
         """Read the file; ValueError if it is not what `save` wrote for this evaluation."""
+        n_bytes = np.dtype(self.dtype).itemsize * self.n
         with open_own(self.path) as file:
             # No more is read than there can be.
             header = file.readline(MOST_HEADER_BYTES)
-            data = file.read(4 * self.n + 1)
+            data = file.read(n_bytes + 1)
         stored = json.loads(header)
         if not isinstance(stored, dict) or type(stored.get("n_done")) is not int:
             raise ValueError("it is not a file of losses")
         if stored != self._header(data, stored["n_done"]):
             raise ValueError("it is damaged, or of another evaluation")
-        if len(data) != 4 * self.n or stored["n_done"] < 0:
+        if len(data) != n_bytes or stored["n_done"] < 0:
             raise ValueError(f"it has not {self.n} losses")
-        return np.frombuffer(data, dtype="<f4").astype(np.float32), stored["n_done"]
+        losses = np.frombuffer(data, dtype=self.dtype)
+        return losses.astype(losses.dtype.newbyteorder("=")), stored["n_done"]
 
     def save(self, nats: np.ndarray, n_done: int) -> None:
         """Write losses [n] after n_done passes, unless that was done a moment ago."""
         if time.monotonic() - self._last < SAVE_EVERY_S:
             return
         self._last = time.monotonic()
-        data = nats.astype("<f4").tobytes()
+        data = nats.astype(self.dtype).tobytes()
         header = json.dumps(self._header(data, n_done)).encode()
         write_bytes(self.path, header + b"\n" + data)
 

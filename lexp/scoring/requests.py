@@ -20,8 +20,11 @@ from lexp.data.tokenizer import Tokenizer
 from lexp.model.decoder import Decoder
 from lexp.model.transformer import Transformer
 from lexp.pattern import Pattern
+from lexp.scoring.scorer import Partial
 from lexp.system.errors import NotDefined
 
+# Requests whose likelihoods are computed: continuations, and windows of whole texts.
+KINDS = ("continuations", "windows")
 # Tokens in one forward pass.
 BATCH_TOKENS = 16384
 # Rows are filled up to a multiple of this, so that most texts share a pass with others. What
@@ -88,7 +91,9 @@ class RequestScorer:
 
     prepare: returns the model and its pattern for texts of so many tokens. length: tokens read at
     most. is_exact: rows must not be filled up, as the model depends on the length of the text.
-    autocast: the precision. advance: told of requests that are answered.
+    autocast: the precision. advance: told of requests that are answered. partial: returns where the
+    numbers of a kind of requests are kept between starts, by the kind and their count; they are
+    float64.
     """
 
     prepare: Callable[[int], tuple[Transformer, Pattern]]
@@ -99,6 +104,7 @@ class RequestScorer:
     advance: Callable[[int], None] = lambda n_requests: None
     make_attend: MakeAttend = make_attend
     batch_tokens: int = BATCH_TOKENS
+    partial: Callable[[str, int], Partial] | None = None
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         """Return the answer to each request; NotDefined if one cannot be asked at this length."""
@@ -108,7 +114,7 @@ class RequestScorer:
             by_kind.setdefault(type(request), []).append(n)
         continuations = by_kind.get(Continuation, [])
         pairs = self._pairs([requests[n] for n in continuations])  # type: ignore[misc]
-        answers |= dict(zip(continuations, self._likelihoods(pairs), strict=True))
+        answers |= dict(zip(continuations, self._likelihoods(pairs, KINDS[0]), strict=True))
         of_texts = by_kind.get(WholeText, [])
         wholes = self._wholes([requests[n].text for n in of_texts])  # type: ignore[union-attr]
         answers |= dict(zip(of_texts, wholes, strict=True))
@@ -177,7 +183,8 @@ class RequestScorer:
         """Return the likelihoods of texts, whose windows share passes."""
         windows = [list(self._windows(text)) for text in texts]
         quiet = replace(self, advance=lambda n_windows: None)
-        parts = iter(quiet._likelihoods([window for of_text in windows for window in of_text]))
+        of_all = [window for of_text in windows for window in of_text]
+        parts = iter(quiet._likelihoods(of_all, KINDS[1]))
         wholes = []
         for of_text in windows:
             own = list(itertools.islice(parts, len(of_text)))
@@ -200,21 +207,29 @@ class RequestScorer:
             return n_tokens
         return min(-(-n_tokens // ROUND) * ROUND, max(self.length, n_tokens))
 
-    def _likelihoods(self, pairs: Sequence[TokenPair]) -> list[Likelihood]:
+    def _likelihoods(self, pairs: Sequence[TokenPair], kind: str) -> list[Likelihood]:
+        """Return the likelihood of each pair; an earlier start's passes are not made again."""
         by_size: dict[int, list[ReadRow]] = {}
         for row in self._rows(pairs):
             by_size.setdefault(self._size(len(row.tokens)), []).append(row)
-        log_probs: np.ndarray = np.zeros(len(pairs))
-        greedy: np.ndarray = np.ones(len(pairs), dtype=bool)
+        partial = self.partial(kind, 2 * len(pairs)) if self.partial and pairs else None
+        begun = partial.load() if partial else None
+        numbers, n_done = begun or (np.repeat([0.0, 1.0], len(pairs)), 0)
+        log_probs, greedy = numbers.reshape(2, -1)  # greedy: 1 or 0
+        n_passes = 0
         # The largest first: what runs out of memory does so at once.
         for size in sorted(by_size, reverse=True):
             rows, each = by_size[size], max(1, self.batch_tokens // size)
             model, attend = self._ready(size)
             for begin in range(0, len(rows), each):
                 batch = rows[begin : begin + each]
-                request, log_prob, likeliest = self._pass(model, attend, batch, size)
-                np.add.at(log_probs, request, log_prob)
-                np.logical_and.at(greedy, request, likeliest)
+                n_passes += 1
+                if n_passes > n_done:
+                    request, log_prob, likeliest = self._pass(model, attend, batch, size)
+                    np.add.at(log_probs, request, log_prob)
+                    np.minimum.at(greedy, request, likeliest.astype(float))
+                    if partial:
+                        partial.save(numbers, n_passes)
                 self.advance(sum(len(row.targets) for row in batch))
         return [Likelihood(float(x), bool(g)) for x, g in zip(log_probs, greedy, strict=True)]
 

@@ -1,6 +1,7 @@
 """`lexp harness` with a stand-in for the package; tests/peers/test_harness.py runs the package."""
 
 import csv
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from lexp.cli.entry_points import refuse_early, show
 from lexp.commands import harness as command
 from lexp.commands.harness_files import check_task_files
 from lexp.commands.report import report
+from lexp.evaluate import harness_run, partial_progress
 from lexp.evaluate.harness_result import COLUMNS, HarnessValue
 from lexp.evaluate.harness_run import HarnessTask
 from lexp.scoring.requests import Continuation, RequestScorer, WholeText
@@ -94,9 +96,31 @@ def test_values_stand_in_tables_and_are_computed_once(ask, capsys, monkeypatch):
     assert cells[7:] == ["-", "-"]
     assert "acc" in (ask.folder / "harness.md").read_text()
 
+    assert not [*ask.folder.rglob("*.part")]
     monkeypatch.setattr(RequestScorer, "answer", lambda *_: pytest.fail("computed again"))
     again = ask("tasks=[choice]", "extension=[none,pi]", "attention=[full]")
     assert again == rows
+
+
+def test_the_same_command_goes_on_within_a_cell(ask, monkeypatch):
+    monkeypatch.setattr(partial_progress, "SAVE_EVERY_S", 0)
+    small = functools.partial(RequestScorer, batch_tokens=1)  # a question at a time: 2 passes
+    monkeypatch.setattr(harness_run, "RequestScorer", small)
+    make_pass, n_passes = RequestScorer._pass, []
+
+    def stopped(self, *arguments):
+        n_passes.append(1)
+        if len(n_passes) == 2:
+            raise KeyboardInterrupt
+        return make_pass(self, *arguments)
+
+    monkeypatch.setattr(RequestScorer, "_pass", stopped)
+    words = "tasks=[choice]", "lengths=[32]", "attention=[full]"
+    with pytest.raises(KeyboardInterrupt):
+        ask(*words)
+    assert len([*ask.folder.rglob("*.continuations.part")]) == 1
+    assert {row["status"] for row in ask(*words)} == {"ok"}
+    assert len(n_passes) == 3 and not [*ask.folder.rglob("*.part")]
 
 
 def row_of(rows, metric, length, extension):

@@ -8,6 +8,8 @@ import torch
 
 from lexp.attention import make_attend
 from lexp.data.tokenizer import Bytes, Subwords, train_bpe
+from lexp.evaluate import partial_progress
+from lexp.evaluate.partial_progress import PartialFile
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
 from lexp.pattern import Full, Window
@@ -17,6 +19,7 @@ from lexp.scoring.requests import (
     Continuation,
     Likelihood,
     RequestScorer,
+    Response,
     TokenPair,
     WholeText,
 )
@@ -147,6 +150,36 @@ def test_progress_counts_requests_and_windows_of_texts_share_passes():
     alone = [scorer.answer([text])[0].log_prob for text in texts]
     assert [answer.log_prob for answer in answers[:3]] == pytest.approx(alone, abs=1e-4)
     assert alone[2] == 0
+
+
+def test_an_interrupted_start_goes_on_and_has_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(partial_progress, "SAVE_EVERY_S", 0)
+
+    def partial(kind: str, n: int) -> PartialFile:
+        return PartialFile(tmp_path / f"{kind}.part", "spec", n, "<f8")
+
+    asked = [*ASKED, WholeText(make_text(1, 60)[:100]), WholeText("ab"), Completion("a", (), 2)]
+    expected = make(batch_tokens=32).answer(asked)
+    make_pass, n_passes = RequestScorer._pass, []
+
+    def start(stop: int | None = None) -> list[Response]:
+        n_passes.append(0)
+
+        def counted(self, *arguments):
+            n_passes[-1] += 1
+            if n_passes[-1] == stop:
+                raise KeyboardInterrupt
+            return make_pass(self, *arguments)
+
+        monkeypatch.setattr(RequestScorer, "_pass", counted)
+        return make(batch_tokens=32, partial=partial).answer(asked)
+
+    # Passes of one row: five continuations, then five windows of a text and one of the other.
+    for stop in (4, 6):
+        with pytest.raises(KeyboardInterrupt):
+            start(stop)
+    assert start() == expected
+    assert n_passes == [4, 2 + 4, 3]
 
 
 def test_windows_predict_each_token_once():
