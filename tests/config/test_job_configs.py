@@ -1,4 +1,4 @@
-"""Jobs of a sweep are composed as Hydra composes them, and each choice of parts once."""
+"""Jobs of a sweep are composed as Hydra composes them, and most without it."""
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -31,9 +31,9 @@ def loaded(monkeypatch) -> list[list[str]]:
     found: list[list[str]] = []
     original = hydra_guard.CheckedLoader.load_configuration
 
-    def load(self, name, overrides, *arguments, **values):
+    def load(self, config_name, overrides, *arguments, **values):
         found.append(list(overrides))
-        return original(self, name, overrides, *arguments, **values)
+        return original(self, config_name, overrides, *arguments, **values)
 
     monkeypatch.setattr(hydra_guard.CheckedLoader, "load_configuration", load)
     return found
@@ -53,6 +53,28 @@ def test_a_job_is_what_hydra_composes(job):
             config = composed.compose(words)
             assert OmegaConf.to_container(config) == OmegaConf.to_container(expected)
             assert OmegaConf.get_type(config) is OmegaConf.get_type(expected)
+
+
+def test_a_job_that_differs_in_a_file_is_what_hydra_composes(loaded):
+    """Hydra composes the first, the one with a choice more, and a preset, which is of many keys."""
+    from hydra import initialize_config_dir
+
+    jobs = [
+        ["model=rope", "dataset=stdlib"], ["dataset=stdlib", "model=gemma3", "seed=1"],
+        ["model=swan", "dataset=stdlib", "lr=1e-3"], ["model=swan", "dataset=copy"],
+        ["trunk=qwen3", "dataset=stdlib", "model=swan"], ["model=swan", "+debug=tiny"],
+    ]  # fmt: skip
+    expected = [OmegaConf.to_container(compose_by_hydra("train", *words)) for words in jobs]
+    hydra_guard.install()
+    GlobalHydra.instance().clear()
+    loaded.clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        composed = JobConfigs(GlobalHydra.instance().config_loader(), "train")
+        found = [OmegaConf.to_container(composed.compose(words)) for words in jobs]
+        assert found == expected
+        with pytest.raises(HydraException, match="bsae"):
+            composed.compose(["model=xpos", "dataset=stdlib", "model.position.bsae=1"])
+    assert len(loaded) == 3
 
 
 @pytest.mark.parametrize(
@@ -79,15 +101,15 @@ def test_a_job_with_a_mistake_is_refused_as_hydra_does(words, error):
     assert str(found.value) == str(expected.value)
 
 
-def test_every_job_of_a_large_sweep_is_checked_and_each_model_composed_once(loaded, capsys):
-    """The last of 300 jobs is checked too, and seeds cost Hydra nothing."""
+def test_every_job_of_a_large_sweep_is_checked_and_hydra_composes_once(loaded, capsys):
+    """The last of 300 jobs is checked too; neither seeds nor models cost Hydra more than once."""
     hydra_guard.install()
     seeds = f"seed={','.join(map(str, range(150)))}"
     checked = []
     words = ["-m", "model=rope,alibi", seeds]
     n_jobs = check_jobs(config_folder(), "train", words, lambda c: checked.append((c.seed, c.lr)))
     assert n_jobs == len(checked) == 300 and len({seed for seed, _ in checked}) == 150
-    assert sum(any(word.startswith("model=") for word in words) for words in loaded) == 2
+    assert sum(any(word.startswith("model=") for word in words) for words in loaded) == 1
     assert "checking 300 jobs" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="job model=alibi seed=149"):
         check_jobs(config_folder(), "train", words, refuse_the_last)
