@@ -341,8 +341,9 @@ STATES = {6: "diverged", 7: "out of memory", 5: "failed", 10: "failed"}
     [*((failure, "ddp") for failure in FAILURES), ("has no memory", "fsdp"), ("is killed", "fsdp")],
 )
 def test_what_fails_on_one_rank_ends_all_by_its_code_and_one_line(
-    tiny, tmp_path, failure, parallel
+    tiny, tmp_path, monkeypatch, failure, parallel
 ):
+    monkeypatch.setattr(failure_monitor, "HEARD_S", 2.0)  # a killed rank is waited for so long
     fault, on_rank, code, line = FAILURES[failure]
     # The batch of 3 ranks: 6 texts of 16 tokens.
     config = tiny("batch_tokens=96", "tokens=960", f"parallel={parallel}", "model=nope")

@@ -20,6 +20,7 @@ from support.documents import (
     Step,
     World,
     add_model,
+    add_sources,
     make_world,
     steps,
     study_steps,
@@ -218,6 +219,8 @@ def test_a_page_does_what_it_says(page, tmp_path, monkeypatch):
     register_schemas()
     hydra_guard.install()
     world = make_world(tmp_path / "lexp", monkeypatch)
+    if any(step.text.startswith(("cp ", "sed ", "pytest ")) for step in found):
+        add_sources(world.folder)
     if any("model=hf" in step.text for step in found):
         add_model(world.folder)
     for step in found:

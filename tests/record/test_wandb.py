@@ -163,30 +163,36 @@ PATIENT = (
 COMMAND = "from lexp.cli.main import main; main()"
 
 
-@pytest.mark.parametrize("kind", ["closed", "mute"])
-def test_a_server_that_does_not_answer_changes_no_number_and_is_one_warning(
-    tiny, texts, tmp_path, kind
-):
-    alone = tiny("name=alone")
-    train(alone)
-    with server(kind) as address:
-        environment = {"WANDB_BASE_URL": address, "WANDB_API_KEY": "0" * 40, "OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(
-            [sys.executable, "-c", PATIENT + COMMAND, "train", "wandb=online",
-             *words(texts, tmp_path, "online")],
-            cwd=ROOT, capture_output=True, text=True, timeout=300,
-            env={**{k: v for k, v in os.environ.items() if k[:6] != "WANDB_"}, **environment},
-        )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    warnings = [line for line in ended.stderr.splitlines() if "Warning" in line]
-    assert len(warnings) == 1 and "wandb continues offline: " in warnings[0], ended.stderr
-    assert "Traceback" not in ended.stderr
-    (folder,) = (tmp_path / "outputs" / "online").glob("rope-*")
-    quiet = tmp_path / "outputs" / "alone" / folder.name
-    for name in ("metrics.jsonl", "checkpoints/step-00000010/model.safetensors"):
-        assert (folder / name).read_bytes() == (quiet / name).read_bytes()
-    (piece,) = pieces(folder)  # for `wandb sync`
-    assert [row["_step"] for row in history(records(piece))] == list(range(1, 11))
+def started(address: str, given: list[str]) -> subprocess.Popen:
+    """`lexp train wandb=online`, running, with a server at an address."""
+    environment = {"WANDB_BASE_URL": address, "WANDB_API_KEY": "0" * 40, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PATIENT + COMMAND, "train", "wandb=online", *given],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**{k: v for k, v in os.environ.items() if k[:6] != "WANDB_"}, **environment},
+    )  # fmt: skip
+
+
+def test_a_server_that_does_not_answer_changes_no_number_and_is_one_warning(tiny, texts, tmp_path):
+    """Both kinds at once: most of the time wandb waits."""
+    with server("closed") as closed, server("mute") as mute:
+        trainings = {
+            kind: started(address, words(texts, tmp_path, kind))
+            for kind, address in (("closed", closed), ("mute", mute))
+        }
+        train(tiny("name=alone"))
+        said = {kind: process.communicate(timeout=300)[1] for kind, process in trainings.items()}
+    for kind, process in trainings.items():
+        assert process.returncode == 0, said[kind]
+        warnings = [line for line in said[kind].splitlines() if "Warning" in line]
+        assert len(warnings) == 1 and "wandb continues offline: " in warnings[0], said[kind]
+        assert "Traceback" not in said[kind]
+        (folder,) = (tmp_path / "outputs" / kind).glob("rope-*")
+        quiet = tmp_path / "outputs" / "alone" / folder.name
+        for name in ("metrics.jsonl", "checkpoints/step-00000010/model.safetensors"):
+            assert (folder / name).read_bytes() == (quiet / name).read_bytes()
+        (piece,) = pieces(folder)  # for `wandb sync`
+        assert [row["_step"] for row in history(records(piece))] == list(range(1, 11))
 
 
 @pytest.mark.parametrize("name", ["wandb/settings", ".wandb/settings"])

@@ -187,10 +187,7 @@ def untouched() -> Iterator[None]:
 
 
 def make_world(folder: Path, patch: pytest.MonkeyPatch) -> World:
-    """A copy of the checkout's sources, with small texts and models where the pages have theirs."""
-    for name in ("lexp", "hydra_plugins", "conf", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    """Small texts and models where the pages have theirs."""
     for split, n_words in (("train", 800), ("validation", 800), ("test", 6000)):
         (folder / "books" / split).mkdir(parents=True)
         for number in range(4):
@@ -208,6 +205,13 @@ def make_world(folder: Path, patch: pytest.MonkeyPatch) -> World:
     patch.setattr("lexp.data.stdlib.sysconfig", SimpleNamespace(get_path=lambda name: str(library)))
     patch.setattr("lexp.data.stdlib._topics", lambda: iter(()))
     return World(folder, patch)
+
+
+def add_sources(folder: Path) -> None:
+    """A copy of the checkout, for a page that changes files of it."""
+    for name in ("lexp", "hydra_plugins", "conf", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
 
 
 def add_model(folder: Path) -> None:
