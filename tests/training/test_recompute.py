@@ -1,6 +1,7 @@
 """Recomputed layers: the same values, less memory between the forward and the backward pass."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -81,3 +82,37 @@ def test_a_run_with_recomputed_layers_is_the_same_run(tiny, tmp_path):
         train(config)
         runs.append((folder_of(config).name, result_of(folder_of(config))))
     assert runs[0] == runs[1]
+
+
+def kept_per_token(n_layers: int) -> float:
+    """Bytes that layers of size=medium and the head keep for a token, in bfloat16."""
+    words = ("size=medium", f"size.n_layers={n_layers}", "model=rope", "train_len=32")
+    settings = read_train(plain(compose("train", *words)))
+    built = make_model(settings, 256)
+    attend = make_attend(training_pattern(settings), 32, built.schemes, torch.device("cpu"))
+    ids = torch.randint(256, (2, 33))
+
+    def forward(n: int) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return built.loss(ids[:n, :-1], ids[:n, 1:], attend)
+
+    return measure_memory(built, forward, 32).per_token
+
+
+def test_medium_at_2048_fits_a_card_of_80_gb_in_two_parts():
+    """As docs/benchmarks/gpu.md says; by 12 bytes for gradient and moments, 4 for a weight, 2 cast.
+
+    A card of 80 GB shows 79 GiB. 24 layers of 12 d^2 weights and two tables of 50257 rows.
+    """
+    one, two = kept_per_token(1), kept_per_token(2)
+    layer = two - one
+    assert layer == pytest.approx(41_000, rel=0.02)
+    n_weights = 24 * 12 * 1024**2 + 2 * 50257 * 1024
+    memory = TrainingMemory(24 * layer + one - layer, 14 * n_weights)
+    medium = SimpleNamespace(dims=SimpleNamespace(n_layers=24, d_model=1024))
+    free = 79 * 2**30 - 4 * n_weights
+    chosen = {n: fewest_recomputed(memory, medium, 524_288 // n, free) for n in (1, 2, 4)}
+    assert chosen == {1: 24, 2: 22, 4: 16}
+    # The inputs of all layers, and one layer and the head at a time.
+    all_recomputed = 524_288 * (24 * 4096 + one) + 18 * n_weights
+    assert 82e9 < all_recomputed < 85e9
