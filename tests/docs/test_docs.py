@@ -191,8 +191,11 @@ FORMS: list[str] = [
     "lexp study study=nope_length dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=zoo dataset=text 'dataset.train=books/train/*.txt' …",
 ]
-# Pages whose commands are composed and checked, not run: other pages run them, or take hours.
-COMPOSED = ("docs/scope.md",)
+# Pages whose commands are composed and checked, not run: other pages run them, or take hours. Those
+# of instruments are what tests/instruments/test_channels.py runs.
+COMPOSED = (
+    "docs/scope.md", "docs/instruments/positional_channels.md", "docs/instruments/token_order.md",
+)  # fmt: skip
 # What has to be there before a page's first command.
 BEFORE = {
     "docs/benchmarks/results.md": ["lexp train model=rope"],

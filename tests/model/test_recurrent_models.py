@@ -16,8 +16,10 @@ from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.extension import Lengths, UniformScale, VectorReplacement
 from lexp.instruments.base import AnalysisInput
+from lexp.instruments.channels import PositionalChannels
 from lexp.instruments.curves import Curves
 from lexp.instruments.heads import Heads
+from lexp.instruments.permutation import Permutation
 from lexp.instruments.position_probe import PositionProbe
 from lexp.instruments.receptive import Receptive
 from lexp.instruments.resolution import Resolution
@@ -136,6 +138,12 @@ def test_instruments_of_states_and_gradients_are_defined():
         (reach,) = [row["value"] for row in rows if row["measure"] == "reachable"]
         assert reach == 18  # the state may keep something of every token
         assert PositionProbe(steps=2, hidden=4, batch=8).measure(inputs).rows
+        measures = {
+            row["measure"] for row in PositionalChannels(shifts=1, skip=0).measure(inputs).rows
+        }
+        assert "found" in measures and "nll" not in measures  # no queries and keys in all layers
+        changes = [row["value"] for row in Permutation(2).measure(inputs).rows]
+        assert len(changes) == 2 * 4 and min(changes) > 0  # two layers; order, residuals, tokens
 
 
 def test_an_extension_changes_the_layers_with_attention_alone():
