@@ -70,7 +70,9 @@ SECTIONS = {
     "attention": (
         "Attention patterns",
         "lexp eval 'attention=[…]'",
-        "An attention pattern decides which keys a query sees, and at which positions.",
+        "An attention pattern decides which keys a query sees, and at which positions. Up to the "
+        "trained length most leave results as they are. `self_extend`, `rerope`, `dual_chunk` and "
+        "`string` give far keys other distances there too.",
     ),
     "extension": (
         "Extensions",

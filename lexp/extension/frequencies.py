@@ -1,4 +1,4 @@
-"""Extensions of rotary schemes that slow their rotations down: other frequencies, same formula.
+"""Extensions of rotary schemes that change their rotations: other frequencies, same formula.
 
 s is the factor by which texts are longer, L the trained length, theta_c the frequency of channel
 pair c of n, c = 0 .. n-1, from the fastest to the slowest.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lexp.extension.base import ByFactor, Lengths, Modified
+from lexp.extension.base import ByFactor, Lengths, Modified, OfParts
 from lexp.position import Position
 from lexp.position.base import Factors
 from lexp.system.errors import NotDefined
@@ -162,6 +162,42 @@ class YaRN(NTKByParts):
 
 
 @dataclass(frozen=True)
+class Resonance(OfParts):
+    """Resonance RoPE (Wang et al. 2024, arXiv 2403.00071, section 4): wavelengths of whole tokens.
+
+    theta_c = 2 pi / round(2 pi / theta_c), without a factor: a channel pair that made a whole turn
+    in training meets no new angle beyond it.
+    """
+
+    name = "resonance"
+
+    def change_part(self, position: Position, lengths: Lengths) -> Position:
+        """Return a copy with other frequencies, learned parameters shared."""
+        theta = list(position.frequencies)
+        whole = [resonant(t) for t in theta]
+        if whole == theta:
+            raise NotDefined(f"{self.name} rounds wavelengths, {position.title} has none to round")
+        changed = copy.copy(position)
+        changed.frequencies = whole
+        return changed
+
+
+@dataclass(frozen=True)
+class ResonanceYaRN(YaRN):
+    """Resonance YaRN (Wang et al. 2024, arXiv 2403.00071, section 4): YaRN, then whole tokens.
+
+    The wavelengths that YaRN makes are rounded to whole numbers of tokens.
+    """
+
+    name = "resonance_yarn"
+
+    def ratios(self, theta: list[float], lengths: Lengths) -> list[float]:
+        """Return what makes of each frequency the rounded one."""
+        slowed = super().ratios(theta, lengths)
+        return [resonant(t * r) / t if t else 1.0 for t, r in zip(theta, slowed, strict=True)]
+
+
+@dataclass(frozen=True)
 class LongRoPE(Frequencies):
     """LongRoPE (Ding et al. 2024, arXiv 2402.13753): each frequency divided by a factor of its own.
 
@@ -200,3 +236,8 @@ class LongRoPE(Frequencies):
 def ntk_ratios(n: int, s: float) -> list[float]:
     """Return s^(-c/(n-1)) for c = 0 .. n-1."""
     return [s ** (-c / max(1, n - 1)) for c in range(n)]
+
+
+def resonant(theta: float) -> float:
+    """Return the frequency whose wavelength is the nearest whole number of tokens; 0 stays."""
+    return 2 * math.pi / max(1, round(2 * math.pi / theta)) if theta else 0.0

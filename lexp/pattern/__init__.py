@@ -1,6 +1,14 @@
 """Attention patterns: which keys a query sees, and at which positions."""
 
-from lexp.pattern.banded import Banded, Blockwise, Full, OwnChunk, Trained, Window
+from lexp.pattern.banded import (
+    Banded,
+    Blockwise,
+    Full,
+    OwnChunk,
+    Trained,
+    WiderWindow,
+    Window,
+)
 from lexp.pattern.base import Branch, Pattern
 from lexp.pattern.bidirectional import (
     Bidirectional,
@@ -16,13 +24,13 @@ from lexp.pattern.in_turns import (
     replaced,
 )
 from lexp.pattern.none import NoAttention
-from lexp.pattern.remapped import DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
+from lexp.pattern.remapped import STRING, DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
 from lexp.pattern.sinks import LMInfinite, Sinks, SinksInPlace
 
 __all__ = [
-    "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow", "Blockwise",
-    "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE", "NoAttention",
-    "OwnChunk", "Pattern", "ReRoPE", "SelfExtend", "Sinks", "SinksInPlace", "Trained", "TwoSided",
-    "Window", "in_turns", "is_replaceable",
+    "STRING", "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow",
+    "Blockwise", "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE",
+    "NoAttention", "OwnChunk", "Pattern", "ReRoPE", "SelfExtend", "Sinks", "SinksInPlace",
+    "Trained", "TwoSided", "WiderWindow", "Window", "in_turns", "is_replaceable",
     "refuse_nothing_replaced", "replaced",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 `first_key` defines a pattern; `lookback` and `period` say how to compute it without an n x n mask.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,6 +92,31 @@ class Window(Banded):
 
     def fit(self, train_len: int, seq_len: int) -> "Window":
         return replace(self, window=self.window or share_of(train_len, self.share), share=1.0)
+
+
+@dataclass(frozen=True)
+class WiderWindow(Window):
+    """The trained window, `factor` times as wide (Dong et al. 2024, arXiv 2405.18009, section 4.2).
+
+    For a NoPE model trained in a window, with all scores scaled (`extension=[uniform_scale]`).
+    Where a model has plain attention, the trained length is its window.
+    """
+
+    factor: float = 2.0
+
+    name = "wider_window"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.factor < math.inf:
+            raise ValueError(f"factor must be a number from 1, got {self.factor}")
+
+    def of(self, trained: Window) -> Window:
+        """Return a window that is wider than that of training."""
+        return Window(round(self.factor * filled(trained.window)))
+
+    def fit(self, train_len: int, seq_len: int) -> "WiderWindow":
+        return self if self.window else replace(self, window=round(self.factor * train_len))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lexp.pattern.banded import Trained
+from lexp.pattern.banded import Trained, WiderWindow, Window
 from lexp.pattern.base import Pattern
 from lexp.system.errors import NotDefined
 
@@ -53,14 +53,22 @@ def replaced(trained: Pattern, method: Pattern) -> Pattern:
     """Return the pattern of a model that runs under a method.
 
     trained: that of training. In a list of layers the method replaces plain attention alone: a
-    layer that was trained to see fewer keys keeps its own pattern, and no method widens it. Where a
-    model has one pattern and no list, the method takes its place.
+    layer that was trained to see fewer keys keeps its own pattern, and no method but WiderWindow
+    widens it. Where a model has one pattern and no list, the method takes its place.
     """
     if isinstance(method, Trained):
         return trained
+    if isinstance(method, WiderWindow) and isinstance(trained, Window):
+        return method.of(trained)
     if not isinstance(trained, InTurns):
         return method
-    return in_turns(tuple(method if p.sees_all else p for p in trained.turns))
+    of_layers = [replaced(p, method) if is_changed(p, method) else p for p in trained.turns]
+    return in_turns(tuple(of_layers))
+
+
+def is_changed(trained: Pattern, method: Pattern) -> bool:
+    """Return True if a method changes a layer of a list, given its pattern of training."""
+    return trained.sees_all or (isinstance(method, WiderWindow) and isinstance(trained, Window))
 
 
 def is_replaceable(trained: Pattern) -> bool:
@@ -73,6 +81,8 @@ def is_replaceable(trained: Pattern) -> bool:
 def refuse_nothing_replaced(trained: Pattern, method: Pattern) -> None:
     """Raise NotDefined if a method is for layers with plain attention and the model has none."""
     if isinstance(method, Trained) or is_replaceable(trained):
+        return
+    if any(is_changed(pattern, method) for pattern in trained.turns):
         return
     if not trained.attends:
         raise NotDefined(

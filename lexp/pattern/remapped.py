@@ -138,6 +138,49 @@ class LeakyReRoPE(RemappedFarKeys):
 
 
 @dataclass(frozen=True)
+class STRING(RemappedFarKeys):
+    """STRING (An et al. 2024, arXiv 2410.18745, section 4): far keys at distances seen often.
+
+        i - j < window:  i - j
+        else:            i - j - window + local
+
+    Distances near the trained length are rare in training; here they are not used, so results
+    change within the trained length too. In longer texts distances grow with the text: up to
+    train_len + window - local tokens all of them were seen.
+    window: unless given, 0.33 of the trained length, as released (HKUNLP/STRING 216cc2f). local:
+    128 there, of 128k tokens; unless given an eighth of the window. temperature: multiplies queries
+    and keys; the released code has 0.1 ln 2 + 1. When that code reads a prompt it counts a key at
+    distance `window` twice, at both distances; when it generates, once, as here.
+    """
+
+    local: int | None = None
+    temperature: float = 1.0
+
+    name = "string"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.local is not None and self.local < 1:
+            raise ValueError(f"local must be at least 1, got {self.local}")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+
+    @property
+    def score_scale(self) -> float:
+        return self.temperature**2
+
+    def far_query(self, i: Tensor) -> Tensor:
+        return i - filled(self.window) + filled(self.local)
+
+    def far_key(self, j: Tensor) -> Tensor:
+        return j
+
+    def fit(self, train_len: int, seq_len: int) -> "STRING":
+        window = self.window or max(1, int(0.33 * train_len))
+        return replace(self, window=window, local=self.local or max(1, window // 8))
+
+
+@dataclass(frozen=True)
 class DualChunk(Pattern):
     """Dual chunk attention (An et al. 2024, arXiv 2402.17463, section 3; ChunkLlama's code).
 

@@ -18,6 +18,8 @@ from lexp.extension import (
     LogNScale,
     LongRoPE,
     NTKByParts,
+    Resonance,
+    ResonanceYaRN,
     UniformScale,
     VectorReplacement,
     YaRN,
@@ -148,6 +150,30 @@ def test_a_ramp_over_channels_needs_two_of_them():
             changed(YaRN(), position)
 
 
+def test_resonance_rounds_wavelengths_to_whole_tokens():
+    """Wang et al. 2024: 2 pi / theta, rounded, of RoPE's and of YaRN's frequencies."""
+    wanted = []
+    for c in range(16):
+        wavelength = 2 * math.pi * BASE ** (2 * c / 32)
+        wanted.append(2 * math.pi / int(wavelength + 0.5))
+    resonant = changed(Resonance(), RoPE(32))
+    assert angles(resonant) == pytest.approx(wanted, rel=1e-12)
+    at = torch.arange(0, 61, 6, dtype=torch.float64)  # the fastest pair: 6.28 tokens, now 6
+    turned, _ = resonant.rotary_factors(at, at, 61)
+    torch.testing.assert_close(turned[:, 0], torch.ones_like(turned[:, 0]))
+    lengths = Lengths(256, 1024, 1024)
+    slow, both = (changed(kind(), RoPE(32), lengths) for kind in (YaRN, ResonanceYaRN))
+    rounded = [2 * math.pi / int(2 * math.pi / theta + 0.5) for theta in angles(slow)]
+    assert angles(both) == pytest.approx(rounded, rel=1e-12)
+    one = torch.ones(1, dtype=torch.float64)
+    lengths_of = [position.rotary_factors(one, one, 1)[0].abs() for position in (slow, both)]
+    torch.testing.assert_close(*lengths_of)
+    with pytest.raises(NotDefined, match="resonance rounds wavelengths, ALiBi has none to round"):
+        changed(Resonance(), ALiBi(4))
+    with pytest.raises(NotDefined, match="RoPE has none to round"):
+        changed(Resonance(), resonant)
+
+
 def test_longrope_divides_each_frequency():
     divisors = [1.0, 1.5, 3.0, 8.0]
     position = changed(LongRoPE(8.0, divisors), RoPE(HEAD_DIM))
@@ -265,7 +291,7 @@ def defined(name: str, position) -> bool:
     if name == "pi":
         absolute = position.has_embedding and not position.reads_tokens
         return position.reads_positions or absolute
-    if name in ("ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope"):
+    if name in ("ntk", "dynamic_ntk", "ntk_by_parts", "yarn", "longrope") or "resonance" in name:
         return turns(position)
     if name in ("log_n", "uniform_scale", "head_scale", "fitted_scale"):
         return not position.has_attention_weights and not position.has_scale

@@ -23,6 +23,7 @@ from lexp.pattern import (
     OwnChunk,
     SelfExtend,
     Trained,
+    WiderWindow,
     Window,
     refuse_nothing_replaced,
     replaced,
@@ -130,6 +131,19 @@ def test_a_method_with_nothing_to_replace_is_not_defined():
     refuse_nothing_replaced(HYBRID, Blockwise(2))
     refuse_nothing_replaced(local, Trained())
     assert replaced(local, Trained()) == local
+
+
+def test_wider_window_is_a_multiple_of_the_trained_window():
+    """Dong et al. 2024, section 4.2; of the trained length where there is no window."""
+    wider, local = WiderWindow(factor=1.5), InTurns((Window(6), Blockwise(4)))
+    assert replaced(Window(6), wider.fit(64, 200)) == Window(9)
+    assert replaced(Full(), wider.fit(64, 200)).window == 96
+    assert replaced(local, wider.fit(64, 200)).turns == (Window(9), Blockwise(4))
+    refuse_nothing_replaced(local, wider)
+    with pytest.raises(NotDefined, match="wider_window replaces full attention"):
+        refuse_nothing_replaced(InTurns((Blockwise(4), Blockwise(2))), wider)
+    with pytest.raises(ValueError, match=r"factor must be a number from 1, got 0\.5"):
+        WiderWindow(factor=0.5)
 
 
 def test_a_method_that_moves_positions_means_nothing_to_layers_without_them():

@@ -7,15 +7,18 @@ import torch
 
 from lexp.attention import BlockSizes, Chunked, ChunkSizes, Reference, make_attend
 from lexp.pattern import (
+    STRING,
     Blockwise,
     DualChunk,
     Full,
     LeakyReRoPE,
     LMInfinite,
+    OwnChunk,
     ReRoPE,
     SelfExtend,
     Sinks,
     SinksInPlace,
+    WiderWindow,
     Window,
 )
 from lexp.position import ALiBi, NoPE, RoPE
@@ -26,7 +29,7 @@ CPU = torch.device("cpu")
 MOVED = [
     Sinks(Window(6), 2), Sinks(Blockwise(4), 3), SinksInPlace(Window(6), 2), LMInfinite(2, 5),
     SelfExtend(6, 3), ReRoPE(5),
-    LeakyReRoPE(5, 4.0), DualChunk(5, 7),
+    LeakyReRoPE(5, 4.0), DualChunk(5, 7), STRING(6, 2),
 ]  # fmt: skip
 ALL = [Full(), Window(6), Blockwise(4), *MOVED]
 
@@ -70,6 +73,26 @@ def test_leaky_rerope_goes_on_at_another_pace():
         return i - j if i - j < 5 else 5 + (i - j - 5) / 4
 
     assert distances(LeakyReRoPE(5, 4.0), 20) == expected(20, rule)
+
+
+def test_string_shifts_far_keys_nearer():
+    """An et al. 2024, section 4: S = 6, W = 2; released sizes at 300 trained tokens."""
+
+    def rule(i, j):
+        return i - j if i - j < 6 else i - j - 6 + 2
+
+    assert distances(STRING(6, 2), 20) == expected(20, rule)
+    fitted = STRING(temperature=1.25).fit(300, 900)
+    assert (fitted.window, fitted.local, fitted.score_scale) == (99, 12, 1.25**2)
+    # It differs from full attention within the trained length.
+    q, k, v = torch.randn(3, 1, 1, 64, HEAD_DIM)
+    full, other = (
+        make_attend(pattern.fit(64, 64), 64, [rope], CPU)(q, k, v, rope, q[:, 0])
+        for rope in [RoPE(HEAD_DIM)]
+        for pattern in (Full(), STRING())
+    )
+    torch.testing.assert_close(other[:, :, :21], full[:, :, :21])
+    assert (other - full)[:, :, 40:].abs().max() > 1e-3
 
 
 def test_dual_chunk_is_the_released_rule():
@@ -155,10 +178,22 @@ def test_sizes_left_open_keep_every_distance_within_the_trained_length(pattern, 
     assert pattern.fit(64, seq_len).fit(64, seq_len) == pattern.fit(64, seq_len)
 
 
+def test_which_patterns_change_distances_within_the_trained_length():
+    """As docs/methods.md says; a window of that length and BCA see every key there."""
+    every = [
+        Full(), Window(), WiderWindow(), Blockwise(), OwnChunk(), Sinks(), SinksInPlace(),
+        LMInfinite(), SelfExtend(), ReRoPE(), LeakyReRoPE(), DualChunk(), STRING(),
+    ]  # fmt: skip
+    plain = expected(64, lambda i, j: i - j)
+    changing = {p.name for p in every if distances(p.fit(64, 64), 64) != plain}
+    assert changing == {"self_extend", "rerope", "dual_chunk", "string"}
+
+
 @pytest.mark.parametrize(
     "make_it",
     [lambda: Sinks(n_sinks=0), lambda: LMInfinite(0), lambda: SelfExtend(0), lambda: ReRoPE(0),
      lambda: SelfExtend(4, 0), lambda: LeakyReRoPE(4, 0.5), lambda: DualChunk(0),
+     lambda: STRING(4, 0), lambda: Window(0),
      lambda: DualChunk(9, 7)],
 )  # fmt: skip
 def test_sizes_out_of_range_are_refused(make_it):
@@ -259,7 +294,7 @@ def test_what_only_moves_positions_means_nothing_without_any():
 
 
 @pytest.mark.parametrize("pattern", [SelfExtend(), ReRoPE(), LeakyReRoPE(), DualChunk(), Sinks(),
-                                     LMInfinite()], ids=repr)  # fmt: skip
+                                     LMInfinite(), STRING()], ids=repr)  # fmt: skip
 def test_rope_far_past_float32s_exact_positions_is_still_right(pattern):
     """20,000 tokens, trained at 64: the last row in float64."""
     position, n = RoPE(HEAD_DIM), 20_000
