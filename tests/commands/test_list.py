@@ -80,7 +80,7 @@ def test_a_terminal_shows_the_whole_grid(width, monkeypatch):
     assert sum(len(row) for row in words if row and row[0].isdigit()) == n_methods
     for name in choices("model"):
         rows = [row[1:] for row in words if row[:1] == [name]]
-        assert len(rows) == {60: 3, 80: 2, 200: 1}[width]
+        assert len(rows) == {60: 4, 80: 2, 200: 1}[width]
         signs = "".join(sign for row in rows for sign in row)
         assert len(signs) == n_methods and set(signs) <= set("xt\u00b7")
 
