@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from lexp.system.text import counted, escaped
 
 # A fit of an extension says where it is once in so many steps.
 SAID_STEPS = 50
+# How much of a prompt is read is said once in so many seconds.
+SAID_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def generate_(config: DictConfig, prompt: str | None = None) -> None:
         decoder, torch.tensor(ids, device=of_run.device),
         Sampling(settings.temperature, settings.top_p),
         torch.Generator().manual_seed(settings.seed),
-        tokenizer.vocab_size, tokenizer.end, tested.autocast,
+        tokenizer.vocab_size, tokenizer.end, tested.autocast, prompt_progress(len(ids)),
     )  # fmt: skip
     stream, times = TextStream(tokenizer, ids), []
     for token in tokens:
@@ -94,6 +97,19 @@ def generate_(config: DictConfig, prompt: str | None = None) -> None:
     )
 
 
+def prompt_progress(n_prompt: int) -> Callable[[int], None]:
+    """Return what says now and then how much of a long prompt is read."""
+    said_at = time.monotonic()
+
+    def tell(n_read: int) -> None:
+        nonlocal said_at
+        if n_read < n_prompt and time.monotonic() - said_at >= SAID_EVERY_S:
+            said_at = time.monotonic()
+            say(f"lexp: {n_read:,} of {counted(n_prompt, 'token')} of the prompt are read")
+
+    return tell
+
+
 def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
     """Return the text to continue; DataError if it cannot be read."""
     if prompt is not None and prompt_file is not None:
@@ -103,11 +119,15 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
     where = f"prompt_file={prompt_file}" if prompt is None else "prompt=- (standard input)"
     try:
         if prompt_file is not None:
-            return read_text(Path(prompt_file))
+            # A byte order mark is not read in texts of training either.
+            return read_text(Path(prompt_file)).removeprefix("\ufeff")
         return _read_input() if prompt == "-" else str(prompt)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"{where}: {reason}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: byte {error.start}: not UTF-8 ({error.reason}); give text in UTF-8"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{where}: {error.strerror or first_line(error)}") from None
 
 
 def _read_input() -> str:

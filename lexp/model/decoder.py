@@ -1,5 +1,7 @@
 """A text that is read piece by piece: what each layer keeps, and where the next token stands."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from lexp.model.transformer import Block, Transformer
 from lexp.pattern import Pattern
 from lexp.system.errors import NotDefined
 
-# Tokens that are read at once, at most: so long a prompt has no more memory than these and a cache.
+# Tokens that are read at once, at most.
 ROWS = 1 << 12
 
 
@@ -39,6 +41,19 @@ class Decoder:
     def read(self, tokens: Tensor) -> Tensor:
         """Return final normed hidden states [B, T, d_model] of the next token ids [B, T]."""
         return torch.cat([self._read(rows) for rows in tokens.split(ROWS, dim=1)], dim=1)
+
+    def read_last(
+        self, tokens: Tensor, tell: Callable[[int], None] = lambda n_read: None
+    ) -> Tensor:
+        """Return the final normed hidden state [B, d_model] of the last of the next tokens.
+
+        Memory holds ROWS tokens of a prompt and a cache, however long it is. tell: called with the
+        number of tokens read so far.
+        """
+        for rows in tokens.split(ROWS, dim=1):
+            last = self._read(rows)[:, -1]
+            tell(self.n_read)
+        return last
 
     def _read(self, tokens: Tensor) -> Tensor:
         model, first = self.model, self.n_read

@@ -1,6 +1,6 @@
 """Generation: the tokens that a model continues a text with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -44,18 +44,20 @@ def generate(
     vocab_size: int,
     end: int | None,
     autocast: AbstractContextManager,
+    tell: Callable[[int], None] = lambda n_read: None,
 ) -> Iterator[int]:
     """Yield the tokens after a prompt, up to the end of the decoder's text.
 
     prompt [n]: token ids. vocab_size: ids beyond it stand for no text. end: a token that ends the
-    text, and is not yielded. Diverged if a logit is not finite.
+    text, and is not yielded. tell: called with the number of tokens read so far. Diverged if a
+    logit is not finite.
     """
     head = decoder.model.head
     new = prompt
     while True:
         with torch.inference_mode():
             with autocast:
-                hidden = decoder.read(new[None])[:, -1]
+                hidden = decoder.read_last(new[None], tell)
             # Outside of autocast: in bfloat16 the likeliest tokens would often tie.
             logits = head(hidden.to(head.weight.dtype))[0, :vocab_size]
         if not logits.isfinite().all():

@@ -354,7 +354,7 @@ class RequestScorer:
         def read_new(rows: list[list[int]]) -> torch.Tensor:
             new = torch.tensor([row[decoder.n_read :] for row in rows], device=device)
             with torch.inference_mode(), self.autocast:
-                return decoder.read(new)[:, -1]
+                return decoder.read_last(new)
 
         return read_new
 

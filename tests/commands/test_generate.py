@@ -10,11 +10,13 @@ import torch
 
 from lexp.attention import make_attend
 from lexp.cli.overrides import split_prompt
-from lexp.commands.generate import check, generate_
+from lexp.commands import generate as command
+from lexp.commands.generate import check, generate_, read_prompt
 from lexp.commands.run_parts import make_model
 from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.commands.train import train
 from lexp.extension import DynamicNTK, Extension, Lengths
+from lexp.model import decoder
 from lexp.pattern import Blockwise, Full
 from lexp.runs import checkpoint
 from lexp.runs.run import Run
@@ -116,6 +118,20 @@ def test_a_prompt_is_text_as_typed_a_file_or_a_pipe(runs, tmp_path, capsys, monk
     assert capsys.readouterr().out.removesuffix("\n") == by_text
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
     assert continued(capsys, runs["rope"], prompt="-") == by_text
+    # As in files of training, a byte order mark is no part of the text.
+    (tmp_path / "marked.txt").write_text(typed, encoding="utf-8-sig")
+    assert read_prompt(None, f"{tmp_path}/marked.txt") == typed
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 ")
+    with pytest.raises(DataError, match=r"latin.txt: byte 3: not UTF-8 \(invalid continuation"):
+        read_prompt(None, f"{tmp_path}/latin.txt")
+
+
+def test_a_long_prompt_says_how_much_of_it_is_read(runs, capsys, monkeypatch):
+    monkeypatch.setattr(decoder, "ROWS", 16)
+    monkeypatch.setattr(command, "SAID_EVERY_S", 0)
+    generate_(compose("generate", *words(runs["rope"])), PROMPT)
+    said = [line for line in capsys.readouterr().err.splitlines() if "are read" in line]
+    assert said == [f"lexp: {n} of 39 tokens of the prompt are read" for n in (16, 32)]
 
 
 def test_the_command_prints_the_text_and_says_how_fast_it_was(runs, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Decoding equals scoring: a text read piece by piece, under every scheme and pattern."""
 
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import torch
 
 from lexp.attention import Reference
 from lexp.attention.make import make_per_layer, refuse_meaningless
+from lexp.model import decoder as decoder_module
 from lexp.model.decoder import Decoder
 from lexp.model.layers import LayerEntry
 from lexp.model.mixer import GLA, KDA, GatedDeltaNet, Mamba2, RetNet
@@ -110,6 +112,29 @@ def test_log_probabilities_equal_those_of_the_evaluator_in_float32(scheme, patte
         log_probs = decoded(model, pattern, text[:, :-1])
     found = -log_probs.gather(-1, text[:, 1:, None])[0, :, 0]
     torch.testing.assert_close(found, torch.from_numpy(nats), rtol=1e-5, atol=1e-5)
+
+
+def test_a_prompt_is_read_in_the_memory_of_its_pieces(monkeypatch):
+    """The last hidden state is that of the whole prompt, and those before it are not kept."""
+    monkeypatch.setattr(decoder_module, "ROWS", 8)
+    model, text, kept = made(LayerEntry(lambda: make("rope"))), torch.arange(50)[None], []
+    with torch.no_grad():
+        whole = Decoder(model, Full(), 50).read(text)[:, -1]
+    read_rows = Decoder._read
+
+    def watched(self, rows):
+        kept.append(sum(state() is not None for state in states))
+        hidden = read_rows(self, rows)
+        states.append(weakref.ref(hidden))
+        return hidden
+
+    states: list[weakref.ref] = []
+    monkeypatch.setattr(Decoder, "_read", watched)
+    n_read: list[int] = []
+    with torch.no_grad():
+        last = Decoder(model, Full(), 50).read_last(text, n_read.append)
+    assert torch.equal(last, whole) and n_read == [8, 16, 24, 32, 40, 48, 50]
+    assert max(kept) <= 1
 
 
 @pytest.mark.parametrize(
