@@ -112,7 +112,8 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
         rope = {"rope_type": str(rope)}
     kind = rope.get("rope_type") or rope.get("type") or "default"
     theta = rope.get("rope_theta") or raw.get("rope_theta") or 10000.0
-    return {**rope, "rope_type": str(kind), "rope_theta": theta}
+    original = raw.get(ORIGINAL) or rope.get(ORIGINAL)
+    return {**rope, "rope_type": str(kind), "rope_theta": theta, ORIGINAL: original}
 
 
 def _position(raw: dict[str, Any], head_dim: int) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def _scaling(raw: dict[str, Any]) -> dict[str, Any]:
     names = [name for some in SCALINGS[kind] for name in some]
     if ORIGINAL in names:
         # In configs without it, the original context is the present one, as in transformers.
-        rope[ORIGINAL] = raw.get(ORIGINAL) or rope.get(ORIGINAL) or raw["max_position_embeddings"]
+        rope[ORIGINAL] = rope[ORIGINAL] or raw["max_position_embeddings"]
     return {"rope_type": kind, **{name: rope[name] for name in names if rope.get(name) is not None}}
 
 

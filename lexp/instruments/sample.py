@@ -1,8 +1,8 @@
 """Samples: how a model continues a text at 1 and 8 times its trained length.
 
 A text of n tokens is the beginning of the first test text: all but its last `new_tokens` are the
-prompt, and the model continues it greedily up to n tokens. `lexp generate` prints the same of the
-same prompt. The tokens of the text itself stand in a row of their own.
+prompt, and the model continues it greedily up to n tokens. `lexp generate` in the same precision
+prints the same of the same prompt. The tokens of the text itself stand in a row of their own.
 
 Measured at every length that is given; shown at 1 and 8 times the trained length, or at all lengths
 if neither was measured. Of several seeds the first is shown.

@@ -103,12 +103,7 @@ class Run:
 
         Runs of one variant are equal in both but for the seed.
         """
-        digests = {
-            "text": self.fingerprint[:8], "vocabulary": self.tokenizer_digest[:8],
-            "weights": str(self.data.get("init_from", ""))[:8],
-            "code": {name: code[:8] for name, code in self.data.get("code", {}).items()},
-        }  # fmt: skip
-        return {**self.settings, TRAINED_ON: digests}
+        return {**self.settings, TRAINED_ON: digests_of(self.data)}
 
     @property
     def data(self) -> dict[str, Any]:
@@ -178,6 +173,15 @@ def run_name(settings: dict[str, Any]) -> str:
 def run_folder(study: Path, settings: dict[str, Any]) -> Path:
     """Return the folder of the run of these settings."""
     return study / run_name(settings)
+
+
+def digests_of(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the starts of the digests in a run's `data`."""
+    return {
+        "text": data["fingerprint"][:8], "vocabulary": data["tokenizer"][:8],
+        "weights": str(data.get("init_from", ""))[:8],
+        "code": {name: code[:8] for name, code in data.get("code", {}).items()},
+    }  # fmt: skip
 
 
 def variant(settings: dict[str, Any]) -> str:

@@ -9,7 +9,9 @@ import yaml
 
 from lexp.commands.study import command
 from lexp.commands.study.command import check, study
+from lexp.commands.study.jobs import training_runs
 from lexp.commands.study.results_file import ALL_COLUMNS, read_results_file
+from lexp.commands.texts import TrainingTexts
 from lexp.system.errors import ConfigError
 from support.config import TINY, compose
 
@@ -33,13 +35,13 @@ NOT_COMPARED = ("seconds", "commit", "run", "dataset")
 @pytest.fixture
 def made(tmp_path: Path, texts: Path):
     """Composes a study with a results file: made(folder of outputs, override ...)."""
-    scale = {**SCALE, "results": str(tmp_path / "new" / "results.csv")}
-    node = {"name": "tiny", "claim": "c", "source": "s", "scales": {"mini": scale}}
     folder = tmp_path / "conf" / "study"
     folder.mkdir(parents=True)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(node, sort_keys=False))
 
-    def make(outputs: str, *overrides: str, where: Path = texts):
+    def make(outputs: str, *overrides: str, where: Path = texts, scale: dict = SCALE):
+        at_scale = {**scale, "results": str(tmp_path / "new" / "results.csv")}
+        node = {"name": "tiny", "claim": "c", "source": "s", "scales": {"mini": at_scale}}
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(node, sort_keys=False))
         data = [f"dataset.{s}='{where}/{s}/*.txt'" for s in ("train", "validation", "test")]
         return compose(
             "study", f"hydra.searchpath=[file://{tmp_path}/conf]", "study=tiny", "dataset=text",
@@ -103,6 +105,26 @@ def test_only_runs_that_the_file_lacks_are_trained_and_their_rows_added(
     study(made("fourth", where=own_texts))
     assert runs_in(tmp_path / "fourth") == ["alibi", "rope"] and path.read_text() == whole
     assert "its rows are of other texts than these: none is used" in capsys.readouterr().err
+
+
+def test_rows_of_a_scheme_of_ones_own_are_of_its_code(made, tmp_path, monkeypatch):
+    own = {"model": "rope", "model.position._target_": "scheme_of_rows.Own", "seed": 0, **SIZES}
+    scale = {"train": [own], "eval": [{"lengths": [8], "attention": ["full"], "workers": 1}]}
+    code = tmp_path / "scheme_of_rows.py"
+    code.write_text("from lexp.position import RoPE\n\n\nclass Own(RoPE):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LEXP_ALLOW", "scheme_of_rows")
+    study(made("outputs", scale=scale))
+    (run,) = training_runs(check(made("outputs", scale=scale))[2])
+    file = read_results_file(tmp_path / "new" / "results.csv")
+    assert file.has(run, TrainingTexts())
+    code.write_text(code.read_text() + "# changed\n")
+    assert not file.has(run, TrainingTexts())
+
+
+def test_a_study_that_trains_nothing_has_no_results_file(made):
+    with pytest.raises(ConfigError, match=r"results=.*results.csv: the study trains no runs; remo"):
+        check(made("outputs", scale={"eval": [{"lengths": [8]}]}))
 
 
 def test_without_a_results_file_everything_is_trained(made, tmp_path):

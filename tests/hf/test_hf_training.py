@@ -161,6 +161,10 @@ def changed(folder: Path, **values: object) -> None:
             r"low_freq_factor=4 with high_freq_factor=4 \(allowed: below it\)",
         ),
         (rope("yarn", factor=-1), r"factor=-1 \(allowed: a number above 0\)"),
+        (
+            {**rope("yarn", factor=4.0), "original_max_position_embeddings": -3},
+            r"original_max_position_embeddings=-3 \(allowed: a number above 0\)",
+        ),
         (rope("yarn", factor=8.0, mscale=0.7), r"mscale=0.7 with rope_type=yarn \(not supported\)"),
         (rope("default", partial_rotary_factor=0.5), r"partial_rotary_factor=0.5 with rope_type=d"),
         ({"vocab_size": None}, r"config.json has no vocab_size"),

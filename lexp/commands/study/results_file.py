@@ -12,21 +12,21 @@ computed from the file.
 
 import csv
 import platform
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lexp.commands.run_parts import make_task
+from lexp.commands.run_parts import make_task, own_code
 from lexp.commands.texts import TrainingTexts, text_digests
 from lexp.commands.train_reading import make_reading
 from lexp.config.settings import StudyConfig, TrainConfig
 from lexp.evaluate import COLUMNS, LAST, EvalResult
 from lexp.report.results import stored_evaluations
 from lexp.result_store import append_csv, write_csv
-from lexp.runs.run import TRAINED_ON, run_name, variant
+from lexp.runs.run import TRAINED_ON, digests_of, run_name, variant
 from lexp.runs.source import source_commit
 from lexp.system.errors import ConfigError
 from lexp.system.files import make_folder
@@ -59,14 +59,10 @@ def _digests(run: TrainConfig, texts: TrainingTexts) -> dict[str, Any]:
     """Return what `Run.made_of` will hold of a run that is to be trained."""
     reading = make_reading(run)
     opened = texts.load(run.dataset, run.tokenizer, run.cache, reading.needs_end)
-    found = text_digests(*opened)
-    return {
-        "text": found["fingerprint"][:8], "vocabulary": found["tokenizer"][:8], "weights": "",
-        "code": {},
-    }  # fmt: skip
+    return digests_of({**text_digests(*opened), "code": own_code(run)})
 
 
-def refuse_without_rows(path: str, runs: Iterable[TrainConfig], settings: StudyConfig) -> None:
+def refuse_without_rows(path: str, runs: Sequence[TrainConfig], settings: StudyConfig) -> None:
     """Raise ConfigError for a study that its results file cannot be of."""
     remedy = "remove it, or add study.scales.SCALE.results=null: no results file"
     for command in ("train", "eval"):
@@ -75,6 +71,8 @@ def refuse_without_rows(path: str, runs: Iterable[TrainConfig], settings: StudyC
                 f"{command}.{next(iter(typed))}: {path} is of the study as its file has it; "
                 + remedy.replace("SCALE", settings.scale)
             )
+    if not runs:
+        raise ConfigError(f"results={path}: the study trains no runs; remove the key")
     for run in runs:
         if make_task(run.dataset) or run.init_from:
             raise ConfigError(
