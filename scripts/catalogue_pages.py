@@ -66,13 +66,22 @@ All keys are in [config.md](config.md).
 *Schemes* counts the [position schemes](schemes.md) (of {n}) for which a method is defined. Where it
 is not, the cell of the results table says `n/d` and gives the reason; so does `lexp list NAME`.
 """
+PATTERNS = """An attention pattern decides which keys a query sees, and at which positions. Up to
+the trained length most leave results as they are. `self_extend`, `rerope`, `dual_chunk` and
+`string` give far keys other distances there too, `reattention` and `moba` see fewer keys.
+
+`reattention` and `moba` choose keys by content, by their products with the query. Of n earlier
+keys, `reattention` reads all n to choose and attends to at most `train_len`; `moba` reads the means
+of n / block blocks and attends to at most top_k x block keys. `lexp` computes the products with all
+n in both cases: they are no faster here than `full`. `lexp generate` and packed documents support
+both. Bidirectional models, `kernel=flex` and instruments that compare the pairs of all texts refuse
+them with the reason. MoBA's authors train with it:
+`lexp train '+model.pattern={_target_: lexp.pattern.MoBA}'`."""
 SECTIONS = {
     "attention": (
         "Attention patterns",
         "lexp eval 'attention=[…]'",
-        "An attention pattern decides which keys a query sees, and at which positions. Up to the "
-        "trained length most leave results as they are. `self_extend`, `rerope`, `dual_chunk` and "
-        "`string` give far keys other distances there too.",
+        PATTERNS,
     ),
     "extension": (
         "Extensions",

@@ -2,7 +2,8 @@
 
 Each branch of the pattern gives a chunk of queries one span of keys with positions of its own; the
 spans of a chunk are laid side by side, and softmax (or what the scheme has in its place) goes over
-all of them at once. Scores are in float32 and exist for one chunk at a time.
+all of them at once. Where a pattern selects keys, a chunk has the scores of all earlier keys first,
+and those that are not chosen are masked. Scores are in float32 and exist for one chunk at a time.
 """
 
 import math
@@ -17,7 +18,8 @@ from lexp.attention.call import AttentionFunction, AttentionInput
 from lexp.attention.decays import decayed_scores
 from lexp.attention.heads import for_each_query, scores_of, weighted
 from lexp.attention.prepare import prepare, rotate, rotate_keys
-from lexp.pattern import Branch, Pattern
+from lexp.attention.recounted import Unrotated, recounted
+from lexp.pattern import Branch, Pattern, Selecting
 from lexp.position import Position
 from lexp.position.base import AttentionWeights, Bias, Pair
 from lexp.system.errors import NotDefined
@@ -45,6 +47,10 @@ class ChunkSizes:
     def max_scores(self, device: torch.device) -> int:
         """Return the largest number of scores of a chunk on a device."""
         return self.cpu_scores if device.type == "cpu" else self.other_scores
+
+    def max_laid_out(self, device: torch.device) -> int:
+        """Return the largest number of numbers of keys that are laid out for each query at once."""
+        return 4 * self.max_scores(device)
 
 
 class Chunked(AttentionFunction):
@@ -142,7 +148,7 @@ def chunks_of(layer: LayerTensors, pattern: Pattern, sizes: ChunkSizes) -> Itera
     while start < layer.rows.stop:
         end = min(start + n_rows(layer, pattern, sizes, start), layer.rows.stop)
         with torch.autocast(kind, enabled=False):
-            chunk = make_chunk(layer, pattern.branches, start, end)
+            chunk = make_chunk(layer, pattern, sizes, start, end)
         n_scores += chunk.scores.numel()
         yield chunk
         start = end
@@ -166,7 +172,8 @@ class QueryChunk(NamedTuple):
     """Queries start .. start + Q - 1 and the keys that they may see: indices keys [K], in spans.
 
     spans: where they are among the keys at hand.
-    scores [B, H, Q, K]: before softmax, biases added; meaningless where allowed [Q, K] is not.
+    scores [B, H, Q, K]: before softmax, biases added; meaningless where allowed [Q, K] is not, or
+    [B, H or 1, Q, K] where a pattern selects keys.
     weights [B, H, Q, K]: what values are multiplied by, 0 there.
     """
 
@@ -182,22 +189,33 @@ class QueryChunk(NamedTuple):
         return take_spans(v, self.spans).to(self.weights.dtype)
 
 
+class CandidateScores(NamedTuple):
+    """The scores of a chunk's queries with the keys [K] of its spans, before any bias.
+
+    scores [B, H, Q, K]; allowed, q_pos, k_pos [Q, K], with texts and heads before them where a
+    pattern selects keys; n_keys [Q, 1] or [B, 1, Q, 1]: keys that a query sees.
+    """
+
+    scores: Tensor
+    allowed: Tensor
+    q_pos: Tensor
+    k_pos: Tensor
+    n_keys: Tensor
+    keys: Tensor
+    spans: list[slice]
+
+
 def make_chunk(
-    layer: LayerTensors, branches: tuple[Branch, ...], start: int, end: int
+    layer: LayerTensors, pattern: Pattern, sizes: ChunkSizes, start: int, end: int
 ) -> QueryChunk:
     """Return the chunk of queries start .. end-1."""
-    i = torch.arange(start, end, device=layer.q.device)
+    if isinstance(pattern, Selecting) and pattern.recounts:
+        candidates = score_recounted(layer, pattern, sizes, start, end)
+    else:
+        candidates = score_branches(layer, pattern, start, end)
+    scores, allowed, q_pos, k_pos, n_keys, j, spans = candidates
     rows = slice(start - layer.first, end - layer.first)
-    candidates = [(branch, slice(*branch.keys(start, end))) for branch in branches]
-    nonempty = [(branch, keys) for branch, keys in candidates if keys.start < keys.stop]
-    parts_by_span = [
-        score_span(layer, branch, slice(start, end), keys) for branch, keys in nonempty
-    ]
-    spans = [layer.place(keys) for _, keys in nonempty]
-    columns = zip(*parts_by_span, strict=True)
-    scores, allowed, q_pos, k_pos, j = (
-        parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in columns
-    )
+    i = torch.arange(start, end, device=layer.q.device)
     batch, n_heads = scores.shape[:2]
     pair = Pair(
         b=torch.arange(batch, device=i.device)[:, None, None, None],
@@ -206,7 +224,7 @@ def make_chunk(
         j=j - layer.first_input,
         q_pos=q_pos,
         k_pos=k_pos,
-        n_keys=layer.n_keys[rows][:, None],
+        n_keys=n_keys,
     )
     if layer.bias is not None:
         scores = scores + layer.bias(pair).to(scores.dtype)
@@ -216,6 +234,40 @@ def make_chunk(
     else:
         weights = scores.masked_fill(~allowed, -math.inf).softmax(-1)
     return QueryChunk(start, spans, j, scores, allowed, weights)
+
+
+def score_branches(layer: LayerTensors, pattern: Pattern, start: int, end: int) -> CandidateScores:
+    """Return the scores of queries start .. end-1 in the positions of each of the branches."""
+    spans = [(branch, slice(*branch.keys(start, end))) for branch in pattern.branches]
+    nonempty = [(branch, keys) for branch, keys in spans if keys.start < keys.stop]
+    parts_by_span = [
+        score_span(layer, branch, slice(start, end), keys) for branch, keys in nonempty
+    ]
+    columns = zip(*parts_by_span, strict=True)
+    scores, allowed, q_pos, k_pos, j = (
+        parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in columns
+    )
+    if isinstance(pattern, Selecting):
+        with torch.no_grad():
+            allowed = pattern.seen(scores)
+    n_keys = layer.n_keys[start - layer.first : end - layer.first, None]
+    places = [layer.place(keys) for _, keys in nonempty]
+    return CandidateScores(scores, allowed, q_pos, k_pos, n_keys, j, places)
+
+
+def score_recounted(
+    layer: LayerTensors, pattern: Selecting, sizes: ChunkSizes, start: int, end: int
+) -> CandidateScores:
+    """Return the scores of queries start .. end-1 in positions counted among the keys they see."""
+    rows, keys = slice(start - layer.first, end - layer.first), layer.place(slice(0, end))
+    tensors = Unrotated(
+        layer.q_raw[:, :, rows], layer.k_raw[:, :, keys], layer.q[:, :, rows], layer.k[:, :, keys]
+    )
+    most = sizes.max_laid_out(layer.q.device)
+    scores, seen, q_pos, k_pos = recounted(tensors, pattern, layer.position, layer.seq_len, most)
+    scores, j = scores / layer.root, torch.arange(end, device=scores.device)
+    q_pos, k_pos = q_pos.to(scores.dtype), k_pos.to(scores.dtype)
+    return CandidateScores(scores, seen, q_pos, k_pos, q_pos + 1, j, [keys])
 
 
 def take_spans(x: Tensor, spans: list[slice]) -> Tensor:

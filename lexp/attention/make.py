@@ -12,7 +12,7 @@ from lexp.attention.call import AttentionFunction, AttentionInput
 from lexp.attention.chunked import Chunked, ChunkSizes
 from lexp.attention.flex import Flex
 from lexp.attention.tiles import Tiles, TileSizes, takes_tiles
-from lexp.pattern import Banded, Pattern, TwoSided
+from lexp.pattern import Banded, Pattern, Selecting, TwoSided
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
@@ -64,6 +64,11 @@ def make_moved(
     def make(
         pattern: Pattern, seq_len: int, position: Position, device: torch.device
     ) -> AttentionFunction:
+        if isinstance(pattern, Selecting) and pattern.recounts:
+            raise NotDefined(
+                f"{pattern.name} counts positions anew, the rows of this training have their own: "
+                "use a pattern that only masks, or reading=usual"
+            )
         if position.reads_positions:
             return Chunked(pattern, seq_len, position, device)
         return make_layer(pattern, seq_len, position, device, None, BlockSizes())
@@ -139,10 +144,15 @@ def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
     """Raise NotDefined if a pattern means nothing to the schemes of a model's layers."""
     pairs = layer_pairs(pattern, positions)
     for own, scheme in pairs:
-        if scheme.applied_inside and any(branch.moves for branch in own.branches):
+        if scheme.applied_inside and own.moves:
             raise NotDefined(
                 f"{own.name} changes positions, but the layers of {scheme.title} apply their own: "
                 "use a pattern that only masks"
+            )
+        if scheme.has_log_decays and isinstance(own, Selecting) and own.recounts:
+            raise NotDefined(
+                f"{own.name} counts positions anew, {scheme.title} decays scores by the tokens in "
+                "between: use a pattern that only masks"
             )
     if len({own.two_sided for own, _ in pairs}) > 1:
         raise NotDefined(f"{pattern.label}: some layers would be causal, others bidirectional")
@@ -154,7 +164,7 @@ def refuse_meaningless(pattern: Pattern, positions: Sequence[Position]) -> None:
             f"{of_layer(pattern, n)}has none: use a pattern that only masks"
         )
     for n, (own, scheme) in enumerate(pairs, 1):
-        if scheme.samples_positions and any(branch.moves for branch in own.branches):
+        if scheme.samples_positions and own.moves:
             raise NotDefined(
                 f"{own.name} changes positions, but this scheme samples them at random: "
                 "use a pattern that only masks"

@@ -17,7 +17,7 @@ from lexp.attention import (
 from lexp.attention.chunked import QueryChunk
 from lexp.attention.heads import for_each_query
 from lexp.model.transformer import Transformer
-from lexp.pattern import Pattern
+from lexp.pattern import Pattern, Selecting
 from lexp.position import Position
 from lexp.system.errors import NotDefined
 
@@ -58,6 +58,8 @@ class ScoreCapture(AttentionFunction):
 
     def __post_init__(self) -> None:
         refuse_meaningless(self.pattern, self.schemes)
+        if self.on_chunk is not None:
+            refuse_selecting(self.pattern)
         self.patterns = {id(p): own for own, p in layer_pairs(self.pattern, self.schemes)}
 
     def attend(self, inputs: AttentionInput) -> Tensor:
@@ -77,6 +79,16 @@ class ScoreCapture(AttentionFunction):
                     self.on_chunk(layer, chunk)
                 outputs.append(chunk.weights @ chunk.values(v))
         return torch.cat(outputs, dim=2).to(v.dtype)
+
+
+def refuse_selecting(pattern: Pattern) -> None:
+    """Raise NotDefined for a pattern whose pairs differ from text to text."""
+    for own in pattern.turns:
+        if isinstance(own, Selecting):
+            raise NotDefined(
+                f"{own.name} chooses keys by content, this instrument compares pairs that every "
+                "text has: use attention=[full]"
+            )
 
 
 def refuse_without_attention(model: Transformer) -> None:

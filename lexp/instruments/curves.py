@@ -24,7 +24,12 @@ from lexp.attention import layer_pairs
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
-from lexp.instruments.capture import LayerInputs, capture_scores, refuse_without_attention
+from lexp.instruments.capture import (
+    LayerInputs,
+    capture_scores,
+    refuse_selecting,
+    refuse_without_attention,
+)
 from lexp.instruments.charts import name_with_seed
 from lexp.instruments.distances import DistanceMeans, spaced
 from lexp.model.transformer import Transformer
@@ -56,6 +61,7 @@ class Curves(Instrument):
         schemes = inputs.model.schemes
         refuse_without_attention(inputs.model)
         refuse_without_bias(schemes)
+        refuse_selecting(inputs.pattern)
         mean = any(reads_content(scheme, inputs) for scheme in schemes)
         if mean:
             curves = mean_curves(inputs)

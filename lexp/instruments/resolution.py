@@ -144,7 +144,7 @@ def theory_of(inputs: AnalysisInput, schemes: Sequence[Position], means: Tensor)
     """
     curves = torch.full((len(schemes), inputs.seq_len), math.nan, dtype=torch.float64)
     for layer, (pattern, scheme) in enumerate(layer_pairs(inputs.pattern, schemes)):
-        if any(branch.moves for branch in pattern.branches):
+        if pattern.moves:
             continue
         curve = expected_curve(scheme, inputs.seq_len, inputs.model.dims.head_dim)
         if curve is not None:

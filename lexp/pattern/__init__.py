@@ -25,12 +25,14 @@ from lexp.pattern.in_turns import (
 )
 from lexp.pattern.none import NoAttention
 from lexp.pattern.remapped import STRING, DualChunk, LeakyReRoPE, ReRoPE, SelfExtend
+from lexp.pattern.selecting import MoBA, ReAttention, Selecting
 from lexp.pattern.sinks import LMInfinite, Sinks, SinksInPlace
 
 __all__ = [
     "STRING", "Banded", "Bidirectional", "BidirectionalBlockwise", "BidirectionalWindow",
     "Blockwise", "Branch", "DualChunk", "Full", "InTurns", "LMInfinite", "LeakyReRoPE",
-    "NoAttention", "OwnChunk", "Pattern", "ReRoPE", "SelfExtend", "Sinks", "SinksInPlace",
-    "Trained", "TwoSided", "WiderWindow", "Window", "in_turns", "is_replaceable",
+    "MoBA", "NoAttention", "OwnChunk", "Pattern", "ReAttention", "ReRoPE", "Selecting",
+    "SelfExtend", "Sinks", "SinksInPlace", "Trained", "TwoSided", "WiderWindow", "Window",
+    "in_turns", "is_replaceable",
     "refuse_nothing_replaced", "replaced",
 ]  # fmt: skip

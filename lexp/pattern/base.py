@@ -1,4 +1,7 @@
-"""The base class of attention patterns. A pattern knows indices, never activations or kernels."""
+"""The base class of attention patterns. A pattern knows indices, never kernels.
+
+Those of lexp.pattern.selecting look at activations too.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +80,11 @@ class Pattern:
     def branches(self) -> tuple[Branch, ...]:
         """Return disjoint parts of the pattern, those with earlier keys first."""
         raise NotImplementedError
+
+    @property
+    def moves(self) -> bool:
+        """Return whether keys have positions that differ from their indices."""
+        return any(branch.moves for branch in self.branches)
 
     def allowed(self, i: Tensor, j: Tensor) -> Tensor:
         """Return whether query index i sees key index j; broadcasts."""

@@ -17,7 +17,7 @@ from lexp.attention.tiles import choose_layout, cut, takes_tiles
 from lexp.model.mixer.recurrence import CHUNK
 from lexp.model.mixer.recurrent import ROWS
 from lexp.model.transformer import Block, Transformer
-from lexp.pattern import Banded, Pattern, TwoSided
+from lexp.pattern import Banded, Pattern, Selecting, TwoSided
 from lexp.position import Position
 from lexp.scoring.scorer import BATCH_TOKENS
 
@@ -60,7 +60,11 @@ def _attention_bytes(model: Transformer, pattern: Pattern, position: Position, s
         # The biases of one tile in their row, as a matrix, and masked.
         return rotated + 4 * 4 * min(n_heads * size * size, BidirectionalSizes().max_mask)
     if not takes_tiles(pattern, position, model.head.weight.device):
-        return 8 * 4 * ChunkSizes().cpu_scores
+        sizes = ChunkSizes()
+        moved = isinstance(pattern, Selecting) and pattern.recounts and position.has_rotary_factors
+        # Keys that are laid out for each query: as they are, wide, and turned.
+        laid_out = 3 * 4 * sizes.max_laid_out(torch.device("cpu")) if moved else 0
+        return 8 * 4 * sizes.cpu_scores + laid_out
     assert isinstance(pattern, Banded), "tiles take no other"
     groups = cut(pattern, size, position)
     layout = choose_layout(pattern, position, len(groups))

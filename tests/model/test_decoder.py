@@ -22,8 +22,10 @@ from lexp.pattern import (
     InTurns,
     LeakyReRoPE,
     LMInfinite,
+    MoBA,
     NoAttention,
     OwnChunk,
+    ReAttention,
     SelfExtend,
     Sinks,
     SinksInPlace,
@@ -43,7 +45,7 @@ PATTERNS = [
     pattern.fit(TRAINED, N)
     for pattern in (
         Full(), Blockwise(), Sinks(), SinksInPlace(Blockwise()), LMInfinite(n_global=3),
-        SelfExtend(), LeakyReRoPE(), DualChunk(),
+        SelfExtend(), LeakyReRoPE(), DualChunk(), MoBA(block=3), ReAttention(),
     )
 ]  # fmt: skip
 

@@ -12,3 +12,4 @@ from oracles.both_sides import *  # noqa: F403
 from oracles.content import *  # noqa: F403
 from oracles.masks import *  # noqa: F403
 from oracles.rotary import *  # noqa: F403
+from oracles.selecting import *  # noqa: F403
