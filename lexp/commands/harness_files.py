@@ -34,17 +34,24 @@ def check_task_files(folder: Path, package: Path, metrics: set[str]) -> None:
     """
     if not folder.is_dir():
         raise ConfigError(f"task_folder={folder}: there is no such folder")
+    found = sorted(folder.rglob("*.yaml"))
+    # A group within a group takes its include from the folder of the file where all began.
+    beside = sorted({path.parent for path in found})
     seen: set[Path] = set()
-    waiting = [path.resolve() for path in sorted(folder.rglob("*.yaml"))]
+    waiting = [path.resolve() for path in found]
     while waiting:
         path = waiting.pop()
-        if path in seen or path.is_relative_to(package):
+        if path in seen:
             continue
         seen.add(path)
         root = _root(path)
-        _check_functions(path, root)
-        _check_parts(path, root, metrics)
-        waiting += [(path.parent / name).resolve() for name in _included(root)]
+        if not path.is_relative_to(package):
+            _check_functions(path, root)
+            _check_parts(path, root, metrics)
+        for name in _included(root):
+            named = [place / name for place in (path.parent, *beside)]
+            # A file that is not there is said to be missing where it is named.
+            waiting += [one.resolve() for one in named if one.is_file()] or [named[0].resolve()]
 
 
 def _root(path: Path) -> yaml.Node | None:
@@ -108,7 +115,16 @@ def _check_parts(path: Path, root: yaml.Node | None, metrics: set[str]) -> None:
         raise ConfigError(
             f"task_folder: {path}: use_prompt reads templates of elsewhere; write doc_to_text"
         )
-    if "process_results" in keys:
+    for value in keys.get("process_results", []):
+        if value.tag != FUNCTION:
+            shown = value.value if isinstance(value, yaml.ScalarNode) else "..."
+            raise ConfigError(
+                f"task_folder: {path}: process_results={shown} is no function; write "
+                "!function module.name, or leave it out"
+            )
+    if isinstance(root, yaml.MappingNode) and any(
+        key.value == "process_results" for key, _ in root.value
+    ):
         return  # the names of metrics are its own then
     # A group names the metrics of its tasks again, and loads none.
     listed = [pair for one in keys.get("metric_list", []) for pair in _pairs(one)]

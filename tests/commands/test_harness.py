@@ -212,6 +212,15 @@ PACKAGE = Path("/nowhere/lm_eval")
         ("dataset_path: pandas", "dataset_path=pandas reads pickles"),
         ("metric_list: [{metric: ./mine}]", r"metric=./mine is none of the harness; name one of"),
         ("metric_list: [{metric: acc, hf_evaluate: true}]", "hf_evaluate loads code from the hub"),
+        # A name that the harness lacks would be loaded from the hub or a folder, as code.
+        (
+            "metric_list: [{metric: ./mine}]\nprocess_results: null",
+            "process_results=null is no function",
+        ),
+        (
+            "metric_list: [{metric: ./mine}]\nmetadata: {process_results: !function mine.f}",
+            "metric=./mine is none of the harness",
+        ),
         ("include: ../other_yaml", "other_yaml runs helper.clean"),
         ("a: [", "cannot be read"),
     ],
@@ -224,6 +233,38 @@ def test_task_files_run_no_code_that_nobody_has_allowed(tmp_path, monkeypatch, t
     (folder / "inner" / "task.yaml").write_text(f"task: mine\n{text}\n")
     with pytest.raises(ConfigError, match=said):
         check_task_files(folder, PACKAGE, {"acc"})
+
+
+def test_includes_are_checked_wherever_the_harness_looks_for_them(tmp_path):
+    """A group within an included file: its include stands beside the file that includes."""
+    folder = tmp_path / "tasks"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "task.yaml").write_text("include: sub/base")
+    (folder / "sub" / "base").write_text("group: a\ntask: [{group: b, include: part}]")
+    (folder / "sub" / "part").write_text("num_fewshot: 0")
+    check_task_files(folder, PACKAGE, set())
+    (folder / "part").write_text("process_docs: !function helper.clean")
+    (tmp_path / "link").symlink_to(folder)
+    for given in (folder, tmp_path / "link"):
+        with pytest.raises(ConfigError, match="tasks/part runs helper.clean"):
+            check_task_files(given, PACKAGE, set())
+    # A linked file: beside the link, not beside the file.
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "a.yaml").write_text("group: a\ntask: [{group: b, include: part}]")
+    (tmp_path / "away" / "part").write_text("num_fewshot: 0")
+    (folder / "task.yaml").unlink()
+    (folder / "task.yaml").symlink_to(tmp_path / "away" / "a.yaml")
+    with pytest.raises(ConfigError, match="tasks/part runs helper.clean"):
+        check_task_files(folder, PACKAGE, set())
+    # A group of the package that the folder includes: the same.
+    (folder / "task.yaml").unlink()
+    (folder / "task.yaml").write_text(f"include: {tmp_path}/away/a.yaml")
+    with pytest.raises(ConfigError, match="tasks/part runs helper.clean"):
+        check_task_files(folder, (tmp_path / "away").resolve(), set())
+    (folder / "part").unlink()
+    (folder / "task.yaml").write_text("include: gone")
+    with pytest.raises(ConfigError, match="tasks/gone cannot be read: .*No such file"):
+        check_task_files(folder, PACKAGE, set())
 
 
 def test_allowed_code_and_files_of_the_package_pass(tmp_path, monkeypatch):
