@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,8 +200,11 @@ def _card_facts(plan: ExportPlan, model: Transformer, model_class: str) -> CardF
 
 
 def _sync(folder: Path) -> None:
-    """Make the files of a new folder durable before it gets its name."""
+    """Make the files of a new folder durable, and as readable as others of the user."""
     with storage(folder):
+        # safetensors writes weights for their owner alone.
+        mode = stat.S_IMODE((folder / "README.md").stat().st_mode)
         for path in folder.iterdir():
+            path.chmod(mode)
             with open_own(path) as file:
                 os.fsync(file.fileno())

@@ -17,11 +17,14 @@ FINISHED = "done.json"
 def find_folders(study: Path) -> list[Path]:
     """Return the folder of every run of a study, also of one that never started, by name.
 
-    ConfigError lists other studies if there is none.
+    ConfigError lists other studies if there is none, and names the study of a run.
     """
     refuse_links(study, CheckpointError)
     folders = sorted({path.parent for mark in MARKS for path in study.glob(f"*/{mark}")})
     if not folders:
+        if any((study / mark).exists() for mark in MARKS):
+            run = study.resolve()
+            raise ConfigError(f"{run} is a run; give its study, {run.parent}")
         others = sorted({p.parents[1].name for m in MARKS for p in study.parent.glob(f"*/*/{m}")})
         there = f"studies there: {', '.join(others)}" if others else "train one with `lexp train`"
         raise ConfigError(f"no run in {study.resolve()}; {there}")

@@ -111,6 +111,7 @@ ADVICE = {
     errno.EAGAIN: "close other programs, or raise the limit of processes (ulimit -u)",
     errno.ENAMETOOLONG: "use shorter names",
     errno.ELOOP: "remove the links that point to each other",
+    errno.ENOTEMPTY: "another process has put files there; choose another folder",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
 }
 

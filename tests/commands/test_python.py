@@ -127,6 +127,7 @@ def test_what_is_wrong_is_an_error_of_one_line(evaluated, tmp_path):
         lambda: lexp.figure(evaluated, model=3): "model=3: a name or a list of names",
         lambda: lexp.figure(evaluated, model=[]): "no results of these runs; run `lexp eval` ",
         lambda: lexp.results(tmp_path): "no run in ",
+        lambda: lexp.results(path): f"{path.name} is a run; give its study, ",
         lambda: lexp.results(
             evaluated, kind="all"
         ): "kind=all (one of eval, tasks, probes, harness, finetune)",

@@ -23,7 +23,8 @@ from lexp.extension import NTK, PI, Extension, Lengths, LongRoPE, NTKByParts, Ya
 from lexp.hf import export as export_module  # noqa: E402
 from lexp.hf.export import ExportFacts, save  # noqa: E402
 from lexp.pattern import Full  # noqa: E402
-from lexp.system.errors import ConfigError  # noqa: E402
+from lexp.system.errors import ConfigError, StorageError  # noqa: E402
+from lexp.system.files import new_folder, publish, storage  # noqa: E402
 from support.config import TINY, compose, compose_tiny, dataset, refusal  # noqa: E402
 
 SIZE = (
@@ -259,6 +260,8 @@ def test_a_run_trained_with_an_extension_is_exported_with_it(texts, tmp_path, ca
     ))  # fmt: skip
     (run,) = (tmp_path / "outputs" / "default").glob("*yarn*")
     export(compose("export", f"run={run}", f"to={tmp_path}/to"))
+    # Weights too can be read by whom the other files are for.
+    assert len({path.stat().st_mode for path in (tmp_path / "to").iterdir()}) == 1
     config = json.loads((tmp_path / "to" / "config.json").read_text())
     assert config["rope_parameters"]["factor"] == 2 and config["lexp_train_len"] == 32
     assert config["rope_parameters"]["original_max_position_embeddings"] == 16
@@ -267,6 +270,17 @@ def test_a_run_trained_with_an_extension_is_exported_with_it(texts, tmp_path, ca
         "export", f"run={run}", f"to={tmp_path}/other", "extension=ntk", "length=64")))  # fmt: skip
     assert code == 2 and "was trained with yarn" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_of_two_exports_to_one_folder_the_first_stays(tmp_path):
+    to = tmp_path / "to"
+    with new_folder(to) as second:
+        (second / "config.json").touch()
+        to.mkdir()
+        (to / "config.json").write_text("the first")
+        with pytest.raises(StorageError, match="another process has put files there"), storage(to):
+            publish(second, to)
+    assert (to / "config.json").read_text() == "the first" and [*tmp_path.iterdir()] == [to]
 
 
 def test_bad_settings_end_in_a_line_before_any_work(trained_once, tmp_path):
