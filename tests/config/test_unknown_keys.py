@@ -204,7 +204,7 @@ def test_the_keys_that_take_a_list_are_those_whose_setting_holds_several(word, k
     single = {
         "train": ["extension"],
         "export": ["extension"],
-        "generate": ["extension", "attention"],
+        "generate": ["extension", "attention", "model", "lengths"],
     }
     for key in ("raw", *single.get(word, [])):
         hints.pop(key, None)  # one choice, which the settings hold by its name

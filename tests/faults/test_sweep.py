@@ -127,16 +127,17 @@ def whole(tiny, tmp_path) -> dict[int, dict]:
 
 
 def rows(desk: Path) -> tuple[dict[int, str], str]:
-    """`lexp status`: its row of every seed, with single spaces, and its last line."""
+    """`lexp status`: its row of every seed, with single spaces, and the line of sums."""
     shown = lexp("status", cwd=desk)
     assert shown.code == 0, shown.said
     found = {}
-    for line in shown.said.splitlines()[1:-1]:
+    *lines, sums, _next_command = shown.said.splitlines()
+    for line in lines[1:]:
         if line.startswith(" "):  # the end of a long reason
             continue
         name = line.split()[0]
         found[int(name.split("-s")[-1].split("-")[0])] = " ".join(line.split())
-    return found, shown.said.splitlines()[-1]
+    return found, sums
 
 
 def test_of_twelve_jobs_the_healthy_finish_and_the_same_command_runs_only_the_others(

@@ -282,7 +282,7 @@ def test_gpt_is_the_default_and_no_part_of_a_name():
             "+trunk.gate=1",
             r"trunk.gate \(a trunk has name, norm, mlp, n_kv_heads, qk_norm, output_",
         ),
-        ("trunk.tied_embeddings=some", r"trunk.tied_embeddings=some \(true or false\)"),
+        ("trunk.tied_embeddings=some", r"trunk.tied_embeddings='some' \(true or false\)"),
         ("trunk=llama_sinks trunk.sinks.n_heads=3", r"trunk.sinks.n_heads=3 \(as size.n_heads=4"),
         (
             "trunk=llama_sinks model=gpt_oss",
