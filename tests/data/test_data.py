@@ -311,7 +311,7 @@ def test_what_a_killed_process_left_is_dropped_after_a_day(tmp_path: Path):
     (lock,) = tmp_path.glob("*.lock")
     old, fresh = (path for path in tmp_path.iterdir() if path != lock)
     yesterday = time.time() - 86500
-    for path in (*old.iterdir(), old, fresh, lock):  # fresh has a file that has just been written to
+    for path in (*old.iterdir(), old, fresh, lock):  # fresh has a file just written to
         os.utime(path, (yesterday, yesterday))
     (tmp_path / ".other").mkdir()  # of somebody else
     os.utime(tmp_path / ".other", (yesterday, yesterday))
