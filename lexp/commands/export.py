@@ -205,6 +205,6 @@ def _sync(folder: Path) -> None:
         # safetensors writes weights for their owner alone.
         mode = stat.S_IMODE((folder / "README.md").stat().st_mode)
         for path in folder.iterdir():
-            path.chmod(mode)
             with open_own(path) as file:
+                os.fchmod(file.fileno(), mode)
                 os.fsync(file.fileno())
