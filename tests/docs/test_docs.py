@@ -41,6 +41,10 @@ SMALL = {
     "study": [*(f"+train.{one}" for one in TINY), "+eval.workers=1", *HERE],
 }
 MANY = "lexp train -m model=rope,alibi,xpos seed=0,1,2 name=many"
+SMOLLM2 = (
+    "lexp eval name=smollm2 model=hf path=HuggingFaceTB/SmolLM2-135M dataset=text "
+    "'dataset.test=books/test/*.txt' 'protocol=[fixed]' protocol.fixed.block=512 max_tokens=4096"
+)
 STUDIES = [step.text for step in study_steps()]
 # Not run, but composed and checked whole, as the jobs of a sweep are before the first one starts.
 CHECKED = {
@@ -85,6 +89,10 @@ CHECKED = {
     "needs the hub; tests/hf/test_hf_runs.py has models of its own": [
         "lexp eval model=hf path=EleutherAI/pythia-160m 'lengths=[1024,2048,8192]' "
         "'attention=[full,blockwise,self_extend]' 'extension=[none,yarn]'",
+        f"{SMOLLM2} 'lengths=[2048,8192,16384]' 'attention=[full,window]'",
+        f"{SMOLLM2} 'lengths=[2048]' 'attention=[full,window,window_sinks]' "
+        "attention.window.window=1024 attention.window_sinks.band.window=1020",
+        "lexp report name=smollm2",
     ],
     "needs lm-evaluation-harness; tests/peers/test_harness.py runs it": [
         "lexp harness 'tasks=[lambada_openai,hellaswag]'",
