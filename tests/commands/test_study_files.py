@@ -192,7 +192,21 @@ def test_the_zoo_has_every_scheme():
     models = [run.model.name for run in training_runs(jobs)]
     # Two take their positions from tasks; the zoo has texts.
     expected = {path.stem for path in (CONF / "model").glob("*.yaml")} - {"abacus", "coupled"}
-    assert sorted(models) == sorted(expected)
+    assert set(models) == expected
+    # Five seeds of three say which differences between the others may be read.
+    seeds = {name: models.count(name) for name in expected if models.count(name) > 1}
+    assert seeds == {"rope": 5, "alibi": 5, "nope": 5}
+
+
+def test_the_zoo_has_every_method_that_needs_no_fit():
+    _, _, jobs = checked("zoo", "mini")
+    plans = [job.plan for job in jobs if isinstance(job.plan, EvalPlan)]
+    patterns = {name for plan in plans for name in plan.config.attention}
+    extensions = {name for plan in plans for name in plan.config.extension}
+    both_ways = {"bidirectional", "bidirectional_blockwise", "bidirectional_window"}
+    fitted = {"longrope", "head_scale", "fitted_scale"}
+    assert patterns == {path.stem for path in (CONF / "attention").glob("*.yaml")} - both_ways
+    assert extensions == {path.stem for path in (CONF / "extension").glob("*.yaml")} - fitted
 
 
 @pytest.mark.parametrize("scale", SCALES)
