@@ -1,9 +1,7 @@
 """The command `lexp export`."""
 
 import json
-import os
 import shlex
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,11 +37,12 @@ from lexp.system.files import (
     new_folder,
     publish,
     storage,
+    sync_file,
     write_json,
     write_text,
 )
 from lexp.system.output import say
-from lexp.system.reading import open_own, read_own
+from lexp.system.reading import read_own
 
 
 @dataclass(frozen=True)
@@ -202,9 +201,5 @@ def _card_facts(plan: ExportPlan, model: Transformer, model_class: str) -> CardF
 def _sync(folder: Path) -> None:
     """Make the files of a new folder durable, and as readable as others of the user."""
     with storage(folder):
-        # safetensors writes weights for their owner alone.
-        mode = stat.S_IMODE((folder / "README.md").stat().st_mode)
         for path in folder.iterdir():
-            with open_own(path) as file:
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
+            sync_file(path, like=folder / "README.md")

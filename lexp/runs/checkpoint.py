@@ -10,7 +10,6 @@ Neither safetensors nor torch's own format notices a flipped bit, so each load c
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -32,11 +31,12 @@ from lexp.system.files import (
     remove_folder,
     sha256_own,
     storage,
+    sync_file,
     write_json,
 )
 from lexp.system.links import refuse_links
 from lexp.system.output import warn
-from lexp.system.reading import open_own, read_own
+from lexp.system.reading import read_own
 
 KEEP = 2  # the newest checkpoint, and the one before in case the newest is damaged
 KEPT = "kept"
@@ -109,10 +109,9 @@ def _write(temporary: Path, path: Path, tensors: Tensors, state: dict[str, Any])
     with storage(path):
         save_file(tensors.model, temporary / FILES[0])
         save_file(tensors.optimizer, temporary / FILES[1])
-        for name in FILES[:2]:
-            with open_own(temporary / name) as file:
-                os.fsync(file.fileno())
         write_json(temporary / FILES[2], state)
+        for name in FILES[:2]:
+            sync_file(temporary / name, like=temporary / FILES[2])
         files = {
             name: {
                 "bytes": (temporary / name).stat().st_size,

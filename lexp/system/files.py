@@ -11,13 +11,14 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lexp.system.errors import CheckpointError, StorageError, advice
 from lexp.system.links import refuse_links
-from lexp.system.reading import open_file, read_own, require_file
+from lexp.system.reading import open_file, open_own, read_own, require_file
 
 
 @contextlib.contextmanager
@@ -190,6 +191,16 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if value.pop("sha256", None) != digest(value):
         raise ValueError(f"{path} is damaged (digest differs)")
     return value
+
+
+def sync_file(path: Path, like: Path) -> None:
+    """Make a file that a library wrote durable, as readable as another of the user's files.
+
+    safetensors writes files for their owner alone, so that a group could not share a run.
+    """
+    with open_own(path) as file:
+        os.fchmod(file.fileno(), stat.S_IMODE(like.stat().st_mode))
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

@@ -103,7 +103,7 @@ def test_control_a_save_without_fsync_loses_checkpoints(tiny, tmp_path, monkeypa
     config = tiny(f"outputs={tmp_path}/run/outputs")
 
     def action():
-        checkpoint.os = files.os = _Unsynced(os)
+        files.os = _Unsynced(os)
         _, wrong, _ = losses(records_of(config), config, tmp_path / "states")
         assert wrong, "what was never synced went unnoticed"
 

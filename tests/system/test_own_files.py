@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lexp.system import files, reading
 from lexp.system.errors import CheckpointError, StorageError
@@ -146,7 +148,9 @@ def test_new_files_and_folders_follow_the_umask(tmp_path):
         with files.new_folder(tmp_path / "folder") as folder:
             files.publish(folder, tmp_path / "folder")
         files.open_to_append(tmp_path / "log").close()
+        save_file({"w": torch.zeros(1)}, tmp_path / "weights")  # for its owner alone
+        files.sync_file(tmp_path / "weights", like=tmp_path / "text")
     finally:
         os.umask(old)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert modes == {"text": 0o640, "folder": 0o750, "log": 0o640}
+    assert modes == {"text": 0o640, "folder": 0o750, "log": 0o640, "weights": 0o640}
