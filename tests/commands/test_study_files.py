@@ -52,7 +52,7 @@ def test_the_studies_of_the_issue_are_there():
     assert sorted([
         "lex", "nope_variance", "tisa", "kerple", "alibi", "nope_length", "context_extension",
         "training_dynamics", "zoo", "tisa_mlm", "hybrid", "mixers", "pe_length_generalisation",
-        "carry", "randomized", "robust_addition", "reference",
+        "carry", "randomized", "robust_addition", "reference", "content_decay",
     ]) == NAMES  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_every_file_composes_and_is_planned(name, scale, monkeypatch, capsys):
     assert hours > 0
     if scale == "mini":
         # At 1e11 FLOPs a second: nano trains so on one idle core.
-        assert hours < {"reference": 4, "zoo": 1}.get(name, 20 / 60)
+        assert hours < {"reference": 4, "zoo": 1, "content_decay": 1}.get(name, 20 / 60)
     if scale == "small":
         assert hours < 1
 
@@ -185,6 +185,22 @@ def test_lengths_of_a_task_are_problems_where_its_cost_is_counted():
 def test_numbers_of_tasks_refer_to_what_is_asked(block, words):
     _, _, jobs = checked("pe_length_generalisation", "mini")
     assert study_jobs._not_made(block, jobs) == words
+
+
+def test_content_decay_shares_runs_and_cells_with_reference():
+    """Rows of one results file serve both studies: its runs are told by settings and seed alone."""
+    _, ours, jobs = checked("content_decay", "mini")
+    _, other, reference = checked("reference", "mini")
+    assert ours.results == other.results
+    theirs = {(variant(run.raw), run.seed) for run in training_runs(reference)}
+    own = [r for r in training_runs(jobs) if (variant(r.raw), r.seed) not in theirs]
+    assert sorted(run.model.name for run in own) == ["cable", "selective_rope", "wall"]
+    shared = {"rope", "alibi", "fox", "path"}
+    cells = [
+        {place for place in places(study) if place[0].split(",")[0] in shared}
+        for study in (jobs, reference)
+    ]
+    assert cells[0] == cells[1]
 
 
 def test_the_zoo_has_every_scheme():
