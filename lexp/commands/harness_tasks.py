@@ -147,7 +147,7 @@ def _load(name: str, manager: TaskManager, settings: HarnessSettings) -> Harness
         elif own_shots is None:
             task.set_config(key="num_fewshot", value=0)
         task.set_fewshot_seed(seed=OTHER_SEED)
-        task.build_all_requests(limit=settings.limit or None, cache_requests=False)
+        _build_requests(task, settings.limit)
     instances = [one for task in loaded["tasks"].values() for one in task.instances]
     requests = {_key(one.request_type, one.args): _request(one) for one in instances}
     chances = {name: _chance(task) for name, task in loaded["tasks"].items()}
@@ -157,6 +157,17 @@ def _load(name: str, manager: TaskManager, settings: HarnessSettings) -> Harness
         _digest(loaded, settings),
         partial(_measure, loaded, tuple(requests), chances, settings),
     )
+
+
+def _build_requests(task: Any, limit: int) -> None:
+    """Make the requests of a task; DataError if it has fewer examples than are shown."""
+    try:
+        task.build_all_requests(limit=limit or None, cache_requests=False)
+    except ValueError as error:
+        if "larger than population" not in str(error):
+            raise
+        shots = task.get_config("num_fewshot")
+        raise DataError(f"{task.task_name} has too few examples to show {shots} (shots=)") from None
 
 
 def _key(kind: str, arguments: tuple) -> str:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from lexp.config.checks import (
     MAX_LENGTH,
     at_least,
+    between,
     checkpoint_steps,
     folder_name,
     is_whole,
@@ -56,6 +57,8 @@ KERNELS = ("tiles", "flex")
 PARALLEL = ("ddp", "fsdp")
 WANDB_MODES = ("off", "offline", "online")
 MAX_TOKENS = 1e15
+# Of the bootstrap of a harness, as many as its own command draws: more would take hours, silently.
+MOST_RESAMPLES = 100_000
 # Context lengths of texts for which none are given: of an evaluation, and of an analysis.
 TEXT_LENGTHS = (64, 128, 256, 512, 1024, 2048)
 ANALYSIS_LENGTHS = (128, 256, 512, 1024)
@@ -232,7 +235,7 @@ def read_harness(composed: DictConfig) -> HarnessConfig:
         problems += at_least(0, shots=config.shots)
     if config.limit is not None:
         problems += at_least(1, limit=config.limit)
-    raise_all([*problems, *at_least(1, resamples=config.resamples)])
+    raise_all([*problems, *between(1, MOST_RESAMPLES, {"resamples": config.resamples})])
     return config
 
 

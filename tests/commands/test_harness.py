@@ -188,7 +188,8 @@ def test_without_the_package_one_line_says_what_to_install(capsys, monkeypatch):
         (["tasks=[a,a]"], r"tasks=\['a', 'a'\] \(each task once\)"),
         (["tasks=[a]", "shots=-1"], r"shots=-1 \(at least 0\)"),
         (["tasks=[a]", "limit=0"], r"limit=0 \(at least 1\)"),
-        (["tasks=[a]", "resamples=0"], r"resamples=0 \(at least 1\)"),
+        (["tasks=[a]", "resamples=0"], r"resamples=0 \(from 1 to 100000\)"),
+        (["tasks=[a]", f"resamples={10**12}"], r"resamples=1000000000000 \(from 1 to 100000\)"),
         (["tasks=[1]"], r"tasks=\[1\] \(names of tasks\)"),
     ],
 )

@@ -62,6 +62,7 @@ REFUSED = {
                 "asks for random samples"),
     "runs": ({**CHOICE, "unsafe_code": True}, "runs code that the model writes"),
     "escapes": ({**CHOICE, "doc_to_text": "{{ ''.__class__.__mro__ }}"}, "SecurityError"),
+    "shows": ({**CHOICE, "num_fewshot": 9}, "shows has too few examples to show 9 (shots=)"),
     "gone": ({**CHOICE, "dataset_kwargs": {"data_files": {"test": "/nowhere/x.jsonl"}}},
              "FileNotFoundError"),
 }  # fmt: skip
@@ -188,7 +189,7 @@ def test_what_is_not_run_says_why_and_the_rest_is(tmp_path, checkpoint, monkeypa
     monkeypatch.setattr("lexp.commands.harness_tasks.TaskManager", own_tasks())
     tasks = {name: values for name, (values, _) in REFUSED.items()}
     folder = write_tasks(tmp_path / "tasks", {**tasks, "choice": CHOICE})
-    with pytest.raises(Incomplete, match="4 tasks of 5 failed: escapes, gone, runs, sampled"):
+    with pytest.raises(Incomplete, match="5 tasks of 6 failed: escapes, gone, runs, sampled, shows"):
         run(tmp_path, folder, f"tasks=[{','.join(REFUSED)},choice]", "limit=2")
     out = capsys.readouterr().out
     for _, reason in REFUSED.values():
