@@ -1,7 +1,7 @@
 """Tasks of the installed lm-evaluation-harness: their requests, and the measures of the answers.
 
-The only module that imports the package. Its own functions make prompts, metrics and standard
-errors. Neither its model classes nor its caches, which are pickles, are used.
+Only this module and harness_questions.py import the package. Its own functions make prompts,
+metrics and standard errors. Neither its model classes nor its caches, which are pickles, are used.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import os
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,8 +32,9 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from lexp.commands.harness_files import check_task_files
-from lexp.evaluate.harness_result import OWN_SHOTS, HarnessValue
-from lexp.evaluate.harness_run import HarnessTask
+from lexp.commands.harness_questions import of_group, question_values
+from lexp.evaluate.harness_result import OWN_SHOTS, HarnessValue, QuestionValues
+from lexp.evaluate.harness_run import HarnessTask, Measured
 from lexp.scoring.requests import (
     Completion,
     Continuation,
@@ -228,7 +229,7 @@ def _measure(
     chances: dict[str, float],
     settings: HarnessSettings,
     answers: Sequence[Response],
-) -> tuple[HarnessValue, ...]:
+) -> Measured:
     """Return the harness's values and standard errors of a task's answers."""
     for task in loaded["tasks"].values():
         task.set_fewshot_seed(seed=OTHER_SEED)  # or other examples than before would be drawn
@@ -239,14 +240,30 @@ def _measure(
                 model, loaded, limit=settings.limit or None, cache_requests=False,
                 bootstrap_iters=settings.resamples, log_samples=False,
             )  # fmt: skip
+            of_tasks = {name: question_values(task) for name, task in loaded["tasks"].items()}
     except Exception as error:
         raise DataError(f"{type(error).__name__}: {first_line(error)}"[:300]) from None
     groups = loaded.get("groups", {})
     values: list[HarnessValue] = []
+    questions: dict[int, QuestionValues] = {}
     # Groups first: what was asked for stands above what it is made of.
     for name in sorted(found["results"], key=lambda name: name not in groups):
-        values += _values(name, found, groups.get(name), chances)
-    return tuple(values)
+        for value in _values(name, found, groups.get(name), chances):
+            if one := _of_questions(value, groups.get(name), of_tasks):
+                questions[len(values)] = one
+            values.append(replace(value, follows=one.follows if one else ""))
+    return Measured(tuple(values), questions)
+
+
+def _of_questions(
+    value: HarnessValue, group: Any, of_tasks: dict[str, dict[tuple[str, str], QuestionValues]]
+) -> QuestionValues | None:
+    """Return the values of the questions behind a value of a task or group."""
+    key = value.metric, value.filter
+    if group is None:
+        return of_tasks[value.task].get(key)
+    tasks = [of_tasks[task.task_name] for task in group.get_all_tasks()]
+    return of_group(tasks, key, _is_by_size(group, value.metric))
 
 
 def _values(
@@ -308,7 +325,7 @@ def _chance(task: Any) -> float:
     return statistics.fmean(shares)
 
 
-def _no_values(answers: Sequence[Response]) -> tuple[HarnessValue, ...]:
+def _no_values(answers: Sequence[Response]) -> Measured:
     raise DataError("the task was not loaded")
 
 

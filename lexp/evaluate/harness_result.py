@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lexp.evaluate.model_under_test import RunInfo
 from lexp.extension import method_label
 from lexp.result_store import Component, Result, ResultKind
@@ -16,6 +18,8 @@ COLUMNS = (
 )  # fmt: skip
 # `shots` of a result where the task's own file says how many examples stand before a question.
 OWN_SHOTS = -1
+# What a value is of the values of its questions: their mean, or exp of it (perplexities).
+MEAN, EXP_OF_MEAN = "mean", "exp of mean"
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class HarnessValue:
     task, filter, metric: its names; a group has its own values and those of its tasks. stderr: the
     harness's own, NaN where it has none. chance: the value of guessing at random, NaN where nobody
     knows one. shots: examples before each question. documents: questions. version: of the task.
-    is_group: averaged over tasks.
+    is_group: averaged over tasks. follows: MEAN or EXP_OF_MEAN if it follows from values of single
+    questions in that way, or "".
     """
 
     task: str
@@ -39,6 +44,20 @@ class HarnessValue:
     documents: int
     version: str
     is_group: bool
+    follows: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionValues:
+    """The values of single questions behind a HarnessValue, float64 [n].
+
+    sizes: 1, or a text's words or bytes; a group weighs its tasks with them. The mean is the sum of
+    `sums` over that of `sizes`. follows: as in HarnessValue.
+    """
+
+    sums: np.ndarray
+    sizes: np.ndarray
+    follows: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,7 @@ class HarnessResult(Result):
     read at most. shots: that were asked for, OWN_SHOTS for those of the task's file. limit:
     questions of each task at most, 0: all. requests: digest of what the model was asked, 8 digits.
     harness: version of the package. arrays: `log_prob` and `greedy` of each request [n], NaN and
-    False where text was asked for.
+    False where text was asked for; `sums_K` and `sizes_K` of the questions of value K.
     """
 
     run: RunInfo
@@ -69,6 +88,15 @@ class HarnessResult(Result):
         """Return the name of the method in tables."""
         return method_label(self.pattern.label, self.extension.label)
 
+    def of_questions(self) -> dict[int, QuestionValues]:
+        """Read the values of questions, by the number of their value; DataError as for `load`."""
+        arrays = {} if self.arrays is None else self.arrays.load()
+        return {
+            n: QuestionValues(arrays[f"sums_{n}"], arrays[f"sizes_{n}"], value.follows)
+            for n, value in enumerate(self.values)
+            if value.follows and f"sums_{n}" in arrays and f"sizes_{n}" in arrays
+        }
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of harness.csv: one for each value, or one that has none."""
         shared = {
@@ -87,10 +115,16 @@ class HarnessResult(Result):
         return HarnessValue(self.asked, "", "", nan, nan, nan, None, self.shots, 0, "", False)
 
 
+def arrays_of_questions(questions: dict[int, QuestionValues]) -> dict[str, np.ndarray]:
+    """Return the arrays of a record that `HarnessResult.of_questions` reads."""
+    sums = {f"sums_{n}": values.sums for n, values in questions.items()}
+    return sums | {f"sizes_{n}": values.sizes for n, values in questions.items()}
+
+
 HARNESS = ResultKind(
     name="harness",
     folder="harness",
-    numerics=1,
+    numerics=2,
     key=(
         "run.name", "pattern.label", "extension.label", "asked", "length", "shots", "limit",
         "run.precision", "pattern.code", "extension.code", "weights",

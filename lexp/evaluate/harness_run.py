@@ -14,7 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from lexp.data.tokenizer import Tokenizer
-from lexp.evaluate.harness_result import HARNESS, HarnessResult, HarnessValue
+from lexp.evaluate.harness_result import (
+    HARNESS,
+    HarnessResult,
+    HarnessValue,
+    QuestionValues,
+    arrays_of_questions,
+)
 from lexp.evaluate.model_under_test import Method, ModelUnderTest, model_spec
 from lexp.evaluate.partial_progress import PartialFile
 from lexp.evaluate.prepare import prepare
@@ -37,7 +43,16 @@ from lexp.system.errors import LexpError
 from lexp.system.files import make_folder, remove_file
 from lexp.training.objective import refuse_both_sides
 
-Measure = Callable[[Sequence[Response]], tuple[HarnessValue, ...]]
+
+@dataclass(frozen=True)
+class Measured:
+    """Values of a task, and those of single questions by the number of their value."""
+
+    values: tuple[HarnessValue, ...]
+    of_questions: dict[int, QuestionValues]
+
+
+Measure = Callable[[Sequence[Response]], Measured]
 
 
 @dataclass(frozen=True)
@@ -128,13 +143,12 @@ def _compute(
     if not task.problem:
         outcome = _answers(case, tokenizer, advance)
     answers, status, reason = outcome.value, outcome.status, outcome.reason
-    values: tuple[HarnessValue, ...] = ()
-    arrays = None if answers is None else _arrays(answers)
+    measured = Measured((), {})
     if answers is not None and (bad := _first_not_finite(answers)) is not None:
         status, reason = NOT_FINITE, f"first in request {bad}"
     elif answers is not None:
         try:
-            values = task.measure(answers)
+            measured = task.measure(answers)
         except LexpError as error:
             status, reason = FAILED, str(error)
     result = HarnessResult(
@@ -147,12 +161,15 @@ def _compute(
         limit=plan.limit,
         requests=task.digest[:8],
         harness=plan.harness,
-        values=values,
+        values=measured.values,
         seconds=round(time.perf_counter() - started, 3),
         status=status,
         reason=reason,
     )
-    result = write(case.tested.folder, case.spec, result, arrays if status == OK else None)
+    arrays = None
+    if answers is not None and status == OK:
+        arrays = _arrays(answers) | arrays_of_questions(measured.of_questions)
+    result = write(case.tested.folder, case.spec, result, arrays)
     for kind in KINDS:
         remove_file(_part(case, kind))
     return result

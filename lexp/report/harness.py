@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from lexp.display.table import Table, TableCell
 from lexp.evaluate.harness_result import OWN_SHOTS, HarnessResult, HarnessValue
+from lexp.report.harness_differences import differences_table
+from lexp.report.harness_rows import column_of, columns, head, labels, place, shown_values
 from lexp.report.perplexity_table import SHORT
-from lexp.report.study_results import method_rank
-from lexp.system.text import counted, natural
+from lexp.system.text import counted
 
 UP, DOWN = "higher is better", "lower is better"
 
@@ -15,34 +16,34 @@ UP, DOWN = "higher is better", "lower is better"
 def harness_tables(results: Sequence[HarnessResult], notes: Mapping[str, str]) -> list[Table]:
     """Make a table of each task or group that was asked for, as it was asked.
 
-    Each measure has its standard error and the chance level beside it. notes: by variant, what
-    tells it from others of its model.
+    Each measure has its standard error and the chance level beside it. The paired differences of
+    methods, if there are some, follow as a table. notes: by variant, what tells it from others of
+    its model.
     """
     groups: dict[tuple, list[HarnessResult]] = {}
     for result in results:
         key = result.asked, result.shots, result.limit, result.run.precision
         groups.setdefault(key, []).append(result)
-    return [_table(same, notes) for same in groups.values()]
+    tables = []
+    for same in groups.values():
+        differences = differences_table(same, notes)
+        tables += [_table(same, notes), *([differences] if differences else [])]
+    return tables
 
 
 def _table(results: Sequence[HarnessResult], notes: Mapping[str, str]) -> Table:
-    columns = _columns(results)
-    several_seeds = len({result.run.seed for result in results}) > 1
+    shown = columns(results)
     rows = []
-    for result in sorted(results, key=lambda r: _place(r, notes)):
-        name = " ".join(filter(None, (result.run.model, notes.get(result.run.variant, ""))))
-        seed = f" seed {result.run.seed}" * several_seeds
-        values = {_column(value): value for value in shown_values(result)}
-        cells = [cell for column in columns for cell in _cells(result, values.get(column))]
+    for result in sorted(results, key=lambda r: place(r, notes)):
+        values = {column_of(value): value for value in shown_values(result)}
+        cells = [cell for column in shown for cell in _cells(result, values.get(column))]
         rows.append(
             (
-                TableCell(name + seed),
-                TableCell(result.method),
-                TableCell(_length(result)),
+                *labels(result, results, notes),
                 *(cells or [TableCell(SHORT[result.status], "failed")]),
             )
         )
-    heads = [head for column in columns for head in (_head(column, columns), "±", "chance")]
+    heads = [text for column in shown for text in (head(column, shown), "±", "chance")]
     return Table(
         _title(results),
         ("model", "method", "length", *(heads or ["value"])),
@@ -50,30 +51,6 @@ def _table(results: Sequence[HarnessResult], notes: Mapping[str, str]) -> Table:
         3,
         _reasons(results),
     )
-
-
-def shown_values(result: HarnessResult) -> list[HarnessValue]:
-    """Return the values that a table shows: of a group those over all its tasks, if it has some."""
-    own = [value for value in result.values if value.task == result.asked]
-    return own or list(result.values)
-
-
-def _column(value: HarnessValue) -> tuple[str, str, str]:
-    return value.task, value.metric, value.filter
-
-
-def _columns(results: Sequence[HarnessResult]) -> list[tuple[str, str, str]]:
-    found = [_column(value) for result in results for value in shown_values(result)]
-    return list(dict.fromkeys(found))
-
-
-def _head(column: tuple[str, str, str], columns: Sequence[tuple[str, str, str]]) -> str:
-    """Return the name of a measure, with its task and filter where there are several."""
-    task, metric, filter_name = column
-    several_tasks = len({one[0] for one in columns}) > 1
-    several_filters = len({one[2] for one in columns if one[:2] == column[:2]}) > 1
-    words = [task] * several_tasks + [metric] + [filter_name] * several_filters
-    return " ".join(words)
 
 
 def _cells(result: HarnessResult, value: HarnessValue | None) -> list[TableCell]:
@@ -98,19 +75,6 @@ def number(value: float) -> str:
     if abs(value) >= 1e6:
         return f"{value:.3g}"
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def _length(result: HarnessResult) -> str:
-    mark = " (trained)" * (result.length == result.run.train_len)
-    return f"{result.length}{mark}"
-
-
-def _place(result: HarnessResult, notes: Mapping[str, str]) -> tuple:
-    note = notes.get(result.run.variant, "")
-    return (
-        result.run.model, natural(note), result.run.seed, method_rank(result.method),
-        result.method, result.length,
-    )  # fmt: skip
 
 
 def _title(results: Sequence[HarnessResult]) -> str:

@@ -4,7 +4,7 @@ import math
 
 from lexp.display.table import TableCell
 from lexp.report.study_results import ResultSeries
-from lexp.statistics import Estimate
+from lexp.statistics import Estimate, PairedMean
 
 LABELS = ("model", "method")
 # The smallest p that is printed as a number.
@@ -16,7 +16,7 @@ def labels(series: ResultSeries) -> tuple[TableCell, TableCell]:
     return TableCell(series.name), TableCell(series.method)
 
 
-def interval_text(estimate: Estimate) -> str:
+def interval_text(estimate: Estimate | PairedMean) -> str:
     """Return an estimate with its sign, and its interval if it has one."""
     if not math.isfinite(estimate.low):
         return f"{estimate.value:+.4f}"

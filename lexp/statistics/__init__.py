@@ -4,6 +4,7 @@ from lexp.statistics.clustered import Estimate, mean, paired
 from lexp.statistics.comparisons import Adjusted, SignFlips, holm, sign_flips
 from lexp.statistics.curves import BETA, Bin, by_context, geometric_edges, key_tokens, last
 from lexp.statistics.power import Variances, decompose, smallest_difference
+from lexp.statistics.questions import PairedMean, paired_mean
 from lexp.statistics.ranks import mean_reciprocal_ranks, rank_correlation
 from lexp.statistics.reach import (
     BETTER,
@@ -37,6 +38,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "Interval",
+    "PairedMean",
     "Reach",
     "SignFlips",
     "TokenLosses",
@@ -58,6 +60,7 @@ __all__ = [
     "mean_reciprocal_ranks",
     "paired",
     "paired_by_seed",
+    "paired_mean",
     "rank_correlation",
     "reach",
     "same_tokens",

@@ -78,7 +78,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     if reason := _no_spread(values):
         return Interval(math.nan, math.nan, level, reason)
     error = math.sqrt(np.var(values, ddof=1) / len(values))
-    return _around(_mean(values), error, len(values) - 1, level)
+    return around(_mean(values), error, len(values) - 1, level)
 
 
 def independent(
@@ -104,8 +104,8 @@ def independent(
         error, freedom = math.sqrt(v_a + v_b), math.inf
         if error > 0:
             freedom = (v_a + v_b) ** 2 / (v_a**2 / (len(of_a) - 1) + v_b**2 / (len(of_b) - 1))
-        interval = _around(centre, error, freedom, level)
-        p = _two_sided(centre, error, freedom)
+        interval = around(centre, error, freedom, level)
+        p = two_sided(centre, error, freedom)
     return Difference(centre, of_a, of_b, interval, p, WELCH, over_documents)
 
 
@@ -130,7 +130,7 @@ def paired_by_seed(
     interval, p = t_interval(differences, level), math.nan
     if not interval.reason:
         error = math.sqrt(np.var(differences, ddof=1) / len(differences))
-        p = _two_sided(_mean(differences), error, len(differences) - 1)
+        p = two_sided(_mean(differences), error, len(differences) - 1)
     return Difference(_mean(differences), of_a, of_b, interval, p, PAIRED, over_documents)
 
 
@@ -172,12 +172,13 @@ def _no_spread(values: Sequence[float]) -> str:
     return "one seed alone has no interval" if len(values) < 2 else ""
 
 
-def _around(centre: float, error: float, freedom: float, level: float) -> Interval:
+def around(centre: float, error: float, freedom: float, level: float) -> Interval:
+    """Return Student's interval around a value with a standard error."""
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * error if error > 0 else 0.0
     return Interval(centre - half, centre + half, level)
 
 
-def _two_sided(centre: float, error: float, freedom: float) -> float:
+def two_sided(centre: float, error: float, freedom: float) -> float:
     """Return p of |t|; without any spread it is 1 for equal means and 0 otherwise."""
     if error == 0:
         return 1.0 if centre == 0 else 0.0

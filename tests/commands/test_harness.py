@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from lexp.cli.entry_points import refuse_early, show
@@ -14,8 +15,8 @@ from lexp.commands import harness as command
 from lexp.commands.harness_files import check_task_files
 from lexp.commands.report import report
 from lexp.evaluate import harness_run, partial_progress
-from lexp.evaluate.harness_result import COLUMNS, HarnessValue
-from lexp.evaluate.harness_run import HarnessTask
+from lexp.evaluate.harness_result import COLUMNS, MEAN, HarnessValue, QuestionValues
+from lexp.evaluate.harness_run import HarnessTask, Measured
 from lexp.scoring.requests import Continuation, RequestScorer, WholeText
 from lexp.system.errors import ConfigError, DataError, Incomplete
 from support.config import compose
@@ -33,12 +34,13 @@ class Settings:
 
 def measure(answers):
     """The mean likelihood as what the package would make of it."""
-    mean = sum(answer.log_prob for answer in answers) / len(answers)
-    return (
+    nats = -np.array([answer.log_prob for answer in answers])
+    values = (
         HarnessValue("choice", "none", "acc", 0.75, 0.1, 0.25, True, 0, 2, "1.0", False),
-        HarnessValue("choice", "none", "nats", -mean, float("nan"), float("nan"), False, 0, 2,
-                     "1.0", False),
+        HarnessValue("choice", "none", "nats", nats.mean(), float("nan"), float("nan"), False, 0, 2,
+                     "1.0", False, MEAN),
     )  # fmt: skip
+    return Measured(values, {1: QuestionValues(nats, np.ones(len(nats)), MEAN)})
 
 
 def broken(answers):
@@ -89,11 +91,17 @@ def test_values_stand_in_tables_and_are_computed_once(ask, capsys, monkeypatch):
     assert {r["status"] for r in rows if r["asked"] == "long"} == {"not defined"}
     out = capsys.readouterr().out
     assert "an answer has 40 tokens, the length is 16" in out
-    line = next(line for line in out.splitlines() if "full pi" in line and "32" in line)
+    line, below, _ = (line for line in out.splitlines() if "full pi" in line and "32" in line)
     cells = [cell.strip() for cell in line.strip("│").split("│")]
     assert cells[:6] == ["rope", "full pi", "32", "0.7500", "0.1000", "0.2500"]
     assert cells[6] == f"{float(row_of(rows, 'nats', '32', 'pi')['value']):.4f}"
     assert cells[7:] == ["-", "-"]
+    # Of what has values of questions: the difference of the two rows, on the same questions.
+    plain, changed = (float(row_of(rows, "nats", "32", name)["value"]) for name in ("none", "pi"))
+    assert [cell.strip() for cell in below.strip("│").split("│")][3].startswith(
+        f"{changed - plain:+.4f} ["
+    )
+    assert "choice: minus full attention, paired by question" in out
     assert "acc" in (ask.folder / "harness.md").read_text()
 
     assert not [*ask.folder.rglob("*.part")]
@@ -131,8 +139,6 @@ def row_of(rows, metric, length, extension):
 
 def test_likelihoods_of_requests_are_stored(ask):
     """A shorter length cuts the questions, so that their likelihoods differ."""
-    import numpy as np
-
     ask("tasks=[choice]", "lengths=[8,32]", "attention=[full]")
     short, long = (
         np.load(next(ask.folder.glob(f"rope*/harness/choice-full-{n}-*.npz"))) for n in (8, 32)
@@ -155,7 +161,9 @@ def test_a_task_that_fails_is_shown_and_tried_again(ask, capsys, monkeypatch):
     }  # fmt: skip
     monkeypatch.setitem(TASKS, "away", HarnessTask("away", QUESTIONS, "d4", measure))
     whole = (HarnessValue("broken", "none", "nats", 1.0, 0.1, 0.0, False, 0, 1, "1", False),)
-    mended = HarnessTask("broken", TASKS["broken"].requests, "d3", lambda answers: whole)
+    mended = HarnessTask(
+        "broken", TASKS["broken"].requests, "d3", lambda answers: Measured(whole, {})
+    )
     monkeypatch.setitem(TASKS, "broken", mended)
     rows = ask("tasks=[away,broken]", "attention=[full]", "lengths=[32]")
     assert {r["status"] for r in rows} == {"ok"}

@@ -5,12 +5,15 @@ Tasks are files with data beside them, as hubs are out of reach here.
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from lexp.commands import harness as command
 from lexp.data.tokenizer import with_token
+from lexp.evaluate.harness_result import EXP_OF_MEAN, HARNESS, MEAN
+from lexp.result_store import read_newest
 from lexp.system.errors import ConfigError, Incomplete
 from support.config import compose
 from support.hf import CONFIGS, made, saved
@@ -167,6 +170,8 @@ def test_values_and_standard_errors_are_those_of_the_harness_own_model(
     assert found["shown", "shown", "acc"]["shots"] == "2"
     assert not found["last", "last", "acc"]["chance"]
 
+    check_questions(tmp_path)
+
     # The same command computes nothing; another version of a task's own code does.
     monkeypatch.setattr(
         "lexp.evaluate.harness_run._answers", lambda *_: pytest.fail("computed again")
@@ -175,6 +180,25 @@ def test_values_and_standard_errors_are_those_of_the_harness_own_model(
     (folder / "helper.py").write_text(HELPER.replace("/ 1000", "/ 999"))
     with pytest.raises(pytest.fail.Exception, match="computed again"):
         run(tmp_path, folder, "tasks=[write]")
+
+
+def check_questions(tmp_path: Path) -> None:
+    """Check that values and standard errors follow from the stored values of single questions."""
+    checked = set()
+    for result in read_newest(tmp_path / "outputs" / "default", HARNESS):
+        for n, questions in result.of_questions().items():
+            value, total = result.values[n], questions.sizes.sum()
+            mean = questions.sums.sum() / total
+            shown = math.exp(mean) if value.follows == EXP_OF_MEAN else mean
+            assert shown == pytest.approx(value.value, rel=1e-6)
+            if value.follows == MEAN and not value.is_group and (questions.sizes == 1).all():
+                error = questions.sums.std(ddof=1) / len(questions.sums) ** 0.5
+                assert error == pytest.approx(value.stderr, rel=1e-6, nan_ok=True)
+            checked.add((result.asked, value.metric))
+    assert checked >= {
+        ("choice", "acc"), ("both", "acc"), ("whole", "word_perplexity"),
+        ("whole", "bits_per_byte"), ("last", "perplexity"), ("write", "length"),
+    }  # fmt: skip
 
 
 def own_tasks():
@@ -189,7 +213,9 @@ def test_what_is_not_run_says_why_and_the_rest_is(tmp_path, checkpoint, monkeypa
     monkeypatch.setattr("lexp.commands.harness_tasks.TaskManager", own_tasks())
     tasks = {name: values for name, (values, _) in REFUSED.items()}
     folder = write_tasks(tmp_path / "tasks", {**tasks, "choice": CHOICE})
-    with pytest.raises(Incomplete, match="5 tasks of 6 failed: escapes, gone, runs, sampled, shows"):
+    with pytest.raises(
+        Incomplete, match="5 tasks of 6 failed: escapes, gone, runs, sampled, shows"
+    ):
         run(tmp_path, folder, f"tasks=[{','.join(REFUSED)},choice]", "limit=2")
     out = capsys.readouterr().out
     for _, reason in REFUSED.values():

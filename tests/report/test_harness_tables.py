@@ -3,10 +3,22 @@
 import math
 from dataclasses import replace
 
+import numpy as np
+import pytest
+from scipy import stats
+
 from lexp.evaluate import RunInfo
-from lexp.evaluate.harness_result import HarnessResult, HarnessValue
+from lexp.evaluate.harness_result import (
+    EXP_OF_MEAN,
+    MEAN,
+    HarnessResult,
+    HarnessValue,
+    QuestionValues,
+    arrays_of_questions,
+)
 from lexp.report.harness import harness_caption, harness_tables, number
 from lexp.result_store import FAILED, Component
+from lexp.result_store.arrays import write_arrays
 
 NAN = math.nan
 RUN = RunInfo("rope-0", "rope", "nano", "made", 0, 32, "bytes", "float32", "", "v1", "b")
@@ -67,3 +79,60 @@ def test_failures_stand_beside_what_has_values():
 def test_numbers_have_as_many_digits_as_can_be_read():
     given = [0.5, -12.3456, 1234567.0, math.inf, NAN]
     assert [number(x) for x in given] == ["0.5000", "-12.35", "1.23e+06", "inf", "-"]
+
+
+# Right answers of plain attention and of a window, question by question; and log-perplexities.
+PLAIN_RIGHT = np.array([1, 0, 0, 1, 0, 0, 1, 0, 0, 0], dtype=float)
+WINDOW_RIGHT = np.array([1, 1, 1, 1, 1, 1, 1, 1, 0, 1], dtype=float)
+WORDS = np.arange(1.0, 11.0)
+NATS = np.linspace(3, 40, 10)
+
+
+def with_questions(path, right, nats, words=WORDS, **changed) -> HarnessResult:
+    acc = replace(PLAIN, value=right.mean(), follows=MEAN, is_group=False, task="mmlu")
+    ppl = replace(acc, metric="ppl", higher_is_better=False, follows=EXP_OF_MEAN,
+                  value=math.exp(nats.sum() / words.sum()))  # fmt: skip
+    of_questions = {0: QuestionValues(right, np.ones(10), MEAN),
+                    1: QuestionValues(nats, words, EXP_OF_MEAN)}  # fmt: skip
+    arrays = write_arrays(path, arrays_of_questions(of_questions))
+    return result(acc, ppl, arrays=arrays, **changed)
+
+
+def test_methods_are_compared_question_by_question(tmp_path):
+    window = {"pattern": Component("window", "window", {})}
+    plain = with_questions(tmp_path / "a.npz", PLAIN_RIGHT, NATS)
+    changed = with_questions(tmp_path / "b.npz", WINDOW_RIGHT, NATS + WORDS / 2, **window)
+    _, table = harness_tables([changed, plain], {})
+    assert table.title == "mmlu: minus full attention, paired by question"
+    assert table.heads == ("model", "method", "length", "acc", "p (Holm)", "log ppl", "p (Holm)")
+    ((*labels, acc, p, log_ppl, zero),) = texts(table)
+    assert labels == ["rope", "window", "64"]
+    t = stats.ttest_rel(WINDOW_RIGHT, PLAIN_RIGHT)
+    low, high = t.confidence_interval()
+    assert acc == f"{0.6:+.4f} [{low:+.4f}, {high:+.4f}]"
+    # Half a nat more for every word, without any spread; so the other p is doubled at most.
+    assert log_ppl == "+0.5000 [+0.5000, +0.5000]" and zero == "< 0.0001"
+    assert p == f"{t.pvalue:.4f}"
+    assert [cell.style for cell in table.rows[0][3::2]] == ["best", ""]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"requests": "e"}, {"harness": "0.5"}, {"length": 32}, {"status": FAILED}]
+)
+def test_nothing_else_is_compared(tmp_path, changed):
+    window = {"pattern": Component("window", "window", {}), **changed}
+    plain = with_questions(tmp_path / "a.npz", PLAIN_RIGHT, NATS)
+    other = with_questions(tmp_path / "b.npz", WINDOW_RIGHT, NATS, **window)
+    assert len(harness_tables([plain, other], {})) == 1
+
+
+def test_other_texts_than_those_of_plain_attention_are_left_out(tmp_path):
+    window = {"pattern": Component("window", "window", {})}
+    plain = with_questions(tmp_path / "a.npz", PLAIN_RIGHT, NATS)
+    other = with_questions(tmp_path / "b.npz", WINDOW_RIGHT, NATS, WORDS + 1, **window)
+    _, table = harness_tables([plain, other], {})
+    assert table.heads[3:] == ("acc", "p (Holm)")
+    # A run that was never asked with full attention is compared with attention as trained.
+    trained = replace(plain, pattern=Component("trained", "trained", {}))
+    _, table = harness_tables([trained, other], {})
+    assert table.title == "mmlu: minus trained attention, paired by question"
