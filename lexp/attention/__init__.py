@@ -1,12 +1,14 @@
 """Attention as a function of a pattern and a position scheme, prepared for one length.
 
-`Reference` is the specification; `Tiles` is the fast path, `Chunked` the general path,
-`BidirectionalAttention` the path of bidirectional models and `Flex` a path compiled for CUDA
-devices. Called `attend(q, k, v, position, x, sampled)`, all return the same values.
+`Reference` is the specification; `Tiles` is the fast path, `FusedBranches` that of patterns that
+move positions (on a CPU, without gradients), `Chunked` the general path, `BidirectionalAttention`
+the path of bidirectional models and `Flex` a path compiled for CUDA devices. Called
+`attend(q, k, v, position, x, sampled)`, all return the same values.
 `make_attend` chooses the path; within `Tiles`, lexp.attention.kernels chooses the kernel.
 """
 
 from lexp.attention.bidirectional import BidirectionalAttention, BidirectionalSizes
+from lexp.attention.branches import BranchSizes, FusedBranches
 from lexp.attention.cached import CachedAttention
 from lexp.attention.call import Attend, AttentionFunction, AttentionInput, MakeAttend
 from lexp.attention.chunked import Chunked, ChunkSizes
@@ -37,11 +39,13 @@ __all__ = [
     "BidirectionalAttention",
     "BidirectionalSizes",
     "BlockSizes",
+    "BranchSizes",
     "CachedAttention",
     "ChunkSizes",
     "Chunked",
     "DocumentFold",
     "Flex",
+    "FusedBranches",
     "MakeAttend",
     "Reference",
     "RowLayout",

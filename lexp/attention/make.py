@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lexp.attention.bidirectional import BidirectionalAttention, BidirectionalSizes
+from lexp.attention.branches import BranchSizes, FusedBranches, takes_branches
 from lexp.attention.call import AttentionFunction, AttentionInput
 from lexp.attention.chunked import Chunked, ChunkSizes
 from lexp.attention.flex import Flex
@@ -24,6 +25,7 @@ class BlockSizes:
     tiles: TileSizes = field(default_factory=TileSizes)
     chunks: ChunkSizes = field(default_factory=ChunkSizes)
     bidirectional: BidirectionalSizes = field(default_factory=BidirectionalSizes)
+    branches: BranchSizes = field(default_factory=BranchSizes)
 
 
 def make_attend(
@@ -37,7 +39,8 @@ def make_attend(
     """Return attention for the schemes of a model's layers.
 
     Softmax over a band of keys takes folded tiles and a fused kernel; keys at both sides take a
-    path of their own; every other pattern or scheme takes chunks with dense scores.
+    path of their own; softmax over several branches takes a fused kernel for each on a CPU; every
+    other pattern or scheme takes chunks with dense scores.
     lengths [B]: tokens of each text of the batch, what follows being padding that no other token
     sees; None: all of them. For two-sided patterns alone: a causal model never sees what follows.
     NotDefined if the pattern means nothing to the schemes.
@@ -92,7 +95,10 @@ def make_layer(
     if takes_tiles(pattern, position, device):
         assert isinstance(pattern, Banded), "tiles take no other"
         return Tiles(pattern, seq_len, position, device, sizes.tiles)
-    return Chunked(pattern, seq_len, position, device, sizes.chunks)
+    chunked = Chunked(pattern, seq_len, position, device, sizes.chunks)
+    if takes_branches(pattern, position, device):
+        return FusedBranches(pattern, seq_len, position, device, chunked, sizes.branches)
+    return chunked
 
 
 class PerLayer(AttentionFunction):

@@ -6,12 +6,14 @@ small runs takes 9.0 s of processor time in one process and 17.7 s with a proces
 on two busy cores: 37 and 73 s), because every process imports torch. So the pass is predicted
 instead, and `lexp eval plan=true` prints the prediction.
 The sizes of tiles and chunks come from the functions and defaults that cut them: `cut`,
-`choose_layout`, `ChunkSizes`, `BidirectionalSizes` and the model's `max_logits` and `mlp_rows`.
+`choose_layout`, `BranchSizes`, `ChunkSizes`, `BidirectionalSizes` and the model's `max_logits` and
+`mlp_rows`.
 """
 
 import torch
 
-from lexp.attention import BidirectionalSizes, ChunkSizes, layer_pairs
+from lexp.attention import BidirectionalSizes, BranchSizes, ChunkSizes, layer_pairs
+from lexp.attention.branches import takes_branches
 from lexp.attention.layouts import BandMask, PairwiseBias
 from lexp.attention.tiles import choose_layout, cut, takes_tiles
 from lexp.model.mixer.recurrence import CHUNK
@@ -59,12 +61,27 @@ def _attention_bytes(model: Transformer, pattern: Pattern, position: Position, s
     if isinstance(pattern, TwoSided):
         # The biases of one tile in their row, as a matrix, and masked.
         return rotated + 4 * 4 * min(n_heads * size * size, BidirectionalSizes().max_mask)
-    if not takes_tiles(pattern, position, model.head.weight.device):
+    device = model.head.weight.device
+    if takes_branches(pattern, position, device):
+        rows = min(size, BranchSizes().rows(position.has_bias))
+        spans = [branch.keys(size - rows, size) for branch in pattern.branches]
+        n_read = max(last - first for first, last in spans)
+        # Of the mask one more copy, and of biases with what they are made from.
+        n_masks = 4 * n_heads if position.has_bias else 2
+        return rotated + 4 * n_masks * rows * n_read
+    if not takes_tiles(pattern, position, device):
         sizes = ChunkSizes()
+        selects, rows = isinstance(pattern, Selecting), min(size, sizes.min_rows)
+        # Keys of a chunk of the fewest rows: those that its last query sees, and one for each row.
+        n_seen = size if selects else int(pattern.n_keys(torch.tensor(size - 1)))
+        n_read = min(size, n_seen + rows)
+        n_scores = max(sizes.cpu_scores, n_heads * rows * n_read)
         moved = isinstance(pattern, Selecting) and pattern.recounts and position.has_rotary_factors
         # Keys that are laid out for each query: as they are, wide, and turned.
         laid_out = 3 * 4 * sizes.max_laid_out(torch.device("cpu")) if moved else 0
-        return 8 * 4 * sizes.cpu_scores + laid_out
+        # Scores and what they are made from; a chunk's keys times their rotation, and its values;
+        # and all queries, keys and inputs in float32.
+        return 8 * 4 * n_scores + 40 * inner * n_read + 3 * 4 * inner * size + laid_out
     assert isinstance(pattern, Banded), "tiles take no other"
     groups = cut(pattern, size, position)
     layout = choose_layout(pattern, position, len(groups))

@@ -16,8 +16,8 @@ from lexp.evaluate import fit as fits_module
 from lexp.evaluate import run as evaluate_run
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Dims, Transformer
-from lexp.pattern import Blockwise, Full, Window
-from lexp.position import ALiBi, RoPE
+from lexp.pattern import Blockwise, Full, SelfExtend, Sinks, Window
+from lexp.position import ALiBi, RoPE, XPos
 from lexp.scoring.memory import available_bytes, needed_bytes, spelled
 from lexp.scoring.scorer import Scorer
 from lexp.system.errors import Incomplete
@@ -264,13 +264,15 @@ def model_of(position, vocab: int = 50, **dims: int) -> Transformer:
     return Transformer(Dims(**base), vocab, [LayerEntry(lambda: position)])
 
 
-@pytest.mark.parametrize("pattern", [Full(), Blockwise(64), Window(128)], ids=repr)
-@pytest.mark.parametrize("position", [RoPE(8), ALiBi(2)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "pattern", [Full(), Blockwise(64), Window(128), Sinks(Window(124)), SelfExtend(32, 8)], ids=repr
+)
+@pytest.mark.parametrize("position", [RoPE(8), ALiBi(2), XPos(8)], ids=lambda p: type(p).__name__)
 def test_a_larger_pass_needs_no_less_memory(position, pattern):
     sizes = [2**n for n in range(3, 22)]
     small = model_of(position)
     needed = [needed_bytes(small, pattern, size, size, 4) for size in sizes]
-    assert needed == sorted(needed) and needed[-1] > 100 * needed[0]
+    assert needed == sorted(needed) and needed[-1] > 20 * needed[0]
     # At least the residual stream and the logits of one chunk, which no pass does without.
     weights = sum(p.numel() * 4 for p in small.parameters())
     assert all(n > weights + size * 16 * 4 for n, size in zip(needed, sizes, strict=True))

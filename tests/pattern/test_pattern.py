@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from lexp.attention import BlockSizes, Chunked, ChunkSizes, Reference, make_attend
+from lexp.attention import (
+    BlockSizes,
+    BranchSizes,
+    Chunked,
+    ChunkSizes,
+    Reference,
+    branches,
+    make_attend,
+)
 from lexp.pattern import (
     STRING,
     Blockwise,
@@ -234,8 +242,13 @@ def test_the_reference_uses_those_distances(pattern, position):
 @pytest.mark.parametrize("pattern", ALL, ids=repr)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_in_every_pattern_equals_the_reference(scheme, pattern, monkeypatch):
-    """Values and gradients, over several tiles and strips; or a reason why there are none."""
-    sizes = BlockSizes(chunks=ChunkSizes(max_rows=13))
+    """Values and gradients, over several tiles and strips; or a reason why there are none.
+
+    Values without gradients too, which have paths of their own.
+    """
+    sizes = BlockSizes(
+        branches=BranchSizes(max_rows=16, min_rows=4), chunks=ChunkSizes(max_rows=13)
+    )
     monkeypatch.setattr("lexp.position.path.BLOCK_KEYS", 7)
     n = 45
     torch.manual_seed(0)
@@ -261,6 +274,9 @@ def test_every_scheme_in_every_pattern_equals_the_reference(scheme, pattern, mon
         found = torch.autograd.grad((out * weight).sum(), [*inputs, *own.parameters()],
                                     allow_unused=True)  # fmt: skip
         gradients.append([out.detach(), *found])
+    with torch.no_grad():
+        scored = attend(*inputs, own, x, sampled)
+    torch.testing.assert_close(scored.double(), gradients[0][0], rtol=0, atol=3e-5)
     for ours, theirs in zip(gradients[1], gradients[0], strict=True):
         if theirs is None:
             assert ours is None
@@ -274,15 +290,49 @@ def test_strips_equal_tiles_where_both_can(pattern):
     """The general path in float32 against the fused kernel, a bounded error in bfloat16 too."""
     position, n = RoPE(HEAD_DIM), 300
     (q, k, v), x = draws(n, torch.float32)
-    expected_out = make_attend(pattern, n, [position], CPU)(q, k, v, position, x)
+    with torch.no_grad():
+        expected_out = make_attend(pattern, n, [position], CPU)(q, k, v, position, x)
     found = Chunked(pattern, n, position, CPU)(q, k, v, position, x)
     torch.testing.assert_close(found, expected_out, rtol=0, atol=3e-6)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = Chunked(pattern, n, position, CPU)(
-            q.bfloat16(), k.bfloat16(), v.bfloat16(), position, x
-        )
-    assert rough.dtype == torch.bfloat16
+        narrow = [t.bfloat16() for t in (q, k, v)]
+        rough = Chunked(pattern, n, position, CPU)(*narrow, position, x)
+        with torch.no_grad():
+            fused = make_attend(pattern, n, [position], CPU)(*narrow, position, x)
+    assert rough.dtype == fused.dtype == torch.bfloat16
     assert (rough.float() - expected_out).abs().max() < 0.05
+    assert (fused.float() - expected_out).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("pattern", MOVED, ids=repr)
+def test_each_key_is_rotated_once_a_branch_and_few_are_read_that_no_query_sees(
+    pattern, monkeypatch
+):
+    """Counted at the functions that rotate keys and that compute scores, at 400 tokens."""
+    position, n = RoPE(HEAD_DIM), 400
+    rotated, read = [], 0
+    rotate_keys, fused = branches.rotate_keys, branches.FUSED
+
+    def counted_keys(k, *rest):
+        rotated.append(k.shape[2])
+        return rotate_keys(k, *rest)
+
+    def counted_scores(q, k, *rest, **named):
+        nonlocal read
+        read += q.shape[2] * k.shape[2]
+        return fused(q, k, *rest, **named)
+
+    monkeypatch.setattr(branches, "rotate_keys", counted_keys)
+    monkeypatch.setattr(branches, "FUSED", counted_scores)
+    (q, k, v), x = draws(n, torch.float32)
+    sizes = BlockSizes(branches=BranchSizes(min_rows=2))
+    with torch.no_grad():
+        make_attend(pattern, n, [position], CPU, sizes=sizes)(q, k, v, position, x)
+    index = torch.arange(n)
+    seen = [branch.allowed(index[:, None], index) for branch in pattern.branches]
+    assert rotated == [int(own.any(0).sum()) for own in seen]
+    n_seen = sum(int(own.sum()) for own in seen)
+    assert n_seen <= read <= 1.35 * n_seen
 
 
 def test_what_only_moves_positions_means_nothing_without_any():
@@ -301,7 +351,10 @@ def test_rope_far_past_float32s_exact_positions_is_still_right(pattern):
     generator = torch.Generator().manual_seed(3)
     q, k, v = torch.randn(3, 1, 1, n, HEAD_DIM, generator=generator)
     fitted = pattern.fit(64, n)
-    out = make_attend(fitted, n, [position], CPU)(q, k, v, position, q[:, 0])
+    attend = make_attend(fitted, n, [position], CPU)
+    out = attend(q, k, v, position, q[:, 0])
+    with torch.no_grad():
+        scored = attend(q, k, v, position, q[:, 0])
     i, index = torch.tensor([n - 1]), torch.arange(n)
     scores = torch.full((n,), -math.inf, dtype=torch.float64)
     theta = 10000 ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM).double()
@@ -313,4 +366,5 @@ def test_rope_far_past_float32s_exact_positions_is_still_right(pattern):
         mine = branch.allowed(i, index)
         scores = torch.where(mine, turned.real.sum(-1) / math.sqrt(HEAD_DIM), scores)
     expected_row = scores.softmax(0) @ v[0, 0].double()
-    torch.testing.assert_close(out[0, 0, -1].double(), expected_row, rtol=0, atol=1e-6)
+    for found in (out, scored):
+        torch.testing.assert_close(found[0, 0, -1].double(), expected_row, rtol=0, atol=1e-6)
