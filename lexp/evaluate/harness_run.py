@@ -38,7 +38,7 @@ from lexp.result_store import (
     recall,
     write,
 )
-from lexp.scoring.requests import KINDS, Likelihood, Request, RequestScorer, Response
+from lexp.scoring.requests import KINDS, TEXTS, Likelihood, Request, RequestScorer, Response
 from lexp.system.errors import LexpError
 from lexp.system.files import make_folder, remove_file
 from lexp.training.objective import refuse_both_sides
@@ -209,7 +209,9 @@ def _answers(
             autocast=tested.autocast,
             advance=told,
             make_attend=tested.make_attend,
-            partial=lambda kind, n: PartialFile(_part(case, kind), case.spec.digest, n, "<f8"),
+            partial=lambda kind, n: PartialFile(
+                _part(case, kind), case.spec.digest, n, "<i4" if kind == TEXTS else "<f8"
+            ),
         )
         return scorer.answer(case.task.requests)
 

@@ -26,7 +26,7 @@ class PartialFile:
     """Losses of an unfinished evaluation, written now and then; the next start goes on there.
 
     spec: digest of the evaluation's spec. n: how many losses it has when it is complete. dtype: of
-    the losses in the file, float32 unless it is given.
+    the losses (or tokens) in the file, float32 unless it is given.
     """
 
     path: Path

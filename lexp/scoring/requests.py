@@ -23,8 +23,8 @@ from lexp.pattern import Pattern
 from lexp.scoring.scorer import Partial
 from lexp.system.errors import NotDefined
 
-# Requests whose likelihoods are computed: continuations, and windows of whole texts.
-KINDS = ("continuations", "windows")
+# What is computed: likelihoods of continuations and of windows of whole texts, and greedy texts.
+CONTINUATIONS, WINDOWS, TEXTS = KINDS = ("continuations", "windows", "texts")
 # Tokens in one forward pass.
 BATCH_TOKENS = 16384
 # Rows are filled up to a multiple of this, so that most texts share a pass with others. What
@@ -92,8 +92,8 @@ class RequestScorer:
     prepare: returns the model and its pattern for texts of so many tokens. length: tokens read at
     most. is_exact: rows must not be filled up, as the model depends on the length of the text.
     autocast: the precision. advance: told of requests that are answered. partial: returns where the
-    numbers of a kind of requests are kept between starts, by the kind and their count; they are
-    float64.
+    numbers of a kind are kept between starts, by the kind and their count; of likelihoods they are
+    float64, of texts int32.
     """
 
     prepare: Callable[[int], tuple[Transformer, Pattern]]
@@ -114,7 +114,7 @@ class RequestScorer:
             by_kind.setdefault(type(request), []).append(n)
         continuations = by_kind.get(Continuation, [])
         pairs = self._pairs([requests[n] for n in continuations])  # type: ignore[misc]
-        answers |= dict(zip(continuations, self._likelihoods(pairs, KINDS[0]), strict=True))
+        answers |= dict(zip(continuations, self._likelihoods(pairs, CONTINUATIONS), strict=True))
         of_texts = by_kind.get(WholeText, [])
         wholes = self._wholes([requests[n].text for n in of_texts])  # type: ignore[union-attr]
         answers |= dict(zip(of_texts, wholes, strict=True))
@@ -184,7 +184,7 @@ class RequestScorer:
         windows = [list(self._windows(text)) for text in texts]
         quiet = replace(self, advance=lambda n_windows: None)
         of_all = [window for of_text in windows for window in of_text]
-        parts = iter(quiet._likelihoods(of_all, KINDS[1]))
+        parts = iter(quiet._likelihoods(of_all, WINDOWS))
         wholes = []
         for of_text in windows:
             own = list(itertools.islice(parts, len(of_text)))
@@ -295,21 +295,36 @@ class RequestScorer:
                     f"length is {self.length}"
                 )
             begun.append((context or [self.first])[-room:])
-        texts = [""] * len(requests)
         alike: dict[tuple[int, int], list[int]] = {}
         for n, (context, request) in enumerate(zip(begun, requests, strict=True)):
             alike.setdefault((len(context), request.max_tokens), []).append(n)
+        # The new tokens of all requests in a row, and where each request's end; -1: no token.
+        ends = np.cumsum([request.max_tokens for request in requests], dtype=np.int64)
+        n_tokens = int(ends[-1]) if requests else 0
+        partial = self.partial(TEXTS, n_tokens) if self.partial and requests else None
+        earlier = partial.load() if partial else None
+        new, n_done = earlier or (np.full(n_tokens, -1, dtype=np.int32), 0)
+        n_batches = 0
         for n_context, n_new in sorted(alike, reverse=True):
             same, size = alike[n_context, n_new], n_context + n_new
             each = max(1, self.batch_tokens // size)
             for begin in range(0, len(same), each):
                 batch = same[begin : begin + each]
-                asked = [requests[n] for n in batch]
-                grown = self._grow([begun[n] for n in batch], asked, size)
-                for n, tokens in zip(batch, grown, strict=True):
-                    texts[n] = self._text(tokens, requests[n])
+                n_batches += 1
+                if n_batches > n_done:
+                    asked = [requests[n] for n in batch]
+                    grown = self._grow([begun[n] for n in batch], asked, size)
+                    for n, tokens in zip(batch, grown, strict=True):
+                        first = ends[n] - n_new
+                        new[first : first + len(tokens)] = tokens
+                    if partial:
+                        partial.save(new, n_batches)
                 self.advance(len(batch))
-        return texts
+        of_requests = np.split(new, ends[:-1]) if requests else []
+        return [
+            self._text(tokens[tokens >= 0].tolist(), request)
+            for tokens, request in zip(of_requests, requests, strict=True)
+        ]
 
     def _grow(
         self, contexts: list[list[int]], requests: Sequence[Completion], size: int

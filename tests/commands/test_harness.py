@@ -3,7 +3,7 @@
 import csv
 import functools
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,11 +17,13 @@ from lexp.commands.report import report
 from lexp.evaluate import harness_run, partial_progress
 from lexp.evaluate.harness_result import COLUMNS, MEAN, HarnessValue, QuestionValues
 from lexp.evaluate.harness_run import HarnessTask, Measured
-from lexp.scoring.requests import Continuation, RequestScorer, WholeText
+from lexp.scoring.requests import Completion, Continuation, RequestScorer, WholeText
 from lexp.system.errors import ConfigError, DataError, Incomplete
 from support.config import compose
 
 # A task with two questions of four answers, and one that cannot be loaded.
+WRITTEN = (Completion("question", (), 5), Completion("another one", ("e",), 7))
+LENGTHS = (HarnessValue("write", "none", "length", 3.0, 0.1, 0.0, True, 0, 2, "1", False),)
 QUESTIONS = tuple(Continuation(f"question {n}:", answer) for n in range(2) for answer in "ABCD")
 
 
@@ -51,8 +53,17 @@ TASKS = {
     "choice": HarnessTask("choice", QUESTIONS, "d1", measure),
     "long": HarnessTask("long", (Continuation("a", 40 * "b"),), "d2", measure),
     "away": HarnessTask("away", (), "", broken, "ConnectionError: no network"),
+    "write": HarnessTask("write", WRITTEN, "d4", lambda answers: Measured(LENGTHS, {})),
     "broken": HarnessTask("broken", (WholeText("a text"),), "d3", broken),
 }
+
+
+def stand_in(tasks: dict[str, HarnessTask]) -> SimpleNamespace:
+    """A module that has these tasks, in the place of the one that imports the package."""
+    return SimpleNamespace(
+        VERSION="0.0", HarnessSettings=Settings,
+        load_tasks=lambda names, folder, settings, say: tuple(tasks[name] for name in names),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -61,11 +72,7 @@ def ask(trained_once, texts, tmp_path, monkeypatch):
     import shutil
 
     shutil.copytree(trained_once(("rope",)), tmp_path / "outputs")
-    stand_in = SimpleNamespace(
-        VERSION="0.0", HarnessSettings=Settings,
-        load_tasks=lambda names, folder, settings, say: tuple(TASKS[name] for name in names),
-    )  # fmt: skip
-    monkeypatch.setitem(sys.modules, "lexp.commands.harness_tasks", stand_in)
+    monkeypatch.setitem(sys.modules, "lexp.commands.harness_tasks", stand_in(TASKS))
 
     def run(*overrides: str) -> list[dict[str, str]]:
         base = [f"outputs={tmp_path}/outputs", "device=cpu", "precision=float32"]
@@ -110,25 +117,36 @@ def test_values_stand_in_tables_and_are_computed_once(ask, capsys, monkeypatch):
     assert again == rows
 
 
-def test_the_same_command_goes_on_within_a_cell(ask, monkeypatch):
+@pytest.mark.parametrize("task, kind", [("choice", "continuations"), ("write", "texts")])
+def test_the_same_command_goes_on_within_a_cell(ask, monkeypatch, task, kind):
     monkeypatch.setattr(partial_progress, "SAVE_EVERY_S", 0)
     small = functools.partial(RequestScorer, batch_tokens=1)  # a question at a time: 2 passes
     monkeypatch.setattr(harness_run, "RequestScorer", small)
-    make_pass, n_passes = RequestScorer._pass, []
+    method, answered, n_passes = "_pass" if task == "choice" else "_grow", [], []
+    make_pass = getattr(RequestScorer, method)
 
     def stopped(self, *arguments):
         n_passes.append(1)
-        if len(n_passes) == 2:
+        if len(n_passes) == 4:  # the second of the second start
             raise KeyboardInterrupt
         return make_pass(self, *arguments)
 
-    monkeypatch.setattr(RequestScorer, "_pass", stopped)
-    words = "tasks=[choice]", "lengths=[32]", "attention=[full]"
+    def measured(answers):
+        answered.append(answers)
+        return TASKS[task].measure(answers)
+
+    told = {task: replace(TASKS[task], measure=measured)}
+    monkeypatch.setattr(RequestScorer, method, stopped)
+    monkeypatch.setitem(sys.modules, "lexp.commands.harness_tasks", stand_in(told))
+    words = f"tasks=[{task}]", "attention=[full]"
+    assert {row["status"] for row in ask(*words, "lengths=[31]")} == {"ok"}
     with pytest.raises(KeyboardInterrupt):
-        ask(*words)
-    assert len([*ask.folder.rglob("*.continuations.part")]) == 1
-    assert {row["status"] for row in ask(*words)} == {"ok"}
-    assert len(n_passes) == 3 and not [*ask.folder.rglob("*.part")]
+        ask(*words, "lengths=[32]")
+    assert len([*ask.folder.rglob(f"*.{kind}.part")]) == 1
+    assert {row["status"] for row in ask(*words, "lengths=[32]")} == {"ok"}
+    assert len(n_passes) == 5 and not [*ask.folder.rglob("*.part")]
+    # No question is longer than either length, so the answers are those of the first start.
+    assert len(answered) == 2 and repr(answered[0]) == repr(answered[1])
 
 
 def row_of(rows, metric, length, extension):
