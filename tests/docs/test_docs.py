@@ -198,6 +198,7 @@ FORMS: list[str] = [
     "lexp study study=nope_variance dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=nope_length dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=zoo dataset=text 'dataset.train=books/train/*.txt' …",
+    "lexp study study=content_decay dataset=text 'dataset.train=books/train/*.txt' …",
 ]
 # Pages whose commands are composed and checked, not run: other pages run them, or take hours. Those
 # of instruments are what tests/instruments/test_channels.py runs.

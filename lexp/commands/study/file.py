@@ -120,7 +120,7 @@ def parse_study(settings: StudyConfig) -> Study:
                 )
             stage_values = _with_settings(command, values, settings)
             if command == "train":
-                stage_values = {k: _choices(k, value) for k, value in stage_values.items()}
+                stage_values = {k: expanded(k, value) for k, value in stage_values.items()}
             empty = [
                 key for key, value in stage_values.items() if command == "train" and value == []
             ]
@@ -135,7 +135,7 @@ def parse_study(settings: StudyConfig) -> Study:
     )  # fmt: skip
 
 
-def _choices(key: str, value: Any) -> Any:
+def expanded(key: str, value: Any) -> Any:
     """Return the choices that `glob(PATTERN)` stands for, and any other value as it is."""
     text = value if isinstance(value, str) else ""
     glob = re.fullmatch(r"glob\(([^,]+)(?:, *exclude=\[([^]]+)\])?\)", text)
