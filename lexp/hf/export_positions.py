@@ -1,6 +1,7 @@
 """What a position scheme is to the classes of transformers: a rotation, a table, ALiBi, or none."""
 
 from dataclasses import dataclass
+from inspect import isfunction
 
 import torch
 from torch import Tensor
@@ -8,11 +9,13 @@ from torch import Tensor
 from lexp.position import ALiBi, Position
 from lexp.position.alibi import alibi_slopes
 
-# Everything that a scheme can do to the numbers of a causal model.
-HOOKS = (
-    "sample_positions", "embed", "transform_qk", "scale", "rotary_factors", "bias",
-    "attention_weights",
-)  # fmt: skip
+# Methods of a scheme that change no numbers of a causal model by themselves. Every other one does:
+# a hook that is new is one that no class of transformers has.
+NO_HOOKS = {
+    "move_into_bounds", "overrides", "rotary_factors_ahead", "sink_logits", "with_parts",
+}  # fmt: skip
+HOOKS = {name for name, member in vars(Position).items() if isfunction(member)}
+HOOKS -= NO_HOOKS | {name for name in HOOKS if name.startswith("_")}
 # Positions at which a rotation is compared with exp(i theta n).
 TRIED = (0.0, 1.0, 2.0, 3.0, 777.0)
 

@@ -22,10 +22,12 @@ from lexp.data.tokenizer import END_TOKENS, Bytes, Subwords, train_bpe, with_tok
 from lexp.extension import NTK, PI, Extension, Lengths, LongRoPE, NTKByParts, YaRN  # noqa: E402
 from lexp.hf import export as export_module  # noqa: E402
 from lexp.hf.export import ExportFacts, save  # noqa: E402
+from lexp.hf.export_positions import HOOKS, rotation_of, table_of  # noqa: E402
 from lexp.pattern import Full  # noqa: E402
 from lexp.system.errors import ConfigError, StorageError  # noqa: E402
 from lexp.system.files import new_folder, publish, storage  # noqa: E402
 from support.config import TINY, compose, compose_tiny, dataset, refusal  # noqa: E402
+from support.schemes import D_MODEL, HEAD_DIM, SCHEMES, make  # noqa: E402
 
 SIZE = (
     "size.n_layers=3", "size.d_model=32", "size.n_heads=4", "size.head_dim=8", "size.d_ff=128",
@@ -120,6 +122,8 @@ def test_stock_transformers_gives_the_logits_of_the_model(case, tmp_path):
 REFUSED = {
     "model=xpos": "XPos has no class in transformers; export takes rope, p_rope, nope (as trained",
     "model=rope_alibi": "RoPE + ALiBi has no class",
+    "model=wall": "Wall has no class in transformers; export takes rope",
+    "model=selective_rope": "SelectiveRoPE has no class in transformers; export takes rope",
     "model=rope_nope": "its layers have several schemes (RoPE / NoPE); export takes ",
     "model=rope_nope trunk=qwen3": "RoPE / NoPE on this trunk has no class; export takes",
     "model=alibi trunk=llama": "ALiBi on this trunk has no class; export takes",
@@ -141,6 +145,25 @@ def test_what_no_class_holds_is_refused_and_says_what_one_does(settings, tmp_pat
     with pytest.raises(ConfigError) as error:
         save(model, facts, tmp_path)
     assert REFUSED[settings] in str(error.value) and "\n" not in str(error.value)
+
+
+# Schemes that are rotations by position, tables or nothing at all, by their papers' formulas. HoPE
+# rotates as p-RoPE does; SHAPE shifts its table in training alone.
+HELD = {"rope", "p_rope", "hope", "nope", "learned", "sinusoidal", "shape"}
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEMES) - HELD))
+def test_no_other_scheme_is_taken_for_one_that_a_class_holds(name):
+    scheme = make(name)
+    assert rotation_of(scheme, HEAD_DIM) is None
+    assert table_of(scheme, 16, D_MODEL) is None
+
+
+def test_every_hook_counts():
+    assert {
+        "sample_positions", "embed", "transform_qk", "scale", "rotary_factors", "angles",
+        "log_decays", "bias", "attention_weights",
+    } == HOOKS  # fmt: skip
 
 
 def test_a_partial_rotation_with_other_frequencies_needs_the_trunk_gpt(tmp_path):
