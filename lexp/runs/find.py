@@ -56,6 +56,9 @@ def folder_to_fill(key: str, folder: str) -> Path:
     path = real_folder(path.parent) / path.name
     if path.is_symlink():
         raise ConfigError(f"{key}={folder}: is a symbolic link; name a folder that is not there")
+    above = next(place for place in path.parents if place.exists())
+    if not above.is_dir():
+        raise ConfigError(f"{key}={folder}: {above} is no folder; name a place elsewhere")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ConfigError(
             f"{key}={folder}: is there already; name a new or an empty folder, nothing is replaced"

@@ -316,6 +316,7 @@ def test_bad_settings_end_in_a_line_before_any_work(trained_once, tmp_path):
     lines = {
         f"to={full}": "is there already; name a new or an empty folder, nothing is replaced",
         f"to={full}/file": "is there already",
+        f"to={full}/file/new": "file is no folder; name a place elsewhere",
         f"to={link}": "is a symbolic link; name a folder that is not there",
         "to=''": "to='' (a folder)",
         f"to={run}/checkpoints/new": f"is inside the run {run}; name a folder elsewhere",
