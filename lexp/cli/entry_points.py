@@ -73,7 +73,7 @@ def refuse_early(word: str, config: Any) -> None:
     from lexp.commands.study.file import read_study_file
     from lexp.config import validation
     from lexp.config.generation import GenerateConfig, read_generate
-    from lexp.config.hf_folder import is_hf_folder
+    from lexp.config.hf_folder import is_hf_folder, refuse_hub_name
     from lexp.config.settings import (
         HF,
         ExportConfig,
@@ -108,6 +108,7 @@ def refuse_early(word: str, config: Any) -> None:
         case MethodsConfig() | ReportConfig() as settings:
             find_runs(settings.study_folder)
         case TrainConfig(init_from=str(folder)) if not is_hf_folder(folder):
+            refuse_hub_name("init_from", folder)
             finished_run("init_from", folder)
         case ExportConfig(run=folder, to=to):
             finished_run("run", folder)

@@ -206,6 +206,10 @@ def run(word: str, arguments: list[str], **beside: Any) -> None:
     is_sweep = parse_flags(arguments)[0].multirun or MULTIRUN in arguments
     if is_sweep and word in OF_ONE_STUDY:
         raise ConfigError(f"lexp {word} takes no -m; repeat the command for each")
+    if word == "train":
+        from lexp.cli.hf_words import with_init_from
+
+        arguments = with_init_from(arguments)
     guard.install()
     register_schemas()
     groups = "model|trunk|size|dataset|tokenizer|reading|extension|objective"
@@ -314,12 +318,14 @@ def _explain(word: str, error: Exception, arguments: list[str]) -> str:
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
+    from lexp.cli.hf_words import replaced
     from lexp.cli.overrides import why
     from lexp.config.comments import commands_with, keys
     from lexp.config.messages import explained, list_or_sweep, several_values
     from lexp.config.sweep import compose_choices, split
     from lexp.config.unknown_keys import suggest, unknown_key
 
+    arguments = replaced(arguments) if word == "train" else arguments
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: {why(error.override)}"
     override = several_values(error)

@@ -1,6 +1,5 @@
 """Where a run starts from: another run's weights, and the extension that it trains them with."""
 
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,12 @@ from lexp.commands.run_parts import (
     with_extension,
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
-from lexp.config.hf_folder import is_hf_folder, rope_position, trained_length
+from lexp.config.hf_folder import (
+    is_hf_folder,
+    refuse_hub_name,
+    rope_position,
+    trained_length,
+)
 from lexp.config.settings import ModelConfig, Node, TrainConfig
 from lexp.data.tokenizer import Tokenizer
 from lexp.extension import ByFactor, Extension, Lengths
@@ -28,8 +32,6 @@ from lexp.runs.find import finished_run
 from lexp.runs.run import Run, differences
 from lexp.system import runtime
 from lexp.system.errors import ConfigError, OutOfMemory
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def find_source(settings: TrainConfig) -> Source | None:
         return None
     if is_hf_folder(settings.init_from):
         return _hf_folder(settings, settings.init_from)
-    refuse_hub_name(settings.init_from)
+    refuse_hub_name("init_from", settings.init_from)
     run = finished_run("init_from", settings.init_from)
     config = read_config(run)
     if not isinstance(config, TrainConfig):
@@ -67,19 +69,6 @@ def find_source(settings: TrainConfig) -> Source | None:
         needed = " ".join(f"size.{key}={value}" for key, value, _ in differences(there, here))
         raise ConfigError(f"init_from={run.folder}: a model of another size; add {needed}")
     return run, config
-
-
-def refuse_hub_name(path: str) -> None:
-    """Raise ConfigError for a path that is no folder and reads as a model of the hub."""
-    name, _, revision = path.partition("@")
-    if Path(path).exists() or not HUB_NAME.fullmatch(name):
-        return
-    folder = f"models/{name.partition('/')[2]}"
-    at = f" --revision {revision}" if revision else ""
-    raise ConfigError(
-        f"init_from={path}: no folder here; give a finished run (init_from=outputs/NAME/RUN), or "
-        f"download the model: hf download {name}{at} --local-dir {folder}, then init_from={folder}"
-    )
 
 
 def _hf_folder(settings: TrainConfig, path: str) -> Source:

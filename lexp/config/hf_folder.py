@@ -6,6 +6,7 @@ is trained as any model of lexp. What its config.json has that these trunks lack
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lexp.system.errors import ConfigError
 from lexp.system.reading import read_file
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FAMILIES = ("llama", "mistral", "qwen3")
 ROPE, SCALED_ROPE = "lexp.position.RoPE", "lexp.hf.scaled_rotary.ScaledRoPE"
 # By rope_type: the numbers that scale the frequencies, and those that may be left out.
@@ -46,6 +48,23 @@ WITHOUT_EFFECT = {"partial_rotary_factor": 1.0, "truncate": True}
 def is_hf_folder(path: str | None) -> bool:
     """Return whether a path is a folder with a model of transformers, and no run of lexp."""
     return path is not None and "model_type" in _config(Path(path) / "config.json")
+
+
+def refuse_hub_name(key: str, path: str) -> None:
+    """Raise ConfigError for a path that is no folder and reads as a model of the hub.
+
+    key: the setting that has it.
+    """
+    name, _, revision = path.partition("@")
+    if Path(path).exists() or not HUB_NAME.fullmatch(name):
+        return
+    folder = f"models/{name.partition('/')[2]}"
+    at = f" --revision {revision}" if revision else ""
+    run = "give a finished run (init_from=outputs/NAME/RUN), or " if key == "init_from" else ""
+    raise ConfigError(
+        f"{key}={path}: no folder here; {run}download the model: hf download {name}{at} "
+        f"--local-dir {folder}, then {key}={folder}"
+    )
 
 
 def with_hf_folder(config: DictConfig) -> DictConfig:

@@ -113,6 +113,8 @@ REFUSED = {
     "train init_from=nowhere": [
         "init_from=nowhere: not the folder of a finished run; give init_from=outputs/NAME/RUN",
     ],
+    "train init_from=org/model": ["init_from=org/model: no folder here", "hf download org/model"],
+    "train model=hf": ["model=hf: needs path=FOLDER"],
     "train -m dataset=text seed=0,1": [
         "job dataset=text seed=0: dataset=text has no documents for train; set dataset.train=",
     ],

@@ -127,8 +127,8 @@ ELSEWHERE = {
     "lr=1e-4": "the name of a run; tests/training/test_extended.py does",
     "lexp train model=nope init_from=outputs/default/RUN tokens=1e6 "
     "'trunk.qk_norm={_target_: lexp.model.trunk.RMSNorm, eps: 1e-6}'": "likewise",
-    "lexp train init_from=models/my-llama extension=yarn train_len=8192 tokens=1e8 lr=2e-5": "a "
-    "checkpoint; tests/hf/test_hf_training.py does",
+    "lexp train model=hf path=models/my-llama extension=yarn train_len=8192 tokens=1e8 "
+    "lr=2e-5": "a checkpoint; tests/hf/test_hf_training.py does",
     "lexp train model=rope wandb=offline": "test_wandb.py does",
     "lexp eval wandb=offline": "likewise",
     "lexp train model=rope tensorboard=true": "test_event_file.py does",
