@@ -14,6 +14,7 @@ import numpy as np
 
 from lexp.data.charsmap import check_charsmap
 from lexp.data.corpus import Corpus, Document
+from lexp.data.cuts import cuts_at_spaces, pieces
 from lexp.data.lost_text import TextRestorer
 from lexp.data.progress import TextProgress
 from lexp.system.errors import ConfigError, DataError, first_line
@@ -31,6 +32,8 @@ END_TOKENS = (
 )  # fmt: skip
 # In bytes; no word of a text with spaces is that long, and its vocabulary is the same without.
 LONGEST_PIECE = 1000
+# Pieces of a text that the `tokenizers` library has at once, a thread for each.
+PIECES_AT_ONCE = 8
 # Of English in vocabularies of the usual size.
 BYTES_PER_TOKEN = 4
 
@@ -122,6 +125,7 @@ class Subwords:
         except DataError as error:
             raise DataError(f"{self._origin}: {error}") from None
         self._restorer = TextRestorer(self._fast, json_text)
+        self._cuts = cuts_at_spaces(json.loads(json_text))
         self._json = json_text
         ids = (self._fast.token_to_id(token) for token in END_TOKENS)
         self.end: int | None = next((id_ for id_ in ids if id_ is not None), None)
@@ -129,7 +133,26 @@ class Subwords:
         self.digest = text_digest(json_text)
 
     def encode(self, texts: list[str]) -> list[Encoded]:
-        """Return ids and byte counts; the bytes follow from each token's character span."""
+        """Return ids and byte counts; the bytes follow from each token's character span.
+
+        Long texts are encoded in pieces, if that surely makes the same tokens.
+        """
+        parts = [list(pieces(text)) if self._cuts else [text] for text in texts]
+        if all(len(part) == 1 for part in parts):
+            return self._encode(texts)
+        return [self._joined(text, part) for text, part in zip(texts, parts, strict=True)]
+
+    def _joined(self, text: str, parts: list[str]) -> Encoded:
+        found: list[Encoded] = []
+        for first in range(0, len(parts), PIECES_AT_ONCE):
+            found += self._encode(parts[first : first + PIECES_AT_ONCE])
+        if len(parts) > 1 and any(part.n_lost for part in found):
+            # Characters without a token count for the next one, which may be in another piece.
+            return self._encode([text])[0]
+        ids, n_bytes, n_lost = zip(*found, strict=True)
+        return Encoded(np.concatenate(ids), np.concatenate(n_bytes), sum(n_lost))
+
+    def _encode(self, texts: list[str]) -> list[Encoded]:
         with _library_errors(f"{self._origin}: cannot cut this text"):
             encodings = self._fast.encode_batch(texts, add_special_tokens=False)
             ids = [e.ids for e in encodings]
@@ -369,6 +392,6 @@ def _counted(texts: Iterable[str]) -> Iterator[Any]:
     empty = True
     for text in texts:
         empty = False
-        yield text
+        yield from pieces(text)  # the library takes 256 texts at once
     if empty:
         raise DataError("tokenizer=bpe is trained on the train split, and that is empty")
