@@ -274,8 +274,10 @@ class StudySchema:
 
 
 def register_schemas() -> None:
-    """Make the schemas known to Hydra; safe to call again."""
+    """Make the schemas known to Hydra; safe to call again, and then without a cost."""
     store = ConfigStore.instance()
+    if "train_schema.yaml" in store.repo:
+        return
     store.store(name="train_schema", node=TrainSchema)
     store.store(name="eval_schema", node=EvalSchema)
     store.store(name="analyze_schema", node=AnalyzeSchema)

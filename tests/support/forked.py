@@ -8,19 +8,26 @@ import warnings
 from pathlib import Path
 
 import matplotlib.pyplot  # noqa: F401  (slow to import: once, not in every fork)
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 
 import lexp.cli.overrides
 import lexp.commands.evaluate
+import lexp.commands.harness_files
 import lexp.commands.report
+import lexp.commands.study.file
 import lexp.commands.train
 import lexp.config.comments
+import lexp.config.generation
 import lexp.config.sweep
 from lexp.cli import main as cli
 from support.children import Child, Ended, start
-from support.config import TINY, dataset
+from support.config import TINY, compose_by_hydra, dataset
 
 Plugins.instance()  # what is installed is looked through once
+# And the parser of command lines builds its tables once, of which a fork inherits what it needs.
+compose_by_hydra("train", *TINY, "name=warm")
+GlobalHydra.instance().clear()
 
 
 def words_for(texts: Path) -> list[str]:
@@ -37,8 +44,6 @@ def begin(*words: str, cwd: Path, setup=lambda: None, **environment: str) -> Chi
     """Start what `lexp` waits for."""
 
     def action() -> None:
-        from hydra.core.global_hydra import GlobalHydra
-
         GlobalHydra.instance().clear()
         os.chdir(cwd)
         sys.path.insert(0, "")  # as `python -m lexp` has it: modules of the folder can be found
