@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 
 from lexp.commands.train import train
+from support.config import compose_tiny
 from support.forked import lexp, words_for
 from support.texts import make_text
 from support.training import folder_of, result_of
 
 
-@pytest.fixture
-def whole(tiny, tmp_path):
-    config = tiny(f"outputs={tmp_path}/whole")
+@pytest.fixture(scope="session")
+def whole(shared_texts, tmp_path_factory):
+    """What the run of `tiny()` comes to."""
+    config = compose_tiny(shared_texts, tmp_path_factory.mktemp("whole") / "outputs")
     train(config)
     return result_of(folder_of(config))
 

@@ -1,6 +1,7 @@
 """Places that cannot be written, two processes in one, clocks that lie: one line and a code."""
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -13,20 +14,16 @@ from lexp.commands.train import train
 from lexp.runs import checkpoint, locks
 from lexp.system import files
 from support.children import assert_whole, run, start
+from support.config import compose_tiny
 from support.faults.calls import at_step, counted, die, watch
 from support.training import folder_of, result_of
 
 
-def failing_save(number: int, code: int):
-    """`checkpoint.save` of step 8 fails at its call of that number, counted from 0."""
+def in_the_save_of_step_8(act) -> None:
+    """Call `act(number, name)` before every call of it; those of the heartbeat's are among them."""
     original = checkpoint.save
     on = [False]
-
-    def act(n, name, arguments):
-        if n == number and name.startswith(("open", "os.")):  # others only announce
-            raise OSError(code, os.strerror(code))
-
-    inner = counted(act)
+    inner = counted(lambda number, name, arguments: act(number, name))
     watch(lambda name, arguments: inner(name, arguments) if on[0] else None)
 
     def save(root, tensors, state, keep=False):
@@ -39,21 +36,44 @@ def failing_save(number: int, code: int):
     checkpoint.save = save
 
 
+def can_fail(name: str) -> bool:
+    return name.startswith(("open", "os."))  # others only announce
+
+
+@pytest.fixture(scope="module")
+def calls(shared_texts, tmp_path_factory) -> list[int]:
+    """The numbers of the calls of a save that can fail."""
+    folder = tmp_path_factory.mktemp("calls")
+    found: list[int] = []
+
+    def action():
+        in_the_save_of_step_8(lambda number, name: found.append(number) if can_fail(name) else None)
+        train(compose_tiny(shared_texts, folder / "outputs"))
+        (folder / "calls.json").write_text(json.dumps(found))
+
+    assert run(action, folder / "log").code == 0
+    return json.loads((folder / "calls.json").read_text())
+
+
 ERRORS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS]
 
 
 @pytest.mark.parametrize("code", ERRORS)
-def test_a_save_that_fails_at_any_call_keeps_the_one_before(tiny, tmp_path, whole, code):
+def test_a_save_that_fails_at_any_call_keeps_the_one_before(tiny, tmp_path, whole, calls, code):
     """Every call of a save: exit code 5 in one line, or the save is whole after all.
 
     Different errors take the same way: each kind is tried at every fourth call.
     """
     n_failed = 0
-    for number in range(ERRORS.index(code), 48, len(ERRORS)):
-        config = tiny(f"outputs={tmp_path}/{number}")
+    for wanted in calls[ERRORS.index(code) :: len(ERRORS)]:
+        config = tiny(f"outputs={tmp_path}/{wanted}")
 
-        def action(config=config, number=number):
-            failing_save(number, code)
+        def failing(number, name, wanted=wanted):
+            if number == wanted and can_fail(name):
+                raise OSError(code, os.strerror(code))
+
+        def action(config=config, failing=failing):
+            in_the_save_of_step_8(failing)
             train(config)
 
         ended = run(action, tmp_path / "log")

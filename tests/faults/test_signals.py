@@ -16,7 +16,7 @@ from lexp.runs import checkpoint
 from lexp.scoring.scorer import Scorer
 from lexp.training import loop
 from support.children import assert_whole, run, start
-from support.training import folder_of, result_of
+from support.training import folder_of
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -59,13 +59,6 @@ def signal_at(place, number: int, wait_s: float = 0.0) -> None:
         return original(*arguments, **keywords)
 
     setattr(owner, name, called)
-
-
-@pytest.fixture
-def whole(tiny, tmp_path):
-    config = tiny(f"outputs={tmp_path}/whole")
-    train(config)
-    return result_of(folder_of(config))
 
 
 @pytest.mark.parametrize("phase", PHASES)

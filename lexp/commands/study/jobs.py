@@ -146,10 +146,11 @@ def places(jobs: list[StudyJob]) -> set[Place]:
     """Return every place at which the evaluations of a study put a result."""
     names = names_by_variant(jobs)
     return {
-        (f"{names[variant(run.raw)]}, {method.label}", protocol.name, length / run.train_len)
+        (f"{name}, {method.label}", protocol.name, length / run.train_len)
         for job in jobs
         if isinstance(job.plan, EvalPlan)
         for run in selected_runs(job.plan, jobs)
+        for name in (names[variant(run.raw)],)
         for length in job.plan.lengths
         for method in job.plan.methods
         for protocol in job.plan.protocols
@@ -172,11 +173,12 @@ def looked_at(jobs: list[StudyJob]) -> set[tuple[str, str, str]]:
     """Return every (instrument, name of the row, state) that the study's analyses look at."""
     names = names_by_variant(jobs)
     return {
-        (instrument.name, names[variant(run.raw)], state)
+        (instrument.name, name, state)
         for job in jobs
         if isinstance(job.plan, AnalysisPlan)
-        for instrument in job.plan.instruments
         for run in selected_runs(job.plan, jobs)
+        for name in (names[variant(run.raw)],)
+        for instrument in job.plan.instruments
         for state in job.plan.config.states
     }
 
