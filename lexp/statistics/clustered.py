@@ -34,7 +34,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from lexp.statistics.scored import TokenLosses, check, difference
 
@@ -147,7 +147,7 @@ def half_width(
         # Without document g the ratio moves by -residual / (remaining tokens).
         moved = -residuals / (total - sizes)
         error = math.sqrt(((moved - moved.mean()) ** 2).sum() * (n_documents - 1) / n_documents)
-        return float(stats.t.ppf((1 + level) / 2, n_documents - 1) * error), JACKKNIFE
+        return float(stdtrit(n_documents - 1, (1 + level) / 2) * error), JACKKNIFE
     error = math.sqrt((residuals**2).sum() * n_documents / (n_documents - 1)) / total
     t = _bootstrap_t(residuals, sizes, draws, seed)
     # The smallest drawn value that a share `level` of the draws does not exceed.

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
 
 from lexp.statistics.clustered import LEVEL, per_document, why_no_number
 from lexp.statistics.scored import TokenLosses
@@ -101,6 +100,8 @@ def smallest_difference(
 
 def _noncentrality(freedom: float, power: float, level: float) -> float:
     """Return how many standard errors the true difference must lie from zero."""
+    from scipy import optimize, stats  # half a second to import
+
     critical = float(stats.t.ppf((1 + level) / 2, freedom))
 
     def missing(far: float) -> float:

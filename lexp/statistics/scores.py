@@ -7,7 +7,6 @@ measure (no positive example, or one side constant) is 0, as in the benchmark's 
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 
 def accuracy(answers: np.ndarray, truths: np.ndarray) -> float:
@@ -35,6 +34,8 @@ def matthews(answers: np.ndarray, truths: np.ndarray) -> float:
 
 def pearson(answers: np.ndarray, truths: np.ndarray) -> float:
     """Return the correlation of values."""
+    from scipy import stats  # half a second to import
+
     if np.ptp(answers) == 0 or np.ptp(truths) == 0:
         return 0.0
     return float(stats.pearsonr(answers, truths).statistic)
@@ -42,6 +43,8 @@ def pearson(answers: np.ndarray, truths: np.ndarray) -> float:
 
 def spearman(answers: np.ndarray, truths: np.ndarray) -> float:
     """Return the correlation of ranks."""
+    from scipy import stats
+
     if np.ptp(answers) == 0 or np.ptp(truths) == 0:
         return 0.0
     return float(stats.spearmanr(answers, truths).statistic)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from lexp.statistics.clustered import DRAWS, LEVEL, Estimate, mean
 from lexp.statistics.scored import TokenLosses, aligned, difference
@@ -174,7 +174,7 @@ def _no_spread(values: Sequence[float]) -> str:
 
 def around(centre: float, error: float, freedom: float, level: float) -> Interval:
     """Return Student's interval around a value with a standard error."""
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error if error > 0 else 0.0
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error if error > 0 else 0.0
     return Interval(centre - half, centre + half, level)
 
 
@@ -182,7 +182,7 @@ def two_sided(centre: float, error: float, freedom: float) -> float:
     """Return p of |t|; without any spread it is 1 for equal means and 0 otherwise."""
     if error == 0:
         return 1.0 if centre == 0 else 0.0
-    return 2 * float(stats.t.sf(abs(centre) / error, freedom))
+    return 2 * float(stdtr(freedom, -abs(centre) / error))
 
 
 def _mean(values: Sequence[float]) -> float:
