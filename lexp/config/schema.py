@@ -278,18 +278,12 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     if "train_schema.yaml" in store.repo:
         return
-    store.store(name="train_schema", node=TrainSchema)
-    store.store(name="eval_schema", node=EvalSchema)
-    store.store(name="analyze_schema", node=AnalyzeSchema)
-    store.store(name="probe_schema", node=ProbeSchema)
-    store.store(name="harness_schema", node=HarnessSchema)
-    store.store(name="report_schema", node=ReportSchema)
-    store.store(name="status_schema", node=StatusSchema)
-    store.store(name="study_schema", node=StudySchema)
-    store.store(name="finetune_schema", node=FinetuneSchema)
-    store.store(name="export_schema", node=ExportSchema)
-    store.store(name="generate_schema", node=GenerateSchema)
-    store.store(name="data_schema", node=DataSchema)
+    for schema in (
+        TrainSchema, EvalSchema, AnalyzeSchema, ProbeSchema, HarnessSchema, ReportSchema,
+        StatusSchema, StudySchema, FinetuneSchema, ExportSchema, GenerateSchema, DataSchema,
+    ):  # fmt: skip
+        word = schema.__name__.removesuffix("Schema").lower()
+        store.store(name=f"{word}_schema", node=schema)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
