@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lexp.attention import make_attend
+from lexp.commands import eval_workers
 from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import eval_
 from lexp.commands.probe import probe
@@ -29,6 +30,7 @@ from lexp.scoring.answers import score_answers
 from lexp.statistics.shares import wilson
 from lexp.system.errors import ConfigError
 from support.config import compose
+from support.spawned import WARM
 
 TRAIN = (
     "dataset=copy", "dataset.task.n_letters=2", "dataset.max_length=2", "size.n_layers=2",
@@ -142,7 +144,8 @@ def test_eval_prints_a_row_per_method_and_stores_every_result(task_runs, capsys)
 
 
 @pytest.mark.slow
-def test_two_processes_answer_as_one_does(task_runs, capsys):
+def test_two_processes_answer_as_one_does(task_runs, capsys, monkeypatch):
+    monkeypatch.setattr(eval_workers, "multiprocessing", WARM)
     study = task_runs / "default"
     shown, tables = [], []
     for workers in (1, 2):

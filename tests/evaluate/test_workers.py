@@ -16,6 +16,7 @@ import pytest
 from support import ROOT
 from support.children import Child
 from support.forked import begin, completed
+from support.spawned import warm_workers
 from support.training import flip_a_bit
 
 pytestmark = pytest.mark.slow
@@ -23,8 +24,9 @@ EVAL = ("lengths=[8,16,32]", "attention=[full,blockwise]", "device=cpu", "precis
 N_CELLS = 6  # of a run
 KEPT = "lexp: interrupted; results so far are kept, the same command continues"
 
-# The main module of a forked `lexp eval`, which the processes that it spawns read first as well. In
-# the process that has kept its first cell of a run named in WHERE, it does what HOW says.
+# The main module of a forked `lexp eval`, which the processes that it spawns read first as well; of
+# forks it is done before. In the process that has kept its first cell of a run named in WHERE, it
+# does what HOW says.
 SCRIPT = """
 import os, signal, time
 import lexp.evaluate.run as run
@@ -52,8 +54,11 @@ def runs(trained_once, tmp_path) -> Path:
     return tmp_path / "outputs" / "default"
 
 
-def evaluated(study: Path, *overrides: str, clean: bool = True) -> subprocess.CompletedProcess:
-    result = completed("eval", f"outputs={study.parent}", *EVAL, *overrides, cwd=study.parent)
+def evaluated(
+    study: Path, *overrides: str, clean: bool = True, setup=warm_workers
+) -> subprocess.CompletedProcess:
+    words = ("eval", f"outputs={study.parent}", *EVAL, *overrides)
+    result = completed(*words, cwd=study.parent, setup=setup)
     assert not clean or result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
     return result
@@ -74,21 +79,26 @@ def numbers(study: Path) -> dict:
     return {"rows": rows, "losses": losses}
 
 
-def slowed(study: Path, where: str, how: str, *overrides: str) -> Child:
-    """Start `lexp eval` whose processes do what SCRIPT says."""
+def slowed(study: Path, where: str, how: str, warm: bool) -> Child:
+    """Start `lexp eval workers=2` whose processes do what SCRIPT says. warm: they are forks."""
     folder = study.parent.parent / "pids"
     folder.mkdir(exist_ok=True)
     script = folder.parent / "slowed.py"
     script.write_text(SCRIPT)
 
     def with_script() -> None:
+        if warm:
+            exec(SCRIPT, {})
+            warm_workers()
+            return
         main = ModuleType("__main__")
         main.__file__, main.__spec__ = str(script), None
         sys.modules["__main__"] = main
 
     return begin(
-        "eval", f"outputs={study.parent}", *EVAL, *overrides, cwd=folder.parent, setup=with_script,
-        OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), WHERE=where, HOW=how, PIDS=str(folder),
+        "eval", f"outputs={study.parent}", *EVAL, "workers=2", cwd=folder.parent,
+        setup=with_script, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), WHERE=where, HOW=how,
+        PIDS=str(folder),
     )  # fmt: skip
 
 
@@ -124,7 +134,7 @@ def test_two_processes_give_the_very_numbers_of_one(runs):
     assert len(one["rows"]) == 3 * N_CELLS and len(one["losses"]) == 3 * N_CELLS - 2
     for path in runs.glob("*/eval/*"):
         path.unlink()
-    both = evaluated(runs, "workers=2")
+    both = evaluated(runs, "workers=2", setup=lambda: None)  # which spawns them
     assert "3 runs, 2 at once" in both.stderr and "at once" not in alone.stderr
     assert numbers(runs) == one
     assert both.stdout == alone.stdout  # rows in the same order, whoever was first
@@ -135,7 +145,7 @@ def test_two_processes_give_the_very_numbers_of_one(runs):
 
 @pytest.mark.parametrize("victim", ["alibi", "rope"])  # the first to be scored, and the last
 def test_a_killed_process_costs_the_run_it_was_at_and_no_other(runs, victim):
-    process = slowed(runs, f"/{victim}-", "die", "workers=2")
+    process = slowed(runs, f"/{victim}-", "die", warm=True)
     ended = process.end(240)
     said = ended.said
     assert ended.code == 9 and "Traceback" not in said, said
@@ -170,7 +180,7 @@ def test_a_study_of_damaged_runs_alone_is_a_line_for_each(runs, workers):
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_no_process_stays_when_the_command_is_ended(runs, how):
-    process = slowed(runs, "/eval/", "sleep", "workers=2")
+    process = slowed(runs, "/eval/", "sleep", warm=how == "SIGINT")
     children = pids(runs, 2)
     assert len(children) == 2 and all(map(alive, children))
     os.kill(process.pid, getattr(signal, how))
