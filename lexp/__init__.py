@@ -8,10 +8,16 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+FUNCTIONS = ("figure", "load", "results")
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
-    if name in ("load", "results", "figure"):
+    if name in FUNCTIONS:
         return getattr(import_module("lexp.commands.python"), name)
     raise AttributeError(f"module 'lexp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return what tab completion offers."""
+    return sorted([*globals(), *FUNCTIONS])

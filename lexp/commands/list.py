@@ -17,6 +17,7 @@ from lexp.commands.catalogue import (
 from lexp.display.terminal import TableConsole, table_console
 from lexp.system.errors import ConfigError
 from lexp.system.output import say_loading_torch
+from lexp.system.reading import read_text
 
 # Columns that a sign of the grid takes.
 SIGN_WIDTH = 3
@@ -33,7 +34,7 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     choices = read_choices(config_folder, folders)
     for word in words:
         if word not in {*GROUPS, *(choice.name for choice in choices)}:
-            raise ConfigError(_unknown(word, choices))
+            raise ConfigError(_unknown(word, choices, config_folder))
     catalogue = written_catalogue()
     own = [choice for choice in choices if choice.foreign and choice.group != DATASET]
     if own:
@@ -55,14 +56,21 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     show_all(console, choices, catalogue)
 
 
-def _unknown(word: str, choices: list[Choice]) -> str:
-    """Return what to say of a name that nothing has: the nearest ones."""
+def _unknown(word: str, choices: list[Choice], config_folder: Path) -> str:
+    """Return what to say of a name that nothing has: the nearest ones, or what it describes."""
     names = sorted({*GROUPS, *(choice.name for choice in choices)})
-    # Letters alone do not find `self_extend` for `self`.
-    around = [name for name in names if word.lower() in name]
-    near = list(dict.fromkeys([*difflib.get_close_matches(word.lower(), names), *around]))[:5]
+    small = word.lower()
+    # Letters alone do not find `self_extend` for `self`, nor `window_sinks` for `StreamingLLM`.
+    around = [name for name in names if small in name]
+    described = [choice.name for choice in choices if small in choice.about.lower()]
+    close = difflib.get_close_matches(small, names)
+    near = list(dict.fromkeys([*close, *around, *described]))
     if near:
-        return f"nothing is called {word!r}; did you mean {' or '.join(near)}?"
+        return f"nothing is called {word!r}; did you mean {' or '.join(near[:5])}?"
+    probes = sorted((config_folder / "probes").glob("*.yaml"))
+    asked = [path.stem for path in probes if small in read_text(path).partition("\n")[0].lower()]
+    if asked:
+        return f"nothing here is called {word!r}; lexp probe 'probes=[{','.join(asked)}]' has it"
     return f"nothing is called {word!r}; `lexp list` shows what there is"
 
 

@@ -26,6 +26,10 @@ def test_the_import_loads_neither_torch_nor_what_else_takes_time():
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
+def test_tab_completion_offers_the_three_functions():
+    assert {"load", "results", "figure"} <= set(dir(lexp))
+
+
 def test_scores_are_those_of_the_evaluator(evaluated, texts):
     """Every cell of segments, document by document, from the text itself."""
     files = sorted((texts / "test").glob("*.txt"))

@@ -15,6 +15,7 @@ from lexp.model.layers import LayerEntry
 from lexp.model.mixer import GLA, KDA, GatedDeltaNet, Mamba2, RetNet
 from lexp.model.transformer import Transformer
 from lexp.pattern import (
+    STRING,
     Bidirectional,
     Blockwise,
     DualChunk,
@@ -26,9 +27,11 @@ from lexp.pattern import (
     NoAttention,
     OwnChunk,
     ReAttention,
+    ReRoPE,
     SelfExtend,
     Sinks,
     SinksInPlace,
+    WiderWindow,
     Window,
 )
 from lexp.pattern.sinks import FirstAndBand
@@ -45,7 +48,8 @@ PATTERNS = [
     pattern.fit(TRAINED, N)
     for pattern in (
         Full(), Blockwise(), Sinks(), SinksInPlace(Blockwise()), LMInfinite(n_global=3),
-        SelfExtend(), LeakyReRoPE(), DualChunk(), MoBA(block=3), ReAttention(),
+        SelfExtend(), LeakyReRoPE(), DualChunk(), MoBA(block=3), ReAttention(), Window(),
+        WiderWindow(), OwnChunk(), ReRoPE(), STRING(),
     )
 ]  # fmt: skip
 
