@@ -16,11 +16,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import hydra
 import yaml
 
 from lexp.commands.catalogue import FILE, Catalogue, Choice
 from lexp.commands.combine import Combiner, tried
 from lexp.config.schema import register_schemas
+from lexp.pattern import keys_read
 from lexp.position import Position
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,12 +72,13 @@ PATTERNS = """An attention pattern decides which keys a query sees, and at which
 the trained length most leave results as they are. `self_extend`, `rerope`, `dual_chunk` and
 `string` give far keys other distances there too, `reattention` and `moba` see fewer keys.
 
-`reattention` and `moba` choose keys by content, by their products with the query. Of n earlier
-keys, `reattention` reads all n to choose and attends to at most `train_len`; `moba` reads the means
-of n / block blocks and attends to at most top_k x block keys. `lexp` computes the products with all
-n in both cases: they are no faster here than `full`. `lexp generate` and packed documents support
-both. Bidirectional models, `kernel=flex` and instruments that compare the pairs of all texts refuse
-them with the reason. MoBA's authors train with it:
+*Keys* says how many keys a query attends to, on average over a text of 1024, 4096 and 16384
+tokens, in a model trained at 1024. `reattention` and `moba` choose keys by content, by their
+products with the query: what they read to choose is added, all keys between the first and the last
+ones, or the means of earlier blocks. `lexp` computes the products with all earlier keys in both
+cases: they are no faster here than `full`. `lexp generate` and packed documents support both.
+Bidirectional models, `kernel=flex` and instruments that compare the pairs of all texts refuse them
+with the reason. MoBA's authors train with it:
 `lexp train '+model.pattern={_target_: lexp.pattern.MoBA}'`."""
 SECTIONS = {
     "attention": (
@@ -302,6 +305,16 @@ def source_cell(cls: type) -> str:
     return ", ".join([f"[{Path(path).name}](../{path})", *papers(text)])
 
 
+def keys_cell(path: Path) -> str:
+    """Return the keys that queries under a pattern read, at three lengths."""
+    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    pattern = hydra.utils.instantiate(node[path.stem])
+    costs = [keys_read(pattern, 1024, seq_len) for seq_len in (1024, 4096, 16384)]
+    return ", ".join(
+        f"{cost.attended:.0f}" + f" + {cost.to_choose:.0f}" * (cost.to_choose > 0) for cost in costs
+    )
+
+
 def methods_page(choices: list[Choice], defined: dict[str, dict[str, set[str]]]) -> str:
     """Return docs/methods.md."""
     n_schemes = len(defined)
@@ -310,10 +323,13 @@ def methods_page(choices: list[Choice], defined: dict[str, dict[str, set[str]]])
     for group, (title, command, about) in SECTIONS.items():
         counted = group in ("attention", "extension")
         parts += [f"## {title}", "", wrapped(about)]
-        parts += [f"| `{command}` | what it is | source |{' schemes |' if counted else ''}"]
-        parts += [f"| --- | --- | --- |{' ---: |' if counted else ''}"]
+        more = [*["keys"] * (group == "attention"), *["schemes"] * counted]
+        parts += [f"| {' | '.join([f'`{command}`', 'what it is', 'source', *more])} |"]
+        parts += [f"| --- | --- | --- |{' ---: |' * len(more)}"]
         for path in sorted((CONF / group).glob("*.yaml")):
             row = [f"`{path.stem}`", cell(heading(path)), source_cell(method_class(group, path))]
+            if group == "attention":
+                row.append(keys_cell(path))
             if counted:
                 row.append(str(sum(path.stem in by[group] for by in defined.values())))
             parts.append(f"| {' | '.join(row)} |")

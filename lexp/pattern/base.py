@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from lexp.system.text import label_of
@@ -96,6 +97,10 @@ class Pattern:
     def n_keys(self, i: Tensor) -> Tensor:
         """Return the number of keys that query index i sees, itself included."""
         return i + 1
+
+    def n_to_choose(self, i: Tensor) -> Tensor:
+        """Return the number of keys, or means of keys, that query i reads to choose its own."""
+        return torch.zeros_like(i)
 
     @property
     def score_scale(self) -> float:

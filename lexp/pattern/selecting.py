@@ -55,7 +55,7 @@ class ReAttention(Selecting):
     Sizes not given are the published ones for 8192 tokens (32 global, 4096 local, spans of 32), at
     shorter trained lengths L smaller: n_global and span at most L / 16, local L / 2; n_spans is
     the largest number that keeps n within L (the authors limit it to 64 .. 256).
-    A query reads every earlier key once to vote, and n_keys of them to attend.
+    A query reads every candidate once to vote, and n_keys keys to attend.
     The authors' code (OpenMOSS/ReAttention 126f9e2, cache_utils_v0921.py, `update`) decodes by this
     rule. It reads a prompt in chunks of 512 queries that vote together, over all texts of a batch:
     their keys then depend on tokens after them, and losses would. Its kernel for four votes
@@ -84,6 +84,10 @@ class ReAttention(Selecting):
         """Return the largest number of keys that query index i may see."""
         chosen = filled(self.n_spans) * filled(self.span)
         return (i + 1).clamp(max=filled(self.n_global) + chosen + filled(self.local))
+
+    def n_to_choose(self, i: Tensor) -> Tensor:
+        """Return the number of candidates, of each of which a query reads the key."""
+        return (i + 1 - filled(self.n_global) - filled(self.local)).clamp(min=0)
 
     def seen(self, products: Tensor) -> Tensor:
         """Return the keys [B, 1, Q, K]."""
@@ -146,6 +150,10 @@ class MoBA(Selecting):
     def n_keys(self, i: Tensor) -> Tensor:
         block = filled(self.block)
         return i % block + 1 + (i // block).clamp(max=self.top_k - 1) * block
+
+    def n_to_choose(self, i: Tensor) -> Tensor:
+        """Return the number of earlier blocks, of each of which a query reads the mean key."""
+        return i // filled(self.block)
 
     def seen(self, products: Tensor) -> Tensor:
         """Return the keys [B, H, Q, K]."""

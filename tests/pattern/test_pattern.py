@@ -19,6 +19,7 @@ from lexp.pattern import (
     Blockwise,
     DualChunk,
     Full,
+    KeysRead,
     LeakyReRoPE,
     LMInfinite,
     OwnChunk,
@@ -28,6 +29,7 @@ from lexp.pattern import (
     SinksInPlace,
     WiderWindow,
     Window,
+    keys_read,
 )
 from lexp.position import ALiBi, NoPE, RoPE
 from lexp.system.errors import NotDefined
@@ -149,6 +151,13 @@ def test_lm_infinite_is_a_lambda_with_a_ceiling():
         return 5 if j < 2 else None
 
     assert distances(LMInfinite(2, 5), 20) == expected(20, rule)
+
+
+@pytest.mark.parametrize("pattern", ALL, ids=repr)
+def test_keys_read_are_those_of_the_mask(pattern):
+    index = torch.arange(40)
+    n_pairs = int(pattern.allowed(index[:, None], index).sum())
+    assert keys_read(pattern, 16, 40) == KeysRead(n_pairs / 40, 0.0)
 
 
 @pytest.mark.parametrize("pattern", ALL, ids=repr)

@@ -192,6 +192,20 @@ def test_as_many_keys_are_seen_as_it_says(pattern):
         assert (counts == pattern.n_keys(index)).all() and counts.max() == 3 * 5
 
 
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
+def test_as_many_keys_are_read_to_choose_as_it_says(pattern):
+    """Those whose product, raised or lowered alone, changes which keys the last query sees."""
+    read: set[int] = set()
+    for seed in range(12):
+        products = torch.randn(1, HEADS, 1, N, generator=torch.Generator().manual_seed(seed))
+        seen = pattern.seen(products)
+        for change in (50.0, -50.0):
+            differs = pattern.seen(products + change * torch.eye(N)[:, None, None]) != seen
+            read |= set(differs.flatten(1).any(1).nonzero().flatten().tolist())
+    blocks = {key // pattern.block for key in read} if isinstance(pattern, MoBA) else read
+    assert len(blocks) == pattern.n_to_choose(torch.tensor(N - 1))
+
+
 def test_equal_keys_are_chosen_from_the_end():
     scores = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0, -math.inf]])
     assert highest(scores, 2).tolist() == [[False, False, True, False, True, False]]
