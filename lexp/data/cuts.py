@@ -49,7 +49,7 @@ def cuts_at_spaces(settings: dict[str, Any]) -> bool:
 
 
 def _is_known(splitter: dict[str, Any]) -> bool:
-    parts = splitter.get("pretokenizers", [splitter])
+    parts = splitter.get("pretokenizers") or [splitter]
     *first, last = [part.get("type") for part in parts]
     if last != "ByteLevel" or parts[-1]["add_prefix_space"]:
         return False

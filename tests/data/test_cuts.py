@@ -92,6 +92,7 @@ def test_a_trained_vocabulary_is_the_same(monkeypatch):
     [
         {"pre_tokenizer": {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always"}},
         {"pre_tokenizer": None},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}},
         {"pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}},
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": split(r"\S+ ")}},
         {"normalizer": {"type": "Lowercase"}},
