@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from lexp.commands.train import train
 from lexp.runs import checkpoint
@@ -13,8 +14,8 @@ from support.children import assert_whole, run
 from support.faults.calls import CUTS, counted, cut, die, is_file, watch
 from support.training import folder_of, result_of
 
-# scripts/faults.sh dies at each point; the fast part at one in four, others at each save.
-EVERY = 1 if "LEXP_FAULTS_KILLS" in os.environ else 4
+# scripts/faults.sh dies at each point; the fast part at every other, others at each save.
+EVERY = 1 if "LEXP_FAULTS_KILLS" in os.environ else 2
 
 
 def points_of(save, tmp_path: Path) -> list[tuple[int, str, str]]:
@@ -56,13 +57,24 @@ def copied(source: Path, target: Path) -> None:
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(".status.json.*"))
 
 
-def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
+class KilledSave(NamedTuple):
+    """Outputs in which a save was killed. step: of the checkpoint that was whole before it."""
+
+    what: str
+    outputs: Path
+    step: int
+
+
+def branches(config, patch, tmp_path: Path, save) -> list[KilledSave]:
     """Train once; at every save, for points of it, a copy of the outputs with one killed."""
-    found: list[tuple[str, Path]] = []
+    found: list[KilledSave] = []
     outputs = Path(config.outputs)
     saves = itertools.count()
 
     def branching(root, tensors, state, keep=False):
+        before = checkpoint.latest(root)
+        kept = before.step if before else 0
+
         def in_copy(copy):
             return lambda: save(copy / root.relative_to(outputs), tensors, state, keep)
 
@@ -73,7 +85,7 @@ def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
             copied(outputs, copy)
             ended = run(lambda p=point, c=copy: kill_at(p, in_copy(c)), tmp_path / "log")
             assert ended.code == -9, ended.said
-            found.append((f"save of step {state['step']}, {point}", copy))
+            found.append(KilledSave(f"save of step {state['step']}, {point}", copy, kept))
         return save(root, tensors, state, keep)
 
     with patch.context() as inner:
@@ -83,11 +95,13 @@ def branches(config, patch, tmp_path: Path, save) -> list[tuple[str, Path]]:
 
 
 def failures(tiny, found, whole) -> list[str]:
-    """The copies that cannot be resumed to the same bits."""
+    """The copies that lost a checkpoint, or cannot be resumed to the same bits."""
     failed = []
-    for what, copy in found:
-        config = tiny(f"outputs={copy}")
+    for what, outputs, step in found:
+        config = tiny(f"outputs={outputs}")
         try:
+            left = checkpoint.latest(folder_of(config) / "checkpoints")
+            assert (left.step if left else 0) >= step
             train(config)
             assert_whole(folder_of(config), whole)
         except Exception as error:

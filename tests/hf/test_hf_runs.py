@@ -24,6 +24,7 @@ from lexp.commands.probe import probe  # noqa: E402
 from lexp.commands.report import report  # noqa: E402
 from lexp.data.tokenizer import train_bpe  # noqa: E402
 from lexp.hf.source import find_source  # noqa: E402
+from lexp.instruments.derivation import derivation  # noqa: E402
 from lexp.system.errors import CheckpointError  # noqa: E402
 from lexp.system.files import config_folder  # noqa: E402
 from lexp.system.text import escaped  # noqa: E402
@@ -112,7 +113,10 @@ def test_trained_pattern_is_the_sliding_window(study, texts, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom"])
-def test_instruments_look_at_trained_and_random(name, study, tmp_path):
+def test_instruments_look_at_trained_and_random(name, study, tmp_path, monkeypatch):
+    # The derivation of the variance takes 9 s; tests/instruments/test_variance.py has it large.
+    small = derivation(32, 2, 3, 0.02, 32, 0)
+    monkeypatch.setattr("lexp.instruments.variance.derivation", lambda *setting: small)
     folder = saved(CONFIGS[name](), tmp_path / "tiny")
     analyze(study(
         "analyze", folder, "instruments=[heads,variance,receptive,invariance,resolution]",

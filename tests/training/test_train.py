@@ -1,4 +1,4 @@
-"""Training: the schedule, exact resume, kills inside a save, signals, divergence, damage."""
+"""Training: the schedule, exact resume, signals, divergence, damage."""
 
 import json
 import math
@@ -121,55 +121,6 @@ def test_what_is_resumed_matters(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoint, "load_optimizer", lambda *arguments: None)
     train(broken)
     assert result_of(folder_of(broken)) != result_of(folder_of(whole))
-
-
-SAVE_POINTS = ["save_file", "write_json", "sha256_own", "publish", "remove_folder", "sync_file"]
-
-
-@pytest.mark.parametrize("call", [1, 2, 3])
-@pytest.mark.parametrize("point", SAVE_POINTS)
-def test_sigkill_inside_a_save_loses_at_most_the_interval(tiny, monkeypatch, tmp_path, point, call):
-    """A child is killed before and after each call a save makes; resumed, the run ends equal."""
-    whole = tiny(f"outputs={tmp_path}/whole")
-    train(whole)
-    for moment in ("before", "after"):
-        broken = tiny(f"outputs={tmp_path}/{moment}")
-        child = os.fork()
-        if child == 0:
-            _kill_at(point, call, moment)
-            try:
-                train(broken)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status), f"{point} was not called {call} times: nothing was killed"
-        # Saves are at steps 4, 8 and 10. What the save before had finished is still there.
-        found = checkpoint.latest(folder_of(broken) / "checkpoints")
-        metrics = folder_of(broken) / "metrics.jsonl"
-        reached = read(metrics)[-1]["step"]
-        assert (found.step if found else 0) >= {0: 0, 4: 0, 8: 4, 10: 8}[reached]
-        train(broken)
-        assert result_of(folder_of(broken)) == result_of(folder_of(whole))
-        leftovers = list((folder_of(broken) / "checkpoints").glob(".*"))
-        assert leftovers == []
-
-
-def _kill_at(point: str, call: int, moment: str) -> None:
-    """Make the call-th use of a function by `checkpoint.save` fatal."""
-    original = getattr(checkpoint, point)
-    seen = 0
-
-    def fatal(*arguments, **keywords):
-        nonlocal seen
-        seen += 1
-        if seen == call and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*arguments, **keywords)
-        if seen == call:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(checkpoint, point, fatal)
 
 
 @pytest.mark.parametrize(
