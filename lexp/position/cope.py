@@ -48,14 +48,13 @@ class CoPE(Position):
         embedding = self.embedding / self.divisor
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
-            added = Counted.apply(scores, q @ embedding.T, allowed)
-            return (scores + added).masked_fill(~allowed, -math.inf).softmax(-1)
+            return Counted.apply(scores, q @ embedding.T, allowed).softmax(-1)
 
         return weights
 
 
 class Counted(torch.autograd.Function):
-    """Bias of scores [B, H, Q, K] from by_position [B, H, Q, max_pos]: q . e at gated counts.
+    """Scores [B, H, Q, K], plus by_position [B, H, Q, max_pos], q . e, at gated counts.
 
     With D[m] = E[m + 1] - E[m] and a count of m + f it is E[m] + f D[m], so that its gradient in
     the gate of a key is the sum of the gradients in the counts of this key and all before it. The
@@ -64,12 +63,14 @@ class Counted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, by_position: Tensor, allowed: Tensor) -> Tensor:
-        """Return E[m] + f D[m]."""
+        """Return s + E[m] + f D[m], and -inf where a pair is not allowed."""
         gates = scores.sigmoid().mul_(allowed)  # a quarter of the time of filling
         count = gates.flip(-1).cumsum_(-1).flip(-1)
         ctx.save_for_backward(gates, count, by_position)
         floor, part = split(count, by_position.shape[-1] - 1)
-        return part.mul_(steps(by_position).gather(-1, floor)).add_(by_position.gather(-1, floor))
+        part.mul_(steps(by_position).gather(-1, floor)).add_(by_position.gather(-1, floor))
+        mask = torch.zeros_like(allowed, dtype=part.dtype).masked_fill_(~allowed, -math.inf)
+        return part.add_(scores).add_(mask)
 
     @staticmethod
     @once_differentiable
@@ -78,16 +79,16 @@ class Counted(torch.autograd.Function):
         gates, count, by_position = ctx.saved_tensors
         last = by_position.shape[-1] - 1
         floor, part = split(count, last)
-        # As the listing's ceil and floor have it: counts that are whole, and those beyond the last
-        # embedding, stay where they are.
-        between = part > 0
+        # 1 or 0: as the listing's ceil and floor have it, counts that are whole, and those beyond
+        # the last embedding, stay where they are.
+        between = part.sign()
         d_by_position = torch.zeros_like(by_position).scatter_add_(-1, floor, grad)
         d_steps = torch.zeros_like(by_position).scatter_add_(-1, floor, part.mul_(grad))[..., :-1]
         d_by_position[..., 1:] += d_steps
         d_by_position[..., :-1] -= d_steps
-        d_count = steps(by_position).gather(-1, floor).mul_(grad).mul_(between)
-        slope = gates.mul(1 - gates)
-        return d_count.cumsum_(-1).mul_(slope), d_by_position, None
+        d_count = steps(by_position).gather(-1, floor).mul_(grad).mul_(between).cumsum_(-1)
+        d_scores = torch.ops.aten.sigmoid_backward(d_count, gates).add_(grad)
+        return d_scores, d_by_position, None
 
 
 def split(count: Tensor, last: int) -> tuple[Tensor, Tensor]:
