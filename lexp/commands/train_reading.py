@@ -81,8 +81,12 @@ def refuse_with_documents(config: TrainConfig) -> None:
             "compile out"
         )
     for position in make_positions(config):
-        if position.samples_positions or position.reads_tokens:
-            how = "samples positions for" if position.samples_positions else "reads the tokens of"
+        does = {
+            "samples positions for": position.samples_positions,
+            "reads the tokens of": position.reads_tokens,
+            "changes with the length of": position.by_length,
+        }
+        for how in (how for how, does_so in does.items() if does_so):
             other = "leave reading out" if is_task(config.dataset.values) else "reading.mask=null"
             raise ConfigError(
                 f"{where}: {position.title} {how} whole rows; use another model, or {other}"
@@ -104,6 +108,11 @@ def refuse_with_positions(config: TrainConfig, reading: Moved) -> None:
         title = position.title
         if position.samples_positions:
             raise ConfigError(f"{name}: {title} samples positions itself; use reading=documents")
+        if position.by_length:
+            raise ConfigError(
+                f"{name}: {title} changes with the length of a text, which moved positions are not "
+                "of; use reading=documents"
+            )
         if position.reads_indices:
             raise ConfigError(
                 f"{name}: {title} reads indices of tokens, which have no other positions; use "

@@ -16,6 +16,7 @@ from lexp.commands.run_parts import (
 )
 from lexp.commands.select_runs import final_checkpoint, read_config
 from lexp.config.hf_folder import (
+    dynamic_factor,
     is_hf_folder,
     refuse_hub_name,
     rope_position,
@@ -36,10 +37,15 @@ from lexp.system.errors import ConfigError, OutOfMemory
 
 @dataclass(frozen=True)
 class HfFolder:
-    """A checkpoint of transformers that a run goes on from. length: that it was trained at."""
+    """A checkpoint of transformers that a run goes on from.
+
+    length: that it was trained at. dynamic: factor of its rope_type dynamic, which it is RoPE
+    without; None for another.
+    """
 
     folder: Path
     length: int
+    dynamic: float | None
 
 
 Source = tuple[Run | HfFolder, TrainConfig]
@@ -79,7 +85,7 @@ def _hf_folder(settings: TrainConfig, path: str) -> Source:
     length, trunk = trained_length(path), settings.trunk
     position = rope_position(path, settings.size.head_dim)
     model = {"name": "rope", "position": position}
-    return HfFolder(Path(path), length), replace(
+    return HfFolder(Path(path), length, dynamic_factor(path)), replace(
         settings,
         model=ModelConfig(name="rope", position=Node(position)),
         trunk=trunk if trunk.name == "qwen3" else replace(trunk, qk_norm=None),
@@ -99,6 +105,7 @@ def extended(settings: TrainConfig, source: Source | None) -> TrainConfig:
     (key,), extension = settings.extension, make_extension(settings)
     if type(extension) is Extension:
         refuse_left_out(settings, source)
+        _refuse_dynamic(settings, source)
         return settings
     name = f"extension={key}"
     if source is None:
@@ -149,6 +156,19 @@ def refuse_left_out(settings: TrainConfig, source: Source | None) -> None:
         raise ConfigError(
             f"init_from={run.folder}: was trained with extension={key}; give extension={key}, or "
             "another extension, to go on with it"
+        )
+
+
+def _refuse_dynamic(settings: TrainConfig, source: Source | None) -> None:
+    """Raise ConfigError for windows whose frequencies would be others for each length."""
+    if source is None or not isinstance(source[0], HfFolder):
+        return
+    folder = source[0]
+    is_same = source[1].model.entries == settings.model.entries
+    if is_same and folder.dynamic is not None and extended_to(settings) > folder.length:
+        raise ConfigError(
+            f"init_from={folder.folder}: rope_type=dynamic has other frequencies at each length "
+            f"beyond {folder.length} tokens; give an extension, or train_len={folder.length}"
         )
 
 
@@ -243,4 +263,9 @@ def _start_from_folder(
     scaling = position.values.get("scaling") if position else None
     if scaling and config.model.entries == settings.model.entries:
         line += f"; its frequencies stay scaled ({scaling['rope_type']})"
+    if source.dynamic is not None and config.model.entries == settings.model.entries:
+        line += (
+            "; its rope_type=dynamic is RoPE up to there, and beyond "
+            f"extension=[dynamic_ntk] extension.dynamic_ntk.factor={source.dynamic:g}"
+        )
     return found.sha256(), [line, *lines]

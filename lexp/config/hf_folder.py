@@ -19,6 +19,9 @@ from lexp.system.reading import read_file
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FAMILIES = ("llama", "mistral", "qwen3")
 ROPE, SCALED_ROPE = "lexp.position.RoPE", "lexp.hf.scaled_rotary.ScaledRoPE"
+TWO_RANGES = "lexp.hf.scaled_rotary.TwoScaledRoPE"
+# Those of RoPE up to the trained length, and beyond it others for each length of a text.
+DYNAMIC = "dynamic"
 # By rope_type: the numbers that scale the frequencies, and those that may be left out.
 ORIGINAL = "original_max_position_embeddings"
 SCALINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -26,7 +29,10 @@ SCALINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "linear": (("factor",), ()),
     "llama3": (("factor", "low_freq_factor", "high_freq_factor", ORIGINAL), ()),
     "yarn": (("factor", ORIGINAL), ("beta_fast", "beta_slow", "attention_factor")),
+    "longrope": (("short_factor", "long_factor", ORIGINAL), ("factor", "attention_factor")),
+    DYNAMIC: (("factor",), ()),
 }
+LISTS = ("short_factor", "long_factor")
 NORM, MLP = "lexp.model.trunk.RMSNorm", "lexp.model.trunk.SwiGLU"
 # Keys of its config.json, and the values with which the trunks compute the same.
 ALLOWED: dict[str, tuple[Any, ...]] = {
@@ -115,6 +121,12 @@ def rope_position(path: str, head_dim: int) -> dict[str, Any]:
     return _position(_config(Path(path) / "config.json"), head_dim)
 
 
+def dynamic_factor(path: str) -> float | None:
+    """Return the factor of dynamic scaling of the checkpoint in a folder; None for another."""
+    rope = _rope(_config(Path(path) / "config.json"))
+    return float(rope["factor"]) if rope["rope_type"] == DYNAMIC else None
+
+
 def _config(path: Path) -> dict[str, Any]:
     """Return a config.json; {} if there is none to read."""
     try:
@@ -138,9 +150,10 @@ def _rope(raw: dict[str, Any]) -> dict[str, Any]:
 def _position(raw: dict[str, Any], head_dim: int) -> dict[str, Any]:
     rope = _rope(raw)
     node = {"_target_": ROPE, "head_dim": head_dim, "base": float(rope["rope_theta"])}
-    if rope["rope_type"] == "default":
+    if rope["rope_type"] in ("default", DYNAMIC):
         return node
-    return {**node, "_target_": SCALED_ROPE, "scaling": _scaling(raw)}
+    target = TWO_RANGES if rope["rope_type"] == "longrope" else SCALED_ROPE
+    return {**node, "_target_": target, "scaling": _scaling(raw)}
 
 
 def _scaling(raw: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +164,8 @@ def _scaling(raw: dict[str, Any]) -> dict[str, Any]:
     if ORIGINAL in names:
         # In configs without it, the original context is the present one, as in transformers.
         rope[ORIGINAL] = rope[ORIGINAL] or raw["max_position_embeddings"]
+    if kind == "longrope" and rope.get("factor") is None:
+        rope["factor"] = raw["max_position_embeddings"] / rope[ORIGINAL]
     return {"rope_type": kind, **{name: rope[name] for name in names if rope.get(name) is not None}}
 
 
@@ -166,15 +181,22 @@ def _scaling_problems(raw: dict[str, Any]) -> Iterator[str]:
         if rope.get(key) is None and key != ORIGINAL:
             yield f"rope_type={kind} without {key}"
     for key, value in rope.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if key in (*needed, *others):
-            if value is not None and not (is_number and 0 < value < LARGEST):
+        if key in LISTS and key in needed:
+            if not (isinstance(value, list) and all(map(_is_positive, value))):
+                yield f"{key}={str(value)[:40]} (allowed: numbers above 0)"
+        elif key in (*needed, *others):
+            if value is not None and not _is_positive(value):
                 yield f"{key}={str(value)[:40]} (allowed: a number above 0)"
         elif key not in READ and value is not None and WITHOUT_EFFECT.get(key) != value:
             yield f"{key}={str(value)[:40]} with rope_type={kind} (not supported)"
     low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
     if isinstance(low, int | float) and isinstance(high, int | float) and low >= high:
         yield f"low_freq_factor={low} with high_freq_factor={high} (allowed: below it)"
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < LARGEST
 
 
 def _trained_length(raw: dict[str, Any]) -> int:

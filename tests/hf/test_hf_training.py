@@ -72,6 +72,7 @@ def test_a_checkpoint_is_trained_with_an_extension_and_evaluated_as_trained(
     assert float(row["nll"]) == pytest.approx(wanted, abs=1e-5)
 
 
+DIVISORS = [1.5 + c for c in range(32)]
 SCALED = [
     rope("linear", factor=2.0, rope_theta=5000.0),
     rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
@@ -79,6 +80,12 @@ SCALED = [
     rope("yarn", factor=4.0, original_max_position_embeddings=8192),
     rope("yarn", factor=16.0, beta_fast=8.0, beta_slow=2.0, attention_factor=1.5),
     rope("yarn", factor=0.5, rope_theta=1e6, original_max_position_embeddings=2048),
+    rope("longrope", short_factor=[1 + c / 40 for c in range(32)], long_factor=DIVISORS,
+         original_max_position_embeddings=4096),
+    rope("longrope", short_factor=DIVISORS, long_factor=DIVISORS, factor=4.0,
+         original_max_position_embeddings=4096),
+    rope("longrope", short_factor=DIVISORS, long_factor=DIVISORS, attention_factor=1.25,
+         original_max_position_embeddings=32768),
 ]  # fmt: skip
 
 
@@ -94,6 +101,13 @@ def test_scaled_frequencies_are_those_of_transformers(values, tmp_path):
     scheme = build(rope_position(str(tmp_path), 64), Position, "position")
     assert scheme.frequencies == pytest.approx(theta.tolist(), rel=1e-5)
     assert scheme.temperature == pytest.approx(temperature, rel=1e-6)
+    if kind == "longrope":
+        assert scheme.by_length == (scheme.ratios != [1.0] * 32)
+        at = torch.tensor([1.0, 777.0], dtype=torch.float64)
+        beyond, _ = ROPE_INIT_FUNCTIONS[kind](config, "cpu", seq_len=4097)
+        for length, wanted in ((4096, theta), (4097, beyond)):
+            found = scheme.rotary_factors(at, at, length)[0][0].angle()
+            assert found == pytest.approx(wanted.tolist(), rel=1e-5)
     assert len(set(theta / RoPE(64, values["rope_parameters"]["rope_theta"]).frequencies[0])) == 32
 
 
@@ -154,7 +168,16 @@ def changed(folder: Path, **values: object) -> None:
         ({"attention_bias": True}, r"attention_bias=True \(allowed: False\)"),
         ({"hidden_act": "gelu"}, r"hidden_act=gelu \(allowed: silu\)"),
         ({"sliding_window": 8}, r"sliding_window=8 \(allowed: null\)"),
-        (rope("dynamic", factor=8.0), r"rope_type=dynamic \(allowed: default, linear, llama3, ya"),
+        (rope("proportional"), r"rope_type=proportional \(allowed: default, linear, llama3, ya"),
+        (
+            rope("dynamic", factor=8.0),
+            r"rope_type=dynamic has other frequencies at each length bey",
+        ),
+        (rope("longrope", short_factor=[1, 2]), r"rope_type=longrope without long_factor"),
+        (
+            rope("longrope", short_factor=[1, "a"], long_factor=[1, 0]),
+            r"short_factor=\[1, 'a'\] \(allowed: numbers above 0\), long_factor=\[1, 0\]",
+        ),
         (rope("llama3", factor=8.0), r"rope_type=llama3 without low_freq_factor, rope_type=llama3"),
         (
             rope("llama3", factor=8.0, low_freq_factor=4, high_freq_factor=4),
@@ -182,6 +205,28 @@ def test_a_checkpoint_that_no_trunk_is_like_is_refused(values, said, go_on, tmp_
     changed(folder, **values)
     with pytest.raises(ConfigError, match=rf"^init_from=\S+/tiny: {said}"):
         check(go_on(folder))
+
+
+def test_dynamic_scaling_is_rope_up_to_the_trained_length(go_on, tmp_path):
+    """And with an extension, or without positions, beyond."""
+    folder = saved(CONFIGS["llama"](**rope("dynamic", factor=8.0)), tmp_path / "tiny")
+    plain = RoPE(8, 10000.0).frequencies
+    for words in ([f"train_len={L}"], ["extension=pi"]):
+        node = check(go_on(folder, *words)).model.position
+        assert node.build(RoPE, "model.position").frequencies == plain
+    check(go_on(folder, "model=nope"))
+
+
+def test_frequencies_by_the_length_of_a_text_need_a_text_with_one(go_on, tmp_path):
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    folder = saved(CONFIGS["llama"](**rope("longrope", **factors)), tmp_path / "tiny")
+    check(go_on(folder, "reading=packed"))
+    for words, said in {
+        "reading=packed reading.mask=document": "TwoScaledRoPE changes with the length of whole r",
+        "reading=pose": "TwoScaledRoPE changes with the length of a text, which moved positions",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            check(go_on(folder, *words.split()))
 
 
 def test_an_extension_must_be_of_its_scheme_and_longer(go_on, tmp_path):
