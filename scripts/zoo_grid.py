@@ -9,7 +9,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from lexp.display.heat import heat_style
+from lexp.display.heat import RATIOS
 from lexp.display.heat_png import heat_map_png
 from lexp.display.table import Table, TableCell
 
@@ -98,7 +98,7 @@ def draw(means: Means, train_len: int, path: Path) -> None:
         )
 
     def cell(ratio: float) -> TableCell:
-        return TableCell(f"{ratio:.2f}", heat_style(ratio)) if math.isfinite(ratio) else EMPTY
+        return TableCell(f"{ratio:.2f}", RATIOS.style(ratio)) if math.isfinite(ratio) else EMPTY
 
     rows = tuple(
         (TableCell(scheme), *(cell(ratio(scheme, method)) for method in methods))
