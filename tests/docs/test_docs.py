@@ -93,7 +93,7 @@ CHECKED = {
         f"{SMOLLM2} 'lengths=[2048]' 'attention=[full,window,window_sinks]' "
         "attention.window.window=1024 attention.window_sinks.band.window=1020",
         f"{SMOLLM2} 'lengths=[8192,16384]' 'attention=[full]' 'extension=[none,yarn]'",
-        f"{SMOLLM2} 'lengths=[8192,16384]' 'attention=[window_sinks]'",
+        f"{SMOLLM2} 'lengths=[8192,16384]' 'attention=[window_sinks,blockwise]'",
         "lexp report name=smollm2",
     ],
     "needs lm-evaluation-harness; tests/peers/test_harness.py runs it": [
