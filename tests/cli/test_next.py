@@ -15,12 +15,11 @@ NOT_FOR_TRAINING = {"datasets", "wandb", "matplotlib", "scipy", "transformers", 
 
 
 def test_training_says_that_torch_is_loaded_and_imports_nothing_else_of_weight(texts, tmp_path):
-    result, seconds, imported = timed("train", *TINY, *dataset(texts), "name=a", cwd=tmp_path)
+    result, _, imported = timed("train", *TINY, *dataset(texts), "name=a", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     lines = result.stderr.splitlines()
     assert lines[0] == "lexp: loading torch" and lines[-1] == "next: lexp eval name=a"
     assert not NOT_FOR_TRAINING & imported
-    assert seconds < 8  # 4.5 to 6 to the first step
 
 
 @pytest.mark.parametrize(
