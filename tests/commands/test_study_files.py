@@ -146,17 +146,17 @@ def test_a_fit_costs_its_steps_once():
         and any(isinstance(method.extension, HeadScale) for method in job.plan.methods)
     ]  # fmt: skip
     runs = training_runs(jobs)
-    weights = {variant(run.raw): study_weight.weigh(run, 1e9) for run in runs}
+    weighed = [(run, study_weight.weigh(run, 1e9)) for run in runs]
     need, counted = study_weight.StageCost("eval"), set()
-    study_weight._add_fits(need, plan, runs, weights, counted)
+    study_weight._add_fits(need, plan, weighed, counted)
     lengths = (128, 256, 512, 1024)
     assert need.n_tokens == 4 * 200 * 8 * sum(lengths) == 12_288_000
-    active = weights[variant(runs[0].raw)].n_active
+    active = weighed[0][1].n_active
     inner = 4 * 128  # 4 layers of 4 heads of 32
     each = [200 * 8 * n * (4 * active + 12 * inner * (n + 1) / 2) for n in lengths]
     assert need.flops == pytest.approx(4 * sum(each))
     assert need.seconds == pytest.approx(need.flops / 1e9)
-    study_weight._add_fits(need, plan, runs, weights, counted)  # another stage with the same fits
+    study_weight._add_fits(need, plan, weighed, counted)  # another stage with the same fits
     assert need.n_tokens == 12_288_000
 
 
@@ -164,9 +164,9 @@ def test_lengths_of_a_task_are_problems_where_its_cost_is_counted():
     _, _, jobs = checked("pe_length_generalisation", "mini")
     (evaluation,) = [job.plan for job in jobs if isinstance(job.plan, EvalPlan)]
     copying = [run for run in training_runs(jobs) if run.dataset.name == "copy"]
-    weights = {variant(run.raw): study_weight.weigh(run, 1e9) for run in copying}
+    weighed = [(run, study_weight.weigh(run, 1e9)) for run in copying]
     need = study_weight.StageCost("eval")
-    study_weight._add_reading(need, evaluation, copying, weights)
+    study_weight._add_reading(need, evaluation, weighed)
     # 15 runs read 512 problems of each length, of 2 length + 2 tokens each.
     rows = sum(2 * length + 2 for length in evaluation.lengths)
     assert need.n_tokens == 15 * 512 * rows

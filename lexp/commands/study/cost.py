@@ -15,6 +15,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ from lexp.commands.run_parts import (
 )
 from lexp.commands.run_plan import RunPlan
 from lexp.commands.study.file import Study
-from lexp.commands.study.jobs import StudyJob, names_by_variant, selected_runs, training_runs
+from lexp.commands.study.jobs import StudyJob, is_read, names_by_variant, training_runs
 from lexp.commands.train import optim_settings
 from lexp.config.settings import Node, StudyConfig, TrainConfig
 from lexp.data.reading import Windows
@@ -119,6 +120,10 @@ def mean_keys(pattern: Pattern, train_len: int, length: int) -> float:
     return min(everything, fitted.lookback + (fitted.period + 1) / 2)
 
 
+# A run that a study trains, and its cost.
+WeighedRun = tuple[TrainConfig, Weight]
+
+
 @dataclass
 class StageCost:
     """The cost of one stage: jobs, jobs done, tokens read, FLOPs, seconds (NaN: unknown), bytes."""
@@ -137,10 +142,13 @@ def print_cost(
 ) -> None:
     """Print the table; nothing is trained, but for the steps that are timed."""
     flops = settings.flops or study.flops
-    names, weights = names_by_variant(jobs), {}
+    names, weights = names_by_variant(jobs), dict[str, Weight]()
+    weighed: list[WeighedRun] = []
     for run in training_runs(jobs):
-        if variant(run.raw) not in weights:
-            weights[variant(run.raw)] = weigh(run, flops)
+        key = variant(run.raw)
+        if key not in weights:
+            weights[key] = weigh(run, flops)
+        weighed.append((run, weights[key]))
     needs, fits = [], set[FitKey]()
     for stage in study.stages:
         need = StageCost(f"{stage.number} {stage.command}")
@@ -149,9 +157,9 @@ def print_cost(
             if isinstance(job.plan, TrainConfig):
                 _add_training(need, job.plan, weights[variant(job.plan.raw)])
             elif isinstance(job.plan, RunPlan):
-                runs = selected_runs(job.plan, jobs)
-                _add_reading(need, job.plan, runs, weights)
-                _add_fits(need, job.plan, runs, weights, fits)
+                read = [(run, weight) for run, weight in weighed if is_read(job.plan, run)]
+                _add_reading(need, job.plan, read)
+                _add_fits(need, job.plan, read, fits)
         needs.append(need)
     rich.table(_table(study, needs))
     models = ", ".join(
@@ -181,12 +189,11 @@ def _add_training(need: StageCost, run: TrainConfig, weight: Weight) -> None:
     need.seconds += n_tokens * weight.training() / weight.speed
 
 
-def _add_reading(
-    need: StageCost, plan: RunPlan, runs: list[TrainConfig], weights: dict[str, Weight]
-) -> None:
+def _add_reading(need: StageCost, plan: RunPlan, weighed: list[WeighedRun]) -> None:
     """Add the forward passes of an evaluation, a probe or an analysis over all its runs."""
-    for run in runs:
-        weight, task = weights[variant(run.raw)], make_task(run.dataset)
+    forward = cache(Weight.forward)  # seeds of a variant cost the same
+    for run, weight in weighed:
+        task = make_task(run.dataset)
         n_times = _n_checkpoints(plan.checkpoints, len(run.kept_steps))
         if isinstance(plan, AnalysisPlan):
             states = plan.config.states
@@ -195,7 +202,7 @@ def _add_reading(
         for method in plan.methods:
             for length in plan.problem_lengths(task) if task else plan.lengths:
                 n_seen = task.row_len(length) if task else length
-                per_token = weight.forward(n_seen, method.pattern)
+                per_token = forward(weight, n_seen, method.pattern)
                 if not per_token:
                     continue  # not defined, so nothing is read
                 n_scored, n_read = _tokens(plan, n_seen, is_task=task is not None)
@@ -209,16 +216,15 @@ def _add_reading(
 def _add_fits(
     need: StageCost,
     plan: RunPlan,
-    runs: list[TrainConfig],
-    weights: dict[str, Weight],
+    weighed: list[WeighedRun],
     counted: set[FitKey],
 ) -> None:
     """Add the steps of the fits that a stage needs and no stage before it.
 
     counted: those of the stages before, to which this one's are added.
     """
-    for run, method in itertools.product(runs, plan.methods):
-        extension, weight = method.extension, weights[variant(run.raw)]
+    for (run, weight), method in itertools.product(weighed, plan.methods):
+        extension = method.extension
         if not isinstance(extension, Fitted) or type(make_objective(run)) is not CausalLM:
             continue
         if make_task(run.dataset):

@@ -101,18 +101,21 @@ def training_runs(jobs: list[StudyJob]) -> list[TrainConfig]:
 
 def names_by_variant(jobs: list[StudyJob]) -> dict[str, str]:
     """Return the name that tables give each variant: the model, and what tells it apart."""
-    runs = training_runs(jobs)
-    notes = variant_notes(run.raw for run in runs)
-    return {
-        variant(run.raw): " ".join(filter(None, (run.model.name, notes[variant(run.raw)])))
-        for run in runs
-    }
+    runs = {variant(run.raw): run for run in training_runs(jobs)}
+    notes = variant_notes(run.raw for run in runs.values())
+    return {key: " ".join(filter(None, (run.model.name, notes[key]))) for key, run in runs.items()}
 
 
-def selected_runs(plan: RunPlan, jobs: list[StudyJob]) -> list[TrainConfig]:
-    """Return those runs that a study trains which a command of it is about."""
+def _named_runs(jobs: list[StudyJob]) -> list[tuple[TrainConfig, str]]:
+    """Return every run that a study trains, with the name of its variant."""
+    names = names_by_variant(jobs)
+    return [(run, names[variant(run.raw)]) for run in training_runs(jobs)]
+
+
+def is_read(plan: RunPlan, run: TrainConfig) -> bool:
+    """Return True for a run that a command of a study is about."""
     names = _model_names(plan)
-    return [run for run in training_runs(jobs) if names is None or run.model.name in names]
+    return names is None or run.model.name in names
 
 
 def evaluations_of(run: TrainConfig, jobs: list[StudyJob]) -> list[EvalPlan]:
@@ -121,7 +124,7 @@ def evaluations_of(run: TrainConfig, jobs: list[StudyJob]) -> list[EvalPlan]:
     return [
         replace(plan, config=replace(plan.config, model=run.model.name))
         for plan in plans
-        if run in selected_runs(plan, jobs)
+        if is_read(plan, run)
     ]
 
 
@@ -144,13 +147,13 @@ Place = tuple[str, str, float]
 
 def places(jobs: list[StudyJob]) -> set[Place]:
     """Return every place at which the evaluations of a study put a result."""
-    names = names_by_variant(jobs)
+    named = _named_runs(jobs)
     return {
         (f"{name}, {method.label}", protocol.name, length / run.train_len)
         for job in jobs
         if isinstance(job.plan, EvalPlan)
-        for run in selected_runs(job.plan, jobs)
-        for name in (names[variant(run.raw)],)
+        for run, name in named
+        if is_read(job.plan, run)
         for length in job.plan.lengths
         for method in job.plan.methods
         for protocol in job.plan.protocols
@@ -163,21 +166,21 @@ def asked(jobs: list[StudyJob]) -> set[tuple[str, str, float]]:
         (run.model.name, dataset.task.label, length / dataset.max_length)
         for job in jobs
         if isinstance(job.plan, EvalPlan)
-        for run in selected_runs(job.plan, jobs)
-        if (dataset := make_task(run.dataset))
+        for run in training_runs(jobs)
+        if is_read(job.plan, run) and (dataset := make_task(run.dataset))
         for length in job.plan.problem_lengths(dataset)
     }
 
 
 def looked_at(jobs: list[StudyJob]) -> set[tuple[str, str, str]]:
     """Return every (instrument, name of the row, state) that the study's analyses look at."""
-    names = names_by_variant(jobs)
+    named = _named_runs(jobs)
     return {
         (instrument.name, name, state)
         for job in jobs
         if isinstance(job.plan, AnalysisPlan)
-        for run in selected_runs(job.plan, jobs)
-        for name in (names[variant(run.raw)],)
+        for run, name in named
+        if is_read(job.plan, run)
         for instrument in job.plan.instruments
         for state in job.plan.config.states
     }
