@@ -8,6 +8,8 @@ have come with somebody else's checkpoint.
 
 import inspect
 import math
+from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from types import UnionType
 from typing import Any, TypeVar
@@ -31,7 +33,7 @@ def build(node: Any, expected: type[T], where: str) -> T:
     kind = _find(target, where)
     if not inspect.isclass(kind) or not issubclass(kind, expected):
         raise ConfigError(f"{where}._target_={target} is not a {expected.__name__}")
-    hints = {name: p.annotation for name, p in inspect.signature(kind).parameters.items()}
+    hints = {name: p.annotation for name, p in _parameters(kind).items()}
     arguments = {
         key: _build_inner(value, hints.get(key), f"{where}.{key}")
         for key, value in arguments.items()
@@ -45,6 +47,12 @@ def build(node: Any, expected: type[T], where: str) -> T:
         if "overflow" in str(error).lower():  # torch's word for a tensor beyond any memory
             raise ConfigError(f"{where}: a size is too large: {first_line(error)}") from None
         raise in_user_code(error) or error from None
+
+
+@cache
+def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
+    """Return the arguments of a class; to look them up takes longer than to build most objects."""
+    return inspect.signature(kind).parameters
 
 
 def _build_inner(value: Any, hint: Any, where: str) -> Any:
@@ -97,7 +105,7 @@ def _check_arguments(kind: type, arguments: dict[str, Any], where: str) -> None:
     """Check names and simple types against the signature, before any constructor runs."""
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(kind).parameters.items()
+        for name, parameter in _parameters(kind).items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     unknown = sorted(set(arguments) - set(parameters))
