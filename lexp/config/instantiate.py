@@ -8,7 +8,7 @@ have come with somebody else's checkpoint.
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from types import UnionType
@@ -18,6 +18,11 @@ from lexp.system.errors import ConfigError, first_line
 from lexp.system.user_code import allowed_modules, code_digest, in_user_code
 
 T = TypeVar("T")
+
+# The arguments of a class; to look them up takes longer than to build most objects.
+_parameters: Callable[[type], Mapping[str, inspect.Parameter]] = cache(
+    lambda kind: inspect.signature(kind).parameters
+)
 
 
 def build(node: Any, expected: type[T], where: str) -> T:
@@ -47,12 +52,6 @@ def build(node: Any, expected: type[T], where: str) -> T:
         if "overflow" in str(error).lower():  # torch's word for a tensor beyond any memory
             raise ConfigError(f"{where}: a size is too large: {first_line(error)}") from None
         raise in_user_code(error) or error from None
-
-
-@cache
-def _parameters(kind: type) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments of a class; to look them up takes longer than to build most objects."""
-    return inspect.signature(kind).parameters
 
 
 def _build_inner(value: Any, hint: Any, where: str) -> Any:
