@@ -19,6 +19,7 @@ from typing import Any
 import hydra
 import yaml
 
+from lexp.cli import hydra_guard
 from lexp.commands.catalogue import FILE, Catalogue, Choice
 from lexp.commands.combine import Combiner, tried
 from lexp.config.schema import register_schemas
@@ -399,6 +400,7 @@ def architecture(text: str) -> str:
 def pages() -> dict[Path, str]:
     """Return the files that this script writes, by path."""
     register_schemas()
+    hydra_guard.install()
     combiner = Combiner(CONF, [])
     choices = combiner.choices
     catalogue = tried(combiner, choices)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from torch import nn
 
@@ -15,6 +16,7 @@ from lexp.attention import make_attend
 from lexp.commands.catalogue import DATASET, METHODS, TRAIN_LEN, Catalogue, Choice, read_choices
 from lexp.commands.run_parts import make_model, training_pattern
 from lexp.config.instantiate import build
+from lexp.config.job_configs import JobConfigs
 from lexp.config.schema import plain
 from lexp.config.settings import TrainConfig
 from lexp.config.sweep import searched
@@ -52,6 +54,7 @@ class Combiner:
         self.choices = read_choices(config_folder, folders)
         self.settings, self.methods = cache(self._settings), cache(self._methods)
         self.model, self.pattern = cache(self._model), cache(self._pattern)
+        self._configs: dict[str, JobConfigs] = {}  # by command
 
     def _model(self, scheme: str) -> Transformer:
         """Return an untrained model with a scheme."""
@@ -63,7 +66,7 @@ class Combiner:
         return training_pattern(self.settings(scheme))
 
     def _settings(self, scheme: str) -> TrainConfig:
-        """Return the settings of a training with a scheme; composing them takes longest."""
+        """Return the settings of a training with a scheme."""
         words = [f"model={scheme}"]
         (choice,) = (c for c in self.choices if (c.group, c.name) == ("model", scheme))
         if "task: null" in choice.text:
@@ -80,7 +83,10 @@ class Combiner:
 
     def _composed(self, command: str, words: list[str]) -> DictConfig:
         with initialize_config_dir(str(self.config_folder), version_base="1.3"):
-            return compose(command, overrides=[*words, *searched(self.folders)])
+            if command not in self._configs:
+                loader = GlobalHydra.instance().config_loader()
+                self._configs[command] = JobConfigs(loader, command)
+            return self._configs[command].compose([*words, *searched(self.folders)])
 
     def source(self, choice: Choice) -> str:
         """Return paper and formula of a choice from its code; of a mixture, those of each part.
