@@ -225,8 +225,9 @@ def test_a_failing_job_is_reported_and_the_others_of_the_sweep_run(texts, tmp_pa
         ("lexp eval attention=[f", []),
     ],
 )
-def test_tab_completion(typed, offered):
-    result = lexp("-sc", "query=bash", COMP_LINE=typed, COMP_POINT=str(len(typed)), COMP_CWORD="1")
+def test_tab_completion(typed, offered, tmp_path):
+    line = {"COMP_LINE": typed, "COMP_POINT": str(len(typed)), "COMP_CWORD": "1"}
+    result = completed("-sc", "query=bash", cwd=tmp_path, **line)
     words = result.stdout.split()
     assert all(word in words for word in offered), result.stdout + result.stderr
 
