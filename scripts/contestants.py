@@ -140,6 +140,7 @@ def schemes(shape: Shape) -> dict[str, Callable[[], position.Position]]:
         "cope": partial(position.CoPE, size),
         "wall": partial(position.Wall, shape.d_model, size, heads),
         "selective_rope": partial(position.SelectiveRoPE, shape.d_model, size, heads),
+        "path": partial(position.PaTH, shape.d_model, size, heads),
     }
 
 

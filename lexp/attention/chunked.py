@@ -303,9 +303,9 @@ def score_span(
     if layer.q_decays is not None and layer.k_decays is not None:
         k = for_each_query(k, q.shape[1])
         decays = layer.q_decays[:, :, rows], layer.k_decays[:, :, layer.place(keys)]
-        scores = decayed_scores(q, k, *decays, queries.start, keys.start) / layer.root
+        scores = decayed_scores(q / layer.root, k, *decays, queries.start, keys.start)
     else:
-        scores = scores_of(q, k) / layer.root
+        scores = scores_of(q / layer.root, k)
     shape = (len(i), len(j))
     dtype = scores.dtype
     return (

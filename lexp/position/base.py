@@ -249,6 +249,7 @@ class Position(nn.Module):
     def attention_weights(self, x: Tensor) -> AttentionWeights | None:
         """Return a function in place of softmax, for schemes that need whole rows of scores.
 
-        Keys come in ascending order; weights of pairs that are not allowed must be exactly 0.
+        Queries are consecutive tokens, keys of each span come in ascending order, and a key is the
+        same at every call. Weights of pairs that are not allowed must be exactly 0.
         """
         return None

@@ -9,15 +9,19 @@ The text names linear maps, a short convolution and a normalisation; the authors
 0.02, ours as torch does.
 
 Every token read between j and i reflects what is compared, by as much and in the direction that its
-content decides. The product is never formed: over a block of keys with rows W, K and D = diag(b)
+content decides. The product is never formed token by token: over a block of keys with rows W, K
+and D = diag(b), L = I + D strict(W W^T), strict being the lower triangle without its diagonal,
 
-    q^T H .. H k  =  q^T k - [(Q W^T) (I + D strict(W W^T))^-1 D strict(W K^T)]   (lower triangles)
+    q^T H .. H = q^T M,                 M = I - P^T W,  P = D L^-T W    (the block as a whole)
+    q^T H .. H_{j+1} k_j = q^T k'_j,    K' = K - strict(W K^T)^T P      (from its end to a key)
 
-and a block as a whole maps q to q - (..) W, so blocks are taken from the latest back.
+For a chunk of queries, earlier keys are carried forward to the first query's block and queries back
+to it, so that one product gives their scores; only in a query's own block is a system solved.
 """
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +29,8 @@ from torch.nn import functional as F
 
 from lexp.position.base import AttentionWeights, Pair, Position
 
-BLOCK_KEYS = 64
+BLOCK_KEYS = 32
+BLOCKS_AT_ONCE = 64
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda wide: wide, "silu": F.silu}
 
 
@@ -64,43 +69,141 @@ class PaTH(Position):
 
     def attention_weights(self, x: Tensor) -> AttentionWeights:
         """Return the softmax of the scores less what the reflections subtract."""
-        w_all, b_all = self.mirrors(x)
+        blocks = in_blocks(*self.mirrors(x))
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
-            # Tokens that a pattern hides still turn what passes them, as they do in a cache.
-            first, last = int(pair.j.min()), int(pair.j.max())
-            t = torch.arange(first, last + 1, device=k.device)
-            place = torch.full_like(t, -1)
-            place[pair.j - first] = torch.arange(len(pair.j), device=k.device)
-            keys = k[:, :, place.clamp(min=0)] * (place >= 0)[:, None]
-            w, b = w_all[:, :, first : last + 1], b_all[:, :, first : last + 1]
-            lost = taken_away(q, keys, w, b, t <= pair.i)[..., pair.j - first]
-            corrected = scores - lost / math.sqrt(q.shape[-1])
-            return corrected.masked_fill(~allowed, -math.inf).softmax(-1)
+            q = q / math.sqrt(q.shape[-1])
+            change = change_of_products(q, k, int(pair.i.flatten()[0]), pair.j, blocks)
+            return change.add_(scores).masked_fill_(~allowed, -math.inf).softmax(-1)
 
         return weights
 
 
-def taken_away(q: Tensor, k: Tensor, w: Tensor, b: Tensor, passed: Tensor) -> Tensor:
-    """Return what the reflections between two tokens subtract from q k^T, [B, H, Q, K].
+class Blocks(NamedTuple):
+    """The reflections of a text in N blocks of C tokens, the last one filled up with none.
 
-    passed [Q, K]: whether a query is at or past this token.
+    w [B, H, N, C, D], b [B, H, N, C]; p [B, H, N, C, D] and m [B, H, N, D, D]: P and M above.
+    known: K' [B, H, C, D] by number of a block. `within` adds blocks whose keys are all at hand, so
+    that later chunks of queries need not compute them again.
     """
-    lost, rest = [], q
-    for end in range(k.shape[2], 0, -BLOCK_KEYS):
-        block = slice(max(0, end - BLOCK_KEYS), end)
-        w_block, k_block = w[:, :, block], k[:, :, block].mT
-        met = (rest @ w_block.mT).masked_fill(~passed[:, block], 0) @ solved(
-            w_block, b[:, :, block]
+
+    w: Tensor
+    b: Tensor
+    p: Tensor
+    m: Tensor
+    known: dict[int, Tensor]
+
+    def carried_to_end(self, k: Tensor, chosen: slice | Tensor) -> Tensor:
+        """Return K' of the keys [B, H, N, C, D] of some blocks."""
+        return k - (k @ self.w[:, :, chosen].mT).triu(1) @ self.p[:, :, chosen]
+
+
+def in_blocks(w: Tensor, b: Tensor) -> Blocks:
+    """Return the reflections w [B, H, T, D], b [B, H, T] in blocks."""
+    missing = -w.shape[2] % BLOCK_KEYS
+    w = F.pad(w, (0, 0, 0, missing)).unflatten(2, (-1, BLOCK_KEYS))
+    b = F.pad(b, (0, missing)).unflatten(2, (-1, BLOCK_KEYS))
+    unit = torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+    p_parts, m_parts = [], []
+    # Some at a time: the systems are larger than what is kept of them.
+    for w_part, b_part in zip(w.split(BLOCKS_AT_ONCE, 2), b.split(BLOCKS_AT_ONCE, 2), strict=True):
+        solved = torch.linalg.solve_triangular(
+            system(w_part, b_part).mT, w_part, upper=True, unitriangular=True
         )
-        # To this block's keys the later mirrors have left `rest` of q, and its own take more.
-        lost.append((q - rest) @ k_block + met @ (w_block @ k_block).tril(-1))
-        rest = rest - met @ w_block
-    return torch.cat(lost[::-1], dim=-1)
+        p_parts.append(b_part[..., None] * solved)
+        m_parts.append(unit - p_parts[-1].mT @ w_part)
+    return Blocks(w, b, torch.cat(p_parts, dim=2), torch.cat(m_parts, dim=2), {})
 
 
-def solved(w: Tensor, b: Tensor) -> Tensor:
-    """Return (I + D strict(W W^T))^-1 D of a block: w [B, H, K, D], b [B, H, K] to [B, H, K, K]."""
-    strict = (b[..., None] * (w @ w.mT)).tril(-1)
-    unit = torch.eye(w.shape[2], dtype=w.dtype, device=w.device)
-    return torch.linalg.solve_triangular(strict + unit, torch.diag_embed(b), upper=False)
+def system(w: Tensor, b: Tensor) -> Tensor:
+    """Return D strict(W W^T) [.., C, C] of blocks: L without its diagonal of ones."""
+    return (b[..., None] * (w @ w.mT)).tril(-1)
+
+
+def change_of_products(q: Tensor, k: Tensor, start: int, j: Tensor, blocks: Blocks) -> Tensor:
+    """Return what the reflections between two tokens add to q k^T, [B, H, Q, K].
+
+    q [B, H, Q, D]: of consecutive tokens from index `start`; k [B, H, K, D]: of indices j [K].
+    Where the key is the later token the numbers mean nothing.
+    """
+    order = None if bool((j.diff() >= 0).all()) else j.argsort(stable=True)
+    if order is not None:
+        j, k = j[order], k[:, :, order]
+    first = start // BLOCK_KEYS
+    n_before = int((j < first * BLOCK_KEYS).sum())
+    change, rest = within(q, k[:, :, n_before:], start, j[n_before:], blocks)
+    if n_before:
+        k, j = k[:, :, :n_before], j[:n_before]
+        keys = torch.cat([k, carried(k, j, first, blocks)], dim=-1)
+        change = torch.cat([torch.cat([-q, rest], dim=-1) @ keys.mT, change], dim=-1)
+    return change if order is None else change[..., order.argsort()]
+
+
+def within(q: Tensor, k: Tensor, start: int, j: Tensor, blocks: Blocks) -> tuple[Tensor, Tensor]:
+    """Return `change_of_products` of the keys in the queries' own blocks, and q^T H .. H.
+
+    The product [B, H, Q, D] goes back to the first token of the first query's block.
+    """
+    size, first, n_rows = BLOCK_KEYS, start // BLOCK_KEYS, q.shape[2]
+    n_blocks = (start + n_rows - 1) // size + 1 - first
+    keys, is_there = laid_out(k, j - first * size, n_blocks)
+    turned = blocks.carried_to_end(keys, slice(first, first + n_blocks))
+    blocks.known.update(
+        (first + n, turned[:, :, n]) for n, whole in enumerate(is_there.all(-1).tolist()) if whole
+    )
+    rest, columns = q[:, :, n_rows:], []
+    for n in range(n_blocks - 1, -1, -1):
+        w, b, k = blocks.w[:, :, first + n], blocks.b[:, :, first + n], keys[:, :, n]
+        row, end = max((first + n) * size - start, 0), n_rows - rest.shape[2]
+        inside, after = q[:, :, row:end], torch.cat([-q[:, :, end:], rest], dim=-1)
+        passed = (inside @ w.mT).tril(start + row - (first + n) * size)
+        met = b[..., None, :] * torch.linalg.solve_triangular(
+            system(w, b), passed, upper=False, left=False, unitriangular=True
+        )
+        change = [
+            -met @ (w @ k.mT).tril(-1),
+            after @ torch.cat([k, turned[:, :, n]], dim=-1).mT,
+        ]
+        columns.append(F.pad(torch.cat(change, dim=2), (0, 0, row, 0)))
+        rest = torch.cat([inside - met @ w, rest @ blocks.m[:, :, first + n]], dim=2)
+    return taken_at(torch.cat(columns[::-1], dim=-1), j - first * size, 3), rest
+
+
+def carried(k: Tensor, j: Tensor, end: int, blocks: Blocks) -> Tensor:
+    """Return (H .. H_{j+1})^T k_j [B, H, K, D] of keys of ascending indices j, for block `end`.
+
+    The product ends with the last token before that block.
+    """
+    chosen, n_of_key = (j // BLOCK_KEYS).unique(return_inverse=True)
+    first, place = int(chosen[0]), n_of_key * BLOCK_KEYS + j % BLOCK_KEYS
+    maps = blocks.m[:, :, first + 1 : end].unbind(2)
+    later = [torch.eye(k.shape[-1], dtype=k.dtype, device=k.device).expand_as(blocks.m[:, :, 0])]
+    for m in reversed(maps):
+        later.append(later[-1] @ m)
+    known = [blocks.known[n] for n in chosen.tolist() if n in blocks.known]
+    if len(known) == len(chosen):
+        at_end = torch.stack(known, dim=2)
+    else:
+        at_end = blocks.carried_to_end(laid_out(k, place, len(chosen))[0], chosen)
+    moved = at_end @ torch.stack(later[::-1], dim=2)[:, :, chosen - first].mT
+    return taken_at(moved.flatten(2, 3), place, 2)
+
+
+def laid_out(k: Tensor, place: Tensor, n_blocks: int) -> tuple[Tensor, Tensor]:
+    """Return keys [B, H, K, D] at their places in blocks [B, H, N, C, D], others being 0.
+
+    And which places have a key, [N, C].
+    """
+    of_place = torch.full((n_blocks * BLOCK_KEYS,), -1, device=k.device)
+    of_place[place] = torch.arange(len(place), device=k.device)
+    is_there = of_place >= 0
+    laid = k[:, :, of_place.clamp(min=0)] * is_there[:, None]
+    shape = n_blocks, BLOCK_KEYS
+    return laid.unflatten(2, shape), is_there.unflatten(0, shape)
+
+
+def taken_at(x: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Return x at an index [K] along a dimension, without a copy if that is an unbroken stretch."""
+    if bool((index.diff() == 1).all()):
+        return x.narrow(dim, int(index[0]), len(index))
+    return x.index_select(dim, index)
