@@ -210,13 +210,15 @@ def _remarks(opened: RunWithData, plan: RunPlan) -> list[str]:
 def raise_problems(problems: list[LexpError], statuses: list[str], allow_partial: bool) -> None:
     """Raise for what went wrong, after everything else is done and shown.
 
-    What is wrong with one run does not keep the others from being scored, nor go unsaid.
+    What is wrong with one run does not keep the others from being scored, nor go unsaid. What is
+    wrong with all of them is said once.
     statuses: of all results.
     """
-    for problem in problems[:-1]:
+    distinct = list({str(problem): problem for problem in problems}.values())
+    for problem in distinct[:-1]:
         say(f"lexp: {problem}")
-    if problems:
-        raise problems[-1]
+    if distinct:
+        raise distinct[-1]
     failed = statuses.count(OUT_OF_MEMORY)
     if failed and not allow_partial:
         raise Incomplete(

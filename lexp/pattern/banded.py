@@ -3,7 +3,6 @@
 `first_key` defines a pattern; `lookback` and `period` say how to compute it without an n x n mask.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -108,8 +107,8 @@ class WiderWindow(Window):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.factor < math.inf:
-            raise ValueError(f"factor must be a number from 1, got {self.factor}")
+        if not 1 <= self.factor <= 1e9:
+            raise ValueError(f"factor must be a number from 1 to 1e9, got {self.factor}")
 
     def of(self, trained: Window) -> Window:
         """Return a window that is wider than that of training."""

@@ -162,8 +162,8 @@ class STRING(RemappedFarKeys):
         super().__post_init__()
         if self.local is not None and self.local < 1:
             raise ValueError(f"local must be at least 1, got {self.local}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not 1e-6 <= self.temperature <= 1e6:
+            raise ValueError(f"temperature must be from 1e-6 to 1e6, got {self.temperature}")
 
     @property
     def score_scale(self) -> float:
@@ -214,9 +214,9 @@ class DualChunk(Pattern):
             raise ValueError(
                 f"farthest must be at least chunk - 1, got {self.farthest} and {self.chunk}"
             )
-        if not 0 <= self.log_scale < math.inf or not 1 <= (self.stretch or 1) < math.inf:
+        if not 0 <= self.log_scale <= 1e6 or not 1 <= (self.stretch or 1) < math.inf:
             raise ValueError(
-                f"log_scale must be a number from 0 and stretch from 1, "
+                f"log_scale must be a number from 0 to 1e6 and stretch from 1, "
                 f"got {self.log_scale} and {self.stretch}"
             )
 

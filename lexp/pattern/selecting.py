@@ -83,11 +83,12 @@ class ReAttention(Selecting):
     def n_keys(self, i: Tensor) -> Tensor:
         """Return the largest number of keys that query index i may see."""
         chosen = filled(self.n_spans) * filled(self.span)
-        return (i + 1).clamp(max=filled(self.n_global) + chosen + filled(self.local))
+        most = filled(self.n_global) + chosen + filled(self.local)
+        return (i + 1).clamp(max=min(most, torch.iinfo(i.dtype).max))
 
     def n_to_choose(self, i: Tensor) -> Tensor:
         """Return the number of candidates, of each of which a query reads the key."""
-        return (i + 1 - filled(self.n_global) - filled(self.local)).clamp(min=0)
+        return (i + 1 - filled(self.n_global)).clamp(min=0).sub(filled(self.local)).clamp(min=0)
 
     def seen(self, products: Tensor) -> Tensor:
         """Return the keys [B, 1, Q, K]."""
@@ -102,8 +103,9 @@ class ReAttention(Selecting):
         n_centres = min(filled(self.n_spans), n_keys)
         least = order.topk(n_centres, dim=-1).values[..., -1:]
         centres = (order >= least.clamp(min=0)).to(products.dtype)
-        before, after = filled(self.span) // 2, (filled(self.span) - 1) // 2
-        spans = max_pool1d(pad(centres, (after, before)), filled(self.span), stride=1) > 0
+        # Spans longer than the text reach no further than its ends.
+        before, after = (min(n // 2, n_keys) for n in (filled(self.span), filled(self.span) - 1))
+        spans = max_pool1d(pad(centres, (after, before)), before + after + 1, stride=1) > 0
         return ((spans & candidates) | is_first & (j <= i) | is_last)[:, None]
 
     def fit(self, train_len: int, seq_len: int) -> "ReAttention":
@@ -157,7 +159,8 @@ class MoBA(Selecting):
 
     def seen(self, products: Tensor) -> Tensor:
         """Return the keys [B, H, Q, K]."""
-        block, (n_queries, n_keys) = filled(self.block), products.shape[-2:]
+        n_queries, n_keys = products.shape[-2:]
+        block = min(filled(self.block), n_keys)
         j = torch.arange(n_keys, device=products.device)
         i = j[n_keys - n_queries :, None]
         # The last block may be short, and no query comes after it.

@@ -12,7 +12,7 @@ import lexp.data.text as text_module
 import lexp.system.files as files_module
 from lexp.commands.analyze import analyze
 from lexp.commands.evaluate import check, eval_
-from lexp.commands.load_runs import open_run_with_data, open_runs
+from lexp.commands.load_runs import open_run_with_data, open_runs, raise_problems
 from lexp.commands.probe import probe
 from lexp.commands.study.command import _run
 from lexp.commands.study.file import Stage
@@ -24,7 +24,7 @@ from lexp.config.schema import plain
 from lexp.config.settings import Node
 from lexp.data import unchanged
 from lexp.data.tokenizer import Bytes
-from lexp.system.errors import OutOfMemory, StorageError
+from lexp.system.errors import ConfigError, DataError, OutOfMemory, StorageError
 from support.config import compose, dataset
 from support.forked import lexp, words_for
 
@@ -229,3 +229,11 @@ def test_caches_follow_the_umask(tiny, tmp_path, mask):
     for path in [tmp_path / "cache", *found]:
         whole = 0o777 if path.is_dir() else 0o666
         assert stat.S_IMODE(path.stat().st_mode) == whole & ~mask, path
+
+
+def test_what_is_wrong_with_all_runs_is_said_once(capsys):
+    """The last different problem is raised, the others are said before it."""
+    problems = [ConfigError("no such file"), DataError("lengths: 1"), DataError("lengths: 1")]
+    with pytest.raises(DataError, match=r"^lengths: 1$"):
+        raise_problems(problems, [], False)
+    assert capsys.readouterr().err.splitlines() == ["lexp: no such file"]

@@ -142,7 +142,7 @@ def test_wider_window_is_a_multiple_of_the_trained_window():
     refuse_nothing_replaced(local, wider)
     with pytest.raises(NotDefined, match="wider_window replaces full attention"):
         refuse_nothing_replaced(InTurns((Blockwise(4), Blockwise(2))), wider)
-    with pytest.raises(ValueError, match=r"factor must be a number from 1, got 0\.5"):
+    with pytest.raises(ValueError, match=r"factor must be a number from 1 to 1e9, got 0\.5"):
         WiderWindow(factor=0.5)
 
 

@@ -239,6 +239,27 @@ def test_sizes_without_meaning_are_refused():
             wrong()
 
 
+LONG = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("given", "alike"),
+    [
+        (MoBA(block=LONG, top_k=LONG), MoBA(block=N)),
+        (ReAttention(3, 7, 2, LONG, 1), ReAttention(3, 7, 2, 2 * N, 1)),
+        (ReAttention(3, 7, 2, 4, LONG), ReAttention(3, 7, 2, 4, N)),
+        (ReAttention(LONG, LONG, LONG, 4, 3), ReAttention(N, N, N, 4, 3)),
+    ],
+    ids=["block", "span", "n_spans", "first_and_last"],
+)
+def test_sizes_beyond_every_text_are_those_of_the_text(given, alike):
+    products = torch.randn(1, HEADS, N, N, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(given.seen(products), alike.seen(products))
+    index = torch.arange(N)
+    assert (given.n_keys(index) <= index + 1).all()
+    assert torch.equal(given.n_to_choose(index), alike.n_to_choose(index))
+
+
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
 def test_paths_that_cannot_hold_it_say_so(pattern):
     schemes = [RoPE(HEAD_DIM)]

@@ -17,7 +17,7 @@ import oracles
 from lexp.attention import Flex, Reference, flex, make_attend
 from lexp.config.instantiate import build
 from lexp.config.schema import plain
-from lexp.pattern import Bidirectional, DualChunk, Full, Pattern, Window
+from lexp.pattern import STRING, Bidirectional, DualChunk, Full, Pattern, Window
 from lexp.position import (
     CABLE,
     DAPE,
@@ -192,6 +192,8 @@ def test_every_kernel_multiplies_scores_by_the_patterns_scale(kind, pattern, siz
     (lambda: PaTH(8, 4, 2, activation="relu"), "activation none or silu, got 32 and relu"),
     (lambda: FIRE(4, 64, activation="silu"), "activation relu or leaky_relu, got silu"),
     (lambda: DualChunk(log_scale=-1), "log_scale must be a number from 0"),
+    (lambda: DualChunk(log_scale=1e300), "log_scale must be a number from 0 to 1e6"),
+    (lambda: STRING(temperature=1e300), "temperature must be from 1e-6 to 1e6"),
     (lambda: DualChunk(stretch=0.5), "stretch from 1"),
 ])  # fmt: skip
 def test_values_that_are_no_form_are_refused_with_those_that_are(make, words):
