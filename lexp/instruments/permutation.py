@@ -52,8 +52,8 @@ class Permutation(Instrument):
     name = "permutation"
 
     def __post_init__(self) -> None:
-        if self.permutations < 1:
-            raise ValueError(f"permutations must be at least 1, got {self.permutations}")
+        if not 1 <= self.permutations <= 1_000_000:
+            raise ValueError(f"permutations must be from 1 to 1000000, got {self.permutations}")
 
     def measure(self, inputs: AnalysisInput) -> Measurement:
         """Return a row for each case and layer."""

@@ -106,7 +106,7 @@ def test_cases_without_a_meaning_are_left_out_and_short_texts_refused():
     assert "no mask" not in window
     with pytest.raises(NotDefined, match="permutation needs texts of 3 tokens or more"):
         Permutation().measure(view(one_sided, Full(), ids(1, 2)))
-    with pytest.raises(ValueError, match="permutations must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="permutations must be from 1 to 1000000, got 0"):
         Permutation(permutations=0)
 
 

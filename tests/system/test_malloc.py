@@ -5,7 +5,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from lexp.system.errors import is_out_of_memory
 from lexp.system.malloc import give_back, keep
 
 # Ten blocks of 64 MiB, written whole and freed in turn: pages that the system had to clear.
@@ -59,3 +61,11 @@ def test_large_blocks_come_from_what_was_freed_until_it_is_given_back():
     fresh, _ = run("not")
     assert kept < fresh / 10
     assert after > fresh / 20  # a block's share of the ten, at least half of it
+
+
+@pytest.mark.parametrize("shape", [(2**62,), (2**62, 3), (2**32, 2**32)])
+def test_more_bytes_than_can_be_counted_are_out_of_memory(shape):
+    with pytest.raises((RuntimeError, MemoryError)) as raised:
+        torch.empty(shape)
+    assert is_out_of_memory(raised.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
