@@ -11,6 +11,9 @@ configurations of language models; the convolution is causal and by channel; the
 base 500000; a sigmoid gate on w and a constant in it are options that its configurations leave off.
 It starts all maps at standard deviation 0.02, at which angles are of size 1e-5; ours start as torch
 does.
+No package has that module, so no test runs it. It was compared once, at 1, 5 and 70 tokens, with
+torch in place of the two functions of fla that it imports: scores and gradients differ from ours by
+less than 1e-7 of the largest, as it rotates in float32.
 """
 
 import torch

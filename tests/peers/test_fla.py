@@ -1,7 +1,8 @@
-"""fla-core 0.6, the library of PaTH's and FoX's authors: its reference functions in plain torch.
+"""fla-core 0.6, by the authors of PaTH, FoX and Wall Attention: functions in plain torch.
 
 Its packages import triton, which no machine without a GPU has, so the files that need nothing of
-theirs are loaded by their place.
+theirs are loaded by their place. Wall's function needs a running sum that is a triton kernel there;
+torch's is in its place.
 
 Written-down disagreements (file, line), each undone by a value of ours:
 - PaTH's gates are divided by sqrt(d) together with the product (path_attn/naive.py:95), FoX's are
@@ -11,6 +12,8 @@ Written-down disagreements (file, line), each undone by a value of ours:
 """
 
 import importlib.util
+import math
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -20,7 +23,7 @@ from torch import Tensor
 
 from lexp.attention import Reference
 from lexp.pattern import Full, Pattern, Window
-from lexp.position import FoX, PaTH, Position, Sum
+from lexp.position import FoX, PaTH, Position, Sum, Wall
 from support.peers.ours import CPU, HEAD_DIM, peer, width
 
 H = 3
@@ -71,6 +74,37 @@ def test_fox(window, length):
 
     def theirs(q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
         return function(q, k, v, fla_gates(position, x), window_size=window)
+
+    compare(position, pattern, length, theirs)
+
+
+def with_running_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two modules that Wall's function imports: a constant, and sums over tokens by torch."""
+    constant, sums = ModuleType("constant"), ModuleType("cumsum")
+    constant.RCP_LN2 = 1 / math.log(2)
+    sums.chunk_global_cumsum = lambda x, cu_seqlens, scale: (x.double().cumsum(1) * scale).float()
+    monkeypatch.setitem(sys.modules, "fla.ops.utils.constant", constant)
+    monkeypatch.setitem(sys.modules, "fla.ops.utils.cumsum", sums)
+
+
+@pytest.mark.parametrize("length", [1, 7, 65])
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("gated", [False, True])
+def test_wall(gated, window, length, monkeypatch):
+    """Gates by channel from far below 1 to 1; gated: and FoX's gate of the whole head."""
+    with_running_sums(monkeypatch)
+    torch.manual_seed(0)
+    wall, gates = Wall(width(H), HEAD_DIM, H, gate_bias=1.0), FoX(width(H), H)
+    position = Sum([wall, gates]) if gated else wall
+    function = naive("wall_attn").naive_wall_attn
+    pattern = Full() if window is None else Window(window)
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
+        by_channel = torch.nn.functional.logsigmoid(x @ wall.gate.weight.T + wall.gate.bias)
+        return function(
+            q, k, v, by_channel.unflatten(2, (H, HEAD_DIM)), scale=HEAD_DIM**-0.5,
+            window_size=window, g_scalar=fla_gates(gates, x) if gated else None,
+        )  # fmt: skip
 
     compare(position, pattern, length, theirs)
 
