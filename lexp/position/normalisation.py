@@ -71,7 +71,9 @@ class Softpick(Position):
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
             seen = scores.masked_fill(~allowed, 0)  # where exp(s) - 1 is 0
             most = seen.amax(-1, keepdim=True).clamp(min=0)
-            above = (seen - most).exp() - (-most).exp()
+            # exp(s) - 1 from expm1: the difference would lose the digits of scores near 0. exp(|s|)
+            # would overflow, so for s > 0 it is exp(s) (1 - exp(-s)).
+            above = (seen.clamp(min=0) - most).exp() * seen.sign() * -(-seen.abs()).expm1()
             return above.relu() / (above.abs().sum(-1, keepdim=True) + LEAST_SUM)
 
         return weights

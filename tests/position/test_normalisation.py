@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lexp.attention import Reference, Tiles, make_attend, make_flex
+from lexp.attention.cached import CachedAttention
 from lexp.attention.chunked import Chunked
 from lexp.pattern import Bidirectional, Blockwise, Full, SelfExtend, Window
 from lexp.position import NoPE, RoPE, SigmoidWeights, SinkLogits, SoftmaxOne, Softpick, Sum
@@ -49,6 +50,32 @@ def test_softpick_of_scores_that_overflow_an_exponential():
     assert weights_of(Softpick(), [900.0, 899.0, 0.0], 3)[:3] == pytest.approx(
         [math.e / (1 + math.e), 1 / (1 + math.e), 0]
     )
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-2, 1.0])
+def test_softpick_in_float32_keeps_the_digits_of_scores_near_0(size):
+    """As a difference, exp(s) - 1 has three digits at s = 1e-4."""
+    n, softpick = 24, Softpick()
+    pull = torch.randn(1, 4, n, HEAD_DIM, dtype=torch.float64)
+    given = [t.detach() * scale for t, scale in zip(qkv(4, n), (size, 1, 1), strict=True)]
+    single = [t.float().requires_grad_() for t in given]
+    q, k, v = double = [t.detach().double().requires_grad_() for t in single]
+    scores = (q @ k.mT / math.sqrt(HEAD_DIM)).tril()
+    excess, top = scores.exp() - 1, scores.amax(-1, keepdim=True).clamp(min=0).exp()
+    out = excess.relu() / (excess.abs().sum(-1, keepdim=True) + 1e-8 * top) @ v
+    right = torch.autograd.grad((out * pull).sum(), double)
+    x = torch.zeros(1, n, 1)
+    for attend in (
+        Reference(Full(), n, softpick, CPU), make_attend(Full(), n, [softpick], CPU),
+        Chunked(Full(), n, softpick, CPU), CachedAttention(Full(), n),
+    ):  # fmt: skip
+        found = attend(*single, softpick, x)
+        torch.testing.assert_close(found.double(), out, rtol=0, atol=1e-5)
+        for ours, theirs in zip(
+            torch.autograd.grad((found * pull).sum(), single), right, strict=True
+        ):
+            most = theirs.abs().max().item()
+            torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=1e-5 * most)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.label)
