@@ -3,7 +3,7 @@
 `first_key` defines a pattern; `lookback` and `period` say how to compute it without an n x n mask.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -101,6 +101,9 @@ class WiderWindow(Window):
     Where a model has plain attention, the trained length is its window.
     """
 
+    # Not to be given: `of` and `fit` say how wide it is.
+    window: int | None = field(default=None, init=False)
+    share: float = field(default=1.0, init=False)
     factor: float = 2.0
 
     name = "wider_window"
@@ -115,7 +118,9 @@ class WiderWindow(Window):
         return Window(round(self.factor * filled(trained.window)))
 
     def fit(self, train_len: int, seq_len: int) -> "WiderWindow":
-        return self if self.window else replace(self, window=round(self.factor * train_len))
+        wider = replace(self)
+        object.__setattr__(wider, "window", round(self.factor * train_len))
+        return wider
 
 
 @dataclass(frozen=True)

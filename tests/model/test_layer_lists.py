@@ -9,6 +9,7 @@ import torch
 from lexp.attention import make_attend, refuse_meaningless
 from lexp.commands.run_parts import make_entries, training_pattern
 from lexp.commands.train import check
+from lexp.config.instantiate import build
 from lexp.config.schema import plain
 from lexp.config.validation import read_train
 from lexp.model.layers import LayerEntry
@@ -21,6 +22,7 @@ from lexp.pattern import (
     Full,
     InTurns,
     OwnChunk,
+    Pattern,
     SelfExtend,
     Trained,
     WiderWindow,
@@ -144,6 +146,9 @@ def test_wider_window_is_a_multiple_of_the_trained_window():
         refuse_nothing_replaced(InTurns((Blockwise(4), Blockwise(2))), wider)
     with pytest.raises(ValueError, match=r"factor must be a number from 1 to 1e9, got 0\.5"):
         WiderWindow(factor=0.5)
+    for key in ("window", "share"):  # of a Window; they would change nothing
+        with pytest.raises(ConfigError, match=f"takes factor; unknown: {key}"):
+            build({"_target_": "lexp.pattern.WiderWindow", key: 1}, Pattern, "attention")
 
 
 def test_a_method_that_moves_positions_means_nothing_to_layers_without_them():
