@@ -271,12 +271,13 @@ def _values(
 ) -> Iterator[HarnessValue]:
     """Yield the values of a task or group in the order of the harness."""
     results = found["results"][name]
+    leaves = [name] if group is None else [task.task_name for task in group.get_all_tasks()]
+    shots = {int(found["n-shot"].get(leaf) or 0) for leaf in leaves}  # it has none of a group
     for key, value in results.items():
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr") or not _is_number(value):
             continue
         stderr = results.get(f"{metric}_stderr,{filter_name}")
-        leaves = [name] if group is None else [task.task_name for task in group.get_all_tasks()]
         chance = math.nan
         if metric.startswith("acc"):
             sizes = {leaf: found["results"][leaf]["sample_len"] for leaf in leaves}
@@ -289,7 +290,7 @@ def _values(
             stderr=float(stderr) if _is_number(stderr) else math.nan,
             chance=chance,
             higher_is_better=found["higher_is_better"].get(name, {}).get(metric),
-            shots=int(found["n-shot"].get(name) or 0),
+            shots=min(shots) if len(shots) == 1 else OWN_SHOTS,
             documents=int(results.get("sample_len", 0)),
             version=str(found["versions"].get(name, "")),
             is_group=group is not None,

@@ -28,9 +28,9 @@ class HarnessValue:
 
     task, filter, metric: its names; a group has its own values and those of its tasks. stderr: the
     harness's own, NaN where it has none. chance: the value of guessing at random, NaN where nobody
-    knows one. shots: examples before each question. documents: questions. version: of the task.
-    is_group: averaged over tasks. follows: MEAN or EXP_OF_MEAN if it follows from values of single
-    questions in that way, or "".
+    knows one. shots: examples before each question; OWN_SHOTS of a group whose tasks differ.
+    documents: questions. version: of the task. is_group: averaged over tasks. follows: MEAN or
+    EXP_OF_MEAN if it follows from values of single questions in that way, or "".
     """
 
     task: str

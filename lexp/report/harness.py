@@ -80,9 +80,10 @@ def number(value: float) -> str:
 def _title(results: Sequence[HarnessResult]) -> str:
     first = results[0]
     values = [value for result in results for value in shown_values(result)]
-    words = [f"{shots}-shot" for shots in sorted({value.shots for value in values})[:1]]
-    if not words and first.shots != OWN_SHOTS:
-        words = [f"{first.shots}-shot"]
+    of_tasks = [value for result in results for value in result.values if not value.is_group]
+    # The harness counts no examples of a group: they are those of its tasks.
+    shots = ({value.shots for value in of_tasks or values} or {first.shots}) - {OWN_SHOTS}
+    words = [" and ".join(f"{n}-shot" for n in sorted(shots))] if shots else []
     sizes = sorted({value.documents for value in values if value.documents})
     words += [counted(sizes[-1], "question")] if sizes else []
     words += [f"limit={first.limit}"] if first.limit else []

@@ -12,7 +12,7 @@ import pytest
 
 from lexp.commands import harness as command
 from lexp.data.tokenizer import with_token
-from lexp.evaluate.harness_result import EXP_OF_MEAN, HARNESS, MEAN
+from lexp.evaluate.harness_result import EXP_OF_MEAN, HARNESS, MEAN, OWN_SHOTS
 from lexp.result_store import read_newest
 from lexp.system.errors import ConfigError, Incomplete
 from support.config import compose
@@ -168,6 +168,7 @@ def test_values_and_standard_errors_are_those_of_the_harness_own_model(
     assert float(found["choice", "choice", "acc"]["chance"]) == pytest.approx(chance)
     assert float(found["both", "both", "acc"]["chance"]) == pytest.approx(chance)
     assert found["shown", "shown", "acc"]["shots"] == "2"
+    assert found["both", "both", "acc"]["shots"] == str(OWN_SHOTS)  # 0 and 2
     assert not found["last", "last", "acc"]["chance"]
 
     check_questions(tmp_path)

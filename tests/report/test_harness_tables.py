@@ -11,6 +11,7 @@ from lexp.evaluate import RunInfo
 from lexp.evaluate.harness_result import (
     EXP_OF_MEAN,
     MEAN,
+    OWN_SHOTS,
     HarnessResult,
     HarnessValue,
     QuestionValues,
@@ -46,6 +47,18 @@ def test_a_group_shows_its_own_values_and_a_tag_those_of_its_tasks():
     (table,) = harness_tables([result(LEAF, other)], {})
     assert table.heads[3::3] == ("mmlu_law acc", "mmlu_art acc")
     assert [cell.style for cell in table.rows[0][3::3]] == ["best", ""]
+
+
+def test_the_title_names_the_examples_of_every_task_of_a_group():
+    """The harness itself counts none of a group; earlier results have 0 there."""
+    group, tasks = replace(PLAIN, shots=0), [replace(LEAF, task=f"t{n}", shots=n) for n in (2, 0)]
+    for own in (0, OWN_SHOTS):
+        (table,) = harness_tables([result(replace(group, shots=own), *tasks)], {})
+        assert table.title == "mmlu: 0-shot and 2-shot, 40 questions, in float32"
+    (table,) = harness_tables([result(group, LEAF)], {})
+    assert table.title.startswith("mmlu: 5-shot, ")
+    (table,) = harness_tables([result(replace(PLAIN, shots=OWN_SHOTS))], {})
+    assert table.title == "mmlu: 40 questions, in float32"
 
 
 def test_seeds_lengths_and_filters_are_told_apart_and_limits_have_tables_of_their_own():
