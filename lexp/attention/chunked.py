@@ -162,10 +162,17 @@ def n_rows(layer: LayerTensors, pattern: Pattern, sizes: ChunkSizes, start: int)
     """Return the number of query rows of the chunk that begins at `start`."""
     q, most = layer.q, layer.position.max_span
     first = min(branch.keys(start, start + 1)[0] for branch in pattern.branches)
-    n_keys = min(start + sizes.max_rows, layer.rows.stop) - first
+    end = min(start + sizes.max_rows, layer.rows.stop)
+    n_keys = max(keys_of(layer, branch, start, end).stop for branch in pattern.branches) - first
     n_scores = q.shape[0] * q.shape[1] * n_keys
     fitting = max(sizes.min_rows, sizes.max_scores(q.device) // n_scores)
     return min(sizes.max_rows, fitting, most or sizes.max_rows)
+
+
+def keys_of(layer: LayerTensors, branch: Branch, start: int, end: int) -> slice:
+    """Return the keys that queries start .. end-1 may see in a branch, to the end of the text."""
+    first, last = branch.keys(start, end)
+    return slice(first, min(last, layer.seq_len))
 
 
 class QueryChunk(NamedTuple):
@@ -238,7 +245,7 @@ def make_chunk(
 
 def score_branches(layer: LayerTensors, pattern: Pattern, start: int, end: int) -> CandidateScores:
     """Return the scores of queries start .. end-1 in the positions of each of the branches."""
-    spans = [(branch, slice(*branch.keys(start, end))) for branch in pattern.branches]
+    spans = [(branch, keys_of(layer, branch, start, end)) for branch in pattern.branches]
     nonempty = [(branch, keys) for branch, keys in spans if keys.start < keys.stop]
     parts_by_span = [
         score_span(layer, branch, slice(start, end), keys) for branch, keys in nonempty
@@ -289,15 +296,17 @@ def score_span(
         # Counted from the earliest query, so that nothing overflows and float32 is exact.
         origin = q_pos.min()
         q_pos, k_pos = q_pos - origin, k_pos - origin
-    most = layer.position.max_span
-    if most is not None and q_pos.max() > most:
+    most, farthest = layer.position.max_span, k_pos if branch.ahead else q_pos
+    if most is not None and farthest.max() > most:
         name = layer.position.title
         raise NotDefined(
             f"{name} overflows beyond {most} positions, this pattern needs more at once"
         )
     rows = slice(queries.start - layer.first, queries.stop - layer.first)
     q, k = layer.q[:, :, rows], layer.k[:, :, layer.place(keys)]
-    factors = layer.position.rotary_factors(q_pos, k_pos, layer.seq_len)
+    position = layer.position
+    factors_of = position.rotary_factors_ahead if branch.ahead else position.rotary_factors
+    factors = factors_of(q_pos, k_pos, layer.seq_len)
     if factors is not None:
         q, k = rotate(q, factors[0]), rotate_keys(k, factors[1], q.shape[1])
     if layer.q_decays is not None and layer.k_decays is not None:

@@ -12,6 +12,7 @@ from lexp.attention import (
     make_attend,
     refuse_meaningless,
 )
+from lexp.attention.chunked import Chunked, ChunkSizes
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Bidirectional, BidirectionalBlockwise, BidirectionalWindow
@@ -105,6 +106,19 @@ def test_reference_and_fast_path_match_the_formula_values_and_gradients(scheme, 
     out = attend(*single, position, x.float(), sampled)
     parameters = [p for name, p in position.named_parameters() if name in learned]
     check(out, [*single, *parameters], 2e-6)
+
+
+@pytest.mark.parametrize("scheme", ["nope", "rope", "alibi", "xpos"])
+def test_chunks_of_instruments_end_with_the_text(scheme):
+    """With the query rows in several chunks, of which each sees keys after its own."""
+    n, position = 13, make(scheme).double()
+    q, k, v = qkv(4, n)
+    x = torch.randn(1, n, D_MODEL, dtype=torch.float64)
+    for pattern in PATTERNS:
+        chunked = Chunked(pattern, n, position, CPU, ChunkSizes(max_rows=5))
+        expected = Reference(pattern, n, position, CPU)(q, k, v, position, x)
+        out = chunked(q, k, v, position, x)
+        torch.testing.assert_close(out, expected, rtol=0, atol=2e-6)  # rotations are float32
 
 
 @pytest.mark.parametrize("scheme", sorted(set(SCHEMES) - set(ADMITTED)))
