@@ -10,7 +10,7 @@ import yaml
 from lexp.commands.study import command
 from lexp.commands.study.command import check, study
 from lexp.commands.study.jobs import training_runs
-from lexp.commands.study.results_file import ALL_COLUMNS, read_results_file
+from lexp.commands.study.results_file import ALL_COLUMNS, read_results_file, rows_to_add
 from lexp.commands.texts import TrainingTexts
 from lexp.system.errors import ConfigError
 from support.config import TINY, compose
@@ -87,6 +87,18 @@ def test_only_runs_that_the_file_lacks_are_trained_and_their_rows_added(
         assert total / int(row["tokens"]) == pytest.approx(float(row["nll"]), abs=1e-5)
 
     lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if ",window," not in line))
+    study(made("elsewhere"))  # where no checkpoint is
+    assert runs_in(tmp_path / "elsewhere") == [] and len(rows_of(path)) == 8
+    said = capsys.readouterr().err
+    assert f"{path}: rope seed 0 has no rows of window under segments-32; " in said
+    assert "has no checkpoint to make them: remove its rows to train it again\n" in said
+    study(made("first"))
+    assert (
+        "alibi seed 0 has no rows of window under segments-32: evaluated" in capsys.readouterr().err
+    )
+    assert alike(rows_of(path)) == alike(first)
+
     path.write_text("".join(line for line in lines if not line.startswith("alibi-")))
     study(made("second"))
     assert runs_in(tmp_path / "second") == ["alibi"]
@@ -107,6 +119,26 @@ def test_only_runs_that_the_file_lacks_are_trained_and_their_rows_added(
     assert "its rows are of other texts than these: none is used" in capsys.readouterr().err
 
 
+def row(**changed) -> dict:
+    return {
+        "run": "r", "variant": "v", "precision": "float32", "attention": "full",
+        "extension": "none", "protocol": "segments-32", "length": 8, "nll": 2.0, **changed,
+    }  # fmt: skip
+
+
+def test_rows_of_other_weights_or_of_another_precision_are_not_mixed():
+    there = [{key: str(value) for key, value in row().items()}, row(length="16", nll="nan")]
+    new = row(attention="window")
+    other = row(attention="window", precision="bfloat16")
+    assert rows_to_add(there, [row(nll=2.00001), row(length=16, nll=1.0), new, other]) == [new]
+    with pytest.raises(ConfigError, match="the checkpoint of r is not that of its rows"):
+        rows_to_add(there, [row(nll=2.1), new])
+    with pytest.raises(ConfigError, match="the checkpoint of r is not that of its rows"):
+        rows_to_add(there, [row(attention="window", variant="w")])
+    with pytest.raises(ConfigError, match=r"rows of r are in float32, .*; add precision=float32"):
+        rows_to_add(there, [row(precision="bfloat16")])
+
+
 def test_rows_of_a_scheme_of_ones_own_are_of_its_code(made, tmp_path, monkeypatch):
     own = {"model": "rope", "model.position._target_": "scheme_of_rows.Own", "seed": 0, **SIZES}
     scale = {"train": [own], "eval": [{"lengths": [8], "attention": ["full"], "workers": 1}]}
@@ -117,9 +149,9 @@ def test_rows_of_a_scheme_of_ones_own_are_of_its_code(made, tmp_path, monkeypatc
     study(made("outputs", scale=scale))
     (run,) = training_runs(check(made("outputs", scale=scale))[2])
     file = read_results_file(tmp_path / "new" / "results.csv")
-    assert file.has(run, TrainingTexts())
+    assert len(file.rows_of(run, TrainingTexts())) == 1
     code.write_text(code.read_text() + "# changed\n")
-    assert not file.has(run, TrainingTexts())
+    assert not file.rows_of(run, TrainingTexts())
 
 
 def test_a_study_that_trains_nothing_has_no_results_file(made):

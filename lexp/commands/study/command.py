@@ -29,9 +29,14 @@ from lexp.commands.study.jobs import (
 )
 from lexp.commands.study.results_file import (
     ResultsFile,
-    add_run,
+    add_rows,
+    cell_of,
+    cells_in_words,
+    cells_of,
+    evaluated_rows,
     read_results_file,
     refuse_without_rows,
+    rows_to_add,
 )
 from lexp.commands.texts import TrainingTexts
 from lexp.commands.train import train_run
@@ -40,6 +45,7 @@ from lexp.display.terminal import table_console
 from lexp.record.console import duration
 from lexp.runs.locks import one_at_a_time
 from lexp.runs.run import Run, run_folder, run_name
+from lexp.system import runtime
 from lexp.system.children import child_environment, lexp_command
 from lexp.system.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, ConfigError, LexpError
 from lexp.system.files import clean, make_folder, write_json
@@ -93,29 +99,61 @@ def study(config: DictConfig) -> None:
 
 
 def _add_missing(path: Path, chosen: Study, jobs: list[StudyJob]) -> list[LexpError]:
-    """Train and evaluate each run of which a results file has no rows; add those of each at once.
+    """Add to a results file the runs that it lacks, and the methods that it lacks of others.
 
-    Return what failed.
+    A run without rows is trained and evaluated, and its rows are added at once. Return what failed.
     """
     file, texts, problems = read_results_file(path), TrainingTexts(), []
-    runs = [(job, job.plan) for job in jobs if isinstance(job.plan, TrainConfig)]
-    missing = [(job, run) for job, run in runs if not file.has(run, texts)]
-    _say_missing(file, [run for _, run in runs], [run for _, run in missing])
+    command = f"lexp study study={chosen.name} scale={chosen.scale}"
+    runs = [
+        (job, job.plan, file.rows_of(job.plan, texts))
+        for job in jobs
+        if isinstance(job.plan, TrainConfig)
+    ]
+    missing = [run for _, run, rows in runs if not rows]
+    _say_missing(file, [run for _, run, _ in runs], missing)
+    if missing:
+        _say_precision(path, missing[0], {row["precision"] for _, _, rows in runs for row in rows})
     is_own = not file.is_of_other_texts(runs[0][1], texts)
     if not is_own:
         say(f"{path}: its rows are of other texts than these: none is used, none is added")
-    for number, (job, run) in enumerate(missing, 1):
-        say(f"run {number} of {len(missing)}: {run_label(run)}")
+    for job, run, rows in runs:
+        plans = evaluations_of(run, jobs)
         try:
-            train_run(run, texts)
-            for plan in evaluations_of(run, jobs):
-                evaluate_runs(plan)
-            if is_own:
-                command = f"lexp study study={chosen.name} scale={chosen.scale}"
-                add_run(path, run.study_folder, run_name(run.raw), command)
+            if not rows:
+                say(f"run {missing.index(run) + 1} of {len(missing)}: {run_label(run)}")
+                train_run(run, texts)
+                for plan in plans:
+                    evaluate_runs(plan)
+                if is_own:
+                    name = run_name(run.raw)
+                    add_rows(path, evaluated_rows(run.study_folder, name, command), name)
+            elif lacking := cells_of(run, plans) - set(map(cell_of, rows)):
+                _add_methods(path, run, plans, rows, lacking, command)
         except LexpError as error:
             problems.append(_shown(error, job.stage))
     return problems
+
+
+def _add_methods(
+    path: Path,
+    run: TrainConfig,
+    plans: list[EvalPlan],
+    rows: list[dict[str, str]],
+    lacking: set[tuple[str, ...]],
+    command: str,
+) -> None:
+    """Evaluate a run with the methods of which a file has no rows, if its checkpoint is there."""
+    what = f"{path}: {run_label(run)} has no rows of {cells_in_words(lacking)}"
+    folder = run_folder(run.study_folder, run.raw)
+    if not Run(folder).is_done:
+        say(f"{what}; {folder} has no checkpoint to make them: remove its rows to train it again")
+        return
+    say(f"{what}: evaluated now")
+    for plan in plans:
+        evaluate_runs(plan)
+    found = evaluated_rows(run.study_folder, folder.name, command)
+    add_rows(path, rows_to_add(rows, found), folder.name)
 
 
 def _say_missing(file: ResultsFile, runs: list[TrainConfig], missing: list[TrainConfig]) -> None:
@@ -126,6 +164,13 @@ def _say_missing(file: ResultsFile, runs: list[TrainConfig], missing: list[Train
     else:
         say(f"{file.path}: has {len(there)} of {len(runs)} runs: {', '.join(there) or 'none'}")
     say(f"missing: {', '.join(map(run_label, missing)) or 'none'}")
+
+
+def _say_precision(path: Path, run: TrainConfig, there: set[str]) -> None:
+    """Print that runs to be made will differ in precision from those of a results file."""
+    here = runtime.choose_precision(run.precision, runtime.choose_device(run.device))
+    if others := ", ".join(sorted(there - {here})):
+        say(f"{path}: has rows in {others}, and runs are made in {here} here; see precision=")
 
 
 def record(chosen: Study) -> dict[str, Any]:

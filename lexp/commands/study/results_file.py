@@ -7,23 +7,25 @@ started. Its rows are those of results.csv, each with
     command, commit, processor   what made the row, the checkout it was made from, and where
 
 Intervals and paired differences depend on the losses of documents alone, so all of them can be
-computed from the file.
+computed from the file. `precision` is the one in use, not `auto`.
 """
 
 import csv
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lexp.commands.run_parts import make_task, own_code
+from lexp.commands.run_parts import make_task, own_code, training_pattern
+from lexp.commands.run_plan import EvalPlan
 from lexp.commands.texts import TrainingTexts, text_digests
 from lexp.commands.train_reading import make_reading
 from lexp.config.settings import StudyConfig, TrainConfig
-from lexp.evaluate import COLUMNS, LAST, EvalResult
+from lexp.evaluate import COLUMNS, LAST, EvalResult, methods_for
+from lexp.extension import method_label
 from lexp.report.results import stored_evaluations
 from lexp.result_store import append_csv, write_csv
 from lexp.runs.run import TRAINED_ON, digests_of, run_name, variant
@@ -33,6 +35,10 @@ from lexp.system.files import make_folder
 from lexp.system.output import say
 
 ALL_COLUMNS = (*COLUMNS, "by_document", "command", "commit", "processor")
+# What tells the rows of a run apart.
+CELL = ("attention", "extension", "protocol", "length")
+# Losses of the same weights and texts agree to so many nats, also between machines.
+SAME_NLL = 1e-3
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -43,11 +49,19 @@ class ResultsFile:
     path: Path
     rows: tuple[dict[str, str], ...]
 
-    def has(self, run: TrainConfig, texts: TrainingTexts) -> bool:
-        """Return True if there are rows of a run of these settings, texts, vocabulary and seed."""
+    def rows_of(self, run: TrainConfig, texts: TrainingTexts) -> list[dict[str, str]]:
+        """Return the rows of a run of these settings, texts, vocabulary and seed.
+
+        With precision=auto they may be in the precision of any machine.
+        """
         made_of = {**run.raw, TRAINED_ON: _digests(run, texts)}
         wanted = variant(made_of), str(run.seed)
-        return any((row["variant"], row["seed"]) == wanted for row in self.rows)
+        return [
+            row
+            for row in self.rows
+            if (row["variant"], row["seed"]) == wanted
+            and run.precision in ("auto", row["precision"])
+        ]
 
     def is_of_other_texts(self, run: TrainConfig, texts: TrainingTexts) -> bool:
         """Return True if all rows are of texts that are not those of a run."""
@@ -104,18 +118,72 @@ def read_results_file(path: Path) -> ResultsFile:
     return ResultsFile(path, tuple(dict(zip(lines[0], line, strict=True)) for line in lines[1:]))
 
 
-def add_run(path: Path, study: Path, run: str, command: str) -> int:
-    """Append all evaluations of a run, by the name of its folder; return how many there are."""
+def cell_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the method, protocol and length of a row, as text."""
+    return tuple(str(row[column]) for column in CELL)
+
+
+def cells_of(run: TrainConfig, plans: Sequence[EvalPlan]) -> set[tuple[str, ...]]:
+    """Return the cell of every row that evaluations give a run."""
+    trained = training_pattern(run)
+    return {
+        (method.pattern.label, method.extension.label, protocol.label(plan.lengths), str(length))
+        for plan in plans
+        for method in methods_for(trained, plan.methods)
+        for protocol in plan.protocols
+        for length in plan.lengths
+    }
+
+
+def cells_in_words(cells: Iterable[tuple[str, ...]]) -> str:
+    """Return the methods and protocols of cells, for a message."""
+    return ", ".join(
+        dict.fromkeys(f"{method_label(*cell[:2])} under {cell[2]}" for cell in sorted(cells))
+    )
+
+
+def evaluated_rows(study: Path, run: str, command: str) -> list[dict[str, Any]]:
+    """Return the rows of all evaluations of a run, by the name of its folder."""
     results = [r for r in stored_evaluations(study) if r.run.name == run and r.step == LAST]
     made_by = {"command": command, "commit": source_commit(), "processor": processor()}
-    rows = [{**r.row(), "by_document": by_document(r), **made_by} for r in results]
+    return [{**r.row(), "by_document": by_document(r), **made_by} for r in results]
+
+
+def rows_to_add(
+    there: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return those of a run's evaluations that its rows lack; ConfigError if of other weights.
+
+    there: its rows in the file. found: its evaluations here.
+    """
+    first, cells = there[0], {cell_of(row): row for row in there}
+    alike = [row for row in found if row["precision"] == first["precision"]]
+    if not alike:
+        raise ConfigError(
+            f"the rows of {first['run']} are in {first['precision']}, evaluations here are not; "
+            f"add precision={first['precision']}, or remove the rows"
+        )
+    for row in alike:
+        known = cells.get(cell_of(row))
+        is_same = row["variant"] == first["variant"] and (
+            known is None or not abs(float(known["nll"] or "nan") - row["nll"]) > SAME_NLL
+        )
+        if not is_same:
+            raise ConfigError(
+                f"the checkpoint of {row['run']} is not that of its rows in the results file; "
+                "remove the rows, so that all are made anew"
+            )
+    return [row for row in alike if cell_of(row) not in cells]
+
+
+def add_rows(path: Path, rows: Sequence[Mapping[str, Any]], run: str) -> None:
+    """Append rows of a run to a results file; ConfigError if others changed it meanwhile."""
     make_folder(path.parent)
     if not path.exists():
         write_csv(path, ALL_COLUMNS, ())
     if not append_csv(path, [ALL_COLUMNS], rows):
         raise ConfigError(f"results: {path} changed while the study ran; nothing was added to it")
     say(f"{path}: {len(rows)} rows of {run} added")
-    return len(rows)
 
 
 def by_document(result: EvalResult) -> str:
