@@ -5,7 +5,9 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,22 @@ GROUPS = {
     DATASET: "texts and tasks: lexp train dataset=NAME",
 }
 METHODS = ("attention", "extension")
+# Further groups, which are listed where one of them or a choice of theirs is named.
+FURTHER = {
+    "protocol": "protocols: lexp eval 'protocol=[NAME,...]'",
+    "probes": "probes: lexp probe 'probes=[NAME,...]'",
+    "instruments": "instruments: lexp analyze 'instruments=[NAME,...]'",
+    "study": "studies: lexp study study=NAME",
+    "size": "sizes: lexp train size=NAME",
+    "trunk": "trunks: lexp train trunk=NAME",
+    "objective": "objectives: lexp train objective=NAME",
+    "tokenizer": "vocabularies: lexp train tokenizer=NAME",
+    "reading": "readings: lexp train reading=NAME",
+    "task": "tasks with labels: lexp finetune task=NAME run=outputs/default/RUN",
+    "debug": "presets to look for mistakes: lexp train +debug=NAME",
+    "hydra/launcher": "launchers of sweeps: lexp train -m hydra/launcher=NAME seed=0,1",
+}
+ALL_GROUPS = GROUPS | FURTHER
 # The trained length of the models on which combinations are tried, at `size=nano`.
 TRAIN_LEN = 64
 FILE = Path(__file__).with_name("catalogue.json")
@@ -41,8 +59,21 @@ class Choice:
 
     @property
     def about(self) -> str:
-        """Return the comment at the head of the file."""
-        return self.text.partition("\n")[0].removeprefix("# ")
+        """Return the first line of the comment at the head of the file."""
+        lines = [line for line in self.text.splitlines() if not line.startswith("# @package")]
+        return lines[0].removeprefix("# ") if lines else ""
+
+    @property
+    def head(self) -> str:
+        """Return the comment at the head of the file, with all of its lines."""
+        lines = takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        return " ".join(line.removeprefix("#").strip() for line in lines)
+
+    @property
+    def command(self) -> str:
+        """Return the command that chooses it."""
+        usage = ALL_GROUPS[self.group].partition(": ")[2]
+        return usage.replace("NAME,...", "NAME").replace("NAME", self.name)
 
     @property
     def is_task(self) -> bool:
@@ -120,14 +151,19 @@ def written_catalogue() -> Catalogue:
     return Catalogue(**value)
 
 
-def read_choices(config_folder: Path, folders: list[str]) -> list[Choice]:
-    """Return every choice of GROUPS in conf/ and the other folders."""
+def read_choices(
+    config_folder: Path, folders: list[str], groups: Iterable[str] = GROUPS
+) -> list[Choice]:
+    """Return every choice of some groups in conf/ and the other folders."""
     choices = []
     places = [config_folder, *map(Path, folders)]
-    for group in GROUPS:
+    for group in groups:
         # Of two files of a name Hydra takes that of the first place.
-        files = [path for place in reversed(places) for path in (place / group).glob("*.yaml")]
-        for name, path in sorted({path.stem: path for path in files}.items()):
-            foreign = path.parent.parent != config_folder
+        files: dict[str, Path] = {}
+        for folder in (place / group for place in reversed(places)):
+            for path in folder.rglob("*.yaml"):
+                files[path.relative_to(folder).with_suffix("").as_posix()] = path
+        for name, path in sorted(files.items()):
+            foreign = not path.is_relative_to(config_folder)
             choices.append(Choice(group, name, read_text(path), foreign))
     return choices

@@ -1,4 +1,7 @@
-"""`lexp list`: every scheme, method and data set, what it is, and which combine."""
+"""`lexp list`: every scheme, method and data set, what it is, and which combine.
+
+By their names also the choices of all other groups: protocols, instruments, studies and so on.
+"""
 
 import difflib
 from pathlib import Path
@@ -6,7 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from lexp.commands.catalogue import (
-    DATASET,
+    ALL_GROUPS,
+    FURTHER,
     GROUPS,
     METHODS,
     Catalogue,
@@ -17,10 +21,11 @@ from lexp.commands.catalogue import (
 from lexp.display.terminal import TableConsole, table_console
 from lexp.system.errors import ConfigError
 from lexp.system.output import say_loading_torch
-from lexp.system.reading import read_text
 
 # Columns that a sign of the grid takes.
 SIGN_WIDTH = 3
+# Groups whose choices combine, or do not.
+COMBINING = ("model", *METHODS)
 
 
 def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
@@ -31,12 +36,12 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     missing = [folder for folder in folders if not Path(folder).is_dir()]
     if missing:
         raise ConfigError(f"--config-dir {missing[0]}: there is no such folder")
-    choices = read_choices(config_folder, folders)
+    choices = read_choices(config_folder, folders, ALL_GROUPS)
     for word in words:
-        if word not in {*GROUPS, *(choice.name for choice in choices)}:
-            raise ConfigError(_unknown(word, choices, config_folder))
+        if word not in {*ALL_GROUPS, *(choice.name for choice in choices)}:
+            raise ConfigError(_unknown(word, choices))
     catalogue = written_catalogue()
-    own = [choice for choice in choices if choice.foreign and choice.group != DATASET]
+    own = [choice for choice in choices if choice.foreign and choice.group in COMBINING]
     if own:
         # What is in no file is built and tried, which needs torch.
         say_loading_torch(f" to try what {', '.join(c.name for c in own)} combines with")
@@ -47,7 +52,7 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     console = table_console()
     if words:
         for word in words:
-            if word in GROUPS:
+            if word in ALL_GROUPS:
                 show_group(console, word, choices, catalogue)
             for choice in choices:
                 if choice.name == word:
@@ -56,37 +61,34 @@ def list_(config_folder: Path, words: list[str], folders: list[str]) -> None:
     show_all(console, choices, catalogue)
 
 
-def _unknown(word: str, choices: list[Choice], config_folder: Path) -> str:
+def _unknown(word: str, choices: list[Choice]) -> str:
     """Return what to say of a name that nothing has: the nearest ones, or what it describes."""
-    names = sorted({*GROUPS, *(choice.name for choice in choices)})
+    names = sorted({*ALL_GROUPS, *(choice.name for choice in choices)})
     small = word.lower()
     # Letters alone do not find `self_extend` for `self`, nor `window_sinks` for `StreamingLLM`.
     around = [name for name in names if small in name]
-    described = [choice.name for choice in choices if small in choice.about.lower()]
+    described = [choice.name for choice in choices if small in choice.head.lower()]
     close = difflib.get_close_matches(small, names)
     near = list(dict.fromkeys([*close, *around, *described]))
     if near:
         return f"nothing is called {word!r}; did you mean {' or '.join(near[:5])}?"
-    probes = sorted((config_folder / "probes").glob("*.yaml"))
-    asked = [path.stem for path in probes if small in read_text(path).partition("\n")[0].lower()]
-    if asked:
-        return f"nothing here is called {word!r}; lexp probe 'probes=[{','.join(asked)}]' has it"
     return f"nothing is called {word!r}; `lexp list` shows what there is"
 
 
 def show_all(console: TableConsole, choices: list[Choice], catalogue: Catalogue) -> None:
-    """Print one table per group, and the grid of what combines."""
+    """Print a table for each of the main groups, the grid of what combines, and other groups."""
     for group in GROUPS:
         show_group(console, group, choices, catalogue)
     schemes, *methods = ([c for c in choices if c.group == group] for group in ("model", *METHODS))
     show_grid(console, schemes, [method for some in methods for method in some], catalogue)
+    console.lines("", f"also: lexp list {' '.join(FURTHER)}")
 
 
 def show_group(
     console: TableConsole, group: str, choices: list[Choice], catalogue: Catalogue
 ) -> None:
     """Print the choices of a group: schemes with their parameters, methods with their numbers."""
-    table = Table(title=GROUPS[group], title_justify="left", box=None)
+    table = Table(title=ALL_GROUPS[group], title_justify="left", box=None)
     numbers = {c.key: n for n, c in enumerate((c for c in choices if c.group in METHODS), 1)}
     for heading in ("", "learned") if group == "model" else ("",) * (1 + (group in METHODS)):
         table.add_column(heading)
@@ -148,8 +150,8 @@ def show_one(
     source = catalogue.sources.get(choice.key, "")
     lines = _refilled(source) if console.is_terminal else source.split("\n")
     console.lines("", *choice.text.rstrip().split("\n"), "", *[*lines, ""] * bool(source))
-    if choice.group == DATASET:
-        console.lines(f"next: lexp train dataset={choice.name}", "")
+    if choice.group not in COMBINING:
+        console.lines(f"next: {choice.command}", "")
         return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
@@ -160,7 +162,7 @@ def show_one(
             table.add_row(f"  {other.name}", _verdict(catalogue, scheme, method))
     console.print(table, "")
     if choice.group in METHODS:
-        console.lines(f"next: lexp eval '{choice.group}=[{choice.name}]'", "")
+        console.lines(f"next: {choice.command}", "")
 
 
 def _verdict(catalogue: Catalogue, scheme: Choice, method: Choice) -> str:

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from lexp.commands.catalogue import ALL_GROUPS, METHODS
 from lexp.commands.list import list_
 from lexp.system.files import config_folder
 from support.cli import timed
@@ -106,7 +107,30 @@ def test_list_of_a_data_set_gives_its_values_and_of_a_task_its_formats(capsys):
     assert out.endswith("_target_: lexp.data.stdlib.Stdlib\n\nnext: lexp train dataset=stdlib\n\n")
 
 
-@pytest.mark.parametrize(("group", "column"), [("dataset", 0), ("attention", 1)])
+def test_every_name_that_can_be_written_in_a_command_is_found(capsys):
+    """With its file, and with a command that chooses it."""
+    folder = config_folder()
+    written = [
+        p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*/**/*.yaml")
+    ]
+    keys = {
+        (group, path.removeprefix(f"{group}/"))
+        for path in written
+        for group in ALL_GROUPS
+        if path.startswith(f"{group}/")
+    }
+    assert len(keys) == len(set(written)) > 150
+    further = {(group, name) for group, name in keys if group not in ("model", *METHODS)}
+    list_(folder, sorted({name for _, name in further}), [])
+    out = capsys.readouterr().out
+    for group, name in further:
+        assert f"{group}={name}\n\n" in out
+        assert re.search(rf"^next: lexp .*[ '+]{group}=\[?{name}\b", out, re.M), name
+
+
+@pytest.mark.parametrize(
+    ("group", "column"), [("dataset", 0), ("attention", 1), ("protocol", 0), ("instruments", 0)]
+)
 def test_list_of_a_group_names_its_choices_alone(group, column, capsys):
     list_(config_folder(), [group], [])
     title, _, *lines = capsys.readouterr().out.splitlines()
@@ -139,13 +163,14 @@ def test_nothing_but_an_own_folder_loads_torch(own):
     ("words", "said"),
     [
         (["alib"], "nothing is called 'alib'; did you mean alibi"),
-        (["Self"], "did you mean self_extend?"),
+        (["Self"], "did you mean self_extend or"),
         (["rope", "rpoe"], "nothing is called 'rpoe'; did you mean rope"),
         (["addtion"], "did you mean addition or"),
         (["qqq"], "nothing is called 'qqq'; `lexp list` shows what there is"),
         (["Sliding window"], "or window or bidirectional_window"),
         (["streamingllm"], " or window_sinks?"),
-        (["haystack"], "nothing here is called 'haystack'; lexp probe 'probes=[passkey]' has it"),
+        (["haystack"], "nothing is called 'haystack'; did you mean passkey"),
+        (["longppl"], "nothing is called 'longppl'; did you mean longrope or fixed?"),
         (["--nothing"], "no flag '--nothing'"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["--config-path", "nowhere"], "--config-path is not allowed"),
