@@ -47,6 +47,7 @@ from lexp.model.mixer import Attention
 from lexp.model.mixer.recurrent import into_heads
 from lexp.model.transformer import Block, Transformer
 from lexp.system.errors import NotDefined
+from lexp.system.text import in_ranges
 
 FACTORS = (1.0, 0.5, 0.0, -0.5, -1.0)
 WINDOW = 11
@@ -298,8 +299,7 @@ def found_table(results: Sequence[LabelledMeasurement]) -> Table:
         for channel, _ in rising:
             of = {int(layer) + 1: share for (p, layer), share in shares.items() if p == channel}
             trend = "up" if rising[channel, 0.0] else "down"
-            layers = ",".join(map(str, of))
-            numbers = str(channel), f"{trend} {layers}", f"{max(of.values()):.1%}"
+            numbers = str(channel), f"{trend} {in_ranges(of)}", f"{max(of.values()):.1%}"
             rows.append(tuple(map(TableCell, (*labels, *numbers))))
         if not rising:
             rows.append(tuple(map(TableCell, (*labels, "", "", ""))))

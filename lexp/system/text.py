@@ -2,7 +2,9 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields
+from itertools import groupby
 from typing import Any
 
 from lexp.system.files import digest
@@ -31,6 +33,15 @@ def escaped(text: str) -> str:
         else c.encode("unicode_escape").decode()
         for c in text
     )  # fmt: skip
+
+
+def in_ranges(numbers: Iterable[int]) -> str:
+    """Return ascending whole numbers with three and more in a row as a range: `1-4,6,7`."""
+    parts: list[str] = []
+    for _, pairs in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        row = [number for _, number in pairs]
+        parts += [f"{row[0]}-{row[-1]}"] if len(row) > 2 else map(str, row)
+    return ",".join(parts)
 
 
 def counted(n: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lexp.system.text import file_stem, label_of
+from lexp.system.text import file_stem, in_ranges, label_of
 
 
 @dataclass(frozen=True)
@@ -52,3 +52,11 @@ def test_a_label_becomes_one_visible_file_in_its_folder(label, tmp_path):
 )
 def test_usual_labels_are_names_of_files_as_they_are(label):
     assert file_stem(label) == label
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [((), ""), ((3,), "3"), ((2, 3), "2,3"), ((1, 2, 3, 4), "1-4"), ((1, 3, 4, 5, 7), "1,3-5,7")],
+)
+def test_numbers_in_a_row_are_a_range(numbers, text):
+    assert in_ranges(numbers) == text
