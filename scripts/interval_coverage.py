@@ -28,10 +28,12 @@ def documents(kind: str, n: int, random: np.random.Generator) -> tuple[np.ndarra
 
 
 def sizes_of(z: np.ndarray) -> np.ndarray:
+    """Return the tokens of documents, at least 16, from standard normal draws."""
     return np.maximum(16, TOKENS * np.exp(SPREAD * z - SPREAD**2 / 2)).astype(int)
 
 
 def truth(kind: str) -> float:
+    """Return the loss per token that the documents of a kind are drawn around."""
     if kind != "longer is harder":
         return 3.0
     z = np.random.default_rng(0).normal(size=4_000_000)
@@ -89,6 +91,7 @@ def equal_tails(residuals: np.ndarray, sizes: np.ndarray, counts: np.ndarray) ->
 
 
 def main() -> None:
+    """Print the coverage of every interval for every kind and number of documents."""
     random, for_few = np.random.default_rng(1), np.random.default_rng(2)
     for kind in KINDS:
         true = truth(kind)

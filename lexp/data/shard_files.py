@@ -63,6 +63,7 @@ class StoreRecord:
 
     @classmethod
     def empty(cls) -> "StoreRecord":
+        """Return the record of a store in which no document is done."""
         return cls({split: SplitRecord() for split in SPLITS})
 
     @property

@@ -128,6 +128,7 @@ def measure(
     started = time.perf_counter()
 
     def measurement() -> Measurement:
+        """Prepare the model and measure it; NotDefined says why the instrument cannot."""
         model, pattern = prepare(tested, method, int(texts.shape[1]))
         refuse_both_sides(pattern, "instruments look at causal models")
         if model.position.applied_inside:

@@ -21,13 +21,19 @@ class MethodResult(Protocol):
     """A result of a model under a method at a length."""
 
     @property
-    def length(self) -> int: ...
+    def length(self) -> int:
+        """Return the number of tokens that are read at most."""
+        ...
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """Return the name of the method in tables."""
+        ...
 
     @property
-    def failure(self) -> str: ...
+    def failure(self) -> str:
+        """Return why there is no number; empty if there is one."""
+        ...
 
 
 def last_tokens_table(all_series: Sequence[ResultSeries], k: int) -> Table:
