@@ -36,7 +36,9 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
             """Queue the jobs, and wait for them if `wait` is set."""
             from lexp.commands.launch import left_to_do
             from lexp.commands.launch.slurm import collect, submit, warn_without_accounting
+            from lexp.config.checks import raise_all, yes_no
 
+            raise_all(yes_no("hydra.launcher.wait", self._wait))
             jobs = left_to_do(make_all_jobs(self, job_overrides, initial_job_idx))
             if not jobs:
                 return []

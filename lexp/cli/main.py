@@ -253,7 +253,8 @@ SEEDS = "seed=0,1,2,3,4"
 def next_command(word: str, arguments: list[str]) -> list[str]:
     """Return the line that says what to type after a command; none if nothing was made."""
     flags = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
-    shown = flags - {"-m", "--multirun", "--config-dir", "-cd"} or "plan=true" in arguments
+    said = {argument.lower() for argument in arguments}
+    shown = flags - {"-m", "--multirun", "--config-dir", "-cd"} or "plan=true" in said
     if shown or place().rank:
         return []
     if word == "finetune":
@@ -266,7 +267,7 @@ def next_command(word: str, arguments: list[str]) -> list[str]:
     if any(a.startswith("+debug=") for a in arguments) and not any(a[:5] == "name=" for a in same):
         same.append("name=debug")  # as each of the presets says
     # Jobs that SLURM has taken are not done yet.
-    sent = word == "train" and "hydra.launcher.wait=false" in arguments
+    sent = word == "train" and "hydra.launcher.wait=false" in said
     return [f"next: lexp {' '.join(['status' if sent else NEXT[word], *map(shlex.quote, same)])}"]
 
 

@@ -57,6 +57,11 @@ def betas(values: dict[str, float]) -> list[str]:
     ]
 
 
+def yes_no(key: str, value: Any) -> list[str]:
+    """Return a problem unless it is True or False."""
+    return [] if isinstance(value, bool) else [f"{key}={value!r} (true or false)"]
+
+
 def is_whole(value: Any) -> bool:
     """Return True for a whole number; True and False are none."""
     return type(value) is int
@@ -142,7 +147,7 @@ def length_list(key: str, lengths: tuple[Any, ...]) -> list[str]:
         hint = f"; with commas: '{key}=[{','.join(commas)}]'" if commas else ""
         problems.append(f"{key}: {shown} (whole numbers from 1 to {MAX_LENGTH}{hint})")
     twice = sorted({str(value) for value in lengths if lengths.count(value) > 1})
-    if twice:
+    if twice and not bad:
         problems.append(f"{key}: {', '.join(twice)} (each once)")
     return problems
 

@@ -48,21 +48,21 @@ def read_generate(composed: DictConfig) -> GenerateConfig:
         *at_least(0, seed=config.seed),
         *path_word("name", config.name),
         *folder_name(config.outputs),
-        *external_problems(config),
+        *(external_problems(config) if config.run is None or config.model is None else []),
         *one_of("device", config.device, DEVICES),
         *one_of("precision", config.precision, PRECISIONS),
     ]
-    if config.model not in (None, HF):
-        problems.append(f"model={config.model} (hf with path=FOLDER; a run of lexp: run=FOLDER)")
-    if config.run is None and config.model is None:
-        problems.append("no model (give run=FOLDER of a finished run, or model=hf path=FOLDER)")
     if config.run is not None and config.model is not None:
         problems.append(f"run={config.run} and model={config.model} (one of them)")
+    elif config.model not in (None, HF):
+        problems.append(f"model={config.model} (hf with path=FOLDER; a run of lexp: run=FOLDER)")
+    elif config.run is None and config.model is None:
+        problems.append("no model (give run=FOLDER of a finished run, or model=hf path=FOLDER)")
     if not (math.isfinite(config.temperature) and config.temperature >= 0):
         problems.append(f"temperature={config.temperature} (a finite number from 0)")
     if not 0 < config.top_p <= 1:
         problems.append(f"top_p={config.top_p} (above 0 and at most 1)")
-    if config.temperature == 0 and config.top_p != 1:
+    elif config.temperature == 0 and config.top_p != 1:
         problems.append(f"top_p={config.top_p} (draws, so add temperature=1, or another above 0)")
     raise_all(problems)
     return config

@@ -20,6 +20,9 @@ from lexp.config.unknown_keys import refuse_added
 from lexp.system.errors import ConfigError
 from lexp.system.secrets import secret_in
 
+# True or false. lexp.config.typed checks it, because OmegaConf would take 3 and "on" as true.
+YesNo = Any
+
 
 @dataclass
 class OptimSchema:
@@ -50,7 +53,7 @@ class SizeSchema:
     n_heads: int = MISSING
     head_dim: int = MISSING
     d_ff: int = MISSING
-    share_layers: bool = False
+    share_layers: YesNo = False
     train_len: int = MISSING
     tokens: float = MISSING
     batch_tokens: int = MISSING
@@ -88,12 +91,12 @@ class TrainSchema:
     device: str = MISSING
     precision: str = MISSING
     kernel: str = MISSING
-    compile: bool = MISSING
+    compile: YesNo = MISSING
     recompute_layers: Any = MISSING
     parallel: str = MISSING
     wandb: str = MISSING
-    tensorboard: bool = MISSING
-    one_batch: bool = MISSING
+    tensorboard: YesNo = MISSING
+    one_batch: YesNo = MISSING
     profile_steps: int | None = None
 
 
@@ -118,7 +121,7 @@ class RunsSchema(ModelsSchema):
     """Settings of commands on finished runs, at several lengths."""
 
     lengths: list[Any] = MISSING  # checked here: OmegaConf would take 0, -5 and duplicates
-    allow_partial: bool = MISSING
+    allow_partial: YesNo = MISSING
 
 
 @dataclass
@@ -149,7 +152,7 @@ class StatusSchema:
 
     name: str = MISSING
     outputs: str = MISSING
-    watch: bool = MISSING
+    watch: YesNo = MISSING
     every: float = MISSING
 
 
@@ -174,7 +177,7 @@ class EvalSchema(MethodsSchema):
     max_tokens: float | None = MISSING
     examples: int = MISSING
     grid: list[Any] = MISSING
-    plan: bool = MISSING
+    plan: YesNo = MISSING
     workers: Any = MISSING
     kernel: str = MISSING
     wandb: str = MISSING
@@ -248,7 +251,7 @@ class DataSchema:
     tokenizer: Any = MISSING
     reading: Any = MISSING
     outputs: str = MISSING
-    verify: Any = MISSING  # checked here: OmegaConf would take 3
+    verify: YesNo = MISSING
     show: int = MISSING
 
 
@@ -262,7 +265,7 @@ class StudySchema:
     scale: str = MISSING
     name: str = MISSING
     outputs: str = MISSING
-    plan: bool = MISSING
+    plan: YesNo = MISSING
     flops: float | None = None
     train: Any = MISSING
     eval: Any = MISSING

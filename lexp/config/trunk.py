@@ -14,8 +14,6 @@ def trunk_problems(trunk: TrunkConfig, raw: dict[str, Any], size: SizeConfig) ->
     """Return what is wrong with a trunk. raw: as composed."""
     problems = [f"trunk.{key} (a trunk has {', '.join(KEYS)})" for key in raw if key not in KEYS]
     problems += size_problems(size, raw.get("sinks"), "trunk.sinks")
-    if type(trunk.tied_embeddings) is not bool:
-        problems.append(f"trunk.tied_embeddings={trunk.tied_embeddings} (true or false)")
     if n_kv_heads(trunk, size) is None:
         allowed = f"all, half, or a number that divides size.n_heads={size.n_heads}"
         problems.append(f"trunk.n_kv_heads={trunk.n_kv_heads} ({allowed})")

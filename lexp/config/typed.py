@@ -4,6 +4,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from lexp.config.checks import raise_all, yes_no
 from lexp.config.settings import Node
 from lexp.system.errors import ConfigError
 
@@ -58,8 +59,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if get_origin(hint) is tuple and is_dataclass(options[0]) and isinstance(value, list):
         entry: Any = options[0]
         return tuple(_read(entry, one, f"{where}[{n}].") for n, one in enumerate(value))
-    if hint is bool and not isinstance(value, bool):
-        raise ConfigError(f"not allowed: {where}={value!r} (true or false)")
+    if hint is bool:
+        raise_all(yes_no(where, value))
     if float in options and type(value) is int:
         return float(value)
     return tuple(value) if isinstance(value, list) else value

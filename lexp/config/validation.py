@@ -115,7 +115,7 @@ def read_train(raw: dict[str, Any]) -> TrainConfig:
     problems += [found for key in config.extension for found in path_word("extension", key)]
     if not isinstance(config.init_from, str | None):
         problems.append(f"init_from={config.init_from} (the folder of a run)")
-    if config.tokens > MAX_TOKENS:
+    if MAX_TOKENS < config.tokens < math.inf:
         problems.append(f"tokens={config.tokens:g} (at most {MAX_TOKENS:g})")
     if config.train_len > MAX_LENGTH:
         problems.append(f"train_len={config.train_len} (at most {MAX_LENGTH})")

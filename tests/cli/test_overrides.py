@@ -130,7 +130,7 @@ REFUSED = {
     "train seed=x": "seed=x: expected a whole number",
     "train seed=1.5": "seed=1.5: expected a whole number",
     "train optim=3": "optim=3: expected values by name, such as optim.NAME=VALUE",
-    "train compile=maybe": "compile=maybe: expected true or false",
+    "train compile=maybe": "compile='maybe' (true or false)",
     "train +size@y=nano": "choices have their places; write size=nano",
     "train +dataset@model=text": "choices have their places; write dataset=text",
     "train ~model@x": "choices have their places; write model",

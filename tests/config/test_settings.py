@@ -1,20 +1,29 @@
 """Settings as typed objects: as the schemas are, complete, from a command line or from a disk."""
 
+import inspect
 import pickle
+import re
+from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
 
 import pytest
+import yaml
 
 from lexp.commands import analyze, evaluate, probe
 from lexp.commands.select_runs import read_config
 from lexp.config import schema, settings
+from lexp.config.generation import read_generate
 from lexp.config.schema import plain
 from lexp.config.settings import Node, TrainConfig
 from lexp.config.typed import read_settings
 from lexp.config.validation import (
     read_analyze,
+    read_data,
     read_eval,
+    read_export,
     read_finetune,
+    read_harness,
     read_probe,
     read_report,
     read_status,
@@ -24,7 +33,8 @@ from lexp.config.validation import (
 from lexp.pattern import Blockwise, Pattern
 from lexp.runs.run import Run, open_run, run_folder
 from lexp.system.errors import CheckpointError, ConfigError
-from support.config import compose
+from lexp.system.files import config_folder
+from support.config import compose, refusal
 
 TYPED = {
     schema.TrainSchema: settings.TrainConfig,
@@ -47,6 +57,77 @@ def test_what_hydra_composes_is_what_commands_read(composed):
     names = {item.name for item in fields(TYPED[composed])} - others
     assert names == {item.name for item in fields(composed)}
     assert TYPED[composed].__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+GIVEN = {"finetune": ("run=a", "task=glue/rte"), "harness": ("tasks=[a]",),
+         "export": ("run=a", "to=b"), "study": ("study=lex",)}  # fmt: skip
+READ = {
+    "train": lambda config: read_train(plain(config)), "eval": read_eval, "probe": read_probe,
+    "analyze": read_analyze, "harness": read_harness, "report": read_report, "status": read_status,
+    "finetune": read_finetune, "export": read_export, "generate": read_generate,
+    "data": read_data, "study": read_study,
+}  # fmt: skip
+
+
+def booleans(values: dict, where: str = "") -> list[str]:
+    """The keys of true and false in a composed config."""
+    inner = {f"{where}{key}": value for key, value in values.items()}
+    return [key for key, value in inner.items() if isinstance(value, bool)] + [
+        key
+        for above, value in inner.items()
+        if isinstance(value, dict)
+        for key in booleans(value, f"{above}.")
+    ]
+
+
+@pytest.mark.parametrize("word", READ)
+def test_a_yes_or_no_is_true_or_false(word):
+    """What OmegaConf would take as one of them is refused too."""
+    given = GIVEN.get(word, ())
+    keys = booleans(plain(compose(word, *given)))
+    assert keys or word in ("report", "finetune", "export", "generate")
+    for key in keys:
+        for value in ("3", "on"):
+            said = refusal(READ[word], word, *given, f"{key}={value}")
+            assert re.fullmatch(rf"not allowed: {key}=\S+ \(true or false\)", said)
+
+
+@pytest.mark.parametrize(
+    ("word", "given"),
+    [
+        ("generate", "top_p=0"), ("generate", "model=rope"), ("generate", "model=hf"),
+        ("train", "tokens=inf"), ("eval", "lengths=[0,0]"),
+    ],
+)  # fmt: skip
+def test_a_message_names_a_key_once(word, given):
+    key = given.partition("=")[0]
+    run = ("run=x",) * (word == "generate")
+    said = refusal(READ[word], word, *run, given)
+    assert len(re.findall(rf"\b{key}[=:]", said)) == 1, said
+
+
+def parts(value) -> Iterator[dict]:
+    """Every node with a class in a config file."""
+    if isinstance(value, dict) and "_target_" in value:
+        yield value
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from parts(inner)
+
+
+def test_a_yes_or_no_of_a_part_is_declared_as_one():
+    """So `build` refuses any other value."""
+    n_found = 0
+    files = [p for p in config_folder().rglob("*.yaml") if p.parent.name != "launcher"]
+    for node in (
+        node for path in files for node in parts(yaml.safe_load(path.read_text(encoding="utf-8")))
+    ):
+        for key in (key for key, value in node.items() if isinstance(value, bool)):
+            module, _, kind = node["_target_"].rpartition(".")
+            hint = inspect.signature(getattr(import_module(module), kind)).parameters[key]
+            assert hint.annotation is bool or set(hint.annotation.__args__) == {bool, str}, node
+            n_found += 1
+    assert n_found >= 15
 
 
 def test_values_are_read_with_their_types():
