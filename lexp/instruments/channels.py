@@ -304,6 +304,7 @@ def found_table(results: Sequence[LabelledMeasurement]) -> Table:
         if not rising:
             rows.append(tuple(map(TableCell, (*labels, "", "", ""))))
     samples = " and ".join(map(str, sorted({count(result, "samples") for result in results})))
+    unscaled = [r for r in results if values_of(r, "rising") and not values_of(r, "nll")]
     return Table(
         "Channels monotonic in position",
         ("model", "method", "found", "channel", "trend", "share"),
@@ -314,6 +315,10 @@ def found_table(results: Sequence[LabelledMeasurement]) -> Table:
             f"the layers, and the least rough of them. Means over {samples} samples.",
             "trend: its direction, and the layers. share: of the channel's variance that the cubic "
             "explains, at most. Noise is monotonic in 6 of 100 channels, with a share near 0.",
+            *(
+                f"{name}: no channel is scaled, only lexp's own attention layers can be."
+                for name in dict.fromkeys(name_with_seed(r, results) for r in unscaled)
+            ),
         ),
     )
 

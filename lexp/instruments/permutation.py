@@ -192,6 +192,7 @@ def table(results: Sequence[LabelledMeasurement]) -> Table:
             labels = kind.name, f"{kind.method} {kind.length}", case
             rows.append(tuple(map(TableCell, (*labels, *numbers))))
     heads = [str(n + 1) for n in range(n_layers)]
+    kept = [r for r in results if not values_of(r, f"{NO_RESIDUAL} 1")]
     return Table(
         "Sensitivity to the order of earlier tokens, by layer",
         ("model", "method", "case", *heads),
@@ -202,6 +203,10 @@ def table(results: Sequence[LabelledMeasurement]) -> Table:
             "permutations and seeds; 0: the model does not know the order.",
             "no mask: same weights, each query seeing all keys. no residual r: layer r without the "
             "residual connection of its attention. other tokens: another text before the last one.",
+            *(
+                f"{name}: residual connections stay, only lexp's own layers can lose one."
+                for name in sorted({kind.name for kind in by_kind(kept)})
+            ),
         ),
     )
 
