@@ -114,11 +114,11 @@ def read(path: Path, schemes: dict[str, set[int]]) -> Results:
 
 
 def _method(row: dict[str, str]) -> str:
-    """Return the pattern, or the extension, of plain attention without the pattern's name."""
-    parts = [row["attention"], row["extension"]]
+    """Return the pattern, or the extension; with the pattern's name where it is one to choose."""
     if row["extension"] == "none":
         return row["attention"]
-    return row["extension"] if row["attention"] == "full" else " ".join(parts)
+    is_own = row["attention"] in ("full", "trained")
+    return row["extension"] if is_own else f"{row['attention']} {row['extension']}"
 
 
 def _protocol(row: dict[str, str]) -> str:

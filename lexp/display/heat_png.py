@@ -1,4 +1,4 @@
-"""Draw a table of coloured cells as a PNG file: one block of rows beside the other."""
+"""Draw a table of coloured cells as a PNG file, in blocks of rows next to each other."""
 
 import math
 import textwrap
@@ -8,8 +8,9 @@ from lexp.display.heat import COLOURS, HeatScale, scale_of
 from lexp.display.png import figure_png, own_style
 from lexp.display.table import Table, TableCell
 
-# Rows of a block; in inches: height of a row, least width of a column, width of a letter.
-MOST_ROWS, ROW, COLUMN, LETTER = 40, 0.21, 0.5, 0.068
+# Rows of a block, unless blocks next to each other are wider than MOST_WIDTH; in inches: that width,
+# height of a row, least width of a column, width of a letter.
+MOST_ROWS, MOST_WIDTH, ROW, COLUMN, LETTER = 40, 20.0, 0.21, 0.5, 0.068
 MARGIN, GAP, LINE = 0.25, 0.45, 0.15
 FAILED_GROUND, FAILED_INK, FRAME = "#e9e9e9", "#444444", "#c8500a"
 
@@ -27,10 +28,10 @@ def heat_map_figure(table: Table) -> Any:
     """Return a table as a figure of matplotlib."""
     from matplotlib import pyplot
 
-    n_blocks = max(1, math.ceil(len(table.rows) / MOST_ROWS))
-    n_rows = math.ceil(len(table.rows) / n_blocks)
     widths = _widths(table)
     block = sum(widths) + GAP
+    n_blocks = max(1, min(math.ceil(len(table.rows) / MOST_ROWS), int(MOST_WIDTH / block)))
+    n_rows = math.ceil(len(table.rows) / n_blocks)
     width = max(n_blocks * block - GAP + 2 * MARGIN, 7.5)
     title = textwrap.wrap(table.title, int((width - 2 * MARGIN) / 0.095))
     below = textwrap.wrap(" ".join(table.notes), int((width - 2 * MARGIN) / 0.062))

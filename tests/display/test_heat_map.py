@@ -104,6 +104,12 @@ def test_many_rows_stand_beside_each_other_and_nothing_overlaps():
     names = [t for t in axes.texts if t.get_text().startswith("model_")]
     assert [t.get_text() for t in names] == [row[0].text for row in table.rows]
     assert len({t.get_position()[0] for t in names}) == 3
+    wide = replace(table, heads=("model", *map(str, range(40))),
+                   rows=tuple((row[0], *row[1:2] * 40) for row in table.rows))  # fmt: skip
+    in_one = heat_map_figure(wide)
+    pyplot.close(in_one)
+    shown = [t for t in in_one.axes[0].texts if t.get_text().startswith("model_")]
+    assert len({t.get_position()[0] for t in shown}) == 1  # two blocks would be too wide
     whole = figure.get_window_extent()
     boxes = [t.get_window_extent() for t in axes.texts]
     assert all(whole.x0 < b.x0 and b.x1 < whole.x1 and whole.y0 < b.y0 and b.y1 < whole.y1

@@ -143,7 +143,6 @@ ELSEWHERE = {
     "bash scripts/setup.sh": "scripts/test.sh begins with it",
     "bash scripts/test.sh": "this is one of its tests",
     "bash scripts/test.sh tests/position -k rope": "likewise",
-    "bash scripts/zoo.sh books": "takes hours",
     "torchrun --standalone --nproc-per-node=4 -m lexp train model=rope": "test_distributed.py does",
     "srun --ntasks=8 --gpus-per-task=1 lexp train model=rope parallel=fsdp": "tests/slurm does",
     "bash scripts/test_gpu.sh": "needs a GPU",
@@ -212,7 +211,6 @@ BEFORE = {
     "docs/benchmarks/results.md": ["lexp train model=rope"],
     "docs/cluster.md": ["lexp train model=rope"],
     "docs/evaluator.md": ["lexp train -m model=rope,alibi name=zoo"],
-    "docs/zoo.md": ["lexp train -m model=rope,alibi name=zoo"],
     "docs/instruments/zoo.md": ["lexp train model=rope name=zoo"],
 }
 # Values without a default, for tables that name the choice alone.
