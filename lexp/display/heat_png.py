@@ -8,7 +8,7 @@ from lexp.display.heat import COLOURS, HeatScale, scale_of
 from lexp.display.png import figure_png, own_style
 from lexp.display.table import Table, TableCell
 
-# Rows of a block, unless blocks next to each other are wider than MOST_WIDTH; in inches: that width,
+# Rows of a block, unless blocks next to each other are wider than MOST_WIDTH. In inches: that,
 # height of a row, least width of a column, width of a letter.
 MOST_ROWS, MOST_WIDTH, ROW, COLUMN, LETTER = 40, 20.0, 0.21, 0.5, 0.068
 MARGIN, GAP, LINE = 0.25, 0.45, 0.15
