@@ -185,7 +185,6 @@ FORMS: list[str] = [
     "lexp COMMAND --cfg job",
     "lexp COMMAND --help",
     "lexp help COMMAND",
-    "lexp train model=nope init_from=… tokens=262144",
     "lexp study study=alibi dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=context_extension dataset=text 'dataset.train=books/train/*.txt' …",
     "lexp study study=reference dataset=text 'dataset.train=books/train/*.txt' …",

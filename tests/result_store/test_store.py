@@ -433,7 +433,6 @@ def keeps_results(code: str) -> set[str]:
 # of files decide which leftovers are old, whether a text is read again, and whether a complete
 # run looks at its texts again for a remark; no number depends on any of them.
 ELSEWHERE = {
-    "commands/list.py": {"probes"},  # a folder of conf
     "commands/train.py": {"st_mtime"},
     "data/shard_files.py": {"read_sealed", "write_sealed"},
     "data/store.py": {"read_sealed", "write_sealed"},
