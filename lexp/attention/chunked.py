@@ -232,6 +232,7 @@ def make_chunk(
         q_pos=q_pos,
         k_pos=k_pos,
         n_keys=n_keys,
+        score_scale=layer.score_scale,
     )
     if layer.bias is not None:
         scores = scores + layer.bias(pair).to(scores.dtype)

@@ -67,8 +67,9 @@ class Reference(AttentionFunction):
                 q_grid, k_grid = n_keys - 1, (counted - 1).clamp(min=0)
                 scores = in_places(q, k, position, q_grid, k_grid) / root
         pair = Pair(
-            batch, heads, index[:, None], index, q_grid.to(q.dtype), k_grid.to(q.dtype), n_keys
-        )
+            batch, heads, index[:, None], index, q_grid.to(q.dtype), k_grid.to(q.dtype), n_keys,
+            self.pattern.score_scale,
+        )  # fmt: skip
         bias, attention_weights = position.bias(x), position.attention_weights(x)
         if bias is not None:
             scores = scores + bias(pair).to(scores.dtype)

@@ -12,6 +12,7 @@ class Pair(NamedTuple):
 
     `b` and `h` are batch and head index, `i` and `j` the indices of query and key in the sequence,
     `q_pos` and `k_pos` their positions, `n_keys` how many keys the query sees, its own included.
+    score_scale: what the pattern multiplies q . k by.
     """
 
     b: Tensor
@@ -21,6 +22,7 @@ class Pair(NamedTuple):
     q_pos: Tensor
     k_pos: Tensor
     n_keys: Tensor
+    score_scale: float = 1.0
 
 
 # From a pair to what is added to its score.

@@ -72,7 +72,7 @@ class PaTH(Position):
         blocks = in_blocks(*self.mirrors(x))
 
         def weights(scores: Tensor, q: Tensor, k: Tensor, pair: Pair, allowed: Tensor) -> Tensor:
-            q = q / math.sqrt(q.shape[-1])
+            q = q * (pair.score_scale / math.sqrt(q.shape[-1]))
             change = change_of_products(q, k, int(pair.i.flatten()[0]), pair.j, blocks)
             return change.add_(scores).masked_fill_(~allowed, -math.inf).softmax(-1)
 

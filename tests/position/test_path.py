@@ -9,7 +9,7 @@ import oracles
 from lexp.attention import ChunkSizes
 from lexp.attention.cached import CachedAttention
 from lexp.attention.chunked import Chunked
-from lexp.pattern import Full, SelfExtend, Sinks, Window
+from lexp.pattern import STRING, Full, SelfExtend, Sinks, Window
 from lexp.position import PaTH
 from support.schemes import CPU
 
@@ -18,7 +18,7 @@ N, H, D, WIDTH = 26, 2, 4, 6
 
 @pytest.mark.parametrize("rows", [5, 17])
 @pytest.mark.parametrize("pattern", [
-    Full(), Window(3), Window(12), Sinks().fit(8, N), SelfExtend(3, 2),
+    Full(), Window(3), Window(12), Sinks().fit(8, N), SelfExtend(3, 2), STRING(5, 2, 1.5),
 ], ids=lambda pattern: pattern.name)  # fmt: skip
 def test_chunks_and_pieces_of_a_text_match_the_paper(pattern, rows, monkeypatch):
     """Values and gradients; then the values of generation. SelfExtend has keys in two branches."""
@@ -33,6 +33,7 @@ def test_chunks_and_pieces_of_a_text_match_the_paper(pattern, rows, monkeypatch)
     allowed = pattern.allowed(index[:, None], index).tolist()
     learned = dict(position.named_parameters())
     heads = [oracles.path(q[0, h], k[0, h], h, H, learned, x[0]) for h in range(H)]
+    heads = [scores * pattern.score_scale for scores in heads]
     right = torch.stack([oracles.attention(s, v[0, h], allowed) for h, s in enumerate(heads)])[None]
 
     sizes = ChunkSizes(max_rows=rows, min_rows=rows)
