@@ -6,6 +6,7 @@ python scripts/bench_machines.py [--folder docs/benchmarks]
 import argparse
 import json
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 # Columns that are compared; of a benchmark that is not named here, all.
@@ -27,7 +28,7 @@ To add the figures of your machine to the JSON files in this folder, and to writ
 bash scripts/bench.sh   # an hour on two cores; --quick: some minutes, to outputs/benchmarks
 ```
 
-Figures are comparable within a row; versions and dates differ by column.
+Machines have letters, next to each other in every column; versions and dates differ.
 """
 
 
@@ -59,30 +60,37 @@ def answer(machines: list[str], benchmarks: list[dict[str, Any]]) -> str:
 
 
 def section(benchmark: dict[str, Any]) -> str:
-    """Return a benchmark's heading and its table, a column for each machine that ran it."""
+    """Return a benchmark's heading, its machines by letter, and its tables."""
     name, machines = benchmark["benchmark"], benchmark["machines"]
+    letters = dict(zip(machines, ascii_uppercase, strict=False))
     shown = SHOWN.get(name)
-    cells: dict[tuple[str, str, str], dict[str, str]] = {}
+    tables: dict[str, dict[str, dict[tuple[str, str], str]]] = {}
     for machine, entry in machines.items():
         for figure in entry["figures"]:
             if shown is None or figure["column"] in shown:
-                key = figure["table"], figure["row"], figure["column"]
-                cells.setdefault(key, {})[machine] = figure["text"]
-    rows = [
-        [", ".join(part for part in key if part), *[found.get(one, "") for one in machines]]
-        for key, found in cells.items()
-    ]
-    head = ["figure", *[f"{one} ({entry['date']})" for one, entry in machines.items()]]
-    lines = [f"## {name}", "", of_each(machines), ""]
-    lines += ["| " + " | ".join(row) + " |" for row in (head, ["---"] + ["---:"] * len(machines))]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+                row = tables.setdefault(figure["table"], {}).setdefault(figure["row"], {})
+                row[figure["column"], letters[machine]] = figure["text"]
+    parts = [f"## {name}", "", of_each(machines, letters), ""]
+    for title, rows in tables.items():
+        parts += [f"{title}:", ""] * bool(title) + table(rows) + [""]
+    return "\n".join(parts)
 
 
-def of_each(machines: dict[str, Any]) -> str:
-    """Return the command and the versions of each machine's figures, as a list."""
+def table(rows: dict[str, dict[tuple[str, str], str]]) -> list[str]:
+    """Return a table of rows: machines next to each other in every column."""
+    columns = list(dict.fromkeys(column for cells in rows.values() for column, _ in cells))
+    found = {key for cells in rows.values() for key in cells}
+    keys = sorted(found, key=lambda key: (columns.index(key[0]), key[1]))
+    head = ["", *[f"{column}, {letter}" for column, letter in keys]]
+    lines = [head, ["---"] + ["---:"] * len(keys)]
+    lines += [[row, *[cells.get(key, "") for key in keys]] for row, cells in rows.items()]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def of_each(machines: dict[str, Any], letters: dict[str, str]) -> str:
+    """Return the date, the command and the versions of each machine's figures, as a list."""
     return "\n".join(
-        f"- {name}: `{entry['command']}`,\n  "
+        f"- {letters[name]}: {name}, {entry['date']}, `{entry['command']}`,\n  "
         + ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
         for name, entry in machines.items()
     )

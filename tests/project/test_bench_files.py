@@ -84,12 +84,13 @@ def test_the_page_has_a_column_for_each_machine(scripts):
     page = scripts[1].page([{"benchmark": "train", "machines": train}])
     assert page.startswith("# Machines compared\n\n2 machines, 1 benchmark.\n")
     assert [line for line in page.splitlines() if line.startswith("|")] == [
-        "| figure | Old (2026-01-02) | New (2026-03-04) |",
+        "|  | step, A | step, B |",
         "| --- | ---: | ---: |",
-        "| 256 tokens, rope, step | 1.1x | 0.9x |",
-        "| 256 tokens, t5, step |  | 1.0x |",
+        "| rope | 1.1x | 0.9x |",
+        "| t5 |  | 1.0x |",
     ]  # CPU ms are not compared
-    assert "- New: `python scripts/bench_train.py`,\n  torch 2.13.0" in page
+    assert "\n256 tokens:\n" in page
+    assert "- B: New, 2026-03-04, `python scripts/bench_train.py`,\n  torch 2.13.0" in page
 
 
 def test_the_published_page_is_that_of_the_published_figures(scripts):
