@@ -97,7 +97,7 @@ def row_figures(name: str, head: list[str], cells: list[str]) -> list[dict[str, 
     # A second cell that counts tokens, as in tables of lengths, names the row as well.
     while first < len(head) and head[first] == "tokens":
         first += 1
-    row = ", ".join(cell.strip("`") for cell in cells[:first] if cell)
+    row = ", ".join(cell.replace("`", "") for cell in cells[:first] if cell)
     return [
         {"table": name, "row": row, "column": head[n], "value": values[n], "text": cells[n]}
         for n in range(first, len(cells))

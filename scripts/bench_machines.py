@@ -90,7 +90,7 @@ def table(rows: dict[str, dict[tuple[str, str], str]]) -> list[str]:
 def of_each(machines: dict[str, Any], letters: dict[str, str]) -> str:
     """Return the date, the command and the versions of each machine's figures, as a list."""
     return "\n".join(
-        f"- {letters[name]}: {name}, {entry['date']}, `{entry['command']}`,\n  "
+        f"- {letters[name]}: {name}, {entry['date']},\n  `{entry['command']}`,\n  "
         + ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
         for name, entry in machines.items()
     )

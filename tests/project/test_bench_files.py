@@ -90,7 +90,7 @@ def test_the_page_has_a_column_for_each_machine(scripts):
         "| t5 |  | 1.0x |",
     ]  # CPU ms are not compared
     assert "\n256 tokens:\n" in page
-    assert "- B: New, 2026-03-04, `python scripts/bench_train.py`,\n  torch 2.13.0" in page
+    assert "- B: New, 2026-03-04,\n  `python scripts/bench_train.py`,\n  torch 2.13.0" in page
 
 
 def test_the_published_page_is_that_of_the_published_figures(scripts):
