@@ -131,6 +131,8 @@ def _cell(rows: list[dict[str, str]]) -> Cell:
     whats = {tuple(row[c] for c in ("text", "protocol", "targets", "documents")) for row in rows}
     if len(whats) > 1:
         raise SystemExit(f"{rows[0]['model']}: its seeds were scored on unlike tokens")
+    if len({row["seed"] for row in rows}) < len(rows):
+        raise SystemExit(f"{rows[0]['model']}: {_method(rows[0])} has two rows of a seed")
     pairs = [
         [tuple(map(float, word.split("/"))) for word in row["by_document"].split()] for row in rows
     ]
