@@ -45,9 +45,10 @@ def main() -> None:
 
 def page(benchmarks: list[dict[str, Any]]) -> str:
     """Return the page: what was measured where, then a table for each benchmark."""
-    machines = sorted({name for one in benchmarks for name in one["machines"]})
+    machines = list(dict.fromkeys(name for one in benchmarks for name in one["machines"]))
+    letters = dict(zip(machines, ascii_uppercase, strict=False))
     parts = [HEAD.format(answer=answer(machines, benchmarks))]
-    parts += [section(one) for one in benchmarks]
+    parts += [section(one, letters) for one in benchmarks]
     return "\n".join(parts)
 
 
@@ -59,10 +60,9 @@ def answer(machines: list[str], benchmarks: list[dict[str, Any]]) -> str:
     return f"{count}, {len(benchmarks)} benchmark{'s' * (len(benchmarks) > 1)}."
 
 
-def section(benchmark: dict[str, Any]) -> str:
+def section(benchmark: dict[str, Any], letters: dict[str, str]) -> str:
     """Return a benchmark's heading, its machines by letter, and its tables."""
     name, machines = benchmark["benchmark"], benchmark["machines"]
-    letters = dict(zip(machines, ascii_uppercase, strict=False))
     shown = SHOWN.get(name)
     tables: dict[str, dict[str, dict[tuple[str, str], str]]] = {}
     for machine, entry in machines.items():
