@@ -22,6 +22,8 @@ from torch.nn.functional import pad
 from lexp.position.base import AttentionWeights, Pair, Position
 
 QUERIES = ("plain", "divided")
+# Keys that every query has counted to the end are left out by this many.
+FAR_KEYS = 64
 
 
 class CoPE(Position):
@@ -58,17 +60,25 @@ class Counted(torch.autograd.Function):
 
     With D[m] = E[m + 1] - E[m] and a count of m + f it is E[m] + f D[m], so that its gradient in
     the gate of a key is the sum of the gradients in the counts of this key and all before it. The
-    gradient is written out because autograd would keep some twenty matrices of this size.
+    gradient is written out because autograd would keep some twenty matrices of this size. Keys so
+    far back that every query has counted to the last embedding all have that one: they come first,
+    and are not looked up.
     """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, by_position: Tensor, allowed: Tensor) -> Tensor:
         """Return s + E[m] + f D[m], and -inf where a pair is not allowed."""
+        last = by_position.shape[-1] - 1
         gates = scores.sigmoid().mul_(allowed)  # a quarter of the time of filling
-        count = gates.flip(-1).cumsum_(-1).flip(-1)
+        count = gates.flip(-1).cumsum_(-1).flip(-1).clamp_(max=last)
+        n_far = keys_beyond(count, last)
+        gates, count = gates[..., n_far:], count[..., n_far:]
         ctx.save_for_backward(gates, count, by_position)
-        floor, part = split(count, by_position.shape[-1] - 1)
+        floor, part = count.long(), count.frac()
         part.mul_(steps(by_position).gather(-1, floor)).add_(by_position.gather(-1, floor))
+        if n_far:
+            far = by_position[..., -1:].expand(*part.shape[:-1], n_far)
+            part = torch.cat([far, part], -1)
         mask = torch.zeros_like(allowed, dtype=part.dtype).masked_fill_(~allowed, -math.inf)
         return part.add_(scores).add_(mask)
 
@@ -77,25 +87,33 @@ class Counted(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of scores and by_position."""
         gates, count, by_position = ctx.saved_tensors
-        last = by_position.shape[-1] - 1
-        floor, part = split(count, last)
+        far, grad = grad.tensor_split([grad.shape[-1] - count.shape[-1]], -1)
+        floor, part = count.long(), count.frac()
         # 1 or 0: as the listing's ceil and floor have it, counts that are whole, and those beyond
         # the last embedding, stay where they are.
-        between = part.sign()
+        between = part.ceil()
         d_by_position = torch.zeros_like(by_position).scatter_add_(-1, floor, grad)
+        d_by_position[..., -1] += far.sum(-1)
         d_steps = torch.zeros_like(by_position).scatter_add_(-1, floor, part.mul_(grad))[..., :-1]
         d_by_position[..., 1:] += d_steps
         d_by_position[..., :-1] -= d_steps
         d_count = steps(by_position).gather(-1, floor).mul_(grad).mul_(between).cumsum_(-1)
         d_scores = torch.ops.aten.sigmoid_backward(d_count, gates).add_(grad)
+        if far.shape[-1]:
+            d_scores = torch.cat([far, d_scores], -1)
         return d_scores, d_by_position, None
 
 
-def split(count: Tensor, last: int) -> tuple[Tensor, Tensor]:
-    """Return the whole and fractional parts of counts of up to `last`."""
-    count = count.clamp(max=last)
-    floor = count.floor()
-    return floor.long(), count.sub_(floor)
+def keys_beyond(count: Tensor, last: int) -> int:
+    """Return how many of the first keys every query counts to `last` or more, in whole FAR_KEYS.
+
+    Counts fall from the first key to the last, so the last key of each FAR_KEYS tells. Off the CPU
+    it is 0: asking would wait for the device.
+    """
+    if count.device.type != "cpu":
+        return 0
+    smallest = count[..., FAR_KEYS - 1 :: FAR_KEYS].flatten(0, -2).amin(0)
+    return FAR_KEYS * int((smallest >= last).sum())
 
 
 def steps(by_position: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Every scheme in conf/model against its oracle; a scheme without an oracle fails."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,14 @@ from lexp.attention import (
     TileSizes,
     make_attend,
 )
+from lexp.attention.chunked import Chunked
 from lexp.model.layers import LayerEntry
 from lexp.model.transformer import Transformer
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, TISA, CoPE, Learned, Position, Sinusoidal, XPos
 from lexp.position.alibi import alibi_slopes
 from lexp.position.base import Pair
+from lexp.position.cope import keys_beyond
 from support.schemes import CPU, D_MODEL, HEAD_DIM, SCHEMES, TRAIN_LEN, dims, make, qkv
 
 
@@ -57,7 +60,23 @@ def test_cope_past_its_last_embedding_matches_the_paper(max_pos):
     check_against_oracle(oracles.cope, CoPE(HEAD_DIM, max_pos).double(), 4)
 
 
-def check_against_oracle(oracle, position: Position, n_heads: int):
+def test_cope_is_right_where_far_keys_are_not_looked_up(monkeypatch):
+    found = []
+
+    def spy(count, last):
+        found.append(keys_beyond(count, last))
+        return found[-1]
+
+    monkeypatch.setattr("lexp.position.cope.FAR_KEYS", 3)
+    monkeypatch.setattr("lexp.position.cope.keys_beyond", spy)
+    torch.manual_seed(0)
+    position = CoPE(HEAD_DIM, 4).double()
+    fast = Chunked(Full(), 20, position, CPU, ChunkSizes(max_rows=4))
+    check_against_oracle(oracles.cope, position, 4, fast)
+    assert 0 in found and max(found) >= 6
+
+
+def check_against_oracle(oracle, position: Position, n_heads: int, fast: Any = None):
     n = 20
     with torch.no_grad():
         for parameter in position.parameters():  # some start where nothing can be seen
@@ -83,11 +102,11 @@ def check_against_oracle(oracle, position: Position, n_heads: int):
 
     single = [x.detach().float().requires_grad_() for x in (q, k, v)]
     position = position.float()
-    attend = make_attend(Full(), n, [position], CPU)
-    fast = attend(*single, position, x.float(), sampled)
-    torch.testing.assert_close(fast, expected.float(), rtol=0, atol=1e-5)
+    attend = fast or make_attend(Full(), n, [position], CPU)
+    output = attend(*single, position, x.float(), sampled)
+    torch.testing.assert_close(output, expected.float(), rtol=0, atol=1e-5)
     parameters = [p for n, p in position.named_parameters() if n in learned]
-    found = torch.autograd.grad((fast * weight.float()).sum(), [*single, *parameters])
+    found = torch.autograd.grad((output * weight.float()).sum(), [*single, *parameters])
     for ours, theirs in zip(found, gradients, strict=True):
         scale = theirs.abs().max().clamp(min=1).item()
         torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=2e-5 * scale)
