@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The project's benchmarks, one after another: bash scripts/bench.sh [--quick] [NAME ...]
-#   cli data eval layers mixers results runs tasks train     (all of them, if none is named)
+#   analyze cli data eval layers mixers results runs tasks train     (all, if none is named)
 # Each adds this machine's figures to docs/benchmarks/NAME.json, beside the page that tells what they
-# mean; then docs/benchmarks/machines.md, which compares machines, is written anew. About an hour on
-# two cores that do nothing else. --quick: about 6 minutes, fewer rounds and sizes, to
+# mean; then docs/benchmarks/machines.md, which compares machines, is written anew. About an hour and
+# a half on two cores that do nothing else. --quick: about 7 minutes, fewer rounds and sizes, to
 # outputs/benchmarks, so that no published figure is replaced. GPUs: scripts/bench_gpu.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,10 +11,11 @@ if [ -z "${PYTHON:-}" ]; then
     source scripts/setup.sh
     PYTHON=$PWD/.venv/bin/python
 fi
-all="cli data eval layers mixers results runs tasks train"
+all="analyze cli data eval layers mixers results runs tasks train"
 # Arguments of a short run.
 short() {
     case $1 in
+        analyze) echo "--lengths 1024 2048" ;;
         cli) echo "--repeat 1" ;;
         data) echo "--documents 1e5 --tokens 1e8" ;;
         eval) echo "--longest 16384 --full 4096 --repeats 1" ;;

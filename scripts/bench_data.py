@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from bench_files import add_outputs, publish
 
 from lexp import __version__
 from lexp.data import Corpus, Store, open_store
@@ -57,17 +56,14 @@ class Known(Corpus):
 
 def main() -> None:
     """Measure, and print a table of Markdown or write it to a file."""
-    parser = argparse.ArgumentParser()
+    # Not above: it imports torch, which the memory of a part and of its processes would contain.
+    from bench_files import add_outputs, publish
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--documents", type=float, default=10e6)
     parser.add_argument("--tokens", type=float, default=10e9)
-    parser.add_argument("--part", choices=["open", "tokenise"])
-    parser.add_argument("--folder", type=Path)
     add_outputs(parser)
     given = parser.parse_args()
-    if given.part:  # in a process of its own, whose memory is measured
-        part = measure_opening if given.part == "open" else measure_tokenising
-        print(json.dumps(part(given.folder)))
-        return
     rows: list[tuple[str, str]] = []
     with tempfile.TemporaryDirectory(prefix="lexp-data-") as name:
         folder = Path(name)
@@ -76,7 +72,11 @@ def main() -> None:
             rows += of_tokenising(in_child("tokenise", folder), given.tokens, n_copies)
         write_large(folder, int(given.documents), int(given.tokens))
         rows += of_opening(in_child("open", folder))
-    lines = ["| | |", "| --- | ---: |", *(f"| {what} | {value} |" for what, value in rows)]
+    lines = [
+        "| of texts | measured |",
+        "| --- | ---: |",
+        *(f"| {what} | {value} |" for what, value in rows),
+    ]
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     with_ = f"lexp {__version__}, Python {platform.python_version()}, {platform.machine()}"
     lines += ["", f"{os.cpu_count()} cores, load {load}, {time.strftime('%Y-%m-%d')}; {with_}."]
@@ -85,7 +85,7 @@ def main() -> None:
 
 def in_child(part: str, folder: Path) -> dict[str, float]:
     """Return what a part measures in a process of its own."""
-    words = [sys.executable, __file__, "--part", part, "--folder", str(folder)]
+    words = [sys.executable, __file__, "--part", part, str(folder)]
     found = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True).stdout
     return json.loads(found.splitlines()[-1])
 
@@ -114,10 +114,9 @@ def measure_tokenising(folder: Path) -> dict[str, float]:
     for batch in encoded(corpus.documents("train"), tokenizer):
         n_tokens += len(batch.ids)
         n_bytes += int(batch.text_bytes.sum())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {"tokens": n_tokens, "bytes": n_bytes, "cpu_s": cpu_s() - before,
-            "wall_s": time.perf_counter() - began, "peak_mb": peak / 1024,
+            "wall_s": time.perf_counter() - began, "peak_mb": peak_mb(),
             "child_mb": of_children / 1024}  # fmt: skip
 
 
@@ -130,11 +129,9 @@ def cpu_s() -> float:
 def of_tokenising(found: dict[str, float], n_tokens: float, n_copies: int) -> list[tuple[str, str]]:
     """Return rows of a table."""
     name = f"BPE, {found['bytes'] / 1e6:.0f} MB of text"
-    rows = [
-        (f"{name}: peak memory of the process, and of each other",
-         f"{found['peak_mb']:.0f} MB, {found['child_mb']:.0f} MB"),
-    ]  # fmt: skip
+    rows = [(f"{name}: peak memory of the process", f"{found['peak_mb']:.0f} MB")]
     if n_copies > 1:
+        rows.append((f"{name}: of each other process", f"{found['child_mb']:.0f} MB"))
         per_s = found["tokens"] / found["cpu_s"]
         rows += [
             (f"{name}: tokens a CPU second", f"{per_s / 1000:.0f}k"),
@@ -235,6 +232,12 @@ def memory_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+def peak_mb() -> float:
+    """Return the most memory that this process has held; getrusage would add its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def of_opening(found: dict[str, float]) -> list[tuple[str, str]]:
     """Return rows of a table."""
     size = f"{found['tokens'] / 1e9:.0f} B tokens, {found['documents'] / 1e6:.0f} M documents"
@@ -248,15 +251,20 @@ def of_opening(found: dict[str, float]) -> list[tuple[str, str]]:
     for name in ("documents", "packed"):
         each = found[f"{name}_each_s"]
         rows += [
-            (f"reading={name}: begin, first batch",
-             f"{found[f'{name}_begin_s']:.2f} s, {found[f'{name}_first_s']:.2f} s"),
+            (f"reading={name}: begin", f"{found[f'{name}_begin_s']:.2f} s"),
+            (f"reading={name}: first batch", f"{found[f'{name}_first_s']:.2f} s"),
             (f"reading={name}: memory of the order", f"{found[f'{name}_memory_mb']:.0f} MB"),
             (f"reading={name}: a batch of {BATCH_TOKENS} tokens", f"{1000 * each:.0f} ms"),
-            ("the same, of a step of 162M weights on one GPU "
+            (f"reading={name}: the same, of a step of 162M weights on one GPU "
              f"({1000 * step_s:.0f} ms by arithmetic)", f"{each / step_s:.1%}"),
         ]  # fmt: skip
     return rows
 
 
+PARTS = {"open": measure_opening, "tokenise": measure_tokenising}
+
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--part"]:  # in a process of its own, whose memory is measured
+        print(json.dumps(PARTS[sys.argv[2]](Path(sys.argv[3]))))
+    else:
+        main()

@@ -25,7 +25,7 @@ HEAD = """# Machines compared
 To add the figures of your machine to the JSON files in this folder, and to write this page anew:
 
 ```bash
-bash scripts/bench.sh   # an hour on two cores; --quick: some minutes, to outputs/benchmarks
+bash scripts/bench.sh   # 90 minutes on two cores; --quick: 7, to outputs/benchmarks
 ```
 
 Machines have letters, next to each other in every column; versions and dates differ.

@@ -1,4 +1,4 @@
-"""No instrument holds an n x n array, whatever the length; scripts/analyze_memory.py has MiB."""
+"""No instrument holds an n x n array, whatever the length; scripts/bench_analyze.py has MiB."""
 
 import pytest
 import torch

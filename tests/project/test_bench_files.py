@@ -136,4 +136,4 @@ def test_without_a_name_all_of_them_are_run_and_a_wrong_one_stops_before_the_fir
     assert named == on_cpu - {"gpu", "wandb", "files"}
     wrong = bench(tmp_path / "wrong", "cli", "trian")
     assert wrong.returncode == 2 and wrong.stdout == ""
-    assert "trian: no benchmark; allowed: cli" in wrong.stderr
+    assert "trian: no benchmark; allowed: analyze cli" in wrong.stderr

@@ -1,11 +1,12 @@
 """What each instrument of `lexp analyze` takes in memory and time, by length.
 
-    python scripts/analyze_memory.py [--attention full] [--lengths 16384,32768,65536] [--out FILE]
+    python scripts/bench_analyze.py [--attention full] [--lengths 2048 4096] [--only heads]
+        [--out FILE.md] [--json FILE.json]
 
 A fresh model as wide as size=nano reads random tokens: one text, or two where one is not enough.
 Every figure is of a process of its own, which has looked at 512 tokens before: how much its peak
 of resident memory then grows, pictures included, and how long looking and drawing take. Growth is
-the exponent of memory between neighbouring lengths: 1 is linear, 2 an n x n array.
+the exponent of memory between the last two lengths: 1 is linear, 2 an n x n array.
 """
 
 import argparse
@@ -17,18 +18,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from bench_files import add_outputs, publish
 
 from lexp import __version__
 from lexp.display.document import Chart
 from lexp.display.png import chart_png
 from lexp.instruments.base import AnalysisInput, CheckpointInfo, Instrument, LabelledMeasurement
+from lexp.instruments.channels import PositionalChannels
 from lexp.instruments.curves import Curves
 from lexp.instruments.heads import Heads
 from lexp.instruments.invariance import Invariance
+from lexp.instruments.permutation import Permutation
 from lexp.instruments.position_probe import PositionProbe
 from lexp.instruments.receptive import Receptive
 from lexp.instruments.resolution import Resolution
@@ -44,6 +47,17 @@ from lexp.system.runtime import prepare_process
 TRAIN_LEN = 256
 D_MODEL, HEAD_DIM = 128, 32
 PATTERNS = {"blockwise": Blockwise(TRAIN_LEN // 2), "full": Full()}
+
+
+class Setup(NamedTuple):
+    """A table: the lengths under a pattern, and how many layers and heads the model has."""
+
+    lengths: tuple[int, ...]
+    layers: int
+    heads: int
+
+
+SETUPS = {"blockwise": Setup((16384, 32768), 4, 4), "full": Setup((8192, 16384), 1, 1)}
 
 
 class Case(NamedTuple):
@@ -67,6 +81,8 @@ def cases() -> dict[str, Case]:
         "invariance, rope": Case(Invariance(), lambda heads: RoPE(HEAD_DIM)),
         "invariance, sinusoidal": Case(Invariance(), lambda heads: Sinusoidal(D_MODEL)),
         "spectrum, sinusoidal": Case(Spectrum(), lambda heads: Sinusoidal(D_MODEL)),
+        "channels, nope": Case(PositionalChannels(), lambda heads: NoPE()),
+        "permutation, nope": Case(Permutation(), lambda heads: NoPE()),
         "receptive, rope": Case(Receptive(), lambda heads: RoPE(HEAD_DIM)),
         "position_probe, nope": Case(PositionProbe(steps=20), lambda heads: NoPE(), 2),
     }
@@ -91,28 +107,25 @@ def measure_and_draw(case: Case, model: Transformer, attention: str, length: int
             chart_png(item)
 
 
-def measure(given: argparse.Namespace) -> None:
+def measure(name: str, attention: str, length: int) -> None:
     """Of one case and length, in this process: a line of JSON, MiB more and seconds."""
     prepare_process()
     torch.manual_seed(0)
-    case = cases()[given.child]
-    dims = Dims(given.layers, D_MODEL, given.heads, HEAD_DIM, 4 * D_MODEL)
-    model = Transformer(dims, 256, [LayerEntry(lambda: case.position(given.heads))]).eval()
-    measure_and_draw(case, model, given.attention, 512)
+    case, setup = cases()[name], SETUPS[attention]
+    dims = Dims(setup.layers, D_MODEL, setup.heads, HEAD_DIM, 4 * D_MODEL)
+    model = Transformer(dims, 256, [LayerEntry(lambda: case.position(setup.heads))]).eval()
+    measure_and_draw(case, model, attention, 512)
     before, started = peak_mib(), time.perf_counter()
-    (length,) = given.lengths
-    measure_and_draw(case, model, given.attention, length)
+    measure_and_draw(case, model, attention, length)
     print(json.dumps([peak_mib() - before, time.perf_counter() - started]))
 
 
-def measured(name: str, length: int, given: argparse.Namespace) -> tuple[float, float]:
-    """The same in a process of its own; NaN where it was not done in time."""
-    command = [sys.executable, __file__, "--child", name, "--attention", given.attention,
-               "--lengths", str(length), "--layers", str(given.layers),
-               "--heads", str(given.heads)]  # fmt: skip
+def measured(name: str, attention: str, length: int, limit_s: float) -> tuple[float, float]:
+    """Return the same from a process of its own; NaN where it was not done in time."""
+    command = [sys.executable, __file__, "--child", name, attention, str(length)]
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=True, timeout=given.limit
+            command, stdout=subprocess.PIPE, text=True, check=True, timeout=limit_s
         )
     except subprocess.TimeoutExpired:
         return math.nan, math.nan
@@ -120,53 +133,58 @@ def measured(name: str, length: int, given: argparse.Namespace) -> tuple[float, 
     return mib, seconds
 
 
-def row(name: str, given: argparse.Namespace) -> str:
-    """A line of the table: memory and time of each length, and how memory grows at the end."""
-    found = [measured(name, length, given) for length in given.lengths]
-    memory = [f"{mib:.0f}" if math.isfinite(mib) else "" for mib, _ in found]
+def row(name: str, attention: str, lengths: list[int], limit_s: float) -> str:
+    """Return a line of the table: memory by length, its growth at the end, and time by length."""
+    found = [measured(name, attention, length, limit_s) for length in lengths]
+    late = f"not done in {limit_s:.0f} s"
+    memory = [f"{mib:.0f}" if math.isfinite(mib) else late for mib, _ in found]
     times = [f"{seconds:.1f}" if math.isfinite(seconds) else "" for _, seconds in found]
     growth = ""
     if len(found) > 1 and all(mib > 1 for mib, _ in found[-2:]):
-        ratio = found[-1][0] / found[-2][0]
-        growth = f"{math.log(ratio, given.lengths[-1] / given.lengths[-2]):.2f}"
+        growth = f"{math.log(found[-1][0] / found[-2][0], lengths[-1] / lengths[-2]):.2f}"
     return f"| {name} | {' | '.join(memory)} | {growth} | {' | '.join(times)} |"
 
 
-def main() -> None:
-    """Print the table, line by line; write it too where --out says."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--attention", choices=PATTERNS, default="blockwise")
-    parser.add_argument(
-        "--lengths", type=lambda text: [int(n) for n in text.split(",")],
-        default=[16384, 32768, 65536],
-    )  # fmt: skip
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--only", default="", help="cases whose name begins so")
-    parser.add_argument("--limit", type=float, default=600, help="seconds for one figure")
-    parser.add_argument("--child", choices=cases(), help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    if given.child:
-        measure(given)
-        return
-    lengths = [str(n) for n in given.lengths]
+def table(attention: str, given: argparse.Namespace) -> list[str]:
+    """Return the table of a pattern; print its lines as they come."""
+    setup = SETUPS[attention]
+    lengths = given.lengths or list(setup.lengths)
     lines = [
-        f"lexp {__version__}, torch {torch.__version__}, {platform.machine()}, "
-        f"{torch.get_num_threads()} thread(s), float32; {given.layers} layer(s), {given.heads} "
-        f"heads of {HEAD_DIM}, d_model {D_MODEL}; attention={given.attention}.",
+        f"attention={attention}, {setup.layers} layer{'s' * (setup.layers > 1)}, "
+        f"{setup.heads} head{'s' * (setup.heads > 1)}:",
         "",
         f"| instrument, scheme | {' | '.join(f'MiB at {n}' for n in lengths)} | growth | "
         f"{' | '.join(f's at {n}' for n in lengths)} |",
         "| --- |" + " ---: |" * (2 * len(lengths) + 1),
     ]
-    print("\n".join(lines), flush=True)
     for name in cases():
         if name.startswith(given.only):
-            lines.append(row(name, given))
-            print(lines[-1], flush=True)
-    if given.out:
-        given.out.write_text("\n".join(lines) + "\n")
+            lines.append(row(name, attention, lengths, given.limit))
+            print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def main() -> None:
+    """Print the tables; write them too where --out says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--attention", choices=PATTERNS, nargs="+", default=list(PATTERNS))
+    parser.add_argument("--lengths", type=int, nargs="+")
+    parser.add_argument("--only", default="", help="cases whose name begins so")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for one figure")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    add_outputs(parser)
+    given = parser.parse_args()
+    if given.child:
+        name, attention, length = given.child
+        measure(name, attention, int(length))
+        return
+    lines = [
+        f"lexp {__version__}, torch {torch.__version__}, {platform.machine()}, "
+        f"{torch.get_num_threads()} thread(s), float32; heads of {HEAD_DIM}, d_model {D_MODEL}."
+    ]
+    for attention in given.attention:
+        lines += ["", *table(attention, given)]
+    publish("\n".join(lines), given)
 
 
 if __name__ == "__main__":
