@@ -86,18 +86,22 @@ class Chunked(AttentionFunction):
             outputs = [weighted(chunk.weights, chunk.values(v)) for chunk in self.chunks(inputs)]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)).to(v.dtype)
 
-    def chunks(self, inputs: AttentionInput) -> Iterator["QueryChunk"]:
-        """Yield scores and weights chunk by chunk; each is freed before the next is made."""
+    def chunks(self, inputs: AttentionInput, first: int = 0) -> Iterator["QueryChunk"]:
+        """Yield scores and weights of the queries from `first` on, chunk by chunk.
+
+        Each is freed before the next is made.
+        """
         q, k, _, position, x, sampled = inputs
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         with torch.autocast(q.device.type, enabled=False):
             q, k, x = (t.to(wide) for t in (q, k, x))
-            ready = prepare(q, k, position, self.n_keys.to(wide), x)
+            ready_q, ready_k = prepare(q, k, position, self.n_keys.to(wide), x)
             decays = position.log_decays(x)
             layer = LayerTensors(
-                *ready, q, k, position, decays, decays, position.bias(x),
-                position.attention_weights(x), self.n_keys, sampled, self.seq_len,
-                self.pattern.score_scale,
+                ready_q[:, :, first:], ready_k, q[:, :, first:], k, position,
+                None if decays is None else decays[:, :, first:], decays, position.bias(x),
+                position.attention_weights(x), self.n_keys[first:], sampled, self.seq_len,
+                self.pattern.score_scale, first,
             )  # fmt: skip
         yield from chunks_of(layer, self.pattern, self.sizes)
 

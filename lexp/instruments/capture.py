@@ -12,6 +12,7 @@ from lexp.attention import (
     Chunked,
     ChunkSizes,
     layer_pairs,
+    make_attend,
     refuse_meaningless,
 )
 from lexp.attention.chunked import QueryChunk
@@ -121,9 +122,7 @@ def capture_scores(
         return model.hidden(tokens, capture)
 
 
-def hidden_states(
-    model: Transformer, tokens: Tensor, pattern: Pattern, sizes: ChunkSizes | None = None
-) -> list[Tensor]:
+def hidden_states(model: Transformer, tokens: Tensor, pattern: Pattern) -> list[Tensor]:
     """Return the residual stream [B, T, d_model] of token ids [B, T]: embedding, then blocks."""
     states: list[Tensor] = []
 
@@ -139,10 +138,9 @@ def hidden_states(
         ]
         handles.append(model.blocks[0].register_forward_pre_hook(before))
         try:
-            capture = ScoreCapture(
-                pattern, tokens.shape[1], model.schemes, sizes=sizes or ChunkSizes()
+            model.hidden(
+                tokens, make_attend(pattern, tokens.shape[1], model.schemes, tokens.device)
             )
-            model.hidden(tokens, capture)
         finally:
             for handle in handles:
                 handle.remove()

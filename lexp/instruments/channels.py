@@ -34,12 +34,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexp.attention import AttentionInput
-from lexp.attention.chunked import QueryChunk
+from lexp.attention import (
+    AttentionFunction,
+    AttentionInput,
+    Chunked,
+    layer_pairs,
+    make_attend,
+)
+from lexp.attention.heads import weighted
 from lexp.display.document import Chart, Curve, Picture, Point
 from lexp.display.table import Table, TableCell
 from lexp.instruments.base import AnalysisInput, Instrument, LabelledMeasurement, Measurement, Row
-from lexp.instruments.capture import LayerInputs, ScoreCapture, hidden_states
+from lexp.instruments.capture import hidden_states
 from lexp.instruments.charts import name_with_seed, names, ordered
 from lexp.instruments.over_seeds import trained_marks
 from lexp.instruments.vectors import rolled
@@ -144,7 +150,7 @@ def moments(inputs: AnalysisInput, shifts: int) -> tuple[np.ndarray, np.ndarray]
     """Return mean and mean square over samples of each layer's states, [layers, n, channels]."""
     sums = squares = None
     for sample in rolled(inputs.texts, shifts):
-        states = hidden_states(inputs.model, sample[None], inputs.pattern, inputs.sizes)
+        states = hidden_states(inputs.model, sample[None], inputs.pattern)
         layers = torch.cat(states[1:]).double()
         sums = layers if sums is None else sums + layers
         squares = layers.square() if squares is None else squares + layers.square()
@@ -229,7 +235,7 @@ def can_be_scaled(model: Transformer) -> bool:
     return all(isinstance(b, Block) and isinstance(b.mixer, Attention) for b in model.blocks)
 
 
-class ScaledChannel(ScoreCapture):
+class ScaledChannel(AttentionFunction):
     """Attention in which the last queries, from `first` on, read a scaled channel.
 
     seq_len: tokens read. distances: mean of each layer's scaled queries, in tokens.
@@ -238,14 +244,20 @@ class ScaledChannel(ScoreCapture):
     def __init__(
         self, inputs: AnalysisInput, seq_len: int, channel: int, factor: float, first: int
     ):
-        super().__init__(inputs.pattern, seq_len, inputs.model.schemes, sizes=inputs.sizes)
         self.model, self.channel, self.factor, self.first = inputs.model, channel, factor, first
+        schemes, device = inputs.model.schemes, inputs.texts.device
+        self.plain = make_attend(inputs.pattern, seq_len, schemes, device)
+        self.chunked = {
+            id(scheme): Chunked(pattern, seq_len, scheme, device, inputs.sizes)
+            for pattern, scheme in layer_pairs(inputs.pattern, schemes)
+        }
+        self.layer = 0
         self.distances: list[float] = []
 
     def attend(self, inputs: AttentionInput) -> Tensor:
         """Return the output [B, H, T, D]."""
-        layer = self.layer
-        plain = super().attend(inputs)
+        plain = self.plain.attend(inputs)
+        layer, self.layer = self.layer, self.layer + 1
         if layer not in middle_layers(len(self.model.blocks)):
             return plain
         block = self.model.blocks[layer]
@@ -255,19 +267,15 @@ class ScaledChannel(ScoreCapture):
         x[..., self.channel] *= self.factor
         q, k, _ = mixer.qkv(x).split(mixer.sizes, dim=-1)
         q, k = mixer.qk_norm(into_heads(q, mixer.n_heads), into_heads(k, mixer.n_kv_heads))
-        total: list[Tensor] = []
-
-        def on_chunk(layer: LayerInputs, chunk: QueryChunk) -> None:
-            weights = chunk.weights[0].double()
-            queries = torch.arange(chunk.start, chunk.start + weights.shape[1], device=x.device)
-            distance = (weights * (queries[:, None] - chunk.keys)).sum(-1)
-            total.append(distance[:, queries >= self.first])
-
-        self.layer, self.on_chunk = layer, on_chunk
-        scaled = super().attend(inputs._replace(q=q, k=k))
-        self.on_chunk = None
-        self.distances.append(float(torch.cat(total, dim=1).mean()))
-        return torch.cat([plain[:, :, : self.first], scaled[:, :, self.first :]], dim=2)
+        outputs, distances = [plain[:, :, : self.first]], []
+        chunks = self.chunked[id(inputs.position)].chunks(inputs._replace(q=q, k=k), self.first)
+        for chunk in chunks:
+            queries = torch.arange(chunk.start, chunk.start + chunk.weights.shape[2])
+            distance = queries.to(x.device)[:, None] - chunk.keys
+            distances.append((chunk.weights[0].double() * distance).sum(-1))
+            outputs.append(weighted(chunk.weights, chunk.values(inputs.v)).to(plain.dtype))
+        self.distances.append(float(torch.cat(distances, dim=1).mean()))
+        return torch.cat(outputs, dim=2)
 
 
 def values_of(result: LabelledMeasurement, measure: str) -> dict[tuple[int, float], float]:

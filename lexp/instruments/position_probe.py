@@ -153,7 +153,7 @@ def states_of(inputs: AnalysisInput, documents: Sequence[int], per_text: int, se
             at = torch.arange(n)
             if per_text < n:
                 at = torch.randperm(n, generator=generator)[:per_text].sort().values
-            states = hidden_states(inputs.model, tokens, inputs.pattern, inputs.sizes)
+            states = hidden_states(inputs.model, tokens, inputs.pattern)
             at = at.to(tokens.device)
             kept.append(torch.stack([state[:, at].float().flatten(0, 1) for state in states]))
             positions.append(at.repeat(len(starts)))

@@ -70,7 +70,7 @@ class Vectors(Instrument):
         n_states = inputs.model.dims.n_layers + 1
         sums = [Sums(inputs) for _ in range(n_states)]
         for sample in rolled(inputs.texts, self.shifts):
-            states = hidden_states(inputs.model, sample[None], inputs.pattern, inputs.sizes)
+            states = hidden_states(inputs.model, sample[None], inputs.pattern)
             for layer_sums, state in zip(sums, states, strict=True):
                 layer_sums.add(state[0].double())
         norm, drift2 = (np.stack([getattr(s, of)() for s in sums]) for of in ("norm", "drift2"))

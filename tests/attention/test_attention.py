@@ -4,12 +4,13 @@ import pytest
 import torch
 
 import oracles
-from lexp.attention import Chunked, ChunkSizes, Reference, Tiles, TileSizes
+from lexp.attention import AttentionInput, Chunked, ChunkSizes, Reference, Tiles, TileSizes
 from lexp.attention.tiles import cut
 from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, ALiBi, FoX, KerplePower, NoPE, RoPE, XPos
 from lexp.system.errors import NotDefined
 from lexp.system.malloc import give_back
+from support.schemes import D_MODEL, make
 
 CPU = torch.device("cpu")
 HEADS, HEAD_DIM = 2, 8
@@ -232,6 +233,21 @@ def test_a_tile_too_long_for_the_scheme_is_not_defined():
         NotDefined, match=r"XPos overflows beyond 31 positions, blockwise-64 needs 64"
     ):
         Tiles(Blockwise(64), 300, position, CPU)
+
+
+@pytest.mark.parametrize("scheme", ["xpos", "alibi", "fox", "cope", "wall"])
+@pytest.mark.parametrize("pattern", [Full(), Blockwise(5)], ids=repr)
+def test_chunks_of_the_last_queries_are_the_last_of_all(pattern, scheme):
+    torch.manual_seed(0)
+    position, n, first = make(scheme, HEADS).double(), 23, 14
+    q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, dtype=torch.float64)
+    x = torch.randn(1, n, D_MODEL, dtype=torch.float64)
+    attend = Chunked(pattern, n, position, CPU, ChunkSizes(max_rows=4))
+    chunks = list(attend.chunks(AttentionInput(q, k, v, position, x, None), first))
+    assert [chunk.start for chunk in chunks] == [14, 18, 22]
+    found = torch.cat([chunk.weights @ chunk.values(v) for chunk in chunks], dim=2)
+    expected = attend(q, k, v, position, x)[:, :, first:]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):

@@ -6,9 +6,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lexp.instruments.base import Instrument
+from lexp.instruments.channels import PositionalChannels
 from lexp.instruments.curves import Curves
 from lexp.instruments.heads import Heads
 from lexp.instruments.invariance import Invariance
+from lexp.instruments.permutation import Permutation
 from lexp.instruments.position_probe import PositionProbe
 from lexp.instruments.receptive import Receptive
 from lexp.instruments.resolution import Resolution
@@ -32,6 +34,8 @@ CASES = {
     "invariance": (Invariance(), RoPE(8)),
     "invariance of embeddings": (Invariance(), Sinusoidal(16)),
     "spectrum": (Spectrum(), Sinusoidal(16)),
+    "channels": (PositionalChannels(shifts=1, top=1), NoPE()),
+    "permutation": (Permutation(permutations=1), NoPE()),
     "receptive": (Receptive(), RoPE(8)),
     "position_probe": (PositionProbe(states=LENGTH, steps=2), NoPE()),
 }
