@@ -27,7 +27,7 @@ SLURM = ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null",
          "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=30",
          "hydra.launcher.array_parallelism=2"]  # fmt: skip
 # What takes longer hangs: a busy machine may need minutes where a quiet one needs seconds.
-LIMIT_S = 600
+LIMIT_S = 1200
 SWEEP = ["model=rope,alibi,nope", "seed=0,1"]
 
 
