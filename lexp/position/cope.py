@@ -71,9 +71,11 @@ class Counted(torch.autograd.Function):
         last = by_position.shape[-1] - 1
         gates = scores.sigmoid().mul_(allowed)  # a quarter of the time of filling
         count = gates.flip(-1).cumsum_(-1).flip(-1).clamp_(max=last)
-        n_far = keys_beyond(count, last)
-        gates, count = gates[..., n_far:], count[..., n_far:]
+        count.nan_to_num_()  # NaN is no index: a row with a NaN score is NaN without it
+        # Whole, as a layer that is computed again may count by rounding to another n_far.
         ctx.save_for_backward(gates, count, by_position)
+        ctx.n_far = n_far = keys_beyond(count, last)
+        count = count[..., n_far:]
         floor, part = count.long(), count.frac()
         part.mul_(steps(by_position).gather(-1, floor)).add_(by_position.gather(-1, floor))
         if n_far:
@@ -87,7 +89,8 @@ class Counted(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of scores and by_position."""
         gates, count, by_position = ctx.saved_tensors
-        far, grad = grad.tensor_split([grad.shape[-1] - count.shape[-1]], -1)
+        far, grad = grad.tensor_split([ctx.n_far], -1)
+        gates, count = gates[..., ctx.n_far :], count[..., ctx.n_far :]
         floor, part = count.long(), count.frac()
         # 1 or 0: as the listing's ceil and floor have it, counts that are whole, and those beyond
         # the last embedding, stay where they are.

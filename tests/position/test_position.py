@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import oracles
 from lexp.attention import (
@@ -23,7 +24,7 @@ from lexp.pattern import Blockwise, Full, Window
 from lexp.position import T5, TISA, CoPE, Learned, Position, Sinusoidal, XPos
 from lexp.position.alibi import alibi_slopes
 from lexp.position.base import Pair
-from lexp.position.cope import keys_beyond
+from lexp.position.cope import Counted, keys_beyond
 from support.schemes import CPU, D_MODEL, HEAD_DIM, SCHEMES, TRAIN_LEN, dims, make, qkv
 
 
@@ -74,6 +75,34 @@ def test_cope_is_right_where_far_keys_are_not_looked_up(monkeypatch):
     fast = Chunked(Full(), 20, position, CPU, ChunkSizes(max_rows=4))
     check_against_oracle(oracles.cope, position, 4, fast)
     assert 0 in found and max(found) >= 6
+
+
+def test_cope_computed_again_may_find_other_far_keys(monkeypatch):
+    """A count next to the last embedding's: how a product is rounded depends on its memory."""
+    found = iter([0, 64, 0])
+    monkeypatch.setattr("lexp.position.cope.keys_beyond", lambda count, last: next(found))
+    generator = torch.Generator().manual_seed(0)
+    scores, by_position, weight = (
+        torch.randn(1, 2, 4, n, generator=generator, requires_grad=True) for n in (128, 16, 128)
+    )
+    given = scores, by_position, torch.ones(4, 128, dtype=torch.bool)
+    kept = Counted.apply(*given)
+    again = checkpoint(Counted.apply, *given, use_reentrant=False)
+    expected, gradients = (
+        torch.autograd.grad((out * weight.detach()).sum(), [scores, by_position])
+        for out in (kept, again)
+    )
+    torch.testing.assert_close(gradients, expected)
+    assert next(found, None) is None
+
+
+def test_cope_of_a_key_that_is_nan_is_nan():
+    """So that training stops as diverged, and an evaluation has the place."""
+    q, k, v = (x.detach() for x in qkv(4, 20, torch.float32))
+    k[0, 0, 7] = math.nan
+    position = CoPE(HEAD_DIM, 4)
+    out = Chunked(Full(), 20, position, CPU)(q, k, v, position, v[:, 0])
+    assert out[0, 0, 7:].isnan().all() and out[0, 1:].isfinite().all()
 
 
 def check_against_oracle(oracle, position: Position, n_heads: int, fast: Any = None):
