@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +111,14 @@ def measure_tokenising(folder: Path) -> dict[str, float]:
     )
     tokenizer = BPESpec(4096).load(few, folder)
     before, began = cpu_s(), time.perf_counter()
-    n_tokens = n_bytes = 0
+    n_tokens, n_bytes, child_mb = 0, 0, 0.0
     for batch in encoded(corpus.documents("train"), tokenizer):
         n_tokens += len(batch.ids)
         n_bytes += int(batch.text_bytes.sum())
-    of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        child_mb = max([child_mb, *(peak_mb(child.pid) for child in active_children())])
     return {"tokens": n_tokens, "bytes": n_bytes, "cpu_s": cpu_s() - before,
             "wall_s": time.perf_counter() - began, "peak_mb": peak_mb(),
-            "child_mb": of_children / 1024}  # fmt: skip
+            "child_mb": child_mb}  # fmt: skip
 
 
 def cpu_s() -> float:
@@ -135,7 +136,7 @@ def of_tokenising(found: dict[str, float], n_tokens: float, n_copies: int) -> li
         per_s = found["tokens"] / found["cpu_s"]
         rows += [
             (f"{name}: tokens a CPU second", f"{per_s / 1000:.0f}k"),
-            (f"{n_tokens / 1e9:.0f} B tokens on 64 cores, by that rate",
+            (f"{round(n_tokens / 1e9, 1):g} B tokens on 64 cores, by that rate",
              f"{n_tokens / per_s / 64 / 3600:.1f} h"),
         ]  # fmt: skip
     return rows
@@ -232,15 +233,16 @@ def memory_mb() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def peak_mb() -> float:
-    """Return the most memory that this process has held; getrusage would add its parent's."""
-    status = Path("/proc/self/status").read_text()
+def peak_mb(process: object = "self") -> float:
+    """Return the most memory that a process has held; getrusage would add its parent's."""
+    status = Path(f"/proc/{process}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def of_opening(found: dict[str, float]) -> list[tuple[str, str]]:
     """Return rows of a table."""
-    size = f"{found['tokens'] / 1e9:.0f} B tokens, {found['documents'] / 1e6:.0f} M documents"
+    billions, millions = round(found["tokens"] / 1e9, 1), round(found["documents"] / 1e6, 1)
+    size = f"{billions:g} B tokens, {millions:g} M documents"
     step_s = 6 * WEIGHTS * BATCH_TOKENS / FLOPS_PER_S
     rows = [
         (f"{size}: find 1000 texts unchanged", f"{found['texts_s']:.2f} s"),

@@ -137,3 +137,16 @@ def test_without_a_name_all_of_them_are_run_and_a_wrong_one_stops_before_the_fir
     wrong = bench(tmp_path / "wrong", "cli", "trian")
     assert wrong.returncode == 2 and wrong.stdout == ""
     assert "trian: no benchmark; allowed: analyze cli" in wrong.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux says")
+def test_the_memory_of_another_process_is_its_own(scripts):
+    """getrusage has that of the process which started it, torch included."""
+    from bench_data import peak_mb
+
+    command = [sys.executable, "-c", "input(0)"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.read(1) == b"0"  # it has begun
+        found = peak_mb(child.pid)
+        child.communicate(b"\n")
+    assert 1 < found < peak_mb() / 2
