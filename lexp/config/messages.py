@@ -4,6 +4,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from lexp.config.comments import takes_list
 from lexp.config.sweep import OF_ONE_STUDY
@@ -58,6 +59,8 @@ def said_of_override(text: str) -> str:
     """Return what lexp says where Hydra refuses an override; "" for any other text."""
     if found := re.search(UNKNOWN_CHOICE, text):
         group, given, there = found.groups()
+        if folder := _folder_with(group, given):
+            return f"no {group} {given!r}; {folder}/{group} has one: add --config-dir {folder}"
         near = difflib.get_close_matches(given.lower(), there.split(", "), n=3)
         if near:
             return f"no {group} {given!r}; did you mean {' or '.join(near)}? --help shows all"
@@ -68,11 +71,18 @@ def said_of_override(text: str) -> str:
     return ""
 
 
+def _folder_with(group: str, given: str) -> str:
+    """Return a folder here whose configs have a choice, which --config-dir would add; or ""."""
+    is_name = re.fullmatch(r"[\w.-]+", given)
+    paths = sorted(Path().glob(f"*/{group}/{given}.yaml")) if is_name else []
+    return paths[0].parents[group.count("/") + 1].as_posix() if paths else ""
+
+
 def missing(key: str) -> str:
     """Return what lexp says of a key without a value."""
     if (config_folder() / key).is_dir():
-        return f"no {key} given; there are {options(key)}"
-    return f"no {key} given; write {key}=VALUE"
+        return f"{key}= is missing; there are {options(key)}"
+    return f"{key}= is missing; write {key}=VALUE"
 
 
 def in_words(text: str, override: str = "") -> str:

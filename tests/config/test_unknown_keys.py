@@ -146,6 +146,19 @@ def test_an_unknown_choice_beside_an_unknown_key_is_a_line_too(capsys):
     assert "xxpos" in refused("train attention=full model=xxpos", capsys)
 
 
+def test_a_choice_of_a_folder_here_is_found_where_the_folder_was_not_named(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "mine/model").mkdir(parents=True)
+    (tmp_path / "mine/model/root_alibi.yaml").write_text("name: root_alibi\n")
+    monkeypatch.chdir(tmp_path)
+    remedy = "no model 'root_alibi'; mine/model has one: add --config-dir mine"
+    for named in ("", " --config-dir mine/model"):
+        assert remedy in refused(f"train model=root_alibi{named}", capsys)
+    assert "did you mean alibi" in refused("train model=alibbi", capsys)
+    assert "there are" in refused("train model=*", capsys)
+
+
 def test_no_word_is_a_key_of_the_command_that_it_leads_to():
     """Every key to which a word of other tools leads exists in a command."""
     known = {"optim"}
