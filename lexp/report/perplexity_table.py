@@ -148,7 +148,7 @@ class Grid:
         for (reason, has_best), lengths in by_reason.items():
             at, what = ", ".join(map(str, lengths)), " and ".join(reason)
             notes.append(
-                f"At {at} rows differ in {what}: bold is the best of those that have it in common."
+                f"Rows differ in {what} at {at}: bold is the best of those that have it in common."
                 if has_best
                 else f"Nothing is bold at {at}: rows differ in {what}, so their numbers do not "
                 "compare."

@@ -217,7 +217,7 @@ def test_each_group_of_alike_rows_has_a_best_one_and_the_note_says_so(study):
     study.cell(study.run("xpos"), 256, bumpy() - 1, text="bbbbbbbb")
     assert bold(study, TOKENS) == {("alibi", "256"), ("nope", "256")}
     assert tables(study)[TOKENS].notes[0] == (
-        "At 256 rows differ in text: bold is the best of those that have it in common."
+        "Rows differ in text at 256: bold is the best of those that have it in common."
     )
 
 
