@@ -73,8 +73,8 @@ def _conclusions(results: Results, order: list[str]) -> list[str]:
         f"Gain beyond the trained length, interval above 0: {named(gains)}. Of these better than "
         f"in their own plain window of {results.train_len} tokens, so by a use of longer context: "
         f"{named(uses)}.",
-        f"At {longest} tokens, against RoPE under BCA: better {named(better)}, worse "
-        f"{named(worse)}. {_spread(results)}",
+        f"At {longest} tokens, schemes that read the tokens, against RoPE under BCA: better "
+        f"{named(better)}, worse {named(worse)}. {_spread(results)}",
     ]  # fmt: skip
     return items(texts)
 
@@ -88,7 +88,7 @@ def _spread(results: Results) -> str:
             ranges[scheme] = max(cell.each.values()) - min(cell.each.values())
     if not ranges:
         return "One seed each: no difference between schemes is safe."
-    each = ", ".join(f"{value:.3f} nats (`{scheme}`)" for scheme, value in ranges.items())
+    each = " and ".join(f"{value:.3f} nats (`{scheme}`)" for scheme, value in ranges.items())
     return (
         f"Seeds of one scheme differ by up to {each} at {results.train_len} tokens; a smaller "
         "difference between schemes is not safe."

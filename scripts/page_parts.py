@@ -67,8 +67,9 @@ def made_by(results: Results) -> list[str]:
         for column in ("command", "commit", "processor", "precision")
     }
     commits = dict.fromkeys(commit[:7] for commit in made["commit"])
+    noun = "commit" if len(commits) == 1 else "commits"
     return wrapped(
-        f"Made by {named(made['command'])} (commits {', '.join(commits)}; "
+        f"Made by {named(made['command'])} ({noun} {', '.join(commits)}; "
         f"{', '.join(made['processor'])}; {', '.join(made['precision'])})."
     )
 

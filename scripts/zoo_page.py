@@ -139,18 +139,24 @@ def _conclusions(zoo: Zoo, spreads: dict[str, Spread]) -> list[str]:
     beats = _beats_window(zoo)
     by_method = Counter(method for _, method in beats)
     won = ", ".join(f"`{method}` {n}" for method, n in by_method.most_common())
+    alike = "; these cannot be told apart, as seeds of one scheme differ" * (len(tied) > 1)
     return items([
-        f"{len(holds)} of {len(far)} schemes hold at {zoo.factor} by themselves (at most "
-        f"{DELTA:g} nats above 1x, interval included): {named(holds)}.",
-        f"{len(breaks)} break: {named(breaks)}. BCA brings {len(repaired[BCA])} of them to "
-        f"within {DELTA:g} nats, a plain window {len(repaired[WINDOW])}.",
-        f"Best at {zoo.factor}: {named(tied)}; these cannot be told apart, as seeds of one scheme "
-        f"differ.",
+        f"{len(holds)} of {len(far)} schemes {_s('hold', holds)} at {zoo.factor} by themselves "
+        f"(at most {DELTA:g} nats above 1x, interval included): {named(holds)}.",
+        f"{len(breaks)} {_s('break', breaks)}: {named(breaks)}. BCA brings "
+        f"{len(repaired[BCA])} of them to within {DELTA:g} nats, a plain window "
+        f"{len(repaired[WINDOW])}.",
+        f"Best at {zoo.factor}: {named(tied)}{alike}.",
         f"A lower loss than the plain window of the same model: {len(beats)} of "
         f"{_n_against_window(zoo)} cells at {zoo.factor}"
         + f" ({won}); by chance one in forty is expected." * bool(beats)
         + "." * (not beats),
     ])  # fmt: skip
+
+
+def _s(verb: str, subjects: list[str]) -> str:
+    """Return a verb as it follows the number of its subjects: 1 breaks, 2 break."""
+    return f"{verb}s" if len(subjects) == 1 else verb
 
 
 def _held(zoo: Zoo, schemes: list[str], method: str) -> list[str]:

@@ -125,7 +125,7 @@ def test_reach_and_gain_of_decays_by_content(script, tmp_path):
     )
     assert "interval above 0: `fox` and `wall`." in text
     assert "so by a use of longer context: `wall`." in text
-    assert "against RoPE under BCA: better `fox` and `wall`, worse none." in text
+    assert "the tokens, against RoPE under BCA: better `fox` and `wall`, worse none." in text
     assert "Seeds of one scheme differ by up to 0.200 nats (`rope`)" in text
     assert re.search(r"\| `fox` \| 1 \| [^|]+ \| [^|]+ \| [^|]+ \| ≥ 2048 \|", text)
 
@@ -156,7 +156,7 @@ def test_the_zoo_says_which_differences_may_be_read(script, tmp_path):
         each = f"{b / math.sqrt(2):.4f} | {a / math.sqrt(2):.4f}"  # ALiBi, RoPE
         assert f"| {name} | {each} | {pooled:.4f} | {math.sqrt(8) * pooled:.4f} |" in text
     sentence = " ".join(text.split())
-    assert "1 of 3 schemes hold at 4x by themselves" in sentence
+    assert "1 of 3 schemes holds at 4x by themselves" in sentence
     assert "2 break: `fox` and `rope`. BCA brings 1 of them to within 0.05 nats" in sentence
     # 0.45 behind at 4x, where 0.583 may be luck; RoPE is 1.15 behind.
     assert "Best at 4x: `alibi` and `fox`; these cannot be told apart" in sentence
@@ -182,6 +182,13 @@ def test_the_zoo_says_which_differences_may_be_read(script, tmp_path):
     plan = cells.PlannedStudy("zoo", schemes, [], tmp_path / "results.csv")
     picture = module.picture(cells.read(plan.file, schemes), plan)
     assert picture.startswith(b"\x89PNG")
+
+
+def test_sentences_of_the_zoo_about_one_scheme_are_in_the_singular(script, tmp_path):
+    rows = [*of_zoo("rope", 2.0, 3.0), *of_zoo("rope", 2.0, 3.1, 1), *of_zoo("alibi", 2.0, 2.0)]
+    text = generated(script, tmp_path, "zoo", rows, {"rope": {0, 1}, "alibi": {0}})
+    assert "- 1 break: " not in text and "- 1 breaks: `rope`." in text
+    assert "- Best at 4x: `alibi`.\n" in text and "(commit " in text
 
 
 def test_differences_of_one_seed_each_cannot_be_read(script):
