@@ -30,11 +30,12 @@ from lexp.system.malloc import give_back
 class ChunkSizes:
     """Limits on the query rows that are computed at once, in a chunk.
 
-    max_rows, min_rows: rows of a chunk. cpu_rows: the same on a CPU, where more leave the cache
-    (512 take up to twice the time of 128).
+    max_rows, min_rows: rows of a chunk. cpu_rows: about so many on a CPU, where more leave the
+    cache (512 take up to twice the time of 128).
     cpu_scores, other_scores: scores of a chunk, over batch and heads. On a CPU they stay in its
     cache (2^20 floats are 4 MiB; at 256 tokens CoPE and DAPE take 0.55 of the time); elsewhere
-    they keep a GPU busy.
+    they keep a GPU busy. cpu_least_scores: a CPU does not cut a text into chunks of fewer, whose
+    calls take longer than what is saved (64 tokens in two: up to 1.8 of the time).
     give_back_scores: freed memory goes back to the system whenever so many scores have been
     computed (256 MiB of float32).
     """
@@ -43,17 +44,22 @@ class ChunkSizes:
     min_rows: int = 32
     cpu_rows: int = 128
     cpu_scores: int = 1 << 20
+    cpu_least_scores: int = 1 << 18
     other_scores: int = 1 << 24
     give_back_scores: int = 1 << 26
 
-    def most_rows(self, device: torch.device, n_queries: int) -> int:
-        """Return the largest number of rows of a chunk on a device.
+    def most_rows(self, q: Tensor) -> int:
+        """Return the largest number of rows of a chunk of queries [B, H, Q, D].
 
-        A CPU computes a short text in two: in one, half of the pairs would be of later keys.
+        A CPU computes a short text in two: in one, half of the pairs would be of later keys. Chunks
+        are of about the same size, so that none of a few rows is left.
         """
-        if device.type != "cpu":
+        if q.device.type != "cpu":
             return self.max_rows
-        return min(self.max_rows, self.cpu_rows, max(self.min_rows, -(-n_queries // 2)))
+        batch, n_heads, n_queries, _ = q.shape
+        fewest = self.cpu_least_scores // (batch * n_heads * n_queries)
+        rows = max(self.min_rows, fewest, min(self.cpu_rows, -(-n_queries // 2)))
+        return min(self.max_rows, -(-n_queries // max(1, round(n_queries / rows))))
 
     def max_scores(self, device: torch.device) -> int:
         """Return the largest number of scores of a chunk on a device."""
@@ -175,7 +181,7 @@ def chunks_of(layer: LayerTensors, pattern: Pattern, sizes: ChunkSizes) -> Itera
 
 def n_rows(layer: LayerTensors, pattern: Pattern, sizes: ChunkSizes, start: int) -> int:
     """Return the number of query rows of the chunk that begins at `start`."""
-    q, most = layer.q, sizes.most_rows(layer.q.device, len(layer.rows))
+    q, most = layer.q, sizes.most_rows(layer.q)
     first = min(branch.keys(start, start + 1)[0] for branch in pattern.branches)
     end = min(start + most, layer.rows.stop)
     n_keys = max(keys_of(layer, branch, start, end).stop for branch in pattern.branches) - first

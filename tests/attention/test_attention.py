@@ -250,6 +250,17 @@ def test_chunks_of_the_last_queries_are_the_last_of_all(pattern, scheme):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("batch", "n", "rows"),
+    [(1, 128, [128]), (16, 128, [64, 64]), (1, 257, [257]), (2, 513, [129, 129, 129, 126])],
+)
+def test_a_cpu_cuts_texts_of_many_scores_into_chunks_of_one_size(batch, n, rows):
+    q = torch.zeros(batch, HEADS, n, 2)
+    inputs = AttentionInput(q, q, q, NoPE(), q[:, 0])
+    chunks = Chunked(Full(), n, NoPE(), CPU).chunks(inputs)
+    assert [chunk.scores.shape[2] for chunk in chunks] == rows
+
+
 def test_strips_give_memory_back_and_change_nothing_by_it(monkeypatch):
     position, n = RoPE(HEAD_DIM), 100
     q, k, v = torch.randn(3, 1, HEADS, n, HEAD_DIM, generator=torch.Generator().manual_seed(0))
